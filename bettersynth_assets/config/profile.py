@@ -1,0 +1,124 @@
+"""Profile = where things run and with what models. In: a YAML of ``profiles/``. Out: a frozen ``Profile``.
+
+Paths in a profile are relative to the project root unless absolute; a model is a local folder or a hub id. ``null`` for
+the seed, the fine-tuning set or an evaluation set means the generated miniature world under the data root.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bettersynth_assets.config.model import PROJECT_ROOT, ConfigModel, read_yaml
+
+
+class Models(ConfigModel):
+    """Models by role: a local folder (relative to the project root) or a hub id."""
+
+    clip: str
+    """Scores image-text similarity. An OpenCLIP folder, ``hf-hub:`` id, or a transformers CLIP folder or id."""
+    watermark: str
+    captioner: str
+    """A ``Blip2ForConditionalGeneration`` checkpoint."""
+    mgm: str
+    """MGM base: language model, both towers, processor."""
+
+
+class Gpu(ConfigModel):
+    """What the steps that use models may take."""
+
+    devices: Literal["auto", "cpu"] | list[int] = "auto"
+    """``auto``: every visible GPU, else the CPU; a list asks for those GPUs and fails without them."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    clip_batch: int = Field(default=64, ge=1)
+    caption_batch: int = Field(default=32, ge=1)
+    memory_limit_gib: float | None = None
+
+
+class Limits(ConfigModel):
+    """Bounds of what is accepted from a seed file; a row outside them is quarantined, not rejected."""
+
+    max_pixels: int = 89_478_485
+    min_side: int = Field(default=2, ge=1)
+    max_metadata_bytes: int = 1_000_000
+    max_bad_line_share: float = Field(default=0.2, ge=0, le=1)
+    max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
+
+
+class TrainingStage(ConfigModel):
+    """Hyper-parameters of stage 1 (projector) or stage 2 (projector and language model)."""
+
+    global_batch: int = Field(ge=1)
+    per_device_batch: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    max_grad_norm: float | None = None
+    max_steps: int | None = None
+    """None is one epoch over the data."""
+    deepspeed: str | None = None
+
+
+class Training(ConfigModel):
+    """The fixed training of both arms."""
+
+    seeds: list[int] = Field(min_length=1)
+    stage_1: TrainingStage
+    stage_2: TrainingStage
+    finetune_json: str | None = None
+    finetune_images: str | None = None
+    launcher: list[str] = Field(default_factory=list)
+    """Put before ``-m toolkit.train.run``, e.g. ``[deepspeed, --num_gpus=8]``; empty is one process."""
+
+
+class Evaluation(ConfigModel):
+    """Benchmark files; None is the miniature's own."""
+
+    textvqa_questions: str | None = None
+    textvqa_annotations: str | None = None
+    textvqa_images: str | None = None
+    mmbench: str | None = None
+    batch: int = Field(default=32, ge=1)
+
+
+class Profile(ConfigModel):
+    """One place to run."""
+
+    name: str
+    description: str = ""
+    seed: str | None = None
+    """The seed file, kit JSONL or LLaVA JSON; images are relative to its folder."""
+    questions: str | None = None
+    """LLaVA JSON with the original question of each id; None looks for ``stage_1.json`` beside the seed file."""
+    world_rows: int = Field(default=3000, ge=50)
+    """Rows of the miniature world, used only where ``seed`` is None."""
+    shards: int = Field(ge=1, le=100_000)
+    budget: int
+    models: Models
+    gpu: Gpu = Field(default_factory=Gpu)
+    limits: Limits = Field(default_factory=Limits)
+    training: Training
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    schedule: str = "0 3 * * *"
+
+    def shard_names(self) -> list[str]:
+        """Partition keys, in order: ``shard-00000`` and so on."""
+        return [f"shard-{index:05d}" for index in range(self.shards)]
+
+
+def resolve(path: str) -> str:
+    """Make a profile's local path absolute; a hub id (no such file under the project) comes back unchanged."""
+    local = PROJECT_ROOT / path
+    return str(local) if local.exists() else path
+
+
+def load_profile(name: str) -> Profile:
+    """Load a shipped profile by name or the user's own by path.
+
+    Raises:
+        ConfigError: unknown file or key (with the nearest valid one), or a value out of range.
+    """
+    values, path = read_yaml(name, "profiles")
+    if isinstance(values, dict):
+        values.setdefault("name", path.stem)
+    return Profile.parse(values, where=str(path))

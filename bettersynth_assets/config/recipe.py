@@ -1,0 +1,80 @@
+"""Recipe = what is done to the data. In: a YAML in Data-Juicer's ``process:`` syntax. Out: a frozen ``Recipe``.
+
+``process`` works on the seed's captions (filtered_set), ``caption`` says how new captions are made and chosen
+(recaptioned_set), ``caption.refilter`` is a second ``process`` list over the chosen captions, ``budget`` says how the
+fixed number of exposures is filled (budgeted_set). Operators may be any Data-Juicer operator that looks at one row, and
+ours (``clip_score_filter``). The recipe never names a model or a device: that is the profile's part.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from bettersynth_assets.config.model import ConfigModel, read_yaml
+
+Operator = dict[str, dict[str, Any] | None]
+Policy = Literal["replace", "best_of", "low_score_only"]
+
+
+class CaptionSection(ConfigModel):
+    """How synthetic captions are made and when they take the original's place."""
+
+    policy: Policy = "replace"
+    low_score: float | Literal["mean"] = "mean"
+    """``low_score_only``: rows whose original scores under this cosine (or the seed's mean) are recaptioned."""
+    prompt: str = ""
+    max_new_tokens: int = Field(default=30, ge=1, le=512)
+    clean: bool = True
+    """Cut "stock photo" and other tails; a caption that is empty, a loop or an echo keeps the original, flagged."""
+    refilter: list[Operator] = Field(default_factory=list)
+
+
+class BudgetSection(ConfigModel):
+    """How the budget is filled. ``shuffle`` samples or repeats in shuffled passes; ``keep`` is the kit's original."""
+
+    order: Literal["shuffle", "keep"] = "shuffle"
+    exposures: int | None = None
+    """None takes the profile's budget."""
+    seed: int = 1024
+
+
+class Recipe(ConfigModel):
+    """One data recipe."""
+
+    name: str
+    description: str = ""
+    baseline: bool = False
+    """True only for a recipe that is meant as a baseline: the contest refuses a solution without synthesis."""
+    process: list[Operator] = Field(default_factory=list)
+    caption: CaptionSection | None = None
+    budget: BudgetSection = Field(default_factory=BudgetSection)
+
+    @model_validator(mode="after")
+    def _has_synthesis(self) -> Self:
+        if self.caption is None and not self.baseline:
+            raise ValueError(
+                "the recipe has no `caption` section, so nothing is synthesised, and the contest counts a solution "
+                "without a synthesis step as invalid: add `caption:` or, for a baseline, set `baseline: true`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_operator_per_entry(self) -> Self:
+        for entry in [*self.process, *(self.caption.refilter if self.caption else [])]:
+            if len(entry) != 1:
+                raise ValueError(f"each operator is one `name: {{arguments}}` entry, found {sorted(entry)}")
+        return self
+
+
+def load_recipe(name: str) -> Recipe:
+    """Load a shipped recipe by name or the user's own by path.
+
+    Raises:
+        ConfigError: unknown file or key (with the nearest valid one), or a recipe without synthesis.
+    """
+    values, path = read_yaml(name, "recipes")
+    if isinstance(values, dict):
+        values.setdefault("name", path.stem)
+    return Recipe.parse(values, where=str(path))

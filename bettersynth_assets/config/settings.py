@@ -1,0 +1,83 @@
+"""Settings = one profile, one recipe, one data root. In: the environment. Out: a frozen ``Settings``.
+
+Configuration comes from files and the environment, because the Dagster UI cannot carry run config through a backfill
+of several partitions. ``BETTERSYNTH_PROFILE`` and ``BETTERSYNTH_RECIPE`` take a shipped name or a path,
+``BETTERSYNTH_SEED`` the user's own seed file, ``BETTERSYNTH_DATA`` the data root (default ``data`` in the project).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.profile import Profile, load_profile
+from bettersynth_assets.config.recipe import Recipe, load_recipe
+from bettersynth_assets.errors import ConfigError
+
+DEFAULT_PROFILE = "miniature"
+DEFAULT_RECIPE = "third_place"
+BASELINE_RECIPE = "baseline_random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one run of the graph works with."""
+
+    profile: Profile
+    recipe: Recipe
+    data_root: Path
+
+    def __post_init__(self) -> None:
+        if self.budget < 1:
+            raise ConfigError(
+                f"budget = {self.budget}: a training set needs at least 1 exposure; set `budget` to 1 or more"
+            )
+
+    @property
+    def budget(self) -> int:
+        """Exposures that the budgeted set holds: the recipe's number, else the profile's."""
+        own = self.recipe.budget.exposures
+        return self.profile.budget if own is None else own
+
+    @property
+    def profile_root(self) -> Path:
+        return self.data_root / self.profile.name
+
+    @property
+    def recipe_root(self) -> Path:
+        return self.profile_root / self.recipe.name
+
+    @property
+    def shared_root(self) -> Path:
+        """Holds what no recipe changes: seed, scores, profile of the seed, baseline arm."""
+        return self.profile_root / "shared"
+
+    @property
+    def world_root(self) -> Path:
+        """Holds the generated miniature world."""
+        return self.data_root / "miniature-world"
+
+    def with_recipe(self, name: str) -> Settings:
+        """The same profile and data root with another recipe."""
+        return replace(self, recipe=load_recipe(name))
+
+
+def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | None = None) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        env: the environment.
+        recipe: overrides ``BETTERSYNTH_RECIPE``, e.g. from one launch's run config.
+
+    Raises:
+        ConfigError: a profile, recipe or seed that cannot be used.
+    """
+    profile = load_profile(env.get("BETTERSYNTH_PROFILE") or DEFAULT_PROFILE)
+    if seed := env.get("BETTERSYNTH_SEED"):
+        profile = profile.model_copy(update={"seed": str(Path(seed).expanduser().absolute())})
+    root = Path(env.get("BETTERSYNTH_DATA") or PROJECT_ROOT / "data").expanduser().absolute()
+    name = recipe or env.get("BETTERSYNTH_RECIPE") or DEFAULT_RECIPE
+    return Settings(profile=profile, recipe=load_recipe(name), data_root=root)

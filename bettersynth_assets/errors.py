@@ -1,0 +1,42 @@
+"""Errors that a user can mend. Each names the thing, its value and the fix; assets show them without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something in the user's files, settings or data is wrong; the message says what and how to mend it."""
+
+
+class ConfigError(UserError):
+    """A profile, recipe or environment variable that cannot be used as it is written."""
+
+
+class SeedError(UserError):
+    """A seed file that cannot be read, or that holds too many bad lines to go on."""
+
+
+class EmptySetError(UserError):
+    """A stage that left no rows, where a later stage needs at least one."""
+
+
+class DeviceError(UserError):
+    """A device that was asked for and is not there."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Say which valid name is meant, for the end of an error message.
+
+    Args:
+        name: what the user wrote.
+        valid: every name that would have been right.
+
+    Returns:
+        ``did you mean 'x'? Valid: a, b, x`` or, where nothing is near, only the second sentence.
+    """
+    options = sorted(valid)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Valid: {', '.join(options)}"

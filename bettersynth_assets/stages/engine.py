@@ -1,0 +1,186 @@
+"""How a stage is made, and when it need not be. In: a stage's name and a shard. Out: its manifest.
+
+A ``Stage`` is a plain function on tables plus a declaration of what its output depends on. ``Pipeline.ensure`` brings
+the inputs up to date first, hashes (version, settings, libraries, digests of the inputs) into a key, and runs the function
+only where the current manifest has another key. Keys are made of the inputs' *contents*: when a new row moves the mean
+score a little and a shard's filtered rows stay the same, its captions are not made again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.schema import QUARANTINE, REJECTS
+from bettersynth_assets.records.store import WHOLE, Manifest, Slot, digest_of, file_sha256, write_table
+
+Log = Callable[[str], None]
+Inputs = Mapping[str, list[Manifest]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a stage's function gives back; the engine writes the tables."""
+
+    rows_in: int
+    kept: pa.Table
+    rejects: pa.Table = field(default_factory=REJECTS.empty_table)
+    quarantine: pa.Table = field(default_factory=QUARANTINE.empty_table)
+    stats: dict[str, Any] = field(default_factory=dict)
+    """Small JSON values for metadata and for later stages (thresholds, histograms)."""
+    files: tuple[str, ...] = ()
+    """Further files that the function wrote into ``Work.folder``, relative to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a stage's function is given."""
+
+    settings: Settings
+    shard: str
+    folder: Path
+    inputs: Inputs
+    log: Log
+
+    def rows(self, stage: str, table: str = "kept") -> pa.Table:
+        """All rows of an input, in shard order."""
+        return pa.concat_tables([manifest.table(table) for manifest in self.inputs[stage]])
+
+    def stats(self, stage: str) -> dict[str, Any]:
+        """Stats of an input that is not sharded."""
+        (manifest,) = self.inputs[stage]
+        return manifest.stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a row's journey."""
+
+    name: str
+    version: int
+    """Raise it when the same input would give another output."""
+    run: Callable[[Work], Result]
+    depends: Callable[[Settings, str, Inputs], object]
+    """JSON value of whatever else the output depends on: sections of the recipe, fingerprints of models or files."""
+    sharded: bool
+    inputs: tuple[str, ...] = ()
+    by_value: tuple[str, ...] = ()
+    """Inputs of which only what ``depends`` takes counts, e.g. one threshold, and not every byte."""
+    shared: bool = False
+    """True where no recipe changes the output: kept once for all recipes."""
+    libraries: tuple[str, ...] = ()
+    resume: bool = False
+    """True where the function can go on from what a killed run left in its folder."""
+
+
+class Pipeline:
+    """All stages under one ``Settings``. Shards that are up to date are not worked again."""
+
+    def __init__(self, stages: Iterable[Stage], settings: Settings, *, log: Log = print) -> None:
+        self.stages = {stage.name: stage for stage in stages}
+        self.settings = settings
+        self.log = log
+        self.made: list[Manifest] = []
+        """Manifests that this object made (not those found up to date), in order."""
+        self._current: dict[tuple[str, str], Manifest] = {}
+
+    def shards(self, name: str) -> list[str]:
+        return self.settings.profile.shard_names() if self.stages[name].sharded else [WHOLE]
+
+    def slot(self, name: str, shard: str) -> Slot:
+        root = self.settings.shared_root if self.stages[name].shared else self.settings.recipe_root
+        return Slot(root=root, stage=name, shard=shard)
+
+    def current(self, name: str) -> list[Manifest]:
+        """Manifests that are on disk now, up to date or not; shards without one are left out."""
+        found = (self.slot(name, shard).read() for shard in self.shards(name))
+        return [manifest for manifest in found if manifest is not None]
+
+    def ensure_all(self, name: str) -> list[Manifest]:
+        """Every shard of a stage, in order."""
+        return [self.ensure(name, shard) for shard in self.shards(name)]
+
+    def ensure(self, name: str, shard: str = WHOLE) -> Manifest:
+        """Bring one shard of a stage, and whatever it needs, up to date.
+
+        Returns:
+            The manifest of the shard, made now or found current.
+
+        Raises:
+            UserError: what the stage's function raises about the user's files or settings.
+        """
+        if (name, shard) in self._current:
+            return self._current[name, shard]
+        stage = self.stages[name]
+        inputs = {
+            source: [self.ensure(source, shard)]
+            if stage.sharded and self.stages[source].sharded
+            else self.ensure_all(source)
+            for source in stage.inputs
+        }
+        slot = self.slot(name, shard)
+        with slot.locked():
+            key = self._key(stage, shard, inputs)
+            manifest = slot.read()
+            if manifest is None or manifest.key != key:
+                manifest = self._make(stage, slot, key, inputs)
+                self.made.append(manifest)
+        self._current[name, shard] = manifest
+        return manifest
+
+    def _key(self, stage: Stage, shard: str, inputs: Inputs) -> str:
+        return digest_of(
+            stage.name,
+            stage.version,
+            shard,
+            stage.depends(self.settings, shard, inputs),
+            {library: version(library) for library in stage.libraries},
+            {
+                source: [item.digest for item in items]
+                for source, items in inputs.items()
+                if source not in stage.by_value
+            },
+        )
+
+    def _make(self, stage: Stage, slot: Slot, key: str, inputs: Inputs) -> Manifest:
+        folder = slot.begin(key, resume=stage.resume)
+        start = time.monotonic()
+        result = stage.run(Work(settings=self.settings, shard=slot.shard, folder=folder, inputs=inputs, log=self.log))
+        seconds = time.monotonic() - start
+        tables = {"kept": result.kept, "rejects": result.rejects, "quarantine": result.quarantine}
+        for table_name, table in tables.items():
+            write_table(folder / f"{table_name}.parquet", table)
+        names = [*(f"{table_name}.parquet" for table_name in tables), *result.files]
+        files = {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)} for name in names
+        }
+        manifest = Manifest(
+            stage=stage.name,
+            shard=slot.shard,
+            key=key,
+            rows_in=result.rows_in,
+            kept=result.kept.num_rows,
+            rejected=_counts(result.rejects, "operator"),
+            quarantined=_counts(result.quarantine, "reason"),
+            digest=digest_of(files["kept.parquet"]["sha256"], *(files[name]["sha256"] for name in result.files)),
+            files=files,
+            stats=result.stats,
+            seconds=round(seconds, 3),
+            inputs={source: [item.digest for item in items] for source, items in inputs.items()},
+            libraries={library: version(library) for library in stage.libraries},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return slot.commit(manifest)
+
+
+def _counts(table: pa.Table, column: str) -> dict[str, int]:
+    return dict(sorted(Counter(table.column(column).to_pylist()).items()))
