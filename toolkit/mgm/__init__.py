@@ -1,0 +1,8 @@
+"""MGM (Mini-Gemini): a Gemma language model that looks through two frozen image towers.
+
+Importing this package imports torch. The names most callers need:
+
+* :class:`toolkit.mgm.configuration_mgm.MGMConfig`
+* :class:`toolkit.mgm.modeling_mgm.MGMGemmaForCausalLM`
+* :class:`toolkit.mgm.processing_mgm.MGMProcessor`
+"""

@@ -1,0 +1,34 @@
+"""A tiny MGM with random weights, for tests and for measuring overhead; the same classes as the real model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from toolkit.mgm.configuration_mgm import MGMConfig
+from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+
+
+def tiny_config(**overrides: Any) -> MGMConfig:
+    """2 + 2 layers of width 32; 28 px and 64 px inputs: 4 tokens with 8×8 windows, as in MGM-2B."""
+    fields: dict[str, Any] = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 1,
+        "bos_token_id": 2, "image_size_aux": 64,
+        "vision_config": {
+            "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 14,
+        },
+        "vision_aux_config": {
+            "depths": [1, 1, 1, 1], "dims": [4, 6, 8, 10], "drop_path_rate": 0.1, "layer_scale_init": 0.5,
+        },
+    }  # fmt: skip
+    return MGMConfig(**{**fields, **overrides})
+
+
+def tiny_mgm(seed: int = 0, **overrides: Any) -> MGMGemmaForCausalLM:
+    """A tiny model in evaluation mode; the same seed and overrides give the same weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MGMGemmaForCausalLM(tiny_config(**overrides)).eval()
