@@ -1,9 +1,9 @@
 """How a stage is made, and when it need not be. In: a stage's name and a shard. Out: its manifest.
 
 A ``Stage`` is a plain function on tables plus a declaration of what its output depends on. ``Pipeline.ensure`` brings
-the inputs up to date first, hashes (version, settings, libraries, digests of the inputs) into a key, and runs the function
-only where the current manifest has another key. Keys are made of the inputs' *contents*: when a new row moves the mean
-score a little and a shard's filtered rows stay the same, its captions are not made again.
+the inputs up to date first, hashes (version, settings, libraries, digests of the inputs) into a key, and runs the
+function only where the current manifest has another key. Keys are made of the inputs' *contents*: when a new row moves
+the mean score a little and a shard's filtered rows stay the same, its captions are not made again.
 """
 
 from __future__ import annotations

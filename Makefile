@@ -1,0 +1,47 @@
+# make demo     the whole graph on the miniature, from nothing; then a table of what came out
+# make test     the test suite
+# make lint     ruff and mypy
+# make ui       the Dagster UI on http://127.0.0.1:3000
+# make lock     refresh requirements.lock from pyproject.toml
+# make weights  train the miniature's models anew (DEVICE=cuda where there is one)
+# make clean    remove the environment and everything that the graph made
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+DEVICE ?= cpu
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: demo test lint ui lock weights clean venv
+
+demo: $(READY)
+	dagster asset materialize --select '*'
+	python -m bettersynth_assets.reports.summary
+
+test: $(READY)
+	python -m pytest
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+
+ui: $(READY)
+	dagster dev --host 127.0.0.1
+
+lock: $(READY)
+	sh tools/lock.sh
+
+weights: $(READY)
+	python -m bettersynth_assets.miniature.make_weights --device $(DEVICE)
+
+clean:
+	rm -rf $(VENV) data .dagster
+
+venv: $(READY)
+
+$(READY): requirements.lock pyproject.toml tools/install.sh
+	sh tools/install.sh $(PYTHON) $(VENV)
+	touch $@

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Writes requirements.lock from pyproject.toml. The CUDA packages stay out: torch's own CUDA build pins and brings them.
+set -eu
+uv pip compile pyproject.toml --extra dev --python-version 3.11.5 --no-annotate --no-header --quiet \
+    --output-file requirements.lock
+grep -vE '^(nvidia-|cuda-|triton==)' requirements.lock >requirements.lock.partial
+mv requirements.lock.partial requirements.lock
