@@ -1,0 +1,98 @@
+"""Captions of scenes. In: a ``Scene`` and a seeded ``random.Random``. Out: a caption, as people or models write it.
+
+``rich_caption`` names everything (what the miniature's BLIP-2 was taught). ``poor_caption`` is how alt texts on the web
+are: one thing, missing attributes, filler words; so recaptioning has something to win. The rest makes the seed's known
+faults.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+
+from bettersynth_assets.miniature.world import COLORS, SHAPES, WORDS, Scene, Sign, Thing
+
+STOCK_TAIL = "stock photo"
+"""What the miniature's BLIP-2 appends on watermarked images, as the third-place team saw with the real one."""
+
+TAILS = ("stock photo", "free download", "hd wallpaper", "royalty free image")
+SPAM = (
+    "free download hd wallpaper", "buy now best price", "click here new image", "untitled image file",
+    "a nice picture", "royalty free vector clip art", "best price wall decor buy now",
+)  # fmt: skip
+_FILLERS = (
+    "", "", "vector illustration", "clip art", "on plain background", "wall decor", "print for kids", "nice picture",
+)  # fmt: skip
+DEGENERATE_KINDS = ("short", "long", "loop", "tail", "spam")
+_CONTENT = {**dict.fromkeys(COLORS, tuple(COLORS)), **dict.fromkeys(SHAPES, SHAPES), **dict.fromkeys(WORDS, WORDS)}
+
+
+def _tell_thing(thing: Thing) -> str:
+    return f"{thing.size} {thing.color} {thing.shape} {thing.place}"
+
+
+def _tell_sign(sign: Sign) -> str:
+    return f"{sign.color} sign saying {sign.word}"
+
+
+def rich_caption(scene: Scene, rng: random.Random | None = None) -> str:
+    """Everything in the scene, at most 20 words: things by cell, then signs from the top; with ``rng`` in any order."""
+    parts = [_tell_thing(t) for t in sorted(scene.things, key=lambda t: (t.row, t.column))]
+    parts += [_tell_sign(s) for s in sorted(scene.signs, key=lambda s: s.row)]
+    if rng is not None:
+        rng.shuffle(parts)
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def poor_caption(scene: Scene, rng: random.Random) -> str:
+    """A web-like caption: true, but of one or two things and without most attributes."""
+    one, *others = rng.sample(scene.things, len(scene.things))
+    options = [f"a {one.color} {one.shape}", f"a picture of a {one.color} {one.shape}", f"{one.color} {one.shape}",
+               f"picture of a {one.shape}", f"a {one.size} {one.color} {one.shape}",
+               f"a {one.color} {one.shape} in the {one.place}"]  # fmt: skip
+    if others:
+        other = others[0]
+        options += [f"a {one.color} {one.shape} and a {other.shape}", f"a {one.shape} and a {other.shape}",
+                    f"{one.color} {one.shape} with {other.color} {other.shape}"]  # fmt: skip
+    if scene.signs:
+        sign = rng.choice(scene.signs)
+        options += [f"a sign that says {sign.word}", f"a {sign.color} sign", f"the word {sign.word} with a {one.shape}",
+                    f"a {sign.color} sign saying {sign.word} and a {one.shape}"]  # fmt: skip
+    filler = rng.choice(_FILLERS)
+    return f"{rng.choice(options)} {filler}".strip()
+
+
+def swap_attribute(caption: str, scene: Scene, rng: random.Random) -> str | None:
+    """A hard mismatch: one colour, shape or sign word of the caption becomes another that the scene does not show.
+
+    Returns:
+        The changed caption, or None when it holds no such word.
+    """
+    shown = set(re.findall(r"\w+", scene.content()))
+    words = caption.split()
+    places = [k for k, word in enumerate(words) if word in _CONTENT]
+    if not places:
+        return None
+    place = rng.choice(places)
+    words[place] = rng.choice([w for w in _CONTENT[words[place]] if w not in shown])
+    return " ".join(words)
+
+
+def degenerate_caption(kind: str, caption: str, rng: random.Random) -> str:
+    """Spoil a caption in one of ``DEGENERATE_KINDS``.
+
+    ``short`` is one word (under the recipe's limit), ``long`` over its limit of 24, ``loop`` repeats two or three words
+    within the length limits, ``tail`` carries a seller's tail, ``spam`` says nothing of the image.
+    """
+    if kind == "short":
+        return rng.choice(("image", "picture", "photo", "untitled"))
+    if kind == "long":
+        return " ".join(rng.choice(SPAM) for _ in range(8))
+    if kind == "loop":
+        unit = rng.sample(caption.split(), min(len(caption.split()), rng.randint(2, 3)))
+        return " ".join((unit * 20)[:20])
+    if kind == "tail":
+        return f"{caption} {rng.choice(TAILS)}"
+    if kind == "spam":
+        return rng.choice(SPAM)
+    raise ValueError(f"degenerate caption kind {kind!r} is unknown; use one of {DEGENERATE_KINDS}")

@@ -1,0 +1,152 @@
+"""Writes the miniature world. In: a folder, a number of seed rows, a seed. Out: files in the contest kit's own formats.
+
+::
+
+    seed/mgm_pretrain_stage_1.jsonl  stage_1.json  images/00609/006092514.jpg  truth.parquet
+    finetune/finetune.json  images/
+    textvqa/questions.jsonl  annotations.json  images/
+    mmbench/mmbench_dev.tsv
+
+The world is written beside its place and moved there whole with its marker inside, so a marker that is found means that
+everything is there. Same arguments and generator version, same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from bettersynth_assets.miniature.question_sets import (
+    SetSizes,
+    finetune_rows,
+    mmbench_rows,
+    textvqa_annotations,
+    textvqa_rows,
+    write_mmbench,
+)
+from bettersynth_assets.miniature.seed_rows import SeedRow, plan_rows
+from bettersynth_assets.miniature.write_images import ImageJob, write_images
+from bettersynth_assets.miniature.write_seed import seed_job, write_seed_files
+
+GENERATOR_VERSION = 1
+"""Raise it with every change of what is written; older worlds are then written anew."""
+
+MARKER = "world.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldPaths:
+    """Where each file of a world lies."""
+
+    root: Path
+
+    @property
+    def seed(self) -> Path:
+        return self.root / "seed" / "mgm_pretrain_stage_1.jsonl"
+
+    @property
+    def seed_images(self) -> Path:
+        """What the seed's image paths are relative to."""
+        return self.root / "seed"
+
+    @property
+    def questions(self) -> Path:
+        return self.root / "seed" / "stage_1.json"
+
+    @property
+    def truth(self) -> Path:
+        return self.root / "seed" / "truth.parquet"
+
+    @property
+    def finetune_json(self) -> Path:
+        return self.root / "finetune" / "finetune.json"
+
+    @property
+    def finetune_images(self) -> Path:
+        """What the fine-tuning set's image paths are relative to."""
+        return self.root / "finetune" / "images"
+
+    @property
+    def textvqa_questions(self) -> Path:
+        return self.root / "textvqa" / "questions.jsonl"
+
+    @property
+    def textvqa_annotations(self) -> Path:
+        return self.root / "textvqa" / "annotations.json"
+
+    @property
+    def textvqa_images(self) -> Path:
+        return self.root / "textvqa" / "images"
+
+    @property
+    def mmbench(self) -> Path:
+        return self.root / "mmbench" / "mmbench_dev.tsv"
+
+
+def generate_world(
+    root: Path, *, rows: int = 3000, seed: int = 20240803, sizes: SetSizes | None = None, workers: int | None = None
+) -> WorldPaths:
+    """Write the miniature world, or return at once if exactly this one is there.
+
+    Args:
+        root: the world's folder; an older world in it is replaced.
+        rows: lines of the seed, at least 50.
+        seed: everything follows from it.
+        sizes: rows of the fine-tuning and evaluation sets; None is the full miniature.
+        workers: processes that draw; None is one per core, at most 8. The bytes do not depend on it.
+
+    Raises:
+        ValueError: fewer than 50 rows.
+    """
+    sizes = sizes or SetSizes()
+    paths = WorldPaths(root=root)
+    wanted = {"version": GENERATOR_VERSION, "rows": rows, "seed": seed, "sizes": sizes.as_dict()}
+    if _marker_of(root) == wanted:
+        return paths
+    planned = plan_rows(rows, seed)
+    fresh = root.with_name(f".{root.name}.{os.getpid()}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    _write_world(WorldPaths(root=fresh), planned, sizes, seed, workers)
+    (fresh / MARKER).write_text(json.dumps(wanted, indent=1) + "\n")
+    _put_in_place(fresh, root, wanted)
+    return paths
+
+
+def _marker_of(root: Path) -> object:
+    marker = root / MARKER
+    return json.loads(marker.read_text()) if marker.is_file() else None
+
+
+def _put_in_place(fresh: Path, root: Path, wanted: object) -> None:
+    """Move the finished world to its place; a twin that another process finished meanwhile wins."""
+    if root.exists():
+        if _marker_of(root) == wanted:
+            shutil.rmtree(fresh)
+            return
+        shutil.rmtree(root)
+    fresh.rename(root)
+
+
+def _write_world(paths: WorldPaths, planned: list[SeedRow], sizes: SetSizes, seed: int, workers: int | None) -> None:
+    finetune = finetune_rows(sizes.finetune, seed + 1)
+    textvqa = textvqa_rows(sizes.textvqa, seed + 2)
+    mmbench = mmbench_rows(sizes.mmbench, seed + 3)
+    for folder in (paths.finetune_images, paths.textvqa_images, paths.mmbench.parent):
+        folder.mkdir(parents=True)
+    jobs = [job for row in planned if (job := seed_job(row, paths.seed_images))]
+    jobs += [ImageJob(path=paths.finetune_images / row["image"], scene=scene) for row, scene in finetune]
+    jobs += [ImageJob(path=paths.textvqa_images / row["image"], scene=scene) for row, scene, _ in textvqa]
+    # MMBench carries its images inside the table; they are drawn to files like the rest, read back and removed.
+    drawn = paths.mmbench.parent / "drawn"
+    jobs += [ImageJob(path=drawn / f"{index}.jpg", scene=scene) for index, (_, scene) in enumerate(mmbench)]
+    write_images(jobs, workers=workers)
+    write_seed_files(planned, seed=seed, jsonl=paths.seed, questions=paths.questions, truth=paths.truth)
+    paths.finetune_json.write_text(json.dumps([row for row, _ in finetune], indent=1))
+    lines = [json.dumps(row) for row, _, _ in textvqa]
+    paths.textvqa_questions.write_text("\n".join(lines) + "\n")
+    paths.textvqa_annotations.write_text(json.dumps(textvqa_annotations(textvqa)))
+    write_mmbench(mmbench, drawn, paths.mmbench)
+    shutil.rmtree(drawn)

@@ -1,0 +1,138 @@
+"""Fine-tuning and evaluation sets. In: sizes and a seed. Out: rows in LLaVA's, TextVQA's and MMBench's own formats.
+
+Short questions are half about words on signs, half about things, all with the TextVQA prompt and its OCR line; the
+fine-tuning set is half short, half multiple choice. Scenes come from the splits ``finetune`` and ``evaluation``.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bettersynth_assets.miniature.questions import (
+    L2_CATEGORY,
+    LETTERS,
+    SIGN_KINDS,
+    THING_KINDS,
+    Choice,
+    Question,
+    ask,
+    choice_prompt,
+    ocr_tokens,
+    short_prompt,
+    with_options,
+)
+from bettersynth_assets.miniature.world import Scene, Split, make_scene
+
+MMBENCH_COLUMNS = (
+    "index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "source", "l2-category", "comment",
+    "split",
+)  # fmt: skip
+CIRCULAR_STEP = 1_000_000
+"""Rotations of one question share ``index % CIRCULAR_STEP``, as in the official file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetSizes:
+    """Rows of the question sets; ``mmbench`` counts questions before rotation."""
+
+    finetune: int = 1600
+    textvqa: int = 600
+    mmbench: int = 400
+
+    def as_dict(self) -> dict[str, int]:
+        """Sizes by name, for the world's marker."""
+        return asdict(self)
+
+
+def _short_question(split: Split, rng: random.Random) -> tuple[Scene, Question]:
+    """Half about sign words, half about things."""
+    wants_word = rng.random() < 0.5
+    while True:
+        scene = make_scene(rng, split)
+        if scene.signs or not wants_word:
+            return scene, ask(scene, rng, "word" if wants_word else rng.choice(THING_KINDS))
+
+
+def finetune_rows(count: int, seed: int) -> list[tuple[dict[str, object], Scene]]:
+    """LLaVA rows (``id, image, conversations``) and their scenes."""
+    rng = random.Random(seed)
+    rows: list[tuple[dict[str, object], Scene]] = []
+    for index in range(count):
+        if rng.random() < 0.5:
+            scene, question = _short_question("finetune", rng)
+            prompt, answer = short_prompt(question, ocr_tokens(scene, rng)), question.answer
+        else:
+            scene = make_scene(rng, "finetune")
+            choice = with_options(ask(scene, rng), rng)
+            prompt, answer = choice_prompt(choice), choice.letter
+        turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]
+        rows.append(({"id": f"ft{index:06d}", "image": f"ft{index:06d}.jpg", "conversations": turns}, scene))
+    return rows
+
+
+def textvqa_rows(count: int, seed: int) -> list[tuple[dict[str, object], Scene, Question]]:
+    """Rows ``question_id, image, text, category`` with their scene and question."""
+    rng = random.Random(seed)
+    rows: list[tuple[dict[str, object], Scene, Question]] = []
+    for _ in range(count):
+        scene, question = _short_question("evaluation", rng)
+        image_id = f"{rng.getrandbits(64):016x}"
+        text = short_prompt(question, ocr_tokens(scene, rng))
+        row = {"question_id": image_id, "image": f"{image_id}.jpg", "text": text, "category": "default"}
+        rows.append((row, scene, question))
+    return rows
+
+
+def textvqa_annotations(rows: list[tuple[dict[str, object], Scene, Question]]) -> dict[str, object]:
+    """The official annotation file's layout; the ten human answers agree."""
+    data = [
+        {"question_id": number, "image_id": row["question_id"], "question": question.text,
+         "answers": [question.answer] * 10, "set_name": "val"}
+        for number, (row, _, question) in enumerate(rows)
+    ]  # fmt: skip
+    return {"dataset_type": "val", "dataset_name": "textvqa", "dataset_version": "0.5.1", "data": data}
+
+
+def mmbench_rows(count: int, seed: int) -> list[tuple[Choice, Scene]]:
+    """Multiple-choice questions before rotation; kinds in turn, so that each has its share."""
+    rng = random.Random(seed)
+    rows: list[tuple[Choice, Scene]] = []
+    kinds = (*THING_KINDS, *SIGN_KINDS)
+    while len(rows) < count:
+        kind = kinds[len(rows) % len(kinds)]
+        scene = make_scene(rng, "evaluation")
+        if scene.signs or kind not in SIGN_KINDS:
+            rows.append((with_options(ask(scene, rng, kind), rng), scene))
+    return rows
+
+
+def write_mmbench(rows: list[tuple[Choice, Scene]], drawn: Path, target: Path) -> None:
+    """Write the official TSV: every rotation is a row of its own with its base64 image.
+
+    Args:
+        rows: from :func:`mmbench_rows`.
+        drawn: folder with ``<number>.jpg`` of each question.
+        target: the TSV.
+    """
+    with target.open("w", newline="") as file:
+        writer = csv.DictWriter(file, MMBENCH_COLUMNS, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        turned = [(number, choice.rotations()) for number, (choice, _) in enumerate(rows)]
+        images = [base64.b64encode((drawn / f"{n}.jpg").read_bytes()).decode() for n, _ in turned]
+        for turn in range(len(LETTERS)):
+            for number, rotations in turned:
+                if turn < len(rotations):
+                    writer.writerow(_mmbench_record(number, turn, rotations[turn], images[number]))
+
+
+def _mmbench_record(number: int, turn: int, choice: Choice, image: str) -> dict[str, object]:
+    kind = choice.question.kind
+    return {
+        "index": turn * CIRCULAR_STEP + number, "question": choice.question.text, "hint": "", "answer": choice.letter,
+        "category": kind, "image": image, "source": "miniature", "l2-category": L2_CATEGORY[kind], "comment": "",
+        "split": "dev", **dict(zip(LETTERS, (*choice.options, "", "", ""), strict=False)),
+    }  # fmt: skip

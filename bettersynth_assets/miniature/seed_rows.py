@@ -1,0 +1,169 @@
+"""The plan of the miniature's seed. In: a number of rows, a seed. Out: one ``SeedRow`` per line with its known faults.
+
+Nothing is written here; ``generate.py`` makes of each row a line, an image and a row of ``truth.parquet``. Faults come
+at known rates (``RATES``, ``BROKEN_RATES``), so that the precision and recall of every filter can be measured.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from bettersynth_assets.miniature.captions import DEGENERATE_KINDS, degenerate_caption, poor_caption, swap_attribute
+from bettersynth_assets.miniature.world import Scene, make_scene
+
+RATES = {
+    "mismatch": 0.20,  # the caption is of another scene, or one attribute is swapped
+    "degenerate": 0.10,  # one of captions.DEGENERATE_KINDS
+    "watermark": 0.10,
+    "odd_size": 0.05,  # a side under 335 or over 769 pixels
+    "duplicate": 0.01,  # image and caption of an earlier row under a new id
+}
+HARD_SHARE = 1 / 3
+"""Share of mismatches in which only one colour, shape or word is wrong."""
+
+VARIANT_RATES = {"exif_rotated": 0.01, "grey": 0.005, "progressive": 0.01}
+"""Unusual but sound files."""
+
+BROKEN_RATES = {
+    "truncated_image": 0.002,
+    "missing_image": 0.001,
+    "empty_caption": 0.001,
+    "reserved_token": 0.001,
+    "path_escape": 0.0005,
+    "bad_json": 0.001,
+}
+"""Rows that must end in the quarantine; at least one row each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRow:
+    """One line of the seed and what is wrong with it.
+
+    ``mismatch``: "", "easy" (caption of another scene), "hard" (one attribute swapped). ``degenerate``: "" or its kind.
+    ``variant``: "" or a key of ``VARIANT_RATES``. ``broken``: "" or a key of ``BROKEN_RATES``. ``duplicate_of``: "" or
+    the id of the row whose image and caption it repeats.
+    """
+
+    id: str
+    scene: Scene
+    caption: str
+    width: int
+    height: int
+    watermark: bool = False
+    mismatch: str = ""
+    degenerate: str = ""
+    variant: str = ""
+    broken: str = ""
+    duplicate_of: str = ""
+
+    @property
+    def image(self) -> str:
+        """Path as the kit writes it: the folder is the id's first five digits."""
+        return f"images/{self.id[:5]}/{self.id}.jpg"
+
+    @property
+    def odd_size(self) -> bool:
+        return min(self.width, self.height) < 335 or max(self.width, self.height) > 769
+
+    @property
+    def faults(self) -> list[str]:
+        """Names of everything that is wrong, for the truth table."""
+        named = {"mismatch": self.mismatch, "degenerate": self.degenerate, "watermark": self.watermark,
+                 "odd_size": self.odd_size, "duplicate": self.duplicate_of}  # fmt: skip
+        return [name for name, present in named.items() if present] + ([self.broken] if self.broken else [])
+
+
+def plan_rows(rows: int, seed: int) -> list[SeedRow]:
+    """Plan the seed.
+
+    Args:
+        rows: lines of the seed, at least 50, so that each broken kind finds its row.
+        seed: everything follows from it.
+
+    Returns:
+        The rows in file order, ids unique.
+
+    Raises:
+        ValueError: fewer than 50 rows.
+    """
+    if rows < 50:
+        raise ValueError(f"rows = {rows}: the miniature's seed needs at least 50, so that each known fault occurs")
+    rng = random.Random(seed)
+    ids = [f"{number:09d}" for number in rng.sample(range(6_000_000), rows)]
+    planned: list[SeedRow] = []
+    for row_id in ids:
+        if planned and rng.random() < RATES["duplicate"]:
+            # Always of a first row: a duplicate of a duplicate would hide which one to keep.
+            original = rng.choice([row for row in planned if not row.duplicate_of])
+            planned.append(replace(original, id=row_id, duplicate_of=original.id))
+        else:
+            planned.append(_plan_row(row_id, rng))
+    return _break_some(planned, rng)
+
+
+def _plan_row(row_id: str, rng: random.Random) -> SeedRow:
+    scene = make_scene(rng, "seed")
+    caption, mismatch, degenerate = poor_caption(scene, rng), "", ""
+    fate = rng.random()
+    if fate < RATES["mismatch"]:
+        swapped = swap_attribute(caption, scene, rng) if rng.random() < HARD_SHARE else None
+        mismatch = "hard" if swapped else "easy"
+        caption = swapped or _caption_of_other_scene(scene, rng)
+    elif fate < RATES["mismatch"] + RATES["degenerate"]:
+        degenerate = rng.choice(DEGENERATE_KINDS)
+        caption = degenerate_caption(degenerate, caption, rng)
+    width, height = _draw_size(rng)
+    variant, at = "", rng.random()
+    for name, rate in VARIANT_RATES.items():
+        if 0 <= at < rate:
+            variant = name
+        at -= rate
+    return SeedRow(
+        id=row_id, scene=scene, caption=caption, width=width, height=height, mismatch=mismatch, degenerate=degenerate,
+        variant=variant, watermark=rng.random() < RATES["watermark"],
+    )  # fmt: skip
+
+
+def _caption_of_other_scene(scene: Scene, rng: random.Random) -> str:
+    """A caption that names at least one colour, shape or word which the scene lacks."""
+    shown = {word for t in scene.things for word in (t.color, t.shape)} | {
+        word for s in scene.signs for word in (s.color, s.word)
+    }
+    while True:
+        other = make_scene(rng, "seed")
+        named = {w for t in other.things for w in (t.color, t.shape)} | {s.word for s in other.signs}
+        caption = poor_caption(other, rng)
+        if (named - shown) & set(caption.split()):
+            return caption
+
+
+def _draw_size(rng: random.Random) -> tuple[int, int]:
+    """Width and height like the real seed's: one side mostly exactly 336, few outliers."""
+    fate = rng.random()
+    if fate < RATES["odd_size"] / 2:
+        short, long = rng.randint(120, 330), rng.randint(120, 330)
+    elif fate < RATES["odd_size"]:
+        short, long = rng.randint(336, 600), rng.randint(780, 960)
+    elif fate < 0.6:
+        short, long = 336, 336
+    elif fate < 0.97:
+        short, long = 336, rng.randint(337, 504)
+    else:
+        short, long = rng.randint(500, 640), rng.randint(641, 768)
+    return (short, long) if rng.random() < 0.4 else (long, short)
+
+
+def _break_some(planned: list[SeedRow], rng: random.Random) -> list[SeedRow]:
+    """Give ``BROKEN_RATES`` of the rows their defect; rows that others repeat stay whole."""
+    originals = {row.duplicate_of for row in planned}
+    free = [k for k, row in enumerate(planned) if not row.duplicate_of and row.id not in originals]
+    broken = list(planned)
+    for kind, rate in BROKEN_RATES.items():
+        for _ in range(max(1, round(rate * len(planned)))):
+            place = free.pop(rng.randrange(len(free)))
+            caption = {"empty_caption": "", "reserved_token": f"{planned[place].caption} <image>"}.get(
+                kind, planned[place].caption
+            )
+            broken[place] = replace(planned[place], broken=kind, caption=caption)
+    return broken
