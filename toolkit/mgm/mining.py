@@ -2,13 +2,13 @@
 
 ::
 
-    low  (I, N, d)                              I images, N = n² tokens, d channels
+    low  (I, N, d)                   I images, N = n² tokens, d channels
     maps 4 × (I, c_s, g/2^s, g/2^s)  ─► windows (I, N, W, C)   C = Σ c_s, W = (g/n)² positions of a window
     query = LN+Linear(low); key, value = LN+Linear(windows); out = softmax(query·key/√d) · value  ─► (I, N, d)
 
 Source: Mini-Gemini, "patch info mining" (section 3.2 of the paper). Keys and values are linear in the window, so
-:func:`mine` computes the same without ever forming them: the key matrix is applied to the query (d×C instead of W·C×d
-products per token; the key's biases shift all W logits of a token alike and cancel in the softmax), and the value matrix
+:func:`mine` computes the same without ever forming them: the key matrix is applied to the query (d×C instead of
+W·C×d products per token; the key's biases shift all W logits of a token alike and cancel in the softmax), and the value matrix
 is applied after the weighted sum (the weights add up to 1, so its bias comes out whole). :func:`mine_plain` is the
 textbook twin that tests compare it with.
 """

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.processing_mgm import MGMProcessor
 
 
 def tiny_config(**overrides: Any) -> MGMConfig:
@@ -32,3 +36,25 @@ def tiny_mgm(seed: int = 0, **overrides: Any) -> MGMGemmaForCausalLM:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return MGMGemmaForCausalLM(tiny_config(**overrides)).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level tokenizer with Gemma's marks: 0 pad, 1 eos, 2 bos, 3 unk, 4 and 5 turn marks, then the 256 bytes."""
+    marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*marks, *letters])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>",
+        additional_special_tokens=marks[4:], padding_side="left",
+    )  # fmt: skip
+
+
+def save_tiny(folder: Path, seed: int = 0, **overrides: Any) -> MGMGemmaForCausalLM:
+    """Write a complete tiny checkpoint (weights, config, tokenizer, preprocessing) and return its model."""
+    model = tiny_mgm(seed, **overrides)
+    model.save_pretrained(folder)
+    MGMProcessor.for_config(tiny_config(**overrides), tiny_tokenizer()).save_pretrained(folder)
+    return model

@@ -1,0 +1,135 @@
+"""Template, label masking and image preprocessing of MGM."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessor
+
+from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.conversation import LabelError, Turn, encode_prompt, encode_row
+from toolkit.mgm.images import PAD_COLOUR, ImageError, pad_to_square, preprocess, read_image
+from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.mgm.tiny import save_tiny, tiny_config, tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+
+
+def _row(*texts: str, room: int | None = None) -> tuple[str, str]:
+    """Whole text and the part with loss, read back from the ids ('#' stands for an image)."""
+    turns = [Turn(speaker=("human", "gpt")[i % 2], text=t) for i, t in enumerate(texts)]
+    row = encode_row(TOKENIZER, turns, row_id="r1", room=room)
+    assert len(row.input_ids) == len(row.labels)
+    assert all(label in (IGNORE_INDEX, token) for token, label in zip(row.input_ids, row.labels, strict=True))
+    hash_sign = TOKENIZER("#", add_special_tokens=False).input_ids[0]
+    shown = [hash_sign if i == IMAGE_TOKEN_INDEX else i for i in row.input_ids]
+    return TOKENIZER.decode(shown), TOKENIZER.decode([i for i in row.labels if i != IGNORE_INDEX])
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "shown"),
+    [
+        ("<image>\nWhat is this?", "A dog.", "#\nWhat is this?"),
+        ("What is this?\n<image>", "A dog.", "#\nWhat is this?"),
+        ("no picture", "one\ntwo\n\nthree", "no picture"),
+        ("<image>\n这是什么？", "一只狗 – très jolie 🐶", "#\n这是什么？"),
+    ],
+)
+def test_template_and_loss_of_one_exchange(question: str, answer: str, shown: str) -> None:
+    whole, learned = _row(question, answer)
+    assert whole == (
+        f"<bos><start_of_turn>user\n{shown}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>\n<eos>"
+    )
+    assert learned == f"{answer}<end_of_turn>\n<eos>"
+
+
+def test_every_answer_of_a_long_conversation_carries_loss() -> None:
+    whole, learned = _row("<image>\na", "b", "c", "d")
+    assert whole.count("<bos>") == 1 and whole.count("<eos>") == 2
+    assert learned == "b<end_of_turn>\n<eos>d<end_of_turn>\n<eos>"
+
+
+def test_prompt_is_the_training_text_up_to_the_answer() -> None:
+    turns = [Turn(speaker="human", text="<image>\nWho?"), Turn(speaker="gpt", text="Me")]
+    row = encode_row(TOKENIZER, turns, row_id="r")
+    prompt = encode_prompt(TOKENIZER, "<image>\nWho?")
+    assert row.input_ids[: len(prompt)] == prompt
+    assert row.labels[len(prompt)] == row.input_ids[len(prompt)] != IGNORE_INDEX
+    assert set(row.labels[: len(prompt)]) == {IGNORE_INDEX}
+
+
+def test_row_without_loss_is_named() -> None:
+    with pytest.raises(LabelError, match=r"'r1'.*10 ids"):
+        _row("a long question", "answer", room=10)
+    with pytest.raises(ValueError, match=r"'r1'.*alternate"):
+        _row("only a question")
+
+
+def test_tokenizer_without_the_turn_marks_is_refused() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>", bos_token="<b>", eos_token="<e>")
+    with pytest.raises(ValueError, match="start_of_turn"):
+        MGMProcessor.for_config(tiny_config(), tokenizer)
+
+
+def _photo(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+def test_high_resolution_is_clips_preprocessing_and_low_resolution_its_downsample() -> None:
+    processor = CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    photo = _photo((90, 70))
+    for aspect, shown in (("square", photo), ("pad", pad_to_square(photo))):
+        pixels = preprocess([photo, photo], processor, image_size=28, aspect=aspect)  # type: ignore[arg-type]
+        expected = processor(shown, return_tensors="pt")["pixel_values"]
+        assert torch.equal(pixels.images_aux[1:], expected)
+        low = torch.nn.functional.interpolate(expected, size=(28, 28), mode="bilinear", align_corners=False)
+        assert torch.equal(pixels.images[1:], low)
+    assert pad_to_square(photo).size == (90, 90)
+    assert pad_to_square(photo).getpixel((0, 0)) == PAD_COLOUR
+    with pytest.raises(ValueError, match="'stretch'"):
+        preprocess([photo], processor, image_size=28, aspect="stretch")  # type: ignore[arg-type]
+
+
+def test_every_mode_becomes_rgb_and_exif_rotation_is_applied(tmp_path: Path) -> None:
+    for mode in ("L", "RGBA", "P", "CMYK", "1"):
+        path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
+        _photo((8, 6), mode).save(path)
+        assert (read_image(path, sample_id=mode).mode, read_image(path, sample_id=mode).size) == ("RGB", (8, 6))
+    Image.fromarray(np.full((4, 4), 0x8000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert read_image(tmp_path / "deep.png", sample_id="16").getpixel((0, 0)) == (128, 128, 128)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    _photo((8, 6)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg", sample_id="t").size == (6, 8)
+
+
+def test_unreadable_image_is_named_and_never_replaced(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    _photo((64, 64)).save(whole, "JPEG")
+    for name, content in {"empty": b"", "cut": whole.getvalue()[:300], "text": b"hello"}.items():
+        path = tmp_path / f"{name}.jpg"
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match=f"sample 's7'.*{name}.jpg"):
+            read_image(path, sample_id="s7")
+    with pytest.raises(ImageError, match=r"sample 's7'.*gone.jpg"):
+        read_image(tmp_path / "gone.jpg", sample_id="s7")
+
+
+def test_processor_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    processor = MGMProcessor.from_pretrained(tmp_path)
+    assert (processor.image_size, processor.image_tokens, processor.max_length) == (28, 4, 512)
+    assert processor.image_processor.crop_size == {"height": 64, "width": 64}
+    prompt = processor.encode_prompt("<image>\nhi")
+    assert prompt == encode_prompt(TOKENIZER, "<image>\nhi")
+    assert processor.positions(prompt) == len(prompt) + 3

@@ -1,0 +1,90 @@
+"""Everything between raw rows and the model's inputs, saved and loaded beside the weights.
+
+In: turns of text and pictures. Out: token ids, labels, and both pixel tensors; see ``conversation`` and ``images``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerBase
+
+from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
+from toolkit.mgm.conversation import EncodedRow, Turn, check_tokenizer, encode_prompt, encode_row
+from toolkit.mgm.images import Aspect, Pixels, preprocess
+
+
+@dataclass(frozen=True, kw_only=True)
+class MGMProcessor:
+    """Tokenizer and image preprocessing of one MGM model.
+
+    Args:
+        tokenizer: a fast tokenizer with Gemma's turn marks; loaded from a local folder or hub id.
+        image_processor: CLIP's, set to the high resolution S.
+        image_size: low resolution s.
+        image_tokens: embeddings that one image becomes; they count towards ``max_length``.
+        max_length: longest row in positions after images are put in; the kit's 2048.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    image_processor: CLIPImageProcessor
+    image_size: int
+    image_tokens: int
+    max_length: int = 2048
+
+    def __post_init__(self) -> None:
+        check_tokenizer(self.tokenizer)
+        if self.max_length <= self.image_tokens:
+            raise ValueError(f"max_length {self.max_length} leaves no room beside the {self.image_tokens} image tokens")
+
+    @classmethod
+    def for_config(cls, config: MGMConfig, tokenizer: PreTrainedTokenizerBase) -> MGMProcessor:
+        """The processor that belongs to a model's config: CLIP's mean and deviation, the config's two sizes."""
+        side = config.image_size_aux
+        return cls(
+            tokenizer=tokenizer,
+            image_processor=CLIPImageProcessor(
+                size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+            ),
+            image_size=config.image_size,
+            image_tokens=config.image_tokens,
+            max_length=min(2048, config.max_position_embeddings),
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> MGMProcessor:
+        """Load from a checkpoint folder (``config.json``, tokenizer files, ``preprocessor_config.json``) or hub id."""
+        config = MGMConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+        made = cls.for_config(config, tokenizer)
+        saved = CLIPImageProcessor.from_pretrained(folder)
+        side = saved.crop_size["height"]
+        if side != config.image_size_aux:
+            raise ValueError(f"{folder}: preprocessor_config.json crops to {side}, config says {config.image_size_aux}")
+        return cls(**{**vars(made), "image_processor": saved})
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write tokenizer files and ``preprocessor_config.json`` beside the model's ``config.json``."""
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
+
+    def encode_row(self, turns: Sequence[Turn], *, row_id: str) -> EncodedRow:
+        """Ids and labels of a training row, cut to ``max_length`` positions; see ``conversation.encode_row``."""
+        images = sum(turn.text.count("<image>") > 0 for turn in turns)
+        room = self.max_length - images * (self.image_tokens - 1)
+        return encode_row(self.tokenizer, turns, row_id=row_id, room=room)
+
+    def encode_prompt(self, question: str) -> list[int]:
+        """Ids of a question, up to where the answer begins."""
+        return encode_prompt(self.tokenizer, question)
+
+    def positions(self, input_ids: Sequence[int]) -> int:
+        """Length of a row after its placeholders have become image embeddings."""
+        return len(input_ids) + (self.image_tokens - 1) * sum(i == IMAGE_TOKEN_INDEX for i in input_ids)
+
+    def preprocess(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Pixels:
+        """Both pixel tensors of some RGB pictures; see ``images.preprocess``."""
+        return preprocess(images, self.image_processor, image_size=self.image_size, aspect=aspect)
