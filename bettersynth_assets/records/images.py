@@ -1,4 +1,4 @@
-"""The one way to image files. In: a path. Out: a ``Header`` (no pixels decoded) or an RGB image; else ``ImageError``.
+"""The one way to pixels. In: the path of an image file. Out: an RGB image; else ``ImageError``.
 
 Every stage that looks at pixels comes through ``open_rgb``, so that all of them see the same ones:
 
@@ -16,17 +16,11 @@ from __future__ import annotations
 
 import struct
 import threading
-import warnings
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from PIL import ExifTags, Image, ImageFile
-
-from bettersynth_assets.config.profile import Limits
-from bettersynth_assets.records.structure import look
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that runs another program, as EPS does
 TURNS = {
@@ -38,10 +32,10 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = (5, 6, 7, 8)
 PLAIN_MODES = ("RGB", "L", "1", "P", "YCbCr", "CMYK", "HSV", "RGBX")
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+KNOWN_MODES = PLAIN_MODES + ALPHA_MODES + DEEP_MODES
 # What Pillow's readers raise on broken files; anything else is a bug and goes up.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error, OverflowError)
 
@@ -56,21 +50,6 @@ class ImageError(ValueError):
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         return type(self), (self.reason, self.detail)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What is known of an image without its pixels."""
-
-    width: int
-    """Pixels, after EXIF rotation."""
-    height: int
-    mode: str
-    """Pillow's mode of the file, before the RGB rule."""
-    format: str
-    bytes: int
-    flags: tuple[str, ...] = ()
-    """``exif_rotated``, ``broken_exif``, ``animated``."""
 
 
 class _StrictDecoding:
@@ -111,84 +90,20 @@ def open_rgb(path: Path) -> Image.Image:
         try:
             with Image.open(path, formats=FORMATS) as image:
                 image.load()
-                turn = TURNS.get(_orientation(image)[0])
+                turn = TURNS.get(orientation_of(image)[0])
                 rgb = _to_rgb(image)
         except FileNotFoundError:
             raise ImageError("missing_image", f"no such file: {path}") from None
         except (Image.DecompressionBombError, *BROKEN) as error:
-            raise _as_image_error(error) from None
+            raise as_image_error(error) from None
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def read_header(path: Path, limits: Limits) -> Header:
-    """Read what is known of an image without decoding it; only a file whose end is missing is decoded.
-
-    Args:
-        path: a file inside the image root (see ``records.paths.image_path``).
-        limits: bounds from the profile.
-
-    Raises:
-        ImageError: ``missing_image``, ``decode_error``, ``too_many_pixels``, ``too_small`` or ``metadata_bomb``.
-    """
-    # Pillow says by a warning that EXIF is cut off; the filter is the process's, so ingest uses processes, not threads.
-    with strict_decoding, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            with path.open("rb") as file:
-                return _read_header(file, limits, said)
-        except FileNotFoundError:
-            raise ImageError("missing_image", f"no such file: {path}") from None
-        except ImageError:
-            raise
-        except (Image.DecompressionBombError, *BROKEN) as error:
-            raise _as_image_error(error) from None
-
-
-def _read_header(file: Any, limits: Limits, said: list[warnings.WarningMessage]) -> Header:
-    size = file.seek(0, 2)
-    if size == 0:
-        raise ImageError("decode_error", "the file is empty")
-    structure = look(file, size)
-    _check_metadata(structure.metadata_bytes, limits)
-    file.seek(0)
-    image: Image.Image = Image.open(file, formats=FORMATS)
-    width, height = image.size
-    if width * height > limits.max_pixels:
-        raise ImageError("too_many_pixels", f"{width}x{height} = {width * height} pixels > {limits.max_pixels}")
-    if min(width, height) < limits.min_side:
-        raise ImageError("too_small", f"{width}x{height}: shorter side under {limits.min_side}")
-    if image.mode not in PLAIN_MODES + ALPHA_MODES + DEEP_MODES:
-        raise ImageError("decode_error", f"mode {image.mode} has no rule to RGB")
-    if structure.suspicious:
-        image.load()
-    _check_metadata(sum(len(value) for value in image.info.values() if isinstance(value, (bytes, str))), limits)
-    orientation, whole = _orientation(image)
-    bomb = Image.DecompressionBombWarning  # about pixels, which have their own limit
-    flags = {
-        "exif_rotated": orientation in TURNS,
-        "broken_exif": not whole or any(not issubclass(item.category, bomb) for item in said),
-        "animated": image.format != "MPO" and bool(getattr(image, "is_animated", False)),
-    }
-    if orientation in SIDEWAYS:
-        width, height = height, width
-    return Header(
-        width=width,
-        height=height,
-        mode=image.mode,
-        format=image.format or "",
-        bytes=size,
-        flags=tuple(name for name, is_set in flags.items() if is_set),
-    )
-
-
-def _check_metadata(found: int, limits: Limits) -> None:
-    if found > limits.max_metadata_bytes:
-        raise ImageError("metadata_bomb", f"{found} bytes of metadata > {limits.max_metadata_bytes}")
-
-
-def _orientation(image: Image.Image) -> tuple[int, bool]:
+def orientation_of(image: Image.Image) -> tuple[int, bool]:
     """EXIF or XMP orientation, 1 where there is none, and whether the metadata could be read."""
     try:
+        if "exif" in image.info:
+            Image.Exif().load(image.info["exif"])  # anew: what opening the file did with broken EXIF is not told
         # The base class's reader: the one for PNG decodes every image that has no EXIF.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except BROKEN:
@@ -199,7 +114,7 @@ def _orientation(image: Image.Image) -> tuple[int, bool]:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in DEEP_MODES:
         return _from_16_bit(image)
-    if image.mode not in PLAIN_MODES + ALPHA_MODES:
+    if image.mode not in KNOWN_MODES:
         raise ImageError("decode_error", f"mode {image.mode} has no rule to RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -215,11 +130,13 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _as_image_error(error: BaseException) -> ImageError:
+def as_image_error(error: BaseException) -> ImageError:
     """Name what Pillow found by a word of the quarantine table."""
     if isinstance(error, ImageError):
         return error
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, UnidentifiedImageError):  # its own words hold the path of this machine
+        return ImageError("decode_error", f"not an image in one of the formats {', '.join(FORMATS)}")
     if isinstance(error, Image.DecompressionBombError):
         return ImageError("too_many_pixels", text)
     # Pillow bounds what a PNG's text and colour profile may expand to, and says so only in words.

@@ -1,8 +1,8 @@
 """Cheap look at an image file's bytes before any decoder sees them. In: an open file. Out: a ``Structure``.
 
-A truncated JPEG or PNG opens without complaint, because only its header is read; decoding every file to find the few
-broken ones costs 20 times as much as reading its header. Both formats say where they end, so only a file that does not
-end there need be decoded at ingest.
+A truncated JPEG or PNG opens without complaint, because only its header is read, and decoding every file to find the
+few broken ones would take most of the ingest's time. Both formats say where they end, so only a file that does not end
+there need be decoded.
 """
 
 from __future__ import annotations

@@ -1,0 +1,111 @@
+"""What is known of an image without its pixels. In: a path and limits. Out: a ``Header``; else ``ImageError``.
+
+Ingest reads headers only, because decoding takes many times as long, and so must find by other means what decoding
+would have found: a file that does not end as its format says is decoded after all, pixels are counted before any are
+made, and metadata is bounded as stored and as expanded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bettersynth_assets.config.profile import Limits
+from bettersynth_assets.records.images import (
+    BROKEN,
+    FORMATS,
+    KNOWN_MODES,
+    TURNS,
+    ImageError,
+    as_image_error,
+    orientation_of,
+    strict_decoding,
+)
+from bettersynth_assets.records.structure import look
+
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What is known of an image without its pixels."""
+
+    width: int
+    """Pixels, after EXIF rotation."""
+    height: int
+    mode: str
+    """Pillow's mode of the file, before the RGB rule."""
+    format: str
+    bytes: int
+    flags: tuple[str, ...] = ()
+    """``exif_rotated``, ``broken_exif``, ``animated``."""
+
+
+def read_header(path: Path, limits: Limits) -> Header:
+    """Read what is known of an image without decoding it; only a file whose end is missing is decoded.
+
+    Args:
+        path: a file inside the image root (see ``records.paths.image_path``).
+        limits: bounds from the profile.
+
+    Raises:
+        ImageError: ``missing_image``, ``decode_error``, ``too_many_pixels``, ``too_small`` or ``metadata_bomb``.
+    """
+    # Pillow says by a warning that EXIF is cut off; the filter is the process's, so ingest uses processes, not threads.
+    with strict_decoding, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with path.open("rb") as file:
+                return _read_header(file, limits, said)
+        except FileNotFoundError:
+            raise ImageError("missing_image", f"no such file: {path}") from None
+        except ImageError:
+            raise
+        except (Image.DecompressionBombError, *BROKEN) as error:
+            raise as_image_error(error) from None
+
+
+def _read_header(file: Any, limits: Limits, said: list[warnings.WarningMessage]) -> Header:
+    size = file.seek(0, 2)
+    if size == 0:
+        raise ImageError("decode_error", "the file is empty")
+    structure = look(file, size)
+    _check_metadata(structure.metadata_bytes, limits)
+    file.seek(0)
+    image: Image.Image = Image.open(file, formats=FORMATS)
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageError("too_many_pixels", f"{width}x{height} = {width * height} pixels > {limits.max_pixels}")
+    if min(width, height) < limits.min_side:
+        raise ImageError("too_small", f"{width}x{height}: shorter side under {limits.min_side}")
+    if image.mode not in KNOWN_MODES:
+        raise ImageError("decode_error", f"mode {image.mode} has no rule to RGB")
+    if structure.suspicious:
+        image.load()
+    _check_metadata(sum(len(value) for value in image.info.values() if isinstance(value, (bytes, str))), limits)
+    orientation, whole = orientation_of(image)
+    bomb = Image.DecompressionBombWarning  # about pixels, which have their own limit
+    flags = {
+        "exif_rotated": orientation in TURNS,
+        "broken_exif": not whole or any(not issubclass(item.category, bomb) for item in said),
+        "animated": image.format != "MPO" and bool(getattr(image, "is_animated", False)),
+    }
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    return Header(
+        width=width,
+        height=height,
+        mode=image.mode,
+        format=image.format or "",
+        bytes=size,
+        flags=tuple(name for name, is_set in flags.items() if is_set),
+    )
+
+
+def _check_metadata(found: int, limits: Limits) -> None:
+    if found > limits.max_metadata_bytes:
+        raise ImageError("metadata_bomb", f"{found} bytes of metadata > {limits.max_metadata_bytes}")

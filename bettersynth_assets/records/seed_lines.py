@@ -1,0 +1,147 @@
+"""Lines of a seed file. In: the bytes of a JSONL file or of one JSON array. Out: where each row lies, and its values.
+
+A row is a line (JSONL) or an element (JSON array), told apart by the first byte. Rows are found in the bytes before
+anything is decoded, so that one bad row cannot take its neighbours with it; lines end at ``\\n`` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+BLANK = b" \t\r\n\v\f"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+JSON_PARTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]', re.DOTALL)
+LINE_REASONS = ("invalid_utf8", "invalid_json", "not_an_object", "duplicate_key", "nan", "bad_id", "duplicate_id")
+"""Reasons that make a line a bad line: too many of them, and the file is not what it should be."""
+
+
+class RowError(ValueError):
+    """A row that cannot be used. ``reason`` is one word for the quarantine table, ``detail`` says what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Span(NamedTuple):
+    """Where a row lies in the file."""
+
+    number: int
+    """1-based line, or position in a JSON array."""
+    start: int
+    end: int
+
+
+def spans(data: Any, size: int) -> Iterator[Span]:
+    """Find every row; blank lines hold none.
+
+    Args:
+        data: bytes or a memory map of the file.
+        size: its length in bytes.
+
+    Raises:
+        RowError: ``invalid_json`` where a JSON array does not close.
+    """
+    start = len(BYTE_ORDER_MARK) if data[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK else 0
+    return _elements(data, start) if _is_array(data, start, size) else _lines(data, start, size)
+
+
+def _is_array(data: Any, start: int, size: int) -> bool:
+    """True for one JSON array; a JSONL file whose first row is wrongly an array has further rows behind it."""
+    while start < size and data[start : start + 1] in (b" ", b"\t", b"\r", b"\n"):
+        start += 1
+    if data[start : start + 1] != b"[":
+        return False
+    end = data.find(b"\n", start)
+    if end < 0:
+        return True
+    try:
+        json.loads(data[start:end])
+    except ValueError:
+        return True
+    return not data[end:size].strip(BLANK)
+
+
+def _lines(data: Any, start: int, size: int) -> Iterator[Span]:
+    number = 0
+    while start < size:
+        end = data.find(b"\n", start)
+        end = size if end < 0 else end
+        number += 1
+        if data[start:end].strip(BLANK):
+            yield Span(number, start, end)
+        start = end + 1
+
+
+def _elements(data: Any, start: int) -> Iterator[Span]:
+    """Elements of a JSON array, by its commas: ``[ {...}, {...} ]``."""
+    depth, number, begin = 0, 0, start
+    for part in JSON_PARTS.finditer(data, start):
+        sign = part.group()
+        if depth == 1 and sign in (b",", b"]"):
+            # Between the last element and the bracket there is nothing; a comma before it announces an element.
+            if sign == b"," or number or data[begin : part.start()].strip(BLANK):
+                number += 1
+                yield Span(number, begin, part.start())
+            begin = part.end()
+        depth += (sign in (b"{", b"[")) - (sign in (b"}", b"]"))
+        if depth == 1 and number == 0 and sign == b"[":
+            begin = part.end()
+        if depth == 0:
+            if data[part.end() :].strip(BLANK):
+                break
+            return
+    raise RowError("invalid_json", f"the JSON array is not closed, or closed too early, near byte {begin}")
+
+
+def read_line(raw: bytes) -> dict[str, Any]:
+    """Read one row's values, strictly.
+
+    Returns:
+        The JSON object; ``id`` is a string that is not empty (a whole number becomes its digits).
+
+    Raises:
+        RowError: with one of ``LINE_REASONS``.
+    """
+    try:
+        text = raw.decode("utf-8")
+        values = _DECODER.decode(text)
+        if "\\u" in text:
+            json.dumps(values, ensure_ascii=False).encode("utf-8")
+    except RowError:
+        raise
+    except UnicodeDecodeError as error:
+        raise RowError("invalid_utf8", f"byte {error.start} of the row: {error.reason}") from None
+    except UnicodeEncodeError as error:
+        raise RowError("invalid_utf8", f"half of a surrogate pair: {error.object[error.start]!a}") from None
+    except (ValueError, RecursionError) as error:
+        raise RowError("invalid_json", f"{error}: {text[:80]!r}") from None
+    if not isinstance(values, dict):
+        raise RowError("not_an_object", f"{type(values).__name__}: {text[:80]!r}")
+    row_id = values.get("id")
+    if isinstance(row_id, int) and not isinstance(row_id, bool):
+        row_id = values["id"] = str(row_id)
+    if not isinstance(row_id, str) or not row_id.strip():
+        raise RowError("bad_id", f"`id` must be a text that is not empty, found {row_id!r}")
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise RowError("duplicate_key", f"more than once in one object: {', '.join(twice)}")
+    return values
+
+
+def _no_constant(name: str) -> None:
+    raise RowError("nan", f"{name} is not JSON")
+
+
+# Control characters inside a caption are kept as they are (strict=False); they cannot end a line here.
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, strict=False)

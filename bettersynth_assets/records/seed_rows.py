@@ -1,0 +1,113 @@
+"""One seed row's fields. In: the JSON object of a line, kit or LLaVA format. Out: a ``SeedRow``; else ``RowError``.
+
+kit     {"id", "text": "<__dj__image>\\ncaption <|__dj__eoc|>", "images": ["images/00609/006092514.jpg"]}
+LLaVA   {"id", "image", "conversations": [{"from": "human", "value": "<image>\\nquestion"}, {"from": "gpt", "value"}]}
+
+Both image tokens, ``<__dj__image>`` and ``<image>``, and a string or a list of image paths mean the same in both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from bettersynth_assets.records.seed_lines import RowError
+
+IMAGE_TOKENS = ("<__dj__image>", "<image>")
+END_OF_CHUNK = "<|__dj__eoc|>"
+RESERVED = (
+    *IMAGE_TOKENS,
+    "<__dj__video>",
+    "<__dj__audio>",
+    END_OF_CHUNK,
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<bos>",
+    "<eos>",
+    "<pad>",
+)
+"""Tokens of the kit's and of Gemma's format; inside a caption they would change what the model is shown."""
+TOKEN = "|".join(IMAGE_TOKENS)
+LEADING = re.compile(rf"\s*(?:{TOKEN})")
+TRAILING = re.compile(rf"(?:{TOKEN})\s*\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRow:
+    """A row as the seed has it, before its image is looked at."""
+
+    id: str
+    image: str
+    caption: str
+    """Special tokens taken off, stripped."""
+    question: str | None = None
+    """The human turn of a LLaVA row without its image token; None for a kit row."""
+
+
+def parse_row(values: dict[str, Any]) -> SeedRow:
+    """Bring a row of either format to the same fields.
+
+    Args:
+        values: the object from ``read_line``.
+
+    Raises:
+        RowError: ``missing_field``, ``missing_image``, ``several_images``, ``image_token_mismatch``,
+            ``reserved_token`` or ``empty_text``.
+    """
+    images = _images(values)
+    question = None
+    if "conversations" in values:
+        prompt, answer = _turns(values["conversations"])
+        question, tokens = _take_tokens(prompt)
+        _refuse_reserved(question)
+        caption = answer.strip()
+    elif isinstance(values.get("text"), str):
+        caption, tokens = _take_tokens(values["text"].strip().removesuffix(END_OF_CHUNK))
+    else:
+        raise RowError("missing_field", f"neither `text` nor `conversations` holds text; keys: {', '.join(values)}")
+    if tokens != len(images):
+        raise RowError("image_token_mismatch", f"{tokens} image tokens for {len(images)} images")
+    if not images:
+        raise RowError("missing_image", "the row names no image")
+    if len(images) > 1:
+        raise RowError("several_images", f"{len(images)} images in one row; a row is one image with one caption")
+    if not caption:
+        raise RowError("empty_text", "no caption beside the special tokens")
+    _refuse_reserved(caption)
+    return SeedRow(id=values["id"], image=images[0], caption=caption, question=question)
+
+
+def _images(values: dict[str, Any]) -> list[str]:
+    found = values.get("images", values.get("image"))
+    images = [found] if isinstance(found, str) else found
+    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
+        raise RowError("missing_field", f"`images` must be a path or a list of paths, found {found!r}")
+    return images
+
+
+def _turns(conversations: Any) -> tuple[str, str]:
+    """The human and the gpt turn of a conversation of exactly those two."""
+    turns = conversations if isinstance(conversations, list) else []
+    says = [(turn.get("from"), turn.get("value")) for turn in turns if isinstance(turn, dict)]
+    if [who for who, _ in says] != ["human", "gpt"] or len(says) != len(turns):
+        raise RowError("missing_field", "`conversations` must be one human and one gpt turn")
+    (_, prompt), (_, answer) = says
+    if not isinstance(prompt, str) or not isinstance(answer, str):
+        raise RowError("missing_field", "a turn of `conversations` holds no text")
+    return prompt, answer
+
+
+def _take_tokens(text: str) -> tuple[str, int]:
+    """Take image tokens off both ends; one in the middle is left for the check of reserved tokens."""
+    count = 0
+    while match := LEADING.match(text) or TRAILING.search(text):
+        text = text[match.end() :] if match.start() == 0 else text[: match.start()]
+        count += 1
+    return text.strip(), count
+
+
+def _refuse_reserved(text: str) -> None:
+    for token in RESERVED:
+        if token in text:
+            raise RowError("reserved_token", f"{token} inside the text")
