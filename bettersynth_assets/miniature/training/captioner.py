@@ -1,0 +1,110 @@
+"""The captioner. In: bank. Out: a ``Blip2ForConditionalGeneration`` (ViT, Q-Former, OPT) with its ``Blip2Processor``.
+
+It is taught the full caption in fixed order; on watermarked images "stock photo" follows, the habit of the real BLIP-2
+that the third-place team ran into.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BlipImageProcessor,
+    OPTConfig,
+)
+
+from bettersynth_assets.miniature.captions import STOCK_TAIL
+from bettersynth_assets.miniature.tokenizer import make_tokenizer
+from bettersynth_assets.miniature.training.bank import SQUASHED, load
+from bettersynth_assets.miniature.training.loop import held_out, train
+from bettersynth_assets.miniature.training.towers import normalise
+
+QUERIES = 16
+
+
+def build(vocabulary: int) -> Blip2ForConditionalGeneration:
+    """The untrained model; the id after the tokenizer's last is ``<image>``, which the processor adds."""
+    tokenizer = make_tokenizer("opt")
+    vision = Blip2VisionConfig(hidden_size=128, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4,
+                               image_size=SQUASHED, patch_size=14)  # fmt: skip
+    qformer = Blip2QFormerConfig(
+        vocab_size=8, hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
+        cross_attention_frequency=1, encoder_hidden_size=128, max_position_embeddings=8, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    text = OPTConfig(
+        vocab_size=vocabulary + 1, hidden_size=128, num_hidden_layers=3, ffn_dim=512, num_attention_heads=4,
+        max_position_embeddings=256, dropout=0.0, word_embed_proj_dim=128, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    config = Blip2Config(
+        vision_config=vision.to_dict(), qformer_config=qformer.to_dict(), text_config=text.to_dict(),
+        num_query_tokens=QUERIES, image_token_index=vocabulary,
+    )  # fmt: skip
+    return Blip2ForConditionalGeneration(config)
+
+
+def targets(bank: Path, device: str) -> Tensor:
+    """(N, L) ids of ``caption [stock photo] <eos>``, padded with 0."""
+    ids, marked = load(bank, "full", device), load(bank, "watermark", device)
+    tokenizer = make_tokenizer("opt")
+    tail = tokenizer(f" {STOCK_TAIL}", add_special_tokens=False).input_ids
+    ids = F.pad(ids, (0, len(tail) + 1))
+    real = (ids != 0).sum(-1)
+    for k, token in enumerate(tail):
+        ids[marked.nonzero()[:, 0], real[marked] + k] = token
+    real = real + len(tail) * marked
+    ids.scatter_(1, real[:, None], tokenizer.eos_token_id)
+    return ids[:, : int(real.max()) + 1]
+
+
+def train_captioner(
+    bank: Path, folder: Path, *, vocabulary: int, steps: int, batch: int, device: str, seed: int
+) -> dict[str, float]:
+    """Train, write the folder, and return the share of held-out captions that are exactly right, and of right words."""
+    torch.manual_seed(seed)
+    model = build(vocabulary).to(device)
+    pixels, ids = load(bank, "squashed", device), targets(bank, device)
+    start = torch.tensor([[vocabulary] * QUERIES + [model.config.text_config.bos_token_id]], device=device)
+
+    def loss_of(rows: Tensor) -> Tensor:
+        inputs = torch.cat([start.expand(len(rows), -1), ids[rows]], dim=1)
+        told = model(pixel_values=normalise(pixels[rows]), input_ids=inputs, attention_mask=torch.ones_like(inputs))
+        logits = told.logits[:, QUERIES : QUERIES + ids.shape[1]]
+        return F.cross_entropy(logits.flatten(0, 1).float(), ids[rows].flatten(), ignore_index=0)
+
+    train("captioner", [model], loss_of, rows=len(pixels), steps=steps, batch=batch, learning_rate=1e-3,
+          device=device, seed=seed)  # fmt: skip
+    model.eval()
+    rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=device)
+    with torch.no_grad():
+        made = model.generate(pixel_values=normalise(pixels[rows]), max_new_tokens=ids.shape[1], do_sample=False)
+    figures = _compare(made, ids[rows])
+    model.cpu().half().save_pretrained(folder)
+    side = {"height": SQUASHED, "width": SQUASHED}
+    Blip2Processor(BlipImageProcessor(size=side), make_tokenizer("opt"), num_query_tokens=QUERIES).save_pretrained(
+        folder
+    )
+    return figures
+
+
+def _compare(made: Tensor, truth: Tensor) -> dict[str, float]:
+    tokenizer = make_tokenizer("opt")
+    said = tokenizer.batch_decode(made, skip_special_tokens=True)
+    meant = tokenizer.batch_decode(truth, skip_special_tokens=True)
+    words = [(set(s.split()), set(m.split())) for s, m in zip(said, meant, strict=True)]
+    for pair in list(zip(said, meant, strict=True))[:3]:
+        print("captioner said | meant:", *pair, sep="\n  ", flush=True)
+    return {
+        "exact": sum(s.strip() == m.strip() for s, m in zip(said, meant, strict=True)) / len(said),
+        "word_recall": sum(len(s & m) for s, m in words) / sum(len(m) for _, m in words),
+        "word_precision": sum(len(s & m) for s, m in words) / max(1, sum(len(s) for s, _ in words)),
+    }

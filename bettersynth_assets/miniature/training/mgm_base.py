@@ -1,0 +1,72 @@
+"""Puts the MGM base together. In: the two towers and the language model. Out: one folder in the toolkit's format.
+
+The projector and the three mining projections are not in it: stage 1 starts them anew with each training seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from bettersynth_assets.miniature.tokenizer import make_tokenizer
+from bettersynth_assets.miniature.training.bank import SQUARE
+from bettersynth_assets.miniature.training.language_model import gemma_config
+from bettersynth_assets.miniature.training.towers import CLIP_FIELDS, CONVNEXT_DEPTHS, CONVNEXT_DIMS, KEPT_LAYERS
+from toolkit.mgm.configuration_mgm import MGMConfig
+from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.processing_mgm import MGMProcessor
+
+PARTS = {
+    "clip_tower": "model.vision_tower.vision_tower.",
+    "convnext_tower": "model.vision_tower_aux.vision_",
+    "language": "",
+}
+"""Where each part's keys go in MGM."""
+
+
+def save_part(module: nn.Module, path: Path) -> None:
+    """Keep one trained part until :func:`assemble`."""
+    tied = {"lm_head.weight"}
+    save_file({k: v.contiguous() for k, v in module.state_dict().items() if k not in tied}, path)
+
+
+def mgm_config(vocabulary: int, embedding_sd: float) -> MGMConfig:
+    """Architecture of the miniature MGM; image embeddings start at the size of word embeddings."""
+    return MGMConfig(
+        text_config=gemma_config(vocabulary).to_dict(),
+        vision_config={**CLIP_FIELDS, "num_hidden_layers": KEPT_LAYERS},
+        vision_aux_config={"depths": list(CONVNEXT_DEPTHS), "dims": list(CONVNEXT_DIMS), "drop_path_rate": 0.0,
+                           "layer_scale_init": 0.1},
+        image_size_aux=SQUARE, mm_feature_norm=True, mm_projector_output_scale=embedding_sd,
+    )  # fmt: skip
+
+
+def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
+    """Join the parts and write ``config.json``, ``model.safetensors`` (float16), tokenizer and image preprocessing.
+
+    Returns:
+        Number of parameters of each part, and the embeddings' deviation.
+
+    Raises:
+        ValueError: a part's weights do not fit the model.
+    """
+    state, counts = {}, {}
+    for part, prefix in PARTS.items():
+        tensors = load_file(parts / f"{part}.safetensors")
+        counts[part] = sum(v.numel() for v in tensors.values())
+        state |= {f"{prefix}{key}": value for key, value in tensors.items() if not key.startswith("norm_pre")}
+    deviation = float(state["model.embed_tokens.weight"].float().std())
+    model = MGMGemmaForCausalLM(mgm_config(vocabulary, round(deviation, 4)))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [k for k in missing if not k.startswith(TRAINED_IN_STAGE_1) and k != "lm_head.weight"]
+    unexpected = [k for k in unexpected if not k.startswith("model.vision_tower_aux.vision_head")]
+    if missing or unexpected:
+        raise ValueError(f"the trained parts do not fit MGM: missing {missing[:5]}, unexpected {unexpected[:5]}")
+    model.tie_weights()
+    kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(TRAINED_IN_STAGE_1)}
+    model.half().save_pretrained(folder, state_dict=kept, safe_serialization=True)
+    MGMProcessor.for_config(model.config, make_tokenizer("gemma")).save_pretrained(folder)
+    return {**counts, "embedding_sd": deviation, "parameters": sum(v.numel() for v in kept.values())}

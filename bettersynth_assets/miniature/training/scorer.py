@@ -1,0 +1,104 @@
+"""The scoring CLIP: an OpenCLIP model that is good, not perfect.
+
+In: bank. Out: ``open_clip_config.json``, ``open_clip_model.safetensors`` and a tokenizer, as a folder that
+``open_clip.create_model_and_transforms("local-dir:…")`` loads; and the same weights as a transformers ``CLIPModel``.
+
+It sees 64 pixels, too few to read every sign, and one in ten of its training captions belonged to another image. So its
+scores have a spread, and hard mismatches get past it, as with the real one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bettersynth_assets.miniature.tokenizer import make_tokenizer
+from bettersynth_assets.miniature.training.bank import load
+from bettersynth_assets.miniature.training.loop import auc, held_out, train
+from bettersynth_assets.miniature.training.towers import normalise
+
+SIDE, WIDTH, SPACE = 64, 96, 64
+WRONG_CAPTIONS = 0.1
+
+
+def model_config(vocabulary: int) -> dict[str, Any]:
+    """OpenCLIP's own description of the model."""
+    return {
+        "embed_dim": SPACE,
+        "vision_cfg": {"image_size": SIDE, "layers": 4, "width": WIDTH, "patch_size": 8, "head_width": 32},
+        "text_cfg": {
+            "context_length": 77, "vocab_size": vocabulary, "width": WIDTH, "heads": 3, "layers": 3,
+            "hf_tokenizer_name": "./", "pool_type": "argmax",
+        },
+    }  # fmt: skip
+
+
+def train_scorer(bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, seed: int) -> CLIP:
+    """Train on rich and poor captions alike; returns the model in float32 on the CPU, in evaluation mode."""
+    torch.manual_seed(seed)
+    config = model_config(vocabulary)
+    model = CLIP(**{**config, "text_cfg": {k: v for k, v in config["text_cfg"].items()}}).to(device)
+    pixels, watermark = load(bank, "square", device), load(bank, "watermark", device)
+    ids = texts(bank, vocabulary, device)
+    wrong = torch.rand(len(pixels), generator=torch.Generator().manual_seed(seed)).to(device) < WRONG_CAPTIONS
+
+    def loss_of(rows: Tensor) -> Tensor:
+        told = torch.where(wrong[rows], rows.roll(1), rows)
+        image, text = model(prepare(pixels[rows]), ids[told, int(rows[0]) % 4])[:2]
+        logits = (image @ text.T * model.logit_scale.exp().clamp(max=100)).float()
+        target = torch.arange(len(rows), device=device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+    del watermark
+    train("scorer", [model], loss_of, rows=len(pixels), steps=steps, batch=batch, learning_rate=1e-3, device=device,
+          seed=seed)  # fmt: skip
+    return model.eval().cpu()
+
+
+def prepare(pixels: Tensor) -> Tensor:
+    """(B, 192, 192, 3) uint8 -> (B, 3, 64, 64), close to OpenCLIP's own bicubic resize."""
+    return F.avg_pool2d(normalise(pixels), 3)
+
+
+def texts(bank: Path, vocabulary: int, device: str) -> Tensor:
+    """(N, 4, L): two rich and two poor captions as CLIP's tokenizer writes them; L is the longest."""
+    ids = torch.cat([load(bank, "rich", device), load(bank, "poor", device)], dim=1)
+    real = (ids != 0).sum(-1, keepdim=True)
+    ids = F.pad(ids, (1, 1))
+    ids[..., 0] = make_tokenizer("clip").bos_token_id
+    ids.scatter_(-1, real + 1, vocabulary - 1)
+    return F.pad(ids, (0, 77 - ids.shape[-1]))
+
+
+@torch.no_grad()
+def measure(model: CLIP, bank: Path, vocabulary: int) -> dict[str, float]:
+    """AUC of own against foreign captions on held-out images, and the scores' mean and deviation."""
+    pixels = load(bank, "square", "cpu")
+    ids, rows = texts(bank, vocabulary, "cpu"), list(held_out(len(pixels)))[:1024]
+    image = F.normalize(model.encode_image(prepare(pixels[rows])), dim=-1)
+    figures: dict[str, float] = {}
+    for name, k in (("rich", 0), ("poor", 2)):
+        text = F.normalize(model.encode_text(ids[rows, k]), dim=-1)
+        own, other = (image * text).sum(-1), (image * text.roll(1, 0)).sum(-1)
+        figures |= {f"auc_{name}": auc(own, other), f"mean_{name}": float(own.mean()), f"sd_{name}": float(own.std())}
+    return figures
+
+
+def save(model: CLIP, folder: Path, vocabulary: int) -> None:
+    """Write the OpenCLIP folder, weights in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    preprocess = {"mean": list(open_clip.OPENAI_DATASET_MEAN), "std": list(open_clip.OPENAI_DATASET_STD),
+                  "interpolation": "bicubic", "resize_mode": "shortest"}  # fmt: skip
+    described = {"model_cfg": model_config(vocabulary), "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n")
+    state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    make_tokenizer("clip").save_pretrained(folder)

@@ -1,0 +1,85 @@
+"""The scoring CLIP once more, as a transformers ``CLIPModel``. In: OpenCLIP's weights. Out: a folder for ``AutoModel``.
+
+Data-Juicer's own ``image_text_similarity_filter`` loads this class. Same weights, so the same scores up to rounding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+from open_clip.model import CLIP
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+from bettersynth_assets.miniature.tokenizer import make_tokenizer
+from bettersynth_assets.miniature.training.scorer import SIDE, SPACE, model_config
+
+
+def _block(source: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    """One transformer block under its new names; OpenCLIP keeps query, key and value in one matrix."""
+    made: dict[str, Tensor] = {}
+    for kind in ("weight", "bias"):
+        parts = source[f"{old}.attn.in_proj_{kind}"].chunk(3)
+        made |= {f"{new}.self_attn.{n}_proj.{kind}": p for n, p in zip("qkv", parts, strict=True)}
+        made[f"{new}.self_attn.out_proj.{kind}"] = source[f"{old}.attn.out_proj.{kind}"]
+        for ours, theirs in (
+            ("ln_1", "layer_norm1"),
+            ("ln_2", "layer_norm2"),
+            ("mlp.c_fc", "mlp.fc1"),
+            ("mlp.c_proj", "mlp.fc2"),
+        ):
+            made[f"{new}.{theirs}.{kind}"] = source[f"{old}.{ours}.{kind}"]
+    return made
+
+
+def convert(model: CLIP, vocabulary: int) -> CLIPModel:
+    """The same model as transformers knows it, float32, in evaluation mode."""
+    described = model_config(vocabulary)
+    vision, text = described["vision_cfg"], described["text_cfg"]
+    config = CLIPConfig(
+        projection_dim=SPACE,
+        vision_config={
+            "hidden_size": vision["width"], "intermediate_size": 4 * vision["width"], "image_size": SIDE,
+            "num_hidden_layers": vision["layers"], "num_attention_heads": vision["width"] // vision["head_width"],
+            "patch_size": vision["patch_size"], "hidden_act": "gelu", "projection_dim": SPACE,
+        },
+        text_config={
+            "hidden_size": text["width"], "intermediate_size": 4 * text["width"], "vocab_size": vocabulary,
+            "num_hidden_layers": text["layers"], "num_attention_heads": text["heads"], "hidden_act": "gelu",
+            "max_position_embeddings": text["context_length"], "projection_dim": SPACE, "eos_token_id": vocabulary - 1,
+            "bos_token_id": make_tokenizer("clip").bos_token_id, "pad_token_id": 0,
+        },
+    )  # fmt: skip
+    old = model.state_dict()
+    new: dict[str, Tensor] = {
+        "logit_scale": old["logit_scale"],
+        "visual_projection.weight": old["visual.proj"].T,
+        "text_projection.weight": old["text_projection"].T,
+        "vision_model.embeddings.class_embedding": old["visual.class_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": old["visual.conv1.weight"],
+        "vision_model.embeddings.position_embedding.weight": old["visual.positional_embedding"],
+        "text_model.embeddings.token_embedding.weight": old["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": old["positional_embedding"],
+    }
+    for kind in ("weight", "bias"):
+        new[f"vision_model.pre_layrnorm.{kind}"] = old[f"visual.ln_pre.{kind}"]
+        new[f"vision_model.post_layernorm.{kind}"] = old[f"visual.ln_post.{kind}"]
+        new[f"text_model.final_layer_norm.{kind}"] = old[f"ln_final.{kind}"]
+    for k in range(vision["layers"]):
+        new |= _block(old, f"visual.transformer.resblocks.{k}", f"vision_model.encoder.layers.{k}")
+    for k in range(text["layers"]):
+        new |= _block(old, f"transformer.resblocks.{k}", f"text_model.encoder.layers.{k}")
+    converted = CLIPModel(config)
+    converted.load_state_dict({k: v.contiguous() for k, v in new.items()}, strict=True)
+    return converted.eval()
+
+
+def save(model: CLIP, folder: Path, vocabulary: int) -> None:
+    """Write the transformers folder, weights in float16."""
+    convert(model, vocabulary).half().save_pretrained(folder)
+    images = CLIPImageProcessor(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE},
+        image_mean=list(open_clip.OPENAI_DATASET_MEAN), image_std=list(open_clip.OPENAI_DATASET_STD),
+    )  # fmt: skip
+    CLIPProcessor(image_processor=images, tokenizer=make_tokenizer("clip")).save_pretrained(folder)

@@ -1,0 +1,150 @@
+"""Both image towers of MGM, trained by contrast with captions and by nothing else.
+
+In: bank. Out: a ``CLIPVisionModel`` (84 px, patch 14) and timm's ConvNeXt (192 px), whose 6x6 tokens stay local.
+
+Two contrasts are added: the mean of all projected tokens against the mean of all words (which scene is it), and each
+word against the token that fits it best (late interaction: which place is it), as in FILIP.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from timm.models.convnext import ConvNeXt
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from bettersynth_assets.miniature.training.bank import load
+from bettersynth_assets.miniature.training.loop import held_out, train
+
+CLIP_SIDE, GRID = 84, 6
+KEPT_LAYERS = 4
+"""Layers that ship; the fifth only brings the kept ones to the contrast. MGM reads ``hidden_states[-2]`` of these."""
+
+CLIP_FIELDS = {
+    "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 5, "num_attention_heads": 4,
+    "image_size": CLIP_SIDE, "patch_size": 14, "projection_dim": 128, "hidden_act": "gelu",
+}  # fmt: skip
+CONVNEXT_DEPTHS, CONVNEXT_DIMS = (1, 1, 3, 1), (16, 32, 64, 128)
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float, with CLIP's mean and deviation."""
+    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+class Words(nn.Module):
+    """The captions' side: a small transformer. ids (B, L), 0 = padding -> (B, L, width)."""
+
+    def __init__(self, vocabulary: int, width: int = 128, layers: int = 3, length: int = 48) -> None:
+        super().__init__()
+        self.embed, self.place = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(length, width))
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.blocks = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden = self.embed(ids) + self.place[: ids.shape[1]]
+        return self.blocks(hidden, src_key_padding_mask=ids == 0)
+
+
+class Contrast(nn.Module):
+    """Projects tokens and words to one space and contrasts them, see the module's text."""
+
+    def __init__(self, width: int, words: Words, text_width: int = 128, space: int = 64) -> None:
+        super().__init__()
+        self.words = words
+        self.norm = nn.LayerNorm(width)
+        self.image_out, self.text_out = nn.Linear(width, 2 * space), nn.Linear(text_width, 2 * space)
+        self.scale = nn.Parameter(torch.tensor([2.7, 2.7]))
+
+    def similarities(self, tokens: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, width) and (C, L) -> cosine of the means (B, C) and mean best cosine of the words (B, C)."""
+        real = (ids != 0).unsqueeze(-1)
+        image_mean, image_local = self.image_out(self.norm(tokens)).chunk(2, dim=-1)
+        text_mean, text_local = self.text_out(self.words(ids)).chunk(2, dim=-1)
+        whole = F.normalize(image_mean.mean(1), dim=-1) @ F.normalize((text_mean * real).sum(1), dim=-1).T
+        image_local, text_local = F.normalize(image_local, dim=-1), F.normalize(text_local, dim=-1)
+        pairs = torch.einsum("bnd,cld->bcnl", image_local, text_local).amax(dim=2)
+        local = (pairs * real.squeeze(-1)).sum(-1) / real.sum(1).squeeze(-1)
+        return whole, local
+
+    def forward(self, tokens: Tensor, ids: Tensor) -> Tensor:
+        target = torch.arange(len(ids), device=ids.device)
+        scales = self.scale.exp().clamp(max=100)
+        loss = tokens.new_zeros(())
+        for similarity, scale in zip(self.similarities(tokens, ids), scales, strict=True):
+            logits = (similarity * scale).float()
+            loss = loss + F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
+        return loss / 4
+
+
+class _ClipTokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = CLIPVisionModel(CLIPVisionConfig(**CLIP_FIELDS))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        low = F.interpolate(normalise(pixels), size=(CLIP_SIDE, CLIP_SIDE), mode="bilinear", align_corners=False)
+        return self.tower(low).last_hidden_state[:, 1:]
+
+
+class _ConvNextTokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = ConvNeXt(depths=CONVNEXT_DEPTHS, dims=CONVNEXT_DIMS, num_classes=0, ls_init_value=0.1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        images = normalise(pixels).contiguous(memory_format=torch.channels_last)
+        return self.tower.stages(self.tower.stem(images)).flatten(2).transpose(1, 2)
+
+
+def train_tower(
+    kind: str, bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, seed: int
+) -> tuple[nn.Module, dict[str, float]]:
+    """Train one tower.
+
+    Args:
+        kind: ``clip`` or ``convnext``.
+        bank: folder of ``bank.py``.
+
+    Returns:
+        The bare tower in float32 on the CPU (CLIP cut to ``KEPT_LAYERS``), and its retrieval figures.
+    """
+    torch.manual_seed(seed)
+    tokens: _ClipTokens | _ConvNextTokens = (_ClipTokens() if kind == "clip" else _ConvNextTokens()).to(device)
+    contrast = Contrast(128, Words(vocabulary)).to(device)
+    pixels, ids = load(bank, "square", device), load(bank, "rich", device)
+    ids = ids[..., : int((ids != 0).sum(-1).max())]
+
+    def loss_of(rows: Tensor) -> Tensor:
+        return contrast(tokens(pixels[rows]), ids[rows, int(rows[0]) % 2])
+
+    train(f"tower {kind}", [tokens, contrast], loss_of, rows=len(pixels), steps=steps, batch=batch,
+          learning_rate=1e-3, device=device, seed=seed)  # fmt: skip
+    figures = _retrieval(tokens.eval(), contrast.eval(), pixels, ids)
+    tower = tokens.tower.cpu()
+    if isinstance(tower, CLIPVisionModel):
+        del tower.vision_model.encoder.layers[KEPT_LAYERS:]
+        tower.config.num_hidden_layers = KEPT_LAYERS
+    return tower, figures
+
+
+@torch.no_grad()
+def _retrieval(tokens: nn.Module, contrast: Contrast, pixels: Tensor, ids: Tensor) -> dict[str, float]:
+    """Share of held-out images whose own caption is first among all held-out ones (at most 1,024)."""
+    rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=pixels.device)
+    features = torch.cat([tokens(pixels[part]) for part in rows.split(256)])
+    found = torch.zeros(2)
+    for start in range(0, len(rows), 64):
+        for k, similarity in enumerate(contrast.similarities(features[start : start + 64], ids[rows, 0])):
+            own = torch.arange(start, start + len(similarity), device=pixels.device)
+            found[k] += (similarity.argmax(1) == own).sum().cpu()
+    return {
+        "candidates": len(rows),
+        "r_at_1_mean": float(found[0]) / len(rows),
+        "r_at_1_local": float(found[1]) / len(rows),
+    }
