@@ -65,6 +65,18 @@ class Settings:
         return replace(self, recipe=load_recipe(name))
 
 
+def load_active_profile(env: Mapping[str, str] = os.environ) -> Profile:
+    """Read the profile of this process: all that the graph's shape (shards, schedule) needs.
+
+    Raises:
+        ConfigError: a profile that cannot be used.
+    """
+    profile = load_profile(env.get("BETTERSYNTH_PROFILE") or DEFAULT_PROFILE)
+    if seed := env.get("BETTERSYNTH_SEED"):
+        profile = profile.model_copy(update={"seed": str(Path(seed).expanduser().absolute())})
+    return profile
+
+
 def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | None = None) -> Settings:
     """Read the settings of this process.
 
@@ -75,9 +87,7 @@ def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | None = N
     Raises:
         ConfigError: a profile, recipe or seed that cannot be used.
     """
-    profile = load_profile(env.get("BETTERSYNTH_PROFILE") or DEFAULT_PROFILE)
-    if seed := env.get("BETTERSYNTH_SEED"):
-        profile = profile.model_copy(update={"seed": str(Path(seed).expanduser().absolute())})
+    profile = load_active_profile(env)
     root = Path(env.get("BETTERSYNTH_DATA") or PROJECT_ROOT / "data").expanduser().absolute()
     name = recipe or env.get("BETTERSYNTH_RECIPE") or DEFAULT_RECIPE
     return Settings(profile=profile, recipe=load_recipe(name), data_root=root)

@@ -1,0 +1,148 @@
+"""What the UI says about each set. In: nothing. Out: one ``Card`` per asset; how a set is made is in ``stages/``.
+
+A card's description begins with what one row of the set is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from bettersynth_assets.checks import rules
+from bettersynth_assets.records import schema
+
+OWNER = "team:data-synthesis"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """How one asset is shown, checked and queued."""
+
+    name: str
+    group: str
+    kinds: frozenset[str]
+    description: str
+    columns: pa.Schema | None = None
+    """The record of a set of image-text rows; None for sets of other rows."""
+    rules: tuple[rules.Rule, ...] = ()
+    uses_models: bool = False
+    """True where it waits for the pool and the lease of the GPUs."""
+    also_after: tuple[str, ...] = ()
+    """Upstream beyond the stage's own inputs."""
+
+
+CARDS = (
+    Card(
+        name="seed_dataset",
+        group="seed",
+        kinds=frozenset({"python", "parquet"}),
+        description=(
+            "One row is one image-text pair of the seed file: id, line, image path, caption, image size and mode read "
+            "from the header. A line that cannot be used is in the quarantine table, with the reason."
+        ),
+        columns=schema.SEED,
+        rules=rules.EVERY_ROW_SET,
+    ),
+    Card(
+        name="clip_scores",
+        group="seed",
+        kinds=frozenset({"pytorch", "openai", "parquet"}),
+        description="One row is one pair of the seed with the cosine similarity of its image and caption, in [-1, 1].",
+        columns=schema.SCORED,
+        rules=rules.EVERY_ROW_SET,
+        uses_models=True,
+    ),
+    Card(
+        name="seed_profile",
+        group="seed",
+        kinds=frozenset({"python", "parquet"}),
+        description=(
+            "One row is one measure of the whole seed (similarity, words, width, height): mean, sd, k-sigma interval, "
+            "percentiles, histogram. The recipe's thresholds that depend on all rows come from here."
+        ),
+        rules=(rules.THRESHOLDS,),
+    ),
+    Card(
+        name="filtered_set",
+        group="data",
+        kinds=frozenset({"python", "pytorch", "parquet"}),
+        description=(
+            "One row is one pair that the recipe's `process` operators, run by Data-Juicer, let through. Each rejected "
+            "row is in the rejects table with the operator, its value and the limit."
+        ),
+        columns=schema.FILTERED,
+        rules=(*rules.EVERY_ROW_SET, rules.ROWS_LEFT),
+        uses_models=True,
+    ),
+    Card(
+        name="recaptioned_set",
+        group="data",
+        kinds=frozenset({"pytorch", "huggingface", "parquet"}),
+        description=(
+            "One row is one filtered pair with its original and its synthetic caption, both similarities and which of "
+            "the two the recipe chose."
+        ),
+        columns=schema.RECAPTIONED,
+        rules=(*rules.EVERY_ROW_SET, rules.ROWS_LEFT),
+        uses_models=True,
+    ),
+    Card(
+        name="budgeted_set",
+        group="data",
+        kinds=frozenset({"python", "parquet", "json"}),
+        description=(
+            "One row is one pair with its number of exposures; the exposures of all rows are exactly the budget. The "
+            "kit's processed_data.jsonl and the LLaVA JSON, in training order, lie beside it."
+        ),
+        columns=schema.BUDGETED,
+        rules=(*rules.EVERY_ROW_SET, rules.BUDGET_MET),
+    ),
+    Card(
+        name="mgm_checkpoint",
+        group="training",
+        kinds=frozenset({"pytorch", "huggingface"}),
+        description=(
+            "One row is one training seed: the checkpoint after stage 1 (projector) and stage 2 (projector and "
+            "language model), its last loss, steps and samples per second."
+        ),
+        rules=(rules.FINITE_LOSS,),
+        uses_models=True,
+        also_after=("recaptioned_set",),
+    ),
+    Card(
+        name="eval_results",
+        group="training",
+        kinds=frozenset({"pytorch", "python"}),
+        description=(
+            "One row is one training seed's accuracy on TextVQA and MMBench, in percent. The kit score compares their "
+            "means with the baseline arm's."
+        ),
+        rules=(rules.ALL_ANSWERED,),
+        uses_models=True,
+        also_after=("recaptioned_set",),
+    ),
+    Card(
+        name="baseline_set",
+        group="baseline",
+        kinds=frozenset({"python", "parquet", "json"}),
+        description="One row is one random pair of the seed, as it came, with its exposures; the recipe's budget.",
+        rules=(rules.BUDGET_MET,),
+    ),
+    Card(
+        name="baseline_checkpoint",
+        group="baseline",
+        kinds=frozenset({"pytorch", "huggingface"}),
+        description="One row is one training seed of the baseline arm: base model, steps and seeds of the recipe's.",
+        rules=(rules.FINITE_LOSS,),
+        uses_models=True,
+    ),
+    Card(
+        name="baseline_results",
+        group="baseline",
+        kinds=frozenset({"pytorch", "python"}),
+        description="One row is one training seed's accuracy of the baseline arm: the noise floor of every comparison.",
+        rules=(rules.ALL_ANSWERED,),
+        uses_models=True,
+    ),
+)

@@ -1,0 +1,78 @@
+"""A few rows of a stage to look at. In: kept rows and where their images lie. Out: markdown of under 16 kB.
+
+Captions come from the web, and images too: a caption is shown as a code span, in which neither markdown nor HTML nor a
+link counts, and a picture is a small ``data:`` JPEG made here, so that a page asks no other server for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 72
+"""Longest side of a thumbnail, pixels."""
+THUMBNAIL_BYTES = 2_000
+CAPTION_CHARACTERS = 120
+Opener = Callable[[Path], "Image"]
+
+
+def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | None = None, each: int = 2) -> str:
+    """Show the highest, the lowest and the borderline rows by ``clip_score`` (without scores: the first ones).
+
+    Args:
+        rows: kept rows with ``id``, ``image``, ``caption`` and perhaps ``clip_score``.
+        image_root: folder that the ``image`` paths are relative to.
+        opener: reads one picture as RGB; what it raises as ``ValueError`` or ``OSError`` is shown instead of it.
+        limit: the score that separates kept from rejected, or, where None, the median of these rows.
+        each: rows of each kind.
+    """
+    lines = []
+    for title, indices in _choices(rows, limit, each).items():
+        for index in indices:
+            row = {name: rows[name][index].as_py() for name in ("id", "image", "caption")}
+            score = f"{rows['clip_score'][index].as_py():.4f} " if "clip_score" in rows.column_names else ""
+            picture = thumbnail(image_root / row["image"], opener)
+            lines.append(f"{title} {score}{code(row['id'])}\n\n{picture}\n\n{code(row['caption'])}")
+    return "\n\n".join(lines) or "no rows"
+
+
+def code(text: str) -> str:
+    """``text`` as a markdown code span that shows it literally, in one line and at most ``CAPTION_CHARACTERS`` long."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    if len(line) > CAPTION_CHARACTERS:
+        line = line[: CAPTION_CHARACTERS - 1] + "…"
+    return f"`{line.replace('`', 'ˋ') or ' '}`"
+
+
+def thumbnail(path: Path, opener: Opener) -> str:
+    """A picture as a markdown image of at most ``THUMBNAIL_BYTES`` of JPEG, or a word on why there is none."""
+    try:
+        image = opener(path)
+    except (ValueError, OSError) as error:
+        return code(f"no picture: {type(error).__name__}")
+    image.thumbnail((SIDE, SIDE))
+    for quality in (60, 40, 20, 5):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        if buffer.tell() <= THUMBNAIL_BYTES:
+            return f"![picture](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')})"
+    return code("no picture: too many bytes")
+
+
+def _choices(rows: pa.Table, limit: float | None, each: int) -> dict[str, Sequence[int]]:
+    if "clip_score" not in rows.column_names:
+        return {"first": range(min(each, rows.num_rows))}
+    order: list[int] = pc.sort_indices(rows, sort_keys=[("clip_score", "descending"), ("id", "ascending")]).to_pylist()
+    edge = limit if limit is not None else rows["clip_score"][order[len(order) // 2]].as_py() if order else 0.0
+    rest = order[each : max(each, len(order) - each)]
+    near = sorted(rest, key=lambda index: abs(rows["clip_score"][index].as_py() - edge))[:each]
+    return {"highest": order[:each], "borderline": near, "lowest": order[each:][-each:]}

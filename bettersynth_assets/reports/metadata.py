@@ -1,0 +1,122 @@
+"""What the UI shows of one materialization. In: a manifest and its kept rows. Out: Dagster metadata, a few kB.
+
+Counts in, kept, rejected and quarantined; scores; plots; a gallery; time; where the files lie. Everything is read from
+the manifest and the kept table, so that a shard that was up to date shows the same as the run that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from bettersynth_assets.records.store import WHOLE, Manifest
+from bettersynth_assets.reports.gallery import gallery
+from bettersynth_assets.reports.plots import INLINE_LIMIT, curve, histogram, sparkline
+
+if TYPE_CHECKING:
+    from bettersynth_assets.config.settings import Settings
+
+Metadata = dict[str, Any]
+"""What Dagster takes as metadata values: numbers, text and ``MetadataValue``."""
+
+
+def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
+    """Metadata of one shard, or of a whole set.
+
+    Args:
+        manifest: of the shard.
+        settings: to find the images.
+        rows: True for a set of image-text rows, whose scores and pictures are shown.
+    """
+    table = manifest.table()
+    count_key = "dagster/row_count" if manifest.shard == WHOLE else "dagster/partition_row_count"
+    metadata: Metadata = {
+        count_key: manifest.kept,
+        "dagster/uri": str(manifest.path),
+        "rows_in": manifest.rows_in,
+        "kept": manifest.kept,
+        "rejected": sum(manifest.rejected.values()),
+        "quarantined": sum(manifest.quarantined.values()),
+        "seconds": manifest.seconds,
+        "rows_per_second": round(manifest.rows_per_second, 2),
+        "path": dg.MetadataValue.path(str(manifest.path)),
+        "made": manifest.created,
+        "key": manifest.key[:12],
+    }
+    for name, counts in (("rejected_by_operator", manifest.rejected), ("quarantined_by_reason", manifest.quarantined)):
+        if counts:
+            metadata[name] = dg.MetadataValue.json(counts)
+    metadata |= figures(manifest.stats)
+    if rows and table.num_rows:
+        metadata |= distributions(table)
+        metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings))
+    return metadata
+
+
+def figures(stats: Mapping[str, Any]) -> Metadata:
+    """A stage's own stats: numbers and words as they are, distributions as plots, the rest as short JSON."""
+    shown: Metadata = {}
+    for name, value in stats.items():
+        if isinstance(value, Mapping) and {"edges", "counts"} <= value.get("histogram", {}).keys():
+            shown |= _distribution(name, value)
+        elif isinstance(value, (bool, str, int)):
+            shown[name] = value
+        elif isinstance(value, float):
+            shown[name] = _rounded(value)
+        elif name.startswith("loss") and isinstance(value, list) and value:
+            shown[name] = dg.MetadataValue.md(curve(value))
+            shown[f"{name}_line"] = sparkline(value)
+        elif len(json.dumps(value, default=str)) < INLINE_LIMIT:
+            shown[name] = dg.MetadataValue.json(value)
+    return shown
+
+
+def distributions(table: pa.Table) -> Metadata:
+    """Mean, sd, percentiles and histogram of the similarity (cosine) and of the words of ``table``'s rows."""
+    shown: Metadata = {}
+    for name in ("clip_score", "words"):
+        if name not in table.column_names:
+            continue
+        values = table[name].drop_null().to_numpy().astype(np.float64)
+        if values.size == 0:
+            continue
+        counts, edges = np.histogram(values, bins=20)
+        stats = {
+            "mean": float(values.mean()),
+            "sd": float(values.std()),
+            "percentiles": {str(point): float(np.percentile(values, point)) for point in (5, 25, 50, 75, 95)},
+            "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+        }
+        shown |= _distribution(name, stats)
+    return shown
+
+
+def _distribution(name: str, stats: Mapping[str, Any]) -> Metadata:
+    shown: Metadata = {f"{name}_{part}": _rounded(stats[part]) for part in ("mean", "sd") if part in stats}
+    for part in ("k_sigma", "percentiles"):
+        if part in stats:
+            values = stats[part]
+            pairs = values.items() if isinstance(values, Mapping) else zip(("low", "high"), values, strict=True)
+            shown[f"{name}_{part}"] = dg.MetadataValue.json({key: _rounded(value) for key, value in pairs})
+    bins = stats["histogram"]
+    shown[f"{name}_histogram"] = dg.MetadataValue.md(histogram(bins["edges"], bins["counts"]))
+    shown[f"{name}_line"] = sparkline(bins["counts"])
+    return shown
+
+
+def _rounded(value: float) -> float | str:
+    # JSON, and with it the event log, has no NaN.
+    return float(f"{value:.5g}") if math.isfinite(value) else str(value)
+
+
+def _gallery(table: pa.Table, settings: Settings) -> str:
+    from bettersynth_assets.records.images import open_rgb
+    from bettersynth_assets.records.seed_file import image_root
+
+    return gallery(table, image_root=image_root(settings), opener=open_rgb)

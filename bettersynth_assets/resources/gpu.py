@@ -1,0 +1,43 @@
+"""What steps that use models may take, as Dagster shows it. In: the profile's ``gpu`` section. Out: ``Settings``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dagster as dg
+from pydantic import Field
+
+from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.config.settings import Settings
+
+
+class GpuResource(dg.ConfigurableResource):
+    """Devices, precision, batch sizes and memory of the steps that use models; what is left out is the profile's."""
+
+    devices: str | None = Field(default=None, description="`auto`: every visible GPU, else the CPU; `cpu`; or `0,1`.")
+    dtype: str | None = Field(default=None, description="float32 or bfloat16.")
+    clip_batch: int | None = Field(default=None, description="Image-text pairs scored at once.")
+    caption_batch: int | None = Field(default=None, description="Images captioned at once.")
+    memory_limit_gib: float | None = Field(
+        default=None, description="Most GPU memory that a step may take; empty: all."
+    )
+
+    @classmethod
+    def of(cls, gpu: Gpu) -> GpuResource:
+        """The resource that shows a profile's own values."""
+        values = gpu.model_dump()
+        if isinstance(gpu.devices, list):
+            values["devices"] = ",".join(str(index) for index in gpu.devices)
+        return cls(**values)
+
+    def apply(self, settings: Settings) -> Settings:
+        """``settings`` with this launch's values in the place of the profile's.
+
+        Raises:
+            ConfigError: a value that a profile could not hold either.
+        """
+        changed = {name: value for name in Gpu.model_fields if (value := getattr(self, name)) is not None}
+        if changed.get("devices") not in ("auto", "cpu", None):
+            changed["devices"] = [part.strip() for part in changed["devices"].split(",")]
+        gpu = Gpu.parse(settings.profile.gpu.model_dump() | changed, where="resource gpu")
+        return replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))

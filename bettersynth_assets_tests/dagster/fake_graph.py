@@ -1,0 +1,87 @@
+"""A graph of three tiny stages that work on real manifests, for tests of what is around the stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import yaml
+
+from bettersynth_assets.assets.cards import Card
+from bettersynth_assets.checks import rules
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.records.schema import QUARANTINE, SEED, rows_table
+from bettersynth_assets.stages.engine import Result, Stage, Work
+
+ROWS = 5
+
+
+def _rows(work: Work) -> Result:
+    """Five rows per shard, one of them quarantined; a file named after the shard in the data root breaks it."""
+    broken = work.settings.data_root / f"break-{work.shard}"
+    if broken.exists():
+        raise OSError(f"cannot read {work.shard}")
+    if (work.settings.data_root / "user-error").exists():
+        raise ConfigError("model path 'x' does not exist: set models.clip")
+    rows = [
+        {"id": f"{work.shard}-{index}", "line": index, "image": "gone.jpg", "caption": f"row `{index}`", "words": index}
+        for index in range(ROWS - 1)
+    ]
+    bad = [{"id": "bad", "line": ROWS, "stage": "rows", "reason": "missing_image", "detail": "gone.jpg"}]
+    lost = (work.settings.data_root / "lose-a-row").exists()
+    return Result(
+        rows_in=ROWS,
+        kept=rows_table(rows[lost:], SEED),
+        quarantine=rows_table(bad, QUARANTINE),
+        stats={"truncated": 2, "share": 0.25},
+    )
+
+
+def _copies(work: Work) -> Result:
+    kept = work.rows("rows")
+    return Result(rows_in=kept.num_rows, kept=kept)
+
+
+def _total(work: Work) -> Result:
+    rows = work.rows("copies").num_rows
+    return Result(rows_in=rows, kept=pa.table({"rows": [rows]}), stats={"rows": rows, "loss": [2.0, 1.0]})
+
+
+def depends(settings: object, shard: str, inputs: object) -> object:
+    return None
+
+
+STAGES = (
+    Stage(name="rows", version=1, run=_rows, depends=depends, sharded=True, shared=True),
+    Stage(name="copies", version=1, run=_copies, depends=depends, sharded=True, inputs=("rows",)),
+    Stage(name="total", version=1, run=_total, depends=depends, sharded=False, inputs=("copies",)),
+)
+LAX = rules.Rule(name="rows_conserved", description="rows", judge=rules.conservation)
+CARDS = (
+    Card(name="rows", group="a", kinds=frozenset({"python"}), description="One row.", columns=SEED, rules=(LAX,)),
+    Card(
+        name="copies",
+        group="a",
+        kinds=frozenset({"python"}),
+        description="One row.",
+        columns=SEED,
+        rules=(rules.CONSERVATION, rules.SCHEMA),
+        uses_models=True,
+    ),
+    Card(name="total", group="b", kinds=frozenset({"python"}), description="One sum.", also_after=("rows",)),
+)
+
+
+def write_profile(path: Path, **changes: object) -> Path:
+    """A complete profile of three shards, small enough for every test."""
+    stage = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 0.001}
+    values = {
+        "seed": str(path.parent / "seed.jsonl"),
+        "shards": 3,
+        "budget": 7,
+        "models": dict.fromkeys(("clip", "watermark", "captioner", "mgm"), "none"),
+        "training": {"seeds": [0], "stage_1": stage, "stage_2": stage},
+        "gpu": {"devices": "cpu"},
+    }
+    path.write_text(yaml.safe_dump(values | changes), encoding="utf-8")
+    return path

@@ -1,0 +1,67 @@
+"""Leases: one holder per device, composed through the inherited mask, kept by children."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.errors import DeviceError
+from bettersynth_assets.resources.lease import MASK, chosen_devices, held_locks, lease, visible_devices
+
+
+def test_the_inherited_mask_is_what_is_counted():
+    assert visible_devices({MASK: "2, 5"}) == ["2", "5"]
+    assert visible_devices({MASK: ""}) == []
+    assert visible_devices({MASK: "3,-1,4"}) == ["3"]
+    assert chosen_devices(Gpu(devices=[1]), ["2", "5"]) == ["5"]
+    assert chosen_devices(Gpu(devices="auto"), ["2", "5"]) == ["2", "5"]
+    assert chosen_devices(Gpu(devices="cpu"), ["2"]) == []
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(DeviceError, match=r"gpu.devices = \[0, 3\]: GPU 3 was asked for and this process sees 2 GPUs"):
+        chosen_devices(Gpu(devices=[0, 3]), ["0", "1"])
+
+
+def test_a_lease_sets_the_mask_and_gives_the_old_one_back(tmp_path, monkeypatch):
+    monkeypatch.setenv(MASK, "4,5")
+    with lease(["5"], print, tmp_path):
+        assert os.environ[MASK] == "5"
+        assert len(held_locks()) == 1
+    assert os.environ[MASK] == "4,5"
+    assert held_locks() == []
+
+
+def test_a_second_holder_waits_and_says_so(tmp_path):
+    told: list[str] = []
+    entered = threading.Event()
+
+    def second() -> None:
+        with lease(["0"], told.append, tmp_path):
+            entered.set()
+
+    with lease(["0"], told.append, tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert told == ["GPU 0 is busy with another run: waiting for it"]
+        assert not entered.is_set()
+    thread.join(timeout=10)
+    assert entered.is_set()
+
+
+def test_a_child_that_outlives_the_holder_keeps_the_device(tmp_path):
+    with lease(["0"], print, tmp_path):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=held_locks())
+    told: list[str] = []
+    ended = threading.Timer(0.3, lambda: child.communicate(b"\n"))
+    ended.start()
+    with lease(["0"], told.append, tmp_path):
+        assert child.wait(timeout=10) == 0
+    assert len(told) == 1
