@@ -1,0 +1,137 @@
+"""Rules see what is wrong, and only that."""
+
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bettersynth_assets.checks.rules import (
+    Evidence,
+    all_answered,
+    budget_met,
+    conservation,
+    finite_loss,
+    quarantine_share,
+    schema,
+    some_rows_left,
+    thresholds,
+)
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.records.store import Manifest
+
+
+def manifest(**values) -> Manifest:
+    complete = {
+        "stage": "s", "shard": "all", "key": "k", "rows_in": 10, "kept": 10, "rejected": {}, "quarantined": {},
+        "digest": "d", "files": {},
+    }  # fmt: skip
+    return Manifest(**(complete | values))
+
+
+@pytest.fixture
+def evidence(data_root):
+    def build(*manifests: Manifest, upstream=None, columns=None) -> Evidence:
+        return Evidence(manifests=manifests, upstream=upstream or {}, settings=load_settings(), columns=columns)
+
+    return build
+
+
+def kept(folder, **columns) -> Manifest:
+    pq.write_table(pa.table(columns), folder / "kept.parquet")
+    return manifest(folder=str(folder), kept=len(next(iter(columns.values()))))
+
+
+def test_conservation_counts_rejects_and_quarantine(evidence):
+    whole = manifest(kept=6, rejected={"words": 3}, quarantined={"decode_error": 1})
+    assert conservation(evidence(whole)).passed
+    lossy = conservation(evidence(whole, manifest(shard="shard-00001", kept=9)))
+    assert not lossy.passed
+    assert "shard-00001" in lossy.words
+    assert lossy.numbers == {"rows_in": 20, "lost": 1}
+
+
+def test_conservation_sees_rows_lost_between_two_stages(evidence):
+    before = manifest(shard="shard-00001", kept=12, digest="a")
+    after = manifest(shard="shard-00001", inputs={"before": ["a"]})
+    assert "before -> shard-00001" in conservation(evidence(after, upstream={"before": [before]})).words
+    stale = manifest(shard="shard-00001", inputs={"before": ["older"]})
+    assert conservation(evidence(stale, upstream={"before": [before]})).passed
+
+
+def test_conservation_of_a_whole_set_adds_up_its_shards(evidence):
+    shards = [manifest(shard=f"shard-0000{index}", kept=5, digest=str(index)) for index in range(2)]
+    whole = manifest(inputs={"before": ["0", "1"]})
+    assert conservation(evidence(whole, upstream={"before": shards})).passed
+    short = manifest(inputs={"before": ["0", "1"]}, rows_in=9, kept=9)
+    assert not conservation(evidence(short, upstream={"before": shards})).passed
+
+
+def test_schema_names_the_columns_that_differ(evidence, tmp_path):
+    made = kept(tmp_path, id=["a"], words=[1.0], extra=[1])
+    columns = pa.schema([("id", pa.string()), ("words", pa.int64()), ("line", pa.int64())])
+    verdict = schema(evidence(made, columns=columns))
+    assert not verdict.passed
+    assert "['extra', 'line', 'words']" in verdict.words
+    assert schema(evidence(made, columns=pq.read_schema(tmp_path / "kept.parquet"))).passed
+
+
+def test_quarantine_share_has_the_profiles_limit(evidence):
+    limit = load_settings().profile.limits.max_quarantined_share
+    at_limit = manifest(kept=8, quarantined={"decode_error": 2})
+    assert limit == 0.2
+    assert quarantine_share(evidence(at_limit)).passed
+    assert not quarantine_share(evidence(manifest(kept=7, quarantined={"decode_error": 3}))).passed
+
+
+def test_a_filter_that_takes_nearly_everything_is_noticed(evidence):
+    assert not some_rows_left(evidence(manifest(rows_in=1000, kept=9, rejected={"f": 991}))).passed
+    assert some_rows_left(evidence(manifest(rows_in=1000, kept=10, rejected={"f": 990}))).passed
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"sd": 0.0}, "all scores are the same"),
+        ({"mean": math.nan}, "not finite"),
+        ({"mean": 1.5}, "no cosine"),
+    ],
+)
+def test_thresholds_must_be_cosines_with_a_spread(evidence, change, fault):
+    score = {"mean": 0.3, "sd": 0.04, "k_sigma": [0.18, 0.42], "percentiles": {"50": 0.3}}
+    upstream = {"clip_scores": [manifest(kept=10)]}
+    good = manifest(stats={"rows": 10, "clip_score": score})
+    assert thresholds(evidence(good, upstream=upstream)).passed
+    bad = thresholds(evidence(manifest(stats={"rows": 10, "clip_score": score | change}), upstream=upstream))
+    assert not bad.passed
+    assert fault in bad.words
+
+
+def test_thresholds_cover_every_scored_row(evidence):
+    score = {"mean": 0.3, "sd": 0.04, "k_sigma": [0.18, 0.42], "percentiles": {"50": 0.3}}
+    made = manifest(stats={"rows": 9, "clip_score": score})
+    verdict = thresholds(evidence(made, upstream={"clip_scores": [manifest(kept=10)]}))
+    assert verdict.words == "mean 0.3000, sd 0.0400; 9 rows measured of 10 scored"
+    assert not verdict.passed
+
+
+def test_the_budget_is_met_exactly_or_not_at_all(evidence, tmp_path):
+    assert budget_met(evidence(kept(tmp_path, exposures=[3, 4]))).passed
+    short = budget_met(evidence(kept(tmp_path, exposures=[3, 3])))
+    assert not short.passed
+    assert short.words == "6 exposures of 2 rows; the budget is 7"
+
+
+@pytest.mark.parametrize("loss", [[math.nan], [math.inf], []])
+def test_a_training_seed_without_a_finite_loss_is_named(evidence, tmp_path, loss):
+    made = kept(tmp_path, seed=pa.array([0] * len(loss), pa.int64()), final_loss=pa.array(loss, pa.float64()))
+    assert finite_loss(evidence(made)).words == "training seeds without a finite loss: [0]"
+    assert finite_loss(evidence(kept(tmp_path, seed=[0], final_loss=[0.5]))).passed
+
+
+def test_a_missing_answer_or_seed_is_named(evidence, tmp_path):
+    row = {"seed": [0], "textvqa_questions": [5], "textvqa_answers": [5], "mmbench_questions": [8]}
+    assert all_answered(evidence(kept(tmp_path, **row, mmbench_answers=[8]))).passed
+    assert "mmbench of seed 0" in all_answered(evidence(kept(tmp_path, **row, mmbench_answers=[7]))).words
+    other = row | {"seed": [3]}
+    assert "seeds missing: [0]" in all_answered(evidence(kept(tmp_path, **other, mmbench_answers=[8]))).words
