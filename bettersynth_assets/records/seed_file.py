@@ -1,0 +1,207 @@
+"""The seed file as a whole. In: settings. Out: a ``SeedIndex``: where each row lies, its shard, and what is bad.
+
+The file is read once per process, as a stream; what stays in memory is three numbers and an image path per row. Row
+``n`` (1-based line, or place in a JSON array) belongs to shard ``(n - 1) % shards``, so that an edited or appended row
+touches one shard and leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bettersynth_assets.config.profile import Limits, resolve
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.errors import SeedError
+from bettersynth_assets.records.seed_lines import RowError, read_line, spans
+
+SHOWN_LINES = 5
+Signature = tuple[int, int]
+"""Size in bytes and modification time in ns."""
+
+
+class SeedLine(NamedTuple):
+    """One row as it lies in the file."""
+
+    number: int
+    """1-based line, or place in a JSON array."""
+    raw: bytes
+    first: int
+    """An earlier row with the same id; 0 where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedIndex:
+    """Where the rows of a seed file lie."""
+
+    path: Path
+    signature: Signature
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    starts: array[int] = field(default_factory=lambda: array("q"))
+    ends: array[int] = field(default_factory=lambda: array("q"))
+    images: list[str] = field(default_factory=list)
+    """The image field of each row, ``""`` where the row cannot be read."""
+    repeats: dict[int, int] = field(default_factory=dict)
+    """Row number to the first row with the same id."""
+    bad: dict[str, list[int]] = field(default_factory=dict)
+    """Row numbers by the reason that makes the line a bad one."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def lines(self, shard: int, shards: int) -> Iterator[SeedLine]:
+        """The rows of one shard, in file order."""
+        with self._mapped() as data:
+            for place in self._places(shard, shards):
+                number = self.numbers[place]
+                yield SeedLine(number, data[self.starts[place] : self.ends[place]], self.repeats.get(number, 0))
+
+    def digest(self, shard: int, shards: int) -> str:
+        """sha256 over what a shard is made of: its lines, their numbers, and size and time of their images.
+
+        An image that is replaced on disk changes its shard's digest, without any image being read for it.
+        """
+        found = hashlib.sha256()
+        root = str(self.path.parent)
+        images = (self.images[place] for place in self._places(shard, shards))
+        for line, image in zip(self.lines(shard, shards), images, strict=True):
+            found.update(b"%d %d %d %s\n" % (line.number, line.first, len(line.raw), _image_state(root, image)))
+            found.update(line.raw)
+        return found.hexdigest()
+
+    def check_share(self, limits: Limits) -> None:
+        """Refuse a file of which too much is bad, before anything is computed from it.
+
+        Raises:
+            SeedError: naming the shares and the first line numbers by reason.
+        """
+        if not len(self):
+            raise SeedError(f"seed file {self.path} holds no rows: name a file with one JSON object per line")
+        bad = sum(len(numbers) for numbers in self.bad.values())
+        if bad / len(self) <= limits.max_bad_line_share:
+            return
+        parts = [f"{reason} {_share(numbers, len(self))}" for reason, numbers in sorted(self.bad.items())]
+        raise SeedError(
+            f"seed file {self.path}: {bad} of {len(self)} lines ({bad / len(self):.1%}) cannot be used, over "
+            f"max_bad_line_share = {limits.max_bad_line_share:.1%}: {'; '.join(parts)}. Mend these lines, or raise "
+            "`limits: {max_bad_line_share: …}` in the profile to quarantine them and go on with the rest"
+        )
+
+    def _places(self, shard: int, shards: int) -> list[int]:
+        import numpy as np
+
+        numbers = np.frombuffer(self.numbers, dtype=np.int64)
+        places: list[int] = np.flatnonzero((numbers - 1) % shards == shard).tolist()
+        return places
+
+    @contextmanager
+    def _mapped(self) -> Iterator[mmap.mmap]:
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if _signature(self.path) != self.signature:
+                raise SeedError(f"seed file {self.path} was changed while it was read: run again")
+            yield data
+
+
+def seed_path(settings: Settings) -> Path:
+    """The seed file, absolute; the miniature world is generated where the profile names none.
+
+    Raises:
+        SeedError: no such file.
+    """
+    named = settings.profile.seed
+    if named is None:
+        from bettersynth_assets.miniature.generate import generate_world
+
+        return generate_world(settings.world_root, rows=settings.profile.world_rows).seed
+    path = Path(resolve(named)).expanduser().absolute()
+    if path.is_dir():
+        raise SeedError(f"seed {path} is a folder: name the .jsonl or .json file in it")
+    if not path.is_file():
+        raise SeedError(
+            f"seed file {path} does not exist: set BETTERSYNTH_SEED, or `seed` in profile {settings.profile.name!r}, "
+            "to a kit JSONL or LLaVA JSON file with its images beside it (or leave both out for the miniature world)"
+        )
+    return path
+
+
+def image_root(settings: Settings) -> Path:
+    """What the image paths of the rows are relative to: the folder of the seed file."""
+    return seed_path(settings).parent
+
+
+def seed_index(settings: Settings) -> SeedIndex:
+    """The index of the seed file; read once per process for each version of the file.
+
+    Raises:
+        SeedError: no file, an empty file, or more bad lines than the profile's limit.
+    """
+    path = seed_path(settings)
+    index = _scan(path, _signature(path))
+    index.check_share(settings.profile.limits)
+    return index
+
+
+@lru_cache(maxsize=2)
+def _scan(path: Path, signature: Signature) -> SeedIndex:
+    index = SeedIndex(path=path, signature=signature)
+    if signature[0] == 0:
+        return index
+    first_rows: dict[str, int] = {}
+    with index._mapped() as data:
+        try:
+            for number, start, end in spans(data, signature[0]):
+                index.numbers.append(number)
+                index.starts.append(start)
+                index.ends.append(end)
+                index.images.append(_note(index, first_rows, number, data[start:end]))
+        except RowError as error:
+            raise SeedError(f"seed file {path}: {error.detail}: mend the file's end or its brackets") from None
+    return index
+
+
+def _note(index: SeedIndex, first_rows: dict[str, int], number: int, raw: bytes) -> str:
+    """Take down what is bad about one row; gives back its image field."""
+    try:
+        values = read_line(raw)
+    except RowError as error:
+        index.bad.setdefault(error.reason, []).append(number)
+        return ""
+    first = first_rows.setdefault(values["id"], number)
+    if first != number:
+        index.repeats[number] = first
+        index.bad.setdefault("duplicate_id", []).append(number)
+    return _image_field(values)
+
+
+def _image_field(values: dict[str, Any]) -> str:
+    found = values.get("images", values.get("image"))
+    image = found[0] if isinstance(found, list) and found else found
+    return image if isinstance(image, str) else ""
+
+
+def _image_state(root: str, image: str) -> bytes:
+    """Size and time of an image file; the row's fate is decided later, by ``image_path``."""
+    try:
+        found = os.stat(os.path.join(root, image))  # noqa: PTH116, PTH118 - for every row of every run
+    except (OSError, ValueError):
+        return b"-"
+    return b"%d %d" % (found.st_size, found.st_mtime_ns)
+
+
+def _signature(path: Path) -> Signature:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _share(numbers: list[int], rows: int) -> str:
+    shown = ", ".join(str(number) for number in numbers[:SHOWN_LINES])
+    more = ", …" if len(numbers) > SHOWN_LINES else ""
+    return f"{len(numbers) / rows:.1%} (lines {shown}{more})"

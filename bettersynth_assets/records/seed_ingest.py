@@ -1,0 +1,75 @@
+"""Seed lines to checked rows. In: lines of one shard. Out: rows of schema ``SEED`` and rows of schema ``QUARANTINE``.
+
+Each line ends in exactly one of the two, in the order they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth_assets.config.profile import Limits
+from bettersynth_assets.records.headers import read_header
+from bettersynth_assets.records.images import ImageError
+from bettersynth_assets.records.paths import image_path
+from bettersynth_assets.records.schema import QUARANTINE, SEED, kit_text, rows_table
+from bettersynth_assets.records.seed_file import SeedLine
+from bettersynth_assets.records.seed_lines import RowError, read_line
+from bettersynth_assets.records.seed_rows import parse_row
+
+STAGE = "seed_dataset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingested:
+    """What became of some lines."""
+
+    kept: pa.Table
+    quarantine: pa.Table
+
+
+def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits) -> Ingested:
+    """Check lines one by one: text first, then the path, then the image's header.
+
+    Args:
+        lines: rows as they lie in the file.
+        root: the image root.
+        limits: bounds from the profile.
+    """
+    kept: list[dict[str, Any]] = []
+    quarantine: list[dict[str, Any]] = []
+    for line in lines:
+        row_id: str | None = None
+        try:
+            values = read_line(line.raw)
+            row_id = values["id"]
+            if line.first:
+                raise RowError("duplicate_id", f"row {line.first} has the same id and was taken")
+            kept.append(_row(values, line.number, root, limits))
+        except (RowError, ImageError) as error:
+            quarantine.append(
+                {"id": row_id, "line": line.number, "stage": STAGE, "reason": error.reason, "detail": error.detail}
+            )
+    return Ingested(kept=rows_table(kept, SEED), quarantine=rows_table(quarantine, QUARANTINE))
+
+
+def _row(values: dict[str, Any], number: int, root: Path, limits: Limits) -> dict[str, Any]:
+    row = parse_row(values)
+    header = read_header(image_path(root, row.image), limits)
+    return {
+        "id": row.id,
+        "line": number,
+        "image": row.image,
+        "caption": row.caption,
+        "width": header.width,
+        "height": header.height,
+        "words": len(kit_text(row.caption).split()),
+        "mode": header.mode,
+        "format": header.format,
+        "bytes": header.bytes,
+        "flags": list(header.flags),
+    }

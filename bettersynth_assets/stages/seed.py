@@ -1,0 +1,109 @@
+"""seed_dataset. In: one shard's lines of the seed file. Out: checked rows with sizes, words and mode; bad rows aside.
+
+A large seed is read by worker processes: reading a header is nearly all Python, so threads would wait for one another.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bettersynth_assets.config.profile import Limits
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.schema import QUARANTINE, SEED
+from bettersynth_assets.records.seed_file import SeedLine, seed_index
+from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
+from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+
+POOL_ROWS = 20_000
+"""Rows of a seed from which on starting worker processes pays."""
+MOST_WORKERS = 16
+
+
+def _depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    limits = settings.profile.limits
+    return {
+        "lines": seed_index(settings).digest(_number(shard), settings.profile.shards),
+        "limits": [limits.max_pixels, limits.min_side, limits.max_metadata_bytes],
+    }
+
+
+def _run(work: Work) -> Result:
+    index = seed_index(work.settings)
+    lines = list(index.lines(_number(work.shard), work.settings.profile.shards))
+    done = _ingest(lines, index.path.parent, work.settings.profile.limits, pooled=len(index) >= POOL_ROWS)
+    return Result(rows_in=len(lines), kept=done.kept, quarantine=done.quarantine, stats=_stats(done.kept))
+
+
+def _stats(kept: pa.Table) -> dict[str, Any]:
+    flags = [flag for row_flags in kept["flags"].to_pylist() for flag in row_flags]
+    return {
+        "modes": _count(kept["mode"].to_pylist()),
+        "formats": _count(kept["format"].to_pylist()),
+        "flags": _count(flags),
+        "image_bytes": pc.sum(kept["bytes"]).as_py() or 0,
+    }
+
+
+def _ingest(lines: list[SeedLine], root: Path, limits: Limits, *, pooled: bool) -> Ingested:
+    work = partial(ingest, root=root, limits=limits)
+    if not pooled:
+        return work(lines)
+    size = max(1, -(-len(lines) // (2 * _workers())))
+    parts = list(_pool().map(work, [lines[start : start + size] for start in range(0, len(lines), size)]))
+    return Ingested(
+        kept=pa.concat_tables([SEED.empty_table(), *(part.kept for part in parts)]),
+        quarantine=pa.concat_tables([QUARANTINE.empty_table(), *(part.quarantine for part in parts)]),
+    )
+
+
+def _workers() -> int:
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+
+
+@cache
+def _pool() -> ProcessPoolExecutor:
+    """One pool per process, kept from shard to shard. Spawned, because forking a process with threads can hang."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(_workers(), mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),))
+
+
+def _end_with_parent(parent: int) -> None:
+    """A worker whose parent was killed hard would wait for work for ever; it ends itself instead."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _number(shard: str) -> int:
+    return int(shard.rpartition("-")[2])
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+SEED_DATASET = Stage(
+    name=STAGE,
+    version=1,
+    run=_run,
+    depends=_depends,
+    sharded=True,
+    shared=True,
+    libraries=("pillow",),
+)
