@@ -1,0 +1,116 @@
+"""Devices and models of a profile, checked before any work. In: its ``gpu`` and ``models``. Out: what is there.
+
+A device or model that is asked for and is not there is an error that names it and the fix, never a silent other choice.
+``model_fingerprint`` goes into the keys of the stages that use the model, so that changed weights make them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from bettersynth_assets.config.profile import Gpu, resolve
+from bettersynth_assets.errors import ConfigError, DeviceError
+from bettersynth_assets.records.store import digest_of, file_sha256
+
+HUB_PREFIX = "hf-hub:"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HASHED_BYTES = 64 * 2**20
+
+
+def resolve_devices(gpu: Gpu) -> list[str]:
+    """Name the torch devices that a profile's ``devices`` stands for.
+
+    Returns:
+        ``["cpu"]`` or ``["cuda:0", ...]``, never empty.
+
+    Raises:
+        DeviceError: a GPU is asked for that is not there.
+    """
+    if gpu.devices == "cpu":
+        return ["cpu"]
+    import torch
+
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu.devices == "auto":
+        return [f"cuda:{index}" for index in range(there)] or ["cpu"]
+    if not gpu.devices:
+        raise DeviceError("gpu.devices = []: name at least one GPU, e.g. [0], or set `devices: cpu`")
+    absent = [index for index in gpu.devices if not 0 <= index < there]
+    if absent:
+        found = f"{there} GPU(s), numbered from 0" if there else "no GPU"
+        raise DeviceError(
+            f"gpu.devices = {gpu.devices} asks for GPU {', '.join(map(str, absent))}, but this machine has {found}: "
+            "set `devices: cpu` or `devices: auto` in the profile's `gpu` section"
+        )
+    return [f"cuda:{index}" for index in gpu.devices]
+
+
+def limit_memory(device: str, limit_gib: float | None) -> None:
+    """Bound what this process may take of a GPU's memory; nothing to do on the CPU or without a limit."""
+    if limit_gib is None or not device.startswith("cuda"):
+        return
+    import torch
+
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gib / total), device)
+
+
+def model_path(path_or_id: str, *, role: str = "model") -> str:
+    """Check a model's name as the profile gives it.
+
+    Args:
+        path_or_id: a folder, absolute or relative to the project root, or a hub id ``org/name`` or ``hf-hub:org/name``.
+        role: the profile's key, for the error.
+
+    Returns:
+        The absolute folder, or the hub id unchanged.
+
+    Raises:
+        ConfigError: it looks like a local path and nothing is there.
+    """
+    local = resolve(str(Path(path_or_id).expanduser()))
+    if Path(local).is_dir():
+        return str(Path(local).absolute())
+    name = path_or_id.removeprefix(HUB_PREFIX)
+    # `weights/clip` has the form of a hub id too; a folder that exists by its first part's name tells them apart.
+    is_local = path_or_id.startswith((".", "/", "~")) or Path(resolve(name.split("/")[0])).is_dir()
+    if _HUB_ID.fullmatch(name) and (path_or_id.startswith(HUB_PREFIX) or not is_local):
+        return path_or_id
+    raise ConfigError(
+        f"models.{role} = {path_or_id!r}: no such folder ({Path(local).absolute()}): "
+        "fetch the model to there, or name a folder that holds it or a hub id of the form org/name"
+    )
+
+
+def model_fingerprint(path_or_id: str) -> str:
+    """A hash that changes when the model does.
+
+    Args:
+        path_or_id: what ``model_path`` takes.
+
+    Returns:
+        For a folder, sha256 over its files' names, sizes and contents (files of 64 MiB and more count by their time of
+        change instead, because hashing them for each shard would take longer than the shard); for a hub id, the id.
+    """
+    name = model_path(path_or_id)
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return digest_of([(path.relative_to(folder).as_posix(), _file_mark(path)) for path in files])
+
+
+def _file_mark(path: Path) -> str:
+    stat = path.stat()
+    if stat.st_size >= _HASHED_BYTES:
+        return hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
+    return _sha256_at(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_at(path: Path, size: int, mtime_ns: int) -> str:
+    """A file's hash, computed once per process for each of its states."""
+    return file_sha256(path)

@@ -1,0 +1,125 @@
+"""``clip_score_filter``: our similarity filter as a Data-Juicer operator. Reads (or makes) ``image_text_similarity``.
+
+In a recipe of this project the limits come from all shards' scores (see ``thresholds``) and arrive as ``min_score`` and
+``max_score``. In plain ``dj-process`` (``custom_operator_paths: [.../clip_score_filter.py]``) the operator scores what
+has no score yet, in batches, and takes the limits of ``mean``, ``k_sigma``, ``percentile`` and ``top_k`` from the rows
+that reach it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_juicer.ops.base_op import OPERATORS, Filter
+from data_juicer.utils.constant import Fields, StatsKeys
+from data_juicer.utils.mm_utils import load_image, remove_special_tokens
+
+from bettersynth_assets.operators.clip_score import ClipScorer
+from bettersynth_assets.operators.thresholds import NAME, score_limits
+
+SCORE = StatsKeys.image_text_similarity
+
+
+@OPERATORS.register_module(NAME)
+class ClipScoreFilter(Filter):
+    """Keep rows whose image-text cosine lies within limits that are given or computed from the set."""
+
+    _accelerator = "cuda"
+    _batched_op = True
+
+    def __init__(
+        self,
+        clip_model: str = "openai/clip-vit-base-patch32",
+        method: str = "mean",
+        k: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        count: int | None = None,
+        share: float | None = None,
+        min_score: float | None = None,
+        max_score: float | None = None,
+        last_tied_id: str | None = None,
+        clip_batch: int = 64,
+        dtype: str = "float32",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Set up the filter.
+
+        Args:
+            clip_model: folder or hub id of an OpenCLIP or transformers CLIP checkpoint; loaded only if needed.
+            method: ``mean``, ``k_sigma``, ``percentile``, ``top_k`` or ``min``; its arguments are those of
+                ``thresholds.score_limits``.
+            k: ``k_sigma``: half-width in standard deviations.
+            low: ``percentile``: lower bound, 0 to 100.
+            high: ``percentile``: upper bound, 0 to 100.
+            count: ``top_k``: rows to keep.
+            share: ``top_k``: share of rows to keep, 0 to 1.
+            min_score: lowest cosine that stays; where it or ``max_score`` is given, ``method`` only names its origin.
+            max_score: highest cosine that stays.
+            last_tied_id: of rows at exactly ``min_score``, the last id that stays; None keeps them all.
+            clip_batch: pairs per model call.
+            dtype: ``float32`` or ``bfloat16``.
+            *args: Data-Juicer's.
+            **kwargs: Data-Juicer's.
+        """
+        super().__init__(*args, **kwargs)
+        given = {"method": method, "k": k, "low": low, "high": high, "count": count, "share": share}
+        self.arguments = {name: value for name, value in given.items() if value is not None}
+        self.min_score, self.max_score, self.last_tied_id = min_score, max_score, last_tied_id
+        self.has_limits = min_score is not None or max_score is not None
+        self.clip_model, self.clip_batch, self.dtype = clip_model, clip_batch, dtype
+        self._scorer: ClipScorer | None = None
+
+    def compute_stats_batched(
+        self, samples: dict[str, list[Any]], rank: int | None = None, context: bool = False
+    ) -> Any:
+        """Score the rows that have no ``image_text_similarity`` yet; a row without an image gets an empty list."""
+        stats = samples[Fields.stats]
+        missing = [index for index, stat in enumerate(stats) if SCORE not in stat]
+        pairs = [index for index in missing if samples[self.image_key][index]]
+        for index in missing:
+            stats[index][SCORE] = []
+        if pairs:
+            if self._scorer is None:
+                device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
+                self._scorer = ClipScorer(self.clip_model, device=device, dtype=self.dtype, batch=self.clip_batch)
+            scores = self._scorer.scores(
+                [load_image(samples[self.image_key][index][0]) for index in pairs],
+                [remove_special_tokens(samples[self.text_key][index]) for index in pairs],
+            )
+            for index, score in zip(pairs, scores.tolist(), strict=True):
+                stats[index][SCORE] = [score]
+        return samples
+
+    def process_batched(self, samples: dict[str, list[Any]]) -> list[bool]:
+        """Keep rows within the limits, and rows without an image, as Data-Juicer's own filter does."""
+        ids = samples.get("id", [None] * len(samples[Fields.stats]))
+        return [self._keeps(stat[SCORE], row_id) for stat, row_id in zip(samples[Fields.stats], ids, strict=True)]
+
+    def _keeps(self, scores: list[float], row_id: str | None) -> bool:
+        if not len(scores):
+            return True
+        if not self.get_keep_boolean(scores[0], self.min_score, self.max_score):
+            return False
+        if self.last_tied_id is None or row_id is None or scores[0] != self.min_score:
+            return True
+        return row_id <= self.last_tied_id
+
+    def run(self, dataset: Any, *, exporter: Any = None, tracer: Any = None, reduce: bool = True) -> Any:
+        """Data-Juicer's entry: score all rows, take the limits from them where none are given, then filter."""
+        if reduce and not self.has_limits:
+            dataset = super().run(dataset, exporter=exporter, tracer=tracer, reduce=False)
+            scores = [stat[SCORE][0] for stat in dataset[Fields.stats] if len(stat[SCORE])]
+            self.min_score, self.max_score = score_limits(self.arguments, scores)
+        return super().run(dataset, exporter=exporter, tracer=tracer, reduce=reduce)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
+        return {**self.__dict__, "_scorer": None}
+
+
+def path_for_dj_process() -> Path:
+    """This file, for ``custom_operator_paths`` of a Data-Juicer YAML."""
+    return Path(__file__)

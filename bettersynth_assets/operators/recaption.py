@@ -1,0 +1,137 @@
+"""Recaptions rows and chooses. In: filtered rows, a captioner, a scorer. Out: rows with both captions, scores, choice.
+
+policy           recaptioned rows                     the synthetic caption is chosen
+replace          all                                  always
+best_of          all                                  where it scores higher than the original; a tie keeps the original
+low_score_only   original scores under ``low_score``  always
+
+A degenerate caption (see ``caption_cleaning``) never is: the original stays, with the flags. ``caption`` and
+``clip_score`` hold the chosen pair; both pairs stay on the row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth_assets.config.recipe import CaptionSection
+from bettersynth_assets.operators.batching import Progress, opened
+from bettersynth_assets.operators.caption_cleaning import DEGENERATE, clean
+from bettersynth_assets.operators.captioner import Captioner
+from bettersynth_assets.operators.clip_score import ClipScorer
+from bettersynth_assets.records.images import ImageError
+from bettersynth_assets.records.schema import RECAPTIONED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthetic:
+    """A new caption of one row."""
+
+    raw: str
+    text: str
+    """After cleaning; "" where degenerate."""
+    flags: tuple[str, ...]
+    score: float | None
+    """Cosine; None where degenerate."""
+
+
+def wanted(scores: Sequence[float], section: CaptionSection, low_score: float) -> list[int]:
+    """Positions of the rows that a policy recaptions.
+
+    Args:
+        scores: the originals' cosines.
+        section: the recipe's.
+        low_score: limit of ``low_score_only``.
+    """
+    if section.policy != "low_score_only":
+        return list(range(len(scores)))
+    return [index for index, score in enumerate(scores) if score < low_score]
+
+
+def synthesise(
+    paths: Sequence[Path], captioner: Captioner, scorer: ClipScorer, section: CaptionSection, progress: Progress
+) -> list[Synthetic | ImageError]:
+    """Caption, clean and score images; each file is decoded once for both models.
+
+    Returns:
+        One entry per path, in order; a file that fails to decode gives its ``ImageError``.
+    """
+    results: list[Synthetic | ImageError] = []
+    both = lambda image: (captioner.prepare(image), scorer.prepare(image))  # noqa: E731
+    for _, items in opened(paths, captioner.batch.asked, both):
+        good = [item for item in items if not isinstance(item, ImageError)]
+        raw = captioner.captions(
+            [item[0] for item in good], prompt=section.prompt, max_new_tokens=section.max_new_tokens
+        )
+        cleaned = [_clean(caption, section) for caption in raw]
+        scored = [index for index, (text, _) in enumerate(cleaned) if text]
+        scores = scorer.scores([good[index][1] for index in scored], [cleaned[index][0] for index in scored]).tolist()
+        score_at = dict(zip(scored, scores, strict=True))
+        made = iter(
+            Synthetic(raw=caption, text=text, flags=flags, score=score_at.get(index))
+            for index, (caption, (text, flags)) in enumerate(zip(raw, cleaned, strict=True))
+        )
+        results.extend(item if isinstance(item, ImageError) else next(made) for item in items)
+        progress.add(len(items))
+    return results
+
+
+def _clean(caption: str, section: CaptionSection) -> tuple[str, tuple[str, ...]]:
+    if section.clean:
+        return clean(caption, section.prompt)
+    text = " ".join(caption.split())
+    return text, () if text else ("empty",)
+
+
+def chosen(row: dict[str, Any], made: Synthetic | None, section: CaptionSection | None) -> dict[str, Any]:
+    """Put both captions on a row and choose one.
+
+    Args:
+        row: a row of schema ``FILTERED``.
+        made: its synthetic caption; None where none was made.
+        section: the recipe's; None for a baseline.
+
+    Returns:
+        A row of schema ``RECAPTIONED``.
+    """
+    usable = made is not None and not DEGENERATE & set(made.flags) and bool(made.text)
+    is_better = usable and (
+        section is None or section.policy != "best_of" or float(made.score or 0.0) > float(row["clip_score"])  # type: ignore[union-attr]
+    )
+    result = {
+        **row,
+        "original_caption": row["caption"],
+        "synthetic_caption": made.text if made else None,
+        "raw_caption": made.raw if made else None,
+        "original_score": row["clip_score"],
+        "synthetic_score": made.score if made else None,
+        "choice": "synthetic" if is_better else "original",
+        "caption_flags": list(made.flags) if made else [],
+    }
+    if is_better and made is not None:
+        result |= {"caption": made.text, "clip_score": made.score}
+    return result
+
+
+def recaptioned_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows that ``chosen`` gave, as a table of schema ``RECAPTIONED``."""
+    return pa.Table.from_pylist(list(rows), schema=RECAPTIONED)
+
+
+def summary(table: pa.Table) -> dict[str, Any]:
+    """Counts and means over all rows that were worked, before any second filtering."""
+    rows = table.num_rows
+    flags = Counter(flag for found in table.column("caption_flags").to_pylist() for flag in found)
+    mean = lambda name: float(table.column(name).to_numpy().mean(dtype="float64")) if rows else None  # noqa: E731
+    return {
+        "captioned": rows - table.column("synthetic_caption").null_count,
+        "choices": dict(sorted(Counter(table.column("choice").to_pylist()).items())),
+        "flags": dict(sorted(flags.items())),
+        "score_mean_original": mean("original_score"),
+        "score_mean_chosen": mean("clip_score"),
+    }

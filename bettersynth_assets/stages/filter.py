@@ -1,0 +1,78 @@
+"""filtered_set: the recipe's ``process:`` list. In: a shard of clip_scores, limits from seed_profile. Out: what passes.
+
+Kept rows carry Data-Juicer's ``stats`` as JSON. Each rejected row names the first operator that said no, its value and
+the limit. Limits are part of the key, so that a shard is filtered again when, and only when, they or its rows change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.data_juicer import build_operators, check_operators, operators_key, own_similarity
+from bettersynth_assets.operators.process import Rescore, run_process
+from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.records.schema import FILTERED
+from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+
+NAME = "filtered_set"
+
+
+def rescorer(settings: Settings) -> Rescore:
+    """Scores captions that a mapper changed, with the model of clip_scores, loaded at the first call that needs it."""
+
+    def rescore(paths: Sequence[Path], captions: Sequence[str]) -> Sequence[float]:
+        if not captions:
+            return []
+        from bettersynth_assets.operators.clip_score import load_scorer, score_files
+
+        scored = score_files(load_scorer(settings.profile.models.clip, settings.profile.gpu), paths, captions)
+        if scored.errors:
+            raise next(iter(scored.errors.values()))
+        return scored.scores.tolist()
+
+    return rescore
+
+
+def run(work: Work) -> Result:
+    """Filter one shard."""
+    settings, entries = work.settings, work.settings.recipe.process
+    table = work.rows("clip_scores")
+    check_operators(entries)
+    limits = with_limits(entries, work.inputs["seed_profile"][0])
+    done = run_process(
+        table,
+        build_operators(limits, settings.profile),
+        stage=NAME,
+        image_root=image_root(settings),
+        rescore=None if own_similarity(entries) else rescorer(settings),
+    )
+    return Result(
+        rows_in=table.num_rows,
+        kept=done.kept.cast(FILTERED),
+        rejects=done.rejects,
+        quarantine=done.quarantine,
+        stats={"process": limits},
+    )
+
+
+def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    entries = settings.recipe.process
+    return {
+        "process": with_limits(entries, inputs["seed_profile"][0]),
+        "models": operators_key(entries, settings.profile),
+    }
+
+
+FILTERED_SET = Stage(
+    name=NAME,
+    version=1,
+    run=run,
+    depends=depends,
+    sharded=True,
+    inputs=("clip_scores", "seed_profile"),
+    by_value=("seed_profile",),
+    libraries=("py-data-juicer", "torch", "transformers", "pillow"),
+)

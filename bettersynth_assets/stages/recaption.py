@@ -1,0 +1,124 @@
+"""recaptioned_set: the recipe's ``caption`` section. In: a shard of filtered_set. Out: rows with the chosen caption.
+
+Captions are made, cleaned, scored by the model of clip_scores and chosen by the recipe's policy; ``caption.refilter``
+then runs over the chosen captions with limits from seed_profile. A baseline's rows pass through as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from bettersynth_assets.config.recipe import CaptionSection
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.batching import Progress
+from bettersynth_assets.operators.captioner import captioner_key, load_captioner
+from bettersynth_assets.operators.clip_score import load_scorer, scorer_key
+from bettersynth_assets.operators.data_juicer import build_operators, check_operators, operators_key, own_similarity
+from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
+from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.records.images import ImageError
+from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
+from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.records.store import Manifest
+from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.stages.filter import rescorer
+
+NAME = "recaptioned_set"
+
+
+def low_score(section: CaptionSection, seed_profile: Manifest) -> float:
+    """The cosine under which ``low_score_only`` recaptions a row."""
+    mean = float(seed_profile.stats["clip_score"]["mean"])
+    return mean if section.low_score == "mean" else float(section.low_score)
+
+
+def run(work: Work) -> Result:
+    """Recaption one shard."""
+    table = work.rows("filtered_set")
+    section = work.settings.recipe.caption
+    if section is None or not table.num_rows:
+        done = recaptioned_table([chosen(row, None, None) for row in table.to_pylist()])
+        return Result(rows_in=table.num_rows, kept=done, stats=summary(done))
+    check_operators(section.refilter)
+    recaptioned, quarantine = _recaption(work, table, section)
+    result = Result(rows_in=table.num_rows, kept=recaptioned, quarantine=quarantine, stats=summary(recaptioned))
+    return _refilter(work, result, section) if section.refilter and recaptioned.num_rows else result
+
+
+def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa.Table, pa.Table]:
+    """Make and choose captions.
+
+    Returns:
+        Rows of schema ``RECAPTIONED``; rows whose image cannot be decoded, for the quarantine.
+    """
+    settings, gpu = work.settings, work.settings.profile.gpu
+    rows = table.to_pylist()
+    todo = wanted(table.column("clip_score").to_pylist(), section, low_score(section, work.inputs["seed_profile"][0]))
+    root = image_root(settings)
+    made = synthesise(
+        [Path(root, rows[index]["image"]) for index in todo],
+        load_captioner(settings.profile.models.captioner, gpu),
+        load_scorer(settings.profile.models.clip, gpu),
+        section,
+        Progress(work.log, f"{NAME} {work.shard}", len(todo)),
+    )
+    by_row = dict(zip(todo, made, strict=True))
+    kept, quarantine = [], []
+    for index, row in enumerate(rows):
+        found = by_row.get(index)
+        if isinstance(found, ImageError):
+            quarantine.append(
+                {"id": row["id"], "line": row["line"], "stage": NAME, "reason": found.reason, "detail": found.detail}
+            )
+        else:
+            kept.append(chosen(row, found, section))
+    return recaptioned_table(kept), rows_table(quarantine, QUARANTINE)
+
+
+def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
+    """Run the second process list over the chosen captions."""
+    limits = with_limits(section.refilter, work.inputs["seed_profile"][0])
+    done = run_process(
+        result.kept,
+        build_operators(limits, work.settings.profile),
+        stage=NAME,
+        image_root=image_root(work.settings),
+        rescore=None if own_similarity(section.refilter) else rescorer(work.settings),
+    )
+    return Result(
+        rows_in=result.rows_in,
+        kept=done.kept.cast(RECAPTIONED),
+        rejects=done.rejects,
+        quarantine=pa.concat_tables([result.quarantine, done.quarantine]),
+        stats={**result.stats, "refilter": limits},
+    )
+
+
+def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    section = settings.recipe.caption
+    if section is None:
+        return None
+    (seed_profile,) = inputs["seed_profile"]
+    return {
+        "caption": section.model_dump(),
+        "low_score": low_score(section, seed_profile) if section.policy == "low_score_only" else None,
+        "refilter": with_limits(section.refilter, seed_profile),
+        "models": operators_key(section.refilter, settings.profile),
+        **captioner_key(settings.profile),
+        "scorer": scorer_key(settings.profile),
+    }
+
+
+RECAPTIONED_SET = Stage(
+    name=NAME,
+    version=1,
+    run=run,
+    depends=depends,
+    sharded=True,
+    inputs=("filtered_set", "seed_profile"),
+    by_value=("seed_profile",),
+    libraries=("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow"),
+)

@@ -1,0 +1,82 @@
+"""clip_scores: one similarity per row. In: a shard of seed_dataset. Out: the same rows + clip_score, text_truncated.
+
+A row whose image cannot be decoded goes to the quarantine; nothing is rejected here. Limits are another stage's, so
+that they can change without scoring again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.batching import Progress
+from bettersynth_assets.operators.clip_score import Scored, load_scorer, score_files, scorer_key
+from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
+from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+
+NAME = "clip_scores"
+
+
+def add_scores(table: pa.Table, scored: Scored) -> Result:
+    """Put scores to their rows.
+
+    Args:
+        table: rows of schema ``SEED``.
+        scored: one score per row, in the same order.
+
+    Returns:
+        Kept rows of schema ``SCORED``; rows without a score in the quarantine.
+    """
+    columns = {"clip_score": pa.array(scored.scores), "text_truncated": pa.array(scored.truncated, pa.bool_())}
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    good = np.ones(table.num_rows, bool)
+    good[list(scored.errors)] = False
+    kept = table.filter(pa.array(good)).cast(SCORED)
+    rows = table.select(["id", "line"]).to_pylist()
+    quarantine: list[dict[str, object]] = [
+        {**rows[index], "stage": NAME, "reason": error.reason, "detail": error.detail}
+        for index, error in sorted(scored.errors.items())
+    ]
+    values = kept.column("clip_score").to_numpy()
+    stats = {
+        "mean": float(values.mean(dtype=np.float64)) if values.size else None,
+        "sd": float(values.std(dtype=np.float64)) if values.size else None,
+        "truncated": int(np.count_nonzero(kept.column("text_truncated").to_numpy(zero_copy_only=False))),
+    }
+    return Result(rows_in=table.num_rows, kept=kept, quarantine=rows_table(quarantine, QUARANTINE), stats=stats)
+
+
+def run(work: Work) -> Result:
+    """Score one shard."""
+    profile = work.settings.profile
+    table = work.rows("seed_dataset")
+    root = image_root(work.settings)
+    scorer = load_scorer(profile.models.clip, profile.gpu)
+    scored = score_files(
+        scorer,
+        [Path(root, image) for image in table.column("image").to_pylist()],
+        table.column("caption").to_pylist(),
+        Progress(work.log, f"{NAME} {work.shard}", table.num_rows),
+    )
+    return add_scores(table, scored)
+
+
+def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    return scorer_key(settings.profile)
+
+
+CLIP_SCORES = Stage(
+    name=NAME,
+    version=1,
+    run=run,
+    depends=depends,
+    sharded=True,
+    inputs=("seed_dataset",),
+    shared=True,
+    libraries=("torch", "transformers", "open_clip_torch", "pillow"),
+)
