@@ -24,6 +24,7 @@ from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.seed_lines import RowError, read_line, spans
 
 SHOWN_LINES = 5
+CONVERSATION = b'"conversations"'
 Signature = tuple[int, int]
 """Size in bytes and modification time in ns."""
 
@@ -74,6 +75,17 @@ class SeedIndex:
         images = (self.images[place] for place in self._places(shard, shards))
         for line, image in zip(self.lines(shard, shards), images, strict=True):
             found.update(b"%d %d %d %s\n" % (line.number, line.first, len(line.raw), _image_state(root, image)))
+            found.update(line.raw)
+        return found.hexdigest()
+
+    def conversations(self) -> Iterator[SeedLine]:
+        """The rows that hold a conversation, and so their own question."""
+        return (line for line in self.lines(0, 1) if CONVERSATION in line.raw)
+
+    def questions_digest(self) -> str:
+        """sha256 over the rows that hold their own question; that of nothing for a kit file."""
+        found = hashlib.sha256()
+        for line in self.conversations():
             found.update(line.raw)
         return found.hexdigest()
 

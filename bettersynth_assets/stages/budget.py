@@ -1,0 +1,142 @@
+"""budgeted_set and baseline_set. In: all rows that are left, or the whole seed. Out: exactly N exposures of them.
+
+Rows are taken in the order of the seed's lines and drawn as the kit and the third-place team draw them, by
+``toolkit.preprocess.check_sample_number``. Beside the rows lie the same exposures in training order: the kit's
+``processed_data.jsonl`` and ``llava.json`` with the original questions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bettersynth_assets.config.recipe import BudgetSection
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.accounting import nothing_left
+from bettersynth_assets.records.questions import questions_key, read_questions
+from bettersynth_assets.records.schema import REJECTS, kit_text, rows_table
+from bettersynth_assets.records.store import write_text
+from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+
+KIT_FILE = "processed_data.jsonl"
+LLAVA_FILE = "llava.json"
+OPERATOR = "budget"
+BASELINE = BudgetSection()
+"""The baseline arm's rows are always drawn at random, with the kit's seed; only the number is the recipe's."""
+
+
+def run(work: Work, *, name: str, source: str, section: BudgetSection | None = None) -> Result:
+    """Fill the budget from every shard of ``source``.
+
+    Raises:
+        EmptySetError: no rows; names what took most of them.
+    """
+    from toolkit.preprocess.check_sample_number import fill_budget, repeat_factor
+    from toolkit.preprocess.dj_to_llava import to_llava
+
+    settings = work.settings
+    section = section or settings.recipe.budget
+    rows = work.rows(source).sort_by("line")
+    if not rows.num_rows:
+        raise nothing_left(name, settings)
+    order = fill_budget(rows.num_rows, settings.budget, seed=section.seed, order=section.order)
+    kept, rejects = split_by_exposures(rows, order, stage=name, budget=settings.budget)
+    kit_rows = as_kit_rows(rows)
+    questions = read_questions(settings)
+    llava_rows = to_llava(kit_rows, questions)
+    write_text(work.folder / KIT_FILE, "".join(_line(kit_rows[place]) + "\n" for place in order))
+    write_text(work.folder / LLAVA_FILE, "[\n" + ",\n".join(_line(llava_rows[place]) for place in order) + "\n]\n")
+    stats = {
+        "budget": settings.budget,
+        "order": section.order,
+        "exposures": len(order),
+        "budget_met": len(order) == settings.budget,
+        "repeats": repeat_factor(rows.num_rows, len(order)),
+        "exposures_per_row": _histogram(kept, not_drawn=rejects.num_rows),
+        "original_questions": sum(row_id in questions for row_id in kept["id"].to_pylist()),
+    }
+    return Result(rows_in=rows.num_rows, kept=kept, rejects=rejects, stats=stats, files=(KIT_FILE, LLAVA_FILE))
+
+
+def split_by_exposures(rows: pa.Table, order: list[int], *, stage: str, budget: int) -> tuple[pa.Table, pa.Table]:
+    """Count how often each row was drawn.
+
+    Args:
+        rows: all rows, in line order.
+        order: places in ``rows``, one per exposure, in training order.
+        stage: for the rejects table.
+        budget: likewise.
+
+    Returns:
+        Drawn rows + ``exposures``, still in line order; rows that were not drawn, as rejects.
+    """
+    exposures = np.bincount(np.asarray(order, dtype=np.int64), minlength=rows.num_rows).astype(np.int32)
+    rows = rows.append_column("exposures", pa.array(exposures))
+    is_drawn = pc.greater(rows["exposures"], 0)
+    left_out = rows.filter(pc.invert(is_drawn)).select(["id", "line"]).to_pylist()
+    rejects = [
+        {
+            **row,
+            "stage": stage,
+            "operator": OPERATOR,
+            "reason": f"not among the {budget} drawn of {rows.num_rows} rows",
+            "value": 0.0,
+            "limit": json.dumps({"exposures": budget}),
+        }
+        for row in left_out
+    ]
+    return rows.filter(is_drawn), rows_table(rejects, REJECTS)
+
+
+def as_kit_rows(rows: pa.Table) -> list[dict[str, Any]]:
+    """Rows in the kit's format, in the same order."""
+    return [
+        {"id": row["id"], "text": kit_text(row["caption"]), "images": [row["image"]]}
+        for row in rows.select(["id", "caption", "image"]).to_pylist()
+    ]
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _histogram(kept: pa.Table, *, not_drawn: int) -> dict[str, int]:
+    """Rows by how often they are shown: ``{"3": 120, "4": 380}``."""
+    counts = Counter(kept["exposures"].to_pylist())
+    counts[0] = not_drawn
+    return {str(times): rows for times, rows in sorted(counts.items()) if rows}
+
+
+def depends(settings: Settings, shard: str, inputs: Inputs, *, section: BudgetSection | None = None) -> object:
+    section = section or settings.recipe.budget
+    return {
+        "budget": settings.budget,
+        "order": section.order,
+        "seed": section.seed,
+        "questions": questions_key(settings),
+    }
+
+
+BUDGETED_SET = Stage(
+    name="budgeted_set",
+    version=1,
+    run=partial(run, name="budgeted_set", source="recaptioned_set"),
+    depends=depends,
+    sharded=False,
+    inputs=("recaptioned_set",),
+)
+BASELINE_SET = Stage(
+    name="baseline_set",
+    version=1,
+    run=partial(run, name="baseline_set", source="seed_dataset", section=BASELINE),
+    depends=partial(depends, section=BASELINE),
+    sharded=False,
+    inputs=("seed_dataset",),
+    shared=True,
+)

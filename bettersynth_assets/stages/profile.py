@@ -1,0 +1,57 @@
+"""seed_profile: what the whole seed looks like. In: all shards of clip_scores. Out: one row per measure, all scores.
+
+Filtering is per shard, but limits such as "the mean of all scores" are not: this is where all rows meet. Similarity is
+a cosine, words are those of the kit's text, width and height are pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.seed_scores import SCORES_FILE
+from bettersynth_assets.records.accounting import nothing_left
+from bettersynth_assets.records.distribution import PERCENTILES, describe
+from bettersynth_assets.records.store import write_table
+from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+
+NAME = "seed_profile"
+MEASURES = ("clip_score", "words", "width", "height")
+FIGURES = pa.schema(
+    [
+        ("measure", pa.string()),
+        ("rows", pa.int64()),
+        *((name, pa.float64()) for name in ("mean", "sd", "min", "max", "k_sigma_low", "k_sigma_high")),
+        *((f"p{point}", pa.float64()) for point in PERCENTILES),
+    ]
+)
+
+
+def run(work: Work) -> Result:
+    """Describe all shards together."""
+    rows = work.rows("clip_scores")
+    if not rows.num_rows:
+        raise nothing_left(NAME, work.settings)
+    found = {name: describe(rows.column(name)) for name in MEASURES}
+    write_table(work.folder / SCORES_FILE, rows.select(["id", "clip_score"]))
+    figures = pa.Table.from_pylist([_figures(name, values) for name, values in found.items()], schema=FIGURES)
+    # Its rows are measures, not pairs; how many pairs they were taken of is in the stats.
+    return Result(rows_in=figures.num_rows, kept=figures, stats={"rows": rows.num_rows, **found}, files=(SCORES_FILE,))
+
+
+def _figures(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    low, high = values["k_sigma"]
+    percentiles = {f"p{point}": value for point, value in values["percentiles"].items()}
+    plain = {key: values[key] for key in ("rows", "mean", "sd", "min", "max")}
+    return {"measure": name, **plain, "k_sigma_low": low, "k_sigma_high": high, **percentiles}
+
+
+def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    return None
+
+
+SEED_PROFILE = Stage(
+    name=NAME, version=1, run=run, depends=depends, sharded=False, inputs=("clip_scores",), shared=True
+)
