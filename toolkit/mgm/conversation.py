@@ -67,7 +67,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     for mark in (START, END):
         ids = tokenizer(mark, add_special_tokens=False).input_ids
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            raise ValueError(f"the tokenizer of {where!r} splits {mark!r} into {ids}; the gemma template needs one token")
+        raise ValueError(f"row {row_id!r}: turns must alternate human, gpt, not {[t.speaker for t in turns]}")
 
 
 def encode_row(
@@ -86,7 +86,7 @@ def encode_row(
     """
     expected = ["human", "gpt"] * (len(turns) // 2)
     if not turns or [t.speaker for t in turns] != expected:
-        raise ValueError(f"row {row_id!r}: turns must alternate human, gpt, not {[t.speaker for t in turns]}")
+        raise ValueError(f"row {row_id!r}: turns must alternate human, gpt: {[t.speaker for t in turns]}")
     text, spans = "", []
     for human, gpt in zip(turns[::2], turns[1::2], strict=True):
         text += f"{START}user\n{put_image_first(human.text)}{END}\n{START}model\n"

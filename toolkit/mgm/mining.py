@@ -8,9 +8,9 @@
 
 Source: Mini-Gemini, "patch info mining" (section 3.2 of the paper). Keys and values are linear in the window, so
 :func:`mine` computes the same without ever forming them: the key matrix is applied to the query (d×C instead of
-W·C×d products per token; the key's biases shift all W logits of a token alike and cancel in the softmax), and the value matrix
-is applied after the weighted sum (the weights add up to 1, so its bias comes out whole). :func:`mine_plain` is the
-textbook twin that tests compare it with.
+W·C×d products per token; the key's biases shift all W logits of a token alike and cancel in the softmax), and the value
+matrix is applied after the weighted sum (the weights add up to 1, so its bias comes out whole). :func:`mine_plain` is
+the textbook twin that tests compare it with.
 """
 
 from __future__ import annotations

@@ -1,0 +1,120 @@
+"""Features of the frozen towers on disk, so that epochs, arms and seeds share one pass over the pictures.
+
+In: pictures by path. Out: :class:`TowerFeatures`, one small file per picture (float16), under
+``<root>/<hash of towers and preprocessing>/<two letters>/<hash of path, size and mtime>.npy``.
+
+A changed picture, tower or preprocessing gives another name, so an entry is never stale. Features are stored as
+float16: a run with the cache differs from one without by that rounding, and equals every other run with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from toolkit.data.llava import EncodedSample, Sample
+from toolkit.files import json_sha256, write_atomically
+from toolkit.mgm.images import Aspect, read_image
+from toolkit.mgm.modeling_mgm import TOWERS, MGMGemmaForCausalLM
+from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.mgm.towers import TowerFeatures
+
+T = TypeVar("T")
+
+
+class FeatureError(ValueError):
+    """Features that cannot be stored; names the sample."""
+
+
+def feature_shapes(model: MGMGemmaForCausalLM) -> list[tuple[int, ...]]:
+    """Shapes of one picture's five tensors: low (N, d), then four maps (c_s, g/2^s, g/2^s)."""
+    config = model.config
+    grid = config.image_size_aux // 4
+    maps = [(c, grid >> s, grid >> s) for s, c in enumerate(config.vision_aux_config["dims"])]
+    return [(config.image_tokens, config.mm_hidden_size), *maps]
+
+
+def tower_hash(model: MGMGemmaForCausalLM, processor: MGMProcessor, aspect: Aspect) -> str:
+    """Digest of everything that features depend on beside the picture."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if name.startswith(TOWERS):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    settings = [processor.image_processor.to_dict(), aspect, model.config.mm_vision_select_layer]
+    settings += [model.config.image_size, model.config.image_size_aux]
+    digest.update(json_sha256(settings).encode())
+    return digest.hexdigest()[:16]
+
+
+class FeatureCache:
+    """One model's features of many pictures.
+
+    Args:
+        root: folder; made when missing, may be shared by concurrent runs.
+        model: its towers must be frozen and in evaluation mode while the cache is used.
+        processor: preprocessing of the same model.
+        aspect: ``square`` or ``pad``.
+    """
+
+    def __init__(self, root: Path, model: MGMGemmaForCausalLM, processor: MGMProcessor, aspect: Aspect) -> None:
+        if model.config.aux_drop_path_in_training:
+            raise FeatureError("aux_drop_path_in_training makes features random; set it to false or cache_dir to null")
+        self.model, self.processor, self.aspect = model, processor, aspect
+        self.folder = root / tower_hash(model, processor, aspect)
+        self.shapes = feature_shapes(model)
+        self._paths: dict[Path, Path] = {}
+
+    def path_of(self, image: Path) -> Path:
+        """File of one picture's features, by the picture's path, size and modification time."""
+        known = self._paths.get(image)
+        if known is None:
+            stat = image.stat() if image.exists() else None
+            state = [str(image.resolve()), stat and stat.st_size, stat and stat.st_mtime_ns]
+            name = json_sha256(state)[:32]
+            known = self._paths[image] = self.folder / name[:2] / f"{name}.npy"
+        return known
+
+    def fill(self, samples: Sequence[Sample], *, batch: int = 32, rank: int = 0, world: int = 1) -> int:
+        """Compute what is missing; each of ``world`` processes takes its part. Returns pictures computed."""
+        wanted = {s.image: s.id for s in samples if s.image is not None}
+        missing = [(image, id_) for image, id_ in wanted.items() if not self.path_of(image).exists()][rank::world]
+        reader = torch.device(self.model.device)
+        with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+            for chunk in _chunks(missing, batch):
+                pictures = list(pool.map(lambda item: read_image(item[0], sample_id=item[1]), chunk))
+                pixels = self.processor.preprocess(pictures, aspect=self.aspect)
+                features = self.model.encode_images(*(p.to(reader, self.model.dtype) for p in pixels))
+                self._store(chunk, features)
+        return len(missing)
+
+    def _store(self, chunk: Sequence[tuple[Path, str]], features: TowerFeatures) -> None:
+        parts = [part.flatten(1).to("cpu", torch.float16) for part in (features.low, *features.maps)]
+        for row, (image, sample_id) in zip(torch.cat(parts, dim=1).numpy(), chunk, strict=True):
+            if not np.isfinite(row).all():
+                raise FeatureError(f"sample {sample_id!r}: tower features of {image} do not fit float16")
+            buffer = io.BytesIO()
+            np.save(buffer, row)
+            write_atomically(self.path_of(image), buffer.getvalue())
+
+    def load(self, samples: Sequence[EncodedSample]) -> TowerFeatures:
+        """Features (float32) of the samples' pictures, in order; zeros for one picture when none has any."""
+        rows = [np.load(self.path_of(s.image), allow_pickle=False) for s in samples if s.image is not None]
+        joined = torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(1, sum(map(prod, self.shapes)))
+        parts = joined.split([prod(shape) for shape in self.shapes], dim=1)
+        low, *maps = [part.reshape(len(joined), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return TowerFeatures(low, tuple(maps))
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
