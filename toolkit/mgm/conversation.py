@@ -67,7 +67,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     for mark in (START, END):
         ids = tokenizer(mark, add_special_tokens=False).input_ids
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-        raise ValueError(f"row {row_id!r}: turns must alternate human, gpt, not {[t.speaker for t in turns]}")
+            raise ValueError(f"the tokenizer of {where!r} splits {mark!r} into {ids}; the template needs one token")
 
 
 def encode_row(
