@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-BLANK = b" \t\r\n\v\f"
+NOT_BLANK = re.compile(rb"[^ \t\r\n\v\f]")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 JSON_PARTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]', re.DOTALL)
 LINE_REASONS = ("invalid_utf8", "invalid_json", "not_an_object", "duplicate_key", "nan", "bad_id", "duplicate_id")
@@ -52,18 +52,17 @@ def spans(data: Any, size: int) -> Iterator[Span]:
 
 def _is_array(data: Any, start: int, size: int) -> bool:
     """True for one JSON array; a JSONL file whose first row is wrongly an array has further rows behind it."""
-    while start < size and data[start : start + 1] in (b" ", b"\t", b"\r", b"\n"):
-        start += 1
-    if data[start : start + 1] != b"[":
+    first = NOT_BLANK.search(data, start)
+    if first is None or first.group() != b"[":
         return False
-    end = data.find(b"\n", start)
-    if end < 0:
+    end = data.find(b"\n", first.start())
+    if end < 0 or NOT_BLANK.search(data, end) is None:
         return True
     try:
-        json.loads(data[start:end])
-    except ValueError:
+        json.loads(data[first.start() : end])
+    except (ValueError, RecursionError):
         return True
-    return not data[end:size].strip(BLANK)
+    return False
 
 
 def _lines(data: Any, start: int, size: int) -> Iterator[Span]:
@@ -72,7 +71,7 @@ def _lines(data: Any, start: int, size: int) -> Iterator[Span]:
         end = data.find(b"\n", start)
         end = size if end < 0 else end
         number += 1
-        if data[start:end].strip(BLANK):
+        if NOT_BLANK.search(data, start, end):
             yield Span(number, start, end)
         start = end + 1
 
@@ -84,7 +83,7 @@ def _elements(data: Any, start: int) -> Iterator[Span]:
         sign = part.group()
         if depth == 1 and sign in (b",", b"]"):
             # Between the last element and the bracket there is nothing; a comma before it announces an element.
-            if sign == b"," or number or data[begin : part.start()].strip(BLANK):
+            if sign == b"," or number or NOT_BLANK.search(data, begin, part.start()):
                 number += 1
                 yield Span(number, begin, part.start())
             begin = part.end()
@@ -92,9 +91,9 @@ def _elements(data: Any, start: int) -> Iterator[Span]:
         if depth == 1 and number == 0 and sign == b"[":
             begin = part.end()
         if depth == 0:
-            if data[part.end() :].strip(BLANK):
-                break
-            return
+            if NOT_BLANK.search(data, part.end()) is None:
+                return
+            break
     raise RowError("invalid_json", f"the JSON array is not closed, or closed too early, near byte {begin}")
 
 

@@ -27,6 +27,7 @@ from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
 KIT_FILE = "processed_data.jsonl"
 LLAVA_FILE = "llava.json"
 OPERATOR = "budget"
+LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 BASELINE = BudgetSection()
 """The baseline arm's rows are always drawn at random, with the kit's seed; only the number is the recipe's."""
 
@@ -103,7 +104,8 @@ def as_kit_rows(rows: pa.Table) -> list[dict[str, Any]]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    """One line of UTF-8, as in the kit; characters that some readers take for a line's end are escaped."""
+    return json.dumps(row, ensure_ascii=False).translate(LINE_ENDS)
 
 
 def _histogram(kept: pa.Table, *, not_drawn: int) -> dict[str, int]:

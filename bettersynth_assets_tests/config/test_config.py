@@ -1,0 +1,96 @@
+"""What a profile, a recipe or the environment may hold, and what their errors say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.profile import load_profile
+from bettersynth_assets.config.recipe import load_recipe
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.errors import ConfigError
+
+RECIPE = "process: [{words_num_filter: {min_num: 4}}]\ncaption: {policy: replace}\n"
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT_ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_and_is_named_by_its_file(path: Path) -> None:
+    assert load_recipe(path.stem).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT_ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_profile_loads_and_names_its_shards_in_order(path: Path) -> None:
+    profile = load_profile(path.stem)
+    names = profile.shard_names()
+    assert (len(names), names[0]) == (profile.shards, "shard-00000")
+    assert names == sorted(names)
+
+
+def test_an_unknown_recipe_names_the_nearest_shipped_one() -> None:
+    with pytest.raises(ConfigError, match=r"recipe 'third_plaice' not found .* did you mean 'third_place'\?"):
+        load_recipe("third_plaice")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (RECIPE.replace("process", "proces"), r"unknown key 'proces': did you mean 'process'\?"),
+        (RECIPE.replace("policy", "polcy"), r"unknown key 'caption.polcy': did you mean 'policy'\?"),
+        (RECIPE.replace("replace", "always"), r"caption.policy = 'always': .*'replace'"),
+        (RECIPE + "budget: {order: random}", r"budget.order = 'random': .*'keep'"),
+        ("[1, 2]", "expected a mapping of keys, found list"),
+        ("process: [", "is not valid YAML"),
+        ("process: []", "nothing is synthesised.*baseline: true"),
+        ("process: [{a: {}, b: {}}]\nbaseline: true", "each operator is one"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_says_what_and_where(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        load_recipe(write(tmp_path / "mine.yaml", text))
+    assert "mine.yaml" in str(error.value)
+
+
+def test_a_recipe_without_synthesis_is_taken_if_it_is_named_a_baseline(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path / "mine.yaml", "baseline: true")).caption is None
+
+
+def test_settings_come_from_the_environment_and_cannot_be_changed(tmp_path: Path) -> None:
+    env = {
+        "BETTERSYNTH_RECIPE": write(tmp_path / "mine.yaml", RECIPE),
+        "BETTERSYNTH_SEED": str(tmp_path / "seed.jsonl"),
+        "BETTERSYNTH_DATA": str(tmp_path / "data"),
+    }
+    settings = load_settings(env)
+    assert (settings.recipe.name, settings.profile.name) == ("mine", "miniature")
+    assert settings.profile.seed == str(tmp_path / "seed.jsonl")
+    assert settings.recipe_root == tmp_path / "data/miniature/mine"
+    with pytest.raises(ValidationError):
+        settings.profile.shards = 9  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("exposures", [0, -5])
+def test_a_budget_under_one_is_refused(exposures: int, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "mine.yaml", f"{RECIPE}budget: {{exposures: {exposures}}}")
+    with pytest.raises(ConfigError, match=f"budget = {exposures}: .* set `budget` to 1 or more"):
+        load_settings({"BETTERSYNTH_RECIPE": recipe})
+
+
+def test_the_recipes_number_of_exposures_goes_before_the_profiles(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "mine.yaml", f"{RECIPE}budget: {{exposures: 77}}")
+    assert load_settings({"BETTERSYNTH_RECIPE": recipe}).budget == 77
+    settings = load_settings({})
+    assert settings.budget == settings.profile.budget
+
+
+@pytest.mark.parametrize("line", ["shards: 0", "shards: 2\nbudget: x", "shards: 2\nlimits: {max_bad_line_share: 2}"])
+def test_a_profile_with_a_value_out_of_range_is_refused_naming_it(line: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{line.split()[-2].strip('{').rstrip(':')} = "):
+        load_profile(write(tmp_path / "mine.yaml", line))

@@ -1,0 +1,126 @@
+"""The index of a whole seed file: shards, digests, bad lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.errors import SeedError
+from bettersynth_assets.records.seed_file import SeedIndex, image_root, seed_index, seed_path
+from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
+
+SHARDS = 3
+
+
+def index_of(seed: Path) -> SeedIndex:
+    return seed_index(settings_for(seed, seed.parent / "data", shards=SHARDS))
+
+
+def digests(seed: Path) -> list[str]:
+    index = index_of(seed)
+    return [index.digest(shard, SHARDS) for shard in range(SHARDS)]
+
+
+@pytest.fixture
+def seed(tmp_path: Path) -> Path:
+    write_images(tmp_path, range(9))
+    return write_lines(tmp_path, [kit_row(number) for number in range(9)])
+
+
+def test_every_line_is_in_exactly_one_shard_in_file_order(seed: Path) -> None:
+    index = index_of(seed)
+    shards = [[line.number for line in index.lines(shard, SHARDS)] for shard in range(SHARDS)]
+    assert shards == [[1, 4, 7], [2, 5, 8], [3, 6, 9]]
+    assert [line.raw for line in index.lines(0, 1)] == seed.read_bytes().splitlines()
+
+
+def test_an_edited_line_changes_its_own_shard_only(seed: Path) -> None:
+    before = digests(seed)
+    lines = [kit_row(number) for number in range(9)]
+    lines[4] = kit_row(4, "another caption")
+    write_lines(seed.parent, [*lines])
+    assert [old == new for old, new in zip(before, digests(seed), strict=True)] == [True, False, True]
+
+
+def test_an_appended_line_changes_one_shard_only(seed: Path) -> None:
+    before = digests(seed)
+    with seed.open("a") as file:
+        file.write(json.dumps(kit_row(9)) + "\n")
+    assert [old == new for old, new in zip(before, digests(seed), strict=True)] == [False, True, True]
+
+
+def test_an_image_that_is_replaced_changes_its_shard_only(seed: Path) -> None:
+    before = digests(seed)
+    image = seed.parent / "images/005.jpg"
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert [old == new for old, new in zip(before, digests(seed), strict=True)] == [True, True, False]
+    os.utime(image, ns=(1, 1))
+    changed = digests(seed)
+    image.unlink()
+    assert digests(seed)[2] != changed[2]
+
+
+def test_the_second_row_with_an_id_is_the_duplicate(tmp_path: Path) -> None:
+    index = index_of(write_lines(tmp_path, [kit_row(1), kit_row(2), kit_row(1), *map(kit_row, range(3, 20))]))
+    assert [(line.number, line.first) for line in index.lines(0, 1) if line.first] == [(3, 1)]
+    assert index.bad == {"duplicate_id": [3]}
+
+
+def test_too_many_bad_lines_end_the_run_before_anything_is_made_naming_lines_and_shares(tmp_path: Path) -> None:
+    bad = [b"not json", b"\xff\xff", b"[1]", b'{"id": "a", "id": "b"}', b'{"id": "c", "score": NaN}', b"{}"]
+    good = [kit_row(number) for number in range(3)]
+    with pytest.raises(SeedError) as error:
+        index_of(write_lines(tmp_path, [*good, *bad, kit_row(0)]))
+    words = str(error.value)
+    assert "7 of 10 lines (70.0%)" in words
+    assert "max_bad_line_share = 20.0%" in words
+    for part in (
+        "invalid_json 10.0% (lines 4)", "invalid_utf8 10.0% (lines 5)", "not_an_object 10.0% (lines 6)",
+        "duplicate_key 10.0% (lines 7)", "nan 10.0% (lines 8)", "bad_id 10.0% (lines 9)",
+        "duplicate_id 10.0% (lines 10)",
+    ):  # fmt: skip
+        assert part in words
+
+
+def test_only_the_first_line_numbers_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(SeedError, match=r"\(lines 1, 2, 3, 4, 5, …\)"):
+        index_of(write_lines(tmp_path, [b"{"] * 9))
+
+
+def test_bad_lines_under_the_limit_let_the_run_go_on(tmp_path: Path) -> None:
+    index = index_of(write_lines(tmp_path, [b"{", *map(kit_row, range(9))]))
+    assert (len(index), index.bad) == (10, {"invalid_json": [1]})
+
+
+@pytest.mark.parametrize("lines", [[], [b"", b"  "]])
+def test_a_seed_without_rows_is_refused(lines: list[bytes | dict[str, object]], tmp_path: Path) -> None:
+    with pytest.raises(SeedError, match="holds no rows"):
+        index_of(write_lines(tmp_path, lines))
+
+
+def test_a_json_array_cut_short_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SeedError, match="not closed"):
+        index_of(write_lines(tmp_path, [b'[{"id": "1"},', b'{"id": "2"}'], name="seed.json"))
+
+
+def test_a_missing_seed_file_and_a_folder_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SeedError, match=r"none\.jsonl does not exist: set BETTERSYNTH_SEED"):
+        seed_path(settings_for(tmp_path / "none.jsonl", tmp_path))
+    with pytest.raises(SeedError, match="is a folder: name the"):
+        seed_path(settings_for(tmp_path, tmp_path))
+
+
+def test_images_lie_in_the_folder_of_the_seed_file(seed: Path) -> None:
+    assert image_root(settings_for(seed, seed.parent / "data")) == seed.parent
+
+
+def test_without_a_seed_the_miniature_world_is_made_under_the_data_root(tmp_path: Path) -> None:
+    settings = load_settings({"BETTERSYNTH_DATA": str(tmp_path)})
+    profile = settings.profile.model_copy(update={"world_rows": 50})
+    found = seed_path(type(settings)(profile=profile, recipe=settings.recipe, data_root=tmp_path))
+    assert found.is_relative_to(settings.world_root)
+    assert len(found.read_bytes().splitlines()) == 50

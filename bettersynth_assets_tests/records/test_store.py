@@ -1,0 +1,144 @@
+"""Files that are whole or not there, and versions that replace one another."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from bettersynth_assets.records.store import Manifest, Slot, digest_of, replacing, write_table, write_text
+
+
+def manifest(key: str, **changes: object) -> Manifest:
+    values = {
+        "stage": "demo", "shard": "all", "key": key, "rows_in": 3, "kept": 1, "rejected": {"a": 1},
+        "quarantined": {"b": 1}, "digest": "d", "files": {"kept.parquet": {}},
+    }  # fmt: skip
+    return Manifest(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def commit(slot: Slot, key: str, values: list[int]) -> Manifest:
+    folder = slot.begin(key, resume=False)
+    write_table(folder / "kept.parquet", pa.table({"value": values}))
+    return slot.commit(manifest(key))
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Slot:
+    return Slot(root=tmp_path, stage="demo", shard="all")
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="disk full"), replacing(path) as partial:
+        partial.write_text("half")
+        raise OSError("disk full")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    code = (
+        "import os, signal, sys; from pathlib import Path; from bettersynth_assets.records.store import replacing\n"
+        "with replacing(Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+
+def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_table(tmp_path / name, pa.table({"id": ["x", "y"], "score": pa.array([0.5, None], pa.float32())}))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_folder_without_a_manifest_is_nothing(slot: Slot) -> None:
+    write_table(slot.begin("1" * 64, resume=False) / "kept.parquet", pa.table({"value": [1]}))
+    assert slot.read() is None
+
+
+def test_a_manifest_whose_files_are_gone_is_nothing(slot: Slot) -> None:
+    done = commit(slot, "1" * 64, [1])
+    (done.path / "kept.parquet").unlink()
+    assert slot.read() is None
+
+
+def test_the_last_good_version_stays_until_the_next_is_whole(slot: Slot) -> None:
+    commit(slot, "1" * 64, [1])
+    folder = slot.begin("2" * 64, resume=False)
+    (folder / "kept.parquet").write_bytes(b"half")
+    current = slot.read()
+    assert current is not None
+    assert current.table()["value"].to_pylist() == [1]
+    commit(slot, "2" * 64, [2])
+    current = slot.read()
+    assert current is not None
+    assert current.table()["value"].to_pylist() == [2]
+    assert [path.name for path in slot.folder.glob("v-*")] == ["v-" + "2" * 12]
+    assert (slot.folder / "current").resolve() == current.path
+
+
+def test_a_rerun_wipes_what_a_killed_run_left_unless_it_resumes(slot: Slot) -> None:
+    (slot.begin("1" * 64, resume=False) / "left").write_text("x")
+    assert list(slot.begin("1" * 64, resume=True).iterdir())
+    assert not list(slot.begin("1" * 64, resume=False).iterdir())
+
+
+def test_a_moved_data_root_is_read_where_it_lies(slot: Slot, tmp_path: Path) -> None:
+    commit(slot, "1" * 64, [7])
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "demo").rename(moved)
+    found = Slot(root=tmp_path, stage="elsewhere", shard="all").read()
+    assert found is not None
+    assert found.table()["value"].to_pylist() == [7]
+
+
+def test_rows_that_no_table_accounts_for_are_counted_as_lost() -> None:
+    assert manifest("1").lost == 0
+    assert manifest("1", rows_in=5).lost == 2
+
+
+def test_a_second_run_on_a_shard_waits_for_the_first(slot: Slot) -> None:
+    order: list[str] = []
+    started = threading.Event()
+
+    def second() -> None:
+        started.set()
+        with slot.locked():
+            order.append("second")
+
+    with slot.locked():
+        thread = threading.Thread(target=second)
+        thread.start()
+        started.wait()
+        thread.join(0.1)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_lock_ends_with_the_process_that_was_killed_holding_it(slot: Slot) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from bettersynth_assets.records.store import Slot\n"
+        "with Slot(root=Path(sys.argv[1]), stage='demo', shard='all').locked(): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(slot.root)], check=False)
+    with slot.locked():
+        pass
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys_and_does_on_every_value() -> None:
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    values = [{"a": 1}, {"a": "1"}, {"a": 1.5}, [{"a": 1}], {"a": None}, {}]
+    assert len({digest_of(value) for value in values}) == len(values)
+    assert json.dumps(digest_of("\ud800"))
