@@ -1,7 +1,7 @@
 """Tiny random models of the classes that the profiles name. Out: folders as ``save_pretrained`` leaves them.
 
-Each function fills a folder and gives it back; the same seed gives the same weights. The fixtures of
-``bettersynth_assets_tests/operators/conftest.py`` make each once per session (``tiny_models`` makes them all).
+Each function fills a folder and gives it back; the same seed gives the same weights. The fixture ``tiny_models`` of
+``bettersynth_assets_tests/conftest.py`` makes them all, once per session.
 """
 
 from __future__ import annotations

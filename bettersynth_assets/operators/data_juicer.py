@@ -29,6 +29,7 @@ SIMILARITY_FILTER = "image_text_similarity_filter"
 MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "image_watermark_filter": ("hf_watermark_model", "watermark"),
     SIMILARITY_FILTER: ("hf_clip", "clip"),
+    CLIP_SCORE_FILTER: ("clip_model", "clip"),
 }
 SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
 WHOLE_SET = ("Deduplicator", "Selector", "Grouper", "Aggregator", "Pipeline")
@@ -105,7 +106,7 @@ def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     operator_class = registry().modules[name]
     own = [item for item in _parameters(operator_class) if item not in ("args", "kwargs")]
     valid = {*own, *OP._BASE_PARAMS, *FILTER_ARGUMENTS}
-    hints = get_type_hints(vars(operator_class).get("__init__", OP.__init__))
+    hints = get_type_hints(vars(operator_class).get("__init__", OP.__init__), include_extras=True)
     for argument, value in arguments.items():
         if argument not in valid:
             raise ConfigError(f"{name}: unknown argument {argument!r}: {nearest(argument, own)}")

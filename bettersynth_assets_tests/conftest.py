@@ -1,4 +1,4 @@
-"""Fixtures of the operators' tests."""
+"""Fixtures that several packages of tests share."""
 
 from __future__ import annotations
 

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bettersynth_assets.errors import ConfigError, DeviceError
+from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened
+from bettersynth_assets.operators.clip_score import ClipScorer, load_scorer, score_files
+from bettersynth_assets.operators.data_juicer import build_operators
+from bettersynth_assets.records.images import ImageError, open_rgb
+from bettersynth_assets.records.schema import kit_text
+from bettersynth_assets_tests.operators.rows import break_image, seed_table, tiny_profile
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    table = seed_table(tmp_path, 12)
+    return [tmp_path / name for name in table["image"].to_pylist()], table["caption"].to_pylist()
+
+
+def test_scores_equal_those_of_data_juicers_own_filter(tiny_models, pairs, tmp_path):
+    paths, captions = pairs
+    scorer = ClipScorer(str(tiny_models.clip), batch=5)
+    ours = score_files(scorer, paths, captions).scores
+    (built,) = build_operators([{"image_text_similarity_filter": {}}], tiny_profile(tiny_models))
+    samples = [
+        {"text": kit_text(caption), "images": [str(path)], "__dj__stats__": {}}
+        for path, caption in zip(paths, captions, strict=True)
+    ]
+    theirs = [
+        built.operator.compute_stats_single(sample)["__dj__stats__"]["image_text_similarity"][0] for sample in samples
+    ]
+    assert np.ptp(theirs) > 0.01
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_open_clip_scores_are_the_cosine_of_its_embeddings(tiny_models, pairs):
+    import open_clip
+
+    paths, captions = pairs
+    name = f"local-dir:{tiny_models.open_clip}"
+    model, transform = open_clip.create_model_from_pretrained(name)
+    tokens = open_clip.get_tokenizer(name)(captions)
+    with torch.inference_mode():
+        image = model.eval().encode_image(torch.stack([transform(open_rgb(path)) for path in paths]))
+        text = model.encode_text(tokens)
+    expected = torch.cosine_similarity(image, text).numpy()
+    scored = score_files(ClipScorer(str(tiny_models.open_clip), batch=5), paths, captions)
+    np.testing.assert_allclose(scored.scores, expected, atol=1e-5)
+    assert np.ptp(expected) > 0.01
+
+
+@pytest.mark.parametrize("kind", ["clip", "open_clip"])
+def test_scores_do_not_depend_on_neighbours_and_come_again_the_same(tiny_models, pairs, kind):
+    paths, captions = pairs
+    scorer = ClipScorer(str(getattr(tiny_models, kind)), batch=4)
+    first = score_files(scorer, paths, captions).scores
+    assert np.array_equal(first, score_files(scorer, paths, captions).scores)
+    alone = [score_files(scorer, [path], [caption]).scores[0] for path, caption in zip(paths, captions, strict=True)]
+    np.testing.assert_allclose(first, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["clip", "open_clip"])
+def test_captions_over_the_context_are_flagged_and_still_scored(tiny_models, kind):
+    scorer = ClipScorer(str(getattr(tiny_models, kind)))
+    image = scorer.prepare(open_rgb_noise())
+    captions = ["a", "a " * 14, "a " * 15, "a " * 200]
+    assert scorer.truncated(captions) == [False, False, True, True]
+    assert np.isfinite(scorer.scores([image] * 4, captions)).all()
+
+
+def open_rgb_noise():
+    from PIL import Image
+
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+
+
+def test_a_broken_image_fails_alone_and_its_neighbours_keep_their_scores(tiny_models, pairs, tmp_path):
+    paths, captions = pairs
+    scorer = ClipScorer(str(tiny_models.clip), batch=4)
+    whole = score_files(scorer, paths, captions).scores
+    break_image(tmp_path, "images/005.png")
+    paths[2].unlink()
+    broken = score_files(scorer, paths, captions)
+    assert {index: error.reason for index, error in broken.errors.items()} == {2: "missing_image", 5: "decode_error"}
+    assert np.isnan(broken.scores[[2, 5]]).all()
+    good = [index for index in range(12) if index not in (2, 5)]
+    np.testing.assert_allclose(broken.scores[good], whole[good], atol=1e-5)
+
+
+def test_no_rows_give_no_scores(tiny_models):
+    scored = score_files(ClipScorer(str(tiny_models.clip)), [], [])
+    assert scored.scores.shape == (0,) and scored.truncated == []
+
+
+def test_a_model_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match=r"models\.clip = 'bettersynth_assets/no/such/clip'"):
+        ClipScorer("bettersynth_assets/no/such/clip")
+
+
+def test_many_shards_load_the_model_once(tiny_models):
+    gpu = tiny_profile(tiny_models).gpu
+    assert load_scorer(str(tiny_models.clip), gpu) is load_scorer(str(tiny_models.clip), gpu)
+
+
+def out_of_memory_over(limit, calls):
+    def run(part):
+        calls.append(len(part))
+        if len(part) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [item * 2 for item in part]
+
+    return run
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_it():
+    calls, batch = [], BatchSize(16)
+    assert in_batches(list(range(20)), batch, out_of_memory_over(4, calls)) == [item * 2 for item in range(20)]
+    assert calls == [16, 8, 4, 4, 4, 4, 4]
+    in_batches(list(range(4)), batch, out_of_memory_over(4, calls))
+    assert calls[-1] == 4 and batch.size == 4
+
+
+def test_after_three_halvings_the_error_says_what_to_do():
+    calls = []
+    with pytest.raises(DeviceError, match=r"out of GPU memory at a batch of 2 \(asked for 16\): set a smaller batch"):
+        in_batches(list(range(20)), BatchSize(16), out_of_memory_over(1, calls))
+    assert calls == [16, 8, 4, 2]
+
+
+def test_files_are_opened_in_order_in_chunks_with_errors_in_their_place(pairs, tmp_path):
+    paths, _ = pairs
+    break_image(tmp_path, "images/001.png")
+    chunks = list(opened(paths, 5, lambda image: image.width))
+    assert [first for first, _ in chunks] == [0, 5, 10]
+    widths = [item for _, items in chunks for item in items]
+    assert isinstance(widths[1], ImageError)
+    assert [width for width in widths if isinstance(width, int)] == [48, *range(50, 60)]
+
+
+def test_progress_says_rows_and_speed_at_the_end():
+    lines = []
+    progress = Progress(lines.append, "clip_scores shard-00000", 30)
+    for _ in range(3):
+        progress.add(10)
+    assert len(lines) == 1 and lines[0].startswith("clip_scores shard-00000: 30/30 rows, ")

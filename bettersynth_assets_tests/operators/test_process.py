@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
+from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.records.schema import kit_text
+from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile
+
+STOCK = [
+    {"words_num_filter": {"min_num": 5, "max_num": 24}},
+    {"word_repetition_filter": {"rep_len": 2, "max_ratio": 0.3}},
+    {"image_shape_filter": {"min_width": 50, "max_width": 64, "min_height": 40}},
+    {"image_watermark_filter": {"prob_threshold": 0.6}},
+]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return scored_table(tmp_path, 40)
+
+
+@pytest.fixture
+def process(tmp_path, tiny_models):
+    def run(table, entries, rescore=lambda paths, captions: [0.5] * len(captions)):
+        limits = resolve_limits(entries, table["clip_score"].to_numpy(), table["id"].to_pylist())
+        built = build_operators(limits, tiny_profile(tiny_models))
+        return run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=rescore)
+
+    return run
+
+
+def by_data_juicer(table, root, operators):
+    """Ids that Data-Juicer keeps when it runs the operators itself, one whole dataset after the other."""
+    from data_juicer.core.data import NestedDataset
+
+    rows = [
+        {"id": row["id"], "text": kit_text(row["caption"]), "images": [str(root / row["image"])]}
+        for row in table.to_pylist()
+    ]
+    dataset = NestedDataset.from_list(rows)
+    for operator in operators:
+        dataset = operator.run(dataset)
+    return dataset["id"]
+
+
+def test_kept_rows_are_those_that_data_juicer_keeps_itself(rows, process, tmp_path, tiny_models):
+    operators = [built.operator for built in build_operators(STOCK, tiny_profile(tiny_models))]
+    done = process(rows, STOCK)
+    kept = done.kept["id"].to_pylist()
+    assert 0 < len(kept) < rows.num_rows
+    assert {*done.rejects["operator"].to_pylist()} == {next(iter(entry)) for entry in STOCK}
+    assert kept == list(by_data_juicer(rows, tmp_path, operators))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"method": "mean"},
+        {"method": "k_sigma", "k": 1},
+        {"method": "percentile", "low": 20, "high": 80},
+        {"method": "top_k", "share": 0.3},
+        {"method": "min", "min_score": -0.13},
+    ],
+)
+def test_our_filter_keeps_the_same_rows_when_data_juicer_runs_it_alone(arguments, rows, process, tmp_path, tiny_models):
+    from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+    from bettersynth_assets.operators.guard import registry
+
+    scorer = ClipScorer(str(tiny_models.clip))
+    scores = score_files(scorer, [tmp_path / name for name in rows["image"].to_pylist()], rows["caption"].to_pylist())
+    index = rows.schema.get_field_index("clip_score")
+    scored = rows.set_column(index, "clip_score", [scores.scores])
+    operator = registry().modules["clip_score_filter"](
+        clip_model=str(tiny_models.clip), auto_op_parallelism=False, accelerator="cpu", **arguments
+    )
+    kept = process(scored, [{"clip_score_filter": arguments}]).kept["id"].to_pylist()
+    assert 0 < len(kept) < rows.num_rows
+    assert kept == list(by_data_juicer(rows, tmp_path, [operator]))
+
+
+def test_no_row_is_lost_and_each_reject_names_its_first_operator_value_and_limit(rows, process):
+    entries = [*STOCK, {"clip_score_filter": {"method": "min", "min_score": 0.4}}]
+    done = process(rows, entries)
+    ids = [*done.kept["id"].to_pylist(), *done.rejects["id"].to_pylist(), *done.quarantine["id"].to_pylist()]
+    assert sorted(ids) == rows["id"].to_pylist()
+    rejects = {row["id"]: row for row in done.rejects.to_pylist()}
+    # Row 0 breaks the limits of width too, but words come first. "two dogs" is 4 words with the kit's two tokens.
+    assert rejects["row001"]["reason"] == "num_words 4 < min_num 5" and rejects["row001"]["value"] == 4.0
+    assert rejects["row004"]["operator"] == "word_repetition_filter"
+    assert rejects["row000"]["reason"] == "image_width 48 < min_width 50"
+    assert rejects["row020"]["reason"] == "image_width 68 > max_width 64"
+    assert json.loads(rejects["row020"]["limit"]) == {"min_width": 50, "max_width": 64, "min_height": 40}
+    watermark = next(row for row in rejects.values() if row["operator"] == "image_watermark_filter")
+    assert watermark["value"] > 0.6 and watermark["reason"].endswith("> prob_threshold 0.6")
+    score = next(row for row in rejects.values() if row["operator"] == "clip_score_filter")
+    assert score["value"] < 0.4 and score["reason"].endswith("< min_score 0.4")
+    assert {row["stage"] for row in rejects.values()} == {"filtered_set"}
+
+
+def test_kept_rows_carry_the_stats_and_all_their_columns(rows, process):
+    done = process(rows, STOCK)
+    for row in done.kept.to_pylist():
+        stats = json.loads(row["stats"])
+        assert stats["image_width"] == row["width"] and 5 <= stats["num_words"] <= 24
+        assert stats["image_watermark_prob"] <= 0.6
+        assert np.float32(stats["image_text_similarity"]) == np.float32(row["clip_score"])
+    kept = rows.filter([row_id in done.kept["id"].to_pylist() for row_id in rows["id"].to_pylist()])
+    assert done.kept.drop_columns(["stats"]) == kept
+
+
+def test_top_k_over_shards_keeps_exactly_k_rows_with_ties(rows, process, tmp_path, tiny_models):
+    index = rows.schema.get_field_index("clip_score")
+    scores = np.array([0.3] * 25 + [0.4] * 15, np.float32)
+    table = rows.set_column(index, "clip_score", [scores])
+    entries = resolve_limits([{"clip_score_filter": {"method": "top_k", "count": 20}}], scores, table["id"].to_pylist())
+    built = build_operators(entries, tiny_profile(tiny_models))
+    kept = []
+    for first in (0, 10, 20, 30):
+        shard = table.slice(first, 10)
+        done = run_process(shard, built, stage="filtered_set", image_root=tmp_path, rescore=len)
+        assert done.kept.num_rows + done.rejects.num_rows == 10
+        kept.extend(done.kept["id"].to_pylist())
+    assert kept == [f"row{index:03d}" for index in (*range(5), *range(25, 40))]
+
+
+def test_the_stock_similarity_filter_uses_the_scores_that_are_there(rows, process, monkeypatch):
+    import data_juicer.ops.filter.image_text_similarity_filter as stock
+
+    monkeypatch.setattr(stock, "get_model", lambda *arguments: pytest.fail("scored again"))
+    done = process(rows, [{"image_text_similarity_filter": {"min_score": 0.35}}])
+    assert all(score >= 0.35 for score in done.kept["clip_score"].to_pylist())
+    assert done.rejects.num_rows == sum(score < 0.35 for score in rows["clip_score"].to_pylist())
+    assert done.rejects["reason"][0].as_py().endswith("< min_score 0.35")
+
+
+def test_a_broken_image_is_quarantined_alone(rows, process, tmp_path):
+    whole = process(rows, STOCK)
+    victims = whole.kept["id"].to_pylist()[:2]
+    break_image(tmp_path, f"images/{victims[0][3:]}.png")
+    (tmp_path / f"images/{victims[1][3:]}.png").unlink()
+    done = process(rows, STOCK)
+    assert [(row["id"], row["reason"]) for row in done.quarantine.to_pylist()] == [
+        (victims[0], "decode_error"),
+        (victims[1], "missing_image"),
+    ]
+    assert done.kept["id"].to_pylist() == whole.kept["id"].to_pylist()[2:]
+    assert done.rejects == whole.rejects
+
+
+def test_an_operator_that_fails_on_one_row_quarantines_it_and_names_itself(rows, process, monkeypatch):
+    from data_juicer.ops.filter.words_num_filter import WordsNumFilter
+
+    original = WordsNumFilter.compute_stats_batched
+
+    def failing(self, samples, context=False):
+        if any(
+            "two dogs" in text and row_id == "row006"
+            for text, row_id in zip(samples["text"], samples["id"], strict=True)
+        ):
+            raise KeyError("a word that it does not know")
+        return original(self, samples, context)
+
+    monkeypatch.setattr(WordsNumFilter, "compute_stats_batched", failing)
+    # Other arguments than elsewhere: operators are kept for the process with their methods bound.
+    done = process(rows, [{"words_num_filter": {"min_num": 2, "max_num": 99}}])
+    (row,) = done.quarantine.to_pylist()
+    assert (row["id"], row["reason"]) == ("row006", "operator_error")
+    assert row["detail"].startswith("words_num_filter: KeyError")
+    assert done.kept.num_rows == rows.num_rows - 1
+
+
+def test_an_operator_that_fails_on_every_row_is_an_error_and_empties_nothing(rows, process, tmp_path):
+    (tmp_path / "not-a-model").mkdir()
+    with pytest.raises(UserError, match=r"'image_nsfw_filter' with .* failed on all 40 rows: "):
+        process(rows, [{"image_nsfw_filter": {"hf_nsfw_model": str(tmp_path / "not-a-model")}}])
+
+
+def test_a_mapper_changes_the_caption_and_the_change_and_new_score_are_recorded(rows, process):
+    asked = []
+
+    def rescore(paths, captions):
+        asked.extend(captions)
+        return [0.75] * len(captions)
+
+    entries = [
+        {"replace_content_mapper": {"pattern": "two", "repl": "three"}},
+        {"clip_score_filter": {"method": "min", "min_score": 0.7}},
+    ]
+    done = process(rows, entries, rescore)
+    assert done.kept.num_rows == 8 and asked == ["three dogs"] * 8
+    for row in done.kept.to_pylist():
+        assert row["caption"] == "three dogs" and row["clip_score"] == 0.75 and row["flags"] == ["caption_edited"]
+        assert json.loads(row["stats"])["edits"] == [{"operator": "replace_content_mapper", "before": "two dogs"}]
+
+
+def test_a_caption_that_a_mapper_empties_is_rejected_by_it(rows, process):
+    done = process(rows, [{"replace_content_mapper": {"pattern": "two dogs", "repl": ""}}])
+    assert done.rejects["operator"].to_pylist() == ["replace_content_mapper"] * 8
+    assert done.rejects["reason"][0].as_py() == "no caption left"
+    assert done.kept.num_rows == rows.num_rows - 8
+
+
+def test_a_mapper_that_makes_more_rows_of_one_is_refused(rows, process):
+    with pytest.raises(ConfigError, match=r"'text_chunk_mapper' made 2 rows .* of row 'row000'"):
+        process(rows, [{"text_chunk_mapper": {"max_len": 40}}])
+
+
+def test_no_rows_and_no_operators_pass_through(rows, process):
+    assert process(rows.slice(0, 0), [{"words_num_filter": {}}]).kept.num_rows == 0
+    assert process(rows, []).kept.drop_columns(["stats"]) == rows

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+from bettersynth_assets.records.schema import RECAPTIONED
+from bettersynth_assets_tests.operators.rows import break_image
+
+SHORT = {"max_new_tokens": 6}
+
+
+def all_rows(shards, table="kept"):
+    return [row for shard in shards for row in shard.table(table).to_pylist()]
+
+
+@pytest.mark.parametrize("policy", ["replace", "best_of", "low_score_only"])
+def test_each_policy_keeps_every_row_with_both_captions_and_their_real_scores(pipeline, policy, seed_root, tiny_models):
+    run = pipeline(caption={"policy": policy, **SHORT})
+    shards = run.ensure_all("recaptioned_set")
+    assert [shard.lost for shard in shards] == [0, 0, 0] and sum(shard.kept for shard in shards) == 30
+    assert all(shard.table().schema == RECAPTIONED for shard in shards)
+    rows = all_rows(shards)
+    mean = run.ensure("seed_profile").stats["clip_score"]["mean"]
+    original = {row["id"]: row for row in all_rows(run.ensure_all("clip_scores"))}
+    for row in rows:
+        before = original[row["id"]]
+        assert (row["original_caption"], row["original_score"]) == (before["caption"], before["clip_score"])
+        assert (row["raw_caption"] is None) == (policy == "low_score_only" and row["original_score"] >= mean)
+        side = "synthetic" if row["choice"] == "synthetic" else "original"
+        assert (row["caption"], row["clip_score"]) == (row[f"{side}_caption"], row[f"{side}_score"])
+        if policy == "best_of" and row["synthetic_score"] is not None:
+            assert (row["choice"] == "synthetic") == (row["synthetic_score"] > row["original_score"])
+    synthetic = [row for row in rows if row["choice"] == "synthetic"]
+    assert 0 < len(synthetic) < 30
+    paths = [seed_root / row["image"] for row in synthetic]
+    expected = score_files(ClipScorer(str(tiny_models.clip)), paths, [row["caption"] for row in synthetic])
+    np.testing.assert_allclose([row["clip_score"] for row in synthetic], expected.scores, atol=1e-5)
+    choices = {
+        choice: sum(shard.stats["choices"].get(choice, 0) for shard in shards) for choice in ("original", "synthetic")
+    }
+    assert choices == {"original": 30 - len(synthetic), "synthetic": len(synthetic)}
+
+
+def test_the_second_filter_judges_the_chosen_captions_with_the_seeds_limits(pipeline):
+    refilter = [{"words_num_filter": {"min_num": 4}}, {"clip_score_filter": {"method": "mean"}}]
+    plain = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))
+    run = pipeline(caption={**SHORT, "refilter": refilter})
+    shards = run.ensure_all("recaptioned_set")
+    mean = run.ensure("seed_profile").stats["clip_score"]["mean"]
+    expected = [row["id"] for row in plain if len(row["caption"].split()) + 2 >= 4 and row["clip_score"] >= mean]
+    assert [row["id"] for row in all_rows(shards)] == expected and 0 < len(expected) < 30
+    rejects = all_rows(shards, "rejects")
+    assert len(rejects) == 30 - len(expected) and {row["stage"] for row in rejects} == {"recaptioned_set"}
+    assert [shard.lost for shard in shards] == [0, 0, 0]
+
+
+def test_a_baseline_passes_rows_through_with_their_own_captions(pipeline):
+    rows = all_rows(pipeline().ensure_all("recaptioned_set"))
+    assert len(rows) == 30 and {row["choice"] for row in rows} == {"original"}
+    assert all(row["caption"] == row["original_caption"] and row["synthetic_caption"] is None for row in rows)
+
+
+def test_changing_only_the_caption_section_redoes_only_the_captions(pipeline):
+    pipeline(caption={"policy": "replace", **SHORT}).ensure_all("recaptioned_set")
+    again = pipeline(caption={"policy": "replace", **SHORT})
+    again.ensure_all("recaptioned_set")
+    assert again.made == []
+    changed = pipeline(caption={"policy": "best_of", **SHORT})
+    changed.ensure_all("recaptioned_set")
+    assert {shard.stage for shard in changed.made} == {"recaptioned_set"} and len(changed.made) == 3
+
+
+def test_an_image_that_breaks_meanwhile_is_quarantined_alone(pipeline, seed_root):
+    run = pipeline(caption={**SHORT})
+    run.ensure_all("filtered_set")
+    break_image(seed_root, "images/012.png")
+    shards = run.ensure_all("recaptioned_set")
+    (row,) = all_rows(shards, "quarantine")
+    assert (row["id"], row["stage"], row["reason"]) == ("row012", "recaptioned_set", "decode_error")
+    assert [shard.lost for shard in shards] == [0, 0, 0] and sum(shard.kept for shard in shards) == 29
+
+
+def test_no_rows_left_by_the_filter_is_an_empty_shard_and_not_an_error(pipeline):
+    run = pipeline(process=[{"words_num_filter": {"min_num": 99}}], caption={**SHORT})
+    assert [shard.kept for shard in run.ensure_all("recaptioned_set")] == [0, 0, 0]

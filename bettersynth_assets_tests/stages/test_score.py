@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+
+from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+from bettersynth_assets.records.schema import SCORED
+from bettersynth_assets_tests.operators.rows import break_image
+
+
+def test_every_row_gets_its_score(pipeline, seed_root, tiny_models):
+    shards = pipeline().ensure_all("clip_scores")
+    assert [shard.lost for shard in shards] == [0, 0, 0] and sum(shard.kept for shard in shards) == 30
+    scorer = ClipScorer(str(tiny_models.clip))
+    for shard in shards:
+        table = shard.table()
+        assert table.schema == SCORED
+        expected = score_files(
+            scorer, [seed_root / name for name in table["image"].to_pylist()], table["caption"].to_pylist()
+        )
+        np.testing.assert_allclose(table["clip_score"].to_numpy(), expected.scores, atol=1e-5)
+        assert table["text_truncated"].to_pylist() == expected.truncated
+        assert shard.stats["truncated"] == sum(expected.truncated) > 0
+
+
+def test_an_image_that_breaks_after_ingest_is_quarantined_alone(pipeline, seed_root):
+    run = pipeline()
+    run.ensure_all("seed_dataset")
+    break_image(seed_root, "images/007.png")
+    shards = run.ensure_all("clip_scores")
+    assert [shard.lost for shard in shards] == [0, 0, 0]
+    (row,) = [row for shard in shards for row in shard.table("quarantine").to_pylist()]
+    assert (row["id"], row["stage"], row["reason"]) == ("row007", "clip_scores", "decode_error")
+    assert sum(shard.kept for shard in shards) == 29
+
+
+def test_the_same_rows_give_the_same_bytes_and_nothing_is_scored_twice(pipeline, settings):
+    first = pipeline().ensure_all("clip_scores")
+    again = pipeline(process=[{"words_num_filter": {"min_num": 5}}])
+    again.ensure_all("clip_scores")
+    assert again.made == []
+    for shard in first:
+        (settings.shared_root / "clip_scores" / shard.shard / "manifest.json").unlink()
+    redone = pipeline()
+    assert [shard.digest for shard in redone.ensure_all("clip_scores")] == [shard.digest for shard in first]
+    assert {shard.stage for shard in redone.made} == {"clip_scores"}
