@@ -1,0 +1,71 @@
+"""Stages that stand in for those with models, so that data stages can be tested alone and fast."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.schema import RECAPTIONED, REJECTS, SCORED, rows_table
+from bettersynth_assets.stages.budget import BASELINE_SET, BUDGETED_SET
+from bettersynth_assets.stages.engine import Pipeline, Result, Stage, Work
+from bettersynth_assets.stages.profile import SEED_PROFILE
+from bettersynth_assets.stages.seed import SEED_DATASET
+
+
+def score_of(row_id: str) -> float:
+    """A made-up cosine that only the id decides."""
+    return int(hashlib.sha256(row_id.encode()).hexdigest()[:4], 16) / 65536
+
+
+def _score(work: Work) -> Result:
+    rows = [
+        {**row, "clip_score": np.float32(score_of(row["id"])), "text_truncated": False}
+        for row in work.rows("seed_dataset").to_pylist()
+    ]
+    return Result(rows_in=len(rows), kept=rows_table(rows, SCORED))
+
+
+def _filter(work: Work, least: float) -> Result:
+    kept, rejects = [], []
+    for row in work.rows("clip_scores").to_pylist():
+        if row["clip_score"] >= least:
+            kept.append({**row, "original_caption": row["caption"], "choice": "original", "caption_flags": []})
+        else:
+            rejects.append({"id": row["id"], "line": row["line"], "stage": "filtered_set", "operator": "toy_filter"})
+    table = rows_table(kept, RECAPTIONED)
+    return Result(rows_in=len(kept) + len(rejects), kept=table, rejects=rows_table(rejects, REJECTS))
+
+
+def _pass_on(work: Work) -> Result:
+    rows = work.rows("filtered_set")
+    return Result(rows_in=rows.num_rows, kept=rows)
+
+
+def toy_pipeline(settings: Settings, *, least: float = -1.0) -> Pipeline:
+    """All data stages; scores are made up, rows under ``least`` are rejected, no caption is changed."""
+
+    def same(settings: Settings, shard: str, inputs: object) -> object:
+        return least
+
+    stages = [
+        SEED_DATASET,
+        Stage(
+            name="clip_scores", version=1, run=_score, depends=same, sharded=True, inputs=("seed_dataset",), shared=True
+        ),
+        SEED_PROFILE,
+        Stage(
+            name="filtered_set", version=1, run=lambda work: _filter(work, least), depends=same, sharded=True,
+            inputs=("clip_scores",),
+        ),
+        Stage(name="recaptioned_set", version=1, run=_pass_on, depends=same, sharded=True, inputs=("filtered_set",)),
+        BUDGETED_SET,
+        BASELINE_SET,
+    ]  # fmt: skip
+    return Pipeline(stages, settings)
+
+
+def all_rows(pipeline: Pipeline, stage: str, table: str = "kept") -> pa.Table:
+    return pa.concat_tables([manifest.table(table) for manifest in pipeline.ensure_all(stage)])
