@@ -8,13 +8,16 @@ Python starts whose arguments are those of the command. Only that process and it
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
+LIST_MODULE = "DAGSTER_CLI_ASSET_LIST_MODULE_NAME"
 MODULE = "DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME"
 RANGE = "DAGSTER_CLI_ASSET_MATERIALIZE_PARTITION_RANGE"
 HOME = "DAGSTER_HOME"
-_TARGETS = ("-m", "--module-name", "-f", "--python-file", "--package-name", "-w", "--workspace")
+_DEFINITIONS = "bettersynth_assets.definitions"
+_TARGETS = {"-m", "--module-name", "-f", "--python-file", "--package-name", "-w", "--workspace"}
 
 
 def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
@@ -25,22 +28,21 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
         env: where the variables are set.
         folder: the working folder; one that holds a ``dagster.yaml`` keeps the run's history.
     """
-    if not is_materialize(argv):
-        return
     typed = {argument.split("=", 1)[0] for argument in argv}
-    if typed & set(_TARGETS):
+    command = list(argv[1:3])  # the same for `dagster …` and `python -m dagster …`
+    if typed & _TARGETS or command not in (["asset", "materialize"], ["asset", "list"]):
         return
-    env.setdefault(MODULE, "bettersynth_assets.definitions")
+    if command == ["asset", "list"]:
+        env.setdefault(LIST_MODULE, _DEFINITIONS)
+        return
+    # Dagster would have `dg launch` typed instead; the version is pinned, so the command stays.
+    warnings.filterwarnings("ignore", message="Function `asset_materialize_command` is superseded")
+    env.setdefault(MODULE, _DEFINITIONS)
     here = folder or Path.cwd()
     if (here / "dagster.yaml").is_file():
         env.setdefault(HOME, str(here))
     if not typed & {"--partition", "--partition-range"} and (value := shard_range(env)):
         env.setdefault(RANGE, value)
-
-
-def is_materialize(argv: Sequence[str]) -> bool:
-    """True for ``dagster asset materialize …``, also as ``python -m dagster asset materialize …``."""
-    return list(argv[1:3]) == ["asset", "materialize"]
 
 
 def shard_range(env: MutableMapping[str, str]) -> str | None:

@@ -69,7 +69,11 @@ class Workshop:
         card = self.cards[name]
         evidence = Evidence(
             manifests=self.pipeline.current(name),
-            upstream={source: self.pipeline.current(source) for source in self.pipeline.stages[name].inputs},
+            upstream={
+                source: self.pipeline.current(source)
+                for source in self.pipeline.stages[name].inputs
+                if self.cards[source].columns is not None
+            },
             settings=self.pipeline.settings,
             columns=card.columns,
         )

@@ -24,6 +24,7 @@ class Evidence:
     manifests: Sequence[Manifest]
     """Of every shard that is on disk."""
     upstream: Mapping[str, Sequence[Manifest]]
+    """Of the sets of rows that this one is made from."""
     settings: Settings
     columns: pa.Schema | None
 

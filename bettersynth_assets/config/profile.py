@@ -68,7 +68,11 @@ class Training(ConfigModel):
     finetune_json: str | None = None
     finetune_images: str | None = None
     launcher: list[str] = Field(default_factory=list)
-    """Put before ``-m toolkit.train.run``, e.g. ``[deepspeed, --num_gpus=8]``; empty is one process."""
+    """Takes the place of ``python -m`` before ``toolkit.train.run``, e.g. ``[torchrun, --nproc_per_node=8, -m]`` or
+    ``[deepspeed, --num_gpus=8, --module]``; empty is one process."""
+    feature_cache: bool = False
+    """Keep the frozen towers' features on disk for all seeds and both arms: much less work where the towers are most of
+    it, but tens of megabytes a picture at full size."""
 
 
 class Evaluation(ConfigModel):

@@ -55,7 +55,7 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     metadata |= figures(manifest.stats)
     if rows and table.num_rows:
         metadata |= distributions(table)
-        metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings))
+        metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings, lowest_score(manifest.stats)))
     return metadata
 
 
@@ -103,11 +103,21 @@ def _distribution(name: str, stats: Mapping[str, Any]) -> Metadata:
         if part in stats:
             values = stats[part]
             pairs = values.items() if isinstance(values, Mapping) else zip(("low", "high"), values, strict=True)
-            shown[f"{name}_{part}"] = dg.MetadataValue.json({key: _rounded(value) for key, value in pairs})
+            # As text: JSON would be shown with its keys in alphabetical order.
+            shown[f"{name}_{part}"] = ", ".join(f"{key}: {_rounded(value)}" for key, value in pairs)
     bins = stats["histogram"]
     shown[f"{name}_histogram"] = dg.MetadataValue.md(histogram(bins["edges"], bins["counts"]))
     shown[f"{name}_line"] = sparkline(bins["counts"])
     return shown
+
+
+def lowest_score(stats: Mapping[str, Any]) -> float | None:
+    """The similarity that the last filter of a stage asked for, or None; rows near it are the borderline ones."""
+    for operators in (stats.get("refilter"), stats.get("process")):
+        for operator in operators or []:
+            if limit := (operator.get("clip_score_filter") or {}).get("min_score"):
+                return float(limit)
+    return None
 
 
 def _rounded(value: float) -> float | str:
@@ -115,8 +125,8 @@ def _rounded(value: float) -> float | str:
     return float(f"{value:.5g}") if math.isfinite(value) else str(value)
 
 
-def _gallery(table: pa.Table, settings: Settings) -> str:
+def _gallery(table: pa.Table, settings: Settings, limit: float | None) -> str:
     from bettersynth_assets.records.images import open_rgb
     from bettersynth_assets.records.seed_file import image_root
 
-    return gallery(table, image_root=image_root(settings), opener=open_rgb)
+    return gallery(table, image_root=image_root(settings), opener=open_rgb, limit=limit)

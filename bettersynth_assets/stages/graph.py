@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from bettersynth_assets.stages.budget import BASELINE_SET, BUDGETED_SET
 from bettersynth_assets.stages.engine import Stage
+from bettersynth_assets.stages.filter import FILTERED_SET
+from bettersynth_assets.stages.profile import SEED_PROFILE
+from bettersynth_assets.stages.recaption import RECAPTIONED_SET
+from bettersynth_assets.stages.score import CLIP_SCORES
+from bettersynth_assets.stages.seed import SEED_DATASET
+from bettersynth_assets.stages.train import BASELINE_CHECKPOINT, MGM_CHECKPOINT
 
-STAGES: tuple[Stage, ...] = ()
+STAGES: tuple[Stage, ...] = (
+    SEED_DATASET,
+    CLIP_SCORES,
+    SEED_PROFILE,
+    FILTERED_SET,
+    RECAPTIONED_SET,
+    BUDGETED_SET,
+    MGM_CHECKPOINT,
+    BASELINE_SET,
+    BASELINE_CHECKPOINT,
+)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bettersynth_assets.command_line import HOME, MODULE, RANGE, set_defaults
+from bettersynth_assets.command_line import HOME, LIST_MODULE, MODULE, RANGE, set_defaults
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 
 COMMAND = ["/bin/dagster", "asset", "materialize", "--select", "recaptioned_set+"]
@@ -27,6 +27,10 @@ def test_history_is_kept_where_there_is_a_dagster_yaml(tmp_path):
     assert filled(COMMAND, tmp_path, DAGSTER_HOME="/mine")[HOME] == "/mine"
 
 
+def test_asset_list_finds_the_graph(tmp_path):
+    assert filled(["/bin/dagster", "asset", "list"], tmp_path) == {LIST_MODULE: "bettersynth_assets.definitions"}
+
+
 @pytest.mark.parametrize("typed", [["--partition", "shard-00001"], ["--partition-range=a...b"]])
 def test_a_typed_partition_is_left_alone(tmp_path, typed):
     env = filled([*COMMAND, *typed], tmp_path)
@@ -38,7 +42,6 @@ def test_a_typed_partition_is_left_alone(tmp_path, typed):
     "argv",
     [
         ["/bin/dagster", "dev"],
-        ["/bin/dagster", "asset", "list"],
         ["other", "materialize"],
         [*COMMAND, "-m", "other.definitions"],
         [*COMMAND, "--python-file=x.py"],

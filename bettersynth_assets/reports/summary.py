@@ -1,0 +1,203 @@
+"""What a run came to, in one table. In: the manifests on disk. Out: text, and ``summary.json`` at the data root.
+
+``python -m bettersynth_assets.reports.summary`` prints it for the active profile and recipe. It reads what is there and
+computes nothing again; a stage that has not run is missing from it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.errors import UserError
+from bettersynth_assets.records.store import Manifest, write_text
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.graph import STAGES
+
+FILE = "summary.json"
+MINIATURE_MODELS = PROJECT_ROOT / "bettersynth_assets" / "miniature" / "weights"
+OPEN_UI = "dagster dev, then http://127.0.0.1:3000"
+Summary = dict[str, Any]
+
+
+def summarize(settings: Settings) -> Summary:
+    """Collect the figures.
+
+    Returns:
+        JSON values: ``stages`` (rows in and out, seconds), ``thresholds``, ``arms`` (mean, sd and values per training
+        seed, in percent), ``kit_score``, ``note`` on what the figures are worth, and for the miniature ``quality``.
+    """
+    pipeline = Pipeline(STAGES, settings)
+    found = {name: manifests for name in pipeline.stages if (manifests := pipeline.current(name))}
+    results = {name: found[name][0] for name in ("eval_results", "baseline_results") if name in found}
+    summary: Summary = {
+        "profile": settings.profile.name,
+        "recipe": settings.recipe.name,
+        "seed": settings.profile.seed or "the generated miniature world",
+        "data_root": str(settings.data_root),
+        "note": _worth(settings),
+        "stages": [_stage(name, manifests) for name, manifests in found.items()],
+        "thresholds": _thresholds(found),
+        "arms": {
+            name: _arm(results[stage])
+            for name, stage in ((settings.recipe.name, "eval_results"), ("baseline", "baseline_results"))
+            if stage in results
+        },
+        "kit_score": results["eval_results"].stats.get("kit_score") if "eval_results" in results else None,
+        "kit_score_sd": results["eval_results"].stats.get("kit_score_sd") if "eval_results" in results else None,
+    }
+    if settings.profile.seed is None and "recaptioned_set" in found:
+        summary["quality"] = _quality(settings)
+    return summary
+
+
+def write_summary(settings: Settings) -> Summary:
+    """Collect the figures and write ``summary.json`` at the data root."""
+    summary = summarize(settings)
+    write_text(settings.data_root / FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    return summary
+
+
+def as_text(summary: Summary) -> str:
+    """The table that people read."""
+    lines = [f"profile {summary['profile']}, recipe {summary['recipe']}, seed: {summary['seed']}", ""]
+    heads = ("stage", "shards", "rows in", "kept", "rejected", "quarantined", "seconds")
+    rows = [
+        [
+            stage["name"],
+            *(f"{stage[part]:,}" for part in ("shards", "rows_in", "kept")),
+            f"{sum(stage['rejected'].values()):,}",
+            f"{sum(stage['quarantined'].values()):,}",
+            f"{stage['seconds']:,.1f}",
+        ]
+        for stage in summary["stages"]
+    ]
+    lines += _columns(heads, rows)
+    lines += ["", *(f"{name}: {value}" for name, value in summary["thresholds"].items())]
+    if summary["arms"]:
+        lines += [
+            "",
+            *_columns(("arm", "TextVQA %", "MMBench %", "seeds"), list(map(_arm_row, summary["arms"].items()))),
+        ]
+    if summary["kit_score"] is not None:
+        spread = (
+            f", sd {summary['kit_score_sd']:.4f} over training seeds" if summary["kit_score_sd"] is not None else ""
+        )
+        lines += ["", f"kit score against the baseline: {summary['kit_score']:.4f}{spread}"]
+    if "quality" in summary:
+        lines += ["", "measured against the world's truth:", *_flat(summary["quality"])]
+    lines += ["", *([summary["note"]] if summary["note"] else []), f"{FILE}: {Path(summary['data_root']) / FILE}"]
+    return "\n".join([*lines, f"UI: {OPEN_UI}"])
+
+
+def main() -> int:
+    """Write the summary and print it."""
+    try:
+        print(as_text(write_summary(load_settings())))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _stage(name: str, manifests: list[Manifest]) -> dict[str, Any]:
+    rejected: dict[str, int] = {}
+    quarantined: dict[str, int] = {}
+    for item in manifests:
+        for total, counts in ((rejected, item.rejected), (quarantined, item.quarantined)):
+            for reason, count in counts.items():
+                total[reason] = total.get(reason, 0) + count
+    return {
+        "name": name,
+        "shards": len(manifests),
+        "rows_in": sum(item.rows_in for item in manifests),
+        "kept": sum(item.kept for item in manifests),
+        "rejected": dict(sorted(rejected.items())),
+        "quarantined": dict(sorted(quarantined.items())),
+        "seconds": round(sum(item.seconds for item in manifests), 3),
+    }
+
+
+def _thresholds(found: dict[str, list[Manifest]]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    if "seed_profile" in found:
+        score = found["seed_profile"][0].stats["clip_score"]
+        shown["similarity of the seed, mean"] = round(score["mean"], 6)
+        shown["similarity of the seed, sd"] = round(score["sd"], 6)
+    for stage, part in (("filtered_set", "process"), ("recaptioned_set", "refilter")):
+        for operator in found[stage][0].stats.get(part, []) if stage in found else []:
+            ((name, arguments),) = operator.items()
+            shown[f"{stage} {name}"] = json.dumps(arguments, sort_keys=True)
+    return shown
+
+
+def _arm(manifest: Manifest) -> dict[str, Any]:
+    rows = manifest.table().to_pylist()
+    return {
+        name: {
+            "mean": manifest.stats[f"{name}_mean"],
+            "sd": manifest.stats[f"{name}_sd"],
+            "per_seed": {str(row["seed"]): row[name] for row in rows},
+        }
+        for name in ("textvqa", "mmbench")
+    }
+
+
+def _arm_row(item: tuple[str, dict[str, Any]]) -> list[str]:
+    name, arm = item
+    shown = [
+        f"{arm[bench]['mean']:.2f}" + (f" ± {arm[bench]['sd']:.2f}" if arm[bench]["sd"] is not None else "")
+        for bench in ("textvqa", "mmbench")
+    ]
+    return [name, *shown, str(len(arm["textvqa"]["per_seed"]))]
+
+
+def _worth(settings: Settings) -> str:
+    """What must be said beside the scores, or nothing."""
+    small = [
+        role
+        for role, name in settings.profile.models.model_dump().items()
+        if (PROJECT_ROOT / name).is_relative_to(MINIATURE_MODELS)
+    ]
+    if not small:
+        return ""
+    world = "" if settings.profile.seed is None else " and the seed is not of the world that they were trained on"
+    return (
+        f"The miniature's own small models were used ({', '.join(small)}){world}: these figures say how the pipeline "
+        "behaves, and nothing about MGM-2B."
+    )
+
+
+def _quality(settings: Settings) -> dict[str, Any]:
+    from bettersynth_assets.miniature.quality import quality
+
+    return quality(settings)
+
+
+def _flat(values: dict[str, Any], prefix: str = "  ") -> list[str]:
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += [f"{prefix}{name}", *_flat(value, prefix + "  ")]
+        else:
+            lines.append(f"{prefix}{name}: {value:.4f}" if isinstance(value, float) else f"{prefix}{name}: {value}")
+    return lines
+
+
+def _columns(heads: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[place]) for row in [list(heads), *rows]) for place in range(len(heads))]
+    return [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [list(heads), *rows]
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

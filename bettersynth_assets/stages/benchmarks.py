@@ -1,0 +1,93 @@
+"""Where the fixed data of training and evaluation lies. In: settings. Out: paths; the miniature's where none is named.
+
+The fine-tuning set and the two benchmarks are the same for every recipe and for the baseline. Their fingerprint goes
+into the keys of the stages that read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from bettersynth_assets.config.profile import resolve
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.records.store import file_sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneFiles:
+    """The instruction set of stage 2, LLaVA JSON."""
+
+    data: Path
+    images: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkFiles:
+    """TextVQA in LLaVA's format and its annotations; MMBench as its TSV."""
+
+    textvqa_questions: Path
+    textvqa_annotations: Path
+    textvqa_images: Path
+    mmbench: Path
+
+
+def finetune_files(settings: Settings) -> FinetuneFiles:
+    """The fine-tuning set.
+
+    Raises:
+        ConfigError: a file that the profile names and that is not there, or only one of the two named.
+    """
+    training = settings.profile.training
+    if training.finetune_json is None and training.finetune_images is None:
+        world = _world(settings)
+        return FinetuneFiles(data=world.finetune_json, images=world.finetune_images)
+    return FinetuneFiles(
+        data=_existing("training.finetune_json", training.finetune_json),
+        images=_existing("training.finetune_images", training.finetune_images),
+    )
+
+
+def benchmark_files(settings: Settings) -> BenchmarkFiles:
+    """The benchmarks.
+
+    Raises:
+        ConfigError: a file that the profile names and that is not there, or only some of the four named.
+    """
+    evaluation = settings.profile.evaluation
+    named = {name: getattr(evaluation, name) for name in BenchmarkFiles.__dataclass_fields__}
+    if not any(named.values()):
+        world = _world(settings)
+        return BenchmarkFiles(**{name: getattr(world, name) for name in named})
+    return BenchmarkFiles(**{name: _existing(f"evaluation.{name}", path) for name, path in named.items()})
+
+
+def fingerprint(files: FinetuneFiles | BenchmarkFiles) -> dict[str, str]:
+    """Contents of the files and names of the folders; a folder's images are taken to change only with its list."""
+    return {
+        name: _sha256(path, path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else path.name
+        for name, path in asdict(files).items()
+    }
+
+
+def _world(settings: Settings):  # type: ignore[no-untyped-def]  # naming the type would import the generator
+    from bettersynth_assets.miniature.generate import generate_world
+
+    return generate_world(settings.world_root, rows=settings.profile.world_rows)
+
+
+def _existing(key: str, named: str | None) -> Path:
+    if named is None:
+        raise ConfigError(f"{key} is missing: name it too, or none of its section for the miniature's own")
+    path = Path(resolve(named)).expanduser()
+    if not path.exists():
+        raise ConfigError(f"{key} = {named!r}: nothing at {path.absolute()}; put the file there or name another")
+    return path.absolute()
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """A file's hash, computed once per process for each of its states."""
+    return file_sha256(path)

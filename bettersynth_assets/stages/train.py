@@ -1,0 +1,175 @@
+"""mgm_checkpoint and baseline_checkpoint. In: the exposures in training order. Out: a trained model per training seed.
+
+One child process trains the seeds one after the other, each through stage 1 (projector) and stage 2 (projector and
+language model) into its folder ``seed-<n>``. A run that was killed finds the seeds, and the stages of a seed, that it
+had finished, and goes on with the rest.
+
+kept: seed int64, final_loss float64, steps int64 (of both stages), path string (checkpoint, relative to the folder).
+How long it took is in the stats and not in the rows: the same data, settings and seed give the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth_assets.config.devices import model_fingerprint, model_path
+from bettersynth_assets.config.profile import TrainingStage, resolve
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
+from bettersynth_assets.stages.budget import LLAVA_FILE
+from bettersynth_assets.stages.child import Event, run_child
+from bettersynth_assets.stages.engine import Inputs, Log, Result, Stage, Work
+
+MODULE = "toolkit.train.run"
+STAGES = ("pretrain", "finetune")
+CHECKPOINTS = pa.schema(
+    [("seed", pa.int64()), ("final_loss", pa.float64()), ("steps", pa.int64()), ("path", pa.string())]
+)
+_CURVE_POINTS = 100
+
+
+def run(work: Work, *, source: str) -> Result:
+    """Train every seed of the profile.
+
+    Raises:
+        ChildError: data or a loss that training cannot go on with; seeds that had finished stay.
+    """
+    seeds = work.settings.profile.training.seeds
+    data = work.inputs[source][0].path / LLAVA_FILE
+    plans = {work.folder / f"plan-{seed}.json": plan(work.settings, work.folder, data, seed) for seed in seeds}
+    run_child(
+        MODULE,
+        plans,
+        on_event=Reporter(seeds, work.log),
+        log=work.log,
+        launcher=work.settings.profile.training.launcher,
+    )
+    done = {seed: _read(work.folder / folder_of(seed)) for seed in seeds}
+    rows = [
+        {
+            "seed": seed,
+            "final_loss": stages["finetune"]["loss_curve"][-1],
+            "steps": sum(stages[name]["final_step"] for name in STAGES),
+            "path": f"{folder_of(seed)}/finetune",
+        }
+        for seed, stages in done.items()
+    ]
+    weights = [path for seed in seeds for path in sorted((work.folder / folder_of(seed)).rglob("*.safetensors"))]
+    return Result(
+        rows_in=len(seeds),
+        kept=pa.Table.from_pylist(rows, schema=CHECKPOINTS),
+        stats=_stats(done),
+        files=tuple(path.relative_to(work.folder).as_posix() for path in weights),
+    )
+
+
+def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, Any]:
+    """One seed's plan, as ``toolkit.train.plan`` reads it; all that is fixed by the contest is its default there."""
+    training, gpu = settings.profile.training, settings.profile.gpu
+    finetune = finetune_files(settings)
+    return {
+        "base_model": model_path(settings.profile.models.mgm, role="mgm"),
+        "output_dir": str(folder / folder_of(seed)),
+        "seed": seed,
+        "device": "cpu" if gpu.devices == "cpu" else "auto",
+        "dtype": gpu.dtype,
+        "cache_dir": str(settings.profile_root / "features") if training.feature_cache else None,
+        "stages": [
+            {
+                "name": "pretrain", "data": str(data), "images": str(image_root(settings)), "trained": "projector",
+                "image_aspect": "square", **_parameters(training.stage_1),
+            },
+            {
+                "name": "finetune", "data": str(finetune.data), "images": str(finetune.images),
+                "trained": "projector+llm", "image_aspect": "pad", "group_by_modality_length": True,
+                **_parameters(training.stage_2),
+            },
+        ],
+    }  # fmt: skip
+
+
+def folder_of(seed: int) -> str:
+    """Name of a training seed's folder."""
+    return f"seed-{seed}"
+
+
+def _parameters(stage: TrainingStage) -> dict[str, Any]:
+    values = stage.model_dump()
+    return {**values, "deepspeed": stage.deepspeed and resolve(stage.deepspeed)}
+
+
+class Reporter:
+    """Puts a child's reports into the log; the seeds come in the order of the plans."""
+
+    def __init__(self, seeds: list[int], log: Log) -> None:
+        self.seeds, self.log = list(seeds), log
+
+    def __call__(self, event: Event) -> None:
+        """One report."""
+        kind, where = event.get("event"), f"seed {self.seeds[0]} {event.get('stage', '')}".rstrip()
+        if kind == "start":
+            self.log(f"{where}: {event['steps']} steps over {event['rows']} rows")
+        elif kind == "step":
+            rate = f"{event['samples_per_s']:.1f} samples/s"
+            self.log(f"{where}: step {event['step']}/{event['steps']}, loss {event['loss']:.4f}, {rate}")
+        elif kind == "done":
+            self.log(f"{where}: " + ("finished before" if event["cached"] else f"finished in {event['seconds']:.1f} s"))
+            self.seeds = self.seeds[1:] or self.seeds
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    """A seed's manifests by stage; the toolkit writes each last, so that it stands for a complete stage."""
+    return {name: json.loads((folder / name / "manifest.json").read_text(encoding="utf-8")) for name in STAGES}
+
+
+def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    stats: dict[str, Any] = {"seeds": len(done)}
+    for name in STAGES:
+        stats[f"{name}_steps"] = next(iter(done.values()))[name]["final_step"]
+        rates = [stages[name]["samples_per_s"] for stages in done.values()]
+        stats[f"{name}_samples_per_second"] = round(sum(rates) / len(rates), 2)
+        stats[f"{name}_seconds"] = round(sum(stages[name]["seconds"] for stages in done.values()), 2)
+        for seed, stages in done.items():
+            curve = stages[name]["loss_curve"]
+            stats[f"loss_{name}_seed_{seed}"] = curve[:: max(1, len(curve) // _CURVE_POINTS)]
+    return stats
+
+
+def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    training = settings.profile.training.model_dump(exclude={"finetune_json", "finetune_images", "launcher"})
+    return {
+        "base": model_fingerprint(settings.profile.models.mgm),
+        "training": training,
+        "finetune": fingerprint(finetune_files(settings)),
+        "dtype": settings.profile.gpu.dtype,
+    }
+
+
+_LIBRARIES = ("torch", "transformers", "accelerate")
+MGM_CHECKPOINT = Stage(
+    name="mgm_checkpoint",
+    version=1,
+    run=partial(run, source="budgeted_set"),
+    depends=depends,
+    sharded=False,
+    inputs=("budgeted_set",),
+    libraries=_LIBRARIES,
+    resume=True,
+)
+BASELINE_CHECKPOINT = Stage(
+    name="baseline_checkpoint",
+    version=1,
+    run=partial(run, source="baseline_set"),
+    depends=depends,
+    sharded=False,
+    inputs=("baseline_set",),
+    shared=True,
+    libraries=_LIBRARIES,
+    resume=True,
+)

@@ -1,0 +1,91 @@
+"""The code location loads, quickly, without a warning, and is the graph that the README draws."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from bettersynth_assets.assets.cards import CARDS
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.definitions import build_definitions, defs
+from bettersynth_assets.stages.graph import STAGES
+
+HEAVY = ("torch", "torchvision", "transformers", "data_juicer", "open_clip", "timm", "ray", "matplotlib", "deepspeed")
+SHARDED = {"seed_dataset", "clip_scores", "filtered_set", "recaptioned_set"}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return defs.resolve_asset_graph()
+
+
+def key(name: str) -> dg.AssetKey:
+    return dg.AssetKey(name)
+
+
+def test_loading_imports_no_model_library_and_warns_of_nothing():
+    code = "import sys, bettersynth_assets.definitions; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT_ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert set(HEAVY) & set(done.stdout.split()) == set()
+    assert done.stderr == ""
+
+
+def test_the_definitions_are_valid():
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_there_is_a_card_for_each_stage_and_a_stage_for_each_card():
+    assert [stage.name for stage in STAGES] == [card.name for card in CARDS]
+
+
+def test_every_asset_says_what_a_row_is_and_whose_it_is(graph):
+    for name in (card.name for card in CARDS):
+        node = graph.get(key(name))
+        assert node.description.startswith("One row is ")
+        assert node.owners
+        assert node.kinds
+        assert node.group_name in {"seed", "data", "training", "baseline"}
+        assert node.code_version
+        assert node.backfill_policy == dg.BackfillPolicy.single_run()
+        assert (node.partitions_def is not None) == (name in SHARDED)
+
+
+def test_sets_of_rows_show_their_columns(graph):
+    shown = graph.get(key("recaptioned_set")).metadata["dagster/column_schema"]
+    assert {"original_caption", "synthetic_caption", "choice"} <= {column.name for column in shown.columns}
+
+
+def test_the_partition_bar_has_the_profiles_shards(graph):
+    profile_shards = graph.get(key("clip_scores")).partitions_def.get_partition_keys()
+    assert profile_shards == [f"shard-0000{index}" for index in range(4)]
+
+
+def test_one_hop_after_the_captions_is_everything_that_must_follow(graph):
+    selection = dg.AssetSelection.from_coercible(["recaptioned_set+"]).resolve(graph)
+    assert {found.to_user_string() for found in selection} == {
+        "recaptioned_set", "budgeted_set", "mgm_checkpoint", "eval_results",
+    }  # fmt: skip
+
+
+def test_what_uses_models_waits_for_the_gpu_pool(graph):
+    pools = {card.name: graph.get(key(card.name)).pools for card in CARDS}
+    assert pools == {card.name: {"gpu"} if card.uses_models else set() for card in CARDS}
+
+
+def test_every_check_that_guards_rows_blocks(graph):
+    for card in CARDS:
+        if card.columns is not None:
+            spec = graph.get_check_spec(dg.AssetCheckKey(key(card.name), "rows_conserved"))
+            assert spec.blocking
+
+
+def test_another_profile_gives_another_number_of_shards():
+    from bettersynth_assets.config.profile import load_profile
+
+    profile = load_profile("mgm-2b")
+    other = build_definitions(STAGES, profile).resolve_asset_graph()
+    assert len(other.get(key("clip_scores")).partitions_def.get_partition_keys()) == profile.shards

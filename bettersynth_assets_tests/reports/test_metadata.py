@@ -1,0 +1,66 @@
+"""Metadata is small, shows what a stage measured, and holds nothing that the event log cannot."""
+
+import math
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from bettersynth_assets.reports.metadata import distributions, figures, lowest_score
+from bettersynth_assets.reports.plots import INLINE_LIMIT
+
+
+def test_scores_show_mean_sd_percentiles_and_a_histogram():
+    scores = np.linspace(0.0, 1.0, 101, dtype=np.float32)
+    shown = distributions(pa.table({"clip_score": scores}))
+    assert shown["clip_score_mean"] == 0.5
+    assert shown["clip_score_sd"] == float(f"{scores.astype(float).std():.5g}")
+    assert shown["clip_score_percentiles"] == "5: 0.05, 25: 0.25, 50: 0.5, 75: 0.75, 95: 0.95"
+    assert shown["clip_score_histogram"].value.startswith("![histogram](data:")
+    assert len(shown["clip_score_line"]) == 20
+
+
+def test_columns_without_values_are_left_out():
+    assert distributions(pa.table({"clip_score": pa.array([None, None], pa.float32())})) == {}
+
+
+def test_a_stages_distribution_is_plotted_and_its_quantiles_are_left_out():
+    stats = {
+        "clip_score": {
+            "mean": 0.25, "sd": 0.125, "k_sigma": [-0.125, 0.625], "quantiles": [0.0] * 1001,
+            "histogram": {"edges": [0.0, 0.5, 1.0], "counts": [1, 2]},
+        },
+    }  # fmt: skip
+    shown = figures(stats)
+    assert shown["clip_score_k_sigma"] == "low: -0.125, high: 0.625"
+    assert set(shown) == {f"clip_score_{name}" for name in ("mean", "sd", "k_sigma", "histogram", "line")}
+
+
+def test_loss_curves_are_drawn_and_long_values_left_out():
+    shown = figures({"loss_seed_0": [3.0, 1.0], "short": [1, 2], "long": list(range(1000))})
+    assert shown["loss_seed_0"].value.startswith("![curve]")
+    assert shown["loss_seed_0_line"] == "█▁"
+    assert shown["short"].value == [1, 2]
+    assert "long" not in shown
+
+
+def test_what_is_not_a_number_is_shown_as_text():
+    shown = figures({"loss": math.nan, "rate": math.inf, "n": 3, "word": "x", "yes": True})
+    assert shown == {"loss": "nan", "rate": "inf", "n": 3, "word": "x", "yes": True}
+
+
+def test_every_value_is_one_that_dagster_takes_and_fits_in_a_few_kilobytes():
+    rng = np.random.default_rng(0)
+    table = pa.table({"clip_score": rng.normal(size=5000).astype(np.float32), "words": rng.integers(3, 60, 5000)})
+    shown = distributions(table)
+    event = dg.AssetMaterialization("a", metadata=shown)
+    assert set(event.metadata) == set(shown)
+    assert all(len(value.value) < INLINE_LIMIT for value in shown.values() if isinstance(value, dg.MetadataValue))
+    assert sum(len(str(value.value)) for value in event.metadata.values()) < 3000
+
+
+def test_the_borderline_is_the_limit_of_the_last_similarity_filter():
+    process, refilter = ([{"clip_score_filter": {"min_score": limit}}] for limit in (0.2, 0.3))
+    assert lowest_score({"process": process, "refilter": refilter}) == 0.3
+    assert lowest_score({"process": process}) == 0.2
+    assert lowest_score({"process": [{"words_num_filter": None}]}) is None
