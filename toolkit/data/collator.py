@@ -1,8 +1,8 @@
 """Encoded samples to one batch.
 
 Out: ``input_ids``, ``labels``, ``attention_mask`` (B, T), padded on the right; ``sample_ids`` (list of B); and either
-``images`` and ``images_aux`` or, with a cache, ``features``. I is the number of pictures in the batch; a batch without
-any carries one zero picture, so that every process has the same parameters in its graph.
+``images`` and ``images_aux`` or, with a cache, ``features`` (five tensors). I is the number of pictures in the batch; a
+batch without any carries one zero picture, so that every process has the same parameters in its graph.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 
 from toolkit.data.feature_cache import FeatureCache
 from toolkit.data.llava import EncodedSample
+from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX
-from toolkit.mgm.images import Aspect, read_image
+from toolkit.mgm.images import read_image
 from toolkit.mgm.processing_mgm import MGMProcessor
 
 
@@ -42,7 +43,9 @@ class Collator:
         batch: dict[str, Any] = {"input_ids": ids, "labels": labels, "attention_mask": mask}
         batch["sample_ids"] = [sample.id for sample in samples]
         if self.cache is not None:
-            batch["features"] = self.cache.load(samples)
+            # A plain list: trainers rebuild containers in a way that named tuples do not allow.
+            features = self.cache.load(samples)
+            batch["features"] = [features.low, *features.maps]
         else:
             batch["images"], batch["images_aux"] = self._pixels(samples)
         return batch

@@ -23,7 +23,8 @@ import torch
 
 from toolkit.data.llava import EncodedSample, Sample
 from toolkit.files import json_sha256, write_atomically
-from toolkit.mgm.images import Aspect, read_image
+from toolkit.mgm.aspect import Aspect
+from toolkit.mgm.images import read_image
 from toolkit.mgm.modeling_mgm import TOWERS, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.towers import TowerFeatures

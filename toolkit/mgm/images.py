@@ -12,7 +12,7 @@ import io
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
-Aspect = Literal["square", "pad"]
-ASPECTS: tuple[str, ...] = get_args(Aspect)
+from toolkit.mgm.aspect import ASPECTS, Aspect
+
 PAD_COLOUR = (122, 116, 104)
 """CLIP's mean colour, which the kit pads with."""
 

@@ -12,6 +12,7 @@ Parameter names are those of the public MGM-2B weights. ``encode_images`` (froze
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -79,7 +80,8 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
     """MGM with its language-model head (tied to the word embeddings).
 
     Keyword arguments of :meth:`forward` and :meth:`generate` beside Gemma's: either ``images`` (I, 3, s, s) and
-    ``images_aux`` (I, 3, S, S), normalised floats, or ``features``, a :class:`TowerFeatures` of the same images.
+    ``images_aux`` (I, 3, S, S), normalised floats, or ``features``, a :class:`TowerFeatures` of the same images
+    (or its five tensors as a plain sequence).
     """
 
     config_class = MGMConfig
@@ -104,9 +106,7 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         if self.config.mm_feature_norm:
             low = F.layer_norm(low, low.shape[-1:])
         windows = cut_windows(join_maps(features.maps), self.config.tokens_per_side)
-        mined = mine(
-            low, windows, core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector
-        )
+        mined = mine(low, windows, core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector)
         projected = core.mm_projector(low + mined)
         scale = self.config.mm_projector_output_scale
         return projected if scale == 1.0 else projected * scale
@@ -117,7 +117,7 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         *,
         images: Tensor | None = None,
         images_aux: Tensor | None = None,
-        features: TowerFeatures | None = None,
+        features: TowerFeatures | Sequence[Tensor] | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Merged:
@@ -130,13 +130,13 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
             if images_aux is None:
                 raise ValueError("images were given without images_aux; MGM needs both sizes of every image")
             features = self.encode_images(images, images_aux)
+        if features is not None and not isinstance(features, TowerFeatures):
+            features = TowerFeatures(features[0], tuple(features[1:]))
         if features is None:
             check_image_count(input_ids, 0)
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             return Merged(words, mask, labels)
-        return merge(
-            input_ids, words, self.project_images(features), attention_mask=attention_mask, labels=labels
-        )
+        return merge(input_ids, words, self.project_images(features), attention_mask=attention_mask, labels=labels)
 
     def forward(
         self,
@@ -146,7 +146,7 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         inputs_embeds: Tensor | None = None,
         images: Tensor | None = None,
         images_aux: Tensor | None = None,
-        features: TowerFeatures | None = None,
+        features: TowerFeatures | Sequence[Tensor] | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         logits_to_keep: int | Tensor = 0,

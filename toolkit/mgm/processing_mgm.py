@@ -12,9 +12,10 @@ from pathlib import Path
 from PIL import Image
 from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerBase
 
+from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.conversation import EncodedRow, Turn, check_tokenizer, encode_prompt, encode_row
-from toolkit.mgm.images import Aspect, Pixels, preprocess
+from toolkit.mgm.images import Pixels, preprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,7 @@ class MGMProcessor:
         side = config.image_size_aux
         return cls(
             tokenizer=tokenizer,
-            image_processor=CLIPImageProcessor(
-                size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-            ),
+            image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
             image_size=config.image_size,
             image_tokens=config.image_tokens,
             max_length=min(2048, config.max_position_embeddings),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -20,11 +19,6 @@ class TowerFeatures(NamedTuple):
 
     low: Tensor
     maps: tuple[Tensor, ...]
-
-    def to(self, *, device: torch.device, dtype: torch.dtype) -> TowerFeatures:
-        """Move and cast all five tensors."""
-        low = self.low.to(device=device, dtype=dtype)
-        return TowerFeatures(low, tuple(m.to(device=device, dtype=dtype) for m in self.maps))
 
 
 class ClipTower(nn.Module):

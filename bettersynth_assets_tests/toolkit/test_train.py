@@ -1,0 +1,207 @@
+"""A whole training of a tiny model: what it writes, repeats, refuses and reports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bettersynth_assets_tests.toolkit.test_train_data import write_rows
+from toolkit.mgm.modeling_mgm import TOWERS, TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.mgm.tiny import save_tiny
+from toolkit.train.plan import NonFiniteLossError, PlanError, parse_plan, read_plan
+from toolkit.train.session import train
+
+ROOT = Path(__file__).parents[2]
+Event = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model and a small LLaVA set."""
+    folder = tmp_path_factory.mktemp("train")
+    save_tiny(folder / "base")
+    write_rows(folder, pictures=6, text_only=4)
+    return folder
+
+
+def _values(world: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    common = {"data": str(world / "data.json"), "images": str(world / "images"), "global_batch": 4, "max_steps": 3}
+    pretrain = {**common, "name": "pretrain", "trained": "projector", "image_aspect": "square", "per_device_batch": 4}
+    finetune = {**common, "name": "finetune", "trained": "projector+llm", "image_aspect": "pad", "per_device_batch": 2}
+    stages = [
+        {**pretrain, "learning_rate": 1e-2, "max_grad_norm": 1.0},
+        {**finetune, "learning_rate": "1e-3", "group_by_modality_length": True},
+    ]
+    values = {"base_model": str(world / "base"), "output_dir": str(output), "seed": 7, "device": "cpu"}
+    return {**values, "stages": stages, "log_every": 2, **changes}
+
+
+def _run(values: dict[str, Any]) -> list[Event]:
+    events: list[Event] = []
+    train(parse_plan(values), events.append)
+    return events
+
+
+@pytest.fixture(scope="session")
+def trained(world: Path) -> tuple[Path, list[Event]]:
+    output = world / "out"
+    return output, _run(_values(world, output, cache_dir=str(world / "cache")))
+
+
+def test_training_reports_features_steps_and_the_end(trained: tuple[Path, list[Event]]) -> None:
+    events = trained[1]
+    assert [e["event"] for e in events] == ["features", "start", "step", "step", "stage_done"] * 2 + ["done"]
+    assert [e["computed"] for e in events if e["event"] == "features"] == [6, 6]
+    steps = [e for e in events if e["event"] == "step"]
+    assert [(e["stage"], e["step"], e["steps"]) for e in steps[:2]] == [("pretrain", 2, 3), ("pretrain", 3, 3)]
+    assert all(e["loss"] > 0 and e["samples_per_s"] > 0 for e in steps)
+
+
+def test_each_stage_changes_what_it_trains_and_nothing_else(world: Path, trained: tuple[Path, list[Event]]) -> None:
+    base = load_file(world / "base" / "model.safetensors")
+    projector = load_file(trained[0] / "pretrain" / "projector.safetensors")
+    full = load_file(trained[0] / "finetune" / "model.safetensors")
+    assert set(projector) == {name for name in base if name.startswith(TRAINED_IN_STAGE_1)}
+    changed = {name for name in base if not torch.equal(base[name], full[name])}
+    assert not any(name.startswith(TOWERS) for name in changed)
+    assert {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.mm_projector.0.weight"} <= changed
+
+
+def test_checkpoint_loads_and_answers(trained: tuple[Path, list[Event]]) -> None:
+    model = MGMGemmaForCausalLM.from_pretrained(trained[0] / "finetune")
+    processor = MGMProcessor.from_pretrained(trained[0] / "finetune")
+    prompt = torch.tensor([processor.encode_prompt("Say a word")])
+    assert model.generate(prompt, max_new_tokens=2, do_sample=False).shape[1] > prompt.shape[1]
+
+
+def test_manifest_names_data_samples_losses_and_versions(world: Path, trained: tuple[Path, list[Event]]) -> None:
+    manifest = json.loads((trained[0] / "pretrain" / "manifest.json").read_text())
+    assert manifest["final_step"] == manifest["planned_steps"] == 3 == len(manifest["loss_curve"])
+    samples = [json.loads(line) for line in (trained[0] / "pretrain" / "samples.jsonl").read_text().splitlines()]
+    assert [len(step) for step in samples] == [4, 4, 4]
+    known = {row["id"] for row in json.loads((world / "data.json").read_text())}
+    flat = [i for step in samples for i in step]
+    assert set(flat[:10]) == known and set(flat) <= known
+    assert manifest["seed"] == 7 and manifest["versions"]["torch"] == torch.__version__
+
+
+def test_a_complete_run_is_found_and_not_repeated(world: Path, trained: tuple[Path, list[Event]]) -> None:
+    before = (trained[0] / "finetune" / "manifest.json").stat().st_mtime_ns
+    events = _run(_values(world, trained[0], cache_dir=str(world / "cache")))
+    assert [(e["event"], e["cached"]) for e in events] == [("done", True)]
+    assert (trained[0] / "finetune" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_folder_of_another_run_is_refused(world: Path, trained: tuple[Path, list[Event]], tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="another plan, data or base model"):
+        _run(_values(world, trained[0], cache_dir=str(world / "cache"), seed=8))
+    (tmp_path / "other.txt").touch()
+    with pytest.raises(PlanError, match=r"no run\.json"):
+        _run(_values(world, tmp_path))
+
+
+def test_same_plan_gives_same_weights_and_a_lost_stage_is_redone_alone(
+    world: Path, trained: tuple[Path, list[Event]], tmp_path: Path
+) -> None:
+    values = _values(world, tmp_path / "again", cache_dir=str(world / "cache"))
+    _run(values)
+    expected = load_file(trained[0] / "finetune" / "model.safetensors")
+
+    def check() -> None:
+        found = load_file(tmp_path / "again" / "finetune" / "model.safetensors")
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+    check()
+    (tmp_path / "again" / "finetune" / "manifest.json").unlink()
+    events = _run(values)
+    assert [e["stage"] for e in events if e["event"] == "stage_done" and e["cached"]] == ["pretrain"]
+    check()
+
+
+def test_another_seed_gives_another_projector(world: Path, trained: tuple[Path, list[Event]], tmp_path: Path) -> None:
+    values = _values(world, tmp_path / "other", seed=8)
+    values["stages"] = values["stages"][:1]
+    _run(values)
+    ours, theirs = (load_file(p / "pretrain" / "projector.safetensors") for p in (trained[0], tmp_path / "other"))
+    assert not torch.equal(ours["model.mm_projector.0.weight"], theirs["model.mm_projector.0.weight"])
+
+
+def test_accumulated_batches_average_per_token_or_per_micro_batch(world: Path, tmp_path: Path) -> None:
+    losses: dict[tuple[str, int], float] = {}
+    for average in ("token", "micro_batch"):
+        for size in (1, 4):
+            output = tmp_path / f"{average}{size}"
+            values = _values(world, output, loss_average=average)
+            values["stages"] = [{**values["stages"][0], "per_device_batch": size, "max_steps": 1}]
+            _run(values)
+            curve = json.loads((output / "pretrain" / "manifest.json").read_text())["loss_curve"]
+            losses[average, size] = curve[0]
+    assert losses["token", 1] == pytest.approx(losses["token", 4], abs=2e-5)
+    assert losses["micro_batch", 4] == pytest.approx(losses["token", 4], abs=2e-5)
+    assert abs(losses["micro_batch", 1] - losses["token", 1]) > 1e-4
+
+
+def test_loss_that_is_not_finite_stops_and_names_step_and_samples(world: Path, tmp_path: Path) -> None:
+    model = MGMGemmaForCausalLM.from_pretrained(world / "base")
+    model.model.norm.weight.data[0] = float("nan")
+    model.save_pretrained(tmp_path / "base")
+    MGMProcessor.from_pretrained(world / "base").save_pretrained(tmp_path / "base")
+    with pytest.raises(NonFiniteLossError, match=r"nan in step 1; samples of the batch: .*[pt]\d"):
+        _run(_values(world, tmp_path / "out", base_model=str(tmp_path / "base")))
+    assert not (tmp_path / "out" / "pretrain").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sed": 1}, "unknown key 'sed'; did you mean 'seed'"),
+        ({"device": "tpu"}, "device: 'tpu' is unknown; use one of auto, cpu, cuda"),
+        ({"base_model": "nowhere"}, "base_model: 'nowhere'"),
+        ({"stages": []}, "stages"),
+        ({"seed": "x"}, "seed: 'x' must be a whole number"),
+    ],
+)
+def test_faults_of_a_plan_are_named(world: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        parse_plan(_values(world, tmp_path, **change))
+
+
+def test_global_batch_is_checked_closed(world: Path, tmp_path: Path) -> None:
+    stage = parse_plan(_values(world, tmp_path)).stages[1]
+    assert (stage.accumulation_for(1), stage.accumulation_for(2)) == (2, 1)
+    for processes in (3, 4):
+        with pytest.raises(PlanError, match=f"global_batch 4 .*{processes} processes"):
+            stage.accumulation_for(processes)
+    with pytest.raises(PlanError, match="data: 'nope"):
+        parse_plan(_values(world, tmp_path, stages=[{**_values(world, tmp_path)["stages"][0], "data": "nope.json"}]))
+
+
+def test_missing_gpu_is_named(world: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(PlanError, match="no GPU"):
+        _run(_values(world, tmp_path / "out", device="cuda"))
+
+
+def test_command_prints_only_json_lines_and_fails_with_the_cause(world: Path, tmp_path: Path) -> None:
+    values = _values(world, tmp_path / "out")
+    good, bad = tmp_path / "good.json", tmp_path / "bad.yaml"
+    good.write_text(json.dumps({**values, "stages": values["stages"][:1]}))
+    command = [sys.executable, "-m", "toolkit.train.run"]
+    done = subprocess.run([*command, str(good)], cwd=ROOT, capture_output=True, text=True, check=True)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert events[-1]["event"] == "done" and (tmp_path / "out" / "pretrain" / "manifest.json").is_file()
+    bad.write_text("seed: 1\nstages: []\n")
+    with pytest.raises(PlanError, match=r"bad\.yaml: .*'base_model' is missing"):
+        read_plan(bad)
+    failed = subprocess.run([*command, str(bad)], cwd=ROOT, capture_output=True, text=True)
+    assert failed.returncode == 2 and "'base_model' is missing" in failed.stderr
+    assert json.loads(failed.stdout)["event"] == "error"

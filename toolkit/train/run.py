@@ -1,0 +1,47 @@
+"""Trains a plan: ``python -m toolkit.train.run plan.json [plan.json …]``, also under torchrun or DeepSpeed's launcher.
+
+In: plans (see ``toolkit.train.plan``). Out, in each plan's ``output_dir``::
+
+    run.json                    which plan, data and base model this folder belongs to
+    pretrain/projector.safetensors, config.json, samples.jsonl, manifest.json
+    finetune/  a complete checkpoint for from_pretrained, samples.jsonl, manifest.json
+
+A stage's manifest is written last, so its existence means that the stage is complete. Progress goes to stdout, one JSON
+object a line: ``start``, ``features``, ``step``, ``stage_done``, ``done``, ``error``. Everything else goes to stderr.
+Exit codes: 0 done, 2 a fault in plan or data, 3 a loss that is NaN or infinite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.events import json_lines
+from toolkit.train.plan import NonFiniteLossError, read_plan
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m toolkit.train.run", description="Train MGM as plans say.")
+    parser.add_argument("plan", type=Path, nargs="+", help="YAML or JSON file; several are trained one after the other")
+    parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    emit = json_lines()
+    try:
+        plans = [read_plan(path) for path in given.plan]
+        # Only now, so that a fault in a plan shows at once: this imports torch and transformers.
+        from toolkit.train.session import train
+
+        for plan in plans:
+            train(plan, emit)
+    except (ValueError, NonFiniteLossError) as error:
+        emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
+        print(f"error: {error}", file=sys.stderr)
+        return 3 if isinstance(error, NonFiniteLossError) else 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

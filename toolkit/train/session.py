@@ -1,0 +1,100 @@
+"""A whole plan, stage by stage. In: a :class:`Plan`. Out: its ``output_dir``, laid out as ``toolkit.train.run`` says.
+
+A stage's manifest is written last, so its existence means that the stage is complete: a run that was killed is repeated
+from the first stage without one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from toolkit.events import Emit, is_main_process
+from toolkit.files import write_atomically, write_json
+from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.train.manifest import MANIFEST, is_complete, run_key, stage_manifest
+from toolkit.train.plan import Plan, PlanError, StagePlan, to_values
+from toolkit.train.stage import StageResult, train_stage
+
+PROJECTOR_FILE = "projector.safetensors"
+
+
+def train(plan: Plan, emit: Emit) -> None:
+    """Train all stages of a plan, or find them complete.
+
+    Raises:
+        PlanError: the output folder belongs to something else.
+        ValueError: data that cannot be used.
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
+    began = time.monotonic()
+    key = run_key(plan)
+    claim_folder(plan, key)
+    done = [is_complete(plan.output_dir / stage.name, key) for stage in plan.stages]
+    if all(done):
+        emit({"event": "done", "output_dir": str(plan.output_dir), "cached": True, "seconds": 0.0})
+        return
+    model = MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
+    processor = MGMProcessor.from_pretrained(plan.base_model)
+    for stage, complete in zip(plan.stages, done, strict=True):
+        folder = plan.output_dir / stage.name
+        if complete:
+            load_trained(model, folder)
+            emit({"event": "stage_done", "stage": stage.name, "cached": True})
+            continue
+        result = train_stage(model, processor, plan, stage, emit)
+        if is_main_process():
+            write_stage(folder, model, processor, plan, stage, result, key)
+        rate = round(result.steps * stage.global_batch / result.seconds, 2)
+        ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(result.seconds, 2)}
+        emit({"event": "stage_done", "stage": stage.name, "cached": False, "samples_per_s": rate, **ended})
+    seconds = round(time.monotonic() - began, 2)
+    emit({"event": "done", "output_dir": str(plan.output_dir), "cached": False, "seconds": seconds})
+
+
+def claim_folder(plan: Plan, key: str) -> None:
+    """Take an empty folder, or one that the same plan left; refuse any other."""
+    mark = plan.output_dir / "run.json"
+    if mark.is_file():
+        found = json.loads(mark.read_text("utf-8"))["key"]
+        if found != key:
+            raise PlanError(
+                f"output_dir: {str(plan.output_dir)!r} holds a run of another plan, data or base model "
+                f"({found[:12]}, this is {key[:12]}); give an empty folder"
+            )
+    elif plan.output_dir.is_dir() and any(plan.output_dir.iterdir()):
+        raise PlanError(f"output_dir: {str(plan.output_dir)!r} holds other files but no run.json; give an empty folder")
+    elif is_main_process():
+        write_json(mark, {"key": key, "plan": to_values(plan)})
+
+
+def write_stage(
+    folder: Path, model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan,
+    result: StageResult, key: str,
+) -> None:  # fmt: skip
+    """Write a stage's results; the manifest last."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if stage.trained == "projector":
+        weights = model.state_dict().items()
+        trained = {k: v.detach().cpu().contiguous() for k, v in weights if k.startswith(TRAINED_IN_STAGE_1)}
+        save_file(trained, folder / PROJECTOR_FILE, metadata={"format": "pt"})
+        model.config.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    lines = (json.dumps(ids, ensure_ascii=False, separators=(",", ":")) for ids in result.samples)
+    write_atomically(folder / "samples.jsonl", "".join(line + "\n" for line in lines))
+    write_json(folder / MANIFEST, stage_manifest(folder, plan, stage, result, key))
+
+
+def load_trained(model: MGMGemmaForCausalLM, folder: Path) -> None:
+    """Put a complete stage's weights into the model."""
+    for file in sorted(folder.glob("*.safetensors")):
+        model.load_state_dict(load_file(file), strict=False)
