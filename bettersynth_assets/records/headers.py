@@ -7,10 +7,11 @@ made, and metadata is bounded as stored and as expanded.
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from PIL import Image
 
@@ -25,7 +26,7 @@ from bettersynth_assets.records.images import (
     orientation_of,
     strict_decoding,
 )
-from bettersynth_assets.records.structure import look
+from bettersynth_assets.records.structure import Structure, look
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -55,39 +56,38 @@ def read_header(path: Path, limits: Limits) -> Header:
     Raises:
         ImageError: ``missing_image``, ``decode_error``, ``too_many_pixels``, ``too_small`` or ``metadata_bomb``.
     """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise ImageError("decode_error", "the file is empty")
+            structure = look(file, size)
+            if structure.plain and not structure.suspicious:
+                width, height, mode = structure.plain
+                _check_size(width, height, limits)
+                return Header(width=width, height=height, mode=mode, format="JPEG", bytes=size)
+            return _by_pillow(file, size, structure, limits)
+    except FileNotFoundError:
+        raise ImageError("missing_image", f"no such file: {path}") from None
+    except (Image.DecompressionBombError, *BROKEN) as error:
+        raise as_image_error(error) from None
+
+
+def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits) -> Header:
+    _check_metadata(structure.metadata_bytes, limits)
     # Pillow says by a warning that EXIF is cut off; the filter is the process's, so ingest uses processes, not threads.
     with strict_decoding, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        try:
-            with path.open("rb") as file:
-                return _read_header(file, limits, said)
-        except FileNotFoundError:
-            raise ImageError("missing_image", f"no such file: {path}") from None
-        except ImageError:
-            raise
-        except (Image.DecompressionBombError, *BROKEN) as error:
-            raise as_image_error(error) from None
-
-
-def _read_header(file: Any, limits: Limits, said: list[warnings.WarningMessage]) -> Header:
-    size = file.seek(0, 2)
-    if size == 0:
-        raise ImageError("decode_error", "the file is empty")
-    structure = look(file, size)
-    _check_metadata(structure.metadata_bytes, limits)
-    file.seek(0)
-    image: Image.Image = Image.open(file, formats=FORMATS)
-    width, height = image.size
-    if width * height > limits.max_pixels:
-        raise ImageError("too_many_pixels", f"{width}x{height} = {width * height} pixels > {limits.max_pixels}")
-    if min(width, height) < limits.min_side:
-        raise ImageError("too_small", f"{width}x{height}: shorter side under {limits.min_side}")
-    if image.mode not in KNOWN_MODES:
-        raise ImageError("decode_error", f"mode {image.mode} has no rule to RGB")
-    if structure.suspicious:
-        image.load()
-    _check_metadata(sum(len(value) for value in image.info.values() if isinstance(value, (bytes, str))), limits)
-    orientation, whole = orientation_of(image)
+        file.seek(0)
+        image: Image.Image = Image.open(file, formats=FORMATS)
+        width, height = image.size
+        _check_size(width, height, limits)
+        if image.mode not in KNOWN_MODES:
+            raise ImageError("decode_error", f"mode {image.mode} has no rule to RGB")
+        if structure.suspicious:
+            image.load()
+        _check_metadata(sum(len(value) for value in image.info.values() if isinstance(value, (bytes, str))), limits)
+        orientation, whole = orientation_of(image)
     bomb = Image.DecompressionBombWarning  # about pixels, which have their own limit
     flags = {
         "exif_rotated": orientation in TURNS,
@@ -104,6 +104,13 @@ def _read_header(file: Any, limits: Limits, said: list[warnings.WarningMessage])
         bytes=size,
         flags=tuple(name for name, is_set in flags.items() if is_set),
     )
+
+
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageError("too_many_pixels", f"{width}x{height} = {width * height} pixels > {limits.max_pixels}")
+    if min(width, height) < limits.min_side:
+        raise ImageError("too_small", f"{width}x{height}: shorter side under {limits.min_side}")
 
 
 def _check_metadata(found: int, limits: Limits) -> None:

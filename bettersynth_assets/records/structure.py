@@ -2,7 +2,9 @@
 
 A truncated JPEG or PNG opens without complaint, because only its header is read, and decoding every file to find the
 few broken ones would take most of the ingest's time. Both formats say where they end, so only a file that does not end
-there need be decoded.
+there need be decoded. And nearly every image of the contest's seed is a JPEG whose header holds nothing but size and
+tables (799 of 800 looked at); such a header is read here, in a fraction of the time that Pillow takes to set up an
+image. Whatever holds more, metadata above all, is left to Pillow.
 """
 
 from __future__ import annotations
@@ -11,7 +13,12 @@ import struct
 from dataclasses import dataclass
 from typing import IO
 
+HEAD = 4096  # one page: a plain JPEG's header is a few hundred bytes
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+JPEG_SCAN = 0xDA
+JPEG_PLAIN = (0xC4, 0xDB, 0xDD, 0xE0)  # Huffman and quantisation tables, restart interval, JFIF
+JPEG_MODES = {1: "L", 3: "RGB"}
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_DATA = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"fdAT")
 
@@ -24,6 +31,8 @@ class Structure:
     """True where only decoding can tell whether the file is whole."""
     metadata_bytes: int = 0
     """Bytes in chunks that hold no pixels, as stored (compressed text counts with its compressed size)."""
+    plain: tuple[int, int, str] | None = None
+    """Width, height and Pillow's mode of a JPEG without any metadata; None where Pillow must read the header."""
 
 
 def look(file: IO[bytes], size: int) -> Structure:
@@ -34,13 +43,34 @@ def look(file: IO[bytes], size: int) -> Structure:
         size: bytes in the file.
     """
     file.seek(0)
-    start = file.read(len(PNG_START))
-    if start.startswith(JPEG_START):
+    head = file.read(HEAD)
+    if head.startswith(JPEG_START):
         file.seek(max(0, size - len(JPEG_END)))
-        return Structure(suspicious=file.read() != JPEG_END)
-    if start == PNG_START:
+        return Structure(suspicious=file.read() != JPEG_END, plain=_plain_jpeg(head))
+    if head.startswith(PNG_START):
         return _png(file, size)
     return Structure(suspicious=True)
+
+
+def _plain_jpeg(head: bytes) -> tuple[int, int, str] | None:
+    """Walk a JPEG's segments up to its first scan."""
+    found = None
+    position = 2
+    while position + 10 <= len(head):
+        mark, kind, length = struct.unpack_from(">BBH", head, position)
+        if mark != 0xFF:
+            return None
+        if kind == JPEG_SCAN:
+            return found
+        if kind in JPEG_FRAMES:
+            bits, height, width, components = struct.unpack_from(">BHHB", head, position + 4)
+            if found or bits != 8 or components not in JPEG_MODES or not width or not height:
+                return None
+            found = width, height, JPEG_MODES[components]
+        elif kind not in JPEG_PLAIN:
+            return None
+        position += 2 + length
+    return None
 
 
 def _png(file: IO[bytes], size: int) -> Structure:

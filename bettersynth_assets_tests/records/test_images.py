@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.records.headers import read_header
 from bettersynth_assets.records.images import ImageError, open_rgb
+from bettersynth_assets.records.structure import look
 from bettersynth_assets_tests.seeds import encoded, picture
 
 LIMITS = Limits()
@@ -171,6 +172,40 @@ def test_of_an_animation_the_first_frame_counts(kind: str, file: Any) -> None:
     path = file(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
     assert read_header(path, LIMITS).flags == ("animated",)
     assert np.asarray(open_rgb(path)).min() > 250
+
+
+PLAIN = {
+    "colour": {"image": picture(41, 31)},
+    "grey": {"image": picture(41, 31).convert("L")},
+    "progressive": {"image": picture(41, 31), "progressive": True},
+    "restart intervals": {"image": picture(41, 31), "restart_marker_rows": 1},
+    "full colour resolution": {"image": picture(41, 31), "subsampling": 0, "quality": 100},
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_plain_jpegs_header_is_the_one_that_pillow_reads(name: str, file: Any) -> None:
+    path = file(encoded(**PLAIN[name]))
+    with path.open("rb") as opened:
+        assert look(opened, path.stat().st_size).plain is not None
+    header = read_header(path, LIMITS)
+    with Image.open(path) as image:
+        assert (header.width, header.height, header.mode, header.format) == (*image.size, image.mode, image.format)
+
+
+@pytest.mark.parametrize("options", [{"exif": SIDEWAYS_EXIF}, {"icc_profile": b"x" * 99}, {"comment": b"hello"}])
+def test_a_jpeg_with_any_metadata_is_left_to_pillow(options: dict[str, Any], file: Any) -> None:
+    path = file(encoded(picture(), **options))
+    with path.open("rb") as opened:
+        assert look(opened, path.stat().st_size).plain is None
+
+
+def test_limits_hold_for_plain_jpegs_too(file: Any) -> None:
+    path = file(encoded(picture(40, 30)))
+    for limits, reason in ((Limits(max_pixels=1199), "too_many_pixels"), (Limits(min_side=31), "too_small")):
+        with pytest.raises(ImageError) as error:
+            read_header(path, limits)
+        assert error.value.reason == reason
 
 
 def test_an_image_error_survives_the_way_back_from_a_worker_process() -> None:
