@@ -52,11 +52,11 @@ def registry() -> Any:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Run Data-Juicer with strict image decoding and without gradients, and give torch its threads back afterwards."""
+    """Run Data-Juicer with strict image decoding, and give torch its threads back afterwards."""
     import torch
 
     threads = torch.get_num_threads()
-    with strict_decoding, torch.no_grad():
+    with strict_decoding:
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.operators.batching import DECODERS
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guard import undisturbed
 from bettersynth_assets.records.images import ImageError, open_rgb
@@ -26,6 +28,8 @@ from bettersynth_assets.records.schema import QUARANTINE, REJECTS, kit_text, row
 STATS, META = "__dj__stats__", "__dj__meta__"
 IMAGE_TOKEN, END_TOKEN = "<__dj__image>", "<|__dj__eoc|>"
 SIMILARITY = "image_text_similarity"
+# They read the image alone, through a model without a tokenizer, so that several threads may call them.
+IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter")
 # What operators raise about a row. MemoryError, KeyboardInterrupt and the like are not among them.
 ROW_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, SyntaxError, AttributeError)
 
@@ -115,7 +119,13 @@ def _row(values: dict[str, Any], image_root: Path, *, with_score: bool) -> _Row:
 
 
 def _work(built: BuiltOperator, rows: list[_Row]) -> dict[int, BaseException]:
-    """Let an operator compute its stats or map the texts, in its batches; rows of a batch that fails go one by one."""
+    """Let an operator compute its stats or map the texts, in its batches; rows of a batch that fails go one by one.
+
+    Returns:
+        What the operator raised, by the row's position.
+    """
+    if built.name in IMAGE_CLASSIFIERS and len(rows) > 1:
+        return _work_in_threads(built, rows)
     step = built.operator.batch_size if built.operator.is_batched_op() else 1
     failed: dict[int, BaseException] = {}
     for first in range(0, len(rows), step):
@@ -129,8 +139,20 @@ def _work(built: BuiltOperator, rows: list[_Row]) -> dict[int, BaseException]:
     return failed
 
 
+def _work_in_threads(built: BuiltOperator, rows: list[_Row]) -> dict[int, BaseException]:
+    """Work rows at the same time, each on one core: such an operator gives its model a single image at a time."""
+    import torch
+
+    errors = [_call(built, rows[:1])]  # alone, because it loads the model
+    with ThreadPoolExecutor(DECODERS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        errors.extend(pool.map(lambda row: _call(built, [row]), rows[1:]))
+    return {index: error for index, error in enumerate(errors) if error is not None}
+
+
 def _call(built: BuiltOperator, rows: list[_Row]) -> BaseException | None:
     """Call an operator on some rows; what it raises comes back as a value and leaves the rows as they were."""
+    import torch
+
     # A mapper may change the number of rows, which only shows row by row.
     if not built.is_filter and len(rows) > 1:
         return next((error for row in rows if (error := _call(built, [row])) is not None), None)
@@ -138,7 +160,8 @@ def _call(built: BuiltOperator, rows: list[_Row]) -> BaseException | None:
     rank = {} if built.rank is None else {"rank": built.rank}
     method = built.operator.compute_stats if built.is_filter else built.operator.process
     try:
-        result = method(samples, **rank)
+        with torch.no_grad():
+            result = method(samples, **rank)
     except UserError:
         raise
     except ROW_ERRORS as error:

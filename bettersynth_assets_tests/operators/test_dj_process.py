@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
+from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.records.schema import kit_text
+from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
+
+WORDS = {"words_num_filter": {"min_num": 5, "max_num": 24}}
+SCORES = {"clip_score_filter": {"method": "min", "min_score": -0.13}}
+
+
+def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_path, tiny_models):
+    table = scored_table(tmp_path, 20)
+    paths = [tmp_path / name for name in table["image"].to_pylist()]
+    scored = score_files(ClipScorer(str(tiny_models.clip)), paths, table["caption"].to_pylist())
+    table = table.set_column(table.schema.get_field_index("clip_score"), "clip_score", [scored.scores])
+    lines = [
+        json.dumps({"id": row["id"], "text": kit_text(row["caption"]), "images": [str(path)]}) + "\n"
+        for row, path in zip(table.to_pylist(), paths, strict=True)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+    theirs = {"clip_model": str(tiny_models.clip), "accelerator": "cpu"} | SCORES["clip_score_filter"]
+    config = {
+        "project_name": "parity", "dataset_path": str(tmp_path / "rows.jsonl"), "np": 1, "skip_op_error": False,
+        "export_path": str(tmp_path / "out" / "kept.jsonl"), "work_dir": str(tmp_path / "out"), "open_tracer": False,
+        "custom_operator_paths": [str(PROJECT_ROOT / "bettersynth_assets" / "operators" / "clip_score_filter.py")],
+        "process": [WORDS, {"clip_score_filter": theirs}],
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [str(Path(sys.executable).parent / "dj-process"), "--config", str(tmp_path / "config.yaml")]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "HF_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    kept = [json.loads(line)["id"] for line in (tmp_path / "out" / "kept.jsonl").read_text().splitlines()]
+    limits = resolve_limits([WORDS, SCORES], np.asarray(scored.scores), table["id"].to_pylist())
+    built = build_operators(limits, tiny_profile(tiny_models))
+    ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
+    assert 0 < len(kept) < 20
+    assert kept == ours.kept["id"].to_pylist()
