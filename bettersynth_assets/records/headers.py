@@ -46,7 +46,7 @@ class Header:
     """``exif_rotated``, ``broken_exif``, ``animated``."""
 
 
-def read_header(path: Path, limits: Limits) -> Header:
+def read_header(path: Path | str, limits: Limits) -> Header:
     """Read what is known of an image without decoding it; only a file whose end is missing is decoded.
 
     Args:
@@ -57,7 +57,7 @@ def read_header(path: Path, limits: Limits) -> Header:
         ImageError: ``missing_image``, ``decode_error``, ``too_many_pixels``, ``too_small`` or ``metadata_bomb``.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123 - a string from image_path
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 raise ImageError("decode_error", "the file is empty")

@@ -23,7 +23,9 @@ SEED = pa.schema(
         ("caption", pa.string()),  # special tokens taken off, stripped
         ("width", pa.int32()),  # pixels, after EXIF rotation, from the header
         ("height", pa.int32()),
-        ("words", pa.int32()),  # whitespace words of the kit-format text, special tokens included, as the recipe counts
+        # Words between white space of the kit-format text, special tokens included: the contest's count (mean 10.79).
+        # Data-Juicer 1.6.1's words_num_filter counts fewer: it takes words of digits or signs alone for none.
+        ("words", pa.int32()),
         ("mode", pa.string()),  # Pillow mode of the file before the RGB rule: RGB, L, CMYK, P, I;16, ...
         ("format", pa.string()),  # JPEG, PNG, ...
         ("bytes", pa.int64()),  # size of the image file

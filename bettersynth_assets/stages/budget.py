@@ -48,11 +48,13 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
         raise nothing_left(name, settings)
     order = fill_budget(rows.num_rows, settings.budget, seed=section.seed, order=section.order)
     kept, rejects = split_by_exposures(rows, order, stage=name, budget=settings.budget)
-    kit_rows = as_kit_rows(rows)
     questions = read_questions(settings)
-    llava_rows = to_llava(kit_rows, questions)
-    write_text(work.folder / KIT_FILE, "".join(_line(kit_rows[place]) + "\n" for place in order))
-    write_text(work.folder / LLAVA_FILE, "[\n" + ",\n".join(_line(llava_rows[place]) for place in order) + "\n]\n")
+    kit_rows = as_kit_rows(kept)
+    kit_lines = [_line(row) for row in kit_rows]
+    llava_lines = [_line(row) for row in to_llava(kit_rows, questions)]
+    shown = np.searchsorted(np.unique(order), order).tolist()  # places among the kept rows, in training order
+    write_text(work.folder / KIT_FILE, "".join(kit_lines[place] + "\n" for place in shown))
+    write_text(work.folder / LLAVA_FILE, "[\n" + ",\n".join(llava_lines[place] for place in shown) + "\n]\n")
     stats = {
         "budget": settings.budget,
         "order": section.order,

@@ -48,8 +48,8 @@ def test_links_inside_the_root_and_a_linked_root_are_followed(root: Path) -> Non
     (root / "images/link.jpg").symlink_to("a.jpg")
     linked = root.parent / "linked"
     linked.symlink_to(root)
-    assert image_path(root, "images/link.jpg").read_bytes() == b"a"
-    assert image_path(linked, "images/a.jpg").read_bytes() == b"a"
+    assert Path(image_path(root, "images/link.jpg")).read_bytes() == b"a"
+    assert Path(image_path(linked, "images/a.jpg")).read_bytes() == b"a"
 
 
 @pytest.mark.parametrize(
