@@ -92,9 +92,10 @@ def _draw_watermark(image: Image.Image, rng: random.Random, cell: float) -> None
     mask = Image.new("L", image.size)
     pen = ImageDraw.Draw(mask)
     text, font = rng.choice(_WATERMARK_TEXTS), _font(max(6, round(0.34 * cell)))
+    strength = rng.randint(25, 130)  # of 255; the faintest are hard to find
     for k in range(3):
         x, y = rng.uniform(0, 0.5) * image.width, (k + rng.random()) / 3 * image.height
-        pen.text((x, y), text, fill=130, font=font, anchor="lm")
+        pen.text((x, y), text, fill=strength, font=font, anchor="lm")
         start, end = (k + rng.random()) / 3 * image.height, (k + rng.random()) / 3 * image.height
-        pen.line((0, start, image.width, end), fill=110, width=max(1, round(cell / 40)))
+        pen.line((0, start, image.width, end), fill=strength, width=max(1, round(cell / 40)))
     image.paste((128, 128, 128), mask=mask)

@@ -25,7 +25,7 @@ from bettersynth_assets.miniature.captions import STOCK_TAIL
 from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.bank import SQUASHED, load
 from bettersynth_assets.miniature.training.loop import held_out, train
-from bettersynth_assets.miniature.training.towers import normalise
+from bettersynth_assets.miniature.training.towers import Contrast, Words, normalise
 
 QUERIES = 16
 
@@ -73,15 +73,21 @@ def train_captioner(
     torch.manual_seed(seed)
     model = build(vocabulary).to(device)
     pixels, ids = load(bank, "squashed", device), targets(bank, device)
+    contrast, rich = Contrast(128, Words(vocabulary)).to(device), load(bank, "rich", device)
+    rich = rich[..., : int((rich != 0).sum(-1).max())]
     start = torch.tensor([[vocabulary] * QUERIES + [model.config.text_config.bos_token_id]], device=device)
 
     def loss_of(rows: Tensor) -> Tensor:
         inputs = torch.cat([start.expand(len(rows), -1), ids[rows]], dim=1)
         told = model(pixel_values=normalise(pixels[rows]), input_ids=inputs, attention_mask=torch.ones_like(inputs))
         logits = told.logits[:, QUERIES : QUERIES + ids.shape[1]]
-        return F.cross_entropy(logits.flatten(0, 1).float(), ids[rows].flatten(), ignore_index=0)
+        told_loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[rows].flatten(), ignore_index=0)
+        # As in BLIP-2's own first stage, a contrast beside the captioning loss; without it the sight comes slowly.
+        few = len(rows) // 2
+        tokens = told.vision_outputs.last_hidden_state[:few, 1:]
+        return told_loss + 0.5 * contrast(tokens, rich[rows[:few], 0])
 
-    train("captioner", [model], loss_of, rows=len(pixels), steps=steps, batch=batch, learning_rate=1e-3,
+    train("captioner", [model, contrast], loss_of, rows=len(pixels), steps=steps, batch=batch, learning_rate=1e-3,
           device=device, seed=seed)  # fmt: skip
     model.eval()
     rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=device)
