@@ -1,8 +1,8 @@
 """Makes `dagster asset materialize --select recaptioned_set+` work as it is typed. In: argv. Out: variables.
 
 That command reads neither `workspace.yaml` nor `[tool.dagster]`, and refuses partitioned assets without a partition; it
-does read environment variables. `bettersynth_cli.pth`, which is installed beside the package, calls this when a
-Python starts whose arguments are those of the command. Only that process and its children see the variables.
+does read environment variables. `bettersynth_cli.pth`, which is installed beside the package, calls this when a Python
+starts as `dagster`. Only that process and its children see the variables.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
     """Fill in what the command line leaves out; what the user typed or set stays.
 
     Args:
-        argv: of this process.
+        argv: of this process, the program first.
         env: where the variables are set.
-        folder: the working folder; one that holds a ``dagster.yaml`` keeps the run's history.
+        folder: the working folder; where it holds a ``dagster.yaml``, the history of runs is kept as that says.
     """
-    typed = {argument.split("=", 1)[0] for argument in argv}
-    command = list(argv[1:3])  # the same for `dagster …` and `python -m dagster …`
-    if typed & _TARGETS or command not in (["asset", "materialize"], ["asset", "list"]):
+    typed = {argument.split("=", 1)[0] for argument in argv[1:]}
+    if typed & _TARGETS:
         return
-    if command == ["asset", "list"]:
-        env.setdefault(LIST_MODULE, _DEFINITIONS)
-        return
-    # Dagster would have `dg launch` typed instead; the version is pinned, so the command stays.
-    warnings.filterwarnings("ignore", message="Function `asset_materialize_command` is superseded")
-    env.setdefault(MODULE, _DEFINITIONS)
     here = folder or Path.cwd()
     if (here / "dagster.yaml").is_file():
         env.setdefault(HOME, str(here))
-    if not typed & {"--partition", "--partition-range"} and (value := shard_range(env)):
-        env.setdefault(RANGE, value)
+    # Dagster would have `dg` typed instead; its version is pinned, so its older commands stay.
+    warnings.filterwarnings("ignore", message="Function `.*_command` is superseded")
+    if list(argv[1:3]) == ["asset", "list"]:
+        env.setdefault(LIST_MODULE, _DEFINITIONS)
+    if list(argv[1:3]) == ["asset", "materialize"]:
+        env.setdefault(MODULE, _DEFINITIONS)
+        if not typed & {"--partition", "--partition-range"} and (value := shard_range(env)):
+            env.setdefault(RANGE, value)
 
 
 def shard_range(env: MutableMapping[str, str]) -> str | None:

@@ -5,12 +5,12 @@ command line or the schedule, cover all shards.
 """
 
 import dagster as dg
-import pyarrow as pa
 
 from bettersynth_assets.assets.cards import OWNER, Card
 from bettersynth_assets.assets.run import Workshop, plainly, run_shards, run_whole
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.partitions import shard_partitions
+from bettersynth_assets.reports.columns import column_schema
 from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.stages.engine import Stage
@@ -54,8 +54,3 @@ def build_asset(
             return run_shards(shop, stage.name) if stage.sharded else run_whole(shop, stage.name)
 
     return brought_up_to_date
-
-
-def column_schema(columns: pa.Schema) -> dg.TableSchema:
-    """The record's columns as the UI shows them."""
-    return dg.TableSchema(columns=[dg.TableColumn(name=field.name, type=str(field.type)) for field in columns])

@@ -41,7 +41,9 @@ def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | 
             row = {name: rows[name][index].as_py() for name in ("id", "image", "caption")}
             score = f"{rows['clip_score'][index].as_py():.4f} " if "clip_score" in rows.column_names else ""
             picture = thumbnail(image_root / row["image"], opener)
-            lines.append(f"{title} {score}{code(row['id'])}\n\n{picture}\n\n{code(row['caption'])}")
+            lines += [f"**{title}** {score}{code(row['id'])}", picture, code(row["caption"])]
+            if "original_caption" in rows.column_names:
+                lines.append(f"was {code(rows['original_caption'][index].as_py())}")
     return "\n\n".join(lines) or "no rows"
 
 

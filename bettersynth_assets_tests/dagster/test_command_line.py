@@ -42,7 +42,7 @@ def test_a_typed_partition_is_left_alone(tmp_path, typed):
     "argv",
     [
         ["/bin/dagster", "dev"],
-        ["other", "materialize"],
+        ["/bin/dagster", "job", "execute"],
         [*COMMAND, "-m", "other.definitions"],
         [*COMMAND, "--python-file=x.py"],
     ],

@@ -24,11 +24,17 @@ def rows(scores: list[float]) -> pa.Table:
 
 def test_gallery_picks_highest_lowest_and_nearest_to_the_limit(tmp_path):
     shown = gallery(rows([0.1, 0.9, 0.5, 0.3, 0.2]), image_root=tmp_path, opener=opener, limit=0.31, each=1)
-    assert re.findall(r"(highest|borderline|lowest) \S+ `(r\d)`", shown) == [
+    assert re.findall(r"\*\*(highest|borderline|lowest)\*\* \S+ `(r\d)`", shown) == [
         ("highest", "r1"),
         ("borderline", "r3"),
         ("lowest", "r0"),
     ]
+
+
+def test_a_recaptioned_row_shows_both_captions(tmp_path):
+    recaptioned = rows([0.5]).append_column("original_caption", pa.array(["the seed's"]))
+    shown = gallery(recaptioned, image_root=tmp_path, opener=opener)
+    assert shown.endswith("`r0`\n\nwas `the seed's`")
 
 
 def test_a_row_is_shown_once_where_there_are_few(tmp_path):
