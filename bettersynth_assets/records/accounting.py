@@ -8,21 +8,26 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import EmptySetError
 from bettersynth_assets.records.store import Manifest, Slot
 
-ROW_STAGES = ("seed_dataset", "clip_scores", "filtered_set", "recaptioned_set")
+ROW_STAGES = {
+    "seed_profile": ("seed_dataset", "clip_scores"),
+    "budgeted_set": ("seed_dataset", "clip_scores", "filtered_set", "recaptioned_set"),
+    "baseline_set": ("seed_dataset",),
+}
+"""The stages that a set's rows have come through."""
 
 
 def nothing_left(stage: str, settings: Settings) -> EmptySetError:
     """Name what took most of the rows on their way to ``stage``.
 
     Args:
-        stage: the stage that found no rows.
+        stage: the stage that found no rows, one of ``ROW_STAGES``.
         settings: where the earlier stages' manifests lie.
     """
     taken: Counter[tuple[str, str]] = Counter()
     rows = 0
-    for name in ROW_STAGES[: ROW_STAGES.index(stage)] if stage in ROW_STAGES else ROW_STAGES:
+    for name in ROW_STAGES[stage]:
         for manifest in _manifests(name, settings):
-            rows += manifest.rows_in if name == ROW_STAGES[0] else 0
+            rows += manifest.rows_in if name == "seed_dataset" else 0
             taken.update({(name, f"operator {operator}"): count for operator, count in manifest.rejected.items()})
             taken.update({(name, f"quarantine {reason}"): count for reason, count in manifest.quarantined.items()})
     if not taken:
