@@ -38,8 +38,8 @@ class MGMConfig(GemmaConfig):
         vision_config: fields of a ``CLIPVisionConfig``: the low-resolution tower; N = (image_size/patch_size)² tokens.
         vision_aux_config: the ConvNeXt tower: ``depths`` and ``dims`` (four each), ``drop_path_rate``,
             ``layer_scale_init``.
-        image_size_aux: side in pixels of the high-resolution input; its stride-4 grid must be a multiple of the
-            low-resolution grid, so that each token owns one square window.
+        image_size_aux: side in pixels of the high-resolution input; its stride-4 grid must be a multiple of
+            8 times the low-resolution grid: each token owns one square window, whole at all four strides.
         image_grid: images per side that the input is cut into; only 1 is implemented.
         mm_vision_select_layer: which of CLIP's hidden states is used (negative, -1 = after the last layer); the class
             token is always dropped.
@@ -103,10 +103,10 @@ class MGMConfig(GemmaConfig):
             raise ValueError(
                 f"mm_vision_select_layer {self.mm_vision_select_layer} is outside -{layers} to -1 of this CLIP tower"
             )
-        if self.image_size_aux % 32 or (self.image_size_aux // 4) % self.tokens_per_side:
+        if self.image_size_aux % (32 * self.tokens_per_side):
             raise ValueError(
-                f"image_size_aux {self.image_size_aux}: must be a multiple of 32, and a quarter of it a multiple of "
-                f"the {self.tokens_per_side} tokens per side of the low-resolution tower"
+                f"image_size_aux {self.image_size_aux} must be a multiple of 32 times the "
+                f"{self.tokens_per_side} tokens per side of the low-resolution tower"
             )
 
     @property

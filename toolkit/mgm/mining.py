@@ -2,20 +2,29 @@
 
 ::
 
-    low  (I, N, d)                   I images, N = n² tokens, d channels
-    maps 4 × (I, c_s, g/2^s, g/2^s)  ─► windows (I, N, W, C)   C = Σ c_s, W = (g/n)² positions of a window
-    query = LN+Linear(low); key, value = LN+Linear(windows); out = softmax(query·key/√d) · value  ─► (I, N, d)
+    low  (I, N, d)                         I images, N = n² tokens, d channels
+    maps 4 × (I, c_s, g/2^s, g/2^s)        resized to g×g and joined: C = Σ c_s channels, cut into N windows of
+                                           W = (g/n)² positions
+    query = LN+Linear(low); key, value = LN+Linear(windows); out = softmax(query·key/√d) · value        ─► (I, N, d)
 
-Source: Mini-Gemini, "patch info mining" (section 3.2 of the paper). Keys and values are linear in the window, so
-:func:`mine` computes the same without ever forming them: the key matrix is applied to the query (d×C instead of
-W·C×d products per token; the key's biases shift all W logits of a token alike and cancel in the softmax), and the value
-matrix is applied after the weighted sum (the weights add up to 1, so its bias comes out whole). :func:`mine_plain` is
-the textbook twin that tests compare it with.
+Source: Mini-Gemini, "patch info mining" (section 3.2 of the paper). :func:`mine_plain` computes it as written.
+:func:`mine` computes the same numbers without ever forming keys, values, or even the resized maps, because
+
+* keys and values are linear in the normalised window: the key matrix is applied to the query (the key's biases shift
+  all logits of a token alike and cancel in the softmax), and the value matrix after the weighted sum (weights add up
+  to 1);
+* normalisation over channels is one mean and one deviation per position, applied to logits and weights instead;
+* bilinear resizing is the same small matrix for every window, once the smaller maps are cut with a border of one cell
+  (repeated at the edge): it is applied to logits and weights instead of to C channels.
+
+What is left to read per token are 64 + 36 + 16 + 9 cells of the four maps (for 8×8 windows) instead of 64 of all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,48 +50,109 @@ class UniProjector(nn.Sequential):
         return linear
 
 
-def join_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Resize the four ConvNeXt maps bilinearly to the first one's grid and join their channels: (I, C, g, g)."""
-    first, *rest = maps
-    size = first.shape[-2:]
-    resized = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in rest]
-    return torch.cat([first, *resized], dim=1)
+class Windows(NamedTuple):
+    """Windows of I images for N tokens, W positions each.
+
+    ``cells``: per map (I, N, k_s, c_s), the k_s cells that the window's positions are interpolated from.
+    ``mean``, ``rstd``: (I, N, W) over the C channels of each position of the resized maps.
+    """
+
+    cells: tuple[Tensor, ...]
+    mean: Tensor
+    rstd: Tensor
 
 
-def cut_windows(joined: Tensor, tokens_per_side: int) -> Tensor:
-    """Cut (I, C, g, g) into one window per low-resolution token: (I, N, W, C), both row by row."""
-    images, channels, grid, _ = joined.shape
-    n, w = tokens_per_side, grid // tokens_per_side
-    windows = joined.view(images, channels, n, w, n, w).permute(0, 2, 4, 3, 5, 1)
-    return windows.reshape(images, n * n, w * w, channels)
+@cache
+def resize_matrix(side: int, factor: int) -> Tensor:
+    """(side², k²) weights of a bilinear resize by ``factor`` inside a window, from its k = side/factor + 2 cells a side.
+
+    Positions are those of ``F.interpolate(mode="bilinear", align_corners=False)``.
+    """
+    small = side // factor + 2
+    at = (torch.arange(side) + 0.5) / factor + 0.5  # in cells, counted from the border cell
+    line = (1 - (at[:, None] - torch.arange(small)).abs()).clamp(min=0)
+    return torch.kron(line, line)
 
 
-def mine(low: Tensor, windows: Tensor, query: UniProjector, aux: UniProjector, val: UniProjector) -> Tensor:
-    """Weighted sum of each token's window, re-associated.
+@torch.no_grad()
+def cut(maps: Sequence[Tensor], tokens_per_side: int, eps: float) -> Windows:
+    """Cut the four maps (I, c_s, g/2^s, g/2^s) into windows. The maps come from a frozen tower: no gradient.
+
+    Args:
+        maps: sides halve from one to the next; g is a multiple of ``8 * tokens_per_side``.
+        tokens_per_side: windows per side, n.
+        eps: of the layer normalisation.
+    """
+    n, side = tokens_per_side, maps[0].shape[-1] // tokens_per_side
+    cells = []
+    total = squares = torch.zeros(())
+    for level, small in enumerate(maps):
+        step = side >> level
+        border = 1 if level else 0
+        padded = F.pad(small, (border,) * 4, mode="replicate") if border else small
+        patches = padded.permute(0, 2, 3, 1).unfold(1, step + 2 * border, step).unfold(2, step + 2 * border, step)
+        cell = patches.permute(0, 1, 2, 4, 5, 3).reshape(len(small), n * n, -1, small.shape[1])
+        cells.append(cell)
+        wide = cell.float()
+        if level == 0:
+            total, squares = wide.sum(-1), wide.square().sum(-1)
+        else:
+            resize = resize_matrix(side, 1 << level).to(wide.device)
+            gram = wide @ wide.transpose(-1, -2)
+            total = total + wide.sum(-1) @ resize.T
+            squares = squares + ((resize @ gram) * resize).sum(-1)
+    channels = sum(m.shape[1] for m in maps)
+    mean = total / channels
+    rstd = (squares / channels - mean.square()).clamp(min=0).add(eps).rsqrt()
+    return Windows(tuple(cells), mean, rstd)
+
+
+def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, val: UniProjector) -> Tensor:
+    """Weighted sum of each token's window, rearranged as the module's text says.
 
     Args:
         low: (I, N, d) low-resolution tokens.
-        windows: (I, N, W, C) from :func:`cut_windows`.
+        windows: from :func:`cut`, with the epsilon of ``aux`` and ``val``.
         query, aux, val: the projections ``vlm_uni_{query,aux,val}_projector``.
 
     Returns:
         (I, N, d), to be added to ``low``. Equal to :func:`mine_plain` up to rounding, gradients included.
     """
-    images, tokens, width, channels = windows.shape
-    # Normalised without the two affine parts: those move to the query side and behind the sum, and frozen windows then
-    # need no gradient at all.
-    plain = F.layer_norm(windows, (channels,), eps=aux.norm.eps).reshape(images * tokens, width, channels)
+    images, tokens = low.shape[:2]
+    cells = [cell.flatten(0, 1) for cell in windows.cells]
+    mean, rstd = windows.mean.flatten(0, 1), windows.rstd.flatten(0, 1)
+    side = round(mean.shape[-1] ** 0.5)
+    resizes = [resize_matrix(side, 1 << level).to(mean) for level in range(1, len(cells))]
+
     q = query(low)
-    q = (q @ aux.linear.weight) * (aux.norm.weight * q.shape[-1] ** -0.5)
-    logits = torch.bmm(plain, q.reshape(images * tokens, channels, 1)).squeeze(-1)
-    weights = torch.softmax(logits.float(), dim=-1).to(plain.dtype)
-    summed = torch.bmm(weights.unsqueeze(1), plain).view(images, tokens, channels)
-    return val.linear(summed * val.norm.weight + val.norm.bias)
+    q = ((q @ aux.linear.weight) * (aux.norm.weight * q.shape[-1] ** -0.5)).flatten(0, 1)
+    parts = q.split([cell.shape[-1] for cell in cells], dim=-1)
+    hits = [
+        torch.bmm(cell, part.to(cell.dtype).unsqueeze(-1)).squeeze(-1) for cell, part in zip(cells, parts, strict=True)
+    ]
+    logits = hits[0].float()
+    for hit, resize in zip(hits[1:], resizes, strict=True):
+        logits = logits + hit.float() @ resize.T
+    logits = (logits - mean * q.float().sum(-1, keepdim=True)) * rstd
+
+    weights = torch.softmax(logits, dim=-1) * rstd
+    spread = [weights, *(weights @ resize for resize in resizes)]
+    sums = [torch.bmm(w.to(cell.dtype).unsqueeze(1), cell).squeeze(1) for w, cell in zip(spread, cells, strict=True)]
+    summed = torch.cat(sums, dim=-1) - (weights * mean).sum(-1, keepdim=True).to(sums[0].dtype)
+    return val.linear(summed * val.norm.weight + val.norm.bias).view(images, tokens, -1)
 
 
-def mine_plain(low: Tensor, windows: Tensor, query: UniProjector, aux: UniProjector, val: UniProjector) -> Tensor:
-    """The definition, with keys and values formed; same arguments and result as :func:`mine`."""
+def mine_plain(
+    low: Tensor, maps: Sequence[Tensor], tokens_per_side: int, query: UniProjector, aux: UniProjector, val: UniProjector
+) -> Tensor:
+    """The definition, with resized maps, keys and values formed; for tests. Result as of :func:`mine`."""
+    size = maps[0].shape[-2:]
+    joined = torch.cat([F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps], dim=1)
+    images, channels, grid, _ = joined.shape
+    n, w = tokens_per_side, grid // tokens_per_side
+    windows = (
+        joined.view(images, channels, n, w, n, w).permute(0, 2, 4, 3, 5, 1).reshape(images, n * n, w * w, channels)
+    )
     q, k, v = query(low), aux(windows), val(windows)
-    logits = torch.einsum("ind,inwd->inw", q, k) * q.shape[-1] ** -0.5
-    weights = torch.softmax(logits.float(), dim=-1).to(v.dtype)
+    weights = torch.softmax(torch.einsum("ind,inwd->inw", q, k) * q.shape[-1] ** -0.5, dim=-1)
     return torch.einsum("inw,inwd->ind", weights, v)

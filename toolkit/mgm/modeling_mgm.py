@@ -24,7 +24,7 @@ from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.merging import Merged, check_image_count, merge
-from toolkit.mgm.mining import UniProjector, cut_windows, join_maps, mine
+from toolkit.mgm.mining import UniProjector, cut, mine
 from toolkit.mgm.towers import ClipTower, ConvNextTower, TowerFeatures
 
 TRAINED_IN_STAGE_1 = (
@@ -105,7 +105,7 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         low = features.low
         if self.config.mm_feature_norm:
             low = F.layer_norm(low, low.shape[-1:])
-        windows = cut_windows(join_maps(features.maps), self.config.tokens_per_side)
+        windows = cut(features.maps, self.config.tokens_per_side, core.vlm_uni_aux_projector.norm.eps)
         mined = mine(low, windows, core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector)
         projected = core.mm_projector(low + mined)
         scale = self.config.mm_projector_output_scale
