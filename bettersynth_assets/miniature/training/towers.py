@@ -3,7 +3,9 @@
 In: bank. Out: a ``CLIPVisionModel`` (84 px, patch 14) and timm's ConvNeXt (192 px), whose 6x6 tokens stay local.
 
 Two contrasts are added: the mean of all projected tokens against the mean of all words (which scene is it), and each
-word against the token that fits it best (late interaction: which place is it), as in FILIP.
+word against the token that fits it best (late interaction: which place is it), as in FILIP. Other scenes' captions hardly
+ever differ in a sign's word or a shape alone, so every image is also contrasted with its own caption told wrongly:
+without that, neither tower learns to read.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from bettersynth_assets.miniature.tokenizer import base_tokenizer
 from bettersynth_assets.miniature.training.bank import load
 from bettersynth_assets.miniature.training.loop import held_out, train
+from bettersynth_assets.miniature.world import COLORS, SHAPES, SIZES, WORDS
 
 CLIP_SIDE, GRID = 84, 6
 KEPT_LAYERS = 4
@@ -28,6 +32,7 @@ CLIP_FIELDS = {
     "image_size": CLIP_SIDE, "patch_size": 14, "projection_dim": 128, "hidden_act": "gelu",
 }  # fmt: skip
 CONVNEXT_DEPTHS, CONVNEXT_DIMS = (1, 1, 3, 1), (16, 32, 64, 128)
+WRONG_COPIES = 4
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -35,6 +40,13 @@ def normalise(pixels: Tensor) -> Tensor:
     """(B, S, S, 3) uint8 -> (B, 3, S, S) float, with CLIP's mean and deviation."""
     mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
     return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def word_families(device: str) -> list[Tensor]:
+    """Ids of sign words, shapes, colours and sizes, as they stand inside a caption."""
+    find = base_tokenizer().token_to_id
+    families = (WORDS, SHAPES, tuple(COLORS), SIZES)
+    return [torch.tensor([find(f"Ġ{word}") for word in family], device=device) for family in families]
 
 
 class Words(nn.Module):
@@ -72,6 +84,27 @@ class Contrast(nn.Module):
         local = (pairs * real.squeeze(-1)).sum(-1) / real.sum(1).squeeze(-1)
         return whole, local
 
+    def against_wrong(self, tokens: Tensor, ids: Tensor, wrong: Tensor) -> Tensor:
+        """Loss of telling each image's caption (B, L) from K wrong ones of its own, (B, K, L)."""
+        told = torch.cat([ids[:, None], wrong], dim=1)
+        count, length = told.shape[1:]
+        real = (told != 0).unsqueeze(-1)
+        image_mean, image_local = self.image_out(self.norm(tokens)).chunk(2, dim=-1)
+        text = self.text_out(self.words(told.flatten(0, 1))).view(len(ids), count, length, -1)
+        text_mean, text_local = text.chunk(2, dim=-1)
+        whole = torch.einsum(
+            "bd,bkd->bk", F.normalize(image_mean.mean(1), dim=-1), F.normalize((text_mean * real).sum(2), dim=-1)
+        )
+        image_local, text_local = F.normalize(image_local, dim=-1), F.normalize(text_local, dim=-1)
+        best = torch.einsum("bnd,bkld->bknl", image_local, text_local).amax(dim=2)
+        local = (best * real.squeeze(-1)).sum(-1) / real.sum(2).squeeze(-1)
+        target = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
+        scales = self.scale.exp().clamp(max=100)
+        return sum(
+            (F.cross_entropy((similarity * scale).float(), target) / 2)
+            for similarity, scale in zip((whole, local), scales, strict=True)
+        )  # type: ignore[return-value]
+
     def forward(self, tokens: Tensor, ids: Tensor) -> Tensor:
         target = torch.arange(len(ids), device=ids.device)
         scales = self.scale.exp().clamp(max=100)
@@ -80,6 +113,24 @@ class Contrast(nn.Module):
             logits = (similarity * scale).float()
             loss = loss + F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
         return loss / 4
+
+
+def told_wrongly(ids: Tensor, families: list[Tensor], copies: int) -> Tensor:
+    """Captions with some words replaced by others of their family: (B, L) -> (B, copies, L).
+
+    Args:
+        ids: captions, 0 = padding.
+        families: ids of the words that may stand for one another: sign words first, then shapes, colours, ...
+        copies: wrong versions of each caption; in the first only sign words change.
+    """
+    wrong = ids[:, None].repeat(1, copies, 1)
+    for number, family in enumerate(families):
+        drawn = family[torch.randint(len(family), wrong.shape, device=ids.device)]
+        change = torch.isin(wrong, family) & (torch.rand(wrong.shape, device=ids.device) < 0.5)
+        if number:
+            change[:, 0] = False
+        wrong = torch.where(change, drawn, wrong)
+    return wrong
 
 
 class _ClipTokens(nn.Module):
@@ -120,8 +171,11 @@ def train_tower(
     pixels, ids = load(bank, "square", device), load(bank, "rich", device)
     ids = ids[..., : int((ids != 0).sum(-1).max())]
 
+    families = word_families(device)
+
     def loss_of(rows: Tensor) -> Tensor:
-        return contrast(tokens(pixels[rows]), ids[rows, int(rows[0]) % 2])
+        told, seen = ids[rows, int(rows[0]) % 2], tokens(pixels[rows])
+        return contrast(seen, told) + contrast.against_wrong(seen, told, told_wrongly(told, families, WRONG_COPIES))
 
     train(f"tower {kind}", [tokens, contrast], loss_of, rows=len(pixels), steps=steps, batch=batch,
           learning_rate=1e-3, device=device, seed=seed)  # fmt: skip
