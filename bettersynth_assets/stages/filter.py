@@ -13,6 +13,7 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.data_juicer import build_operators, check_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import Rescore, run_process
 from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import FILTERED
 from bettersynth_assets.records.seed_file import image_root
 from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
@@ -23,15 +24,13 @@ NAME = "filtered_set"
 def rescorer(settings: Settings) -> Rescore:
     """Scores captions that a mapper changed, with the model of clip_scores, loaded at the first call that needs it."""
 
-    def rescore(paths: Sequence[Path], captions: Sequence[str]) -> Sequence[float]:
+    def rescore(paths: Sequence[Path], captions: Sequence[str]) -> Sequence[float | ImageError]:
         if not captions:
             return []
         from bettersynth_assets.operators.clip_score import load_scorer, score_files
 
         scored = score_files(load_scorer(settings.profile.models.clip, settings.profile.gpu), paths, captions)
-        if scored.errors:
-            raise next(iter(scored.errors.values()))
-        return scored.scores.tolist()
+        return [scored.errors.get(index, score) for index, score in enumerate(scored.scores.tolist())]
 
     return rescore
 
@@ -48,13 +47,14 @@ def run(work: Work) -> Result:
         stage=NAME,
         image_root=image_root(settings),
         rescore=None if own_similarity(entries) else rescorer(settings),
+        log=work.log,
     )
     return Result(
         rows_in=table.num_rows,
         kept=done.kept.cast(FILTERED),
         rejects=done.rejects,
         quarantine=done.quarantine,
-        stats={"process": limits},
+        stats={"process": limits, "operators": done.operators},
     )
 
 

@@ -87,13 +87,14 @@ def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
         stage=NAME,
         image_root=image_root(work.settings),
         rescore=None if own_similarity(section.refilter) else rescorer(work.settings),
+        log=work.log,
     )
     return Result(
         rows_in=result.rows_in,
         kept=done.kept.cast(RECAPTIONED),
         rejects=done.rejects,
         quarantine=pa.concat_tables([result.quarantine, done.quarantine]),
-        stats={**result.stats, "refilter": limits},
+        stats={**result.stats, "refilter": limits, "operators": done.operators},
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile
 
@@ -86,6 +87,8 @@ def test_our_filter_keeps_the_same_rows_when_data_juicer_runs_it_alone(arguments
 def test_no_row_is_lost_and_each_reject_names_its_first_operator_value_and_limit(rows, process):
     entries = [*STOCK, {"clip_score_filter": {"method": "min", "min_score": 0.4}}]
     done = process(rows, entries)
+    left = [rows.num_rows, *(operator["rows_out"] for operator in done.operators)]
+    assert [operator["rows_in"] for operator in done.operators] == left[:-1] and left[-1] == done.kept.num_rows
     ids = [*done.kept["id"].to_pylist(), *done.rejects["id"].to_pylist(), *done.quarantine["id"].to_pylist()]
     assert sorted(ids) == rows["id"].to_pylist()
     rejects = {row["id"]: row for row in done.rejects.to_pylist()}
@@ -196,6 +199,15 @@ def test_a_mapper_changes_the_caption_and_the_change_and_new_score_are_recorded(
     for row in done.kept.to_pylist():
         assert row["caption"] == "three dogs" and row["clip_score"] == 0.75 and row["flags"] == ["caption_edited"]
         assert json.loads(row["stats"])["edits"] == [{"operator": "replace_content_mapper", "before": "two dogs"}]
+
+
+def test_an_edited_row_whose_image_cannot_be_scored_is_quarantined_alone(rows, process):
+    def rescore(paths, captions):
+        return [ImageError("decode_error", "cut off"), *[0.5] * (len(captions) - 1)]
+
+    done = process(rows, [{"replace_content_mapper": {"pattern": "two", "repl": "three"}}], rescore)
+    assert [(row["id"], row["reason"]) for row in done.quarantine.to_pylist()] == [("row001", "decode_error")]
+    assert done.kept.num_rows == rows.num_rows - 1
 
 
 def test_a_caption_that_a_mapper_empties_is_rejected_by_it(rows, process):

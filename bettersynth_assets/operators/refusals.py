@@ -1,0 +1,68 @@
+"""Why a filter of Data-Juicer rejects a row. In: a filter and a row with its stats. Out: the value and words for it.
+
+Data-Juicer's filters answer yes or no; nearly all of them compare through ``get_keep_boolean``, which is listened to
+while a filter decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.operators.row_calls import STATS, Row, columns
+
+
+@contextmanager
+def _recorded(operator: Any) -> Iterator[list[tuple[Any, Any, Any]]]:
+    """Note the (value, low, high) of each comparison in which an operator of Data-Juicer says no."""
+    refused: list[tuple[Any, Any, Any]] = []
+    original = type(operator).get_keep_boolean
+
+    def noting(value: Any, min_val: Any = None, max_val: Any = None) -> bool:
+        keeps = original(operator, value, min_val, max_val)
+        if not keeps:
+            refused.append((value, min_val, max_val))
+        return keeps
+
+    operator.get_keep_boolean = noting
+    try:
+        yield refused
+    finally:
+        del operator.get_keep_boolean
+
+
+def refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
+    """Ask a filter whether it keeps a row.
+
+    Returns:
+        None if it does, else (the value that it refused, the reason in words).
+    """
+    with _recorded(built.operator) as refused:
+        if bool(next(iter(built.operator.process(columns([row]))))):
+            return None
+    if not refused:
+        return None, f"refused by {built.name}"
+    value, low, high = refused[-1]
+    is_low = low is not None and not value >= low
+    limit = low if is_low or high is None else high
+    stat, argument = _names(built, row, value, limit)
+    number = float(value) if isinstance(value, int | float) or hasattr(value, "__float__") else None
+    sign = "<" if is_low else ">" if high is not None and value > high else "beside"
+    return number, f"{stat} {value:.6g} {sign} {argument} {limit:.6g}"
+
+
+def _names(built: BuiltOperator, row: Row, value: Any, limit: Any) -> tuple[str, str]:
+    """Find the stat that holds a value and the argument that holds a limit: width goes with max_width."""
+    stats = [name for name, found in row.sample[STATS].items() if value == scalar(found)] or ["value"]
+    arguments = [name for name, found in vars(built.operator).items() if found is limit or found == limit] or ["limit"]
+    pairs = [(stat, name) for stat in stats for name in arguments]
+    return next((pair for pair in pairs if pair[1].split("_")[-1] in pair[0].split("_")), pairs[-1])
+
+
+def scalar(value: Any) -> Any:
+    """Data-Juicer keeps a list with one number per image; a row has one image."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -1,0 +1,130 @@
+"""One row as Data-Juicer sees it, and the calls that an operator gets. In: rows and an operator. Out: what it raised.
+
+Filters put their measurements into a row's stats, mappers change its text. An operator that raises leaves the row as it
+was, and its batch is worked again row by row, so that one row never takes its neighbours with it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.operators.batching import DECODERS
+from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.records.schema import kit_text
+
+STATS, META = "__dj__stats__", "__dj__meta__"
+IMAGE_TOKEN, END_TOKEN = "<__dj__image>", "<|__dj__eoc|>"
+SIMILARITY = "image_text_similarity"
+# They read the image alone, through a model without a tokenizer, so that several threads may call them.
+IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter")
+# What operators raise about a row. MemoryError, KeyboardInterrupt and the like are not among them.
+ROW_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, SyntaxError, AttributeError)
+
+
+@dataclass
+class Row:
+    """One row on its way through the operators."""
+
+    sample: dict[str, Any]
+    """As Data-Juicer sees it."""
+    values: dict[str, Any]
+    """As in the table."""
+    edits: list[dict[str, str]] = field(default_factory=list)
+    """Captions that mappers changed: operator and what stood there before."""
+
+
+def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool) -> Row:
+    """A row of schema ``SCORED`` with what is known of it in its stats."""
+    stats: dict[str, Any] = {"image_width": [values["width"]], "image_height": [values["height"]]}
+    if with_score:
+        stats[SIMILARITY] = [values["clip_score"]]
+    sample = {
+        "id": values["id"],
+        "text": kit_text(values["caption"]),
+        "images": [str(image_root / values["image"])],
+        STATS: stats,
+        META: {},
+    }
+    return Row(sample=sample, values=values)
+
+
+def work_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]:
+    """Let an operator compute its stats or map the texts, in its batches; rows of a batch that fails go one by one.
+
+    Returns:
+        What the operator raised, by the row's position.
+    """
+    if built.name in IMAGE_CLASSIFIERS and len(rows) > 1:
+        return _work_in_threads(built, rows)
+    # Mappers go row by row: only so does it show when one makes more rows of one, and none maps a row twice.
+    step = built.operator.batch_size if built.is_filter and built.operator.is_batched_op() else 1
+    failed: dict[int, BaseException] = {}
+    for first in range(0, len(rows), step):
+        indices = range(first, min(first + step, len(rows)))
+        error = _call(built, [rows[index] for index in indices])
+        if error is not None and step > 1:
+            errors = {index: _call(built, [rows[index]]) for index in indices}
+            failed.update({index: found for index, found in errors.items() if found is not None})
+        elif error is not None:
+            failed[first] = error
+    return failed
+
+
+def _work_in_threads(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]:
+    """Work rows at the same time, each on one core: such an operator gives its model a single image at a time."""
+    import torch
+
+    errors = [_call(built, rows[:1])]  # alone, because it loads the model
+    with ThreadPoolExecutor(DECODERS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        errors.extend(pool.map(lambda row: _call(built, [row]), rows[1:]))
+    return {index: error for index, error in enumerate(errors) if error is not None}
+
+
+def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:
+    """Call an operator on some rows; what it raises comes back as a value and leaves the rows as they were."""
+    import torch
+
+    samples = columns(rows)
+    rank = {} if built.rank is None else {"rank": built.rank}
+    method = built.operator.compute_stats if built.is_filter else built.operator.process
+    try:
+        with torch.no_grad():
+            result = method(samples, **rank)
+    except UserError:
+        raise
+    except ROW_ERRORS as error:
+        return error
+    if built.is_filter:
+        for row, stats in zip(rows, result[STATS], strict=True):
+            row.sample[STATS] = dict(stats)
+    else:
+        _take_text(built, rows[0], result)
+    return None
+
+
+def columns(rows: list[Row]) -> dict[str, list[Any]]:
+    """Rows as Data-Juicer's batch, a dict of lists; what a failing operator did to it does not reach the rows."""
+    batch = {name: [row.sample[name] for row in rows] for name in rows[0].sample}
+    return batch | {name: [dict(value) for value in batch[name]] for name in (STATS, META)}
+
+
+def _take_text(built: BuiltOperator, row: Row, result: dict[str, Any]) -> None:
+    """Take over what a mapper made of a row's text."""
+    texts, images = list(result["text"]), [list(paths) for paths in result["images"]]
+    if len(texts) != 1 or not isinstance(texts[0], str):
+        raise ConfigError(
+            f"operator {built.name!r} made {len(texts)} rows ({type(texts[0]).__name__ if texts else 'none'}) of row "
+            f"{row.values['id']!r}; a mapper has to give back one row with a text: take it out of the recipe"
+        )
+    if images != [row.sample["images"]]:
+        raise ConfigError(f"operator {built.name!r} changes images, which a recipe cannot record: take it out")
+    caption = texts[0].replace(IMAGE_TOKEN, "").replace(END_TOKEN, "").strip()
+    if caption != row.values["caption"]:
+        row.edits.append({"operator": built.name, "before": row.values["caption"]})
+        row.values["caption"] = caption
+        row.sample["text"] = kit_text(caption)
+        row.sample[STATS].pop(SIMILARITY, None)
