@@ -72,10 +72,12 @@ class SeedIndex:
         """
         found = hashlib.sha256()
         root = str(self.path.parent)
-        images = (self.images[place] for place in self._places(shard, shards))
-        for line, image in zip(self.lines(shard, shards), images, strict=True):
-            found.update(b"%d %d %d %s\n" % (line.number, line.first, len(line.raw), _image_state(root, image)))
-            found.update(line.raw)
+        with self._mapped() as data:
+            for place in self._places(shard, shards):
+                number, raw = self.numbers[place], data[self.starts[place] : self.ends[place]]
+                state = _image_state(f"{root}/{self.images[place]}")
+                found.update(b"%d %d %d %s\n" % (number, self.repeats.get(number, 0), len(raw), state))
+                found.update(raw)
         return found.hexdigest()
 
     def conversations(self) -> Iterator[SeedLine]:
@@ -199,10 +201,10 @@ def _image_field(values: dict[str, Any]) -> str:
     return image if isinstance(image, str) else ""
 
 
-def _image_state(root: str, image: str) -> bytes:
+def _image_state(path: str) -> bytes:
     """Size and time of an image file; the row's fate is decided later, by ``image_path``."""
     try:
-        found = os.stat(os.path.join(root, image))  # noqa: PTH116, PTH118 - for every row of every run
+        found = os.stat(path)  # noqa: PTH116 - for every row of every run
     except (OSError, ValueError):
         return b"-"
     return b"%d %d" % (found.st_size, found.st_mtime_ns)
