@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bettersynth_assets.checks.rules import Evidence, budget_met
 from bettersynth_assets.config.recipe import BudgetSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError, EmptySetError
@@ -80,6 +81,12 @@ def test_order_keep_leaves_a_set_under_budget_as_it_is_and_says_that_the_budget_
     manifest = toy_pipeline(settings(seed, 49, "keep")).ensure("budgeted_set")
     assert [json.loads(line)["id"] for line in kit_lines(manifest)] == [f"{number:03d}" for number in range(ROWS)]
     assert (manifest.stats["budget_met"], manifest.stats["exposures"]) == (False, ROWS)
+    evidence = Evidence(manifests=[manifest], upstream={}, settings=settings(seed, 49, "keep"), columns=None)
+    verdict = budget_met(evidence)
+    assert verdict.passed
+    assert "13 exposures of 13 rows; the budget is 49 and is not met" in verdict.words
+    lost = replace(manifest, rows_in=ROWS + 1)
+    assert not budget_met(replace(evidence, manifests=[lost])).passed
 
 
 def test_order_keep_over_budget_samples_as_the_kit_does(seed: Path) -> None:
