@@ -15,6 +15,7 @@ from bettersynth_assets.assets.cards import CARDS, Card
 from bettersynth_assets.automation import build_job, build_schedule, build_sensor
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.settings import load_active_profile
+from bettersynth_assets.resources.executor import step_processes
 from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.stages.engine import Stage
@@ -32,6 +33,7 @@ def build_definitions(stages: tuple[Stage, ...], profile: Profile, cards: tuple[
         schedules=[build_schedule(profile)],
         sensors=[build_sensor(profile)],
         resources={"settings": RunSettings(), "gpu": GpuResource.of(profile.gpu)},
+        executor=step_processes,
     )
 
 

@@ -11,6 +11,7 @@ from bettersynth_assets.assets.run import Workshop, plainly, run_shards, run_who
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.partitions import shard_partitions
 from bettersynth_assets.reports.columns import column_schema
+from bettersynth_assets.resources.executor import die_with_run
 from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.stages.engine import Stage
@@ -49,6 +50,7 @@ def build_asset(
     def brought_up_to_date(
         context: dg.AssetExecutionContext, settings: RunSettings, gpu: GpuResource
     ) -> dg.MaterializeResult:
+        die_with_run()
         with plainly():
             shop = Workshop(context, stages, cards, settings, gpu)
             return run_shards(shop, stage.name) if stage.sharded else run_whole(shop, stage.name)

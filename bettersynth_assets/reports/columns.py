@@ -1,4 +1,4 @@
-"""The record as the UI shows it. In: a schema of ``records.schema``. Out: Dagster's column table, with units and ranges."""
+"""The record as the UI shows it. In: a schema of ``records.schema``. Out: Dagster's column table, with units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Children: their reports arrive in order, their faults come with a reason, and they see one GPU unless launched on more."""
+"""Children: reports arrive in order, faults come with a reason, one GPU is seen unless a launcher takes more."""
 
 import pytest
 

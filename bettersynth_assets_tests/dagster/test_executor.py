@@ -1,0 +1,91 @@
+"""Runs that were killed give their place in the pool back; runs that live keep it."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import dagster as dg
+import psutil
+import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
+from dagster._core.storage.dagster_run import DagsterRunStatus
+
+from bettersynth_assets.resources.executor import die_with_run, free_dead_runs
+
+POOL = "gpu"
+
+
+@pytest.fixture
+def instance(tmp_path):
+    limits = {"concurrency": {"pools": {"default_limit": 1, "granularity": "op"}}}
+    with dg.instance_for_test(overrides=limits, temp_dir=str(tmp_path)) as made:
+        made.event_log_storage.initialize_concurrency_limit_to_default(POOL)
+        yield made
+
+
+def hold(instance: dg.DagsterInstance, pid: int) -> str:
+    """A started run of process ``pid`` that holds the pool's only slot."""
+    run = dg.DagsterRun(job_name="everything", status=DagsterRunStatus.STARTED)
+    instance.add_run(run)
+    event = DagsterEvent(
+        event_type_value=DagsterEventType.ENGINE_EVENT.value,
+        job_name="everything",
+        event_specific_data=EngineEventData.multiprocess(pid),
+    )
+    instance.report_dagster_event(event, run.run_id)
+    assert instance.event_log_storage.claim_concurrency_slot(POOL, run.run_id, "clip_scores").is_claimed
+    return run.run_id
+
+
+def free_slots(instance: dg.DagsterInstance) -> int:
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    return info.slot_count - len(info.claimed_slots)
+
+
+def test_a_killed_runs_slot_is_freed_and_the_run_marked_failed(instance):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run_id = hold(instance, child.pid)
+    assert free_dead_runs(instance) == []
+    child.kill()
+    child.wait()
+    assert free_dead_runs(instance) == [run_id]
+    assert instance.get_run_by_id(run_id).status == DagsterRunStatus.FAILURE
+    assert free_slots(instance) == 1
+
+
+def test_a_living_run_keeps_its_slot(instance):
+    hold(instance, os.getpid())
+    assert free_dead_runs(instance) == []
+    assert free_slots(instance) == 0
+
+
+def test_another_process_that_got_the_same_number_later_is_not_the_run(instance, monkeypatch):
+    run_id = hold(instance, os.getpid())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: float("inf"))
+    assert free_dead_runs(instance) == [run_id]
+
+
+def parent_death_signal() -> int:
+    """What this process is sent when its parent ends; 0 is nothing."""
+    number = ctypes.c_int(-1)
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number))
+    return number.value
+
+
+def tied(queue: multiprocessing.Queue) -> None:
+    die_with_run()
+    queue.put(parent_death_signal())
+
+
+def test_only_a_steps_own_process_is_tied_to_the_run():
+    die_with_run()
+    assert parent_death_signal() == 0
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    child = context.Process(target=tied, args=(queue,))
+    child.start()
+    assert queue.get(timeout=30) == signal.SIGTERM
+    child.join()

@@ -1,0 +1,104 @@
+"""The summary says what is on disk: rows in and out, thresholds, both arms, and what the figures are worth."""
+
+import json
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.records.store import WHOLE, Manifest, write_table
+from bettersynth_assets.reports.summary import FILE, as_text, main, write_summary
+from bettersynth_assets.stages.arms import arm_stats, compare
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets_tests.dagster.fake_graph import write_profile
+
+ROWS = [{"seed": 0, "textvqa": 20.0, "mmbench": 12.0}, {"seed": 1, "textvqa": 22.0, "mmbench": 12.0}]
+BASE = [{"seed": 0, "textvqa": 10.0, "mmbench": 6.0}]
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "tiny.yaml")))
+    monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path))
+    monkeypatch.delenv("BETTERSYNTH_RECIPE", raising=False)
+    monkeypatch.delenv("BETTERSYNTH_SEED", raising=False)
+    return load_settings()
+
+
+def put(settings, stage: str, shard: str = WHOLE, rows: list[dict[str, object]] | None = None, **values) -> None:
+    """Lay a finished shard down as the engine would."""
+    slot = Pipeline(STAGES, settings).slot(stage, shard)
+    folder = slot.begin(f"key-of-{stage}-{shard}", resume=False)
+    write_table(folder / "kept.parquet", pa.Table.from_pylist(rows or [{"id": "a"}]))
+    complete = {"rows_in": 10, "kept": 10, "rejected": {}, "quarantined": {}, "digest": "d", "seconds": 1.5}
+    slot.commit(
+        Manifest(
+            stage=stage, shard=shard, key=f"key-of-{stage}-{shard}", files={"kept.parquet": {}}, **(complete | values)
+        )
+    )
+
+
+@pytest.fixture
+def finished(settings):
+    for index, rejected in enumerate(({"words": 2}, {"words": 1, "shape": 3})):
+        kept = 9 - sum(rejected.values())
+        put(settings, "filtered_set", f"shard-0000{index}", kept=kept, rejected=rejected, quarantined={"decode_error": 1},
+            stats={"process": [{"clip_score_filter": {"min_score": 0.25}}]})  # fmt: skip
+    put(settings, "seed_profile", stats={"clip_score": {"mean": 0.2, "sd": 0.05}})
+    put(settings, "baseline_results", rows=BASE, stats=arm_stats(BASE))
+    put(settings, "eval_results", rows=ROWS, stats=compare(ROWS, arm_stats(BASE)))
+    return settings
+
+
+def test_rows_are_added_up_over_the_shards(finished):
+    summary = write_summary(finished)
+    (stage,) = [stage for stage in summary["stages"] if stage["name"] == "filtered_set"]
+    assert stage == {
+        "name": "filtered_set", "shards": 2, "rows_in": 20, "kept": 12, "rejected": {"shape": 3, "words": 3},
+        "quarantined": {"decode_error": 2}, "seconds": 3.0,
+    }  # fmt: skip
+
+
+def test_both_arms_are_there_with_their_spread_and_the_score(finished):
+    summary = write_summary(finished)
+    assert summary["arms"]["third_place"]["textvqa"]["mean"] == 21.0
+    assert summary["arms"]["third_place"]["textvqa"]["per_seed"] == {"0": 20.0, "1": 22.0}
+    assert summary["arms"]["baseline"]["mmbench"] == {"mean": 6.0, "sd": None, "per_seed": {"0": 6.0}}
+    assert summary["kit_score"] == 2.05
+
+
+def test_what_is_printed_is_what_is_written(finished, capsys):
+    assert main() == 0
+    printed = capsys.readouterr().out
+    assert json.loads((finished.data_root / FILE).read_text()) == write_summary(finished)
+    assert 'filtered_set clip_score_filter: {"min_score": 0.25}' in printed
+    assert "kit score against the baseline: 2.0500, sd 0.0707 over training seeds" in printed
+    row = next(line.split() for line in printed.splitlines() if line.startswith("filtered_set "))
+    assert row == ["filtered_set", "2", "20", "12", "6", "2", "3.0"]
+    assert "dagster dev" in printed
+
+
+def test_nothing_is_made_up_where_nothing_has_run(settings):
+    summary = write_summary(settings)
+    assert (summary["stages"], summary["arms"], summary["kit_score"], summary["thresholds"]) == ([], {}, None, {})
+    assert "kit score" not in as_text(summary)
+
+
+def test_small_models_are_named_beside_the_figures(settings, tmp_path, monkeypatch):
+    assert write_summary(settings)["note"] == ""
+    values = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    values["models"]["clip"] = "bettersynth_assets/miniature/weights/clip"
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    note = write_summary(load_settings())["note"]
+    assert "small models were used (clip) and the seed is not of the world" in note
+    assert "nothing about MGM-2B" in note
+
+
+def test_a_broken_setting_is_told_in_one_line(settings, monkeypatch, capsys):
+    monkeypatch.setenv("BETTERSYNTH_RECIPE", "third_plac")
+    assert main() == 1
+    error = capsys.readouterr().err
+    assert "did you mean 'third_place'?" in error
+    assert error.count("\n") == 1
