@@ -2,7 +2,7 @@
 
 The seed is generated: one small JPEG file (336 to 768 px a side, a few KB) per row, each its own file, in folders of
 100 as in the real one. Files repeat 64 drawn images byte for byte, since only headers are read. They have just been
-written, so the page cache is warm. Memory is the sum over this process and its workers, sampled ten times a second.
+written, so the page cache is warm. Memory is the sum over this process and its workers, sampled once a second.
 
     python benchmarks/seed_ingest.py --rows 400000
 """
@@ -72,10 +72,10 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._done.wait(0.1):
+        # Listing children walks over every process of the machine, so it is done rarely: the workers stay the same.
+        while not self._done.wait(1):
             found = 0
-            for process in [me, *me.children(recursive=True)]:
+            for process in own_processes():
                 try:
                     found += process.memory_info().rss
                 except psutil.NoSuchProcess:
@@ -83,10 +83,14 @@ class PeakMemory:
             self.peak = max(self.peak, found)
 
 
+def own_processes() -> list[psutil.Process]:
+    me = psutil.Process()
+    return [me, *me.children(recursive=True)]
+
+
 def processor_seconds() -> float:
     """Time on a core so far, of this process and its workers; unlike the clock's, other jobs hardly change it."""
-    me = psutil.Process()
-    times = [process.cpu_times() for process in [me, *me.children(recursive=True)]]
+    times = [process.cpu_times() for process in own_processes()]
     return sum(time.user + time.system for time in times)
 
 
