@@ -64,14 +64,16 @@ class Windows(NamedTuple):
 
 @cache
 def resize_matrix(side: int, factor: int) -> Tensor:
-    """(side², k²) weights of a bilinear resize by ``factor`` inside a window, from its k = side/factor + 2 cells a side.
+    """(side², k²) weights of a bilinear resize by ``factor`` in a window, from its k = side/factor + 2 cells a side.
 
     Positions are those of ``F.interpolate(mode="bilinear", align_corners=False)``.
     """
     small = side // factor + 2
-    at = (torch.arange(side) + 0.5) / factor + 0.5  # in cells, counted from the border cell
-    line = (1 - (at[:, None] - torch.arange(small)).abs()).clamp(min=0)
-    return torch.kron(line, line)
+    # An inference tensor would be of no use to a later training, and this one is kept.
+    with torch.inference_mode(False), torch.device("cpu"):
+        at = (torch.arange(side) + 0.5) / factor + 0.5  # in cells, counted from the border cell
+        line = (1 - (at[:, None] - torch.arange(small)).abs()).clamp(min=0)
+        return torch.kron(line, line)
 
 
 @torch.no_grad()

@@ -118,12 +118,14 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         images: Tensor | None = None,
         images_aux: Tensor | None = None,
         features: TowerFeatures | Sequence[Tensor] | None = None,
+        image_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Merged:
         """Word and image embeddings of a batch in one sequence; see :func:`toolkit.mgm.merging.merge`.
 
-        Without images and features the ids are only embedded; then they may hold no placeholder.
+        Pictures come as pixels, as tower features, or as ``image_embeds`` (I, N, h) of :meth:`project_images`. Without
+        any the ids are only embedded; then they may hold no placeholder.
         """
         words = self.get_input_embeddings()(input_ids.clamp(min=0))
         if features is None and images is not None:
@@ -132,11 +134,13 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
             features = self.encode_images(images, images_aux)
         if features is not None and not isinstance(features, TowerFeatures):
             features = TowerFeatures(features[0], tuple(features[1:]))
-        if features is None:
+        if image_embeds is None and features is not None:
+            image_embeds = self.project_images(features)
+        if image_embeds is None:
             check_image_count(input_ids, 0)
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             return Merged(words, mask, labels)
-        return merge(input_ids, words, self.project_images(features), attention_mask=attention_mask, labels=labels)
+        return merge(input_ids, words, image_embeds, attention_mask=attention_mask, labels=labels)
 
     def forward(
         self,
@@ -194,9 +198,9 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         """As ``GenerationMixin.generate``, with images; pad on the left.
 
         Returns:
-            (B, new tokens) when images or features are given; the prompt in front of them otherwise.
+            (B, new tokens) when pictures are given in any form; the prompt in front of them otherwise.
         """
-        image_kwargs = {k: kwargs.pop(k, None) for k in ("images", "images_aux", "features")}
+        image_kwargs = {k: kwargs.pop(k, None) for k in ("images", "images_aux", "features", "image_embeds")}
         if input_ids is None or all(v is None for v in image_kwargs.values()):
             return super().generate(input_ids, **kwargs)
         merged = self.merge_images(input_ids, attention_mask=kwargs.pop("attention_mask", None), **image_kwargs)

@@ -1,0 +1,138 @@
+"""Answering benchmarks with a tiny model: batches equal single prompts, files, results, faults."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from toolkit.evaluate import mmbench, score
+from toolkit.evaluate.generate import Answerer, Prompt
+from toolkit.evaluate.run import evaluate, main, make_plan
+from toolkit.evaluate.textvqa import AnswerError
+from toolkit.mgm.images import ImageError
+from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.mgm.tiny import save_tiny, tiny_config, tiny_mgm, tiny_tokenizer
+
+TAIL = "\nReference OCR token: AB\nAnswer the question using a single word or phrase."
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint and both benchmarks in their official layouts."""
+    folder = tmp_path_factory.mktemp("bench")
+    save_tiny(folder / "model", initializer_range=0.5)
+    (folder / "images").mkdir()
+    questions, annotations, rows = [], [], []
+    for number in range(3):
+        values = np.random.default_rng(number).integers(0, 256, (40, 40 + 9 * number, 3), dtype=np.uint8)
+        path = folder / "images" / f"i{number}.png"
+        Image.fromarray(values).save(path)
+        question = "What is it" + "?" * (number + 1)
+        questions.append({"question_id": f"i{number}", "image": path.name, "text": question + TAIL})
+        annotations.append({"image_id": f"i{number}", "question": question, "answers": ["x"] * 10})
+        for turn in range(2):
+            row = {
+                "index": str(number + turn * 1_000_000),
+                "question": "Which?",
+                "hint": "",
+                "A": "a",
+                "B": "b",
+                "C": "c" * number,
+            }
+            image = base64.b64encode(path.read_bytes()).decode()
+            rows.append({**row, "D": "", "answer": "AB"[turn], "split": "dev", "image": image})
+    (folder / "q.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
+    (folder / "a.json").write_text(json.dumps({"dataset_version": "0.5.1", "dataset_type": "val", "data": annotations}))
+    pd.DataFrame(rows).to_csv(folder / "m.tsv", sep="\t", index=False)
+    return folder
+
+
+def _values(bench: Path, output: Path) -> dict[str, Any]:
+    values = {"model": bench / "model", "output": output, "mmbench": bench / "m.tsv", "batch_size": 4, "device": "cpu"}
+    textvqa = {"questions": bench / "q.jsonl", "annotations": bench / "a.json", "images": bench / "images"}
+    return {k: v if isinstance(v, int) else str(v) for k, v in values.items()} | {
+        f"textvqa_{k}": str(v) for k, v in textvqa.items()
+    }
+
+
+def test_batched_answers_equal_one_prompt_at_a_time(bench: Path) -> None:
+    processor = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
+    pictures = sorted((bench / "images").iterdir())
+    texts = ["Hm?", "A much longer question than that?", "Hm?", "Why?", "B", "So what is to be seen here at all?", "x?"]
+    prompts = [Prompt(id=str(i), image=pictures[i % 3], text=text) for i, text in enumerate(texts)]
+    prompts.append(Prompt(id="bytes", image=pictures[0].read_bytes(), text="Hm?"))
+    model = tiny_mgm(initializer_range=0.5)
+    seen: list[int] = []
+    batched = Answerer(model=model, processor=processor, batch_size=3, max_new_tokens=8)(prompts, seen.append)
+    single = Answerer(model=model, processor=processor, batch_size=1, max_new_tokens=8)(prompts)
+    assert batched == single and seen == [3, 6, 8]
+    assert batched[7] == batched[0] and len(set(batched)) > 1
+
+
+def test_both_benchmarks_are_answered_scored_and_written(bench: Path, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    results = evaluate(make_plan(_values(bench, tmp_path)), events.append)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert results["textvqa"] | {"accuracy": 0} == {
+        "accuracy": 0, "n": 3, "missing": 0, "questions": 3, "answers": 3,
+        "protocol": "TextVQA 0.5.1 val, with OCR tokens, single word or phrase, leave-one-out",
+    }  # fmt: skip
+    bench_result = results["mmbench"]
+    assert (bench_result["n"], bench_result["rows"], bench_result["missing"]) == (3, 6, 0)
+    again = score.score_mmbench(tmp_path / "mmbench" / "upload.xlsx", bench / "m.tsv")
+    assert again == {k: v for k, v in bench_result.items() if k not in ("questions", "answers")}
+    assert score.score_textvqa(bench / "a.json", tmp_path / "textvqa" / "answers.jsonl")["n"] == 3
+    upload = mmbench.read_table(tmp_path / "mmbench" / "upload.tsv")
+    assert list(upload.columns) == ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]
+    answer = json.loads((tmp_path / "textvqa" / "answers.jsonl").read_text().splitlines()[0])
+    assert set(answer) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
+    assert [e["event"] for e in events] == ["progress", "progress", "progress", "done"]
+
+
+def test_question_without_annotation_fails_the_evaluation_and_leaves_no_result(bench: Path, tmp_path: Path) -> None:
+    lines = (bench / "q.jsonl").read_text().splitlines()
+    (tmp_path / "q.jsonl").write_text("\n".join(lines[:2]))
+    values = {**_values(bench, tmp_path / "out"), "textvqa_questions": str(tmp_path / "q.jsonl")}
+    with pytest.raises(AnswerError, match="1 of 3 questions have no answer"):
+        evaluate(make_plan(values), lambda event: None)
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_unreadable_picture_is_named(bench: Path, tmp_path: Path) -> None:
+    values = {**_values(bench, tmp_path / "out"), "textvqa_images": str(tmp_path)}
+    with pytest.raises(ImageError, match=r"'i\d'.*i\d\.png"):
+        evaluate(make_plan(values), lambda event: None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mmbench": "none.tsv"}, r"mmbench: 'none\.tsv' is no file"),
+        ({"model": "nowhere"}, "model: 'nowhere' holds no config"),
+        ({"textvqa_images": None}, "TextVQA needs"),
+        ({"modle": "x"}, r"unknown keys \['modle'\]"),
+        ({"device": "tpu"}, "device 'tpu'"),
+    ],
+)
+def test_faults_of_a_plan_are_named(bench: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(AnswerError, match=message):
+        make_plan({**_values(bench, tmp_path), **change})
+
+
+def test_pictures_may_refer_to_another_row() -> None:
+    table = pd.DataFrame({"index": ["1", "1000001"], "image": [base64.b64encode(b"pixels").decode(), "1"]})
+    assert mmbench.pictures(table) == {"1": b"pixels", "1000001": b"pixels"}
+    with pytest.raises(AnswerError, match="row 5: its image is no base64"):
+        mmbench.pictures(pd.DataFrame({"index": ["5"], "image": ["!"]}))
+
+
+def test_command_reports_a_fault_as_an_event(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "nowhere", "--output", "out", "--mmbench", __file__]) == 2
+    assert json.loads(capfd.readouterr().out)["kind"] == "AnswerError"

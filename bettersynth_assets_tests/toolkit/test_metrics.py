@@ -1,0 +1,175 @@
+"""TextVQA and MMBench metrics, held against the reference's real vectors and against small cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from toolkit.evaluate import mmbench, score, textvqa
+from toolkit.evaluate.answer_processing import process_answer
+from toolkit.evaluate.textvqa import AnswerError
+
+GOLDEN = Path(__file__).parents[3] / "shared" / "eval-golden"
+golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden vectors are not on this machine")
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (GOLDEN / name).read_text("utf-8").splitlines()]
+
+
+@golden
+def test_every_golden_answer_is_processed_as_by_the_reference() -> None:
+    rows = _rows("textvqa_answer_processing.jsonl")
+    wrong = [
+        (r["raw"], r["processed"], process_answer(r["raw"])) for r in rows if process_answer(r["raw"]) != r["processed"]
+    ]
+    assert len(rows) == 1000 and wrong == []
+
+
+@golden
+def test_every_golden_textvqa_score_is_exact() -> None:
+    rows = _rows("textvqa_scores.jsonl")
+    assert len(rows) == 500
+    assert [textvqa.answer_score(r["pred"], r["answers"]) for r in rows] == [r["score"] for r in rows]
+
+
+@golden
+def test_golden_mmbench_counts_are_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    assert score.main(["mmbench", "--predictions", str(GOLDEN / "mmbench_dev_predictions.tsv")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["right"], result["n"], result["rows"], result["unparsed"]) == (274, 400, 1481, 0)
+    assert result["row_accuracy"] == pytest.approx(77.71775827, abs=1e-8)
+
+
+@golden
+def test_real_questions_yield_their_question() -> None:
+    for row in _rows("textvqa_questions_ocr_50.jsonl"):
+        assert textvqa.question_of(row["text"]) == row["text"].split("\n")[0]
+
+
+@golden
+def test_real_mmbench_rows_become_prompts() -> None:
+    table = mmbench.read_table(GOLDEN / "mmbench_dev_20_with_images.tsv")
+    assert len(table) == 20
+    for row in table.to_dict("records"):
+        lines = mmbench.prompt(row).split("\n")
+        assert lines[-1] == mmbench.INSTRUCTION and f"A. {row['A']}".split("\n")[0] in lines
+
+
+@pytest.mark.parametrize(
+    ("raw", "processed"),
+    [
+        ("The Ten Dogs", "10 dogs"), ("dont", "don't"), ("couldntve", "couldntve"), ("couldn'tve", "couldn't've"),
+        ("1,000", "1000"), ("a.b.c", "abc"), ("3.5", "3.5"), (".x" * 40, "x" * 32 + ".x" * 8), ("what?", "what"),
+        ("x;y", "x y"), ("x; y", "x y"), ("None", "0"), ("it's", "it 's"),
+    ],
+)  # fmt: skip
+def test_answer_rules(raw: str, processed: str) -> None:
+    assert process_answer(raw) == processed
+
+
+def test_leave_one_out_score() -> None:
+    humans = ["red"] * 3 + ["blue"] * 7
+    assert textvqa.answer_score("Red", humans) == pytest.approx((3 * 2 / 3 + 7 * 1) / 10)
+    assert textvqa.answer_score("green", humans) == 0
+    with pytest.raises(AnswerError, match="9 human answers"):
+        textvqa.answer_score("red", humans[:9])
+
+
+def _annotations(folder: Path) -> Path:
+    data = [
+        {"image_id": "i1", "question": "What is it?", "answers": ["fox"] * 10},
+        {"image_id": "i1", "question": "Which colour?", "answers": ["red"] * 10},
+        {"image_id": "i2", "question": "What is it?", "answers": ["tea"] * 10},
+    ]
+    path = folder / "annotations.json"
+    path.write_text(json.dumps({"dataset_type": "val", "dataset_version": "0.5.1", "data": data}))
+    return path
+
+
+def _answer(image: str, question: str, text: str) -> dict[str, str]:
+    prompt = f"{question}\nReference OCR token: FOX\nAnswer the question using a single word or phrase."
+    return {"question_id": image, "prompt": prompt, "text": text}
+
+
+ANSWERS = [
+    _answer("i2", "what is it?", "coffee"),
+    _answer("i1", "WHICH colour?", "Red."),
+    _answer("i1", "What is it?", "fox"),
+]
+
+
+def test_textvqa_joins_on_image_and_question(tmp_path: Path) -> None:
+    result = textvqa.evaluate(_annotations(tmp_path), ANSWERS)
+    assert (result["accuracy"], result["n"], result["scores"]) == (pytest.approx(200 / 3), 3, [0, 1, 1])
+    assert result["protocol"] == "TextVQA 0.5.1 val, with OCR tokens, single word or phrase, leave-one-out"
+
+
+def test_incomplete_or_double_answers_are_refused_with_their_number(tmp_path: Path) -> None:
+    annotations = _annotations(tmp_path)
+    with pytest.raises(AnswerError, match="2 of 3 questions have no answer"):
+        textvqa.evaluate(annotations, ANSWERS[:1])
+    with pytest.raises(AnswerError, match=r"1 answers belong to no question or come twice.*'i1'"):
+        textvqa.evaluate(annotations, [*ANSWERS, ANSWERS[2]])
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps(ANSWERS[0]))
+    with pytest.raises(SystemExit) as stopped:
+        score.main(["textvqa", "--annotations", str(annotations), "--answers", str(answers)])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"), (" B ", "B"), ("B.", "B"), ("(C) a cat", "C"), ("A: yes", "A"), ("D", None), ("a", None),
+        ("A cat", None), ("The answer is B", None), ("", None), ("AB", None), ("B\n", "B"),
+    ],
+)  # fmt: skip
+def test_letters_are_read_and_never_guessed(text: str, letter: str | None) -> None:
+    assert mmbench.parse_letter(text, options=3) == letter
+
+
+def _bench() -> pd.DataFrame:
+    rows = [
+        {"index": "7", "hint": "nan", "question": "Colour?", "A": "red", "B": "blue", "C": "", "D": "", "answer": "A"},
+        {
+            "index": "1000007",
+            "hint": "",
+            "question": "Colour?",
+            "A": "blue",
+            "B": "red",
+            "C": "",
+            "D": "",
+            "answer": "B",
+        },
+        {"index": "8", "hint": "Look.", "question": "Size?", "A": "big", "B": "small", "C": "", "D": "", "answer": "B"},
+    ]
+    return pd.DataFrame(rows).assign(split="dev", image="aGk=")
+
+
+def test_mmbench_prompt() -> None:
+    rows = _bench().to_dict("records")
+    assert mmbench.prompt(rows[0]) == f"Colour?\nA. red\nB. blue\n{mmbench.INSTRUCTION}"
+    assert mmbench.prompt(rows[2]).startswith("Look.\nSize?\nA. big")
+
+
+def test_circular_accuracy_needs_every_rotation_and_counts_unparsed(tmp_path: Path) -> None:
+    upload = mmbench.upload_table(_bench(), ["A", "B", "perhaps\x07 B"])
+    mmbench.write_upload(upload, tmp_path / "upload")
+    for suffix in (".tsv", ".xlsx"):
+        result = mmbench.evaluate(mmbench.read_table(tmp_path / f"upload{suffix}"), _bench())
+        assert (result["accuracy"], result["n"], result["unparsed"]) == (50, 2, 1)
+    wrong = mmbench.evaluate(mmbench.upload_table(_bench(), ["A", "A", "B"]))
+    assert (wrong["right"], wrong["row_accuracy"]) == (1, pytest.approx(200 / 3))
+
+
+def test_mmbench_refuses_a_part_of_the_rows() -> None:
+    upload = mmbench.upload_table(_bench(), ["A", "B", "B"])
+    with pytest.raises(AnswerError, match=r"1 of 3 rows have no prediction \(first: \['8'\]\)"):
+        mmbench.evaluate(upload[:2], _bench())
+    with pytest.raises(AnswerError, match="1 come twice"):
+        mmbench.evaluate(pd.concat([upload, upload[:1]]), _bench())
