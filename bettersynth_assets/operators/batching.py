@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +78,19 @@ def in_batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[
     return results
 
 
+@contextmanager
+def one_core_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads in which torch uses one core each; left to itself it would take all cores in every one of them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(DECODERS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # a thread's setting is the default of all threads made later
+
+
 def opened(
     paths: Sequence[Path], chunk: int, prepare: Callable[[Any], Any] = lambda image: image
 ) -> Iterator[tuple[int, list[Any | ImageError]]]:
@@ -98,7 +112,7 @@ def opened(
             return error
 
     waiting: deque[list[Future[Any]]] = deque()
-    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+    with one_core_threads() as pool:
         starts = range(0, len(paths), chunk)
         for position, first in enumerate(starts):
             for ahead in starts[position + len(waiting) : position + 2]:

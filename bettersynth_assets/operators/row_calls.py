@@ -6,13 +6,12 @@ was, and its batch is worked again row by row, so that one row never takes its n
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.errors import ConfigError, UserError
-from bettersynth_assets.operators.batching import DECODERS
+from bettersynth_assets.operators.batching import one_core_threads
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.records.schema import kit_text
 
@@ -76,10 +75,8 @@ def work_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]
 
 def _work_in_threads(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]:
     """Work rows at the same time, each on one core: such an operator gives its model a single image at a time."""
-    import torch
-
     errors = [_call(built, rows[:1])]  # alone, because it loads the model
-    with ThreadPoolExecutor(DECODERS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with one_core_threads() as pool:
         errors.extend(pool.map(lambda row: _call(built, [row]), rows[1:]))
     return {index: error for index, error in enumerate(errors) if error is not None}
 
