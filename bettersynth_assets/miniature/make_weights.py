@@ -20,8 +20,8 @@ import toolkit  # noqa: F401 (makes torchvision importable beside a CPU torch)
 WEIGHTS = Path(__file__).parent / "weights"
 MODELS = ("clip", "watermark", "blip2", "clip_tower", "convnext_tower", "language", "mgm")
 IMAGES, LESSONS = 160_000, 600_000
-STEPS = {"clip": 600, "watermark": 4000, "blip2": 8000, "clip_tower": 2500, "convnext_tower": 2000, "language": 8000}
-BATCH = {"clip": 512, "watermark": 256, "blip2": 512, "clip_tower": 512, "convnext_tower": 512, "language": 512}
+STEPS = {"clip": 600, "watermark": 4000, "blip2": 8000, "clip_tower": 9000, "convnext_tower": 9000, "language": 8000}
+BATCH = {"clip": 512, "watermark": 256, "blip2": 512, "clip_tower": 256, "convnext_tower": 256, "language": 512}
 SEED = 7
 
 

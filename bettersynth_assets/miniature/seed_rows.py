@@ -13,8 +13,8 @@ from bettersynth_assets.miniature.captions import DEGENERATE_KINDS, degenerate_c
 from bettersynth_assets.miniature.world import Scene, make_scene
 
 RATES = {
-    "mismatch": 0.20,  # the caption is of another scene, or one attribute is swapped
-    "degenerate": 0.10,  # one of captions.DEGENERATE_KINDS
+    "mismatch": 0.15,  # the caption is of another scene, or one attribute is swapped
+    "degenerate": 0.08,  # one of captions.DEGENERATE_KINDS
     "watermark": 0.10,
     "odd_size": 0.05,  # a side under 335 or over 769 pixels
     "duplicate": 0.01,  # image and caption of an earlier row under a new id

@@ -1,0 +1,151 @@
+"""Measures what the pipeline did to the miniature's known faults. In: a stage's Arrow tables and ``truth.parquet``.
+
+Out: plain numbers for reports: AUC of matched against mismatched captions, precision and recall of each filter, share
+of captions that name the right thing in the right colour. Rows are joined by ``id``; ids that the truth does not know
+raise, since then the tables belong to another world.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bettersynth_assets.miniature.world import COLORS, SHAPES, scene_from_json
+
+Truth = dict[str, dict[str, Any]]
+
+TARGETS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "image_shape_filter": lambda row: bool(row["odd_size"]),
+    "image_watermark_filter": lambda row: bool(row["watermark"]),
+    "words_num_filter": lambda row: row["degenerate"] in ("short", "long"),
+    "word_repetition_filter": lambda row: row["degenerate"] == "loop",
+    "clip_score_filter": lambda row: bool(row["mismatch"] or row["degenerate"]),
+    "image_text_similarity_filter": lambda row: bool(row["mismatch"] or row["degenerate"]),
+}
+"""What each operator is there to find, as a test of a truth row."""
+
+_PAIR = re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
+_WORD = re.compile(r"\bsaying (\w+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterQuality:
+    """One operator against the truth. ``precision`` and ``recall`` are None where nothing was rejected or to be found."""
+
+    operator: str
+    rejected: int
+    faulty: int
+    """Rows with the fault among the rows that entered the stage."""
+    right: int
+    """Rejected rows that have the fault."""
+
+    @property
+    def precision(self) -> float | None:
+        return self.right / self.rejected if self.rejected else None
+
+    @property
+    def recall(self) -> float | None:
+        return self.right / self.faulty if self.faulty else None
+
+
+def truth_by_id(truth: pa.Table) -> Truth:
+    """Rows of ``truth.parquet`` by id."""
+    return {row["id"]: row for row in truth.to_pylist()}
+
+
+def _rows(ids: Sequence[str], truth: Truth) -> list[dict[str, Any]]:
+    unknown = [row_id for row_id in ids if row_id not in truth]
+    if unknown:
+        raise ValueError(f"{len(unknown)} ids are not in the truth, e.g. {unknown[0]!r}; the table is of another world")
+    return [truth[row_id] for row_id in ids]
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
+    """Probability that a positive value is above a negative one, ties half (Mann-Whitney); None if a side is empty."""
+    if not len(positive) or not len(negative):
+        return None
+    high, low = np.asarray(positive, dtype=np.float64), np.sort(np.asarray(negative, dtype=np.float64))
+    below, below_or_equal = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
+    return float((below + below_or_equal).mean() / (2 * len(low)))
+
+
+def score_quality(scores: pa.Table, truth: Truth) -> dict[str, float | None]:
+    """AUC of sound captions against each kind of bad one.
+
+    Args:
+        scores: columns ``id`` and ``clip_score`` (cosine, [-1, 1]) of the seed's captions.
+        truth: from :func:`truth_by_id`.
+
+    Returns:
+        ``auc_mismatch``, ``auc_easy``, ``auc_hard``, ``auc_degenerate``.
+    """
+    rows = _rows(scores["id"].to_pylist(), truth)
+    values = scores["clip_score"].to_pylist()
+
+    def chosen(test: Callable[[dict[str, Any]], bool]) -> list[float]:
+        return [value for value, row in zip(values, rows, strict=True) if test(row)]
+
+    sound = chosen(lambda row: not row["mismatch"] and not row["degenerate"])
+    return {
+        "auc_mismatch": auc(sound, chosen(lambda row: bool(row["mismatch"]))),
+        "auc_easy": auc(sound, chosen(lambda row: row["mismatch"] == "easy")),
+        "auc_hard": auc(sound, chosen(lambda row: row["mismatch"] == "hard")),
+        "auc_degenerate": auc(sound, chosen(lambda row: bool(row["degenerate"]))),
+    }
+
+
+def filter_quality(rejects: pa.Table, entered: Collection[str], truth: Truth) -> list[FilterQuality]:
+    """Precision and recall of each operator that has a known target, in the order of ``TARGETS``.
+
+    A row is charged to the operator that rejected it, so an operator behind another misses what that one took.
+
+    Args:
+        rejects: columns ``id`` and ``operator`` of one stage.
+        entered: ids of all rows that entered the stage.
+        truth: from :func:`truth_by_id`.
+    """
+    all_rows = _rows(list(entered), truth)
+    ids, operators = rejects["id"].to_pylist(), rejects["operator"].to_pylist()
+    measured = []
+    for operator, is_target in TARGETS.items():
+        mine = _rows([i for i, name in zip(ids, operators, strict=True) if name == operator], truth)
+        if mine:
+            faulty, right = sum(map(is_target, all_rows)), sum(map(is_target, mine))
+            measured.append(FilterQuality(operator=operator, rejected=len(mine), faulty=faulty, right=right))
+    return measured
+
+
+def caption_quality(captions: pa.Table, truth: Truth) -> dict[str, float | None]:
+    """How much captions tell of their images, and how much of it is true.
+
+    Args:
+        captions: columns ``id`` and ``caption``.
+        truth: from :func:`truth_by_id`.
+
+    Returns:
+        Shares: ``names_a_thing`` (of captions: some thing of the image in its colour), ``things_told`` (of all things),
+        ``things_true`` (of the coloured things that captions name), ``words_told`` (of all signs: its word is there),
+        ``words_true`` (of the words that captions read off signs). None where there is nothing to count.
+    """
+    rows = _rows(captions["id"].to_pylist(), truth)
+    any_right = shown = told = named = signs = read = said = 0
+    for caption, row in zip(captions["caption"].to_pylist(), rows, strict=True):
+        scene = scene_from_json(row["scene"])
+        things = {(thing.color, thing.shape) for thing in scene.things}
+        pairs = set(_PAIR.findall(caption or ""))
+        words, heard = {sign.word for sign in scene.signs}, set(_WORD.findall(caption or ""))
+        any_right += bool(things & pairs)
+        shown, told, named = shown + len(things), told + len(things & pairs), named + len(pairs)
+        signs, read, said = signs + len(words), read + len(words & heard), said + len(heard)
+    return {
+        "names_a_thing": any_right / len(rows) if rows else None,
+        "things_told": told / shown if shown else None,
+        "things_true": told / named if named else None,
+        "words_told": read / signs if signs else None,
+        "words_true": read / said if said else None,
+    }
