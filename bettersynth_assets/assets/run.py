@@ -16,6 +16,7 @@ from bettersynth_assets.checks.rules import Evidence
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.metadata import Metadata, describe
+from bettersynth_assets.reports.summary import write_summary
 from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.lease import chosen_devices, lease, visible_devices
 from bettersynth_assets.resources.settings import RunSettings
@@ -122,6 +123,8 @@ def run_shards(shop: Workshop, name: str) -> dg.MaterializeResult:
 def run_whole(shop: Workshop, name: str) -> dg.MaterializeResult:
     """A set that is not sharded."""
     manifest = shop.ensure(name, WHOLE)
+    if name == "eval_results":
+        write_summary(shop.pipeline.settings)
     return dg.MaterializeResult(
         metadata=shop.metadata(manifest),
         check_results=shop.checks(name),

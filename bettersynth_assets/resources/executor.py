@@ -1,17 +1,14 @@
 """How a run's steps become processes. In: a run. Out: one process per step, which dies with the run.
 
 Two things beside Dagster's own multiprocess executor. Steps are forked from a server that has the definitions loaded,
-because loading them anew costs each step about two seconds. And the pool's slots of runs that were killed hard are freed
-first: Dagster frees them only for runs that ended in order, so that one ``kill -9`` would make every later run wait.
+because loading them anew costs each step about two seconds. And the pool's slots of runs that were killed hard are
+freed first: Dagster frees them only after runs that ended in order, so one ``kill -9`` would make every later run wait.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import multiprocessing
-import os
-import signal
 
 import dagster as dg
 import psutil
@@ -20,8 +17,9 @@ from dagster._core.events import DagsterEventType
 from dagster._core.executor.base import Executor
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
-_PR_SET_PDEATHSIG = 1
-_FORKED = {"forkserver": {"preload_modules": ["bettersynth_assets.definitions"]}}
+from bettersynth_assets.resources.parent import die_with_parent
+
+_FORKED = {"forkserver": {"preload_modules": ["bettersynth_assets.resources.parent", "bettersynth_assets.definitions"]}}
 
 
 @dg.executor(
@@ -63,9 +61,7 @@ def free_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 def die_with_run() -> None:
     """End this step's process when the run's process ends, however that ends; nothing in a run of one process."""
     if multiprocessing.parent_process() is not None:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() == 1:  # it ended before the signal was asked for
-            os.kill(os.getpid(), signal.SIGTERM)
+        die_with_parent()
 
 
 def _holders(instance: dg.DagsterInstance, pool: str) -> set[str]:

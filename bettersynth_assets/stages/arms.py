@@ -1,4 +1,4 @@
-"""What an arm scored, and how two arms compare. In: accuracies per training seed. Out: mean, sd, and the contest's score.
+"""What an arm scored, and how two arms compare. In: accuracies per training seed. Out: mean, sd, the contest's score.
 
 The contest's score is the mean of MMBench/MMBench_base and TextVQA/TextVQA_base, cut (not rounded) to four decimals;
 it is inferred from the published tables. Here each figure is the mean over the training seeds of an arm. The spread is

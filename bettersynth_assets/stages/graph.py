@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bettersynth_assets.stages.budget import BASELINE_SET, BUDGETED_SET
 from bettersynth_assets.stages.engine import Stage
+from bettersynth_assets.stages.evaluate import BASELINE_RESULTS, EVAL_RESULTS
 from bettersynth_assets.stages.filter import FILTERED_SET
 from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.recaption import RECAPTIONED_SET
@@ -19,6 +20,8 @@ STAGES: tuple[Stage, ...] = (
     RECAPTIONED_SET,
     BUDGETED_SET,
     MGM_CHECKPOINT,
+    EVAL_RESULTS,
     BASELINE_SET,
     BASELINE_CHECKPOINT,
+    BASELINE_RESULTS,
 )

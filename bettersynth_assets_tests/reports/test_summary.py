@@ -44,8 +44,9 @@ def put(settings, stage: str, shard: str = WHOLE, rows: list[dict[str, object]] 
 def finished(settings):
     for index, rejected in enumerate(({"words": 2}, {"words": 1, "shape": 3})):
         kept = 9 - sum(rejected.values())
-        put(settings, "filtered_set", f"shard-0000{index}", kept=kept, rejected=rejected, quarantined={"decode_error": 1},
-            stats={"process": [{"clip_score_filter": {"min_score": 0.25}}]})  # fmt: skip
+        limits = {"process": [{"clip_score_filter": {"min_score": 0.25}}]}
+        bad = {"decode_error": 1}
+        put(settings, "filtered_set", f"shard-0000{index}", kept=kept, rejected=rejected, quarantined=bad, stats=limits)
     put(settings, "seed_profile", stats={"clip_score": {"mean": 0.2, "sd": 0.05}})
     put(settings, "baseline_results", rows=BASE, stats=arm_stats(BASE))
     put(settings, "eval_results", rows=ROWS, stats=compare(ROWS, arm_stats(BASE)))

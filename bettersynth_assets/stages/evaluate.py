@@ -1,0 +1,146 @@
+"""eval_results and baseline_results. In: a checkpoint per training seed. Out: accuracy on TextVQA and MMBench per seed.
+
+kept: seed int64; textvqa, mmbench float64, percent; <benchmark>_questions, <benchmark>_answers int64, the same number
+or the evaluation fails; mmbench_unparsed int64, answers that name no option and count as wrong. The answers lie beside it.
+eval_results also compares: its stats hold the baseline's figures and the contest's score.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.stages.arms import BENCHMARKS, arm_stats, compare
+from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
+from bettersynth_assets.stages.child import Event, run_child
+from bettersynth_assets.stages.engine import Inputs, Log, Result, Stage, Work
+from bettersynth_assets.stages.train import folder_of
+
+MODULE = "toolkit.evaluate.run"
+RESULTS = pa.schema(
+    [
+        ("seed", pa.int64()),
+        ("textvqa", pa.float64()),
+        ("mmbench", pa.float64()),
+        ("textvqa_questions", pa.int64()),
+        ("textvqa_answers", pa.int64()),
+        ("mmbench_questions", pa.int64()),
+        ("mmbench_answers", pa.int64()),
+        ("mmbench_unparsed", pa.int64()),
+    ]
+)
+
+
+def answer(work: Work, source: str) -> list[dict[str, Any]]:
+    """Let every seed's model answer both benchmarks, and score the answers.
+
+    Returns:
+        Rows of schema ``RESULTS``, in the order of the seeds.
+
+    Raises:
+        ChildError: answers are missing; there is no score over a part of a benchmark.
+    """
+    (checkpoints,) = work.inputs[source]
+    models = {row["seed"]: checkpoints.path / row["path"] for row in checkpoints.table().to_pylist()}
+    plans = {
+        work.folder / f"plan-{seed}.json": plan(work.settings, work.folder / folder_of(seed), model)
+        for seed, model in models.items()
+        # Written last, so a killed run's finished seeds need no second answer.
+        if not (work.folder / folder_of(seed) / "results.json").is_file()
+    }
+    if plans:
+        run_child(MODULE, plans, on_event=Reporter(source, work.log), log=work.log)
+    return [_row(seed, work.folder / folder_of(seed) / "results.json") for seed in models]
+
+
+def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
+    """One seed's plan, as ``toolkit.evaluate.run`` reads it."""
+    gpu = settings.profile.gpu
+    return {
+        "model": str(model),
+        "output": str(output),
+        "batch_size": settings.profile.evaluation.batch,
+        "device": "cpu" if gpu.devices == "cpu" else "auto",
+        "dtype": gpu.dtype,
+        **{name: str(path) for name, path in asdict(benchmark_files(settings)).items()},
+    }
+
+
+class Reporter:
+    """Puts a child's progress into the log, about ten lines for each benchmark."""
+
+    def __init__(self, source: str, log: Log) -> None:
+        self.source, self.log = source, log
+        self.last = ("", 0)
+
+    def __call__(self, event: Event) -> None:
+        """One report."""
+        if event.get("event") == "progress":
+            found = (event["benchmark"], 10 * event["done"] // event["total"])
+            if found != self.last:
+                rate = f"{event['answers_per_s']:.1f} answers/s"
+                self.log(f"{self.source} {event['benchmark']}: {event['done']}/{event['total']}, {rate}")
+            self.last = found
+        elif event.get("event") == "done":
+            scores = ", ".join(f"{name} {event[name]['accuracy']:.2f}" for name in BENCHMARKS)
+            self.log(f"{self.source} {Path(event['output']).name}: {scores}, {event['seconds']:.1f} s")
+            self.last = ("", 0)
+
+
+def _row(seed: int, results: Path) -> dict[str, Any]:
+    found = json.loads(results.read_text(encoding="utf-8"))
+    row: dict[str, Any] = {"seed": seed, "mmbench_unparsed": found["mmbench"]["unparsed"]}
+    for name in BENCHMARKS:
+        row |= {name: found[name]["accuracy"]}
+        row |= {f"{name}_{part}": found[name][part] for part in ("questions", "answers")}
+    return row
+
+
+def run_baseline(work: Work) -> Result:
+    """Evaluate the baseline arm."""
+    rows = answer(work, "baseline_checkpoint")
+    return _result(rows, arm_stats(rows))
+
+
+def run(work: Work) -> Result:
+    """Evaluate the recipe's arm and compare it with the baseline."""
+    rows = answer(work, "mgm_checkpoint")
+    return _result(rows, compare(rows, work.stats("baseline_results")))
+
+
+def _result(rows: list[dict[str, Any]], stats: dict[str, Any]) -> Result:
+    files = tuple(f"{folder_of(row['seed'])}/{name}/answers.jsonl" for row in rows for name in BENCHMARKS)
+    return Result(rows_in=len(rows), kept=pa.Table.from_pylist(rows, schema=RESULTS), stats=stats, files=files)
+
+
+def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    return {"benchmarks": fingerprint(benchmark_files(settings)), "dtype": settings.profile.gpu.dtype}
+
+
+_LIBRARIES = ("torch", "transformers")
+BASELINE_RESULTS = Stage(
+    name="baseline_results",
+    version=1,
+    run=run_baseline,
+    depends=depends,
+    sharded=False,
+    inputs=("baseline_checkpoint",),
+    shared=True,
+    libraries=_LIBRARIES,
+    resume=True,
+)
+EVAL_RESULTS = Stage(
+    name="eval_results",
+    version=1,
+    run=run,
+    depends=depends,
+    sharded=False,
+    inputs=("mgm_checkpoint", "baseline_results"),
+    libraries=_LIBRARIES,
+    resume=True,
+)

@@ -1,0 +1,115 @@
+"""The user's command, typed exactly so, in a fresh process with nothing set but where the tiny project lies.
+
+The line that the installed package puts beside itself is put into a folder of the test's here, because the tests also
+run where the package is only checked out.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets_tests.dagster.tiny_project import BUDGET, SHARDS, write_tiny_project
+
+COMMAND = "dagster asset materialize --select recaptioned_set+"
+UNSET = ("DAGSTER_", "BETTERSYNTH_")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Folder and environment of a tiny project in which nothing has run."""
+    root = tmp_path_factory.mktemp("project")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(UNSET)}
+    env |= write_tiny_project(root)
+    # The working folder of the command: the files that Dagster looks for there, and nothing that other tests share.
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(PROJECT_ROOT / name, root / name)
+    return root, installed(root, env)
+
+
+def installed(root: Path, env: dict[str, str]) -> dict[str, str]:
+    """Make ``env``'s Python run the package's start-up line, as after ``pip install``."""
+    start = root / "start"
+    start.mkdir()
+    line = (PROJECT_ROOT / "bettersynth_cli.pth").read_text()
+    (start / "sitecustomize.py").write_text(line)
+    return env | {"PYTHONPATH": os.pathsep.join((str(start), str(PROJECT_ROOT)))}
+
+
+def type_in(command: str, project) -> subprocess.CompletedProcess[str]:
+    """Run a command line in the project's folder."""
+    root, env = project
+    env = env | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))}
+    return subprocess.run(command.split(), cwd=root, env=env, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def ran(project):
+    done = type_in(COMMAND, project)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def pipeline(project):
+    return Pipeline(STAGES, load_settings(project[1]))
+
+
+def test_it_makes_everything_from_nothing(ran, pipeline):
+    for stage in STAGES:
+        assert len(pipeline.current(stage.name)) == (SHARDS if stage.sharded else 1), stage.name
+    (budgeted,) = pipeline.current("budgeted_set")
+    assert sum(budgeted.table()["exposures"].to_pylist()) == BUDGET
+    (results,) = pipeline.current("eval_results")
+    assert results.table()["seed"].to_pylist() == [0, 1]
+
+
+def test_no_warning_of_an_old_command_is_shown(ran):
+    assert "Supersession" not in ran.stderr
+    assert "is superseded" not in ran.stderr
+
+
+def test_history_is_kept_and_upstream_that_was_made_shows_as_made(ran, project):
+    root = project[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        with dg.DagsterInstance.from_config(str(root)) as instance:
+            (run,) = instance.get_runs()
+            assert run.status == dg.DagsterRunStatus.SUCCESS
+            for stage in STAGES:
+                found = instance.get_materialized_partitions(dg.AssetKey(stage.name))
+                made = instance.get_latest_materialization_event(dg.AssetKey(stage.name))
+                assert made is not None, stage.name
+                assert len(found - {None}) == (SHARDS if stage.sharded else 0), stage.name
+
+
+def test_the_summary_is_written_with_both_arms(ran, project):
+    summary = json.loads((project[0] / "data" / "summary.json").read_text())
+    assert set(summary["arms"]) == {"tiny_recipe", "baseline"}
+    assert [stage["name"] for stage in summary["stages"]] == [stage.name for stage in STAGES]
+
+
+def test_a_second_call_does_nothing_again(ran, project, pipeline):
+    made = {(item.stage, item.shard): item.created for stage in STAGES for item in pipeline.current(stage.name)}
+    assert type_in(COMMAND, project).returncode == 0
+    assert made == {(item.stage, item.shard): item.created for stage in STAGES for item in pipeline.current(stage.name)}
+
+
+def test_one_shard_can_be_named(ran, project):
+    done = type_in("dagster asset materialize --select filtered_set --partition shard-00001", project)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "filtered_set - ASSET_MATERIALIZATION" in done.stderr
+
+
+def test_asset_list_needs_no_more_than_its_name(project):
+    done = type_in("dagster asset list", project)
+    assert done.stdout.split() == sorted(stage.name for stage in STAGES)
