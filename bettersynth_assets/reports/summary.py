@@ -15,6 +15,7 @@ from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import Manifest, write_text
+from bettersynth_assets.reports.world_quality import world_quality
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
 
@@ -50,8 +51,8 @@ def summarize(settings: Settings) -> Summary:
         "kit_score": results["eval_results"].stats.get("kit_score") if "eval_results" in results else None,
         "kit_score_sd": results["eval_results"].stats.get("kit_score_sd") if "eval_results" in results else None,
     }
-    if settings.profile.seed is None and "recaptioned_set" in found:
-        summary["quality"] = _quality(settings)
+    if settings.profile.seed is None and found:
+        summary["quality"] = world_quality(settings, found)
     return summary
 
 
@@ -170,12 +171,6 @@ def _worth(settings: Settings) -> str:
         f"The miniature's own small models were used ({', '.join(small)}){world}: these figures say how the pipeline "
         "behaves, and nothing about MGM-2B."
     )
-
-
-def _quality(settings: Settings) -> dict[str, Any]:
-    from bettersynth_assets.miniature.quality import quality
-
-    return quality(settings)
 
 
 def _flat(values: dict[str, Any], prefix: str = "  ") -> list[str]:

@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.store import file_sha256
+
+if TYPE_CHECKING:
+    from bettersynth_assets.miniature.generate import WorldPaths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ def finetune_files(settings: Settings) -> FinetuneFiles:
     """
     training = settings.profile.training
     if training.finetune_json is None and training.finetune_images is None:
-        world = _world(settings)
+        world = world_paths(settings)
         return FinetuneFiles(data=world.finetune_json, images=world.finetune_images)
     return FinetuneFiles(
         data=_existing("training.finetune_json", training.finetune_json),
@@ -59,7 +63,7 @@ def benchmark_files(settings: Settings) -> BenchmarkFiles:
     evaluation = settings.profile.evaluation
     named = {name: getattr(evaluation, name) for name in BenchmarkFiles.__dataclass_fields__}
     if not any(named.values()):
-        world = _world(settings)
+        world = world_paths(settings)
         return BenchmarkFiles(**{name: getattr(world, name) for name in named})
     return BenchmarkFiles(**{name: _existing(f"evaluation.{name}", path) for name, path in named.items()})
 
@@ -72,7 +76,8 @@ def fingerprint(files: FinetuneFiles | BenchmarkFiles) -> dict[str, str]:
     }
 
 
-def _world(settings: Settings):  # type: ignore[no-untyped-def]  # naming the type would import the generator
+def world_paths(settings: Settings) -> WorldPaths:
+    """The miniature world's files; it is generated where it is not there yet."""
     from bettersynth_assets.miniature.generate import generate_world
 
     return generate_world(settings.world_root, rows=settings.profile.world_rows)

@@ -1,7 +1,7 @@
 """eval_results and baseline_results. In: a checkpoint per training seed. Out: accuracy on TextVQA and MMBench per seed.
 
-kept: seed int64; textvqa, mmbench float64, percent; <benchmark>_questions, <benchmark>_answers int64, the same number
-or the evaluation fails; mmbench_unparsed int64, answers that name no option and count as wrong. The answers lie beside it.
+kept: seed int64; textvqa, mmbench float64, percent; <benchmark>_questions, <benchmark>_answers int64, equal or the
+evaluation fails; mmbench_unparsed int64, answers that name no option and count as wrong. The answers lie beside it.
 eval_results also compares: its stats hold the baseline's figures and the contest's score.
 """
 

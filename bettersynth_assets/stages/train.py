@@ -46,7 +46,7 @@ def run(work: Work, *, source: str) -> Result:
     run_child(
         MODULE,
         plans,
-        on_event=Reporter(seeds, work.log),
+        on_event=Reporter(source, seeds, work.log),
         log=work.log,
         launcher=work.settings.profile.training.launcher,
     )
@@ -107,12 +107,12 @@ def _parameters(stage: TrainingStage) -> dict[str, Any]:
 class Reporter:
     """Puts a child's reports into the log; the seeds come in the order of the plans."""
 
-    def __init__(self, seeds: list[int], log: Log) -> None:
-        self.seeds, self.log = list(seeds), log
+    def __init__(self, source: str, seeds: list[int], log: Log) -> None:
+        self.source, self.seeds, self.log = source, list(seeds), log
 
     def __call__(self, event: Event) -> None:
         """One report."""
-        kind, where = event.get("event"), f"seed {self.seeds[0]} {event.get('stage', '')}".rstrip()
+        kind, where = event.get("event"), f"{self.source} seed {self.seeds[0]} {event.get('stage', '')}".rstrip()
         if kind == "start":
             self.log(f"{where}: {event['steps']} steps over {event['rows']} rows")
         elif kind == "step":

@@ -50,14 +50,14 @@ def test_a_launcher_takes_the_place_of_python_and_sees_all_of_them(tmp_path, mon
 
 def test_a_trainings_reports_are_told_by_seed():
     told: list[str] = []
-    report = Reporter([4, 7], told.append)
+    report = Reporter("budgeted_set", [4, 7], told.append)
     report({"event": "start", "stage": "pretrain", "steps": 9, "rows": 12})
     report({"event": "step", "stage": "pretrain", "step": 9, "steps": 9, "loss": 1.25, "samples_per_s": 3.0})
     report({"event": "done", "cached": False, "seconds": 2.0})
     report({"event": "done", "cached": True, "seconds": 0.0})
     assert told == [
-        "seed 4 pretrain: 9 steps over 12 rows",
-        "seed 4 pretrain: step 9/9, loss 1.2500, 3.0 samples/s",
-        "seed 4: finished in 2.0 s",
-        "seed 7: finished before",
+        "budgeted_set seed 4 pretrain: 9 steps over 12 rows",
+        "budgeted_set seed 4 pretrain: step 9/9, loss 1.2500, 3.0 samples/s",
+        "budgeted_set seed 4: finished in 2.0 s",
+        "budgeted_set seed 7: finished before",
     ]

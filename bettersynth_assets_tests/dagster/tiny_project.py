@@ -45,7 +45,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
         },
         "gpu": {"devices": "cpu"},
         "training": {
-            "seeds": [0, 1],
+            "seeds": [0],
             "stage_1": stage,
             "stage_2": stage,
             "finetune_json": str(world.finetune_json),

@@ -1,0 +1,67 @@
+"""How well the miniature's known faults were found. In: manifests and the world's truth. Out: JSON figures.
+
+Only for the generated world: of it every row's scene and every planted fault is known. Filters are measured on the
+seed's own captions; one that judged a new caption has no fault to be measured against.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.store import Manifest
+from bettersynth_assets.stages.benchmarks import world_paths
+
+Found = dict[str, list[Manifest]]
+
+
+def world_quality(settings: Settings, found: Found) -> dict[str, Any]:
+    """Measure what is on disk; a part whose stage has not run is left out.
+
+    Returns:
+        ``similarity``: AUC of sound captions against each kind of bad one; ``filters``: precision and recall of
+        filtered_set's operators, and of a limit at the seed's mean (seed_profile); ``captions, seed`` and ``captions,
+        chosen``: what they tell of their images, and how much of it is true.
+    """
+    from bettersynth_assets.miniature.quality import caption_quality, filter_quality, score_quality, truth_by_id
+
+    truth = truth_by_id(pq.read_table(world_paths(settings).truth))
+    quality: dict[str, Any] = {}
+    if scores := found.get("clip_scores"):
+        table = _rows(scores)
+        entered = table["id"].to_pylist()
+        rejects = {"seed_profile": _under(table, found), "filtered_set": _rejects(found)}
+        measured = {name: filter_quality(rows, entered, truth) for name, rows in rejects.items() if name in found}
+        quality["similarity"] = score_quality(table, truth)
+        quality["filters"] = {
+            f"{name}: {item.operator}": {
+                part: getattr(item, part) for part in ("precision", "recall", "rejected", "faulty")
+            }
+            for name, items in measured.items()
+            for item in items
+        }
+    for name, stage in (("seed", "seed_dataset"), ("chosen", "recaptioned_set")):
+        if stage in found:
+            quality[f"captions, {name}"] = caption_quality(_rows(found[stage]), truth)
+    return quality
+
+
+def _rows(manifests: list[Manifest], name: str = "kept") -> pa.Table:
+    return pa.concat_tables([item.table(name) for item in manifests])
+
+
+def _rejects(found: Found) -> pa.Table | None:
+    return _rows(found["filtered_set"], "rejects") if "filtered_set" in found else None
+
+
+def _under(scored: pa.Table, found: Found) -> pa.Table | None:
+    """The rows that a similarity filter at the seed's mean would reject, in the form of a rejects table."""
+    if "seed_profile" not in found:
+        return None
+    mean = found["seed_profile"][0].stats["clip_score"]["mean"]
+    ids = scored.filter(pc.less(scored["clip_score"], mean))["id"]
+    return pa.table({"id": ids, "operator": pa.array(["clip_score_filter"] * len(ids))})
