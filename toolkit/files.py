@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write to a temporary file in the same folder, flush to disk, then rename over ``path``."""
+def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) -> None:
+    """Write to a temporary file in the same folder, flush it to disk if ``durable``, then rename it over ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:

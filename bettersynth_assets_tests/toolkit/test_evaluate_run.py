@@ -76,6 +76,17 @@ def test_batched_answers_equal_one_prompt_at_a_time(bench: Path) -> None:
     assert batched[7] == batched[0] and len(set(batched)) > 1
 
 
+def test_answers_from_cached_features_are_the_same_for_a_second_checkpoint(bench: Path, tmp_path: Path) -> None:
+    results = []
+    for number in range(2):
+        values = {**_values(bench, tmp_path / str(number)), "cache_dir": str(tmp_path / "cache")}
+        results.append(evaluate(make_plan(values), lambda event: None)["mmbench"])
+        files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
+        assert len(files) == 6  # three files of TextVQA, three pictures of MMBench by their bytes
+        results.append(files)
+    assert results[:2] == results[2:]
+
+
 def test_both_benchmarks_are_answered_scored_and_written(bench: Path, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     results = evaluate(make_plan(_values(bench, tmp_path)), events.append)

@@ -44,7 +44,7 @@ class Collator:
         batch["sample_ids"] = [sample.id for sample in samples]
         if self.cache is not None:
             # A plain list: trainers rebuild containers in a way that named tuples do not allow.
-            features = self.cache.load(samples)
+            features = self.cache.load([sample.image for sample in samples if sample.image is not None])
             batch["features"] = [features.low, *features.maps]
         else:
             batch["images"], batch["images_aux"] = self._pixels(samples)

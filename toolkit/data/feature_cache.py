@@ -1,7 +1,7 @@
 """Features of the frozen towers on disk, so that epochs, arms and seeds share one pass over the pictures.
 
-In: pictures by path. Out: :class:`TowerFeatures`, one small file per picture (float16), under
-``<root>/<hash of towers and preprocessing>/<two letters>/<hash of path, size and mtime>.npy``.
+In: pictures by path or as bytes. Out: :class:`TowerFeatures`, one small file per picture (float16), under
+``<root>/<hash of towers and preprocessing>/<two letters>/<hash of path, size and mtime, or of the bytes>.npy``.
 
 A changed picture, tower or preprocessing gives another name, so an entry is never stale. Features are stored as
 float16: a run with the cache differs from one without by that rounding, and equals every other run with it.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
@@ -21,7 +21,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from toolkit.data.llava import EncodedSample, Sample
 from toolkit.files import json_sha256, write_atomically
 from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.images import read_image
@@ -30,6 +29,7 @@ from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.towers import TowerFeatures
 
 T = TypeVar("T")
+Picture = Path | bytes
 
 
 class FeatureError(ValueError):
@@ -73,47 +73,57 @@ class FeatureCache:
         self.model, self.processor, self.aspect = model, processor, aspect
         self.folder = root / tower_hash(model, processor, aspect)
         self.shapes = feature_shapes(model)
-        self._paths: dict[Path, Path] = {}
+        self._paths: dict[Picture, Path] = {}
 
-    def path_of(self, image: Path) -> Path:
-        """File of one picture's features, by the picture's path, size and modification time."""
+    def path_of(self, image: Picture) -> Path:
+        """File of one picture's features."""
         known = self._paths.get(image)
         if known is None:
-            stat = image.stat() if image.exists() else None
-            state = [str(image.resolve()), stat and stat.st_size, stat and stat.st_mtime_ns]
-            name = json_sha256(state)[:32]
+            name = _name_of(image)
             known = self._paths[image] = self.folder / name[:2] / f"{name}.npy"
         return known
 
-    def fill(self, samples: Sequence[Sample], *, batch: int = 32, rank: int = 0, world: int = 1) -> int:
-        """Compute what is missing; each of ``world`` processes takes its part. Returns pictures computed."""
-        wanted = {s.image: s.id for s in samples if s.image is not None}
+    def fill(self, wanted: Mapping[Picture, str], *, batch: int = 32, rank: int = 0, world: int = 1) -> int:
+        """Compute what is missing; each of ``world`` processes takes its part.
+
+        Args:
+            wanted: id of a sample, to be named in errors, by picture.
+
+        Returns:
+            Number of pictures computed.
+        """
         missing = [(image, id_) for image, id_ in wanted.items() if not self.path_of(image).exists()][rank::world]
-        reader = torch.device(self.model.device)
         with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
             for chunk in _chunks(missing, batch):
                 pictures = list(pool.map(lambda item: read_image(item[0], sample_id=item[1]), chunk))
                 pixels = self.processor.preprocess(pictures, aspect=self.aspect)
-                features = self.model.encode_images(*(p.to(reader, self.model.dtype) for p in pixels))
+                features = self.model.encode_images(*(p.to(self.model.device, self.model.dtype) for p in pixels))
                 self._store(chunk, features)
         return len(missing)
 
-    def _store(self, chunk: Sequence[tuple[Path, str]], features: TowerFeatures) -> None:
+    def _store(self, chunk: Sequence[tuple[Picture, str]], features: TowerFeatures) -> None:
         parts = [part.flatten(1).to("cpu", torch.float16) for part in (features.low, *features.maps)]
         for row, (image, sample_id) in zip(torch.cat(parts, dim=1).numpy(), chunk, strict=True):
             if not np.isfinite(row).all():
-                raise FeatureError(f"sample {sample_id!r}: tower features of {image} do not fit float16")
+                raise FeatureError(f"sample {sample_id!r}: the tower features of its picture do not fit float16")
             buffer = io.BytesIO()
             np.save(buffer, row)
-            write_atomically(self.path_of(image), buffer.getvalue())
+            write_atomically(self.path_of(image), buffer.getvalue(), durable=False)
 
-    def load(self, samples: Sequence[EncodedSample]) -> TowerFeatures:
-        """Features (float32) of the samples' pictures, in order; zeros for one picture when none has any."""
-        rows = [np.load(self.path_of(s.image), allow_pickle=False) for s in samples if s.image is not None]
+    def load(self, images: Sequence[Picture]) -> TowerFeatures:
+        """Features (float32, on the CPU) of pictures, in order; zeros for one picture when there is none."""
+        rows = [np.load(self.path_of(image), allow_pickle=False) for image in images]
         joined = torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(1, sum(map(prod, self.shapes)))
         parts = joined.split([prod(shape) for shape in self.shapes], dim=1)
         low, *maps = [part.reshape(len(joined), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return TowerFeatures(low, tuple(maps))
+
+
+def _name_of(image: Picture) -> str:
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()[:32]
+    stat = image.stat() if image.exists() else None
+    return json_sha256([str(image.resolve()), stat and stat.st_size, stat and stat.st_mtime_ns])[:32]
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -6,17 +6,19 @@ picture asked about several times in a batch is encoded once. In float32 the ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from toolkit.data.feature_cache import FeatureCache
 from toolkit.mgm.conversation import END
 from toolkit.mgm.images import read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.mgm.towers import TowerFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,14 @@ class Answerer:
         processor: of the same checkpoint.
         batch_size: prompts at a time.
         max_new_tokens: longest answer; the kit's 128.
+        cache: features of the frozen towers, shared by checkpoints with the same towers; None runs them here.
     """
 
     model: MGMGemmaForCausalLM
     processor: MGMProcessor
     batch_size: int = 32
     max_new_tokens: int = 128
+    cache: FeatureCache | None = None
 
     def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None] = lambda done: None) -> list[str]:
         """Answer all prompts; ``on_batch`` hears how many are done.
@@ -51,6 +55,8 @@ class Answerer:
             ImageError: a picture that cannot be read; the message names the prompt.
         """
         ids = [self.processor.encode_prompt(f"<image>\n{prompt.text}") for prompt in prompts]
+        if self.cache is not None:
+            self.cache.fill({prompt.image: prompt.id for prompt in prompts})
         order = sorted(range(len(prompts)), key=lambda i: (len(ids[i]), hash_of(prompts[i].image), i))
         answers = [""] * len(prompts)
         with ThreadPoolExecutor() as pool:
@@ -66,10 +72,9 @@ class Answerer:
     def _answer(self, prompts: Sequence[Prompt], ids: Sequence[list[int]], pool: ThreadPoolExecutor) -> list[str]:
         pictures: dict[Path | bytes, str] = {prompt.image: prompt.id for prompt in prompts}
         numbers = {image: number for number, image in enumerate(pictures)}
-        read = list(pool.map(lambda item: read_image(item[0], sample_id=item[1]), pictures.items()))
-        pixels = self.processor.preprocess(read, aspect="pad")
-        features = self.model.encode_images(*(p.to(self.model.device, self.model.dtype) for p in pixels))
-        embeds = self.model.project_images(features)[[numbers[prompt.image] for prompt in prompts]]
+        embeds = self.model.project_images(self._features(pictures, pool))[
+            [numbers[prompt.image] for prompt in prompts]
+        ]
 
         tokenizer = self.processor.tokenizer
         longest = max(map(len, ids))
@@ -82,6 +87,15 @@ class Answerer:
             do_sample=False, max_new_tokens=self.max_new_tokens, eos_token_id=stop, pad_token_id=pad,
         )  # fmt: skip
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _features(self, pictures: Mapping[Path | bytes, str], pool: ThreadPoolExecutor) -> TowerFeatures:
+        device, dtype = self.model.device, self.model.dtype
+        if self.cache is not None:
+            stored = self.cache.load(list(pictures))
+            return TowerFeatures(stored.low.to(device, dtype), tuple(m.to(device, dtype) for m in stored.maps))
+        read = list(pool.map(lambda item: read_image(item[0], sample_id=item[1]), pictures.items()))
+        pixels = self.processor.preprocess(read, aspect="pad")
+        return self.model.encode_images(*(p.to(device, dtype) for p in pixels))
 
 
 def hash_of(image: Path | bytes) -> str:

@@ -2,6 +2,7 @@
 
     python -m toolkit.evaluate.run --model DIR --output DIR --textvqa-questions q.jsonl --textvqa-annotations a.json
         --textvqa-images DIR --mmbench m.tsv [--batch-size 32] [--device auto] [--dtype float32]
+        [--cache-dir DIR]
     python -m toolkit.evaluate.run plan.json [plan.json …]      (the same names as keys, with underscores)
 
 Either benchmark may be left out. Out, under ``output``: ``textvqa/answers.jsonl`` (kit format),
@@ -43,6 +44,7 @@ class EvaluationPlan:
     textvqa_annotations: Path | None = None
     textvqa_images: Path | None = None
     mmbench: Path | None = None
+    cache_dir: Path | None = None
     batch_size: int = 32
     device: str = "auto"
     dtype: str = "float32"
@@ -90,6 +92,7 @@ def load(plan: EvaluationPlan) -> Answerer:
     """The checkpoint on its device, in evaluation mode."""
     import torch
 
+    from toolkit.data.feature_cache import FeatureCache
     from toolkit.evaluate.generate import Answerer
     from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
     from toolkit.mgm.processing_mgm import MGMProcessor
@@ -99,7 +102,9 @@ def load(plan: EvaluationPlan) -> Answerer:
     wanted = "cuda" if plan.device == "auto" and torch.cuda.is_available() else plan.device.replace("auto", "cpu")
     model: Any = MGMGemmaForCausalLM.from_pretrained(plan.model, dtype=getattr(torch, plan.dtype))
     processor = MGMProcessor.from_pretrained(plan.model)
-    return Answerer(model=model.eval().to(wanted), processor=processor, batch_size=plan.batch_size)
+    model = model.eval().to(wanted)
+    cache = FeatureCache(plan.cache_dir, model, processor, "pad") if plan.cache_dir else None
+    return Answerer(model=model, processor=processor, batch_size=plan.batch_size, cache=cache)
 
 
 def _answers(name: str, answerer: Answerer, prompts: list[Prompt], emit: Emit) -> list[str]:

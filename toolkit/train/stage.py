@@ -100,8 +100,9 @@ def _train(
     if plan.cache_dir is not None:
         cast(torch.nn.Module, model).to(arguments.device).eval()
         cache = FeatureCache(plan.cache_dir, model, processor, stage.image_aspect)
+        pictures: dict[Path | bytes, str] = {s.image: s.id for s in samples if s.image is not None}
         began = time.monotonic()
-        made = cache.fill(samples, rank=arguments.process_index, world=arguments.world_size)
+        made = cache.fill(pictures, rank=arguments.process_index, world=arguments.world_size)
         arguments.distributed_state.wait_for_everyone()
         seconds = round(time.monotonic() - began, 2)
         emit({"event": "features", "stage": stage.name, "computed": made, "seconds": seconds})
