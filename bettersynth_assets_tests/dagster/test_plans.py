@@ -1,0 +1,111 @@
+"""The plans that the stages hand to the toolkit are ones that it takes, with the contest's fixed settings."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets_tests.dagster.fake_graph import write_profile
+from toolkit.evaluate.run import make_plan
+from toolkit.train.plan import parse_plan
+
+STAGE = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 0.001}
+NAMES = ("textvqa_questions", "textvqa_annotations", "textvqa_images", "mmbench")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A profile whose files are there, if empty."""
+
+    def build(**training: object) -> Path:
+        for name in ("seed.jsonl", "tune.json", "base/config.json", *(f"bench/{name}" for name in NAMES)):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("[]")
+        write_profile(
+            tmp_path / "p.yaml",
+            models={"clip": "none", "watermark": "none", "captioner": "none", "mgm": str(tmp_path / "base")},
+            training={"seeds": [3], "stage_1": STAGE, "stage_2": STAGE, "finetune_json": str(tmp_path / "tune.json"),
+                      "finetune_images": str(tmp_path), **training},
+            evaluation={name: str(tmp_path / "bench" / name) for name in NAMES},
+        )  # fmt: skip
+        monkeypatch.setenv("BETTERSYNTH_PROFILE", str(tmp_path / "p.yaml"))
+        monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
+        return tmp_path
+
+    return build
+
+
+def test_the_toolkit_takes_the_training_plan_and_it_is_the_contests(project):
+    root = project(stage_2={**STAGE, "max_steps": 50, "max_grad_norm": 1.0})
+    made = parse_plan(train.plan(load_settings(), root / "out", root / "tune.json", 3))
+    first, second = made.stages
+    assert (made.seed, made.device, made.dtype, made.cache_dir) == (3, "cpu", "float32", None)
+    assert made.output_dir == root / "out" / "seed-3"
+    assert (first.name, first.trained, first.image_aspect, first.group_by_modality_length, first.max_steps) == (
+        "pretrain", "projector", "square", False, None,
+    )  # fmt: skip
+    assert (second.name, second.trained, second.image_aspect, second.group_by_modality_length, second.max_steps) == (
+        "finetune", "projector+llm", "pad", True, 50,
+    )  # fmt: skip
+    assert second.max_grad_norm == 1.0
+
+
+def test_the_towers_features_are_shared_by_both_arms(project):
+    project(feature_cache=True)
+    settings = load_settings()
+    caches = {
+        train.plan(load_settings(recipe=recipe), settings.data_root, settings.data_root, 3)["cache_dir"]
+        for recipe in ("third_place", "baseline_random")
+    }
+    assert caches == {str(settings.data_root / "p" / "features")}
+
+
+def test_the_toolkit_takes_the_evaluation_plan(project):
+    root = project()
+    made = make_plan(evaluate.plan(load_settings(), root / "out", root / "base"))
+    assert (made.batch_size, made.device) == (32, "cpu")
+    assert made.mmbench == root / "bench" / "mmbench"
+
+
+def test_half_named_benchmarks_are_refused_by_name(project):
+    project()
+    settings = load_settings()
+    evaluation = settings.profile.evaluation.model_copy(update={"mmbench": None})
+    broken = replace(settings, profile=settings.profile.model_copy(update={"evaluation": evaluation}))
+    with pytest.raises(ConfigError, match=r"evaluation.mmbench is missing"):
+        benchmark_files(broken)
+
+
+def test_a_benchmark_that_is_not_there_is_named_with_its_key(project):
+    root = project()
+    (root / "bench" / "mmbench").unlink()
+    with pytest.raises(ConfigError, match=r"evaluation.mmbench = '.*': nothing at"):
+        benchmark_files(load_settings())
+
+
+def test_the_fingerprint_follows_contents_and_not_places(project, tmp_path):
+    root = project()
+    before = fingerprint(benchmark_files(load_settings()))
+    (root / "bench").rename(root / "elsewhere")
+    project()
+    assert fingerprint(benchmark_files(load_settings())) == before
+    (root / "bench" / "mmbench").write_text("[1]")
+    changed = fingerprint(benchmark_files(load_settings()))
+    assert {name for name in before if before[name] != changed[name]} == {"mmbench"}
+    assert set(asdict(benchmark_files(load_settings()))) == set(changed)
+
+
+def test_training_depends_on_its_settings_and_not_on_how_it_is_started(project):
+    project()
+    stage = Pipeline(STAGES, load_settings()).stages["mgm_checkpoint"]
+    before = stage.depends(load_settings(), "all", {})
+    project(launcher=["torchrun", "-m"])
+    assert stage.depends(load_settings(), "all", {}) == before
+    project(stage_1={**STAGE, "learning_rate": 0.002})
+    assert stage.depends(load_settings(), "all", {}) != before
