@@ -57,7 +57,7 @@ def build_sensor(profile: Profile) -> dg.SensorDefinition:
             return dg.SensorResult(cursor=found, skip_reason=dg.SkipReason(f"first look at {path}"))
         if context.cursor == found:
             return dg.SkipReason(f"{path} has not changed")
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=found, tags=all_shards(profile))], cursor=found)
+        return dg.SensorResult(run_requests=[dg.RunRequest(tags=all_shards(profile))], cursor=found)
 
     return seed_file_changed
 

@@ -47,7 +47,7 @@ CARDS = (
     Card(
         name="clip_scores",
         group="seed",
-        kinds=frozenset({"pytorch", "openai", "parquet"}),
+        kinds=frozenset({"pytorch", "huggingface", "parquet"}),
         description="One row is one pair of the seed with the cosine similarity of its image and caption, in [-1, 1].",
         columns=schema.SCORED,
         rules=rules.EVERY_ROW_SET,

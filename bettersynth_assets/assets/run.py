@@ -21,6 +21,7 @@ from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.lease import chosen_devices, lease, visible_devices
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.stages.engine import Pipeline, Result, Stage, Work
+from toolkit.process import ChildFailedError
 
 
 class Workshop:
@@ -48,18 +49,16 @@ class Workshop:
             for made in self.pipeline.made[self._told :]:
                 if made.stage != name:
                     self.context.log.info(f"{made.stage} {made.shard} was missing or stale and has been made first")
-                    self.tell(made)
+                    self.tell(made, self.metadata(made))
             self._told = len(self.pipeline.made)
         return manifest
 
-    def tell(self, manifest: Manifest) -> None:
+    def tell(self, manifest: Manifest, metadata: Metadata) -> None:
         """Log a shard's materialization now, so that it counts even if this run ends badly."""
         if manifest.lost and self.cards[manifest.stage].columns is not None:
             raise dg.Failure(f"{manifest.stage} {manifest.shard}: {manifest.lost} rows are in no table")
         partition = None if manifest.shard == WHOLE else manifest.shard
-        self.context.log_event(
-            dg.AssetMaterialization(manifest.stage, metadata=self.metadata(manifest), partition=partition)
-        )
+        self.context.log_event(dg.AssetMaterialization(manifest.stage, metadata=metadata, partition=partition))
 
     def metadata(self, manifest: Manifest) -> Metadata:
         rows = self.cards[manifest.stage].columns is not None
@@ -108,8 +107,10 @@ def run_shards(shop: Workshop, name: str) -> dg.MaterializeResult:
             context.log.exception(f"{name} {shard} failed; going on with the other shards")
             failed[shard] = f"{type(error).__name__}: {error}"
             continue
-        shop.tell(manifest)
-        context.add_asset_metadata(shop.metadata(manifest), partition_key=shard)
+        metadata = shop.metadata(manifest)
+        shop.tell(manifest, metadata)
+        # Dagster writes its own event at the end of the step, which without this would show nothing.
+        context.add_asset_metadata(metadata, partition_key=shard)
     if failed:
         raise dg.Failure(
             f"{len(failed)} of {len(context.partition_keys)} shards of {name} failed: "
@@ -134,10 +135,10 @@ def run_whole(shop: Workshop, name: str) -> dg.MaterializeResult:
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Turn an error that the user can mend into a failure that says how, and nothing else."""
+    """Turn an error that says all that there is to say (how to mend it, or a child's last words) into a failure."""
     try:
         yield
-    except UserError as error:
+    except (UserError, ChildFailedError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 
 

@@ -115,6 +115,8 @@ class Reporter:
         kind, where = event.get("event"), f"{self.source} seed {self.seeds[0]} {event.get('stage', '')}".rstrip()
         if kind == "start":
             self.log(f"{where}: {event['steps']} steps over {event['rows']} rows")
+        elif kind == "features":
+            self.log(f"{where}: features of {event['computed']} pictures in {event['seconds']:.1f} s")
         elif kind == "step":
             rate = f"{event['samples_per_s']:.1f} samples/s"
             self.log(f"{where}: step {event['step']}/{event['steps']}, loss {event['loss']:.4f}, {rate}")
