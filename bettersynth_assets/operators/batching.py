@@ -23,6 +23,7 @@ from bettersynth_assets.records.images import ImageError, open_rgb
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 HALVINGS = 3
+SMALL_MODEL = 20_000_000  # parameters; CLIP ViT-B/32 has 151 million
 DECODERS = max(2, min(16, os.cpu_count() or 1))
 SECONDS_BETWEEN_LOGS = 5.0
 
@@ -76,6 +77,24 @@ def in_batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[
         assert len(found) == len(part)
         results.extend(found)
     return results
+
+
+@contextmanager
+def threads_for(parameters: int) -> Iterator[None]:
+    """Let a small model's steps run on one core.
+
+    Its products are shorter than the time that two cores need to meet, far shorter on a busy machine, and the cores
+    beside it have images to decode. It also makes such a model's results the same on any number of cores.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if parameters < SMALL_MODEL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile
-from bettersynth_assets.operators.batching import BatchSize, in_batches
+from bettersynth_assets.operators.batching import BatchSize, in_batches, threads_for
 
 
 class Captioner(Protocol):
@@ -82,7 +82,7 @@ class Blip2Captioner:
         text = tokenizer(prompt)["input_ids"]
         row = [config.image_token_index] * config.num_query_tokens + list(text)
         input_ids = torch.tensor([row] * len(pixels), device=self.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), threads_for(self._model.num_parameters()):
             output = self._model.generate(
                 pixel_values=torch.stack(pixels).to(self.device, self.dtype),
                 input_ids=input_ids,

@@ -27,7 +27,7 @@ from bettersynth_assets.config.devices import (
     resolve_devices,
 )
 from bettersynth_assets.config.profile import Gpu, Profile
-from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened
+from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened, threads_for
 from bettersynth_assets.records.images import ImageError
 
 
@@ -43,6 +43,7 @@ class Backend:
     """(B, 3, H, W) to (B, D)."""
     text_features: Callable[[dict[str, Any]], Any]
     """Model inputs to (B, D)."""
+    parameters: int
 
 
 class ClipScorer:
@@ -95,7 +96,7 @@ class ClipScorer:
         import torch
         from torch.nn.functional import normalize
 
-        with torch.inference_mode():
+        with torch.inference_mode(), threads_for(self._backend.parameters):
             pixels = [image if isinstance(image, torch.Tensor) else self.prepare(image) for image, _ in pairs]
             stacked = torch.stack(pixels).to(self.device, self.dtype)
             inputs, _ = self._backend.tokens([caption for _, caption in pairs])
@@ -179,6 +180,7 @@ def _open_clip(name: str, device: str, dtype: Any) -> Backend:
         tokens=tokens,
         image_features=model.encode_image,
         text_features=lambda inputs: model.encode_text(**inputs),
+        parameters=sum(weight.numel() for weight in model.parameters()),
     )
 
 
@@ -204,4 +206,5 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
         tokens=tokens,
         image_features=lambda pixels: model.get_image_features(pixel_values=pixels),
         text_features=lambda inputs: model.get_text_features(**inputs),
+        parameters=model.num_parameters(),
     )
