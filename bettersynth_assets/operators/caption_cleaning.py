@@ -1,6 +1,7 @@
 """Cleans what a captioner wrote. In: a raw caption and the prompt. Out: the text to use, and what was found.
 
 prompt_echo   the caption begins with the prompt; the prompt is cut
+lead_cut      a beginning of a machine-made description was cut: "Image may contain: ...", "This picture shows ..."
 tail_cut      an ending of a stock-photo site was cut: "... stock photo", "- image # 4711", "royalty free image"
 loop          the same one to eight words three times in a row, or one word for half of a longer caption: degenerate
 empty         nothing is left, or only punctuation, or only such an ending: degenerate
@@ -28,6 +29,11 @@ _ENDINGS = (
     rf"{_KIND} ?(?:#|id:?) ?\d+",
 )
 _TAIL = re.compile(rf"(?:^|[ ,;:|–—-]+)(?:{'|'.join(_ENDINGS)})(?:[ ,-]*#? ?\d{{3,}})?[ .,;:|–—-]*$", re.IGNORECASE)
+_LEAD = re.compile(
+    rf"^(?:(?:an|a|the|this) )?{_KIND} (?:may|might) (?:contain|show|depict)s?\b[ :,-]*"
+    rf"|^(?:the|this) {_KIND} (?:contain|show|depict)s\b[ :,-]*",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"\w+")
 
 
@@ -47,6 +53,9 @@ def clean(caption: str, prompt: str = "") -> tuple[str, tuple[str, ...]]:
     if asked and text.lower().startswith(asked.lower()):
         text = text[len(asked) :].lstrip(" :,.-?!")
         flags.add("prompt_echo")
+    if _LEAD.match(text):
+        text = _LEAD.sub("", text)
+        flags.add("lead_cut")
     while (shorter := _TAIL.sub("", text)) != text:
         text = shorter.rstrip()
         flags.add("tail_cut")
