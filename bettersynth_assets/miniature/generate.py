@@ -31,7 +31,7 @@ from bettersynth_assets.miniature.seed_rows import SeedRow, plan_rows
 from bettersynth_assets.miniature.write_images import ImageJob, write_images
 from bettersynth_assets.miniature.write_seed import seed_job, write_seed_files
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raise it with every change of what is written; older worlds are then written anew."""
 
 MARKER = "world.json"

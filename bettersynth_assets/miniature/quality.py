@@ -35,7 +35,7 @@ _WORD = re.compile(r"\bsaying (\w+)")
 
 @dataclass(frozen=True, kw_only=True)
 class FilterQuality:
-    """One operator against the truth. ``precision`` and ``recall`` are None where nothing was rejected or to be found."""
+    """One operator against the truth. ``precision``, ``recall``: None where nothing was rejected or to be found."""
 
     operator: str
     rejected: int

@@ -112,10 +112,10 @@ def with_options(question: Question, rng: random.Random) -> Choice:
     return Choice(question=question, options=tuple(options))
 
 
-def ocr_tokens(scene: Scene, rng: random.Random) -> list[str]:
-    """What an imperfect reader found: the signs' words (each missed once in ten) and, half of the time, a wrong word."""
+def ocr_tokens(scene: Scene, rng: random.Random, *, wrong: float = 0.5) -> list[str]:
+    """What an imperfect reader found: the signs' words (each missed once in ten), and with chance ``wrong`` one more."""
     found = [sign.word for sign in scene.signs if rng.random() >= 0.1]
-    if scene.signs and rng.random() < 0.5:
+    if scene.signs and rng.random() < wrong:
         found.append(rng.choice([w for w in WORDS if w not in {s.word for s in scene.signs}]))
     rng.shuffle(found)
     return found

@@ -1,8 +1,8 @@
-"""The miniature's tokenizer. In: the world's own texts. Out: one byte-level BPE in which each of their words is one token.
+"""The miniature's tokenizer. In: the world's own texts. Out: a byte-level BPE with one token for each of their words.
 
-Any other text still encodes, byte by byte. The copies that the models carry share ids and differ in what they put around
-a text: Gemma and OPT a ``<bos>`` in front, CLIP also ``<end_of_text>``, which has the highest id because CLIP's text
-tower pools where the id is highest.
+Any other text still encodes, byte by byte. The copies that the models carry share ids and differ in what they put
+around a text: Gemma and OPT a ``<bos>`` in front, CLIP also ``<end_of_text>``, which has the highest id because CLIP's
+text tower pools where the id is highest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws many scenes to JPEG files in a process pool. In: ``ImageJob``s. Out: files; their bytes depend on the job only."""
+"""Draws many scenes to JPEG files in a process pool. In: ``ImageJob``s. Out: files; the job alone decides the bytes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from transformers import (
 from bettersynth_assets.miniature.captions import STOCK_TAIL
 from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.bank import SQUASHED, load
-from bettersynth_assets.miniature.training.loop import held_out, train
+from bettersynth_assets.miniature.training.loop import held_out, on, train
 from bettersynth_assets.miniature.training.towers import Contrast, Words, normalise
 
 QUERIES = 16
@@ -71,7 +71,7 @@ def train_captioner(
 ) -> dict[str, float]:
     """Train, write the folder, and return the share of held-out captions that are exactly right, and of right words."""
     torch.manual_seed(seed)
-    model = build(vocabulary).to(device)
+    model = on(build(vocabulary), device)
     pixels, ids = load(bank, "squashed", device), targets(bank, device)
     contrast, rich = Contrast(128, Words(vocabulary)).to(device), load(bank, "rich", device)
     rich = rich[..., : int((rich != 0).sum(-1).max())]
@@ -92,7 +92,7 @@ def train_captioner(
     model.eval()
     rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=device)
     with torch.no_grad():
-        made = model.generate(pixel_values=normalise(pixels[rows]), max_new_tokens=ids.shape[1], do_sample=False)
+        made = model.generate(pixel_values=normalise(pixels[rows]), max_new_tokens=ids.shape[1], do_sample=False)  # type: ignore[arg-type]
     figures = _compare(made, ids[rows])
     model.cpu().half().save_pretrained(folder)
     side = {"height": SQUASHED, "width": SQUASHED}

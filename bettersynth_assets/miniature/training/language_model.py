@@ -1,7 +1,7 @@
 """MGM's language model. In: bank. Out: a ``GemmaForCausalLM`` that has read about the world and seen nothing of it.
 
-Sequence: ``<bos><start_of_turn>user\\n`` + 36 context slots + ``\\n{prompt}<end_of_turn>…{answer}<end_of_turn>\\n<eos>``;
-a slot's input is the mean embedding of its bag. Loss on the answer and what closes it, as in stage 1 and 2.
+Sequence: ``<bos><start_of_turn>user\\n``, 36 context slots, ``\\n{prompt}<end_of_turn>…{answer}<end_of_turn>\\n<eos>``.
+A slot's input is the mean embedding of its bag. Loss on the answer and what closes it, as in stage 1 and 2.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import GemmaConfig, GemmaForCausalLM
 from bettersynth_assets.miniature.language import SLOTS, before_image
 from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.bank import load
-from bettersynth_assets.miniature.training.loop import held_out, train
+from bettersynth_assets.miniature.training.loop import held_out, on, train
 
 
 def gemma_config(vocabulary: int) -> GemmaConfig:
@@ -44,7 +44,7 @@ class Lessons:
 
     def embed(self, model: GemmaForCausalLM, rows: Tensor) -> Tensor:
         """(B, before + SLOTS + after, width) input embeddings."""
-        table = model.get_input_embeddings().weight
+        table = model.model.embed_tokens.weight
         bags = self.slots[rows]
         real = (bags != 0).unsqueeze(-1)
         context = (F.embedding(bags, table) * real).sum(2) / real.sum(2)
@@ -70,7 +70,7 @@ def train_language_model(
 ) -> tuple[GemmaForCausalLM, dict[str, float]]:
     """Train; returns the model in float32 on the CPU and the share of held-out questions answered exactly right."""
     torch.manual_seed(seed)
-    model = GemmaForCausalLM(gemma_config(vocabulary)).to(device)
+    model = on(GemmaForCausalLM(gemma_config(vocabulary)), device)
     lessons = Lessons(bank, device)
 
     def loss_of(rows: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def train_language_model(
 
     train("language model", [model], loss_of, rows=len(lessons), steps=steps, batch=batch, learning_rate=2e-3,
           device=device, seed=seed)  # fmt: skip
-    return model.eval().cpu(), _measure(model.to(device), lessons, device)
+    return model.eval().cpu(), _measure(on(model, device), lessons, device)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +73,13 @@ def train(
     return final
 
 
-def to_half(module: nn.Module) -> nn.Module:
-    """Parameters and buffers as float16, as they are shipped (on the CPU)."""
-    return module.to("cpu").half()
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def on(module: ModuleT, device: str) -> ModuleT:
+    """The module itself, moved. (transformers' own ``to`` is typed for its decorator, not for its caller.)"""
+    nn.Module.to(module, device)
+    return module
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:

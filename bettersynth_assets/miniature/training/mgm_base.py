@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.bank import SQUARE
@@ -53,13 +52,15 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
     Raises:
         ValueError: a part's weights do not fit the model.
     """
-    state, counts = {}, {}
+    state: dict[str, Tensor] = {}
+    counts: dict[str, float] = {}
     for part, prefix in PARTS.items():
         tensors = load_file(parts / f"{part}.safetensors")
         counts[part] = sum(v.numel() for v in tensors.values())
         state |= {f"{prefix}{key}": value for key, value in tensors.items() if not key.startswith("norm_pre")}
     deviation = float(state["model.embed_tokens.weight"].float().std())
-    model = MGMGemmaForCausalLM(mgm_config(vocabulary, round(deviation, 4)))
+    config = mgm_config(vocabulary, round(deviation, 4))
+    model = MGMGemmaForCausalLM(config)
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [k for k in missing if not k.startswith(TRAINED_IN_STAGE_1) and k != "lm_head.weight"]
     unexpected = [k for k in unexpected if not k.startswith("model.vision_tower_aux.vision_head")]
@@ -68,5 +69,5 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
     model.tie_weights()
     kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(TRAINED_IN_STAGE_1)}
     model.half().save_pretrained(folder, state_dict=kept, safe_serialization=True)
-    MGMProcessor.for_config(model.config, make_tokenizer("gemma")).save_pretrained(folder)
+    MGMProcessor.for_config(config, make_tokenizer("gemma")).save_pretrained(folder)
     return {**counts, "embedding_sd": deviation, "parameters": sum(v.numel() for v in kept.values())}

@@ -44,9 +44,8 @@ def model_config(vocabulary: int) -> dict[str, Any]:
 def train_scorer(bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, seed: int) -> CLIP:
     """Train on rich and poor captions alike; returns the model in float32 on the CPU, in evaluation mode."""
     torch.manual_seed(seed)
-    config = model_config(vocabulary)
-    model = CLIP(**{**config, "text_cfg": {k: v for k, v in config["text_cfg"].items()}}).to(device)
-    pixels, watermark = load(bank, "square", device), load(bank, "watermark", device)
+    model = CLIP(**model_config(vocabulary)).to(device)
+    pixels = load(bank, "square", device)
     ids = texts(bank, vocabulary, device)
     wrong = torch.rand(len(pixels), generator=torch.Generator().manual_seed(seed)).to(device) < WRONG_CAPTIONS
 
@@ -57,7 +56,6 @@ def train_scorer(bank: Path, *, vocabulary: int, steps: int, batch: int, device:
         target = torch.arange(len(rows), device=device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
-    del watermark
     train("scorer", [model], loss_of, rows=len(pixels), steps=steps, batch=batch, learning_rate=1e-3, device=device,
           seed=seed)  # fmt: skip
     return model.eval().cpu()

@@ -3,9 +3,9 @@
 In: bank. Out: a ``CLIPVisionModel`` (84 px, patch 14) and timm's ConvNeXt (192 px), whose 6x6 tokens stay local.
 
 Two contrasts are added: the mean of all projected tokens against the mean of all words (which scene is it), and each
-word against the token that fits it best (late interaction: which place is it), as in FILIP. Other scenes' captions hardly
-ever differ in a shape or a sign's word alone, so every image is also contrasted with its own caption told wrongly, and
-every sign with the captions of other words.
+word against the token that fits it best (late interaction: which place is it), as in FILIP. Other scenes' captions
+hardly ever differ in a shape or a sign's word alone, so every image is also contrasted with its own caption told
+wrongly, and every sign with the captions of other words.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from bettersynth_assets.miniature.training.bank import SQUASHED, load
-from bettersynth_assets.miniature.training.loop import auc, held_out, train
+from bettersynth_assets.miniature.training.loop import auc, held_out, on, train
 
 
 def prepare(pixels: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def train_watermark(bank: Path, folder: Path, *, steps: int, batch: int, device:
         patch_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         id2label={0: "no watermark", 1: "watermark"}, label2id={"no watermark": 0, "watermark": 1},
     )  # fmt: skip
-    model = ViTForImageClassification(config).to(device)
+    model = on(ViTForImageClassification(config), device)
     pixels, marked = load(bank, "squashed", device), load(bank, "watermark", device)
 
     def loss_of(rows: Tensor) -> Tensor:
