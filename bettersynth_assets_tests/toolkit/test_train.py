@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,18 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(world: Path, tm
     failed = subprocess.run([*command, str(bad)], cwd=ROOT, capture_output=True, text=True)
     assert failed.returncode == 2 and "'base_model' is missing" in failed.stderr
     assert json.loads(failed.stdout)["event"] == "error"
+
+
+def test_two_processes_train_as_one(world: Path, tmp_path: Path) -> None:
+    plans = []
+    for processes in (1, 2):
+        values = _values(world, tmp_path / f"out{processes}", loss_average="token")
+        plans.append({**values, "stages": [{**values["stages"][0], "per_device_batch": 2}]})
+    _run(plans[0])
+    (tmp_path / "plan.json").write_text(json.dumps(plans[1]))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launcher, "-m", "toolkit.train.run", str(tmp_path / "plan.json")]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True)
+    manifests = [json.loads((tmp_path / f"out{n}" / "pretrain" / "manifest.json").read_text()) for n in (1, 2)]
+    assert [m["processes"] for m in manifests] == [1, 2]
+    assert manifests[0]["loss_curve"] == pytest.approx(manifests[1]["loss_curve"], abs=1e-5)

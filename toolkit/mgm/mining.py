@@ -141,7 +141,9 @@ def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, 
     spread = [weights, *(weights @ resize for resize in resizes)]
     sums = [torch.bmm(w.to(cell.dtype).unsqueeze(1), cell).squeeze(1) for w, cell in zip(spread, cells, strict=True)]
     summed = torch.cat(sums, dim=-1) - (weights * mean).sum(-1, keepdim=True).to(sums[0].dtype)
-    return val.linear(summed * val.norm.weight + val.norm.bias).view(images, tokens, -1)
+    # The key's biases have no effect (see above), hence gradient 0; data-parallel training needs them in the graph.
+    unused = 0 * (aux.norm.bias.sum() + aux.linear.bias.sum())
+    return val.linear(summed * val.norm.weight + val.norm.bias + unused).view(images, tokens, -1)
 
 
 def mine_plain(

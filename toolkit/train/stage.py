@@ -6,6 +6,7 @@ model as well.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -129,10 +130,13 @@ def _train(
 
 
 def _arguments(plan: Plan, stage: StagePlan, steps: int, scratch: Path) -> TrainingArguments:
+    # Read from the launcher's environment, because DeepSpeed's configuration is completed while the arguments are made.
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     arguments = TrainingArguments(
         output_dir=str(scratch), seed=plan.seed, data_seed=plan.seed, use_cpu=plan.device == "cpu",
         bf16=plan.dtype == "bfloat16", tf32=True if plan.dtype == "bfloat16" and plan.device != "cpu" else None,
         max_steps=steps, per_device_train_batch_size=stage.per_device_batch,
+        gradient_accumulation_steps=stage.accumulation_for(processes),
         learning_rate=stage.learning_rate, lr_scheduler_type="cosine", warmup_ratio=stage.warmup_ratio,
         weight_decay=stage.weight_decay, adam_beta2=stage.adam_beta2, optim="adamw_torch",
         max_grad_norm=stage.max_grad_norm or 0.0, deepspeed=stage.deepspeed, dataloader_num_workers=stage.workers,
@@ -140,5 +144,7 @@ def _arguments(plan: Plan, stage: StagePlan, steps: int, scratch: Path) -> Train
         report_to=[], disable_tqdm=True, logging_nan_inf_filter=False, average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,
     )  # fmt: skip
-    arguments.gradient_accumulation_steps = stage.accumulation_for(arguments.world_size)
+    assert arguments.world_size == processes
+    # One process works one device: with several GPUs and no launcher, Trainer would split each batch over all of them.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
