@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,37 @@ def synthesise(
         results.extend(item if isinstance(item, ImageError) else next(made) for item in items)
         progress.add(len(items))
     return results
+
+
+SYNTHETIC = pa.schema(
+    [
+        ("raw", pa.string()),
+        ("text", pa.string()),
+        ("flags", pa.list_(pa.string())),
+        ("score", pa.float32()),
+        ("reason", pa.string()),  # of an image that failed to decode; the columns before are null then
+        ("detail", pa.string()),
+    ]
+)
+
+
+def synthetic_table(made: Sequence[Synthetic | ImageError]) -> pa.Table:
+    """What ``synthesise`` gave, as a table of schema ``SYNTHETIC``."""
+    rows = [
+        {"reason": item.reason, "detail": item.detail} if isinstance(item, ImageError) else asdict(item)
+        for item in made
+    ]
+    return pa.Table.from_pylist(rows, schema=SYNTHETIC)
+
+
+def synthetic_rows(table: pa.Table) -> list[Synthetic | ImageError]:
+    """The reverse of ``synthetic_table``."""
+    return [
+        ImageError(row["reason"], row["detail"])
+        if row["reason"]
+        else Synthetic(raw=row["raw"], text=row["text"], flags=tuple(row["flags"]), score=row["score"])
+        for row in table.to_pylist()
+    ]
 
 
 def _clean(caption: str, section: CaptionSection) -> tuple[str, tuple[str, ...]]:

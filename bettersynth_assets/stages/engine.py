@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS
@@ -54,6 +55,22 @@ class Work:
     def rows(self, stage: str, table: str = "kept") -> pa.Table:
         """All rows of an input, in shard order."""
         return pa.concat_tables([manifest.table(table) for manifest in self.inputs[stage]])
+
+    def memo(self, name: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
+        """A costly table on the way to the result, kept beside the shard's versions.
+
+        Args:
+            name: of the table, e.g. ``captions``.
+            key: hash of everything that the table depends on, which is less than the result does.
+            make: called only where no table of this key is there; older ones are then removed.
+        """
+        path = self.folder.parent / f"{name}-{key[:12]}.parquet"
+        if not path.is_file():
+            write_table(path, make())
+            for old in path.parent.glob(f"{name}-*.parquet"):
+                if old != path:
+                    old.unlink()
+        return pq.read_table(path)
 
     def stats(self, stage: str) -> dict[str, Any]:
         """Stats of an input that is not sharded."""

@@ -1,11 +1,14 @@
 """recaptioned_set: the recipe's ``caption`` section. In: a shard of filtered_set. Out: rows with the chosen caption.
 
 Captions are made, cleaned, scored by the model of clip_scores and chosen by the recipe's policy; ``caption.refilter``
-then runs over the chosen captions with limits from seed_profile. A baseline's rows pass through as they are.
+then runs over the chosen captions with limits from seed_profile. A baseline's rows pass through as they are. The
+captions are kept apart, under a key without the limits and the policy: when a few new rows move the seed's mean, every
+shard is filtered again and none is captioned again.
 """
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,16 +20,26 @@ from bettersynth_assets.operators.captioner import captioner_key, load_captioner
 from bettersynth_assets.operators.clip_score import load_scorer, scorer_key
 from bettersynth_assets.operators.data_juicer import build_operators, check_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
+from bettersynth_assets.operators.recaption import (
+    chosen,
+    recaptioned_table,
+    summary,
+    synthesise,
+    synthetic_rows,
+    synthetic_table,
+    wanted,
+)
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
 from bettersynth_assets.records.seed_file import image_root
-from bettersynth_assets.records.store import Manifest
+from bettersynth_assets.records.store import Manifest, digest_of
 from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
 from bettersynth_assets.stages.filter import rescorer
 
 NAME = "recaptioned_set"
+LIBRARIES = ("torch", "transformers", "open_clip_torch", "pillow")
+"""Libraries whose version can change a caption or its score."""
 
 
 def low_score(section: CaptionSection, seed_profile: Manifest) -> float:
@@ -58,14 +71,22 @@ def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa
     rows = table.to_pylist()
     todo = wanted(table.column("clip_score").to_pylist(), section, low_score(section, work.inputs["seed_profile"][0]))
     root = image_root(settings)
-    made = synthesise(
-        [Path(root, rows[index]["image"]) for index in todo],
-        load_captioner(settings.profile.models.captioner, gpu),
-        load_scorer(settings.profile.models.clip, gpu),
-        section,
-        Progress(work.log, f"{NAME} {work.shard}", len(todo)),
-    )
-    by_row = dict(zip(todo, made, strict=True))
+
+    def make() -> pa.Table:
+        return synthetic_table(
+            synthesise(
+                [Path(root, rows[index]["image"]) for index in todo],
+                load_captioner(settings.profile.models.captioner, gpu),
+                load_scorer(settings.profile.models.clip, gpu),
+                section,
+                Progress(work.log, f"{NAME} {work.shard}", len(todo)),
+            )
+        )
+
+    identity = ("id", "image", "bytes", "width", "height")
+    images = [[rows[index][name] for name in identity] for index in todo]
+    made = work.memo("captions", digest_of(images, caption_key(settings, section)), make)
+    by_row = dict(zip(todo, synthetic_rows(made), strict=True))
     kept, quarantine = [], []
     for index, row in enumerate(rows):
         found = by_row.get(index)
@@ -98,6 +119,18 @@ def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
     )
 
 
+def caption_key(settings: Settings, section: CaptionSection) -> object:
+    """What one image's synthetic caption and score depend on, besides the image."""
+    return {
+        "prompt": section.prompt,
+        "max_new_tokens": section.max_new_tokens,
+        "clean": section.clean,
+        **captioner_key(settings.profile),
+        "scorer": scorer_key(settings.profile),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     section = settings.recipe.caption
     if section is None:
@@ -108,8 +141,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
         "low_score": low_score(section, seed_profile) if section.policy == "low_score_only" else None,
         "refilter": with_limits(section.refilter, seed_profile),
         "models": operators_key(section.refilter, settings.profile),
-        **captioner_key(settings.profile),
-        "scorer": scorer_key(settings.profile),
+        "captions": caption_key(settings, section),
     }
 
 
@@ -121,5 +153,5 @@ RECAPTIONED_SET = Stage(
     sharded=True,
     inputs=("filtered_set", "seed_profile"),
     by_value=("seed_profile",),
-    libraries=("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow"),
+    libraries=("py-data-juicer", *LIBRARIES),
 )

@@ -84,3 +84,20 @@ def test_an_image_that_breaks_meanwhile_is_quarantined_alone(pipeline, seed_root
 def test_no_rows_left_by_the_filter_is_an_empty_shard_and_not_an_error(pipeline):
     run = pipeline(process=[{"words_num_filter": {"min_num": 99}}], caption={**SHORT})
     assert [shard.kept for shard in run.ensure_all("recaptioned_set")] == [0, 0, 0]
+
+
+def test_another_policy_or_limit_chooses_and_filters_again_without_captioning_again(pipeline, monkeypatch):
+    plain = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))
+
+    def no_captioner(*_):
+        raise AssertionError("captions were made again")
+
+    monkeypatch.setattr("bettersynth_assets.stages.recaption.load_captioner", no_captioner)
+    refilter = [{"clip_score_filter": {"method": "mean"}}]
+    kept = all_rows(
+        pipeline(caption={**SHORT, "policy": "best_of", "refilter": refilter}).ensure_all("recaptioned_set")
+    )
+    synthetic = {row["id"]: row["synthetic_caption"] for row in plain}
+    assert kept and all(row["synthetic_caption"] == synthetic[row["id"]] for row in kept)
+    with pytest.raises(AssertionError, match="made again"):
+        pipeline(caption={**SHORT, "prompt": "a"}).ensure_all("recaptioned_set")
