@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ class Pipeline:
             stage.version,
             shard,
             stage.depends(self.settings, shard, inputs),
-            {library: version(library) for library in stage.libraries},
+            versions(stage.libraries),
             {
                 source: [item.digest for item in items]
                 for source, items in inputs.items()
@@ -193,10 +194,16 @@ class Pipeline:
             stats=result.stats,
             seconds=round(seconds, 3),
             inputs={source: [item.digest for item in items] for source, items in inputs.items()},
-            libraries={library: version(library) for library in stage.libraries},
+            libraries=versions(stage.libraries),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return slot.commit(manifest)
+
+
+@cache
+def versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions by distribution; read once a process, since a set of 400 shards asks for them each time."""
+    return {library: version(library) for library in libraries}
 
 
 def _counts(table: pa.Table, column: str) -> dict[str, int]:

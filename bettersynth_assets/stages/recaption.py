@@ -8,7 +8,6 @@ shard is filtered again and none is captioned again.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,7 +33,7 @@ from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
 from bettersynth_assets.records.seed_file import image_root
 from bettersynth_assets.records.store import Manifest, digest_of
-from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work, versions
 from bettersynth_assets.stages.filter import rescorer
 
 NAME = "recaptioned_set"
@@ -127,7 +126,7 @@ def caption_key(settings: Settings, section: CaptionSection) -> object:
         "clean": section.clean,
         **captioner_key(settings.profile),
         "scorer": scorer_key(settings.profile),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": versions(LIBRARIES),
     }
 
 
