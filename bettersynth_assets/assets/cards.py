@@ -127,7 +127,8 @@ CARDS = (
         group="baseline",
         kinds=frozenset({"python", "parquet", "json"}),
         description="One row is one random pair of the seed, as it came, with its exposures; the recipe's budget.",
-        rules=(rules.BUDGET_MET,),
+        columns=schema.SEED.append(schema.BUDGETED.field("exposures")),
+        rules=(*rules.EVERY_ROW_SET, rules.BUDGET_MET),
     ),
     Card(
         name="baseline_checkpoint",

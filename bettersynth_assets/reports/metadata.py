@@ -22,6 +22,7 @@ from bettersynth_assets.reports.plots import INLINE_LIMIT, curve, histogram, spa
 if TYPE_CHECKING:
     from bettersynth_assets.config.settings import Settings
 
+TABLE_ROWS = 20
 Metadata = dict[str, Any]
 """What Dagster takes as metadata values: numbers, text and ``MetadataValue``."""
 
@@ -32,7 +33,7 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     Args:
         manifest: of the shard.
         settings: to find the images.
-        rows: True for a set of image-text rows, whose scores and pictures are shown.
+        rows: True for a set of image-text rows, whose scores and pictures are shown; other sets are shown as a table.
     """
     table = manifest.table()
     count_key = "dagster/row_count" if manifest.shard == WHOLE else "dagster/partition_row_count"
@@ -43,11 +44,6 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
         "kept": manifest.kept,
         "rejected": sum(manifest.rejected.values()),
         "quarantined": sum(manifest.quarantined.values()),
-        "seconds": manifest.seconds,
-        "rows_per_second": round(manifest.rows_per_second, 2),
-        "path": dg.MetadataValue.path(str(manifest.path)),
-        "made": manifest.created,
-        "key": manifest.key[:12],
     }
     for name, counts in (("rejected_by_operator", manifest.rejected), ("quarantined_by_reason", manifest.quarantined)):
         if counts:
@@ -56,7 +52,25 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     if rows and table.num_rows:
         metadata |= distributions(table)
         metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings, lowest_score(manifest.stats)))
-    return metadata
+    elif not rows:
+        metadata["table"] = small_table(table)
+    return metadata | {
+        "seconds": manifest.seconds,
+        "rows_per_second": round(manifest.rows_per_second, 2),
+        "path": dg.MetadataValue.path(str(manifest.path)),
+        "made": manifest.created,
+        "key": manifest.key[:12],
+    }
+
+
+def small_table(table: pa.Table) -> dg.TableMetadataValue:
+    """The first ``TABLE_ROWS`` rows as the UI shows a table; numbers are rounded."""
+    records = [
+        dg.TableRecord({name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()})
+        for row in table.slice(0, TABLE_ROWS).to_pylist()
+    ]
+    columns = [dg.TableColumn(name=field.name, type=str(field.type)) for field in table.schema]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
 
 
 def figures(stats: Mapping[str, Any]) -> Metadata:

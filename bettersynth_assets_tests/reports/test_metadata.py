@@ -6,7 +6,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from bettersynth_assets.reports.metadata import distributions, figures, lowest_score
+from bettersynth_assets.reports.metadata import TABLE_ROWS, distributions, figures, lowest_score, small_table
 from bettersynth_assets.reports.plots import INLINE_LIMIT
 
 
@@ -47,6 +47,13 @@ def test_loss_curves_are_drawn_and_long_values_left_out():
 def test_what_is_not_a_number_is_shown_as_text():
     shown = figures({"loss": math.nan, "rate": math.inf, "n": 3, "word": "x", "yes": True})
     assert shown == {"loss": "nan", "rate": "inf", "n": 3, "word": "x", "yes": True}
+
+
+def test_a_small_set_is_shown_as_a_table_of_at_most_twenty_rows():
+    shown = small_table(pa.table({"seed": list(range(30)), "textvqa": [1 / 3] * 30, "word": ["x"] * 30}))
+    assert len(shown.records) == TABLE_ROWS
+    assert shown.records[0].data == {"seed": 0, "textvqa": 0.33333, "word": "x"}
+    assert [column.name for column in shown.schema.columns] == ["seed", "textvqa", "word"]
 
 
 def test_every_value_is_one_that_dagster_takes_and_fits_in_a_few_kilobytes():
