@@ -28,7 +28,7 @@ SEED = 7
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, train what is asked for, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cpu")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one, else cpu")
     parser.add_argument("--only", default=",".join(MODELS), help=f"comma-separated, of: {', '.join(MODELS)}")
     parser.add_argument("--budget", type=float, default=1.0, help="share of the full steps and rows")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
@@ -39,7 +39,13 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--only names unknown models {sorted(unknown)}; known are {', '.join(MODELS)}")
     with tempfile.TemporaryDirectory() as temporary:
         bank = options.bank or Path(temporary)
-        _make(wanted, bank, options.out, options.device, options.budget)
+        _make(wanted, bank, options.out, options.device or _best_device(), options.budget)
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) -> None:

@@ -113,7 +113,7 @@ def with_options(question: Question, rng: random.Random) -> Choice:
 
 
 def ocr_tokens(scene: Scene, rng: random.Random, *, wrong: float = 0.5) -> list[str]:
-    """What an imperfect reader found: the signs' words (each missed once in ten), and with chance ``wrong`` one more."""
+    """What an imperfect reader found: the signs' words (one in ten is missed), and with chance ``wrong`` one more."""
     found = [sign.word for sign in scene.signs if rng.random() >= 0.1]
     if scene.signs and rng.random() < wrong:
         found.append(rng.choice([w for w in WORDS if w not in {s.word for s in scene.signs}]))
