@@ -84,25 +84,26 @@ class ClipScorer:
         Returns:
             Cosines, float32, shape (n,).
         """
-        if not captions:
-            return np.zeros(0, np.float32)
-        return np.asarray(in_batches(list(zip(images, captions, strict=True)), self.batch, self._score), np.float32)
+        return self.scores_and_truncated(images, captions)[0]
 
-    def truncated(self, captions: Sequence[str]) -> list[bool]:
-        """Whether each caption is longer than the model's context."""
-        return self._backend.tokens(captions)[1] if captions else []
+    def scores_and_truncated(
+        self, images: Sequence[Any], captions: Sequence[str]
+    ) -> tuple[NDArray[np.float32], list[bool]]:
+        """Score pairs as ``scores`` does, and say of each caption whether it is longer than the model's context."""
+        pairs = in_batches(list(zip(images, captions, strict=True)), self.batch, self._score)
+        return np.asarray([score for score, _ in pairs], np.float32), [truncated for _, truncated in pairs]
 
-    def _score(self, pairs: Sequence[tuple[Any, str]]) -> list[float]:
+    def _score(self, pairs: Sequence[tuple[Any, str]]) -> list[tuple[float, bool]]:
         import torch
         from torch.nn.functional import normalize
 
         with torch.inference_mode(), threads_for(self._backend.parameters):
             pixels = [image if isinstance(image, torch.Tensor) else self.prepare(image) for image, _ in pairs]
             stacked = torch.stack(pixels).to(self.device, self.dtype)
-            inputs, _ = self._backend.tokens([caption for _, caption in pairs])
+            inputs, truncated = self._backend.tokens([caption for _, caption in pairs])
             image = normalize(self._backend.image_features(stacked).float(), dim=-1)
             text = normalize(self._backend.text_features(inputs).float(), dim=-1)
-            return (image * text).sum(-1).cpu().tolist()
+            return list(zip((image * text).sum(-1).cpu().tolist(), truncated, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,7 @@ class Scored:
     scores: NDArray[np.float32]
     """NaN where the image could not be decoded."""
     truncated: list[bool]
+    """False where the image could not be decoded."""
     errors: dict[int, ImageError]
     """By position."""
 
@@ -127,15 +129,17 @@ def score_files(
         captions: plain text, length n.
         progress: told of each chunk's rows.
     """
-    scores = np.full(len(paths), np.nan, np.float32)
+    scores, truncated = np.full(len(paths), np.nan, np.float32), np.zeros(len(paths), bool)
     errors: dict[int, ImageError] = {}
     for first, items in opened(paths, scorer.batch.asked, scorer.prepare):
         good = [first + offset for offset, item in enumerate(items) if not isinstance(item, ImageError)]
         errors.update({first + at: item for at, item in enumerate(items) if isinstance(item, ImageError)})
-        scores[good] = scorer.scores([items[index - first] for index in good], [captions[index] for index in good])
+        scores[good], truncated[good] = scorer.scores_and_truncated(
+            [items[index - first] for index in good], [captions[index] for index in good]
+        )
         if progress:
             progress.add(len(items))
-    return Scored(scores=scores, truncated=scorer.truncated(captions), errors=errors)
+    return Scored(scores=scores, truncated=truncated.tolist(), errors=errors)
 
 
 def load_scorer(model: str, gpu: Gpu) -> ClipScorer:
@@ -172,8 +176,11 @@ def _open_clip(name: str, device: str, dtype: Any) -> Backend:
         longer = tokenizer(list(captions), context_length=context + 1)
         used = (longer != pad).int().flip(-1).argmax(-1)  # padding at the end
         lengths = longer.shape[-1] - used + (1 if pads_with_end else 0)
-        text = tokenizer(list(captions), context_length=context)
-        return {"text": text.to(device)}, (lengths > context).tolist()
+        truncated, text = (lengths > context).tolist(), longer[:, :context].clone()
+        if any(truncated):
+            cut = [caption for caption, is_longer in zip(captions, truncated, strict=True) if is_longer]
+            text[truncated] = tokenizer(cut, context_length=context)
+        return {"text": text.to(device)}, truncated
 
     return Backend(
         image=transform,
