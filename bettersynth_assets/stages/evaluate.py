@@ -67,6 +67,7 @@ def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
         "batch_size": settings.profile.evaluation.batch,
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,
+        "cache_dir": str(settings.profile_root / "features") if settings.profile.training.feature_cache else None,
         **{name: str(path) for name, path in asdict(benchmark_files(settings)).items()},
     }
 
@@ -76,20 +77,21 @@ class Reporter:
 
     def __init__(self, source: str, log: Log) -> None:
         self.source, self.log = source, log
-        self.last = ("", 0)
+        self.last: dict[str, tuple[str, int]] = {}
 
     def __call__(self, event: Event) -> None:
         """One report."""
+        folder = Path(event.get("output", "")).name
+        where = f"{self.source} {folder}"
         if event.get("event") == "progress":
             found = (event["benchmark"], 10 * event["done"] // event["total"])
-            if found != self.last:
+            if found != self.last.get(folder):
                 rate = f"{event['answers_per_s']:.1f} answers/s"
-                self.log(f"{self.source} {event['benchmark']}: {event['done']}/{event['total']}, {rate}")
-            self.last = found
+                self.log(f"{where} {event['benchmark']}: {event['done']}/{event['total']}, {rate}")
+            self.last[folder] = found
         elif event.get("event") == "done":
             scores = ", ".join(f"{name} {event[name]['accuracy']:.2f}" for name in BENCHMARKS)
-            self.log(f"{self.source} {Path(event['output']).name}: {scores}, {event['seconds']:.1f} s")
-            self.last = ("", 0)
+            self.log(f"{where}: {scores}, {event['seconds']:.1f} s")
 
 
 def _row(seed: int, results: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def run(work: Work, *, source: str) -> Result:
     run_child(
         MODULE,
         plans,
-        on_event=Reporter(source, seeds, work.log),
+        on_event=Reporter(source, work.log),
         log=work.log,
         launcher=work.settings.profile.training.launcher,
     )
@@ -105,14 +105,15 @@ def _parameters(stage: TrainingStage) -> dict[str, Any]:
 
 
 class Reporter:
-    """Puts a child's reports into the log; the seeds come in the order of the plans."""
+    """Puts a child's reports into the log; the seeds are trained side by side."""
 
-    def __init__(self, source: str, seeds: list[int], log: Log) -> None:
-        self.source, self.seeds, self.log = source, list(seeds), log
+    def __init__(self, source: str, log: Log) -> None:
+        self.source, self.log = source, log
 
     def __call__(self, event: Event) -> None:
         """One report."""
-        kind, where = event.get("event"), f"{self.source} seed {self.seeds[0]} {event.get('stage', '')}".rstrip()
+        folder = Path(event.get("output_dir", "")).name.replace("-", " ")
+        kind, where = event.get("event"), f"{self.source} {folder} {event.get('stage', '')}".rstrip()
         if kind == "start":
             self.log(f"{where}: {event['steps']} steps over {event['rows']} rows")
         elif kind == "features":
@@ -122,7 +123,6 @@ class Reporter:
             self.log(f"{where}: step {event['step']}/{event['steps']}, loss {event['loss']:.4f}, {rate}")
         elif kind == "done":
             self.log(f"{where}: " + ("finished before" if event["cached"] else f"finished in {event['seconds']:.1f} s"))
-            self.seeds = self.seeds[1:] or self.seeds
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:

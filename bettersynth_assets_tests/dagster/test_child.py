@@ -50,11 +50,12 @@ def test_a_launcher_takes_the_place_of_python_and_sees_all_of_them(tmp_path, mon
 
 def test_a_trainings_reports_are_told_by_seed():
     told: list[str] = []
-    report = Reporter("budgeted_set", [4, 7], told.append)
-    report({"event": "start", "stage": "pretrain", "steps": 9, "rows": 12})
-    report({"event": "step", "stage": "pretrain", "step": 9, "steps": 9, "loss": 1.25, "samples_per_s": 3.0})
-    report({"event": "done", "cached": False, "seconds": 2.0})
-    report({"event": "done", "cached": True, "seconds": 0.0})
+    report = Reporter("budgeted_set", told.append)
+    four, seven = ({"output_dir": f"data/seed-{seed}"} for seed in (4, 7))
+    report({**four, "event": "start", "stage": "pretrain", "steps": 9, "rows": 12})
+    report({**four, "event": "step", "stage": "pretrain", "step": 9, "steps": 9, "loss": 1.25, "samples_per_s": 3.0})
+    report({**four, "event": "done", "cached": False, "seconds": 2.0})
+    report({**seven, "event": "done", "cached": True, "seconds": 0.0})
     assert told == [
         "budgeted_set seed 4 pretrain: 9 steps over 12 rows",
         "budgeted_set seed 4 pretrain: step 9/9, loss 1.2500, 3.0 samples/s",

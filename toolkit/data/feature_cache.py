@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -93,13 +94,25 @@ class FeatureCache:
             Number of pictures computed.
         """
         missing = [(image, id_) for image, id_ in wanted.items() if not self.path_of(image).exists()][rank::world]
+        chunks = list(_chunks(missing, batch))
+        # Other runs may be at the same pictures: each takes them in an order of its own and leaves out what is there.
+        random.Random(os.getpid()).shuffle(chunks)
+        computed = 0
         with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-            for chunk in _chunks(missing, batch):
+            for chunk in chunks:
+                chunk = [item for item in chunk if not self.path_of(item[0]).exists()]
+                if not chunk:
+                    continue
+                computed += len(chunk)
                 pictures = list(pool.map(lambda item: read_image(item[0], sample_id=item[1]), chunk))
                 pixels = self.processor.preprocess(pictures, aspect=self.aspect)
-                features = self.model.encode_images(*(p.to(self.model.device, self.model.dtype) for p in pixels))
-                self._store(chunk, features)
-        return len(missing)
+                # One picture at a time on the CPU: rounding then depends on the picture alone, not on what else was
+                # missing, and a later training from these files gives the same weights.
+                step = 1 if self.model.device.type == "cpu" else batch
+                for at in range(0, len(chunk), step):
+                    part = [p[at : at + step].to(self.model.device, self.model.dtype) for p in pixels]
+                    self._store(chunk[at : at + step], self.model.encode_images(*part))
+        return computed
 
     def _store(self, chunk: Sequence[tuple[Picture, str]], features: TowerFeatures) -> None:
         parts = [part.flatten(1).to("cpu", torch.float16) for part in (features.low, *features.maps)]

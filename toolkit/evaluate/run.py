@@ -19,13 +19,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluate import mmbench, textvqa
 from toolkit.evaluate.textvqa import AnswerError
-from toolkit.events import Emit, json_lines
+from toolkit.events import Emit, json_lines, tagged
 from toolkit.files import write_atomically, write_json
+from toolkit.jobs import jobs_for, limit_threads, run_all
 
 if TYPE_CHECKING:
     from toolkit.evaluate.generate import Answerer, Prompt
@@ -76,6 +78,7 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
         ImageError: a picture that cannot be read; the message names the question.
     """
     began = time.monotonic()
+    emit = tagged(emit, output=str(plan.output))
     answerer = load(plan)
     results: dict[str, Any] = {"model": str(plan.model), "dtype": plan.dtype, "device": str(answerer.model.device)}
     if plan.textvqa_questions is not None:
@@ -84,7 +87,7 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
         results["mmbench"] = _run_mmbench(plan, answerer, emit)
     results["seconds"] = round(time.monotonic() - began, 2)
     write_json(plan.output / "results.json", results)
-    emit({"event": "done", "output": str(plan.output), **results})
+    emit({"event": "done", **results})
     return results
 
 
@@ -103,6 +106,7 @@ def load(plan: EvaluationPlan) -> Answerer:
     model: Any = MGMGemmaForCausalLM.from_pretrained(plan.model, dtype=getattr(torch, plan.dtype))
     processor = MGMProcessor.from_pretrained(plan.model)
     model = model.eval().to(wanted)
+    limit_threads(model.num_parameters(), on_cpu=wanted == "cpu")
     cache = FeatureCache(plan.cache_dir, model, processor, "pad") if plan.cache_dir else None
     return Answerer(model=model, processor=processor, batch_size=plan.batch_size, cache=cache)
 
@@ -193,6 +197,10 @@ def make_plan(values: dict[str, Any]) -> EvaluationPlan:
     return EvaluationPlan(**{**values, **paths})
 
 
+def _evaluate(plan: EvaluationPlan, emit: Emit) -> None:
+    evaluate(plan, emit)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.evaluate.run", description="Answer and score benchmarks.")
@@ -200,13 +208,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for field in fields(EvaluationPlan):
         kind = int if field.name == "batch_size" else str
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
+    parser.add_argument("--jobs", type=int, default=0, help="plans at once; one per core when all are on the CPU")
     given = vars(parser.parse_args(arguments))
-    paths = given.pop("plans")
+    paths, given_jobs = given.pop("plans"), given.pop("jobs")
     emit = json_lines()
     try:
         plans = [read_plan(path) for path in paths] if paths else [make_plan(given)]
-        for plan in plans:
-            evaluate(plan, emit)
+        if len(plans) > 1:
+            import toolkit.evaluate.generate  # noqa: F401 (once, before the plans are forked)
+
+        jobs = given_jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
+        run_all(partial(_evaluate, emit=emit), plans, jobs)
     except (ValueError, KeyError) as error:
         emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
         print(f"error: {error}", file=sys.stderr)

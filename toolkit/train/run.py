@@ -7,7 +7,8 @@ In: plans (see ``toolkit.train.plan``). Out, in each plan's ``output_dir``::
     finetune/  a complete checkpoint for from_pretrained, samples.jsonl, manifest.json
 
 A stage's manifest is written last, so its existence means that the stage is complete. Progress goes to stdout, one JSON
-object a line: ``start``, ``features``, ``step``, ``stage_done``, ``done``, ``error``. Everything else goes to stderr.
+object a line, each with its ``output_dir``: ``start``, ``features``, ``step``, ``stage_done``, ``done``, ``error``.
+Everything else goes to stderr. Several plans on the CPU are trained side by side, one per core (``--jobs``).
 Exit codes: 0 done, 2 a fault in plan or data, 3 a loss that is NaN or infinite.
 """
 
@@ -16,16 +17,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from toolkit.events import json_lines
+from toolkit.jobs import jobs_for, run_all
 from toolkit.train.plan import NonFiniteLossError, read_plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.train.run", description="Train MGM as plans say.")
-    parser.add_argument("plan", type=Path, nargs="+", help="YAML or JSON file; several are trained one after the other")
+    parser.add_argument("plan", type=Path, nargs="+", help="YAML or JSON files")
+    parser.add_argument(
+        "--jobs", type=int, default=0, help="plans trained at once; one per core when all are on the CPU"
+    )
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     emit = json_lines()
@@ -34,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Only now, so that a fault in a plan shows at once: this imports torch and transformers.
         from toolkit.train.session import train
 
-        for plan in plans:
-            train(plan, emit)
+        jobs = given.jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
+        run_all(partial(train, emit=emit), plans, jobs)
     except (ValueError, NonFiniteLossError) as error:
         emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
         print(f"error: {error}", file=sys.stderr)

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from toolkit.events import Emit, is_main_process
+from toolkit.events import Emit, is_main_process, tagged
 from toolkit.files import write_atomically, write_json
+from toolkit.jobs import limit_threads
 from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.train.manifest import MANIFEST, is_complete, run_key, stage_manifest
@@ -34,13 +35,15 @@ def train(plan: Plan, emit: Emit) -> None:
         NonFiniteLossError: the loss became NaN or infinite.
     """
     began = time.monotonic()
+    emit = tagged(emit, output_dir=str(plan.output_dir))
     key = run_key(plan)
     claim_folder(plan, key)
     done = [is_complete(plan.output_dir / stage.name, key) for stage in plan.stages]
     if all(done):
-        emit({"event": "done", "output_dir": str(plan.output_dir), "cached": True, "seconds": 0.0})
+        emit({"event": "done", "cached": True, "seconds": 0.0})
         return
     model = MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
+    limit_threads(model.num_parameters(), on_cpu=plan.device == "cpu")
     processor = MGMProcessor.from_pretrained(plan.base_model)
     for stage, complete in zip(plan.stages, done, strict=True):
         folder = plan.output_dir / stage.name
@@ -55,7 +58,7 @@ def train(plan: Plan, emit: Emit) -> None:
         ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(result.seconds, 2)}
         emit({"event": "stage_done", "stage": stage.name, "cached": False, "samples_per_s": rate, **ended})
     seconds = round(time.monotonic() - began, 2)
-    emit({"event": "done", "output_dir": str(plan.output_dir), "cached": False, "seconds": seconds})
+    emit({"event": "done", "cached": False, "seconds": seconds})
 
 
 def claim_folder(plan: Plan, key: str) -> None:

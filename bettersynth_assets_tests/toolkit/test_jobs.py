@@ -1,0 +1,54 @@
+"""Plans side by side: all are done, failures come out, small models keep to one core."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from toolkit.jobs import SMALL_MODEL, jobs_for, limit_threads, run_all
+
+
+def _note(item: str, folder: Path) -> None:
+    if item == "bad":
+        raise ValueError("item bad cannot be done")
+    (folder / item).write_text(str(os.getpid()))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_item_is_done(tmp_path: Path, jobs: int) -> None:
+    run_all(partial(_note, folder=tmp_path), ["a", "b", "c"], jobs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    here = {path.read_text() == str(os.getpid()) for path in tmp_path.iterdir()}
+    assert here == {jobs == 1}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failure_comes_out_as_it_was_raised(tmp_path: Path, jobs: int) -> None:
+    with pytest.raises(ValueError, match="item bad"):
+        run_all(partial(_note, folder=tmp_path), ["bad", "a"], jobs)
+
+
+def test_jobs_are_plans_or_cores_on_the_cpu_and_one_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    assert [jobs_for(items, on_cpu=True) for items in (0, 1, 2, 5)] == [1, 1, 2, 2]
+    assert jobs_for(5, on_cpu=False) == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert jobs_for(5, on_cpu=True) == 1
+
+
+def test_only_a_small_model_on_the_cpu_keeps_to_one_core() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        limit_threads(SMALL_MODEL, on_cpu=True)
+        limit_threads(10, on_cpu=False)
+        assert torch.get_num_threads() == 2
+        limit_threads(10, on_cpu=True)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
