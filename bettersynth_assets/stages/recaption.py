@@ -37,6 +37,8 @@ from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work, versio
 from bettersynth_assets.stages.filter import rescorer
 
 NAME = "recaptioned_set"
+VERSION = 1
+"""Raise it when the same rows would get other captions, other scores or another choice."""
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "pillow")
 """Libraries whose version can change a caption or its score."""
 
@@ -121,6 +123,7 @@ def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
 def caption_key(settings: Settings, section: CaptionSection) -> object:
     """What one image's synthetic caption and score depend on, besides the image."""
     return {
+        "version": VERSION,
         "prompt": section.prompt,
         "max_new_tokens": section.max_new_tokens,
         "clean": section.clean,
@@ -146,7 +149,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 RECAPTIONED_SET = Stage(
     name=NAME,
-    version=1,
+    version=VERSION,
     run=run,
     depends=depends,
     sharded=True,
