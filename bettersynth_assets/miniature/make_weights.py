@@ -20,7 +20,7 @@ import toolkit  # noqa: F401 (makes torchvision importable beside a CPU torch)
 WEIGHTS = Path(__file__).parent / "weights"
 MODELS = ("clip", "watermark", "blip2", "clip_tower", "convnext_tower", "language", "mgm")
 IMAGES, LESSONS = 160_000, 600_000
-STEPS = {"clip": 600, "watermark": 4000, "blip2": 8000, "clip_tower": 9000, "convnext_tower": 9000, "language": 8000}
+STEPS = {"clip": 600, "watermark": 4000, "blip2": 8000, "clip_tower": 3240, "convnext_tower": 3240, "language": 8000}
 BATCH = {"clip": 512, "watermark": 256, "blip2": 512, "clip_tower": 256, "convnext_tower": 256, "language": 512}
 SEED = 7
 
@@ -58,16 +58,22 @@ def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) 
     begun = time.monotonic()
     # Fewer rows with a smaller budget too, but enough to hold some out.
     scale = min(1.0, budget)
-    make_bank(bank, images=max(2000, int(IMAGES * scale)), lessons=max(2000, int(LESSONS * scale)), seed=SEED)
+    images, lessons = max(2000, int(IMAGES * scale)), max(2000, int(LESSONS * scale))
+    make_bank(bank, images=images, lessons=lessons, seed=SEED)
     print(f"bank ready after {time.monotonic() - begun:.0f} s", flush=True)
     vocabulary = base_tokenizer().get_vocab_size()
     for name, make in _makers(bank, out, device, vocabulary, budget).items():
         if name in wanted:
             begun = time.monotonic()
             figures = make()
-            _note(
-                out, name, {**figures, "seconds": round(time.monotonic() - begun), "device": device, "budget": budget}
-            )
+            spent: dict[str, object] = {"seconds": round(time.monotonic() - begun), "device": device}
+            if name in STEPS:
+                spent |= {"steps": _steps(name, budget), "rows": lessons if name == "language" else images}
+            _note(out, name, {**figures, **spent})
+
+
+def _steps(name: str, budget: float) -> int:
+    return max(2, int(STEPS[name] * budget))
 
 
 def _makers(
@@ -76,8 +82,12 @@ def _makers(
     """What makes each model, in the order in which they are needed."""
 
     def settings(name: str) -> dict[str, object]:
-        steps = max(2, int(STEPS[name] * budget))
-        return {"steps": steps, "batch": BATCH[name] if device == "cuda" else 64, "device": device, "seed": SEED}
+        return {
+            "steps": _steps(name, budget),
+            "batch": BATCH[name] if device == "cuda" else 64,
+            "device": device,
+            "seed": SEED,
+        }
 
     def clip() -> dict[str, float]:
         from bettersynth_assets.miniature.training import scorer, scorer_hf

@@ -50,12 +50,15 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
         Number of parameters of each part, and the embeddings' deviation.
 
     Raises:
-        ValueError: a part's weights do not fit the model.
+        ValueError: a part is missing or its weights do not fit the model.
     """
     state: dict[str, Tensor] = {}
     counts: dict[str, float] = {}
     for part, prefix in PARTS.items():
-        tensors = load_file(parts / f"{part}.safetensors")
+        path = parts / f"{part}.safetensors"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; train {part!r} first and keep it with --bank")
+        tensors = load_file(path)
         counts[part] = sum(v.numel() for v in tensors.values())
         state |= {f"{prefix}{key}": value for key, value in tensors.items() if not key.startswith("norm_pre")}
     deviation = float(state["model.embed_tokens.weight"].float().std())
