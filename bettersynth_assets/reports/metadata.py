@@ -79,6 +79,8 @@ def figures(stats: Mapping[str, Any]) -> Metadata:
     for name, value in stats.items():
         if isinstance(value, Mapping) and {"edges", "counts"} <= value.get("histogram", {}).keys():
             shown |= _distribution(name, value)
+        elif value is None:
+            shown[name] = "none"
         elif isinstance(value, (bool, str, int)):
             shown[name] = value
         elif isinstance(value, float):

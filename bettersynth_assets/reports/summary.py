@@ -89,6 +89,8 @@ def as_text(summary: Summary) -> str:
             f", sd {summary['kit_score_sd']:.4f} over training seeds" if summary["kit_score_sd"] is not None else ""
         )
         lines += ["", f"kit score against the baseline: {summary['kit_score']:.4f}{spread}"]
+    elif len(summary["arms"]) > 1:
+        lines += ["", "no kit score: the baseline has nothing right in a benchmark, so there is no ratio to it"]
     if "quality" in summary:
         lines += ["", "measured against the world's truth:", *_flat(summary["quality"])]
     lines += ["", *([summary["note"]] if summary["note"] else []), f"{FILE}: {Path(summary['data_root']) / FILE}"]

@@ -45,8 +45,8 @@ def test_loss_curves_are_drawn_and_long_values_left_out():
 
 
 def test_what_is_not_a_number_is_shown_as_text():
-    shown = figures({"loss": math.nan, "rate": math.inf, "n": 3, "word": "x", "yes": True})
-    assert shown == {"loss": "nan", "rate": "inf", "n": 3, "word": "x", "yes": True}
+    shown = figures({"loss": math.nan, "rate": math.inf, "n": 3, "word": "x", "yes": True, "score": None})
+    assert shown == {"score": "none", "loss": "nan", "rate": "inf", "n": 3, "word": "x", "yes": True}
 
 
 def test_a_small_set_is_shown_as_a_table_of_at_most_twenty_rows():

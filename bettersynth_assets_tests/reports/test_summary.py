@@ -81,6 +81,15 @@ def test_what_is_printed_is_what_is_written(finished, capsys):
     assert "dagster dev" in printed
 
 
+def test_a_baseline_with_nothing_right_is_told_instead_of_a_score(settings):
+    nothing = [{"seed": 0, "textvqa": 10.0, "mmbench": 0.0}]
+    put(settings, "baseline_results", rows=nothing, stats=arm_stats(nothing))
+    put(settings, "eval_results", rows=ROWS, stats=compare(ROWS, arm_stats(nothing)))
+    summary = write_summary(settings)
+    assert summary["kit_score"] is None
+    assert "no kit score: the baseline has nothing right" in as_text(summary)
+
+
 def test_nothing_is_made_up_where_nothing_has_run(settings):
     summary = write_summary(settings)
     assert (summary["stages"], summary["arms"], summary["kit_score"], summary["thresholds"]) == ([], {}, None, {})
