@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.preprocess import check_sample_number, dj_to_llava
+from toolkit.preprocess import check_global_batch_size, check_sample_number, dj_to_llava
 from toolkit.preprocess.check_sample_number import BudgetError, fill_budget
 
 SEED_800 = Path(__file__).parents[3] / "shared" / "better-synth-seed-800"
@@ -50,6 +50,16 @@ def test_budget_errors_name_the_value() -> None:
         fill_budget(0, 5)
     with pytest.raises(BudgetError, match="'sorted'"):
         fill_budget(5, 5, order="sorted")  # type: ignore[arg-type]
+
+
+def test_global_batch_is_checked_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    good = ["pretrain", "--gpus", "8", "--per-gpu", "8", "--accumulation", "4"]
+    assert check_global_batch_size.main(good) == 0
+    for bad in (["finetune", *good[1:]], [*good[:-1], "3"], [*good[:-1], "0"]):
+        with pytest.raises(SystemExit) as stopped:
+            check_global_batch_size.main(bad)
+        assert stopped.value.code == 2
+    assert "= 256, not 128" in capsys.readouterr().err
 
 
 def test_budget_command_keeps_lines_byte_for_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
