@@ -13,7 +13,6 @@ from typing import Any
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import Settings, load_settings
-from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import Manifest, write_text
 from bettersynth_assets.reports.world_quality import world_quality
 from bettersynth_assets.stages.engine import Pipeline
@@ -101,7 +100,7 @@ def main() -> int:
     """Write the summary and print it."""
     try:
         print(as_text(write_summary(load_settings())))
-    except UserError as error:
+    except ValueError as error:  # a UserError, or rows of another world than the one that is there now
         print(error, file=sys.stderr)
         return 1
     return 0
