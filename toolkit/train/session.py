@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file, save_file
 
 from toolkit.events import Emit, is_main_process, tagged
@@ -42,7 +43,7 @@ def train(plan: Plan, emit: Emit) -> None:
     if all(done):
         emit({"event": "done", "cached": True, "seconds": 0.0})
         return
-    model = MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
+    model = load_base(plan)
     limit_threads(model.num_parameters(), on_cpu=plan.device == "cpu")
     processor = MGMProcessor.from_pretrained(plan.base_model)
     for stage, complete in zip(plan.stages, done, strict=True):
@@ -54,11 +55,32 @@ def train(plan: Plan, emit: Emit) -> None:
         result = train_stage(model, processor, plan, stage, emit)
         if is_main_process():
             write_stage(folder, model, processor, plan, stage, result, key)
+        if stage.deepspeed is not None:
+            model = leave_deepspeed(plan, folder)
         rate = round(result.steps * stage.global_batch / result.seconds, 2)
         ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(result.seconds, 2)}
         emit({"event": "stage_done", "stage": stage.name, "cached": False, "samples_per_s": rate, **ended})
     seconds = round(time.monotonic() - began, 2)
     emit({"event": "done", "cached": False, "seconds": seconds})
+
+
+def load_base(plan: Plan) -> MGMGemmaForCausalLM:
+    """The base model in float32; mixed precision is the trainer's business."""
+    return MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
+
+
+def leave_deepspeed(plan: Plan, folder: Path) -> MGMGemmaForCausalLM:
+    """A fresh model with a complete stage's weights, and no trace of its DeepSpeed engine.
+
+    The engine leaves its hooks on the parameters and its batch sizes in Accelerate's state; a second engine in the same
+    process would use both.
+    """
+    PartialState().wait_for_everyone()
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    model = load_base(plan)
+    load_trained(model, folder)
+    return model
 
 
 def claim_folder(plan: Plan, key: str) -> None:

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# The contest kit's stage 1, step by step: batch check, sample budget, LLaVA format, pre-training, fine-tuning, TextVQA,
+# MMBench, a copy of this script. Stops at the first failure and names the step.
+#
+#   bash toolkit/train_mgm_2b_stage_1.sh            (from the project's folder; any value below can be set before it)
+set -euo pipefail
+
+############################## may be changed ##############################
+EXP_NAME=${EXP_NAME:-default}
+PRETRAIN_DATASET=${PRETRAIN_DATASET:-output/processed_data/processed_data.jsonl}
+PRETRAIN_DATASET_IMAGE_PATH=${PRETRAIN_DATASET_IMAGE_PATH:-input/pretrain_stage_1}
+PRETRAIN_BATCH_SIZE_PER_GPU=${PRETRAIN_BATCH_SIZE_PER_GPU:-8}
+PRETRAIN_GRADIENT_ACCUMULATION_STEPS=${PRETRAIN_GRADIENT_ACCUMULATION_STEPS:-4}
+PRETRAIN_DATALOADER_NUM_WORKERS=${PRETRAIN_DATALOADER_NUM_WORKERS:-4}
+FINETUNE_BATCH_SIZE_PER_GPU=${FINETUNE_BATCH_SIZE_PER_GPU:-8}
+FINETUNE_GRADIENT_ACCUMULATION_STEPS=${FINETUNE_GRADIENT_ACCUMULATION_STEPS:-2}
+FINETUNE_DATALOADER_NUM_WORKERS=${FINETUNE_DATALOADER_NUM_WORKERS:-4}
+LOGGING_STEP=${LOGGING_STEP:-1}
+GPUS=${GPUS:-8}                     # processes; DEVICE=cpu and GPUS=1 run it without a GPU
+DEVICE=${DEVICE:-cuda}
+DEEPSPEED=${DEEPSPEED-toolkit/train/deepspeed/zero2.json}   # empty: without DeepSpeed
+############################ fixed by the contest ##########################
+SAMPLE_BUDGET=${SAMPLE_BUDGET:-200000}          # semifinal: 5000
+BASE_MODEL=${BASE_MODEL:-toolkit/training/model_zoo/MGM-2B-base}
+ORIGINAL_QUESTIONS=${ORIGINAL_QUESTIONS:-input/pretrain_stage_1/stage_1.json}
+FINETUNE_DATASET=${FINETUNE_DATASET:-toolkit/training/data/finetuning_stage_1/mgm_instruction_stage_1.json}
+FINETUNE_IMAGES=${FINETUNE_IMAGES:-toolkit/training/data/finetuning_stage_1}
+EVAL_DATA=${EVAL_DATA:-toolkit/training/data/eval_stage_1}
+TEXTVQA_QUESTIONS=${TEXTVQA_QUESTIONS:-$EVAL_DATA/textvqa/llava_textvqa_val_v051_ocr.jsonl}
+TEXTVQA_ANNOTATIONS=${TEXTVQA_ANNOTATIONS:-$EVAL_DATA/textvqa/TextVQA_0.5.1_val.json}
+TEXTVQA_IMAGES=${TEXTVQA_IMAGES:-$EVAL_DATA/textvqa/train_images}
+MMBENCH=${MMBENCH:-$EVAL_DATA/mmbench/mmbench_dev_20230712.tsv}
+SEED=${SEED:-42}
+############################################################################
+
+PYTHON=${PYTHON:-python}
+TRAINING=output/training_dirs
+RUN=$TRAINING/MGM-2B-$EXP_NAME
+PRETRAIN=MGM-2B-Pretrain-$EXP_NAME
+FINETUNE=MGM-2B-Finetune-$EXP_NAME
+EVALUATION=output/eval_results/$FINETUNE
+STEP=start
+trap 'code=$?; [ $code -eq 0 ] || echo "failed in step: $STEP (exit code $code)" >&2' EXIT
+
+case "$EXP_NAME" in *[!A-Za-z0-9._-]*|'') echo "EXP_NAME may hold letters, digits, '.', '_' and '-' alone" >&2; exit 2;; esac
+
+STEP="1 global batch"
+check="$PYTHON -m toolkit.preprocess.check_global_batch_size"
+$check pretrain --gpus "$GPUS" --per-gpu "$PRETRAIN_BATCH_SIZE_PER_GPU" --accumulation "$PRETRAIN_GRADIENT_ACCUMULATION_STEPS"
+$check finetune --gpus "$GPUS" --per-gpu "$FINETUNE_BATCH_SIZE_PER_GPU" --accumulation "$FINETUNE_GRADIENT_ACCUMULATION_STEPS"
+
+STEP="2 sample budget"
+mkdir -p "$TRAINING"
+capped=$TRAINING/$PRETRAIN-data.jsonl
+$PYTHON -m toolkit.preprocess.check_sample_number --order keep --budget "$SAMPLE_BUDGET" --input "$PRETRAIN_DATASET" --output "$capped"
+
+STEP="3 LLaVA format"
+llava=$TRAINING/$PRETRAIN-data.json
+$PYTHON -m toolkit.preprocess.dj_to_llava --questions "$ORIGINAL_QUESTIONS" --input "$capped" --output "$llava"
+
+STEP="4 and 5 training"
+plan=$TRAINING/MGM-2B-$EXP_NAME-plan.json
+export BASE_MODEL RUN SEED DEVICE DEEPSPEED LOGGING_STEP llava PRETRAIN_DATASET_IMAGE_PATH FINETUNE_DATASET FINETUNE_IMAGES
+export PRETRAIN_BATCH_SIZE_PER_GPU PRETRAIN_GRADIENT_ACCUMULATION_STEPS PRETRAIN_DATALOADER_NUM_WORKERS
+export FINETUNE_BATCH_SIZE_PER_GPU FINETUNE_GRADIENT_ACCUMULATION_STEPS FINETUNE_DATALOADER_NUM_WORKERS
+$PYTHON - > "$plan" <<'PLAN'
+import json
+from os import environ as e
+
+shared = {"deepspeed": e["DEEPSPEED"] or None}
+stages = []
+for name, kit, data, images, rest in (
+    ("pretrain", "PRETRAIN", e["llava"], e["PRETRAIN_DATASET_IMAGE_PATH"],
+     {"trained": "projector", "image_aspect": "square", "global_batch": 256, "learning_rate": 1e-3}),
+    ("finetune", "FINETUNE", e["FINETUNE_DATASET"], e["FINETUNE_IMAGES"],
+     {"trained": "projector+llm", "image_aspect": "pad", "global_batch": 128, "learning_rate": 2e-5,
+      "group_by_modality_length": True}),
+):
+    stages.append({
+        "name": name, "data": data, "images": images, **rest, **shared,
+        "per_device_batch": int(e[f"{kit}_BATCH_SIZE_PER_GPU"]),
+        "accumulation": int(e[f"{kit}_GRADIENT_ACCUMULATION_STEPS"]),
+        "workers": int(e[f"{kit}_DATALOADER_NUM_WORKERS"]),
+    })
+dtype = "float32" if e["DEVICE"] == "cpu" else "bfloat16"
+print(json.dumps({
+    "base_model": e["BASE_MODEL"], "output_dir": e["RUN"], "seed": int(e["SEED"]), "device": e["DEVICE"], "dtype": dtype,
+    "log_every": int(e["LOGGING_STEP"]), "stages": stages,
+}, indent=1))
+PLAN
+if [ "$GPUS" -gt 1 ]; then
+    $PYTHON -m torch.distributed.run --standalone --nproc_per_node="$GPUS" -m toolkit.train.run "$plan"
+else
+    $PYTHON -m toolkit.train.run "$plan"
+fi
+for stage in pretrain finetune; do   # exit code and final-step marker are both required
+    [ -f "$RUN/$stage/manifest.json" ] || { echo "$RUN/$stage has no manifest.json: the stage did not end" >&2; exit 1; }
+done
+ln -sfn "MGM-2B-$EXP_NAME/pretrain" "$TRAINING/$PRETRAIN"
+ln -sfn "MGM-2B-$EXP_NAME/finetune" "$TRAINING/$FINETUNE"
+
+STEP="6 and 7 TextVQA and MMBench"
+$PYTHON -m toolkit.evaluate.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" \
+    --textvqa-questions "$TEXTVQA_QUESTIONS" --textvqa-annotations "$TEXTVQA_ANNOTATIONS" \
+    --textvqa-images "$TEXTVQA_IMAGES" --mmbench "$MMBENCH"
+
+STEP="8 copy of the script"
+cp "$0" output/train.sh
+STEP=end
