@@ -32,14 +32,19 @@ def save_part(module: nn.Module, path: Path) -> None:
     save_file({k: v.contiguous() for k, v in module.state_dict().items() if k not in tied}, path)
 
 
-def mgm_config(vocabulary: int, embedding_sd: float) -> MGMConfig:
-    """Architecture of the miniature MGM; image embeddings start at the size of word embeddings."""
+OUTPUT_SCALE = 1.5
+"""Factor on the projector's output. After 100 steps of stage 1 the loss was 1.24 with 0.24 (the deviation of the word
+embeddings), 0.91 with 1.0, 0.67 with 1.5, 0.66 with 2.2 and 0.75 with 4."""
+
+
+def mgm_config(vocabulary: int) -> MGMConfig:
+    """Architecture of the miniature MGM."""
     return MGMConfig(
         text_config=gemma_config(vocabulary).to_dict(),
         vision_config={**CLIP_FIELDS, "num_hidden_layers": KEPT_LAYERS},
         vision_aux_config={"depths": list(CONVNEXT_DEPTHS), "dims": list(CONVNEXT_DIMS), "drop_path_rate": 0.0,
                            "layer_scale_init": 0.1},
-        image_size_aux=SQUARE, mm_feature_norm=True, mm_projector_output_scale=embedding_sd,
+        image_size_aux=SQUARE, mm_feature_norm=True, mm_projector_output_scale=OUTPUT_SCALE,
     )  # fmt: skip
 
 
@@ -62,7 +67,7 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
         counts[part] = sum(v.numel() for v in tensors.values())
         state |= {f"{prefix}{key}": value for key, value in tensors.items() if not key.startswith("norm_pre")}
     deviation = float(state["model.embed_tokens.weight"].float().std())
-    config = mgm_config(vocabulary, round(deviation, 4))
+    config = mgm_config(vocabulary)
     model = MGMGemmaForCausalLM(config)
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [k for k in missing if not k.startswith(TRAINED_IN_STAGE_1) and k != "lm_head.weight"]
