@@ -132,9 +132,10 @@ def _train(
 def _arguments(plan: Plan, stage: StagePlan, steps: int, scratch: Path) -> TrainingArguments:
     # Read from the launcher's environment, because DeepSpeed's configuration is completed while the arguments are made.
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    on_gpu = plan.device != "cpu" and torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(scratch), seed=plan.seed, data_seed=plan.seed, use_cpu=plan.device == "cpu",
-        bf16=plan.dtype == "bfloat16", tf32=True if plan.dtype == "bfloat16" and plan.device != "cpu" else None,
+        bf16=plan.dtype == "bfloat16", tf32=True if on_gpu and plan.dtype == "bfloat16" else None,
         max_steps=steps, per_device_train_batch_size=stage.per_device_batch,
         gradient_accumulation_steps=stage.accumulation_for(processes),
         learning_rate=stage.learning_rate, lr_scheduler_type="cosine", warmup_ratio=stage.warmup_ratio,
