@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import toolkit as toolkit  # before anything imports torchvision beside a CPU build of torch
 from bettersynth_assets_tests.models import TinyModels, make_all
 
 
