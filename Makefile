@@ -38,7 +38,7 @@ weights: $(READY)
 	python -m bettersynth_assets.miniature.make_weights --device $(DEVICE)
 
 clean:
-	rm -rf $(VENV) data .dagster
+	rm -rf $(VENV) data .dagster logs .logs_queue
 
 venv: $(READY)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from bettersynth_assets.miniature.captions import poor_caption, rich_caption
 from bettersynth_assets.miniature.questions import (
-    CAPTION_QUESTIONS,
     SIGN_KINDS,
     ask,
     choice_prompt,
@@ -21,6 +20,7 @@ from bettersynth_assets.miniature.questions import (
     with_options,
 )
 from bettersynth_assets.miniature.world import COLUMNS, ROWS, Scene, make_scene
+from toolkit.preprocess.dj_to_llava import QUESTIONS
 
 SIDE = 6
 SLOTS = SIDE * SIDE
@@ -71,7 +71,7 @@ def draw_lesson(rng: random.Random) -> Lesson:
     fate = rng.random()
     if fate < CAPTION_SHARE:
         told = rich_caption(scene) if rng.random() < 0.5 else poor_caption(scene, rng)
-        prompt, answer = rng.choice(CAPTION_QUESTIONS), told
+        prompt, answer = rng.choice(QUESTIONS), told
     else:
         question = ask(scene, rng, rng.choice(SIGN_KINDS) if scene.signs and rng.random() < 0.35 else None)
         if rng.random() < 0.5:

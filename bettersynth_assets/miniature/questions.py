@@ -14,20 +14,6 @@ from bettersynth_assets.miniature.world import COLORS, COLUMNS, NUMBERS, ROWS, S
 LETTERS = "ABCD"
 CHOICE_SUFFIX = "Answer with the option's letter from the given choices directly."
 SHORT_SUFFIX = "Answer the question using a single word or phrase."
-CAPTION_QUESTIONS = (
-    "What is this?",
-    "What is in the photo?",
-    "Describe the image concisely.",
-    "Give a brief description of the image.",
-    "Provide a brief description of the given image.",
-    "Summarize the visual content of the image.",
-    "Share a concise interpretation of the image provided.",
-    "Write a terse but informative summary of the picture.",
-    "Render a clear and concise summary of the photo.",
-    "Present a compact description of the photo's key features.",
-    "Give a short and clear explanation of the subsequent image.",
-)
-"""The 11 questions of the contest's pre-training set."""
 
 THING_KINDS = ("color", "shape", "size", "position", "count")
 SIGN_KINDS = ("word", "sign_color")

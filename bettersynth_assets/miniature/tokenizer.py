@@ -20,7 +20,6 @@ from bettersynth_assets.miniature.captions import (
     rich_caption,
 )
 from bettersynth_assets.miniature.questions import (
-    CAPTION_QUESTIONS,
     SIGN_KINDS,
     THING_KINDS,
     ask,
@@ -29,6 +28,7 @@ from bettersynth_assets.miniature.questions import (
     with_options,
 )
 from bettersynth_assets.miniature.world import make_scene
+from toolkit.preprocess.dj_to_llava import QUESTIONS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -54,7 +54,7 @@ def _texts() -> Iterator[str]:
             question = ask(scene, rng, kind)
             choice = with_options(question, rng)
             yield from (choice_prompt(choice), short_prompt(question, list(choice.options)), question.answer)
-    for answer in (*CAPTION_QUESTIONS, *TAILS, "user", "model"):
+    for answer in (*QUESTIONS, *TAILS, "user", "model"):
         yield from [answer] * 20
 
 

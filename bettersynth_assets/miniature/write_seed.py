@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bettersynth_assets.miniature.questions import CAPTION_QUESTIONS
 from bettersynth_assets.miniature.seed_rows import SeedRow
 from bettersynth_assets.miniature.write_images import ImageJob
+from toolkit.preprocess.dj_to_llava import QUESTIONS
 
 TRUTH = pa.schema(
     [
@@ -56,7 +56,7 @@ def write_seed_files(rows: list[SeedRow], *, seed: int, jsonl: Path, questions: 
     jsonl.parent.mkdir(parents=True, exist_ok=True)
     jsonl.write_text("".join(seed_line(row) + "\n" for row in rows))
     rng = random.Random(seed + 4)
-    questions.write_text(json.dumps([_llava_row(row, rng.choice(CAPTION_QUESTIONS)) for row in rows], indent=1))
+    questions.write_text(json.dumps([_llava_row(row, rng.choice(QUESTIONS)) for row in rows], indent=1))
     records = [
         {
             "id": row.id, "line": line, "caption": row.caption, "scene": row.scene.to_json(), "faults": row.faults,

@@ -11,8 +11,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,14 @@ def _depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 
 def _run(work: Work) -> Result:
-    index = seed_index(work.settings)
-    lines = list(index.lines(_number(work.shard), work.settings.profile.shards))
-    done = _ingest(lines, index.path.parent, work.settings.profile.limits, pooled=len(index) >= POOL_ROWS)
+    index, limits = seed_index(work.settings), work.settings.profile.limits
+    number, shards = _number(work.shard), work.settings.profile.shards
+    lines = list(index.lines(number, shards))
+    if len(index) < POOL_ROWS:
+        done = ingest(lines, index.path.parent, limits)
+    else:
+        following = list(index.lines(number + 1, shards)) if number + 1 < shards else []
+        done = _pooled(lines, following, index.path.parent, limits)
     return Result(rows_in=len(lines), kept=done.kept, quarantine=done.quarantine, stats=_stats(done.kept))
 
 
@@ -56,16 +61,25 @@ def _stats(kept: pa.Table) -> dict[str, Any]:
     }
 
 
-def _ingest(lines: list[SeedLine], root: Path, limits: Limits, *, pooled: bool) -> Ingested:
-    work = partial(ingest, root=root, limits=limits)
-    if not pooled:
-        return work(lines)
-    size = max(1, -(-len(lines) // (2 * _workers())))
-    parts = list(_pool().map(work, [lines[start : start + size] for start in range(0, len(lines), size)]))
+_ahead: list[tuple[list[SeedLine], Path, Limits, list[Future[Ingested]]]] = []
+"""The shard that the workers have begun beforehand; at most one."""
+
+
+def _pooled(lines: list[SeedLine], following: list[SeedLine], root: Path, limits: Limits) -> Ingested:
+    """Ingest by worker processes, which go on with the next shard while this one is written."""
+    begun = [futures for *what, futures in _ahead if what == [lines, root, limits]]
+    futures = begun[0] if begun else _begin(lines, root, limits)
+    _ahead[:] = [(following, root, limits, _begin(following, root, limits))] if following else []
+    parts = [future.result() for future in futures]
     return Ingested(
         kept=pa.concat_tables([SEED.empty_table(), *(part.kept for part in parts)]),
         quarantine=pa.concat_tables([QUARANTINE.empty_table(), *(part.quarantine for part in parts)]),
     )
+
+
+def _begin(lines: list[SeedLine], root: Path, limits: Limits) -> list[Future[Ingested]]:
+    size = max(1, -(-len(lines) // (2 * _workers())))
+    return [_pool().submit(ingest, lines[start : start + size], root, limits) for start in range(0, len(lines), size)]
 
 
 def _workers() -> int:

@@ -11,6 +11,7 @@ How long it took is in the stats and not in the rows: the same data, settings an
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,6 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     }
 
 
-_LIBRARIES = ("torch", "transformers", "accelerate")
 MGM_CHECKPOINT = Stage(
     name="mgm_checkpoint",
     version=1,
@@ -161,17 +161,13 @@ MGM_CHECKPOINT = Stage(
     depends=depends,
     sharded=False,
     inputs=("budgeted_set",),
-    libraries=_LIBRARIES,
+    libraries=("torch", "transformers", "accelerate"),
     resume=True,
 )
-BASELINE_CHECKPOINT = Stage(
+BASELINE_CHECKPOINT = replace(
+    MGM_CHECKPOINT,
     name="baseline_checkpoint",
-    version=1,
     run=partial(run, source="baseline_set"),
-    depends=depends,
-    sharded=False,
     inputs=("baseline_set",),
     shared=True,
-    libraries=_LIBRARIES,
-    resume=True,
 )

@@ -15,10 +15,10 @@ from PIL import Image
 
 from bettersynth_assets.miniature.generate import WorldPaths, generate_world
 from bettersynth_assets.miniature.question_sets import finetune_rows, mmbench_rows, textvqa_rows
-from bettersynth_assets.miniature.questions import CAPTION_QUESTIONS
 from bettersynth_assets.miniature.seed_rows import BROKEN_RATES, RATES, plan_rows
 from bettersynth_assets.miniature.world import scene_from_json
 from bettersynth_assets_tests.miniature.conftest import ROWS, SIZES
+from toolkit.preprocess.dj_to_llava import QUESTIONS
 
 csv.field_size_limit(sys.maxsize)
 
@@ -107,7 +107,7 @@ def test_questions_of_the_seed_are_the_contests(small_world: WorldPaths) -> None
     rows = json.loads(small_world.questions.read_text())
     assert len(rows) == ROWS
     asked = {row["conversations"][0]["value"].removeprefix("<image>\n") for row in rows}
-    assert asked <= set(CAPTION_QUESTIONS) and len(asked) > 5
+    assert asked <= set(QUESTIONS) and len(asked) > 5
 
 
 def test_no_evaluation_scene_is_trained_on(small_world: WorldPaths) -> None:
