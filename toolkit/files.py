@@ -23,9 +23,8 @@ def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) 
                 os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Any) -> None:

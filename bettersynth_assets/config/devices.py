@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bettersynth_assets.config.profile import Gpu, resolve
 from bettersynth_assets.errors import ConfigError, DeviceError
-from bettersynth_assets.records.store import digest_of, file_sha256
+from bettersynth_assets.records.store import digest_of
+from toolkit.files import file_sha256
 
 HUB_PREFIX = "hf-hub:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

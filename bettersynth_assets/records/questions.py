@@ -14,7 +14,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.seed_file import SeedIndex, seed_index, seed_path
 from bettersynth_assets.records.seed_lines import RowError, read_line
 from bettersynth_assets.records.seed_rows import parse_row
-from bettersynth_assets.records.store import file_sha256
+from toolkit.files import file_sha256
 
 BESIDE = "stage_1.json"
 

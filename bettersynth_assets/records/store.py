@@ -74,12 +74,6 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file so that readers see the old one or the new one whole, never a part.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.records.store import file_sha256
+from toolkit.files import file_sha256
 
 if TYPE_CHECKING:
     from bettersynth_assets.miniature.generate import WorldPaths

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS
-from bettersynth_assets.records.store import WHOLE, Manifest, Slot, digest_of, file_sha256, write_table
+from bettersynth_assets.records.store import WHOLE, Manifest, Slot, digest_of, write_table
+from toolkit.files import file_sha256
 
 Log = Callable[[str], None]
 Inputs = Mapping[str, list[Manifest]]

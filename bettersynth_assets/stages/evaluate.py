@@ -8,7 +8,7 @@ eval_results also compares: its stats hold the baseline's figures and the contes
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,18 +124,6 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     return {"benchmarks": fingerprint(benchmark_files(settings)), "dtype": settings.profile.gpu.dtype}
 
 
-_LIBRARIES = ("torch", "transformers")
-BASELINE_RESULTS = Stage(
-    name="baseline_results",
-    version=1,
-    run=run_baseline,
-    depends=depends,
-    sharded=False,
-    inputs=("baseline_checkpoint",),
-    shared=True,
-    libraries=_LIBRARIES,
-    resume=True,
-)
 EVAL_RESULTS = Stage(
     name="eval_results",
     version=1,
@@ -143,6 +131,13 @@ EVAL_RESULTS = Stage(
     depends=depends,
     sharded=False,
     inputs=("mgm_checkpoint", "baseline_results"),
-    libraries=_LIBRARIES,
+    libraries=("torch", "transformers"),
     resume=True,
+)
+BASELINE_RESULTS = replace(
+    EVAL_RESULTS,
+    name="baseline_results",
+    run=run_baseline,
+    inputs=("baseline_checkpoint",),
+    shared=True,
 )
