@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessor
 
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.conversation import LabelError, Turn, encode_prompt, encode_row
-from toolkit.mgm.images import PAD_COLOUR, ImageError, pad_to_square, preprocess, read_image
+from toolkit.mgm.images import PAD_COLOUR, ImageError, pad_to_square, read_image, squares
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import save_tiny, tiny_config, tiny_tokenizer
 
@@ -85,19 +84,24 @@ def _photo(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
     return Image.fromarray(values).convert(mode)
 
 
-def test_high_resolution_is_clips_preprocessing_and_low_resolution_its_downsample() -> None:
-    processor = CLIPImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
-    photo = _photo((90, 70))
+@pytest.mark.parametrize("size", [(90, 70), (70, 90), (64, 64), (31, 97), (1000, 65), (5, 4)])
+def test_high_resolution_is_clips_preprocessing_and_low_resolution_its_downsample(size: tuple[int, int]) -> None:
+    processor = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
+    photo = _photo(size)
     for aspect, shown in (("square", photo), ("pad", pad_to_square(photo))):
-        pixels = preprocess([photo, photo], processor, image_size=28, aspect=aspect)  # type: ignore[arg-type]
-        expected = processor(shown, return_tensors="pt")["pixel_values"]
+        pixels = processor.preprocess([photo, photo], aspect=aspect)  # type: ignore[arg-type]
+        expected = processor.image_processor(shown, return_tensors="pt")["pixel_values"]
         assert torch.equal(pixels.images_aux[1:], expected)
         low = torch.nn.functional.interpolate(expected, size=(28, 28), mode="bilinear", align_corners=False)
         assert torch.equal(pixels.images[1:], low)
+
+
+def test_padding_is_centred_and_an_unknown_aspect_is_refused() -> None:
+    photo = _photo((90, 70))
     assert pad_to_square(photo).size == (90, 90)
     assert pad_to_square(photo).getpixel((0, 0)) == PAD_COLOUR
     with pytest.raises(ValueError, match="'stretch'"):
-        preprocess([photo], processor, image_size=28, aspect="stretch")  # type: ignore[arg-type]
+        squares([photo], side=64, resample=3, aspect="stretch")  # type: ignore[arg-type]
 
 
 def test_every_mode_becomes_rgb_and_exif_rotation_is_applied(tmp_path: Path) -> None:

@@ -72,26 +72,52 @@ def pad_to_square(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _normalised(image: Image.Image, processor: CLIPImageProcessor) -> Tensor:
-    batch: Any = processor.preprocess(image, return_tensors="pt")
-    pixels: Tensor = batch["pixel_values"]
-    return pixels
+def squares(images: Sequence[Image.Image], *, side: int, resample: int, aspect: Aspect) -> Tensor:
+    """Bring pictures to the high resolution, before any arithmetic on their values.
 
-
-def preprocess(
-    images: Sequence[Image.Image], processor: CLIPImageProcessor, *, image_size: int, aspect: Aspect
-) -> Pixels:
-    """Make both inputs of each picture.
+    Equal to ``CLIPImageProcessor`` up to where it rescales, without its copies: what a loader process does and sends.
 
     Args:
         images: RGB pictures of any size.
-        processor: CLIP's preprocessing (shortest side resized, centre crop, normalised) set to the high resolution.
-        image_size: side of the low-resolution input, a bilinear downsample of the normalised high-resolution one.
+        side: high resolution S; the shortest side is resized to it, then the centre cropped.
+        resample: Pillow's number of the filter, as in the processor.
         aspect: ``square`` crops the centre (stage 1), ``pad`` pads to a square first (stage 2, evaluation).
+
+    Returns:
+        (I, S, S, 3) uint8.
     """
     if aspect not in ASPECTS:
         raise ValueError(f"image aspect {aspect!r} is unknown; use one of {ASPECTS}")
-    shown = [pad_to_square(image) if aspect == "pad" else image for image in images]
-    aux = torch.cat([_normalised(image, processor) for image in shown])
+    made = np.empty((len(images), side, side, 3), dtype=np.uint8)
+    for number, image in enumerate(images):
+        shown = pad_to_square(image) if aspect == "pad" else image
+        short = min(shown.size)
+        width, height = (side if edge == short else int(side * edge / short) for edge in shown.size)
+        left, top = (width - side) // 2, (height - side) // 2
+        resized = shown.resize((width, height), Image.Resampling(resample))
+        made[number] = resized.crop((left, top, left + side, top + side))
+    return torch.from_numpy(made)
+
+
+def grey_levels(processor: CLIPImageProcessor) -> Tensor:
+    """(3, 256) float32: what the processor makes of each grey level in each channel."""
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+    batch: Any = processor.preprocess(
+        ramp, do_resize=False, do_center_crop=False, input_data_format="channels_last", return_tensors="pt"
+    )
+    levels: Tensor = batch["pixel_values"][0, :, :, 0]
+    return levels
+
+
+def normalise(pictures: Tensor, levels: Tensor, *, image_size: int) -> Pixels:
+    """Both inputs of some :func:`squares`, on the device that these are on.
+
+    Args:
+        pictures: (I, S, S, 3) uint8.
+        levels: from :func:`grey_levels`. A table instead of arithmetic: the same floats on every device.
+        image_size: side s of the low-resolution input, a bilinear downsample of the normalised high-resolution one.
+    """
+    table = levels.to(pictures.device)
+    aux = torch.stack([table[channel][pictures[..., channel].int()] for channel in range(3)], dim=1)
     low = F.interpolate(aux, size=(image_size, image_size), mode="bilinear", align_corners=False)
     return Pixels(low, aux)

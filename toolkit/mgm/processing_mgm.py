@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerBase
 
 from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.conversation import EncodedRow, Turn, check_tokenizer, encode_prompt, encode_row
-from toolkit.mgm.images import Pixels, preprocess
+from toolkit.mgm.images import Pixels, grey_levels, normalise, squares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +62,13 @@ class MGMProcessor:
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
         made = cls.for_config(config, tokenizer)
         saved = CLIPImageProcessor.from_pretrained(folder)
-        side = saved.crop_size["height"]
-        if side != config.image_size_aux:
-            raise ValueError(f"{folder}: preprocessor_config.json crops to {side}, config says {config.image_size_aux}")
+        crop, edge = saved.crop_size, saved.size.get("shortest_edge")
+        side = config.image_size_aux
+        if not crop["height"] == crop["width"] == edge == side:
+            raise ValueError(
+                f"{folder}: preprocessor_config.json resizes to {edge} and crops to {crop['height']}, "
+                f"config.json says {side}; all must be the same"
+            )
         return cls(**{**vars(made), "image_processor": saved})
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -84,6 +90,23 @@ class MGMProcessor:
         """Length of a row after its placeholders have become image embeddings."""
         return len(input_ids) + (self.image_tokens - 1) * sum(i == IMAGE_TOKEN_INDEX for i in input_ids)
 
+    @cached_property
+    def _levels(self) -> Tensor:
+        return grey_levels(self.image_processor)
+
+    @property
+    def side(self) -> int:
+        """High resolution S in pixels."""
+        return int(self.image_processor.crop_size["height"])
+
+    def squares(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Tensor:
+        """(I, S, S, 3) uint8: pictures resized and cropped; see ``images.squares``."""
+        return squares(images, side=self.side, resample=int(self.image_processor.resample), aspect=aspect)
+
+    def normalise(self, pictures: Tensor) -> Pixels:
+        """Both pixel tensors of some :meth:`squares`, on their device; see ``images.normalise``."""
+        return normalise(pictures, self._levels, image_size=self.image_size)
+
     def preprocess(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Pixels:
-        """Both pixel tensors of some RGB pictures; see ``images.preprocess``."""
-        return preprocess(images, self.image_processor, image_size=self.image_size, aspect=aspect)
+        """Both pixel tensors of some RGB pictures."""
+        return self.normalise(self.squares(images, aspect=aspect))
