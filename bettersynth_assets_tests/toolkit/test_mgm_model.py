@@ -93,7 +93,7 @@ def test_low_resolution_tokens_are_clips_selected_hidden_state() -> None:
 
 def test_high_resolution_tower_is_not_random_in_training_unless_asked() -> None:
     pixels = _pixels(tiny_config(), 8)
-    plain, kit = tiny_mgm().train(), tiny_mgm(aux_drop_path_in_training=True).train()
+    plain, kit = tiny_mgm().train(), tiny_mgm(aux_drop_path="training").train()
     first, second = (plain.encode_images(**pixels).maps[-1] for _ in range(2))
     assert torch.equal(first, second)
     assert len({kit.encode_images(**pixels).maps[-1].sum().item() for _ in range(8)}) > 1
@@ -144,7 +144,8 @@ def test_loss_equals_cross_entropy_over_all_logits_and_features_equal_pixels() -
     assert_close(out.loss, expected)
     assert out.logits.shape == (4, 300)
     assert_close(model(ids, mask, labels=labels, features=model.encode_images(**pixels)).loss, out.loss)
-    assert_close(model(ids, mask, labels=labels, num_items_in_batch=8, **pixels).loss, expected / 2)
+    weighted = model(ids, mask, labels=labels, loss_weights=torch.full((2,), 1 / 8), **pixels)
+    assert_close(weighted.loss, expected / 2)
 
 
 def test_text_only_batch_gives_the_projector_a_zero_gradient() -> None:

@@ -69,8 +69,8 @@ class FeatureCache:
     """
 
     def __init__(self, root: Path, model: MGMGemmaForCausalLM, processor: MGMProcessor, aspect: Aspect) -> None:
-        if model.config.aux_drop_path_in_training:
-            raise FeatureError("aux_drop_path_in_training makes features random; set it to false or cache_dir to null")
+        if model.config.aux_drop_path != "off":
+            raise FeatureError("aux_drop_path makes features random; set it to 'off' or cache_dir to null")
         self.model, self.processor, self.aspect = model, processor, aspect
         self.folder = root / tower_hash(model, processor, aspect)
         self.shapes = feature_shapes(model)

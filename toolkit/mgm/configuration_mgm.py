@@ -17,6 +17,8 @@ IGNORE_INDEX = -100
 """Label of a position that carries no loss."""
 
 PROJECTOR_TYPES = ("mlp2x_gelu",)
+DROP_PATHS = ("off", "training", "always")
+LOGITS_DTYPES = ("float32", "bfloat16")
 
 _CLIP_L_336: dict[str, Any] = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
@@ -49,8 +51,11 @@ class MGMConfig(GemmaConfig):
             at the size of word embeddings.
         mm_feature_norm: normalise the low-resolution tokens over their channels, without parameters, before mining
             and projector. False is the public architecture; it makes a tower of any scale usable.
-        aux_drop_path_in_training: True repeats the original code, which leaves the frozen ConvNeXt in training mode,
-            so that its features are random in every step. Default False: the tower is always in evaluation mode.
+        aux_drop_path: ``always`` repeats the original code, which leaves the frozen ConvNeXt in training mode even
+            while it evaluates, so that its features are random in every step; ``training`` does so in training only;
+            ``off``, the default, never.
+        logits_dtype: type in which the loss is taken from the logits: ``float32``, or ``bfloat16`` to leave them as
+            the language model's last product gives them (transformers 4.38, which the kit pins).
         text_config: optional Gemma fields as one dictionary, e.g. ``gemma_config.to_dict()``; keyword arguments win.
 
     Raises:
@@ -70,7 +75,8 @@ class MGMConfig(GemmaConfig):
         mm_projector_type: str = "mlp2x_gelu",
         mm_projector_output_scale: float = 1.0,
         mm_feature_norm: bool = False,
-        aux_drop_path_in_training: bool = False,
+        aux_drop_path: str = "off",
+        logits_dtype: str = "float32",
         text_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -85,7 +91,8 @@ class MGMConfig(GemmaConfig):
         self.mm_projector_type = mm_projector_type
         self.mm_projector_output_scale = mm_projector_output_scale
         self.mm_feature_norm = mm_feature_norm
-        self.aux_drop_path_in_training = aux_drop_path_in_training
+        self.aux_drop_path = aux_drop_path
+        self.logits_dtype = logits_dtype
         inherited = {k: v for k, v in (text_config or {}).items() if k not in ("model_type", "architectures")}
         super().__init__(**{**_GEMMA_2B, **inherited, **kwargs})
         self._validate()
@@ -93,6 +100,11 @@ class MGMConfig(GemmaConfig):
     def _validate(self) -> None:
         if self.mm_projector_type not in PROJECTOR_TYPES:
             raise ValueError(f"mm_projector_type {self.mm_projector_type!r} is unknown; use one of {PROJECTOR_TYPES}")
+        for name, value, known in (
+            ("aux_drop_path", self.aux_drop_path, DROP_PATHS), ("logits_dtype", self.logits_dtype, LOGITS_DTYPES),
+        ):  # fmt: skip
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(known)}")
         if self.image_grid != 1:
             raise ValueError(f"image_grid {self.image_grid} is not implemented; use 1")
         depths, dims = self.vision_aux_config["depths"], self.vision_aux_config["dims"]

@@ -95,7 +95,7 @@ def squares(images: Sequence[Image.Image], *, side: int, resample: int, aspect: 
         width, height = (side if edge == short else int(side * edge / short) for edge in shown.size)
         left, top = (width - side) // 2, (height - side) // 2
         resized = shown.resize((width, height), Image.Resampling(resample))
-        made[number] = resized.crop((left, top, left + side, top + side))
+        made[number] = np.asarray(resized.crop((left, top, left + side, top + side)))
     return torch.from_numpy(made)
 
 

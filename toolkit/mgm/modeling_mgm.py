@@ -12,7 +12,7 @@ Parameter names are those of the public MGM-2B weights. ``encode_images`` (froze
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,9 +22,11 @@ from transformers import AutoModelForCausalLM, GemmaForCausalLM, GemmaModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
-from toolkit.mgm.merging import Merged, check_image_count, merge
-from toolkit.mgm.mining import UniProjector, cut, mine
+from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
+from toolkit.mgm.decoder import decode
+from toolkit.mgm.merging import Merged, check_image_count, lay_out, merge, place
+from toolkit.mgm.mining import UniProjector, cut, mine, mine_plain
+from toolkit.mgm.speed import CPU, Speed, compiled, speed_for
 from toolkit.mgm.towers import ClipTower, ConvNextTower, TowerFeatures
 
 TRAINED_IN_STAGE_1 = (
@@ -58,7 +60,7 @@ class MGMGemmaModel(_TorchInitMixin, GemmaModel):
         self.vision_tower = ClipTower(config.vision_config, config.mm_vision_select_layer)
         self.vision_tower_aux = ConvNextTower(
             depths=aux["depths"], dims=aux["dims"], drop_path_rate=aux["drop_path_rate"],
-            layer_scale_init=aux["layer_scale_init"], drop_path_in_training=config.aux_drop_path_in_training,
+            layer_scale_init=aux["layer_scale_init"], drop_path=config.aux_drop_path,
         )  # fmt: skip
         self.vlm_uni_query_projector = UniProjector(d, d)
         self.vlm_uni_aux_projector = UniProjector(config.mm_hidden_size_aux, d)
@@ -85,6 +87,8 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
     """
 
     config_class = MGMConfig
+    speed: Speed = CPU
+    """How forward passes are computed; any choice gives the same numbers up to rounding."""
 
     def __init__(self, config: MGMConfig) -> None:
         # Past GemmaForCausalLM's own constructor, which would build a second, plain Gemma first.
@@ -94,22 +98,36 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    def set_speed(self, choice: str | Mapping[str, bool]) -> None:
+        """Choose how forward passes are computed on the device that the model is on; see ``toolkit.mgm.speed``.
+
+        Raises:
+            ValueError: an unknown choice or switch.
+        """
+        self.speed = speed_for(choice, self.device)
+        if self.speed.checkpointing:
+            self.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.gradient_checkpointing_disable()
+
     def encode_images(self, images: Tensor, images_aux: Tensor) -> TowerFeatures:
         """Run both frozen towers: (I, 3, s, s) and (I, 3, S, S) -> :class:`TowerFeatures`, without gradient."""
+        clip, convnext = self.model.vision_tower, self.model.vision_tower_aux
+        dtype = next(convnext.parameters()).dtype
         with torch.no_grad():
-            return TowerFeatures(self.model.vision_tower(images), self.model.vision_tower_aux(images_aux))
+            return TowerFeatures(clip(images.to(dtype), self.speed), convnext(images_aux.to(dtype), self.speed))
 
     def project_images(self, features: TowerFeatures) -> Tensor:
-        """Mine the high-resolution maps and project: -> (I, N, h) image embeddings. The trained part of stage 1."""
-        core = self.model
+        """Mine the high-resolution maps and project: -> (I, N, h) image embeddings. The trained part of stage 1.
+
+        Float32 weights beside features of another type are used in that type; their gradients are float32.
+        """
         low = features.low
-        if self.config.mm_feature_norm:
-            low = F.layer_norm(low, low.shape[-1:])
-        windows = cut(features.maps, self.config.tokens_per_side, core.vlm_uni_aux_projector.norm.eps)
-        mined = mine(low, windows, core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector)
-        projected = core.mm_projector(low + mined)
-        scale = self.config.mm_projector_output_scale
-        return projected if scale == 1.0 else projected * scale
+        run = compiled(_project) if self.speed.compiled else _project
+        mixed = self.model.mm_projector[0].weight.dtype != low.dtype
+        with torch.autocast(low.device.type, dtype=low.dtype if mixed else None, enabled=mixed):
+            result: Tensor = run(self.model, low, features.maps, self.model.config, self.speed.rearranged_mining)
+        return result
 
     def merge_images(
         self,
@@ -127,20 +145,32 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         Pictures come as pixels, as tower features, or as ``image_embeds`` (I, N, h) of :meth:`project_images`. Without
         any the ids are only embedded; then they may hold no placeholder.
         """
-        words = self.get_input_embeddings()(input_ids.clamp(min=0))
+        words = self._embed(input_ids)
+        if image_embeds is None:
+            image_embeds = self._image_embeds(images, images_aux, features)
+        if image_embeds is None:
+            check_image_count(int((input_ids == IMAGE_TOKEN_INDEX).sum()), 0)
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            return Merged(words, mask, labels)
+        return merge(input_ids, words, image_embeds, attention_mask=attention_mask, labels=labels)
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, h), in the type of the frozen towers, which is the one that is computed in."""
+        words: Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
+        return words.to(next(self.model.vision_tower_aux.parameters()).dtype)
+
+    def _image_embeds(
+        self, images: Tensor | None, images_aux: Tensor | None, features: TowerFeatures | Sequence[Tensor] | None
+    ) -> Tensor | None:
         if features is None and images is not None:
             if images_aux is None:
                 raise ValueError("images were given without images_aux; MGM needs both sizes of every image")
             features = self.encode_images(images, images_aux)
-        if features is not None and not isinstance(features, TowerFeatures):
+        if features is None:
+            return None
+        if not isinstance(features, TowerFeatures):
             features = TowerFeatures(features[0], tuple(features[1:]))
-        if image_embeds is None and features is not None:
-            image_embeds = self.project_images(features)
-        if image_embeds is None:
-            check_image_count(input_ids, 0)
-            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            return Merged(words, mask, labels)
-        return merge(input_ids, words, image_embeds, attention_mask=attention_mask, labels=labels)
+        return self.project_images(features)
 
     def forward(
         self,
@@ -152,6 +182,8 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         images_aux: Tensor | None = None,
         features: TowerFeatures | Sequence[Tensor] | None = None,
         labels: Tensor | None = None,
+        layout: Mapping[str, Tensor] | None = None,
+        loss_weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
@@ -160,38 +192,66 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
 
         Args:
             input_ids: (B, T), one ``IMAGE_TOKEN_INDEX`` per image. Not together with ``inputs_embeds``.
-            attention_mask: (B, T), 1 = real.
-            inputs_embeds: (B, L, h) already merged embeddings (Gemma multiplies them by √h itself, images included).
-            labels: (B, T) aligned with ``input_ids`` (or with ``inputs_embeds``); the shift by one happens here.
-            num_items_in_batch: when given, the loss is the sum over supervised tokens divided by it, else their mean.
+            attention_mask: (B, T), 1 = real. With labels rows are padded on the right.
+            inputs_embeds: (B, L, h) already merged embeddings (Gemma multiplies them by √h itself, images included);
+                without labels only.
+            labels: (B, T) aligned with ``input_ids``; the shift by one happens here.
+            layout: of :func:`toolkit.mgm.merging.lay_out` for the same ids, mask and labels, when it is known already.
+            loss_weights: (B,); the loss is then the sum over supervised tokens of weight × cross-entropy, else their
+                mean.
+            num_items_in_batch: the same with one weight for all, 1/``num_items_in_batch``, as Hugging Face's Trainer
+                asks for it.
 
         Returns:
-            With labels: ``loss`` and ``logits`` of the supervised positions only, (S, vocabulary), in reading order.
+            With labels: ``loss`` and ``logits``, of the supervised positions only, (S, vocabulary), in reading order,
+            or of all (B, L, vocabulary) when ``speed.labelled_logits`` is off.
             Without: ``logits`` (B, L, vocabulary), of the last ``logits_to_keep`` positions if that is not 0.
         """
+        given: dict[str, Any] = {"images": images, "images_aux": images_aux, "features": features}
+        if labels is not None and input_ids is not None:
+            if layout is None:
+                layout = lay_out(input_ids, attention_mask, labels, image_tokens=self.config.image_tokens)
+            if loss_weights is None and num_items_in_batch is not None:
+                loss_weights = torch.ones(len(input_ids), device=input_ids.device) / num_items_in_batch
+            return self._loss(layout, self._embed(input_ids), self._image_embeds(**given), loss_weights, kwargs)
         if input_ids is not None and inputs_embeds is None:
-            given: dict[str, Any] = {"images": images, "images_aux": images_aux, "features": features}
-            if any(v is not None for v in given.values()) or bool((input_ids == IMAGE_TOKEN_INDEX).any()):
-                merged = self.merge_images(input_ids, attention_mask=attention_mask, labels=labels, **given)
-                inputs_embeds, attention_mask, labels = merged
-                input_ids = None
-        if labels is None:
-            return super().forward(
-                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds,
-                logits_to_keep=logits_to_keep, **kwargs,
-            )  # fmt: skip
-        kwargs.setdefault("use_cache", False)
-        hidden = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
-        ).last_hidden_state
-        targets = labels[:, 1:]
-        supervised = targets != IGNORE_INDEX
-        logits = self.lm_head(hidden[:, :-1][supervised])
-        reduction = "mean" if num_items_in_batch is None else "sum"
-        loss = F.cross_entropy(logits.float(), targets[supervised], reduction=reduction)
-        if num_items_in_batch is not None:
-            loss = loss / num_items_in_batch
-        return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=logits)
+            merged = self.merge_images(input_ids, attention_mask=attention_mask, **given)
+            inputs_embeds, attention_mask, input_ids = merged.embeds, merged.attention_mask, None
+        return super().forward(
+            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds,
+            logits_to_keep=logits_to_keep, **kwargs,
+        )  # fmt: skip
+
+    def _loss(
+        self, layout: Mapping[str, Tensor], words: Tensor, images: Tensor | None, weights: Tensor | None,
+        kwargs: dict[str, Any],
+    ) -> CausalLMOutputWithPast:  # fmt: skip
+        if images is None:
+            images = words.new_zeros(0, self.config.image_tokens, words.shape[-1])
+        embeds = place(layout, words, images)
+        speed, labelled, only_labelled = self.speed, layout["labelled"], self.speed.labelled_logits
+        if speed.fused_decoder:
+            hidden = decode(self.model, embeds, speed, layout["label_at"])
+            if speed.labelled_last_layer:
+                labelled, only_labelled = layout["label_slot"], True
+        else:
+            kwargs.setdefault("use_cache", False)
+            mask = layout["mask"]
+            hidden = self.model(inputs_embeds=embeds, attention_mask=mask, **kwargs).last_hidden_state
+        head = self.lm_head.weight.to(hidden.dtype)
+        if only_labelled:
+            logits = chosen = F.linear(hidden.flatten(0, 1)[labelled], head)
+        else:
+            logits = F.linear(hidden, head)
+            chosen = logits.flatten(0, 1)[labelled]
+        if self.config.logits_dtype == "float32":
+            chosen = chosen.float()
+        if weights is None:
+            loss = F.cross_entropy(chosen, layout["targets"])
+        else:
+            losses = F.cross_entropy(chosen, layout["targets"], reduction="none")
+            loss = (losses * weights[layout["label_row"]]).sum()
+        return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -205,6 +265,17 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
             return super().generate(input_ids, **kwargs)
         merged = self.merge_images(input_ids, attention_mask=kwargs.pop("attention_mask", None), **image_kwargs)
         return super().generate(inputs_embeds=merged.embeds, attention_mask=merged.attention_mask, **kwargs)
+
+
+def _project(core: MGMGemmaModel, low: Tensor, maps: tuple[Tensor, ...], config: MGMConfig, rearranged: bool) -> Tensor:
+    if config.mm_feature_norm:
+        low = F.layer_norm(low, low.shape[-1:])
+    parts = core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector
+    side = config.tokens_per_side
+    mined = mine(low, cut(maps, side, parts[1].norm.eps), *parts) if rearranged else mine_plain(low, maps, side, *parts)
+    projected: Tensor = core.mm_projector(low + mined)
+    scale = config.mm_projector_output_scale
+    return projected if scale == 1.0 else projected * scale
 
 
 AutoModelForCausalLM.register(MGMConfig, MGMGemmaForCausalLM)

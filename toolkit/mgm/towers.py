@@ -5,10 +5,13 @@ In: normalised images. Out: low-resolution tokens (I, N, d) of CLIP, four maps (
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from toolkit.mgm.speed import CPU, Speed, compiled
 
 
 class TowerFeatures(NamedTuple):
@@ -29,25 +32,40 @@ class ClipTower(nn.Module):
         self.vision_tower = CLIPVisionModel(config)
         self.layers_used = config.num_hidden_layers + 1 + select_layer
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(I, 3, s, s) -> (I, N, d). Equals ``hidden_states[select_layer][:, 1:]``; later layers are not computed."""
+    def forward(self, images: Tensor, speed: Speed = CPU) -> Tensor:
+        """(I, 3, s, s) -> (I, N, d), equal to ``hidden_states[select_layer][:, 1:]``."""
         vision = self.vision_tower.vision_model
+        vision.config._attn_implementation = "sdpa" if speed.short_clip else "eager"
         hidden = vision.pre_layrnorm(vision.embeddings(images))
-        for layer in vision.encoder.layers[: self.layers_used]:
-            hidden = layer(hidden, None, None)[0]
-        return hidden[:, 1:]
+        chosen = hidden
+        run = compiled(_clip_layer) if speed.compiled else _clip_layer
+        layers = vision.encoder.layers
+        for number, layer in enumerate(layers[: self.layers_used] if speed.short_clip else layers, start=1):
+            hidden = run(layer, hidden)
+            chosen = hidden if number == self.layers_used else chosen
+        return chosen[:, 1:]
+
+
+def _clip_layer(layer: nn.Module, hidden: Tensor) -> Tensor:
+    result: Tensor = layer(hidden, None, None)[0]
+    return result
 
 
 class ConvNextTower(nn.Module):
     """Stem and stages of timm's ConvNeXt (``vision_stem.*``, ``vision_stages.*``).
 
-    It stays in evaluation mode whatever ``train()`` says, unless ``drop_path_in_training`` asks for the original code's
-    random features.
+    Args:
+        depths, dims: blocks and channels of the four stages.
+        drop_path_rate: of the last block; rates rise linearly to it.
+        layer_scale_init: start of each block's scale.
+        drop_path: when blocks are dropped at random. The original leaves this frozen tower in training mode, even
+            while it evaluates (``always``), so that its features are random in every step; ``training`` repeats that
+            in training only; ``off`` never drops.
     """
 
     def __init__(
         self, *, depths: list[int], dims: list[int], drop_path_rate: float, layer_scale_init: float,
-        drop_path_in_training: bool,
+        drop_path: str = "off",
     ) -> None:  # fmt: skip
         super().__init__()
         from timm.models.convnext import ConvNeXt
@@ -58,17 +76,54 @@ class ConvNextTower(nn.Module):
         )  # fmt: skip
         self.vision_stem = trunk.stem
         self.vision_stages = trunk.stages
-        self.drop_path_in_training = drop_path_in_training
+        self.drop_path = drop_path
         self.train(self.training)
 
     def train(self, mode: bool = True) -> ConvNextTower:
-        super().train(mode and self.drop_path_in_training)
+        """Torch's ``train``, within what ``drop_path`` allows."""
+        super().train(self.drop_path == "always" or (mode and self.drop_path == "training"))
         return self
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, speed: Speed = CPU) -> tuple[Tensor, ...]:
         """(I, 3, S, S) -> four maps (I, c_s, S/4/2^s, S/4/2^s)."""
-        hidden, maps = self.vision_stem(images), []
-        for stage in self.vision_stages:
-            hidden = stage(hidden)
+        if not speed.nhwc_convnext:
+            hidden, maps = self.vision_stem(images), []
+            for stage in self.vision_stages:
+                hidden = stage(hidden)
+                maps.append(hidden)
+            return tuple(maps)
+        run = compiled(_convnext_block) if speed.compiled else _convnext_block
+        hidden = self.vision_stem(images.contiguous(memory_format=torch.channels_last))
+        maps = []
+        stages: Any = self.vision_stages
+        for stage in stages:
+            hidden = stage.downsample(hidden).permute(0, 2, 3, 1).contiguous()
+            for block in stage.blocks:
+                hidden = run(block, hidden, _depthwise(block.conv_dw, hidden, speed), _kept(block, hidden))
+            hidden = hidden.permute(0, 3, 1, 2)
             maps.append(hidden)
         return tuple(maps)
+
+
+def _depthwise(convolution: Any, hidden: Tensor, speed: Speed) -> Tensor:
+    """A block's 7 × 7 depthwise convolution, (I, H, W, c) in and out."""
+    if speed.depthwise_kernel and hidden.dtype == torch.bfloat16 and hidden.is_cuda:
+        from toolkit.mgm.depthwise import depthwise
+
+        return depthwise(hidden, convolution.weight, convolution.bias)
+    result: Tensor = convolution(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return result
+
+
+def _kept(block: Any, hidden: Tensor) -> Tensor | None:
+    """DropPath's factor per picture, (I, 1, 1, 1), or None when nothing is dropped. Drawn as timm draws it."""
+    rate = getattr(block.drop_path, "drop_prob", 0.0)
+    if not block.training or not rate:
+        return None
+    return hidden.new_empty(len(hidden), 1, 1, 1).bernoulli_(1 - rate).div_(1 - rate)
+
+
+def _convnext_block(block: Any, hidden: Tensor, convolved: Tensor, kept: Tensor | None) -> Tensor:
+    """What follows a block's depthwise convolution; all (I, H, W, c)."""
+    branch: Tensor = block.mlp(block.norm(convolved)) * block.gamma
+    return hidden + (branch if kept is None else branch * kept)

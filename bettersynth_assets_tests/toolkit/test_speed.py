@@ -1,0 +1,124 @@
+"""Every rearrangement of the forward pass gives the numbers of the original order: logits, loss and gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.merging import lay_out
+from toolkit.mgm.speed import CPU, REFERENCE, Speed, speed_for
+from toolkit.mgm.tiny import tiny_mgm
+
+SWITCHES = [field.name for field in dataclasses.fields(Speed) if field.name not in ("depthwise_kernel", "compiled")]
+
+
+def _batch() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    image, none = IMAGE_TOKEN_INDEX, IGNORE_INDEX
+    return {
+        "input_ids": torch.tensor([[2, image, 7, 8, 9, 11], [2, 4, 5, 6, 0, 0], [2, 9, image, 7, 8, 0]]),
+        "attention_mask": torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] * 5 + [0]]),
+        "labels": torch.tensor([[none] * 3 + [8, 9, 11], [none, 4, 5, none, none, none], [none] * 4 + [8, none]]),
+        "images": torch.randn(2, 3, 28, 28, generator=generator),
+        "images_aux": torch.randn(2, 3, 64, 64, generator=generator),
+    }
+
+
+def _results(speed: Speed, *, weights: Tensor | None = None) -> dict[str, Tensor]:
+    model = tiny_mgm(initializer_range=0.3)
+    model.train()
+    model.set_speed(dataclasses.asdict(speed))
+    batch = _batch()
+    out = model(**batch, loss_weights=weights)
+    out.loss.backward()
+    logits = out.logits
+    if logits.ndim == 3:
+        layout = lay_out(batch["input_ids"], batch["attention_mask"], batch["labels"], image_tokens=4)
+        logits = logits.flatten(0, 1)[layout["labelled"]]
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": out.loss.detach(), "logits": logits.detach(), **gradients}
+
+
+def _assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        # The key projection's biases cancel in the softmax: their gradient is 0 up to rounding.
+        scale = 1e-2 if name.endswith(("aux_projector.0.bias", "aux_projector.1.bias")) else other[name].norm()
+        assert (tensor - other[name]).norm() <= 1e-5 * scale, name
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Tensor]:
+    return _results(REFERENCE)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_one_switch_changes_nothing(switch: str, reference: dict[str, Tensor]) -> None:
+    flipped = {switch: not getattr(REFERENCE, switch)}
+    if switch == "labelled_last_layer":
+        flipped["fused_decoder"] = True
+    _assert_equal(_results(dataclasses.replace(REFERENCE, **flipped)), reference)
+
+
+def test_all_switches_together_change_nothing(reference: dict[str, Tensor]) -> None:
+    _assert_equal(_results(CPU), reference)
+    _assert_equal(_results(dataclasses.replace(CPU, nhwc_convnext=True, checkpointing=True)), reference)
+
+
+def test_gradients_are_not_all_zero(reference: dict[str, Tensor]) -> None:
+    empty = {name for name, tensor in reference.items() if not tensor.any()}
+    assert empty <= {name for name in reference if "aux_projector" in name and name.endswith("bias")}
+
+
+def test_weights_of_rows_are_weights_of_their_tokens() -> None:
+    weights = torch.tensor([0.5, 0.0, 2.0])
+    weighted, plain = _results(CPU, weights=weights), _results(REFERENCE)
+    losses = torch.nn.functional.cross_entropy(plain["logits"], torch.tensor([8, 9, 11, 4, 5, 8]), reduction="none")
+    assert torch.allclose(weighted["loss"], 0.5 * losses[:3].sum() + 2 * losses[5])
+
+
+def test_masters_in_float32_compute_in_bfloat16_and_get_float32_gradients() -> None:
+    model = tiny_mgm(initializer_range=0.3)
+    torch.nn.Module.to(model, torch.bfloat16)
+    for part in model.model.trained_in_stage_1():
+        part.float()
+    exact = _results(CPU)
+    loss = model(**_batch()).loss
+    loss.backward()
+    weight = model.model.mm_projector[0].weight
+    assert weight.grad is not None and weight.grad.dtype == torch.float32
+    assert torch.allclose(loss, exact["loss"], rtol=2e-2)
+    wanted = exact["model.mm_projector.0.weight"]
+    assert (weight.grad - wanted).norm() < 0.1 * wanted.norm()
+
+
+def test_layout_is_what_the_forward_would_make_and_may_be_padded() -> None:
+    model, batch = tiny_mgm(initializer_range=0.3), _batch()
+    layout = lay_out(batch["input_ids"], batch["attention_mask"], batch["labels"], image_tokens=4, multiple=16)
+    assert layout["mask"].shape == (3, 16)
+    assert layout["mask"].sum(dim=1).tolist() == [9, 4, 8]
+    assert torch.allclose(model(**batch, layout=layout).loss, model(**batch).loss, rtol=1e-6)
+
+
+def test_drop_path_of_the_frozen_tower_is_the_same_draw_in_both_layouts() -> None:
+    model = tiny_mgm(aux_drop_path="always", vision_aux_config={"drop_path_rate": 0.9})
+    maps = []
+    for speed in (CPU, dataclasses.replace(CPU, nhwc_convnext=True)):
+        model.speed = speed
+        torch.manual_seed(3)
+        maps.append(model.encode_images(_batch()["images"], _batch()["images_aux"]).maps[-1])
+    assert torch.allclose(maps[0], maps[1], atol=1e-5)
+    assert not torch.allclose(maps[0], model.encode_images(_batch()["images"], _batch()["images_aux"]).maps[-1])
+
+
+def test_unknown_speed_is_named() -> None:
+    assert speed_for("auto", "cpu") == CPU
+    assert speed_for({"checkpointing": True}, "cpu").checkpointing
+    with pytest.raises(ValueError, match="'fast' is unknown; use 'auto', 'reference'"):
+        speed_for("fast", "cpu")
+    with pytest.raises(ValueError, match="labelled_last_layer"):
+        speed_for({"warp": True}, "cpu")

@@ -1,0 +1,101 @@
+"""Gemma's decoder for training, from the weights of transformers' modules.
+
+::
+
+    embeds (B, L, h), padded on the right  ─►  layers  ─►  hidden states (B, L, h), or (B, M, h) at chosen positions
+
+Exact rearrangements of ``GemmaModel.forward`` without a cache: queries, keys and values come from one product; rows are
+padded on the right, so the causal mask alone keeps padding out and no mask has to be read; in the last layer only the
+positions that a loss is read from have queries. Weights are cast to the embeddings' type on use, so that trained ones
+can be float32 while the arithmetic is bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import GemmaModel
+from transformers.models.gemma.modeling_gemma import apply_rotary_pos_emb
+
+from toolkit.mgm.speed import Speed, compiled
+
+
+def decode(model: GemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | None = None) -> Tensor:
+    """Hidden states after the final norm.
+
+    Args:
+        model: Gemma without attention dropout, which no public Gemma has.
+        embeds: (B, L, h) word and image embeddings, not yet multiplied by √h; padded on the right.
+        speed: ``labelled_last_layer``, ``checkpointing`` and ``compiled`` are read.
+        label_at: (B, M) positions; needed by ``labelled_last_layer``.
+
+    Returns:
+        (B, L, h), or (B, M, h) with ``labelled_last_layer``.
+    """
+    positions = torch.arange(embeds.shape[1], device=embeds.device).unsqueeze(0)
+    cos, sin = model.rotary_emb(embeds, positions)
+    hidden = embeds * torch.tensor(model.config.hidden_size**0.5, dtype=embeds.dtype)
+    layers = list(model.layers)
+    last = layers.pop() if speed.labelled_last_layer and label_at is not None else None
+    for layer in layers:
+        hidden = _run(decoder_layer, speed, layer, hidden, cos, sin)
+    if last is not None:
+        hidden = _run(last_decoder_layer, speed, last, hidden, cos, sin, label_at)
+    normed: Tensor = model.norm(hidden)
+    return normed
+
+
+def _run(function: Callable[..., Tensor], speed: Speed, *arguments: Any) -> Tensor:
+    run = compiled(function) if speed.compiled else function
+    if speed.checkpointing and torch.is_grad_enabled():
+        result: Tensor = checkpoint(run, *arguments, use_reentrant=False)
+        return result
+    return run(*arguments)
+
+
+def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """One layer: (B, L, h) -> (B, L, h). ``cos`` and ``sin`` (1, L, head dim) of the rotary embedding."""
+    attention = layer.self_attn
+    states = layer.input_layernorm(hidden)
+    query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+    joined = F.linear(states, torch.cat([m.weight.to(states.dtype) for m in (query, key, value)]))
+    sizes = [m.weight.shape[0] for m in (query, key, value)]
+    q, k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in joined.split(sizes, dim=-1))
+    q, k = apply_rotary_pos_emb(q, k, cos, sin)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling, enable_gqa=True)
+    hidden = hidden + _linear(mixed.transpose(1, 2).flatten(2), attention.o_proj)
+    return hidden + _feed_forward(layer, hidden)
+
+
+def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, label_at: Tensor) -> Tensor:
+    """:func:`decoder_layer` at some positions only: (B, L, h) -> (B, M, h). Keys and values are those of all."""
+    attention = layer.self_attn
+    states = layer.input_layernorm(hidden)
+    key, value = attention.k_proj, attention.v_proj
+    joined = F.linear(states, torch.cat([m.weight.to(states.dtype) for m in (key, value)]))
+    k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in joined.chunk(2, dim=-1))
+    at = label_at.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+    hidden = hidden.gather(1, at)
+    q = _linear(states.gather(1, at), attention.q_proj).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+    q, _ = apply_rotary_pos_emb(q, q, cos[0][label_at], sin[0][label_at])
+    _, k = apply_rotary_pos_emb(k, k, cos, sin)
+    visible = (label_at.unsqueeze(-1) >= torch.arange(states.shape[1], device=hidden.device)).unsqueeze(1)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=attention.scaling, enable_gqa=True)
+    hidden = hidden + _linear(mixed.transpose(1, 2).flatten(2), attention.o_proj)
+    return hidden + _feed_forward(layer, hidden)
+
+
+def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:
+    mlp = layer.mlp
+    states = layer.post_attention_layernorm(hidden)
+    # Two products: joined, their gradients would first have to be copied into one tensor.
+    return _linear(mlp.act_fn(_linear(states, mlp.gate_proj)) * _linear(states, mlp.up_proj), mlp.down_proj)
+
+
+def _linear(states: Tensor, module: nn.Linear) -> Tensor:
+    return F.linear(states, module.weight.to(states.dtype))
