@@ -65,8 +65,13 @@ def test_prompt_is_the_training_text_up_to_the_answer() -> None:
 def test_row_without_loss_is_named() -> None:
     with pytest.raises(LabelError, match=r"'r1'.*10 ids"):
         _row("a long question", "answer", room=10)
-    with pytest.raises(ValueError, match=r"'r1'.*alternate"):
+    with pytest.raises(LabelError, match=r"'r1'.*no answer"):
         _row("only a question")
+    with pytest.raises(LabelError, match=r"'r1'.*<eos>.*take the mark out"):
+        _row("a question", "all of <eos> it")
+    twice = [Turn(speaker=speaker, text="a") for speaker in ("human", "human", "gpt")]
+    with pytest.raises(ValueError, match=r"'r1'.*alternate"):
+        encode_row(TOKENIZER, twice, row_id="r1")
 
 
 def test_tokenizer_without_the_turn_marks_is_refused() -> None:

@@ -6,11 +6,19 @@
                                                                                   └───────── loss ─────────┘
 
 Further turns follow without ``<bos>``. The text is cut at ``<image>`` and each piece tokenised as a whole, so that the
-ids are those of the original code; which tokens carry loss follows from their character offsets.
+ids are those of the original code; which tokens carry loss follows from their character offsets. Labels are the
+original's too, its oddities included, since published models were trained that way:
+
+* a line break that begins an answer joins the one before it and carries no loss;
+* a question without text loses its ``<end_of_turn>``; an answer before the first question is left out;
+* a row with an empty answer, an unanswered question, or ``<eos>``, ``<pad>`` or ``<start_of_turn>model`` in its text
+  taught the original nothing: its own count of tokens came out wrong, it printed a warning and ignored the row. Here
+  such a row is an error that names it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,17 +90,18 @@ def encode_row(
 
     Raises:
         ValueError: the turns do not alternate.
-        LabelError: no token carries loss, e.g. because everything with loss was cut off.
+        LabelError: no token carries loss, e.g. because everything with loss was cut off; see also the module's text.
     """
-    expected = ["human", "gpt"] * (len(turns) // 2)
-    if not turns or [t.speaker for t in turns] != expected:
+    turns = turns[1:] if turns and turns[0].speaker == "gpt" else turns
+    if not turns or [t.speaker for t in turns] != (["human", "gpt"] * len(turns))[: len(turns)]:
         raise ValueError(f"row {row_id!r}: turns must alternate human, gpt: {[t.speaker for t in turns]}")
-    text, spans = "", []
-    for human, gpt in zip(turns[::2], turns[1::2], strict=True):
-        text += f"{START}user\n{put_image_first(human.text)}{END}\n{START}model\n"
-        begin = len(text)
-        text += f"{put_image_first(gpt.text)}{END}\n{tokenizer.eos_token}"
-        spans.append((begin, len(text)))
+    text = ""
+    for human, gpt in itertools.zip_longest(turns[::2], turns[1::2]):
+        if gpt is None or not gpt.text:
+            raise LabelError(f"row {row_id!r}: a question has no answer or an empty one; complete or drop the row")
+        text += _turn("user", put_image_first(human.text))
+        text += _turn("model", put_image_first(gpt.text)) + str(tokenizer.eos_token)
+    spans = _answers(tokenizer, text, row_id=row_id)
     ids, labels = [int(tokenizer.bos_token_id)], [IGNORE_INDEX]
     for piece_ids, starts in _pieces(tokenizer, text):
         for token, start in zip(piece_ids, starts, strict=True):
@@ -106,9 +115,33 @@ def encode_row(
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
-    """Ids of a question up to where the model's answer begins; ``<image>`` in it becomes the placeholder."""
-    text = f"{START}user\n{put_image_first(question)}{END}\n{START}model\n"
+    """Ids of a question as it is, up to where the answer begins; ``<image>`` in it becomes the placeholder."""
+    text = _turn("user", question) + f"{START}model\n"
     return [int(tokenizer.bos_token_id), *(token for ids, _ in _pieces(tokenizer, text) for token in ids)]
+
+
+def _turn(role: str, text: str) -> str:
+    """One turn; the original leaves the end mark of an empty one out."""
+    return f"{START}{role}\n{text}{END}\n" if text else f"{START}{role}\n"
+
+
+def _answers(tokenizer: PreTrainedTokenizerBase, text: str, *, row_id: str) -> list[tuple[int, int]]:
+    """Where in ``text`` the answers stand, end marks included.
+
+    As the original finds them: a round ends with ``<eos>`` and its answer follows the one ``<start_of_turn>model``.
+    """
+    opening, end, pad = f"{START}model\n", str(tokenizer.eos_token), str(tokenizer.pad_token)
+    spans, at = [], 0
+    rounds = text.split(end)[:-1]
+    for talk in rounds:
+        if talk.count(opening) != 1 or pad in talk:
+            raise LabelError(
+                f"row {row_id!r}: its text holds {end!r}, {pad!r} or {opening!r}, so that its answers cannot be told; "
+                "take the mark out or drop the row"
+            )
+        spans.append((at + talk.index(opening) + len(opening), at + len(talk) + len(end)))
+        at += len(talk) + len(end)
+    return spans
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[list[int], list[int]]]:

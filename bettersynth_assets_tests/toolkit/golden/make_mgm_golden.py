@@ -1,0 +1,217 @@
+"""Runs the original MGM code on small models and writes down what it computes.
+
+    python make_mgm_golden.py /path/to/MGM [/path/to/better-synth-seed-800]
+
+Needs a checkout of github.com/dvlab-research/MGM (imported, never copied) and an environment of its own: Python 3.11, a
+CPU torch, transformers==4.38.0, tokenizers==0.15.2, timm, open_clip_torch, deepspeed, sentencepiece, protobuf and an
+accelerate that goes with them. Out, beside this file: ``model.npz`` and ``model.json`` (features, logits, loss, every
+gradient, key names), ``pictures.json``, ``rows.json`` and ``tokenizer/``. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import rows
+import rule
+
+HERE = Path(__file__).parent
+ORIGINAL = Path(sys.argv[1]).resolve()
+sys.path.insert(0, str(ORIGINAL))
+# Beside a CPU torch a torchvision made for CUDA imports only with the project's hook.
+sys.path.append(str(HERE.parents[2]))
+importlib.import_module("toolkit")
+
+import PIL  # noqa: E402
+import sentencepiece  # noqa: E402
+import timm  # noqa: E402
+import tokenizers  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from mgm import conversation as conversation_lib  # noqa: E402
+from mgm.mm_utils import expand2square, tokenizer_image_token  # noqa: E402
+from mgm.model.language_model.mgm_gemma import MGMConfig, MGMGemmaForCausalLM  # noqa: E402
+from mgm.model.multimodal_encoder import openclip_encoder  # noqa: E402
+from mgm.model.processor.video_processor import VideoFramesProcessor  # noqa: E402
+from mgm.train import train  # noqa: E402
+from PIL import Image  # noqa: E402
+from timm.models.convnext import ConvNeXt  # noqa: E402
+
+
+@timm.models.register_model
+def mgm_golden_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
+    """The ConvNeXt of the true size differs from this one in depths and widths alone."""
+    kwargs = {k: v for k, v in kwargs.items() if k not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")}
+    model = ConvNeXt(**{**rule.CONVNEXT, **kwargs})
+    model.default_cfg = {"pool_size": (3, 3)}
+    return model
+
+
+def fill(module: torch.nn.Module, prefix: str = "") -> None:
+    """Give every parameter the weight of the rule."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.from_numpy(rule.weight(prefix + name, tuple(parameter.shape))))
+
+
+def original_model(folder: Path) -> MGMGemmaForCausalLM:
+    """The original classes, put together by the original's own two initialisers."""
+    clip, convnext, base = folder / "openai-clip", folder / "openclip-convnext-large-d-320", folder / "gemma"
+    transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**rule.CLIP)).save_pretrained(clip)
+    public = {"crop_size": 336, "size": 336, "resample": 3, "do_resize": True, "do_center_crop": True}
+    (clip / "preprocessor_config.json").write_text(json.dumps({**public, "do_normalize": True}))
+    vision = {"timm_model_name": "mgm_golden_convnext", "timm_pool": "", "timm_proj": "mlp", "image_size": 96}
+    model_cfg = {"embed_dim": 8, "vision_cfg": {**vision, "timm_model_pretrained": False, "timm_drop_path": 0.1}}
+    # The original knows three sizes by name; the small one goes under one of them.
+    openclip_encoder.get_model_config = lambda name: {**copy.deepcopy(model_cfg), "text_cfg": {}}
+    convnext.mkdir()
+    (convnext / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg}))
+    trunk = ConvNeXt(**rule.CONVNEXT, num_classes=0).state_dict()
+    torch.save({f"visual.trunk.{k}": v for k, v in trunk.items()}, convnext / "open_clip_pytorch_model.bin")
+    base.mkdir()
+    (base / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    arguments = SimpleNamespace(
+        vision_tower=str(clip), vision_tower_aux=str(convnext), mm_vision_select_layer=-2,
+        mm_vision_select_feature="patch", pretrain_mm_mlp_adapter=None, mm_projector_type="mlp2x_gelu",
+        image_size_aux=rule.IMAGE_SIZE_AUX, model_name_or_path=str(base), drop_path=False,
+    )  # fmt: skip
+    model = MGMGemmaForCausalLM(MGMConfig(**rule.GEMMA))
+    model.get_model().initialize_vision_modules(arguments)
+    model.config.mm_hidden_size_aux = sum(rule.CONVNEXT["dims"])
+    model.get_model().initialize_uni_modules(arguments)
+    model.config.image_grid, model.config.image_global = 1, False
+    model.config.tokenizer_padding_side, model.config.tokenizer_model_max_length = "right", 2048
+    fill(model)
+    return model.train()
+
+
+def model_numbers(model: MGMGemmaForCausalLM) -> dict[str, np.ndarray]:
+    """Both towers, projected images, logits, loss and all gradients of one batch."""
+    given = {name: torch.from_numpy(values) for name, values in rule.batch().items()}
+    core = model.get_model()
+    found = {
+        "low": core.get_vision_tower()(given["images"]),
+        "maps": core.get_vision_tower_aux()(given["images_aux"])[[0, 3]],
+        "projected": model.encode_images(given["images"], given["images_aux"]),
+    }
+    # Lists, as its collator gives them when shapes differ, and stacked tensors must agree.
+    out = model(**{**given, "images": list(given["images"]), "images_aux": list(given["images_aux"])})
+    assert torch.equal(out.loss, model(**given).loss)
+    out.loss.backward()
+    gradients = {f"gradient/{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    prepared = model.prepare_inputs_labels_for_multimodal(
+        given["input_ids"], None, given["attention_mask"], None, given["labels"], given["images"], given["images_aux"]
+    )
+    found |= {"logits": out.logits, "loss": out.loss, "attention_mask": prepared[2], "labels": prepared[5]}
+    return {name: tensor.detach().numpy() for name, tensor in {**found, **gradients}.items()}
+
+
+def picture_numbers(shown: Image.Image, aspect: str) -> dict[str, Any]:
+    """Hash of the high-resolution tensor and a few values of the low-resolution one, by the original's preparation."""
+    with tempfile.TemporaryDirectory() as folder:
+        public = {"crop_size": 336, "size": 336, "resample": 3, "do_resize": True, "do_center_crop": True}
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps({**public, "do_normalize": True}))
+        processor = VideoFramesProcessor.from_pretrained(folder)
+    raw = [processor.crop_size["height"], processor.crop_size["width"]]
+    processor.crop_size["height"] = processor.crop_size["width"] = processor.size["shortest_edge"] = 768
+    image = shown.convert("RGB")
+    if aspect == "pad":
+        image = expand2square(image, tuple(int(mean * 255) for mean in processor.image_mean))
+    aux = processor.preprocess(image, return_tensors="pt")["pixel_values"][0]
+    low = torch.nn.functional.interpolate(aux[None], size=raw, mode="bilinear", align_corners=False)[0]
+    return {"aux_sha256": hashlib.sha256(aux.numpy().tobytes()).hexdigest(), "low": low[:, 7::128, 5::128].tolist()}
+
+
+def row_numbers(tokenizer: Any, turns: list[list[str]], has_image: bool) -> dict[str, Any]:
+    """Ids and labels of one row by the original's two steps."""
+    source = [{"from": speaker, "value": text} for speaker, text in turns]
+    if has_image:
+        data = SimpleNamespace(is_multimodal=True, mm_use_im_start_end=False)
+        source = train.preprocess_multimodal([copy.deepcopy(source)], data)[0]
+    made = train.preprocess_gemma([source], tokenizer, has_image=has_image)
+    return {"input_ids": made["input_ids"][0].tolist(), "labels": made["labels"][0].tolist()}
+
+
+def prompt_ids(tokenizer: Any, question: str) -> list[int]:
+    """Ids of an evaluation prompt, put together as the original's evaluation does."""
+    talk = conversation_lib.conv_templates["gemma"].copy()
+    talk.append_message(talk.roles[0], f"<image>\n{question}")
+    talk.append_message(talk.roles[1], None)
+    return tokenizer_image_token(talk.get_prompt(), tokenizer)
+
+
+def make_tokenizer(folder: Path) -> tuple[Any, Any]:
+    """Slow and fast tokenizer of Gemma's class: BPE, byte fallback, no dummy prefix, marks and line breaks whole."""
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(scratch) / "text"
+        text.write_text("\n".join(rows.TRAINING_TEXT), encoding="utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(text), model_prefix=f"{scratch}/tokenizer", vocab_size=560, model_type="bpe", byte_fallback=True,
+            add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity",
+            split_digits=True, pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>",
+            bos_piece="<bos>", unk_piece="<unk>", user_defined_symbols=rows.SYMBOLS, hard_vocab_limit=False,
+            minloglevel=2, character_coverage=0.99,
+        )  # fmt: skip
+        slow = transformers.GemmaTokenizer(
+            f"{scratch}/tokenizer.model", additional_special_tokens=["<start_of_turn>", "<end_of_turn>"]
+        )
+        slow.save_pretrained(scratch)
+        made = transformers.GemmaTokenizerFast.from_pretrained(scratch)
+        # The public tokenizer.json lists the runs of line breaks as added tokens.
+        made.add_tokens([tokenizers.AddedToken(s, normalized=False) for s in rows.SYMBOLS if s.startswith("\n")])
+        made.save_pretrained(folder)
+    (folder / "tokenizer.model").unlink(missing_ok=True)
+    return slow, transformers.AutoTokenizer.from_pretrained(folder, model_max_length=2048, padding_side="right")
+
+
+def save(name: str, content: dict[str, Any]) -> None:
+    """Write one JSON file beside this one."""
+    (HERE / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Make all files; see the module's text."""
+    logging.disable(logging.INFO)
+    torch.set_num_threads(1)
+    commit = subprocess.run(
+        ["git", "-C", str(ORIGINAL), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    packages = (torch, transformers, tokenizers, timm, PIL, np)
+    versions = {package.__name__: package.__version__ for package in packages}
+    about = {"original": "github.com/dvlab-research/MGM", "commit": commit, "versions": versions}
+    with tempfile.TemporaryDirectory() as folder:
+        model = original_model(Path(folder))
+        np.savez_compressed(HERE / "model.npz", **model_numbers(model))
+        shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        config = json.loads(model.config.to_json_string(use_diff=False))
+        config |= {key: f"model_zoo/{Path(config[key]).name}" for key in ("mm_vision_tower", "mm_vision_tower_aux")}
+        save("model.json", {**about, "rule": "rule.weight, rule.batch", "state_dict": shapes, "config": config})
+    made = {n: {a: picture_numbers(p, a) for a in ("square", "pad")} for n, p in rule.pictures().items()}
+    real = {}
+    if len(sys.argv) > 2:
+        seed = Path(sys.argv[2])
+        for name in rule.REAL:
+            with Image.open(seed / name) as picture:
+                real[name] = {a: picture_numbers(picture, a)["aux_sha256"] for a in ("square", "pad")}
+    save("pictures.json", {**about, "made": made, "real": real})
+    conversation_lib.default_conversation = conversation_lib.conv_templates["gemma"]
+    slow, fast = make_tokenizer(HERE / "tokenizer")
+    encoded = {n: row_numbers(fast, *row) for n, row in rows.ROWS.items()}
+    differs = [n for n, row in rows.ROWS.items() if row_numbers(slow, *row) != encoded[n]]
+    prompts = {question: prompt_ids(fast, question) for question in rows.QUESTIONS}
+    save("rows.json", {**about, "rows": encoded, "prompts": prompts, "slow_tokenizer_differs": differs})
+
+
+if __name__ == "__main__":
+    main()
