@@ -54,10 +54,12 @@ class Windows(NamedTuple):
     """Windows of I images for N tokens, W positions each.
 
     ``cells``: per map (I, N, k_s, c_s), the k_s cells that the window's positions are interpolated from.
+    ``resizes``: (W, k_s) per map but the first, how they are interpolated.
     ``mean``, ``rstd``: (I, N, W) over the C channels of each position of the resized maps.
     """
 
     cells: tuple[Tensor, ...]
+    resizes: tuple[Tensor, ...]
     mean: Tensor
     rstd: Tensor
 
@@ -76,16 +78,26 @@ def resize_matrix(side: int, factor: int) -> Tensor:
         return torch.kron(line, line)
 
 
+@cache
+def resize_matrices(side: int, maps: int, device: torch.device) -> tuple[Tensor, ...]:
+    """:func:`resize_matrix` of each map but the first, on a device."""
+    with torch.inference_mode(False):
+        return tuple(resize_matrix(side, 1 << level).to(device) for level in range(1, maps))
+
+
 @torch.no_grad()
-def cut(maps: Sequence[Tensor], tokens_per_side: int, eps: float) -> Windows:
+def cut(maps: Sequence[Tensor], tokens_per_side: int, eps: float, resizes: Sequence[Tensor] | None = None) -> Windows:
     """Cut the four maps (I, c_s, g/2^s, g/2^s) into windows. The maps come from a frozen tower: no gradient.
 
     Args:
         maps: sides halve from one to the next; g is a multiple of ``8 * tokens_per_side``.
         tokens_per_side: windows per side, n.
         eps: of the layer normalisation.
+        resizes: :func:`resize_matrices` for these maps, when they are at hand.
     """
     n, side = tokens_per_side, maps[0].shape[-1] // tokens_per_side
+    if resizes is None:
+        resizes = resize_matrices(side, len(maps), maps[0].device)
     cells = []
     total = squares = torch.zeros(())
     for level, small in enumerate(maps):
@@ -99,14 +111,14 @@ def cut(maps: Sequence[Tensor], tokens_per_side: int, eps: float) -> Windows:
         if level == 0:
             total, squares = wide.sum(-1), wide.square().sum(-1)
         else:
-            resize = resize_matrix(side, 1 << level).to(wide.device)
+            resize = resizes[level - 1]
             gram = wide @ wide.transpose(-1, -2)
             total = total + wide.sum(-1) @ resize.T
             squares = squares + ((resize @ gram) * resize).sum(-1)
     channels = sum(m.shape[1] for m in maps)
     mean = total / channels
     rstd = (squares / channels - mean.square()).clamp(min=0).add(eps).rsqrt()
-    return Windows(tuple(cells), mean, rstd)
+    return Windows(tuple(cells), tuple(resizes), mean, rstd)
 
 
 def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, val: UniProjector) -> Tensor:
@@ -123,8 +135,6 @@ def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, 
     images, tokens = low.shape[:2]
     cells = [cell.flatten(0, 1) for cell in windows.cells]
     mean, rstd = windows.mean.flatten(0, 1), windows.rstd.flatten(0, 1)
-    side = round(mean.shape[-1] ** 0.5)
-    resizes = [resize_matrix(side, 1 << level).to(mean) for level in range(1, len(cells))]
 
     q = query(low)
     q = ((q @ aux.linear.weight) * (aux.norm.weight * q.shape[-1] ** -0.5)).flatten(0, 1)
@@ -133,12 +143,12 @@ def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, 
         torch.bmm(cell, part.to(cell.dtype).unsqueeze(-1)).squeeze(-1) for cell, part in zip(cells, parts, strict=True)
     ]
     logits = hits[0].float()
-    for hit, resize in zip(hits[1:], resizes, strict=True):
+    for hit, resize in zip(hits[1:], windows.resizes, strict=True):
         logits = logits + hit.float() @ resize.T
     logits = (logits - mean * q.float().sum(-1, keepdim=True)) * rstd
 
     weights = torch.softmax(logits, dim=-1) * rstd
-    spread = [weights, *(weights @ resize for resize in resizes)]
+    spread = [weights, *(weights @ resize for resize in windows.resizes)]
     sums = [torch.bmm(w.to(cell.dtype).unsqueeze(1), cell).squeeze(1) for w, cell in zip(spread, cells, strict=True)]
     summed = torch.cat(sums, dim=-1) - (weights * mean).sum(-1, keepdim=True).to(sums[0].dtype)
     # The key's biases have no effect (see above), hence gradient 0; data-parallel training needs them in the graph.

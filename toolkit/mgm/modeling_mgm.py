@@ -25,7 +25,7 @@ from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.decoder import decode
 from toolkit.mgm.merging import Merged, check_image_count, lay_out, merge, place
-from toolkit.mgm.mining import UniProjector, cut, mine, mine_plain
+from toolkit.mgm.mining import UniProjector, cut, mine, mine_plain, resize_matrices
 from toolkit.mgm.speed import CPU, Speed, compiled, speed_for
 from toolkit.mgm.towers import ClipTower, ConvNextTower, TowerFeatures
 
@@ -123,10 +123,13 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         Float32 weights beside features of another type are used in that type; their gradients are float32.
         """
         low = features.low
-        run = compiled(_project) if self.speed.compiled else _project
+        run = compiled(_project, dynamic=False) if self.speed.compiled else _project
+        config = self.model.config
+        side = config.image_size_aux // 4 // config.tokens_per_side
+        resizes = resize_matrices(side, len(features.maps), low.device)
         mixed = self.model.mm_projector[0].weight.dtype != low.dtype
         with torch.autocast(low.device.type, dtype=low.dtype if mixed else None, enabled=mixed):
-            result: Tensor = run(self.model, low, features.maps, self.model.config, self.speed.rearranged_mining)
+            result: Tensor = run(self.model, low, features.maps, resizes, self.speed.rearranged_mining)
         return result
 
     def merge_images(
@@ -267,12 +270,18 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         return super().generate(inputs_embeds=merged.embeds, attention_mask=merged.attention_mask, **kwargs)
 
 
-def _project(core: MGMGemmaModel, low: Tensor, maps: tuple[Tensor, ...], config: MGMConfig, rearranged: bool) -> Tensor:
+def _project(
+    core: MGMGemmaModel, low: Tensor, maps: tuple[Tensor, ...], resizes: tuple[Tensor, ...], rearranged: bool
+) -> Tensor:
+    config = core.config
     if config.mm_feature_norm:
         low = F.layer_norm(low, low.shape[-1:])
     parts = core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector
     side = config.tokens_per_side
-    mined = mine(low, cut(maps, side, parts[1].norm.eps), *parts) if rearranged else mine_plain(low, maps, side, *parts)
+    if rearranged:
+        mined = mine(low, cut(maps, side, parts[1].norm.eps, resizes), *parts)
+    else:
+        mined = mine_plain(low, maps, side, *parts)
     projected: Tensor = core.mm_projector(low + mined)
     scale = config.mm_projector_output_scale
     return projected if scale == 1.0 else projected * scale

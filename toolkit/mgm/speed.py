@@ -73,6 +73,10 @@ def speed_for(choice: str | Mapping[str, bool], device: torch.device | str) -> S
 
 
 @cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``torch.compile`` of a function, once per process. Shapes that change become symbolic at their second value."""
-    return torch.compile(function)
+def compiled(function: Callable[..., Any], *, dynamic: bool | None = None) -> Callable[..., Any]:
+    """``torch.compile`` of a function, once per process.
+
+    Args:
+        dynamic: False compiles for every shape anew; None makes sizes symbolic that were seen to change.
+    """
+    return torch.compile(function, dynamic=dynamic)

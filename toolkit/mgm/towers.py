@@ -38,7 +38,7 @@ class ClipTower(nn.Module):
         vision.config._attn_implementation = "sdpa" if speed.short_clip else "eager"
         hidden = vision.pre_layrnorm(vision.embeddings(images))
         chosen = hidden
-        run = compiled(_clip_layer) if speed.compiled else _clip_layer
+        run = compiled(_clip_layer, dynamic=False) if speed.compiled else _clip_layer
         layers = vision.encoder.layers
         for number, layer in enumerate(layers[: self.layers_used] if speed.short_clip else layers, start=1):
             hidden = run(layer, hidden)
@@ -92,7 +92,7 @@ class ConvNextTower(nn.Module):
                 hidden = stage(hidden)
                 maps.append(hidden)
             return tuple(maps)
-        run = compiled(_convnext_block) if speed.compiled else _convnext_block
+        run = compiled(_convnext_block, dynamic=False) if speed.compiled else _convnext_block
         hidden = self.vision_stem(images.contiguous(memory_format=torch.channels_last))
         maps = []
         stages: Any = self.vision_stages
