@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch.testing import assert_close
 
 from toolkit.data.collator import Collator
+from toolkit.data.exposures import Exposures
 from toolkit.data.feature_cache import FeatureCache, FeatureError, tower_hash
-from toolkit.data.llava import DataError, ExposureDataset, Sample, read_llava
-from toolkit.data.order import exposure_order, grouped_order, planned_steps
+from toolkit.data.llava import DataError, Sample, read_llava
+from toolkit.data.order import deal, exposure_order, grouped_order, loss_weights, planned_steps
+from toolkit.data.rows import encode_rows
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from toolkit.mgm.images import ImageError
+from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
@@ -63,17 +66,74 @@ def test_grouped_order_keeps_kinds_apart_and_loses_nothing() -> None:
     assert all([words[i] for i in b] == sorted((words[i] for i in b), reverse=True) for b in batches)
 
 
+def _exposures(samples: list[Sample], order: list[int]) -> Exposures:
+    size = len(order)
+    rows = encode_rows(samples, PROCESSOR)
+    return Exposures(rows, order, global_batch=size, per_device_batch=size, processes=1, group=None)
+
+
+def test_dealing_permutes_each_step_by_length_and_evens_out_the_processes() -> None:
+    lengths = np.random.default_rng(0).integers(10, 400, 6 * 64)
+    dealt = deal(lengths, global_batch=64, per_device_batch=4, processes=4)
+    steps = dealt.reshape(6, 64)
+    assert [sorted(step) for step in steps.tolist()] == [list(range(at, at + 64)) for at in range(0, 384, 64)]
+    for step in steps:
+        cells = lengths[step].reshape(4, 4, 4)  # micro-batch, process, row
+        assert (np.sort(lengths[step])[::-1][:16] == np.sort(cells[0].ravel())[::-1]).all()
+        loads = cells.sum(axis=(0, 2))
+        assert loads.max() / loads.min() < 1.1
+        padded = (cells.max(axis=2) * 4).sum()
+        assert padded / lengths[step].sum() < 1.1 < (lengths[step[0]] * 64) / lengths[step].sum()
+    assert (deal(np.ones(8, dtype=np.int64), 4, 4, 1) == np.arange(8)).all()
+
+
+def test_loss_weights_are_the_means_of_the_kits_groups_or_of_all_tokens() -> None:
+    labelled = np.array([1, 3, 2, 2, 5, 5, 1, 9])
+    losses = np.random.default_rng(1).random(8) * labelled  # sum over the tokens of each row
+    for step in (slice(0, 4), slice(4, 8)):
+        means = [losses[at : at + 2].sum() / labelled[at : at + 2].sum() for at in (step.start, step.start + 2)]
+        assert (loss_weights(labelled, 4, 2) * losses)[step].sum() == pytest.approx(np.mean(means))
+        whole = losses[step].sum() / labelled[step].sum()
+        assert (loss_weights(labelled, 4, None) * losses)[step].sum() == pytest.approx(whole)
+
+
+def test_rows_are_encoded_once_each_and_alike_on_one_core_or_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = read_llava(write_rows(tmp_path, pictures=5, text_only=3), tmp_path / "images")
+    rows = encode_rows([*samples, *samples], PROCESSOR)
+    assert len(rows) == 16 and len(rows.starts) - 1 == 8
+    monkeypatch.setattr("toolkit.data.rows._CHUNK", 3)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    again = encode_rows([*samples, *samples], PROCESSOR)
+    for number, sample in enumerate([*samples, *samples]):
+        expected = PROCESSOR.encode_row(sample.turns, row_id=sample.id)
+        for found in (rows, again):
+            ids, labels = found.encoded(number)
+            assert (ids.tolist(), labels.tolist()) == (expected.input_ids, expected.labels)
+            assert (found.ids[number], found.picture(number)) == (sample.id, sample.image)
+            assert found.labelled[number] == sum(label != IGNORE_INDEX for label in expected.labels)
+            assert found.lengths[number] == PROCESSOR.positions(expected.input_ids)
+
+
 def test_batch_holds_ids_labels_and_the_pictures_in_order(tmp_path: Path) -> None:
     samples = read_llava(write_rows(tmp_path), tmp_path / "images")
-    dataset = ExposureDataset(samples, PROCESSOR)
-    batch = Collator(processor=PROCESSOR, aspect="square")([dataset[i] for i in (1, 3, 0)])
-    assert batch["sample_ids"] == ["p1", "t0", "p0"]
-    assert (batch["input_ids"] == IMAGE_TOKEN_INDEX).sum(1).tolist() == [1, 0, 1]
-    assert batch["images"].shape == (2, 3, 28, 28) and batch["images_aux"].shape == (2, 3, 64, 64)
+    exposures = _exposures(samples, [1, 3, 0])
+    batch = Collator(processor=PROCESSOR, aspect="square")([exposures[i] for i in range(3)])
+    assert batch["sample_ids"] == ["p1", "p0", "t0"]
+    assert (batch["input_ids"] == IMAGE_TOKEN_INDEX).sum(1).tolist() == [1, 1, 0]
+    assert batch["pixels"].shape == (2, 64, 64, 3) and batch["pixels"].dtype == torch.uint8
+    expected = PROCESSOR.preprocess(
+        [read_image(tmp_path / "images" / f"{n}.png", sample_id="") for n in (1, 0)], aspect="square"
+    )
+    assert_close(PROCESSOR.normalise(batch["pixels"]), expected, rtol=0, atol=0)
     assert ((batch["labels"] == IGNORE_INDEX) | (batch["labels"] == batch["input_ids"])).all()
     assert not batch["labels"][batch["attention_mask"] == 0].ne(IGNORE_INDEX).any()
-    text = Collator(processor=PROCESSOR, aspect="square")([dataset[3]])
-    assert text["images"].shape == (1, 3, 28, 28) and not text["images_aux"].any()
+    assert batch["loss_weights"].tolist() == pytest.approx([1 / int((batch["labels"] != IGNORE_INDEX).sum())] * 3)
+    text = Collator(processor=PROCESSOR, aspect="square")([exposures[2]])
+    assert text["pixels"].shape == (1, 64, 64, 3) and not text["pixels"].any()
+    padded = Collator(processor=PROCESSOR, aspect="square", pad_multiple=64)([exposures[i] for i in range(3)])
+    assert batch["layout"]["mask"].shape[1] % 64 != 0 == padded["layout"]["mask"].shape[1] % 64
 
 
 def _wanted(samples: list[Sample]) -> dict[Path | bytes, str]:
@@ -83,13 +143,12 @@ def _wanted(samples: list[Sample]) -> dict[Path | bytes, str]:
 def test_cached_features_equal_the_towers_up_to_float16(tmp_path: Path) -> None:
     model = tiny_mgm()
     samples = read_llava(write_rows(tmp_path), tmp_path / "images")
-    dataset = ExposureDataset(samples, PROCESSOR)
+    exposures = _exposures(samples, [2, 3, 0])
     cache = FeatureCache(tmp_path / "cache", model, PROCESSOR, "pad")
     assert cache.fill(_wanted(samples), batch=2) == 3
-    batch = [dataset[i] for i in (2, 3, 0)]
+    batch = [exposures[i] for i in range(3)]
     loaded = Collator(processor=PROCESSOR, aspect="pad", cache=cache)(batch)["features"]
-    pixels = Collator(processor=PROCESSOR, aspect="pad")(batch)
-    fresh = model.encode_images(pixels["images"], pixels["images_aux"])
+    fresh = model.encode_images(*PROCESSOR.normalise(Collator(processor=PROCESSOR, aspect="pad")(batch)["pixels"]))
     for stored, expected in zip(loaded, (fresh.low, *fresh.maps), strict=True):
         assert_close(stored, expected, rtol=2e-3, atol=2e-3)
     assert cache.load([]).low.shape == (1, 4, 24)
@@ -107,8 +166,8 @@ def test_cache_is_filled_once_and_follows_a_changed_picture_or_tower(tmp_path: P
     assert fill(model) == 1
     assert fill(tiny_mgm(seed=5)) == 3
     assert tower_hash(model, PROCESSOR, "square") != tower_hash(model, PROCESSOR, "pad")
-    with pytest.raises(FeatureError, match="aux_drop_path_in_training"):
-        FeatureCache(tmp_path, tiny_mgm(aux_drop_path_in_training=True), PROCESSOR, "pad")
+    with pytest.raises(FeatureError, match="aux_drop_path"):
+        FeatureCache(tmp_path, tiny_mgm(aux_drop_path="training"), PROCESSOR, "pad")
 
 
 def test_unreadable_picture_stops_the_fill_and_names_the_sample(tmp_path: Path) -> None:

@@ -1,21 +1,17 @@
-"""LLaVA JSON to encoded samples.
+"""LLaVA JSON to samples.
 
 In: ``[{"id", "image"?: "path", "conversations": [{"from": "human"|"gpt", "value"}, …]}, …]``, images relative to a
-folder. Out: :class:`Sample` rows, and :class:`EncodedSample` per exposure (ids, labels, path of its picture or None).
+folder. Out: :class:`Sample` rows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
-from toolkit.mgm.conversation import IMAGE_TOKEN, EncodedRow, Turn
-from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.mgm.conversation import IMAGE_TOKEN, Turn
 
 
 class DataError(ValueError):
@@ -34,15 +30,6 @@ class Sample:
     def words(self) -> int:
         """Words of all turns; the length that batches are grouped by."""
         return sum(len(turn.text.split()) for turn in self.turns)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedSample:
-    """One exposure: what a batch is made of."""
-
-    id: str
-    image: Path | None
-    row: EncodedRow
 
 
 def read_llava(path: Path, images: Path) -> list[Sample]:
@@ -76,23 +63,3 @@ def _sample(row: Any, number: int, path: Path, images: Path) -> Sample:
     if image is not None and (Path(image).is_absolute() or ".." in Path(image).parts):
         raise DataError(f"{where}: image {image!r} must be relative and stay inside the image folder")
     return Sample(id=str(row["id"]), image=None if image is None else images / image, turns=turns)
-
-
-class ExposureDataset(Dataset[EncodedSample]):
-    """Samples encoded when asked for; a repeated exposure of the same row is encoded once."""
-
-    def __init__(self, samples: Sequence[Sample], processor: MGMProcessor) -> None:
-        self.samples = samples
-        self.processor = processor
-        self._encoded: dict[tuple[Turn, ...], EncodedRow] = {}
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> EncodedSample:
-        sample = self.samples[index]
-        row = self._encoded.get(sample.turns)
-        if row is None:
-            row = self.processor.encode_row(sample.turns, row_id=sample.id)
-            self._encoded[sample.turns] = row
-        return EncodedSample(id=sample.id, image=sample.image, row=row)

@@ -1,12 +1,22 @@
-"""Which sample each step sees. Pure functions of the seed, so that a manifest can name the samples of every step.
+"""Which sample each step sees, where, and with what weight. Pure functions, so that a manifest can name every sample.
 
-In: number of samples, steps, global batch, seed. Out: one list of ``steps * global_batch`` indices.
+::
+
+    samples, steps, global batch, seed ─► order (steps * global batch indices), shuffled passes or grouped by kind
+    order, lengths, processes          ─► the same order, dealt by length within each step
+    order, labelled tokens             ─► loss weight of each exposure
+
+The order decides what a step learns from; dealing only says which process computes a row in which micro-batch. Rows of
+like length come together, so almost nothing is padded and shapes are few. The loss weights keep the loss of the order.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def planned_steps(samples: int, global_batch: int, max_steps: int | None) -> int:
@@ -57,3 +67,40 @@ def _grouped_pass(
     generator.shuffle(rest)
     full += [rest[i : i + global_batch] for i in range(0, len(rest), global_batch)]
     return [i for batch in full for i in sorted(batch, key=lambda i: -words[i])]
+
+
+def deal(lengths: NDArray[np.int64], global_batch: int, per_device_batch: int, processes: int) -> NDArray[np.int64]:
+    """Deal the exposures of each step to micro-batches and processes by length, the longest first.
+
+    Within a micro-batch the processes take turns at having the longest rows, so that their loads stay near equal.
+
+    Args:
+        lengths: positions of each exposure, in order; whole steps.
+        global_batch: exposures of a step.
+        per_device_batch: exposures of one process in one micro-batch.
+        processes: number of training processes.
+
+    Returns:
+        Position in the order of each exposure, as a loader hands them out: step by step, micro-batch by micro-batch,
+        process by process. A permutation within each step; equal lengths keep their order.
+    """
+    steps = len(lengths) // global_batch
+    by_length = np.argsort(-lengths.reshape(steps, global_batch), axis=1, kind="stable")
+    micro_batches = global_batch // (per_device_batch * processes)
+    dealt = by_length.reshape(steps, micro_batches, processes, per_device_batch).copy()
+    dealt[:, 1::2] = dealt[:, 1::2, ::-1]
+    return (dealt.reshape(steps, global_batch) + np.arange(steps)[:, None] * global_batch).reshape(-1)
+
+
+def loss_weights(labelled: NDArray[np.int64], global_batch: int, group: int | None) -> NDArray[np.float64]:
+    """Weight of each labelled token of an exposure, so that a step's loss is the sum of weighted token losses.
+
+    Args:
+        labelled: tokens with a label of each exposure, at least 1, in order; whole steps.
+        global_batch: exposures of a step.
+        group: exposures in a row whose mean over tokens counts once, as the kit's micro-batch of 8 does; None takes the
+            mean over all tokens of the step.
+    """
+    size = group or global_batch
+    tokens = labelled.reshape(-1, size).sum(axis=1)
+    return np.repeat(1.0 / (tokens * (global_batch // size)), size)

@@ -5,8 +5,10 @@ In: plan and results. Out: the run's key (a digest of everything that the weight
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,17 @@ import torch
 import transformers
 
 from toolkit.files import file_sha256, json_sha256
+from toolkit.mgm.speed import speed_for
 from toolkit.train.plan import Plan, StagePlan, to_values
 from toolkit.train.stage import StageResult
 
 MANIFEST = "manifest.json"
-_FORMAT = 1
-_NOT_IN_KEY = ("output_dir", "base_model", "cache_dir", "log_every")
+_FORMAT = 2
+# What changes where and how fast a plan runs, never its weights.
+_NOT_IN_KEY = (
+    "output_dir", "base_model", "cache_dir", "log_every", "report_to", "checkpoint_every", "checkpoint_limit",
+    "memory_limit_gib",
+)  # fmt: skip
 
 
 def base_fingerprint(folder: Path) -> dict[str, str]:
@@ -33,10 +40,12 @@ def run_key(plan: Plan) -> str:
     """Digest of plan, data files and base model; where they lie on disk does not matter."""
     values = {k: v for k, v in to_values(plan).items() if k not in _NOT_IN_KEY}
     for value, stage in zip(values["stages"], plan.stages, strict=True):
-        value |= {"data": file_sha256(stage.data), "images": None}
+        value |= {"data": file_sha256(stage.data), "images": None, "workers": None}
         if stage.deepspeed is not None:
             value["deepspeed"] = file_sha256(Path(stage.deepspeed))
     # With a cache the towers' features are rounded to float16, so the weights differ a little.
+    on_gpu = plan.device != "cpu" and torch.cuda.is_available()
+    values["speed"] = dataclasses.asdict(speed_for(plan.speed, "cuda" if on_gpu else "cpu"))
     values |= {"base": base_fingerprint(plan.base_model), "cached": plan.cache_dir is not None, "format": _FORMAT}
     return json_sha256(values)
 
@@ -66,6 +75,7 @@ def stage_manifest(folder: Path, plan: Plan, stage: StagePlan, result: StageResu
         "samples_sha256": file_sha256(folder / "samples.jsonl"),
         "files": {file.name: file_sha256(file) for file in sorted(folder.glob("*.safetensors"))},
         "loss_curve": [round(loss, 6) for loss in result.losses],
+        "resumed_from": result.resumed_from,
         "seconds": round(result.seconds, 3),
         "samples_per_s": round(result.steps * stage.global_batch / result.seconds, 3),
         "gpu_seconds": round(result.seconds * result.processes, 3) if result.device.startswith("cuda") else 0.0,
@@ -73,5 +83,6 @@ def stage_manifest(folder: Path, plan: Plan, stage: StagePlan, result: StageResu
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
             "accelerate": accelerate.__version__,
+            **({"deepspeed": version("deepspeed")} if stage.deepspeed else {}),
         },
     }  # fmt: skip

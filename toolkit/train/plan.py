@@ -6,10 +6,15 @@
     output_dir: runs/seed-0           # empty, or left by the same plan
     seed: 0
     device: auto                      # auto | cpu | cuda
-    dtype: float32                    # float32 | bfloat16 (autocast)
+    dtype: float32                    # float32 | bfloat16 (trained weights keep float32 masters)
+    speed: auto                       # auto | reference (as the original computes) | {compiled: false}, see mgm.speed
     cache_dir: cache/features         # null: towers run in every step
     loss_average: micro_batch         # micro_batch as in the kit | token
     log_every: 10
+    report_to: []                     # tensorboard, wandb, mlflow
+    checkpoint_every: 100             # steps; null: a killed stage starts anew
+    checkpoint_limit: 1               # checkpoints kept
+    memory_limit_gib: null            # most memory of each GPU
     stages:
       - {name: pretrain, data: pretrain.json, images: images, trained: projector, image_aspect: square,
          global_batch: 256, per_device_batch: 8, learning_rate: 1.0e-3}
@@ -22,26 +27,27 @@ Paths are taken relative to the working folder. Defaults of the rest are the kit
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
 from toolkit.mgm.aspect import ASPECTS, Aspect
+from toolkit.train.values import PlanError, build, need, one_of
+
+__all__ = ["NonFiniteLossError", "Plan", "PlanError", "StagePlan", "parse_plan", "read_plan", "to_values"]
 
 StageName = Literal["pretrain", "finetune"]
 Trained = Literal["projector", "projector+llm"]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16"]
 LossAverage = Literal["micro_batch", "token"]
-
-
-class PlanError(ValueError):
-    """A plan that cannot be run; names the key, its value and the fix."""
+REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+"""Package that each kind of log needs."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -55,7 +61,10 @@ class StagePlan:
     ``max_steps``: None is one epoch, rounded down to whole steps. ``accumulation``: None follows from the batches and
     the number of processes; given, it is checked. ``max_grad_norm``: None clips nothing, as in the kit.
     ``fresh_projector``: None starts the projector anew in ``pretrain`` only. ``deepspeed``: path of a DeepSpeed JSON.
-    ``workers``: loader processes.
+    ``loss_group``: rows, in the order of the seed, that the kit takes the mean loss of (its micro-batch, 8); None is
+    ``per_device_batch``. It counts for ``loss_average: micro_batch`` alone, and makes the loss independent of how the
+    rows are dealt to processes and micro-batches. ``pad_multiple``: sequences are padded to a multiple of it, so that
+    compiled shapes repeat. ``workers``: loader processes per training process; 0 loads in the training process.
     """
 
     name: StageName
@@ -75,22 +84,37 @@ class StagePlan:
     group_by_modality_length: bool = False
     fresh_projector: bool | None = None
     deepspeed: str | None = None
+    loss_group: int | None = None
+    pad_multiple: int = 1
     workers: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("name", self.name, get_args(StageName))
-        _one_of("trained", self.trained, get_args(Trained))
-        _one_of("image_aspect", self.image_aspect, ASPECTS)
-        for key in ("global_batch", "per_device_batch", "learning_rate"):
-            _need(getattr(self, key) > 0, key, getattr(self, key), "must be positive")
-        for key in ("accumulation", "max_steps", "max_grad_norm"):
+        one_of("name", self.name, get_args(StageName))
+        one_of("trained", self.trained, get_args(Trained))
+        one_of("image_aspect", self.image_aspect, ASPECTS)
+        for key in ("global_batch", "per_device_batch", "learning_rate", "pad_multiple"):
+            need(getattr(self, key) > 0, key, getattr(self, key), "must be positive")
+        for key in ("accumulation", "max_steps", "max_grad_norm", "loss_group"):
             value = getattr(self, key)
-            _need(value is None or value > 0, key, value, "must be positive or null")
-        _need(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be at least 0 and under 1")
-        _need(self.data.is_file(), "data", self.data, "is no file; give a LLaVA JSON file")
-        _need(self.images.is_dir(), "images", self.images, "is no folder; give the folder that image paths start from")
+            need(value is None or value > 0, key, value, "must be positive or null")
+        need(self.workers >= 0, "workers", self.workers, "must be at least 0")
+        whole = self.loss_group is None or self.global_batch % self.loss_group == 0
+        need(
+            whole,
+            "loss_group",
+            self.loss_group,
+            f"does not divide global_batch {self.global_batch}; use 8, as the kit does",
+        )
+        need(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be at least 0 and under 1")
+        need(self.data.is_file(), "data", self.data, "is no file; give a LLaVA JSON file")
+        need(self.images.is_dir(), "images", self.images, "is no folder; give the folder that image paths start from")
         if self.deepspeed is not None:
-            _need(Path(self.deepspeed).is_file(), "deepspeed", self.deepspeed, "is no file; give a DeepSpeed JSON")
+            need(Path(self.deepspeed).is_file(), "deepspeed", self.deepspeed, "is no file; give a DeepSpeed JSON")
+
+    @property
+    def group(self) -> int:
+        """Rows whose mean loss counts once, see ``loss_group``."""
+        return self.loss_group or self.per_device_batch
 
     def accumulation_for(self, processes: int) -> int:
         """Micro-batches per step.
@@ -122,18 +146,29 @@ class Plan:
     cache_dir: Path | None = None
     loss_average: LossAverage = "micro_batch"
     log_every: int = 10
+    speed: str | dict[str, bool] = "auto"
+    report_to: tuple[str, ...] = ()
+    checkpoint_every: int | None = None
+    checkpoint_limit: int = 1
+    memory_limit_gib: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("device", self.device, get_args(Device))
-        _one_of("dtype", self.dtype, get_args(Dtype))
-        _one_of("loss_average", self.loss_average, get_args(LossAverage))
-        _need(self.log_every > 0, "log_every", self.log_every, "must be positive")
-        _need(0 <= self.seed < 2**32, "seed", self.seed, "must be at least 0 and under 2**32")
+        one_of("device", self.device, get_args(Device))
+        one_of("dtype", self.dtype, get_args(Dtype))
+        one_of("loss_average", self.loss_average, get_args(LossAverage))
+        for key in ("log_every", "checkpoint_every", "checkpoint_limit", "memory_limit_gib"):
+            value = getattr(self, key)
+            need(value is None or value > 0, key, value, "must be positive")
+        for name in self.report_to:
+            one_of("report_to", name, tuple(REPORTERS))
+            there = find_spec(REPORTERS[name]) is not None
+            need(there, "report_to", name, f"is not installed; pip install {REPORTERS[name]}, or take it off the list")
+        need(0 <= self.seed < 2**32, "seed", self.seed, "must be at least 0 and under 2**32")
         names = [stage.name for stage in self.stages]
         known = (["pretrain"], ["finetune"], ["pretrain", "finetune"])
-        _need(names in known, "stages", names, "must be pretrain, finetune or both, in this order")
+        need(names in known, "stages", names, "must be pretrain, finetune or both, in this order")
         base = self.base_model
-        _need((base / "config.json").is_file(), "base_model", base, "holds no config.json; give an MGM checkpoint")
+        need((base / "config.json").is_file(), "base_model", base, "holds no config.json; give an MGM checkpoint")
 
 
 def parse_plan(values: Mapping[str, Any]) -> Plan:
@@ -147,7 +182,7 @@ def parse_plan(values: Mapping[str, Any]) -> Plan:
     stages = values.get("stages")
     if not isinstance(stages, list):
         raise PlanError("stages must be a list of stages")
-    return _build(Plan, {**values, "stages": tuple(_build(StagePlan, stage) for stage in stages)})
+    return build(Plan, {**values, "stages": tuple(build(StagePlan, stage) for stage in stages)})
 
 
 def read_plan(path: Path) -> Plan:
@@ -166,46 +201,3 @@ def to_values(plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON values."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(plan), default=str))
     return values
-
-
-def _build(kind: Any, values: Any) -> Any:
-    if not isinstance(values, Mapping):
-        raise PlanError(f"{kind.__name__} needs keys and values, not {values!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            raise PlanError(f"unknown key {key!r}; {'did you mean ' + repr(near[0]) if near else 'remove it'}")
-    for name, field in fields.items():
-        if field.default is dataclasses.MISSING and name not in values:
-            raise PlanError(f"{kind.__name__}: key {name!r} is missing")
-    return kind(**{name: _coerce(name, str(fields[name].type), value) for name, value in values.items()})
-
-
-def _coerce(name: str, kind: str, value: Any) -> Any:
-    """Turn JSON's values into what the field wants: paths from strings, floats from integers (and YAML's 1e-3)."""
-    if value is None:
-        _need("None" in kind, name, value, "must not be null")
-        return None
-    wanted = kind.split(" | ")[0]
-    try:
-        if wanted == "Path":
-            return Path(value)
-        if wanted == "float":
-            return float(value)
-        if wanted == "int":
-            _need(isinstance(value, int) and not isinstance(value, bool), name, value, "must be a whole number")
-        if wanted == "bool":
-            _need(isinstance(value, bool), name, value, "must be true or false")
-    except (TypeError, ValueError) as error:
-        raise PlanError(f"{name}: {value!r} cannot be used ({error})") from error
-    return value
-
-
-def _one_of(key: str, value: object, known: tuple[str, ...]) -> None:
-    _need(value in known, key, value, f"is unknown; use one of {', '.join(known)}")
-
-
-def _need(holds: bool, key: str, value: object, fix: str) -> None:
-    if not holds:
-        raise PlanError(f"{key}: {str(value)!r} {fix}")

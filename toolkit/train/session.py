@@ -1,15 +1,15 @@
 """A whole plan, stage by stage. In: a :class:`Plan`. Out: its ``output_dir``, laid out as ``toolkit.train.run`` says.
 
-A stage's manifest is written last, so its existence means that the stage is complete: a run that was killed is repeated
-from the first stage without one.
+A stage's manifest is written last, so its existence means that the stage is complete: a run that was killed goes on
+with the first stage without one, from that stage's newest checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -20,6 +20,7 @@ from toolkit.files import write_atomically, write_json
 from toolkit.jobs import limit_threads
 from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.train.checkpoint import remove_all, remove_partial
 from toolkit.train.manifest import MANIFEST, is_complete, run_key, stage_manifest
 from toolkit.train.plan import Plan, PlanError, StagePlan, to_values
 from toolkit.train.stage import StageResult, train_stage
@@ -48,15 +49,17 @@ def train(plan: Plan, emit: Emit) -> None:
     processor = MGMProcessor.from_pretrained(plan.base_model)
     for stage, complete in zip(plan.stages, done, strict=True):
         folder = plan.output_dir / stage.name
+        if is_main_process():
+            (remove_all if complete else remove_partial)(folder)
         if complete:
             load_trained(model, folder)
             emit({"event": "stage_done", "stage": stage.name, "cached": True})
             continue
-        result = train_stage(model, processor, plan, stage, emit)
+        result = train_stage(model, processor, plan, stage, emit, key)
         if is_main_process():
             write_stage(folder, model, processor, plan, stage, result, key)
-        if stage.deepspeed is not None:
-            model = leave_deepspeed(plan, folder)
+        if stage is not plan.stages[-1] and (stage.deepspeed is not None or plan.dtype == "bfloat16"):
+            model = start_afresh(plan, folder)
         rate = round(result.steps * stage.global_batch / result.seconds, 2)
         ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(result.seconds, 2)}
         emit({"event": "stage_done", "stage": stage.name, "cached": False, "samples_per_s": rate, **ended})
@@ -65,12 +68,12 @@ def train(plan: Plan, emit: Emit) -> None:
 
 
 def load_base(plan: Plan) -> MGMGemmaForCausalLM:
-    """The base model in float32; mixed precision is the trainer's business."""
+    """The base model in float32; what is held in bfloat16 is the stage's business."""
     return MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
 
 
-def leave_deepspeed(plan: Plan, folder: Path) -> MGMGemmaForCausalLM:
-    """A fresh model with a complete stage's weights, and no trace of its DeepSpeed engine.
+def start_afresh(plan: Plan, folder: Path) -> MGMGemmaForCausalLM:
+    """The base model with a complete stage's weights: in float32 again, and no trace of a DeepSpeed engine.
 
     The engine leaves its hooks on the parameters and its batch sizes in Accelerate's state; a second engine in the same
     process would use both.
@@ -103,20 +106,23 @@ def write_stage(
     folder: Path, model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan,
     result: StageResult, key: str,
 ) -> None:  # fmt: skip
-    """Write a stage's results; the manifest last."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Write a stage's results; the manifest last, then the checkpoints have had their use."""
+    folder.mkdir(parents=True, exist_ok=True)
     if stage.trained == "projector":
         weights = model.state_dict().items()
         trained = {k: v.detach().cpu().contiguous() for k, v in weights if k.startswith(TRAINED_IN_STAGE_1)}
         save_file(trained, folder / PROJECTOR_FILE, metadata={"format": "pt"})
         model.config.save_pretrained(folder)
     else:
+        if plan.dtype == "bfloat16":
+            # One type on disk, and the values that the forward passes used: the masters' last digits were never read.
+            cast(torch.nn.Module, model).to(torch.bfloat16)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     lines = (json.dumps(ids, ensure_ascii=False, separators=(",", ":")) for ids in result.samples)
     write_atomically(folder / "samples.jsonl", "".join(line + "\n" for line in lines))
     write_json(folder / MANIFEST, stage_manifest(folder, plan, stage, result, key))
+    remove_all(folder)
 
 
 def load_trained(model: MGMGemmaForCausalLM, folder: Path) -> None:

@@ -1,12 +1,12 @@
 """One training stage. In: a model, a processor and a :class:`StagePlan`. Out: the model, trained, and what happened.
 
 The towers stay frozen in both stages; ``pretrain`` trains projector and mining projections, ``finetune`` the language
-model as well.
+model as well. In bfloat16 the frozen weights are held in bfloat16 and the trained ones in float32, which the forward
+pass rounds; under DeepSpeed the engine does the same in its own way.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,19 +18,29 @@ from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from toolkit.data.collator import Collator
+from toolkit.data.exposures import Exposures
 from toolkit.data.feature_cache import FeatureCache
-from toolkit.data.llava import ExposureDataset, Sample, read_llava
+from toolkit.data.llava import read_llava
 from toolkit.data.order import exposure_order, grouped_order, planned_steps
+from toolkit.data.rows import Rows, encode_rows
 from toolkit.events import Emit
 from toolkit.mgm.modeling_mgm import TOWERS, TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.mgm.speed import speed_for
+from toolkit.train.arguments import training_arguments
+from toolkit.train.checkpoint import Checkpoint, Checkpoints, newest
 from toolkit.train.plan import Plan, PlanError, StagePlan
-from toolkit.train.trainer import MGMTrainer, Progress
+from toolkit.train.progress import Progress
+from toolkit.train.trainer import MGMTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage did: losses of every step, sample ids of every step, seconds of training, processes."""
+    """What a stage did.
+
+    ``losses`` and ``samples`` (ids) of every step; ``seconds`` of training, of a run that was resumed those up to each
+    checkpoint that it went on from; ``resumed_from``: steps of these checkpoints.
+    """
 
     steps: int
     losses: list[float]
@@ -39,6 +49,7 @@ class StageResult:
     seconds: float
     processes: int
     device: str
+    resumed_from: list[int]
 
 
 def set_trained(model: MGMGemmaForCausalLM, stage: StagePlan) -> int:
@@ -61,18 +72,17 @@ def start_projector(model: MGMGemmaForCausalLM, seed: int) -> None:
                 module.reset_parameters()
 
 
-def order_of(samples: list[Sample], stage: StagePlan, steps: int, seed: int) -> list[int]:
+def order_of(rows: Rows, stage: StagePlan, steps: int, seed: int) -> list[int]:
     """Index of the sample of each exposure."""
     if not stage.group_by_modality_length:
-        return exposure_order(len(samples), steps, stage.global_batch, seed)
-    words, pictured = [s.words for s in samples], [s.image is not None for s in samples]
-    return grouped_order(words, pictured, steps, stage.global_batch, seed)
+        return exposure_order(len(rows), steps, stage.global_batch, seed)
+    return grouped_order(rows.words.tolist(), rows.has_picture, steps, stage.global_batch, seed)
 
 
 def train_stage(
-    model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan, emit: Emit
+    model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan, emit: Emit, key: str
 ) -> StageResult:
-    """Train one stage in place.
+    """Train one stage in place, from its newest checkpoint if there is one.
 
     Raises:
         PlanError: the batches do not multiply to the global batch, or a GPU is asked for where there is none.
@@ -81,71 +91,86 @@ def train_stage(
     """
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise PlanError("device: 'cuda' asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
-    samples = read_llava(stage.data, stage.images)
+    folder = plan.output_dir / stage.name
+    start = newest(folder, key)
+    rows = encode_rows(read_llava(stage.data, stage.images), processor)
+    steps = planned_steps(len(rows), stage.global_batch, stage.max_steps)
     with tempfile.TemporaryDirectory() as scratch:
-        return _train(model, processor, plan, stage, samples, emit, Path(scratch))
-
-
-def _train(
-    model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan, samples: list[Sample],
-    emit: Emit, scratch: Path,
-) -> StageResult:  # fmt: skip
-    steps = planned_steps(len(samples), stage.global_batch, stage.max_steps)
-    order = order_of(samples, stage, steps, plan.seed)
-    arguments = _arguments(plan, stage, steps, scratch)
-    if stage.name == "pretrain" if stage.fresh_projector is None else stage.fresh_projector:
-        start_projector(model, plan.seed)
-    values = set_trained(model, stage)
-    set_seed(plan.seed)
-    cache = None
-    if plan.cache_dir is not None:
-        cast(torch.nn.Module, model).to(arguments.device).eval()
-        cache = FeatureCache(plan.cache_dir, model, processor, stage.image_aspect)
-        pictures: dict[Path | bytes, str] = {s.image: s.id for s in samples if s.image is not None}
-        began = time.monotonic()
-        made = cache.fill(pictures, rank=arguments.process_index, world=arguments.world_size)
-        arguments.distributed_state.wait_for_everyone()
-        seconds = round(time.monotonic() - began, 2)
-        emit({"event": "features", "stage": stage.name, "computed": made, "seconds": seconds})
-    progress = Progress(stage=stage.name, global_batch=stage.global_batch, log_every=plan.log_every, emit=emit)
-    trainer = MGMTrainer(
-        model=model, args=arguments, train_dataset=ExposureDataset(samples, processor), order=order,
-        data_collator=Collator(processor=processor, aspect=stage.image_aspect, cache=cache),
-        token_average=plan.loss_average == "token", callbacks=[progress],
-    )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
-    progress.trainer = trainer
-    emit({"event": "start", "stage": stage.name, "steps": steps, "rows": len(samples), "trained_values": values})
-    began = time.monotonic()
-    trainer.train()
-    seconds = time.monotonic() - began
+        arguments = training_arguments(plan, stage, steps, logs=folder / "logs", scratch=Path(scratch))
+        exposures = Exposures(
+            rows, order_of(rows, stage, steps, plan.seed), global_batch=stage.global_batch,
+            per_device_batch=stage.per_device_batch, processes=arguments.world_size,
+            group=stage.group if plan.loss_average == "micro_batch" else None,
+        )  # fmt: skip
+        _prepare(model, plan, stage, arguments)
+        cache = _fill_cache(model, processor, plan, stage, rows, arguments, emit)
+        checkpoints = Checkpoints(
+            folder, key, every=plan.checkpoint_every, limit=plan.checkpoint_limit, start=start
+        )  # fmt: skip
+        collator = Collator(
+            processor=processor, aspect=stage.image_aspect, cache=cache, pad_multiple=stage.pad_multiple
+        )
+        trainer = _trainer(model, plan, stage, arguments, exposures, collator, checkpoints, emit)
+        values = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        emit({"event": "start", "stage": stage.name, "steps": steps, "rows": len(rows), "trained_values": values})
+        _announce(start, stage, emit)
+        trainer.train()
     if trainer.state.global_step != steps or len(trainer.losses) != steps:
         raise RuntimeError(f"stage {stage.name} ended at step {trainer.state.global_step} of {steps}")
-    batch = stage.global_batch
-    ids = [[samples[i].id for i in order[at : at + batch]] for at in range(0, steps * batch, batch)]
     return StageResult(
-        steps=steps, losses=trainer.losses, samples=ids, rows=len(samples), seconds=seconds,
-        processes=arguments.world_size, device=str(arguments.device),
+        steps=steps, losses=trainer.losses, samples=exposures.step_ids(), rows=len(rows), seconds=checkpoints.seconds,
+        processes=arguments.world_size, device=str(arguments.device), resumed_from=checkpoints.resumed_from,
     )  # fmt: skip
 
 
-def _arguments(plan: Plan, stage: StagePlan, steps: int, scratch: Path) -> TrainingArguments:
-    # Read from the launcher's environment, because DeepSpeed's configuration is completed while the arguments are made.
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    on_gpu = plan.device != "cpu" and torch.cuda.is_available()
-    arguments = TrainingArguments(
-        output_dir=str(scratch), seed=plan.seed, data_seed=plan.seed, use_cpu=plan.device == "cpu",
-        bf16=plan.dtype == "bfloat16", tf32=True if on_gpu and plan.dtype == "bfloat16" else None,
-        max_steps=steps, per_device_train_batch_size=stage.per_device_batch,
-        gradient_accumulation_steps=stage.accumulation_for(processes),
-        learning_rate=stage.learning_rate, lr_scheduler_type="cosine", warmup_ratio=stage.warmup_ratio,
-        weight_decay=stage.weight_decay, adam_beta2=stage.adam_beta2, optim="adamw_torch",
-        max_grad_norm=stage.max_grad_norm or 0.0, deepspeed=stage.deepspeed, dataloader_num_workers=stage.workers,
-        dataloader_drop_last=False, remove_unused_columns=False, logging_strategy="no", save_strategy="no",
-        report_to=[], disable_tqdm=True, logging_nan_inf_filter=False, average_tokens_across_devices=True,
-        ddp_find_unused_parameters=False,
+def _prepare(model: MGMGemmaForCausalLM, plan: Plan, stage: StagePlan, arguments: TrainingArguments) -> None:
+    """Give the model its gradients, its number types and its way to compute."""
+    if arguments.device.type == "cuda" and plan.memory_limit_gib is not None:
+        total = torch.cuda.get_device_properties(arguments.device).total_memory / 2**30
+        torch.cuda.set_per_process_memory_fraction(min(1.0, plan.memory_limit_gib / total), arguments.device)
+    if stage.name == "pretrain" if stage.fresh_projector is None else stage.fresh_projector:
+        start_projector(model, plan.seed)
+    set_trained(model, stage)
+    model.speed = speed_for(plan.speed, arguments.device)
+    if plan.dtype == "bfloat16" and stage.deepspeed is None:
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
+    set_seed(plan.seed)
+
+
+def _fill_cache(
+    model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan, rows: Rows,
+    arguments: TrainingArguments, emit: Emit,
+) -> FeatureCache | None:  # fmt: skip
+    if plan.cache_dir is None:
+        return None
+    cast(torch.nn.Module, model).to(arguments.device).eval()
+    cache = FeatureCache(plan.cache_dir, model, processor, stage.image_aspect)
+    numbered = ((rows.picture(at), rows.ids[at]) for at in range(len(rows)))
+    pictures: dict[Path | bytes, str] = {picture: id_ for picture, id_ in numbered if picture is not None}
+    began = time.monotonic()
+    made = cache.fill(pictures, rank=arguments.process_index, world=arguments.world_size)
+    arguments.distributed_state.wait_for_everyone()
+    seconds = round(time.monotonic() - began, 2)
+    emit({"event": "features", "stage": stage.name, "computed": made, "seconds": seconds})
+    return cache
+
+
+def _trainer(
+    model: MGMGemmaForCausalLM, plan: Plan, stage: StagePlan, arguments: TrainingArguments, exposures: Exposures,
+    collator: Collator, checkpoints: Checkpoints, emit: Emit,
+) -> MGMTrainer:  # fmt: skip
+    progress = Progress(stage=stage.name, global_batch=stage.global_batch, log_every=plan.log_every, emit=emit)
+    trainer = MGMTrainer(
+        model=model, args=arguments, exposures=exposures, processor=collator.processor, data_collator=collator,
+        first_step=checkpoints.start.step if checkpoints.start else 0, callbacks=[checkpoints, progress],
     )  # fmt: skip
-    assert arguments.world_size == processes
-    # One process works one device: with several GPUs and no launcher, Trainer would split each batch over all of them.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
+    trainer.remove_callback(PrinterCallback)
+    progress.trainer = checkpoints.trainer = trainer
+    return trainer
+
+
+def _announce(start: Checkpoint | None, stage: StagePlan, emit: Emit) -> None:
+    if start is not None:
+        emit({"event": "resume", "stage": stage.name, "step": start.step})

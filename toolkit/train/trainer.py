@@ -1,104 +1,107 @@
-"""Hugging Face's Trainer with a fixed order of samples, a guard against bad losses, and progress as JSON lines.
+"""Hugging Face's Trainer with fixed exposures, losses that carry their own weights, and a guard against bad losses.
 
-In: exposures already in order. Out: a trained model, and the loss of every step.
+In: exposures already dealt. Out: a trained model, and the loss of every step.
+
+Each row carries the weight of its tokens (:func:`toolkit.data.order.loss_weights`), so a step's loss is the plain sum
+over all processes and micro-batches. Nothing else may scale it: data parallelism averages gradients over processes, and
+DeepSpeed divides by the number of micro-batches as well; both are multiplied out here.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 
-from toolkit.events import Emit
+from toolkit.data.exposures import Exposures
+from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.train.plan import NonFiniteLossError
 
 
-class FixedOrder(Sampler[int]):
-    """Hands out the given indices, in order."""
+class FromPosition(Sampler[int]):
+    """Hands out positions from ``start`` to the end: what was trained before is not even read."""
 
-    def __init__(self, order: Sequence[int]) -> None:
-        self.order = order
+    def __init__(self, start: int, end: int) -> None:
+        self.start, self.end = start, end
 
-    def __iter__(self) -> Any:
-        return iter(self.order)
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.end))
 
     def __len__(self) -> int:
-        return len(self.order)
+        return self.end - self.start
 
 
 class MGMTrainer(Trainer):
-    """Trains on exposures in the given order; keeps each step's loss in ``losses``.
+    """Trains on exposures in their order; keeps each step's loss in ``losses``.
 
     Args:
-        order: index of the sample of each exposure, ``steps * global batch`` of them.
-        token_average: loss per supervised token of the whole step instead of the mean of micro-batch means (kit).
+        exposures: of all steps.
+        processor: turns the loaders' pictures into what the towers read, on the device.
+        first_step: number of steps that an earlier process has trained already.
     """
 
-    def __init__(self, *, order: Sequence[int], token_average: bool, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.order = order
-        self.model_accepts_loss_kwargs = token_average
+    def __init__(self, *, exposures: Exposures, processor: MGMProcessor, first_step: int = 0, **kwargs: Any) -> None:
+        super().__init__(train_dataset=exposures, **kwargs)
+        self.exposures, self.processor, self.first_step = exposures, processor, first_step
+        # False: Trainer then neither counts labels nor passes their number to the model.
+        self.model_accepts_loss_kwargs = False
         self.losses: list[float] = []
-        self._step_loss = 0.0
+        self._micro_losses: list[Tensor] = []
+        self._micro_ids: list[list[str]] = []
+        self._scale = self.args.world_size * (self.args.gradient_accumulation_steps if self.is_deepspeed_enabled else 1)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return FixedOrder(self.order)
+        return FromPosition(self.first_step * self.exposures.global_batch, len(self.exposures))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """0: Trainer's estimate walks over all parameters in every step, and nothing here reads it."""
         return 0
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # The loader has put everything on the device; Trainer would round the loss weights to bfloat16 under DeepSpeed.
+        pixels = inputs.pop("pixels", None)
+        if pixels is not None:
+            inputs["images"], inputs["images_aux"] = self.processor.normalise(pixels)
+        elif "features" in inputs:
+            tower = next(self.accelerator.unwrap_model(self.model).model.vision_tower_aux.parameters())
+            inputs["features"] = [part.to(tower.dtype) for part in inputs["features"]]
+        return inputs
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        """One micro-batch; raises :class:`NonFiniteLossError` before such a loss can reach the weights."""
-        ids = inputs.pop("sample_ids")
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        value = float(loss)
-        if not torch.isfinite(loss):
-            step = self.state.global_step + 1
-            raise NonFiniteLossError(f"loss is {value} in step {step}; samples of the batch: {', '.join(ids)}")
-        self._step_loss += value
-        return loss
+        """One micro-batch: forward, the guard when it is the step's last, backward (with DeepSpeed also the step)."""
+        self._micro_ids.append(inputs.pop("sample_ids"))
+        if not model.training:
+            model.train()
+        loss = model(**self._prepare_inputs(inputs)).loss
+        self._micro_losses.append(loss.detach())
+        if self.accelerator.sync_gradients:
+            self._guard()
+        self.accelerator.backward(loss * self._scale)
+        # Trainer logs the mean over processes of what comes back.
+        return loss.detach() * self.args.world_size
 
-    def close_step(self) -> float:
-        """Mean over processes of the step's loss; called once per optimizer step."""
-        own = torch.tensor(self._step_loss, device=self.args.device)
-        self._step_loss = 0.0
-        mean = float(self.accelerator.gather(own).mean()) if self.args.world_size > 1 else float(own)
-        self.losses.append(mean)
-        return mean
+    def _guard(self) -> None:
+        """Add up the step's losses and stop before a bad one reaches the weights; the step's one wait for the GPU.
 
-
-class Progress(TrainerCallback):
-    """Reports every ``log_every`` steps, and the last one, as a dictionary."""
-
-    def __init__(self, *, stage: str, global_batch: int, log_every: int, emit: Emit) -> None:
-        self.stage, self.global_batch, self.log_every, self.emit = stage, global_batch, log_every, emit
-        self.trainer: MGMTrainer | None = None
-        self._since, self._at = 0, time.monotonic()
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._since, self._at = state.global_step, time.monotonic()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        assert self.trainer is not None
-        loss = self.trainer.close_step()
-        step = state.global_step
-        if step % self.log_every and step != state.max_steps:
+        Raises:
+            NonFiniteLossError: in every process; names the step and the samples of the first bad micro-batch.
+        """
+        own, ids = torch.stack(self._micro_losses), self._micro_ids
+        self._micro_losses, self._micro_ids = [], []
+        if self.args.world_size > 1:
+            own = self.accelerator.gather(own)
+        losses = own.double().cpu().reshape(self.args.world_size, -1)
+        self.losses.append(float(losses.sum()))
+        if torch.isfinite(losses).all():
             return
-        now = time.monotonic()
-        rate = (step - self._since) * self.global_batch / max(now - self._at, 1e-9)
-        self._since, self._at = step, now
-        scheduler = kwargs.get("lr_scheduler")
-        if args.process_index == 0:
-            where = {"event": "step", "stage": self.stage, "step": step, "steps": state.max_steps}
-            lr = scheduler.get_last_lr()[0] if scheduler else None
-            self.emit({**where, "loss": round(loss, 6), "lr": lr, "samples_per_s": round(rate, 2)})
+        micro, process = (int(at) for at in (~torch.isfinite(losses)).T.nonzero()[0])
+        value, step = float(losses[process, micro]), self.state.global_step + 1
+        named = gather_object([ids[micro]])[process] if self.args.world_size > 1 else ids[micro]
+        raise NonFiniteLossError(f"loss is {value} in step {step}; samples of the batch: {', '.join(named)}")

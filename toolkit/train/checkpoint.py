@@ -1,0 +1,225 @@
+"""Checkpoints inside a stage: a run that was killed goes on as if it had not been.
+
+Out, under ``<stage>/checkpoints/step-000100/``: what is trained (never the frozen weights), the optimizer, the learning
+rate's schedule, the random states of every process, the losses so far, and ``complete.json``. A checkpoint is written
+under another name, ``complete.json`` last, flushed to disk and then renamed, so one that can be seen is whole. With
+several machines the folder must be shared by all of them.
+
+A file of weights is safetensors; optimizer and random states are torch's, read with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from toolkit.files import write_json
+from toolkit.train.plan import PlanError
+from toolkit.train.trainer import MGMTrainer
+
+FOLDER = "checkpoints"
+_MARK, _PARTIAL, _ENGINE = "complete.json", ".partial", "deepspeed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A whole checkpoint: steps trained, their losses, seconds they took, processes, steps resumed from before."""
+
+    path: Path
+    step: int
+    losses: list[float]
+    seconds: float
+    processes: int
+    resumed_from: list[int]
+
+
+def newest(folder: Path, key: str) -> Checkpoint | None:
+    """The newest whole checkpoint of a stage's folder.
+
+    Raises:
+        PlanError: it belongs to another plan, data or base model.
+    """
+    found = sorted(path for path in (folder / FOLDER).glob("step-*[0-9]") if (path / _MARK).is_file())
+    if not found:
+        return None
+    mark = json.loads((found[-1] / _MARK).read_text("utf-8"))
+    if mark.pop("key") != key:
+        raise PlanError(f"checkpoint: {str(found[-1])!r} belongs to another plan, data or base model; remove it")
+    return Checkpoint(path=found[-1], **mark)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process had not finished writing."""
+    for path in (folder / FOLDER).glob(f"*{_PARTIAL}"):
+        shutil.rmtree(path)
+
+
+def remove_all(folder: Path) -> None:
+    """Remove all checkpoints of a stage, once it is complete."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+class Checkpoints(TrainerCallback):
+    """Writes a checkpoint every so many steps, and restores one before the first step.
+
+    Args:
+        folder: the stage's.
+        key: of the run.
+        every: steps between checkpoints; None writes none.
+        limit: checkpoints kept.
+        start: where to go on from; None starts anew.
+    """
+
+    def __init__(
+        self, folder: Path, key: str, *, every: int | None, limit: int, start: Checkpoint | None
+    ) -> None:  # fmt: skip
+        self.folder, self.key, self.every, self.limit, self.start = folder / FOLDER, key, every, limit, start
+        self.trainer: MGMTrainer | None = None
+        self._began = time.monotonic()
+        self._random: dict[str, Any] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before the checkpoint included."""
+        return time.monotonic() - self._began + (self.start.seconds if self.start else 0.0)
+
+    @property
+    def resumed_from(self) -> list[int]:
+        """Steps that this run was resumed at, oldest first."""
+        return [*self.start.resumed_from, self.start.step] if self.start else []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer = self._trainer()
+        if self.start is not None:
+            if trainer.is_deepspeed_enabled and self.start.processes != args.world_size:
+                raise PlanError(
+                    f"checkpoint: {str(self.start.path)!r} was written by {self.start.processes} DeepSpeed processes "
+                    f"and cannot be read by {args.world_size}; start as many, or remove it"
+                )
+            _restore(trainer, self.start.path)
+            trainer.losses = list(self.start.losses)
+            state.global_step = trainer._globalstep_last_logged = self.start.step
+            file = self.start.path / _random_file(args.process_index)
+            if self.start.processes == args.world_size:
+                self._random = torch.load(file, weights_only=True)
+        self._began = time.monotonic()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Here and not earlier: starting the loader draws random numbers too.
+        if self._random is not None:
+            _set_random(self._random)
+            self._random = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.every is None or state.global_step % self.every or state.global_step == state.max_steps:
+            return
+        trainer, step = self._trainer(), state.global_step
+        final = self.folder / f"step-{step:06d}"
+        partial = final.with_suffix(_PARTIAL)
+        wait = trainer.accelerator.wait_for_everyone
+        if args.process_index == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        wait()
+        torch.save(_get_random(), partial / _random_file(args.process_index))
+        _save(trainer, partial)
+        wait()
+        if args.process_index == 0:
+            mark = {"step": step, "losses": trainer.losses, "seconds": self.seconds, "processes": args.world_size}
+            write_json(partial / _MARK, {**mark, "resumed_from": self.resumed_from, "key": self.key})
+            publish(partial, final)
+            for old in sorted(self.folder.glob("step-*[0-9]"))[: -self.limit]:
+                shutil.rmtree(old)
+        wait()
+
+    def _trainer(self) -> MGMTrainer:
+        assert self.trainer is not None
+        return self.trainer
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Flush a folder's files to disk, then give it its name."""
+    for path in [*partial.rglob("*"), partial]:
+        _flush(path)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _flush(final.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _trained(trainer: MGMTrainer) -> dict[str, torch.nn.Parameter]:
+    model: torch.nn.Module = trainer.accelerator.unwrap_model(trainer.model)
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def _save(trainer: MGMTrainer, folder: Path) -> None:
+    if trainer.is_deepspeed_enabled:
+        engine: Any = trainer.model_wrapped
+        engine.save_checkpoint(str(folder), tag=_ENGINE, save_latest=False, exclude_frozen_parameters=True)
+    if trainer.args.process_index:
+        return
+    assert trainer.lr_scheduler is not None and trainer.optimizer is not None
+    torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
+    if not trainer.is_deepspeed_enabled:
+        weights = {name: value.detach().cpu().contiguous() for name, value in _trained(trainer).items()}
+        save_file(weights, folder / "trained.safetensors")
+        torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
+
+
+def _restore(trainer: MGMTrainer, folder: Path) -> None:
+    assert trainer.lr_scheduler is not None and trainer.optimizer is not None
+    if trainer.is_deepspeed_enabled:
+        engine: Any = trainer.model_wrapped
+        # Not strict, because the frozen weights are not in it; the run's key says that the rest fits.
+        engine.load_checkpoint(str(folder), tag=_ENGINE, load_module_strict=False, load_lr_scheduler_states=False)
+    else:
+        stored = load_file(folder / "trained.safetensors")
+        with torch.no_grad():
+            for name, value in _trained(trainer).items():
+                value.copy_(stored[name])
+        trainer.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
+    trainer.lr_scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+    for group, rate in zip(trainer.optimizer.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
+
+
+def _random_file(process: int) -> str:
+    return f"random-{process}.pt"
+
+
+def _get_random() -> dict[str, Any]:
+    kind, keys, *rest = np.random.get_state()
+    numbers = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    state = {"python": random.getstate(), "numpy": (kind, numbers, *rest), "torch": torch.get_rng_state()}
+    return {**state, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else state
+
+
+def _set_random(state: dict[str, Any]) -> None:
+    kind, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
