@@ -1,24 +1,40 @@
 """Batched greedy answers. In: prompts, each with its picture. Out: their answers, in the order of the prompts.
 
-Prompts are padded on the left and batches hold prompts of like length and the same pictures side by side, so that a
-picture asked about several times in a batch is encoded once. In float32 the answers are those of one prompt at a time.
+::
+
+    pictures, those with long questions first ─► squares, made ahead ─► towers, projector ─► prefixes, PART at a time
+    questions whose prefix is there           ─► answers, batch_size at a time
+
+A picture and what stands before it are read once for all its questions; see ``greedy``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from toolkit.data.feature_cache import FeatureCache
+from toolkit.evaluate.greedy import Batch, Prefix, answer, joined, read_prefixes
+from toolkit.evaluate.pictures import loaded, workers_for
+from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX
 from toolkit.mgm.conversation import END
-from toolkit.mgm.images import read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.towers import TowerFeatures
+
+PART = 16
+"""Pictures that are read together."""
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +46,15 @@ class Prompt:
     text: str
 
 
+class _Question(NamedTuple):
+    """A prompt whose picture has been read: its number, its ids, and where its prefix is."""
+
+    number: int
+    ids: list[int]
+    prefixes: Prefix
+    place: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answerer:
     """A model that answers.
@@ -37,9 +62,11 @@ class Answerer:
     Args:
         model: in evaluation mode, on its device.
         processor: of the same checkpoint.
-        batch_size: prompts at a time.
+        batch_size: prompts at a time; halved, to 1 if need be, when the GPU's memory is too small.
         max_new_tokens: longest answer; the kit's 128.
         cache: features of the frozen towers, shared by checkpoints with the same towers; None runs them here.
+        workers: processes that prepare pictures; None is one per core up to 16 beside a GPU, and none on the CPU.
+        stop: tokens that end an answer; None is the end of the turn and of the text.
     """
 
     model: MGMGemmaForCausalLM
@@ -47,57 +74,112 @@ class Answerer:
     batch_size: int = 32
     max_new_tokens: int = 128
     cache: FeatureCache | None = None
+    workers: int | None = None
+    stop: frozenset[int] | None = None
 
     def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None] = lambda done: None) -> list[str]:
         """Answer all prompts; ``on_batch`` hears how many are done.
 
         Raises:
             ImageError: a picture that cannot be read; the message names the prompt.
+            torch.OutOfMemoryError: not even one prompt fits.
         """
-        ids = [self.processor.encode_prompt(f"<image>\n{prompt.text}") for prompt in prompts]
         if self.cache is not None:
             self.cache.fill({prompt.image: prompt.id for prompt in prompts})
-        order = sorted(range(len(prompts)), key=lambda i: (len(ids[i]), hash_of(prompts[i].image), i))
-        answers = [""] * len(prompts)
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(order), self.batch_size):
-                chosen = order[start : start + self.batch_size]
-                texts = self._answer([prompts[i] for i in chosen], [ids[i] for i in chosen], pool)
-                for i, text in zip(chosen, texts, strict=True):
-                    answers[i] = text
-                on_batch(start + len(chosen))
-        return answers
+        ids = [self.processor.encode_prompt(f"<image>\n{prompt.text}") for prompt in prompts]
+        found: dict[int, list[int]] = {}
+        put_off = True
+        while len(found) < len(prompts):
+            wanted = {i: prompt for i, prompt in enumerate(prompts) if i not in found}
+            for some in self._answer_all(wanted, ids, put_off=put_off):
+                found |= some
+                on_batch(len(found))
+            put_off = False
+        texts = self.processor.tokenizer.batch_decode([found[i] for i in range(len(prompts))], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _answer_all(
+        self, prompts: Mapping[int, Prompt], ids: Sequence[list[int]], *, put_off: bool
+    ) -> Iterator[dict[int, list[int]]]:
+        """Batch by batch, the tokens of the answers by number of the prompt, less those that were put off."""
+        numbers = by_picture({i: prompt.image for i, prompt in prompts.items()}, list(map(len, ids)))
+        pictures = [(picture, prompts[rows[0]].id) for picture, rows in numbers.items()]
+        parts = [pictures[at : at + PART] for at in range(0, len(pictures), PART)]
+        at = ids[0].index(IMAGE_TOKEN_INDEX)  # the template puts the picture first, so this is the same in all prompts
+        device = self.model.device
+        workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
+        items = loaded(parts, self.processor, self.cache, workers=workers, pin=device.type == "cuda")
+        at_once, batch = PART, self.batch_size
+        waiting: list[_Question] = []
+        for part, item in zip(parts, items, strict=True):
+            prefixes, at_once = fitting(partial(self._read, item, ids[0][:at]), at_once)
+            for place, (picture, _) in enumerate(part):
+                waiting += [_Question(row, ids[row][at + 1 :], prefixes, place) for row in numbers[picture]]
+            while len(waiting) >= batch or (waiting and part is parts[-1]):
+                found, batch = fitting(partial(self._answer, waiting, put_off), batch)
+                waiting = waiting[batch:]
+                yield found
 
     @torch.inference_mode()
-    def _answer(self, prompts: Sequence[Prompt], ids: Sequence[list[int]], pool: ThreadPoolExecutor) -> list[str]:
-        pictures: dict[Path | bytes, str] = {prompt.image: prompt.id for prompt in prompts}
-        numbers = {image: number for number, image in enumerate(pictures)}
-        embeds = self.model.project_images(self._features(pictures, pool))[
-            [numbers[prompt.image] for prompt in prompts]
+    def _read(self, item: Tensor | TowerFeatures, before: Sequence[int], at_once: int) -> Prefix:
+        """Prefixes of a part's pictures, ``at_once`` of them at a time."""
+        tensors = (item,) if isinstance(item, Tensor) else (item.low, *item.maps)
+        made = [
+            read_prefixes(self.model, before, self.model.project_images(self._features(pieces)))
+            for pieces in zip(*(tensor.split(at_once) for tensor in tensors), strict=True)
         ]
+        return made[0] if len(made) == 1 else joined(made)
 
-        tokenizer = self.processor.tokenizer
-        longest = max(map(len, ids))
-        pad = tokenizer.pad_token_id or 0
-        padded = torch.tensor([[pad] * (longest - len(row)) + row for row in ids])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
-        stop = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(END)]
-        new = self.model.generate(
-            padded.to(self.model.device), attention_mask=mask.to(self.model.device), image_embeds=embeds,
-            do_sample=False, max_new_tokens=self.max_new_tokens, eos_token_id=stop, pad_token_id=pad,
-        )  # fmt: skip
-        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
-
-    def _features(self, pictures: Mapping[Path | bytes, str], pool: ThreadPoolExecutor) -> TowerFeatures:
+    def _features(self, pieces: Sequence[Tensor]) -> TowerFeatures:
+        """Of squares, or of the five tensors that a cache holds."""
         device, dtype = self.model.device, self.model.dtype
-        if self.cache is not None:
-            stored = self.cache.load(list(pictures))
-            return TowerFeatures(stored.low.to(device, dtype), tuple(m.to(device, dtype) for m in stored.maps))
-        read = list(pool.map(lambda item: read_image(item[0], sample_id=item[1]), pictures.items()))
-        pixels = self.processor.preprocess(read, aspect="pad")
-        return self.model.encode_images(*(p.to(device, dtype) for p in pixels))
+        there = [piece.to(device, non_blocking=True) for piece in pieces]
+        if len(there) == 1:
+            return self.model.encode_images(*(pixels.to(dtype) for pixels in self.processor.normalise(there[0])))
+        return TowerFeatures(there[0].to(dtype), tuple(level.to(dtype) for level in there[1:]))
+
+    @torch.inference_mode()
+    def _answer(self, waiting: Sequence[_Question], put_off: bool, size: int) -> dict[int, list[int]]:
+        """Tokens of the first ``size`` questions, by number of the prompt."""
+        questions = waiting[:size]
+        groups = [list(group) for _, group in groupby(questions, key=lambda question: id(question.prefixes))]
+        prefix = joined([group[0].prefixes.pick([question.place for question in group]) for group in groups])
+        batch = Batch(self.model, prefix, [question.ids for question in questions])
+        tokens, open_ = answer(batch, stop=self._ends(), max_new_tokens=self.max_new_tokens, put_off=put_off)
+        return {question.number: tokens[i] for i, question in enumerate(questions) if i not in open_}
+
+    def _ends(self) -> frozenset[int]:
+        tokenizer = self.processor.tokenizer
+        ends = frozenset({int(tokenizer.eos_token_id), int(tokenizer.convert_tokens_to_ids(END))})
+        return ends if self.stop is None else self.stop
 
 
-def hash_of(image: Path | bytes) -> str:
-    """A key that brings prompts of the same picture together."""
-    return str(image) if isinstance(image, Path) else image[-64:].hex()
+def by_picture(pictures: Mapping[int, K], lengths: Sequence[int]) -> dict[K, list[int]]:
+    """Numbers of the prompts of each picture. Like lengths come together, the longest first, so that too little memory
+    shows at once.
+
+    Args:
+        pictures: by number of the prompt.
+        lengths: of the prompts, by number.
+    """
+    found: dict[K, list[int]] = {}
+    for number, picture in pictures.items():
+        found.setdefault(picture, []).append(number)
+    return dict(sorted(found.items(), key=lambda item: -max(lengths[number] for number in item[1])))
+
+
+def fitting(work: Callable[[int], T], size: int) -> tuple[T, int]:
+    """What ``work`` makes of a size, and that size: halved as long as the GPU's memory is too small.
+
+    Raises:
+        torch.OutOfMemoryError: size 1 does not fit either.
+    """
+    while True:
+        try:
+            return work(size), size
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        # Outside of the handler: the error holds on to the frames, and they to the tensors that filled the memory.
+        torch.cuda.empty_cache()
+        size //= 2
