@@ -1,13 +1,13 @@
 """How fast TextVQA's prompts are answered: this toolkit beside the original's way, in one run, on one model.
 
 The original's way: one prompt at a time, both towers, patch-info mining with keys and values formed, transformers'
-``generate`` with a growing cache. Its TextVQA script prepares pictures in 4 worker processes, its MMBench script between
-two prompts; both are timed. Ours: ``toolkit.evaluate.generate.Answerer``.
+``generate`` with a growing cache. Its TextVQA script prepares pictures in 4 worker processes, its MMBench script
+between two prompts; both are timed. Ours: ``toolkit.evaluate.generate.Answerer``.
 
-Weights are random, of MGM-2B's size and in bfloat16 (``--tiny``: a tiny model in float32, for a look at the command), so
+Weights are random, of MGM-2B's size and in bfloat16 (``--tiny``: a tiny model in float32, to try the command), so
 answers never end: both write ``--new-tokens`` tokens. Pictures are generated JPEG files of 400 x 370 to 1024 x 768
 pixels, 5,000 questions to 3,166 of them, as in TextVQA. Prompts have its form; words of the question and of the
-instruction are one token each and OCR tokens one per letter, drawn so that lengths vary about as the real ones.
+instruction are one token each and OCR tokens one per letter, drawn so that prompts have about 680 positions.
 
     python benchmarks/answers.py [--prompts 1000] [--original 48] [--batch-size 128] [--new-tokens 6] [--tiny]
 
@@ -61,7 +61,8 @@ def main() -> None:
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = make_model(tiny=given.tiny, device=device)
-    processor = MGMProcessor.for_config(model.config, make_tokenizer())
+    config: Any = model.config
+    processor = MGMProcessor.for_config(config, make_tokenizer())
     ours = Answerer(
         model=model, processor=processor, batch_size=given.batch_size, max_new_tokens=given.new_tokens,
         workers=given.workers, stop=frozenset(),
