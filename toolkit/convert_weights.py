@@ -1,8 +1,9 @@
-"""Turns a pickle of weights into safetensors: ``python -m toolkit.convert_weights mm_projector.bin out.safetensors``.
+"""Weights from elsewhere, read without running anything: ``python -m toolkit.convert_weights mm_projector.bin out…``.
 
-In: ``.bin``, ``.pt`` or ``.safetensors``. Out: one ``.safetensors`` file and a JSON line of what was kept and skipped.
-A pickle is read with ``weights_only``, so it can hold tensors and nothing that runs. The kit's ``mm_projector.bin``
-also holds both frozen towers; they are skipped unless ``--keep-towers`` is given.
+In: ``.bin``, ``.pt`` or ``.safetensors``, or a folder of shards. Out of the command: one ``.safetensors`` file and a
+JSON line of what was kept and skipped. A pickle is read with ``weights_only``, so that it can hold tensors and nothing
+that runs. The kit's ``mm_projector.bin`` also holds both frozen towers; the command skips them unless ``--keep-towers``
+is given, and :func:`load_projector` checks them against the model's own.
 """
 
 from __future__ import annotations
@@ -10,19 +11,26 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-_TOWERS = ("model.vision_tower.", "model.vision_tower_aux.")
+TRAINED = ("model.mm_projector.", "model.vlm_uni_")
+TOWERS = ("model.vision_tower.", "model.vision_tower_aux.")
+_WRAPPERS = re.compile(r"^(?:base_model\.model\.|module\.|_orig_mod\.)+")
+_BARE = ("mm_projector.", "vlm_uni_", "vision_tower.", "vision_tower_aux.")
+# Tables that older releases of transformers stored and that are computed today.
+_COMPUTED = (".embeddings.position_ids", ".rotary_emb.inv_freq")
+_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class WeightsError(ValueError):
-    """A file that holds no plain tensors."""
+    """Weights that cannot be used; names the file or folder, and the first tensor at fault."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -37,20 +45,104 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as tensors alone ({error})") from error
-    tensors = found.get("state_dict", found) if isinstance(found, dict) else None
+    tensors = found
+    if isinstance(found, dict):
+        tensors = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise WeightsError(f"{path}: holds {type(found).__name__}, not a dictionary of tensors")
     return tensors
 
 
+def read_checkpoint(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a model's folder, in one file or in the shards that its index lists, by their public names.
+
+    Raises:
+        WeightsError: no weights, or a shard that the index names is missing or holds other tensors.
+    """
+    for name in _FILES:
+        if (folder / name).is_file():
+            return public_names(read_tensors(folder / name))
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            break
+    else:
+        raise WeightsError(f"{folder}: holds none of {', '.join(_FILES)}, nor an index of shards")
+    listed: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(listed.values())):
+        tensors |= read_tensors(folder / shard)
+    missing = sorted(set(listed) - set(tensors))
+    if missing:
+        raise WeightsError(f"{folder}: {index.name} lists {missing[0]!r}, which {listed[missing[0]]} does not hold")
+    return public_names(tensors)
+
+
+def public_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by MGM's public names: without what wrappers (PEFT, DeepSpeed, compile) put in front, tables left out."""
+    named = {}
+    for name, tensor in tensors.items():
+        plain = _WRAPPERS.sub("", name)
+        if not plain.endswith(_COMPUTED):
+            named[f"model.{plain}" if plain.startswith(_BARE) else plain] = tensor
+    return named
+
+
+def check_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], *, where: str) -> None:
+    """Check that every tensor of ``theirs`` is ours; of another float type, up to the rounding of the coarser one.
+
+    Raises:
+        WeightsError: names the first tensor that is unknown, of another shape, or different.
+    """
+    for name, their in theirs.items():
+        if name not in ours:
+            raise WeightsError(f"{where}: {name!r} is no part of this model's towers")
+        our = ours[name].detach().cpu()
+        if our.shape != their.shape:
+            raise WeightsError(f"{where}: {name!r} has shape {tuple(their.shape)}, the model's has {tuple(our.shape)}")
+        rounding = 0.0 if our.dtype == their.dtype else max(torch.finfo(our.dtype).eps, torch.finfo(their.dtype).eps)
+        # float16 has no normal numbers below 6e-5; what it makes of those is off by up to 6e-8.
+        if not torch.allclose(our.float(), their.float(), rtol=rounding, atol=1e-7 if rounding else 0.0):
+            raise WeightsError(f"{where}: {name!r} differs from the model's; it was trained with other towers")
+
+
+def load_projector(model: nn.Module, path: Path) -> list[str]:
+    """Give an MGM model the projector and mining projections of a file such as the kit's ``mm_projector.bin``.
+
+    Returns:
+        The names that were loaded: all that stage 1 trains. Types and devices stay the model's.
+
+    Raises:
+        WeightsError: unreadable, incomplete, more than projector and towers, or towers that are not the model's.
+    """
+    tensors = public_names(read_tensors(path))
+    own = model.state_dict()
+    towers = {name: tensor for name, tensor in tensors.items() if name.startswith(TOWERS)}
+    trained = {name: tensor for name, tensor in tensors.items() if name.startswith(TRAINED)}
+    rest = sorted(set(tensors) - set(towers) - set(trained))
+    if rest:
+        raise WeightsError(f"{path}: holds {rest[0]!r}, which is part of neither projector nor towers")
+    check_same(own, towers, where=str(path))
+    wanted = sorted(name for name in own if name.startswith(TRAINED))
+    for name in sorted(set(wanted) | set(trained)):
+        if name not in trained or name not in own or trained[name].shape != own[name].shape:
+            shapes = [tuple(side[name].shape) if name in side else "missing" for side in (trained, own)]
+            raise WeightsError(f"{path}: {name!r} is {shapes[0]} in the file and {shapes[1]} in the model")
+        if not bool(trained[name].isfinite().all()):
+            raise WeightsError(f"{path}: {name!r} is not finite; the training that wrote it went wrong")
+    with torch.no_grad():
+        for name in wanted:
+            own[name].copy_(trained[name])
+    return wanted
+
+
 def convert(source: Path, target: Path, *, keep_towers: bool = False) -> dict[str, list[str]]:
-    """Write the tensors of ``source`` as safetensors; returns the names ``kept`` and ``skipped``.
+    """Write the tensors of ``source`` as safetensors, by their public names; returns those ``kept`` and ``skipped``.
 
     Raises:
         WeightsError: see :func:`read_tensors`; or nothing would be left.
     """
-    tensors = read_tensors(source)
-    skipped = [name for name in tensors if name.startswith(_TOWERS) and not keep_towers]
+    tensors = public_names(read_tensors(source))
+    skipped = [name for name in tensors if name.startswith(TOWERS) and not keep_towers]
     # Cloned, because tensors that share memory cannot be written.
     kept = {name: tensor.contiguous().clone() for name, tensor in tensors.items() if name not in set(skipped)}
     if not kept:

@@ -1,54 +1,23 @@
-"""Weights from elsewhere: pickles without code, and an MGM base out of its public parts."""
+"""An MGM base out of its public parts, in the layouts that they are published in."""
 
 from __future__ import annotations
 
-import os
-import pickle
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from timm.models.convnext import ConvNeXt
-from transformers import CLIPVisionConfig, CLIPVisionModel, GemmaConfig, GemmaForCausalLM
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel, GemmaConfig, GemmaForCausalLM
 
-from toolkit.convert_weights import WeightsError, convert, main, read_tensors
+from toolkit.convert_weights import WeightsError
 from toolkit.mgm import assemble
 from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.tiny import tiny_mgm, tiny_tokenizer
+from toolkit.mgm.tiny import tiny_tokenizer
 
-
-class _Bomb:
-    def __reduce__(self) -> Any:
-        return (os.system, ("touch exploded",))
-
-
-def test_projector_pickle_becomes_safetensors_without_the_towers(tmp_path: Path) -> None:
-    weights = tiny_mgm().state_dict()
-    wanted = {name: t for name, t in weights.items() if name.startswith((*TRAINED_IN_STAGE_1, "model.vision_tower"))}
-    torch.save(wanted, tmp_path / "mm_projector.bin")
-    names = convert(tmp_path / "mm_projector.bin", tmp_path / "out.safetensors")
-    found = load_file(tmp_path / "out.safetensors")
-    assert set(found) == set(names["kept"]) == {name for name in weights if name.startswith(TRAINED_IN_STAGE_1)}
-    assert all(torch.equal(found[name], weights[name]) for name in found)
-    assert len(names["skipped"]) == len(wanted) - len(found)
-
-
-def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"a": torch.ones(1), "b": _Bomb()}, "zip.bin")
-    Path("plain.bin").write_bytes(pickle.dumps(_Bomb()))
-    for name in ("zip.bin", "plain.bin"):
-        with pytest.raises(WeightsError, match=name):
-            read_tensors(Path(name))
-        with pytest.raises(SystemExit):
-            main([name, "out.safetensors"])
-    assert not Path("exploded").exists()
-    torch.save([1, 2], "list.bin")
-    with pytest.raises(WeightsError, match="holds list"):
-        read_tensors(Path("list.bin"))
+BIN = "open_clip_pytorch_model.bin"
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +60,59 @@ def test_public_parts_join_to_a_base_that_loads(parts: Path, tmp_path: Path) -> 
     name = "stages.1.blocks.1.mlp.fc1.weight"
     assert torch.equal(weights[f"model.vision_tower_aux.vision_{name}"], trunk[f"visual.trunk.{name}"])
     assert MGMProcessor.from_pretrained(tmp_path).image_tokens == 4
+
+
+def test_public_layouts_join_to_the_same_base(parts: Path, tmp_path: Path) -> None:
+    """Shards, pickles, a CLIP with its text tower, float16 and OpenCLIP's heads, as the three are published."""
+    gemma = GemmaForCausalLM.from_pretrained(parts / "gemma")
+    gemma.save_pretrained(tmp_path / "gemma", max_shard_size="40KB")
+    assert (tmp_path / "gemma" / "model.safetensors.index.json").exists()
+    tiny_tokenizer().save_pretrained(tmp_path / "gemma")
+    vision = CLIPVisionModel.from_pretrained(parts / "clip")
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    whole = CLIPModel(CLIPConfig(vision_config=vision.config.to_dict(), text_config={**text, "vocab_size": 20}))
+    whole.load_state_dict(vision.state_dict(), strict=False)
+    whole.config.save_pretrained(tmp_path / "clip")
+    # Older releases of transformers stored the table of positions too.
+    table = {"vision_model.embeddings.position_ids": torch.arange(5)[None]}
+    torch.save({**whole.state_dict(), **table}, tmp_path / "clip" / "pytorch_model.bin")
+    trunk = load_file(parts / "convnext" / "open_clip_model.safetensors")
+    heads = {"visual.head.mlp.fc1.weight": torch.ones(8, 10), "visual.trunk.head.norm.weight": torch.ones(10)}
+    (tmp_path / "convnext").mkdir()
+    torch.save({"state_dict": {f"module.{n}": t for n, t in {**trunk, **heads}.items()}}, tmp_path / "convnext" / BIN)
+    small = assemble.convnext_trunk(tmp_path / "convnext")
+    assert small.keys() == assemble.convnext_trunk(parts / "convnext").keys()
+    torch.manual_seed(0)
+    expected = assemble.assemble(
+        parts / "gemma", parts / "clip", parts / "convnext", image_size_aux=64, dtype=torch.float32
+    )
+    torch.manual_seed(0)
+    found = assemble.assemble(
+        tmp_path / "gemma", tmp_path / "clip", tmp_path / "convnext", image_size_aux=64, dtype=torch.float32
+    )
+    assert found.config.vision_config.num_attention_heads == 2
+    frozen = {n: t for n, t in expected.state_dict().items() if not n.startswith(TRAINED_IN_STAGE_1)}
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in frozen.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_parts_keep_their_values(parts: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    for name, kind in (("gemma", GemmaForCausalLM), ("clip", CLIPVisionModel)):
+        kind.from_pretrained(parts / name).to(dtype).save_pretrained(tmp_path / name)
+    found = assemble.assemble(
+        tmp_path / "gemma", tmp_path / "clip", parts / "convnext", image_size_aux=64, dtype=torch.float32
+    ).state_dict()
+    language = GemmaForCausalLM.from_pretrained(parts / "gemma").state_dict()
+    assert all(torch.equal(found[name], tensor.to(dtype).float()) for name, tensor in language.items())
+
+
+def test_folder_without_a_fast_tokenizer_says_what_to_put_there(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"not a model")
+    config = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=f"{tmp_path}: no fast tokenizer; put gemma-2b-it's tokenizer.json there"):
+        assemble.load_tokenizer(tmp_path)
+    assert assemble.load_tokenizer(parts / "gemma").is_fast
 
 
 def test_parts_that_do_not_fit_are_named(parts: Path, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPVisionModel, GemmaForCausalLM
+from transformers import AutoTokenizer, CLIPVisionModel, GemmaForCausalLM, PreTrainedTokenizerBase
 
-from toolkit.convert_weights import WeightsError, read_tensors
+from toolkit.convert_weights import WeightsError, public_names, read_tensors
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
@@ -40,7 +40,7 @@ def convnext_trunk(folder: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{folder}: holds none of {', '.join(CONVNEXT_FILES)}")
     trunk = {
         f"vision_{name.removeprefix(_TRUNK)}": tensor
-        for name, tensor in read_tensors(file).items()
+        for name, tensor in public_names(read_tensors(file)).items()
         if name.startswith((f"{_TRUNK}stem.", f"{_TRUNK}stages."))
     }
     if "vision_stem.0.weight" not in trunk:
@@ -59,6 +59,21 @@ def convnext_sizes(trunk: Mapping[str, Tensor]) -> dict[str, list[int]]:
         depths.append(len(found))
         dims.append(found[0].shape[0])
     return {"depths": depths, "dims": dims}
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder with ``tokenizer.json``, or with ``tokenizer.model`` where that can be converted.
+
+    Raises:
+        WeightsError: no tokenizer that can be used.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, use_fast=True)
+    except (ValueError, OSError, ImportError) as error:
+        raise WeightsError(
+            f"{folder}: no fast tokenizer; put gemma-2b-it's tokenizer.json there, or install sentencepiece and "
+            f"protobuf, which turn tokenizer.model into one ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def assemble(
@@ -106,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             image_size_aux=given.image_size_aux,
             dtype=getattr(torch, given.dtype),
         )
-        processor = MGMProcessor.for_config(cast(MGMConfig, model.config), AutoTokenizer.from_pretrained(given.gemma))
+        processor = MGMProcessor.for_config(cast(MGMConfig, model.config), load_tokenizer(given.gemma))
     except (ValueError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
     model.save_pretrained(given.output)

@@ -1,0 +1,111 @@
+"""Weights from elsewhere: pickles without code, shards, and the kit's projector."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from toolkit.convert_weights import WeightsError, convert, load_projector, main, read_checkpoint, read_tensors
+from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1
+from toolkit.mgm.tiny import tiny_mgm
+
+IN_THE_KITS_FILE = (*TRAINED_IN_STAGE_1, "model.vision_tower")
+
+
+class _Bomb:
+    def __reduce__(self) -> Any:
+        return (os.system, ("touch exploded",))
+
+
+def test_projector_pickle_becomes_safetensors_without_the_towers(tmp_path: Path) -> None:
+    weights = tiny_mgm().state_dict()
+    wanted = {name: t for name, t in weights.items() if name.startswith((*TRAINED_IN_STAGE_1, "model.vision_tower"))}
+    torch.save(wanted, tmp_path / "mm_projector.bin")
+    names = convert(tmp_path / "mm_projector.bin", tmp_path / "out.safetensors")
+    found = load_file(tmp_path / "out.safetensors")
+    assert set(found) == set(names["kept"]) == {name for name in weights if name.startswith(TRAINED_IN_STAGE_1)}
+    assert all(torch.equal(found[name], weights[name]) for name in found)
+    assert len(names["skipped"]) == len(wanted) - len(found)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.ones(1), "b": _Bomb()}, "zip.bin")
+    Path("plain.bin").write_bytes(pickle.dumps(_Bomb()))
+    for name in ("zip.bin", "plain.bin"):
+        with pytest.raises(WeightsError, match=name):
+            read_tensors(Path(name))
+        with pytest.raises(SystemExit):
+            main([name, "out.safetensors"])
+    assert not Path("exploded").exists()
+    torch.save([1, 2], "list.bin")
+    with pytest.raises(WeightsError, match="holds list"):
+        read_tensors(Path("list.bin"))
+
+
+@pytest.mark.parametrize("prefix", ["", "base_model.model.", "module."])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_kits_projector_loads_into_a_model_with_the_same_towers(
+    tmp_path: Path, prefix: str, dtype: torch.dtype
+) -> None:
+    trained, model = tiny_mgm(seed=1), tiny_mgm(seed=2)
+    trained.model.vision_tower.load_state_dict(model.model.vision_tower.state_dict())
+    trained.model.vision_tower_aux.load_state_dict(model.model.vision_tower_aux.state_dict())
+    kit = {name: tensor.to(dtype) for name, tensor in trained.state_dict().items() if name.startswith(IN_THE_KITS_FILE)}
+    torch.save({prefix + name: tensor for name, tensor in kit.items()}, tmp_path / "mm_projector.bin")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    names = load_projector(model, tmp_path / "mm_projector.bin")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, kit[name].float() if name in names else before[name]), name
+    assert set(names) == {name for name in before if name.startswith(TRAINED_IN_STAGE_1)}
+
+
+def test_bare_names_are_the_models(tmp_path: Path) -> None:
+    model, weights = tiny_mgm(seed=2), tiny_mgm(seed=1).state_dict()
+    bare = {n.removeprefix("model."): t for n, t in weights.items() if n.startswith(TRAINED_IN_STAGE_1)}
+    save_file(bare, tmp_path / "projector.safetensors")
+    names = load_projector(model, tmp_path / "projector.safetensors")
+    assert all(torch.equal(model.state_dict()[name], weights[name]) for name in names) and len(names) == len(bare)
+
+
+PATCHES = "model.vision_tower.vision_tower.vision_model.embeddings.patch_embedding.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({PATCHES: torch.zeros(24, 3, 14, 14)}, "patch_embedding.weight' differs"),
+        ({PATCHES: torch.zeros(8, 3, 14, 14)}, r"patch_embedding.weight' has shape \(8, 3, 14, 14\)"),
+        ({"model.mm_projector.0.bias": None}, "'model.mm_projector.0.bias' is missing in the file"),
+        ({"model.mm_projector.0.bias": torch.ones(5)}, r"'model.mm_projector.0.bias' is \(5,\)"),
+        ({"model.mm_projector.0.bias": torch.full((32,), torch.nan)}, "'model.mm_projector.0.bias' is not finite"),
+        ({"model.embed_tokens.weight": torch.ones(2, 32)}, "'model.embed_tokens.weight'"),
+    ],
+)
+def test_projector_that_does_not_belong_to_the_model_is_refused(
+    tmp_path: Path, change: dict[str, torch.Tensor | None], message: str
+) -> None:
+    model = tiny_mgm()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    kit = {name: tensor for name, tensor in before.items() if name.startswith(IN_THE_KITS_FILE)} | change
+    torch.save({name: tensor for name, tensor in kit.items() if tensor is not None}, tmp_path / "mm_projector.bin")
+    with pytest.raises(WeightsError, match=message):
+        load_projector(model, tmp_path / "mm_projector.bin")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_shards_that_lack_what_their_index_lists_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"holds none of model\.safetensors, pytorch_model\.bin"):
+        read_checkpoint(tmp_path)
+    save_file({"a": torch.ones(1)}, tmp_path / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00001-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match=r"lists 'b', which model-00001-of-00002\.safetensors does not hold"):
+        read_checkpoint(tmp_path)
