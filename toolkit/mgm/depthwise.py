@@ -1,65 +1,137 @@
-"""ConvNeXt's 7 × 7 depthwise convolution on maps with channels last, as a Triton kernel.
+"""ConvNeXt's 7 × 7 depthwise convolution on maps with channels last, as a CUDA kernel.
 
-In: (I, H, W, C) bfloat16 on a GPU. Out: the same shape, accumulated in float32. The eager twin is ``torch.conv2d`` on a
-permuted view, which cuDNN computes several times slower in this layout (LOG.md); forward only, the tower is frozen.
+In: (I, H, W, C) bfloat16 on a GPU. Out: the same shape, accumulated in float32. Forward only: the tower is frozen. The
+eager twin is ``torch.conv2d`` on a permuted view; LOG.md has both times. Torch compiles the source at its first use; no
+compiler needs to be installed.
+
+A thread owns two channels and ``COLUMNS`` neighbouring columns and walks down a band of rows. It holds all 49 taps and
+the sums of the seven output rows that the current input row reaches, so that each input is read and converted once per
+column of taps, and the arithmetic is nearly all multiply-adds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-SIZE = 7
+_LANES = 32
+_WARPS = 4
+_COLUMNS = 4
+_ROWS_PER_BAND = 48
+_SOURCE = r"""
+// Two bfloat16 as they lie in memory, the lower address in the lower half.
+__device__ float2 widen(unsigned two)
+{
+    return make_float2(__uint_as_float(two << 16), __uint_as_float(two & 0xffff0000u));
+}
+__device__ unsigned narrow(float2 v)
+{
+    unsigned two;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(v.y), "f"(v.x));
+    return two;
+}
+
+extern "C" __global__ void __launch_bounds__(128) depthwise(
+    const unsigned* __restrict__ x, const float2* __restrict__ taps, const float2* __restrict__ bias,
+    unsigned* __restrict__ y, int height, int width, int pairs, int band)
+{
+    const int groups = pairs / 32;
+    const int pair = (blockIdx.z % groups) * 32 + threadIdx.x;
+    const int first = (blockIdx.x * blockDim.y + threadIdx.y) * COLUMNS;
+    if (first >= width) return;
+    const int top = blockIdx.y * band, rows = min(band, height - top);
+    const size_t picture = (size_t)(blockIdx.z / groups) * height * width * pairs + pair;
+    x += picture;
+    y += picture;
+
+    float2 tap[49], sum[7][COLUMNS];
+    #pragma unroll
+    for (int i = 0; i < 49; i++) tap[i] = taps[i * pairs + pair];
+    const float2 start = bias[pair];
+
+    unsigned next[COLUMNS + 6];
+    auto read = [&](int row) {
+        #pragma unroll
+        for (int j = 0; j < COLUMNS + 6; j++) {
+            const int column = first + j - 3;
+            const bool inside = row >= 0 && row < height && column >= 0 && column < width;
+            next[j] = inside ? x[((size_t)row * width + column) * pairs] : 0u;
+        }
+    };
+    read(top - 3);
+    // Input row t, counted from three above the band, is tap row i of output row t - i, with its sums in slot (t - i) % 7.
+    for (int begin = 0; begin < rows + 6; begin += 7) {
+        #pragma unroll
+        for (int phase = 0; phase < 7; phase++) {
+            const int t = begin + phase, row = top - 3 + t, done = t - 6;
+            float2 value[COLUMNS + 6];
+            #pragma unroll
+            for (int j = 0; j < COLUMNS + 6; j++) value[j] = widen(next[j]);
+            if (t + 1 < rows + 6) read(row + 1);
+            #pragma unroll
+            for (int c = 0; c < COLUMNS; c++) sum[phase][c] = start;
+            if (row >= 0 && row < height) {
+                #pragma unroll
+                for (int i = 0; i < 7; i++) {
+                    #pragma unroll
+                    for (int j = 0; j < 7; j++) {
+                        const float2 w = tap[i * 7 + j];
+                        #pragma unroll
+                        for (int c = 0; c < COLUMNS; c++) {
+                            float2& s = sum[(phase + 7 - i) % 7][c];
+                            s.x = fmaf(value[c + j].x, w.x, s.x);
+                            s.y = fmaf(value[c + j].y, w.y, s.y);
+                        }
+                    }
+                }
+            }
+            if (done >= 0 && done < rows) {
+                #pragma unroll
+                for (int c = 0; c < COLUMNS; c++)
+                    if (first + c < width)
+                        y[((size_t)(top + done) * width + first + c) * pairs] = narrow(sum[(phase + 1) % 7][c]);
+            }
+        }
+    }
+}
+"""
 
 
-@triton.jit
-def _kernel(  # type: ignore[no-untyped-def]
-    x, weight, bias, y, height, width, channels,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
-):  # fmt: skip
-    """One program: a tile of ROWS × COLUMNS positions and CHANNELS channels of one picture."""
-    across = tl.cdiv(width, COLUMNS)
-    tile, picture = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    place = tl.arange(0, ROWS * COLUMNS)
-    row = (tile // across) * ROWS + place // COLUMNS
-    column = (tile % across) * COLUMNS + place % COLUMNS
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    x += picture * height * width * channels
-    y += picture * height * width * channels
-    total = tl.zeros((ROWS * COLUMNS, CHANNELS), tl.float32) + tl.load(bias + channel)[None, :].to(tl.float32)
-    for i in tl.static_range(SIZE):
-        for j in tl.static_range(SIZE):
-            r, c = row + i - SIZE // 2, column + j - SIZE // 2
-            inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
-            value = tl.load(x + (r * width + c)[:, None] * channels + channel[None, :], mask=inside[:, None], other=0.0)
-            factor = tl.load(weight + (i * SIZE + j) * channels + channel)
-            total += value.to(tl.float32) * factor[None, :].to(tl.float32)
-    inside = (row < height) & (column < width)
-    at = y + (row * width + column)[:, None] * channels + channel[None, :]
-    tl.store(at, total.to(y.dtype.element_ty), mask=inside[:, None])
+@cache
+def _kernel(columns: int) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.cuda._compile_kernel(_SOURCE.replace("COLUMNS", str(columns)), "depthwise")
+    return compiled
 
 
 def depthwise(
-    hidden: Tensor, weight: Tensor, bias: Tensor, *, rows: int = 8, columns: int = 8, block: int = 64, warps: int = 4
+    hidden: Tensor, weight: Tensor, bias: Tensor, *, columns: int = _COLUMNS, band: int | None = None
 ) -> Tensor:
     """Convolve each channel by itself, with a border of zeros.
 
     Args:
-        hidden: (I, H, W, C) bfloat16, contiguous; C a multiple of ``block``.
+        hidden: (I, H, W, C) bfloat16 on a GPU, contiguous; C a multiple of 64.
         weight: (C, 1, 7, 7).
         bias: (C,).
-        rows, columns, block, warps: tile of a program.
+        columns: per thread.
+        band: rows per thread; None divides H evenly into bands of about 48.
+
+    Raises:
+        ValueError: another number of channels; the message says what to switch off.
     """
     pictures, height, width, channels = hidden.shape
-    if channels % block:
-        raise ValueError(f"{channels} channels are no multiple of {block}; switch depthwise_kernel off")
+    if channels % (2 * _LANES):
+        raise ValueError(f"{channels} channels are no multiple of {2 * _LANES}; set speed {{depthwise_kernel: false}}")
+    if band is None:
+        band = -(-height // max(1, round(height / _ROWS_PER_BAND)))
+    taps = weight.detach().flatten(1).t().float().contiguous()
     result = torch.empty_like(hidden)
-    taps = weight.view(channels, SIZE * SIZE).t().contiguous()
-    grid = (triton.cdiv(height, rows) * triton.cdiv(width, columns), channels // block, pictures)
-    _kernel[grid](
-        hidden, taps, bias, result, height, width, channels,
-        ROWS=rows, COLUMNS=columns, CHANNELS=block, SIZE=SIZE, num_warps=warps,
+    grid = (-(-width // (columns * _WARPS)), -(-height // band), pictures * channels // (2 * _LANES))
+    arguments = [hidden.view(torch.int32), taps, bias.detach().float(), result.view(torch.int32)]
+    _kernel(columns)(
+        grid=grid, block=(_LANES, _WARPS, 1), args=[*arguments, height, width, channels // 2, band]
     )  # fmt: skip
     return result

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, GemmaForCausalLM, GemmaModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 
-from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
+from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.decoder import decode
 from toolkit.mgm.merging import Merged, check_image_count, lay_out, merge, place
 from toolkit.mgm.mining import UniProjector, cut, mine, mine_plain, resize_matrices
@@ -98,13 +98,13 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def set_speed(self, choice: str | Mapping[str, bool]) -> None:
-        """Choose how forward passes are computed on the device that the model is on; see ``toolkit.mgm.speed``.
+    def set_speed(self, choice: str | Mapping[str, bool], device: torch.device | str | None = None) -> None:
+        """Choose how forward passes are computed on a device (default: the model's); see ``toolkit.mgm.speed``.
 
         Raises:
             ValueError: an unknown choice or switch.
         """
-        self.speed = speed_for(choice, self.device)
+        self.speed = speed_for(choice, device or self.device)
         if self.speed.checkpointing:
             self.gradient_checkpointing_enable({"use_reentrant": False})
         else:
@@ -243,17 +243,21 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
             hidden = self.model(inputs_embeds=embeds, attention_mask=mask, **kwargs).last_hidden_state
         head = self.lm_head.weight.to(hidden.dtype)
         if only_labelled:
-            logits = chosen = F.linear(hidden.flatten(0, 1)[labelled], head)
+            targets, rows = layout["targets"], layout["label_row"]
+            logits = F.linear(hidden.flatten(0, 1)[labelled], head)
+            chosen = logits
         else:
+            targets = layout["labels"][:, 1:].flatten()
+            rows = torch.arange(len(hidden), device=hidden.device).repeat_interleave(hidden.shape[1] - 1)
             logits = F.linear(hidden, head)
-            chosen = logits.flatten(0, 1)[labelled]
+            chosen = logits[:, :-1].flatten(0, 1)
         if self.config.logits_dtype == "float32":
             chosen = chosen.float()
         if weights is None:
-            loss = F.cross_entropy(chosen, layout["targets"])
+            loss = F.cross_entropy(chosen, targets, ignore_index=IGNORE_INDEX)
         else:
-            losses = F.cross_entropy(chosen, layout["targets"], reduction="none")
-            loss = (losses * weights[layout["label_row"]]).sum()
+            losses = F.cross_entropy(chosen, targets, ignore_index=IGNORE_INDEX, reduction="none")
+            loss = (losses * weights[rows]).sum()
         return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
 
     @torch.no_grad()

@@ -5,9 +5,11 @@ In: normalised images. Out: low-resolution tokens (I, N, d) of CLIP, four maps (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -92,17 +94,40 @@ class ConvNextTower(nn.Module):
                 hidden = stage(hidden)
                 maps.append(hidden)
             return tuple(maps)
-        run = compiled(_convnext_block, dynamic=False) if speed.compiled else _convnext_block
-        hidden = self.vision_stem(images.contiguous(memory_format=torch.channels_last))
+
+        def run(part: Callable[..., Tensor], *arguments: Any) -> Tensor:
+            return (compiled(part, dynamic=False) if speed.compiled else part)(*arguments)
+
+        stem: Any = self.vision_stem
+        hidden = run(_stem, *stem, images)
         maps = []
         stages: Any = self.vision_stages
         for stage in stages:
-            hidden = stage.downsample(hidden).permute(0, 2, 3, 1).contiguous()
+            if not isinstance(stage.downsample, nn.Identity):
+                hidden = run(_downsample, *stage.downsample, hidden)
             for block in stage.blocks:
-                hidden = run(block, hidden, _depthwise(block.conv_dw, hidden, speed), _kept(block, hidden))
-            hidden = hidden.permute(0, 3, 1, 2)
-            maps.append(hidden)
+                convolved = _depthwise(block.conv_dw, hidden, speed)
+                hidden = run(_block_rest, block, hidden, convolved, _kept(block, hidden))
+            maps.append(hidden.permute(0, 3, 1, 2))
         return tuple(maps)
+
+
+def _patches(convolution: Any, hidden: Tensor) -> Tensor:
+    """A convolution whose stride is its size, as a product: (I, H, W, c_in) -> (I, H/k, W/k, c_out)."""
+    k = convolution.kernel_size[0]
+    patches = hidden.unflatten(2, (-1, k)).unflatten(1, (-1, k)).transpose(2, 3).flatten(3)
+    return F.linear(patches, convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias)
+
+
+def _stem(convolution: Any, norm: Any, images: Tensor) -> Tensor:
+    """(I, 3, S, S) -> (I, S/4, S/4, c)."""
+    patches = _patches(convolution, images.permute(0, 2, 3, 1))
+    return F.layer_norm(patches, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+
+
+def _downsample(norm: Any, convolution: Any, hidden: Tensor) -> Tensor:
+    """(I, H, W, c) -> (I, H/2, W/2, c')."""
+    return _patches(convolution, F.layer_norm(hidden, norm.weight.shape, norm.weight, norm.bias, norm.eps))
 
 
 def _depthwise(convolution: Any, hidden: Tensor, speed: Speed) -> Tensor:
@@ -123,7 +148,7 @@ def _kept(block: Any, hidden: Tensor) -> Tensor | None:
     return hidden.new_empty(len(hidden), 1, 1, 1).bernoulli_(1 - rate).div_(1 - rate)
 
 
-def _convnext_block(block: Any, hidden: Tensor, convolved: Tensor, kept: Tensor | None) -> Tensor:
+def _block_rest(block: Any, hidden: Tensor, convolved: Tensor, kept: Tensor | None) -> Tensor:
     """What follows a block's depthwise convolution; all (I, H, W, c)."""
     branch: Tensor = block.mlp(block.norm(convolved)) * block.gamma
     return hidden + (branch if kept is None else branch * kept)
