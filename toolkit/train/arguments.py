@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ def training_arguments(plan: Plan, stage: StagePlan, steps: int, *, logs: Path, 
     Raises:
         PlanError: batch, accumulation and processes do not multiply to the global batch.
     """
+    if stage.deepspeed is not None and "WORLD_SIZE" not in os.environ:
+        os.environ.update(_single_process())
     # Read from the launcher's environment, because DeepSpeed's configuration is completed while the arguments are made.
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = stage.accumulation_for(processes)
@@ -36,7 +39,7 @@ def training_arguments(plan: Plan, stage: StagePlan, steps: int, *, logs: Path, 
         weight_decay=stage.weight_decay, adam_beta2=stage.adam_beta2,
         optim="adamw_torch_fused" if on_gpu and stage.deepspeed is None else "adamw_torch",
         max_grad_norm=stage.max_grad_norm or 0.0, deepspeed=stage.deepspeed,
-        ddp_backend=None if on_gpu or processes == 1 else "gloo",
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not on_gpu else None,
         dataloader_num_workers=stage.workers, dataloader_persistent_workers=stage.workers > 0,
         # Two steps ahead: the loaders work on while the training process takes a step's micro-batches at once.
         dataloader_prefetch_factor=max(2, -(-2 * accumulation // stage.workers)) if stage.workers else None,
@@ -50,3 +53,12 @@ def training_arguments(plan: Plan, stage: StagePlan, steps: int, *, logs: Path, 
     # One process works one device: with several GPUs and no launcher, Trainer would split each batch over all of them.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _single_process() -> dict[str, str]:
+    """What a launcher would say to the only process; without it DeepSpeed looks for MPI."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    return {**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.events import Emit
@@ -12,7 +13,7 @@ from toolkit.train.trainer import MGMTrainer
 
 
 class Progress(TrainerCallback):
-    """Emits ``step`` events: loss of the step, learning rate, samples per second since the last one."""
+    """Emits ``step`` events: loss of the step, learning rate, samples per second since the last one, most memory of a GPU."""
 
     def __init__(self, *, stage: str, global_batch: int, log_every: int, emit: Emit) -> None:
         self.stage, self.global_batch, self.log_every, self.emit = stage, global_batch, log_every, emit
@@ -36,4 +37,7 @@ class Progress(TrainerCallback):
         lr = scheduler.get_last_lr()[0] if scheduler else None
         loss = round(self.trainer.losses[-1], 6)
         where = {"event": "step", "stage": self.stage, "step": step, "steps": state.max_steps}
-        self.emit({**where, "loss": loss, "lr": lr, "samples_per_s": round(rate, 2)})
+        event = {**where, "loss": loss, "lr": lr, "samples_per_s": round(rate, 2)}
+        if args.device.type == "cuda":
+            event["peak_gib"] = round(torch.cuda.max_memory_allocated(args.device) / 2**30, 2)
+        self.emit(event)

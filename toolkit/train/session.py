@@ -7,6 +7,7 @@ with the first stage without one, from that stage's newest checkpoint.
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import cast
@@ -58,8 +59,12 @@ def train(plan: Plan, emit: Emit) -> None:
         result = train_stage(model, processor, plan, stage, emit, key)
         if is_main_process():
             write_stage(folder, model, processor, plan, stage, result, key)
+        if stage.deepspeed is not None:
+            leave_deepspeed()
         if stage is not plan.stages[-1] and (stage.deepspeed is not None or plan.dtype == "bfloat16"):
-            model = start_afresh(plan, folder)
+            # In float32 again, and without the hooks that an engine leaves on parameters.
+            model = load_base(plan)
+            load_trained(model, folder)
         rate = round(result.steps * stage.global_batch / result.seconds, 2)
         ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(result.seconds, 2)}
         emit({"event": "stage_done", "stage": stage.name, "cached": False, "samples_per_s": rate, **ended})
@@ -72,18 +77,14 @@ def load_base(plan: Plan) -> MGMGemmaForCausalLM:
     return MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
 
 
-def start_afresh(plan: Plan, folder: Path) -> MGMGemmaForCausalLM:
-    """The base model with a complete stage's weights: in float32 again, and no trace of a DeepSpeed engine.
-
-    The engine leaves its hooks on the parameters and its batch sizes in Accelerate's state; a second engine in the same
-    process would use both.
-    """
+def leave_deepspeed() -> None:
+    """Forget the last stage's DeepSpeed engine: the next stage or plan of this process may have another one, or none."""
     PartialState().wait_for_everyone()
     AcceleratorState._reset_state()
     GradientState._reset_state()
-    model = load_base(plan)
-    load_trained(model, folder)
-    return model
+    # Trainer leaves its choice in the environment, where the next one finds it.
+    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_MIXED_PRECISION"):
+        os.environ.pop(name, None)
 
 
 def claim_folder(plan: Plan, key: str) -> None:
@@ -96,9 +97,11 @@ def claim_folder(plan: Plan, key: str) -> None:
                 f"output_dir: {str(plan.output_dir)!r} holds a run of another plan, data or base model "
                 f"({found[:12]}, this is {key[:12]}); give an empty folder"
             )
-    elif plan.output_dir.is_dir() and any(plan.output_dir.iterdir()):
-        raise PlanError(f"output_dir: {str(plan.output_dir)!r} holds other files but no run.json; give an empty folder")
     elif is_main_process():
+        # The other processes come too early or too late to judge what the first one is just writing.
+        if plan.output_dir.is_dir() and any(plan.output_dir.iterdir()):
+            where = str(plan.output_dir)
+            raise PlanError(f"output_dir: {where!r} holds other files but no run.json; give an empty folder")
         write_json(mark, {"key": key, "plan": to_values(plan)})
 
 

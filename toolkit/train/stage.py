@@ -26,7 +26,6 @@ from toolkit.data.rows import Rows, encode_rows
 from toolkit.events import Emit
 from toolkit.mgm.modeling_mgm import TOWERS, TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.speed import speed_for
 from toolkit.train.arguments import training_arguments
 from toolkit.train.checkpoint import Checkpoint, Checkpoints, newest
 from toolkit.train.plan import Plan, PlanError, StagePlan
@@ -131,7 +130,7 @@ def _prepare(model: MGMGemmaForCausalLM, plan: Plan, stage: StagePlan, arguments
     if stage.name == "pretrain" if stage.fresh_projector is None else stage.fresh_projector:
         start_projector(model, plan.seed)
     set_trained(model, stage)
-    model.speed = speed_for(plan.speed, arguments.device)
+    model.set_speed(plan.speed, arguments.device)
     if plan.dtype == "bfloat16" and stage.deepspeed is None:
         for parameter in model.parameters():
             if not parameter.requires_grad:
