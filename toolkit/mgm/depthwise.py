@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(128) depthwise(
         }
     };
     read(top - 3);
-    // Input row t, counted from three above the band, is tap row i of output row t - i, with its sums in slot (t - i) % 7.
+    // Input row t, counted from three above the band, is tap row i of output row t - i; its sums are in slot (t - i) % 7.
     for (int begin = 0; begin < rows + 6; begin += 7) {
         #pragma unroll
         for (int phase = 0; phase < 7; phase++) {
