@@ -71,8 +71,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, use_fast=True)
     except (ValueError, OSError, ImportError) as error:
         raise WeightsError(
-            f"{folder}: no fast tokenizer; put gemma-2b-it's tokenizer.json there, or install sentencepiece and "
-            f"protobuf, which turn tokenizer.model into one ({str(error).splitlines()[0]})"
+            f"{folder}: no fast tokenizer; put gemma-2b-it's tokenizer.json there, or install sentencepiece 0.2.0 and "
+            "protobuf, which turn tokenizer.model into one"
         ) from error
 
 

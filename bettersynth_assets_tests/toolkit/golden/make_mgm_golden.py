@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import json
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,18 +34,17 @@ sys.path.insert(0, str(ORIGINAL))
 sys.path.append(str(HERE.parents[2]))
 importlib.import_module("toolkit")
 
+import original_text  # noqa: E402
 import PIL  # noqa: E402
-import sentencepiece  # noqa: E402
 import timm  # noqa: E402
 import tokenizers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from mgm import conversation as conversation_lib  # noqa: E402
-from mgm.mm_utils import expand2square, tokenizer_image_token  # noqa: E402
+from mgm.mm_utils import expand2square  # noqa: E402
 from mgm.model.language_model.mgm_gemma import MGMConfig, MGMGemmaForCausalLM  # noqa: E402
 from mgm.model.multimodal_encoder import openclip_encoder  # noqa: E402
 from mgm.model.processor.video_processor import VideoFramesProcessor  # noqa: E402
-from mgm.train import train  # noqa: E402
 from PIL import Image  # noqa: E402
 from timm.models.convnext import ConvNeXt  # noqa: E402
 
@@ -133,51 +133,12 @@ def picture_numbers(shown: Image.Image, aspect: str) -> dict[str, Any]:
     return {"aux_sha256": hashlib.sha256(aux.numpy().tobytes()).hexdigest(), "low": low[:, 7::128, 5::128].tolist()}
 
 
-def row_numbers(tokenizer: Any, turns: list[list[str]], has_image: bool) -> dict[str, Any]:
-    """Ids and labels of one row by the original's two steps."""
-    source = [{"from": speaker, "value": text} for speaker, text in turns]
-    if has_image:
-        data = SimpleNamespace(is_multimodal=True, mm_use_im_start_end=False)
-        source = train.preprocess_multimodal([copy.deepcopy(source)], data)[0]
-    made = train.preprocess_gemma([source], tokenizer, has_image=has_image)
-    return {"input_ids": made["input_ids"][0].tolist(), "labels": made["labels"][0].tolist()}
-
-
-def prompt_ids(tokenizer: Any, question: str) -> list[int]:
-    """Ids of an evaluation prompt, put together as the original's evaluation does."""
-    talk = conversation_lib.conv_templates["gemma"].copy()
-    talk.append_message(talk.roles[0], f"<image>\n{question}")
-    talk.append_message(talk.roles[1], None)
-    return tokenizer_image_token(talk.get_prompt(), tokenizer)
-
-
-def make_tokenizer(folder: Path) -> tuple[Any, Any]:
-    """Slow and fast tokenizer of Gemma's class: BPE, byte fallback, no dummy prefix, marks and line breaks whole."""
-    with tempfile.TemporaryDirectory() as scratch:
-        text = Path(scratch) / "text"
-        text.write_text("\n".join(rows.TRAINING_TEXT), encoding="utf-8")
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(text), model_prefix=f"{scratch}/tokenizer", vocab_size=560, model_type="bpe", byte_fallback=True,
-            add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity",
-            split_digits=True, pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>",
-            bos_piece="<bos>", unk_piece="<unk>", user_defined_symbols=rows.SYMBOLS, hard_vocab_limit=False,
-            minloglevel=2, character_coverage=0.99,
-        )  # fmt: skip
-        slow = transformers.GemmaTokenizer(
-            f"{scratch}/tokenizer.model", additional_special_tokens=["<start_of_turn>", "<end_of_turn>"]
-        )
-        slow.save_pretrained(scratch)
-        made = transformers.GemmaTokenizerFast.from_pretrained(scratch)
-        # The public tokenizer.json lists the runs of line breaks as added tokens.
-        made.add_tokens([tokenizers.AddedToken(s, normalized=False) for s in rows.SYMBOLS if s.startswith("\n")])
-        made.save_pretrained(folder)
-    (folder / "tokenizer.model").unlink(missing_ok=True)
-    return slow, transformers.AutoTokenizer.from_pretrained(folder, model_max_length=2048, padding_side="right")
-
-
 def save(name: str, content: dict[str, Any]) -> None:
-    """Write one JSON file beside this one."""
-    (HERE / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write one JSON file beside this one, lists of plain values on one line each."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    assert json.loads(text) == content
+    (HERE / name).write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -206,10 +167,10 @@ def main() -> None:
                 real[name] = {a: picture_numbers(picture, a)["aux_sha256"] for a in ("square", "pad")}
     save("pictures.json", {**about, "made": made, "real": real})
     conversation_lib.default_conversation = conversation_lib.conv_templates["gemma"]
-    slow, fast = make_tokenizer(HERE / "tokenizer")
-    encoded = {n: row_numbers(fast, *row) for n, row in rows.ROWS.items()}
-    differs = [n for n, row in rows.ROWS.items() if row_numbers(slow, *row) != encoded[n]]
-    prompts = {question: prompt_ids(fast, question) for question in rows.QUESTIONS}
+    slow, fast = original_text.make_tokenizer(HERE / "tokenizer")
+    encoded = {n: original_text.row_numbers(fast, *row) for n, row in rows.ROWS.items()}
+    differs = [n for n, row in rows.ROWS.items() if original_text.row_numbers(slow, *row) != encoded[n]]
+    prompts = {question: original_text.prompt_ids(fast, question) for question in rows.QUESTIONS}
     save("rows.json", {**about, "rows": encoded, "prompts": prompts, "slow_tokenizer_differs": differs})
 
 
