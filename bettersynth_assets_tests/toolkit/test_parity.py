@@ -44,8 +44,9 @@ def numbers() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-@pytest.fixture
-def model() -> MGMGemmaForCausalLM:
+@pytest.fixture(params=["reference", "auto", {"nhwc_convnext": True}], ids=["reference", "auto", "nhwc"])
+def model(request: pytest.FixtureRequest) -> MGMGemmaForCausalLM:
+    """The rule's model in training mode, by each order of computation that a CPU can run."""
     config = MGMConfig(
         **rule.GEMMA, vision_config=rule.CLIP, vision_aux_config={**rule.CONVNEXT, "drop_path_rate": 0.1},
         image_size_aux=rule.IMAGE_SIZE_AUX,
@@ -54,6 +55,7 @@ def model() -> MGMGemmaForCausalLM:
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             parameter.copy_(torch.from_numpy(rule.weight(name, tuple(parameter.shape))))
+    made.set_speed(request.param)
     return made.train()
 
 
@@ -130,6 +132,14 @@ def test_real_pictures_become_the_originals_tensors(name: str) -> None:
     picture = read_image(SEED_800 / name, sample_id=name)
     for aspect, expected in _json("pictures.json")["real"][name].items():
         assert _sha256(_pixels(picture, aspect).images_aux[0]) == expected
+
+
+def test_picture_three_pixels_high_is_read_right_where_the_original_takes_rows_for_channels() -> None:
+    picture = rule.three_high()
+    misread = PROCESSOR(np.asarray(picture), input_data_format="channels_first", return_tensors="pt")["pixel_values"]
+    assert _sha256(misread[0]) == _json("pictures.json")["three_high"]
+    pixels = PROCESSOR(np.asarray(picture), input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+    assert torch.equal(_pixels(picture, "square").images_aux, pixels)
 
 
 def _pixels(picture: Image.Image, aspect: Any) -> Any:

@@ -165,7 +165,8 @@ def main() -> None:
         for name in rule.REAL:
             with Image.open(seed / name) as picture:
                 real[name] = {a: picture_numbers(picture, a)["aux_sha256"] for a in ("square", "pad")}
-    save("pictures.json", {**about, "made": made, "real": real})
+    three_high = picture_numbers(rule.three_high(), "square")["aux_sha256"]
+    save("pictures.json", {**about, "made": made, "three_high": three_high, "real": real})
     conversation_lib.default_conversation = conversation_lib.conv_templates["gemma"]
     slow, fast = original_text.make_tokenizer(HERE / "tokenizer")
     encoded = {n: original_text.row_numbers(fast, *row) for n, row in rows.ROWS.items()}

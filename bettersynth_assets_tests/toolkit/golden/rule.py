@@ -78,6 +78,11 @@ def pictures() -> dict[str, Image.Image]:
     return {**made, "palette": palette}
 
 
+def three_high() -> Image.Image:
+    """A picture whose rows are as many as its channels."""
+    return Image.fromarray(_pixels((40, 3), 3))
+
+
 def _pixels(size: tuple[int, int], channels: int) -> np.ndarray:
     width, height = size
     y, x = np.mgrid[:height, :width]
