@@ -1,4 +1,4 @@
-"""Answering benchmarks with a tiny model: batches equal single prompts, files, results, faults."""
+"""Answering benchmarks with a tiny model: files, results, faults. How answers are made is in ``test_answers``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ import pytest
 from PIL import Image
 
 from toolkit.evaluate import mmbench, score
-from toolkit.evaluate.generate import Answerer, Prompt
+from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.run import evaluate, main, make_plan
-from toolkit.evaluate.textvqa import AnswerError
 from toolkit.mgm.images import ImageError
-from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.tiny import save_tiny, tiny_config, tiny_mgm, tiny_tokenizer
+from toolkit.mgm.tiny import save_tiny
 
 TAIL = "\nReference OCR token: AB\nAnswer the question using a single word or phrase."
 
@@ -62,25 +60,11 @@ def _values(bench: Path, output: Path) -> dict[str, Any]:
     }
 
 
-def test_batched_answers_equal_one_prompt_at_a_time(bench: Path) -> None:
-    processor = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
-    pictures = sorted((bench / "images").iterdir())
-    texts = ["Hm?", "A much longer question than that?", "Hm?", "Why?", "B", "So what is to be seen here at all?", "x?"]
-    prompts = [Prompt(id=str(i), image=pictures[i % 3], text=text) for i, text in enumerate(texts)]
-    prompts.append(Prompt(id="bytes", image=pictures[0].read_bytes(), text="Hm?"))
-    model = tiny_mgm(initializer_range=0.5)
-    seen: list[int] = []
-    batched = Answerer(model=model, processor=processor, batch_size=3, max_new_tokens=8)(prompts, seen.append)
-    single = Answerer(model=model, processor=processor, batch_size=1, max_new_tokens=8)(prompts)
-    assert batched == single and seen == [3, 6, 8]
-    assert batched[7] == batched[0] and len(set(batched)) > 1
-
-
 def test_answers_from_cached_features_are_the_same_for_a_second_checkpoint(bench: Path, tmp_path: Path) -> None:
     results = []
     for number in range(2):
         values = {**_values(bench, tmp_path / str(number)), "cache_dir": str(tmp_path / "cache")}
-        results.append(evaluate(make_plan(values), lambda event: None)["mmbench"])
+        results.append(evaluate(make_plan(values), lambda event: None)["mmbench"] | {"answers_per_s": None})
         files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
         assert len(files) == 6  # three files of TextVQA, three pictures of MMBench by their bytes
         results.append(files)
@@ -91,29 +75,48 @@ def test_both_benchmarks_are_answered_scored_and_written(bench: Path, tmp_path: 
     events: list[dict[str, Any]] = []
     results = evaluate(make_plan(_values(bench, tmp_path)), events.append)
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert results["textvqa"] | {"accuracy": 0} == {
-        "accuracy": 0, "n": 3, "missing": 0, "questions": 3, "answers": 3,
+    assert (results["device"], results["dtype"], results["aux_drop_path"]) == ("cpu", "float32", "off")
+    assert results["textvqa"] | {"accuracy": 0, "answers_per_s": 0} == {
+        "accuracy": 0, "n": 3, "missing": 0, "unparsed": 0, "questions": 3, "answers": 3, "answers_per_s": 0,
         "protocol": "TextVQA 0.5.1 val, with OCR tokens, single word or phrase, leave-one-out",
     }  # fmt: skip
     bench_result = results["mmbench"]
     assert (bench_result["n"], bench_result["rows"], bench_result["missing"]) == (3, 6, 0)
-    again = score.score_mmbench(tmp_path / "mmbench" / "upload.xlsx", bench / "m.tsv")
-    assert again == {k: v for k, v in bench_result.items() if k not in ("questions", "answers")}
+    again = score.score_mmbench(tmp_path / "mmbench" / "answers.jsonl", bench / "m.tsv")
+    assert bench_result["protocol"] == "MMBench dev, CircularEval, letter asked for directly"
+    assert again["protocol"] == "MMBench dev, CircularEval, prompt not recorded"
+    made = ("questions", "answers", "answers_per_s", "protocol")
+    assert again == {k: v for k, v in bench_result.items() if k not in made} | {"protocol": again["protocol"]}
     assert score.score_textvqa(bench / "a.json", tmp_path / "textvqa" / "answers.jsonl")["n"] == 3
     upload = mmbench.read_table(tmp_path / "mmbench" / "upload.tsv")
     assert list(upload.columns) == ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]
     answer = json.loads((tmp_path / "textvqa" / "answers.jsonl").read_text().splitlines()[0])
-    assert set(answer) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
-    assert [e["event"] for e in events] == ["progress", "progress", "progress", "done"]
+    assert list(answer) == ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
+    choice = json.loads((tmp_path / "mmbench" / "answers.jsonl").read_text().splitlines()[2])
+    assert choice | {"text": "", "model_id": ""} == {
+        "question_id": 1, "round_id": 0, "prompt": "Which?\nA. a\nB. b\nC. c", "text": "", "options": ["a", "b", "c"],
+        "option_char": ["A", "B", "C"], "answer_id": "2", "model_id": "", "metadata": {},
+    }  # fmt: skip
+    assert [e["event"] for e in events] == ["loaded", "progress", "progress", "progress", "done"]
 
 
-def test_question_without_annotation_fails_the_evaluation_and_leaves_no_result(bench: Path, tmp_path: Path) -> None:
-    lines = (bench / "q.jsonl").read_text().splitlines()
-    (tmp_path / "q.jsonl").write_text("\n".join(lines[:2]))
-    values = {**_values(bench, tmp_path / "out"), "textvqa_questions": str(tmp_path / "q.jsonl")}
-    with pytest.raises(AnswerError, match="1 of 3 questions have no answer"):
-        evaluate(make_plan(values), lambda event: None)
-    assert not (tmp_path / "out" / "results.json").exists()
+@pytest.mark.parametrize("benchmark", ["textvqa", "mmbench"])
+def test_benchmark_files_that_do_not_fit_fail_before_anything_is_answered(
+    bench: Path, tmp_path: Path, benchmark: str
+) -> None:
+    values = _values(bench, tmp_path / "out")
+    if benchmark == "textvqa":
+        lines = (bench / "q.jsonl").read_text().splitlines()
+        (tmp_path / "q.jsonl").write_text("\n".join(lines[:2]))
+        values["textvqa_questions"], message = str(tmp_path / "q.jsonl"), "1 of 3 questions have no answer"
+    else:
+        table = mmbench.read_table(bench / "m.tsv").drop(columns="answer")
+        table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+        values["mmbench"], message = str(tmp_path / "m.tsv"), "column 'answer' is missing"
+    events: list[dict[str, Any]] = []
+    with pytest.raises(AnswerError, match=message):
+        evaluate(make_plan(values), events.append)
+    assert events == [] and not (tmp_path / "out").exists()
 
 
 def test_unreadable_picture_is_named(bench: Path, tmp_path: Path) -> None:
@@ -130,6 +133,8 @@ def test_unreadable_picture_is_named(bench: Path, tmp_path: Path) -> None:
         ({"textvqa_images": None}, "TextVQA needs"),
         ({"modle": "x"}, r"unknown keys \['modle'\]"),
         ({"device": "tpu"}, "device 'tpu'"),
+        ({"dtype": "float16"}, "dtype 'float16' is unknown; use one of auto, float32, bfloat16"),
+        ({"batch_size": 0}, "batch_size 0 is under 1"),
     ],
 )
 def test_faults_of_a_plan_are_named(bench: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:

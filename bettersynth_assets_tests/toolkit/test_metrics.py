@@ -48,7 +48,8 @@ def test_golden_mmbench_counts_are_exact(capsys: pytest.CaptureFixture[str]) -> 
 @golden
 def test_real_questions_yield_their_question() -> None:
     for row in _rows("textvqa_questions_ocr_50.jsonl"):
-        assert textvqa.question_of(row["text"]) == row["text"].split("\n")[0]
+        lines = row["text"].split("\n")
+        assert textvqa.read_prompt(row["text"]) == (lines[0], True, textvqa.INSTRUCTION)
 
 
 @golden
@@ -56,8 +57,8 @@ def test_real_mmbench_rows_become_prompts() -> None:
     table = mmbench.read_table(GOLDEN / "mmbench_dev_20_with_images.tsv")
     assert len(table) == 20
     for row in table.to_dict("records"):
-        lines = mmbench.prompt(row).split("\n")
-        assert lines[-1] == mmbench.INSTRUCTION and f"A. {row['A']}".split("\n")[0] in lines
+        options = [f"{letter}. {row[letter]}" for letter in "ABCD" if row[letter]]
+        assert mmbench.prompt(row).endswith("\n".join([row["question"], *options])) and len(options) >= 2
 
 
 @pytest.mark.parametrize(
@@ -151,25 +152,34 @@ def _bench() -> pd.DataFrame:
     return pd.DataFrame(rows).assign(split="dev", image="aGk=")
 
 
+def _predicted(*texts: str) -> list[mmbench.Prediction]:
+    return [mmbench.Prediction(index, text) for index, text in zip(_bench()["index"], texts, strict=False)]
+
+
 def test_mmbench_prompt() -> None:
     rows = _bench().to_dict("records")
-    assert mmbench.prompt(rows[0]) == f"Colour?\nA. red\nB. blue\n{mmbench.INSTRUCTION}"
+    assert mmbench.prompt(rows[0]) == "Colour?\nA. red\nB. blue"
     assert mmbench.prompt(rows[2]).startswith("Look.\nSize?\nA. big")
 
 
-def test_circular_accuracy_needs_every_rotation_and_counts_unparsed(tmp_path: Path) -> None:
-    upload = mmbench.upload_table(_bench(), ["A", "B", "perhaps\x07 B"])
-    mmbench.write_upload(upload, tmp_path / "upload")
-    for suffix in (".tsv", ".xlsx"):
-        result = mmbench.evaluate(mmbench.read_table(tmp_path / f"upload{suffix}"), _bench())
-        assert (result["accuracy"], result["n"], result["unparsed"]) == (50, 2, 1)
-    wrong = mmbench.evaluate(mmbench.upload_table(_bench(), ["A", "A", "B"]))
+def test_circular_accuracy_needs_every_rotation_and_counts_unparsed() -> None:
+    result = mmbench.evaluate(_predicted("A", "B", "perhaps B"), _bench(), prompt_name="asked")
+    assert (result["accuracy"], result["n"], result["unparsed"], result["missing"]) == (50, 2, 1, 0)
+    assert result["protocol"] == "MMBench dev, CircularEval, asked"
+    wrong = mmbench.evaluate(_predicted("A", "A", "B"), _bench(), prompt_name="asked")
     assert (wrong["right"], wrong["row_accuracy"]) == (1, pytest.approx(200 / 3))
+    plain = mmbench.evaluate(_predicted("A")[:1] + _predicted("", "", "B")[2:], _bench()[::2], prompt_name="asked")
+    assert (plain["accuracy"], plain["protocol"]) == (100, "MMBench dev, one order of options, asked")
 
 
-def test_mmbench_refuses_a_part_of_the_rows() -> None:
-    upload = mmbench.upload_table(_bench(), ["A", "B", "B"])
+def test_mmbench_refuses_a_part_of_the_rows_and_a_table_without_right_answers() -> None:
     with pytest.raises(AnswerError, match=r"1 of 3 rows have no prediction \(first: \['8'\]\)"):
-        mmbench.evaluate(upload[:2], _bench())
+        mmbench.evaluate(_predicted("A", "B"), _bench(), prompt_name="")
     with pytest.raises(AnswerError, match="1 come twice"):
-        mmbench.evaluate(pd.concat([upload, upload[:1]]), _bench())
+        mmbench.evaluate([*_predicted("A", "B", "B"), *_predicted("A")], _bench(), prompt_name="")
+    with pytest.raises(AnswerError, match="column 'answer' is missing"):
+        mmbench.evaluate(_predicted("A", "B", "B"), _bench().drop(columns="answer"), prompt_name="")
+    with pytest.raises(AnswerError, match=r"1 rows have no right answer \(first: index 8\)"):
+        mmbench.evaluate(
+            _predicted("A", "B", "B"), _bench().replace({"Size?": ""}).assign(answer=["A", "B", ""]), prompt_name=""
+        )

@@ -11,18 +11,18 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from toolkit.evaluate.textvqa import AnswerError
+from toolkit.evaluate.answer_files import AnswerError
 
 LETTERS = "ABCD"
 GROUP = 1_000_000
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 _LETTER = re.compile(r"\s*\(?([A-D])(?:\s*$|[.):,])")
 _EMPTY = {"", "nan", "none"}
-_UPLOAD = ("index", "question", *LETTERS, "prediction", "answer", "category", "l2-category", "split")
+_UPLOAD = ("index", "question", *LETTERS, "prediction", "answer", "split")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -72,12 +72,12 @@ def options_of(row: Mapping[Any, str]) -> list[str]:
 
 
 def prompt(row: Mapping[Any, str]) -> str:
-    """Hint if there is one, question, one line per option, instruction."""
+    """Hint if there is one, question, one line per option: what an answers file calls the prompt."""
     hint = row.get("hint", "")
     lines = [] if hint.strip().lower() in _EMPTY else [hint]
     lines.append(row["question"])
     lines += [f"{letter}. {text}" for letter, text in zip(LETTERS, options_of(row), strict=False)]
-    return "\n".join([*lines, INSTRUCTION])
+    return "\n".join(lines)
 
 
 def parse_letter(prediction: str, options: int = len(LETTERS)) -> str | None:
@@ -91,56 +91,86 @@ def parse_letter(prediction: str, options: int = len(LETTERS)) -> str | None:
     return found[1] if found and LETTERS.index(found[1]) < options else None
 
 
-def evaluate(predictions: pd.DataFrame, questions: pd.DataFrame | None = None) -> dict[str, Any]:
-    """Score a complete table of predictions.
+class Prediction(NamedTuple):
+    """An answer to the row of an ``index``.
+
+    ``letters`` are the row's own letters of the options in the order in which they were shown, e.g. ``BCDA`` after one
+    turn; ``turn`` counts those of one row from 0.
+    """
+
+    row: str
+    text: str
+    turn: int = 0
+    letters: str = LETTERS
+
+
+def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prompt_name: str) -> dict[str, Any]:
+    """Score a complete set of predictions.
 
     Args:
-        predictions: ``index``, ``prediction``, options, and ``answer`` unless ``questions`` has it.
-        questions: the benchmark; when given, each of its rows must have a prediction.
+        predictions: one per row of the benchmark, or one per turn of each row's options.
+        questions: the benchmark; ``index``, options, ``answer``, and ``split`` for the protocol's name.
+        prompt_name: how the model was asked.
 
     Returns:
         ``accuracy`` (CircularEval) and ``row_accuracy`` in percent, ``n`` questions, ``right``, ``rows``, ``unparsed``,
         ``missing`` (0), ``protocol``.
 
     Raises:
-        AnswerError: rows without prediction, twice, or unknown.
+        AnswerError: no right answers, or rows without prediction, twice, or unknown.
     """
-    truth = predictions if questions is None else questions
-    _check_complete(predictions, truth)
-    known = truth.set_index("index")
-    rows = right_rows = unparsed = 0
+    check_answers(questions)
+    known: dict[str, dict[Any, Any]] = {row["index"]: row for row in questions.to_dict("records")}
+    turned = any(prediction.turn for prediction in predictions)
+    wanted = {(index, turn) for index, row in known.items() for turn in range(len(options_of(row)) if turned else 1)}
+    _check_complete([(prediction.row, prediction.turn) for prediction in predictions], wanted)
+    right_rows = unparsed = 0
     groups: dict[int, bool] = {}
-    for row in predictions.to_dict("records"):
-        question = known.loc[row["index"]].to_dict()
-        letter = parse_letter(row["prediction"], len(options_of(question)))
-        right = letter is not None and letter == question["answer"]
-        group = int(row["index"]) % GROUP
+    for prediction in predictions:
+        question = known[prediction.row]
+        letter = parse_letter(prediction.text, len(options_of(question)))
+        right = letter is not None and prediction.letters[LETTERS.index(letter)] == question["answer"]
+        group = int(prediction.row) % GROUP
         groups[group] = groups.get(group, True) and right
-        rows, right_rows, unparsed = rows + 1, right_rows + right, unparsed + (letter is None)
-    splits = "+".join(sorted(set(truth["split"]))) if "split" in truth else "?"
+        right_rows, unparsed = right_rows + right, unparsed + (letter is None)
+    splits = "+".join(sorted(set(questions["split"]))) if "split" in questions else "split unknown"
+    rotated = len(predictions) > len(groups)
+    style = ("CircularEval in turns of each row" if turned else "CircularEval") if rotated else "one order of options"
     return {
         "accuracy": 100 * sum(groups.values()) / len(groups),
-        "row_accuracy": 100 * right_rows / rows,
+        "row_accuracy": 100 * right_rows / len(predictions),
         "n": len(groups),
         "right": sum(groups.values()),
-        "rows": rows,
+        "rows": len(predictions),
         "unparsed": unparsed,
         "missing": 0,
-        "protocol": f"MMBench {splits}, CircularEval, letter asked for directly",
+        "protocol": f"MMBench {splits}, {style}, {prompt_name}",
     }
 
 
-def _check_complete(predictions: pd.DataFrame, truth: pd.DataFrame) -> None:
-    for column, table in (("prediction", predictions), ("answer", truth)):
-        if column not in table:
-            raise AnswerError(f"column {column!r} is missing; it has {', '.join(table.columns)}")
-    given, wanted = list(predictions["index"]), set(truth["index"])
-    missing, unknown = sorted(wanted - set(given)), sorted(set(given) - wanted)
+def check_answers(questions: pd.DataFrame) -> None:
+    """Refuse a benchmark without right answers, as that of a test split.
+
+    Raises:
+        AnswerError: no column ``answer``, or a cell of it that is no letter.
+    """
+    if "answer" not in questions:
+        raise AnswerError(f"column 'answer' is missing; it has {', '.join(questions.columns)}. Give a dev file")
+    wrong = questions[~questions["answer"].isin(list(LETTERS))]
+    if len(wrong):
+        raise AnswerError(f"{len(wrong)} rows have no right answer (first: index {wrong['index'].iloc[0]})")
+
+
+def _check_complete(given: Sequence[tuple[str, int]], wanted: set[tuple[str, int]]) -> None:
+    def named(rows: set[tuple[str, int]]) -> list[str]:
+        return [f"{index} turn {turn}" if turn else index for index, turn in sorted(rows)[:3]]
+
+    missing, unknown = wanted - set(given), set(given) - wanted
     twice = len(given) - len(set(given))
     if missing or unknown or twice:
         raise AnswerError(
-            f"{len(missing)} of {len(wanted)} rows have no prediction (first: {missing[:3]}), {len(unknown)} are "
-            f"unknown (first: {unknown[:3]}), {twice} come twice. No score over a part of the set"
+            f"{len(missing)} of {len(wanted)} rows have no prediction (first: {named(missing)}), {len(unknown)} are "
+            f"unknown (first: {named(unknown)}), {twice} come twice. No score over a part of the set"
         )
 
 

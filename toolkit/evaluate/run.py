@@ -1,14 +1,14 @@
 """Answers both benchmarks with a checkpoint and scores the answers.
 
     python -m toolkit.evaluate.run --model DIR --output DIR --textvqa-questions q.jsonl --textvqa-annotations a.json
-        --textvqa-images DIR --mmbench m.tsv [--batch-size 32] [--device auto] [--dtype float32]
-        [--cache-dir DIR]
+        --textvqa-images DIR --mmbench m.tsv [--batch-size 128] [--device auto] [--dtype auto] [--cache-dir DIR]
     python -m toolkit.evaluate.run plan.json [plan.json …]      (the same names as keys, with underscores)
 
-Either benchmark may be left out. Out, under ``output``: ``textvqa/answers.jsonl`` (kit format),
+Either benchmark may be left out. Out, under ``output``, in the kit's formats: ``textvqa/answers.jsonl``,
 ``mmbench/answers.jsonl``, ``mmbench/upload.xlsx`` and ``.tsv``, and, last, ``results.json``: per benchmark accuracy in
-percent, n, protocol, missing, and for MMBench what was unparsed. Progress goes to stdout as JSON lines: ``progress``,
-``done``, ``error``. Exit code 2 names what is missing; there is no score over a part.
+percent, n, protocol, missing and unparsed; device, dtype and answers per second. Progress goes to stdout as JSON lines:
+``loaded``, ``progress``, ``done``, ``error``. Exit code 2 names what is missing, before anything is answered where that
+can be told; there is no score over a part.
 """
 
 from __future__ import annotations
@@ -18,56 +18,24 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluate import mmbench, textvqa
-from toolkit.evaluate.textvqa import AnswerError
+from toolkit.evaluate.answer_files import AnswerError, read_lines
+from toolkit.evaluate.plan import EvaluationPlan, make_plan, read_plan
 from toolkit.events import Emit, json_lines, tagged
 from toolkit.files import write_atomically, write_json
 from toolkit.jobs import jobs_for, limit_threads, run_all
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from toolkit.evaluate.generate import Answerer, Prompt
 
-_FILES = ("textvqa_questions", "textvqa_annotations", "mmbench")
-_TEXTVQA = ("textvqa_questions", "textvqa_annotations", "textvqa_images")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationPlan:
-    """What to evaluate, and where; see the module's text."""
-
-    model: Path
-    output: Path
-    textvqa_questions: Path | None = None
-    textvqa_annotations: Path | None = None
-    textvqa_images: Path | None = None
-    mmbench: Path | None = None
-    cache_dir: Path | None = None
-    batch_size: int = 32
-    device: str = "auto"
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        given = [name for name in _TEXTVQA if getattr(self, name) is not None]
-        if given and len(given) < len(_TEXTVQA):
-            raise AnswerError(f"TextVQA needs {', '.join(_TEXTVQA)}; only {', '.join(given)} is given")
-        if not given and self.mmbench is None:
-            raise AnswerError("nothing to evaluate; give the files of TextVQA or of MMBench, or of both")
-        for name in _FILES:
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise AnswerError(f"{name}: {str(path)!r} is no file")
-        if not (self.model / "config.json").is_file():
-            raise AnswerError(f"model: {str(self.model)!r} holds no config.json; give an MGM checkpoint")
-        if self.batch_size < 1:
-            raise AnswerError(f"batch_size {self.batch_size} is not positive")
-        for name, known in (("device", ("auto", "cpu", "cuda")), ("dtype", ("float32", "bfloat16"))):
-            if getattr(self, name) not in known:
-                raise AnswerError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
+__all__ = ["EvaluationPlan", "evaluate", "load", "main", "make_plan", "read_plan"]
 
 
 def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
@@ -79,12 +47,23 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
     """
     began = time.monotonic()
     emit = tagged(emit, output=str(plan.output))
+    questions = _textvqa_questions(plan) if plan.textvqa_questions else None
+    table = mmbench.read_table(plan.mmbench) if plan.mmbench else None
+    if table is not None:
+        mmbench.check_answers(table)
     answerer = load(plan)
-    results: dict[str, Any] = {"model": str(plan.model), "dtype": plan.dtype, "device": str(answerer.model.device)}
-    if plan.textvqa_questions is not None:
-        results["textvqa"] = _run_textvqa(plan, answerer, emit)
-    if plan.mmbench is not None:
-        results["mmbench"] = _run_mmbench(plan, answerer, emit)
+    model = answerer.model
+    results: dict[str, Any] = {
+        "model": str(plan.model),
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "aux_drop_path": model.config.aux_drop_path,
+    }
+    emit({"event": "loaded", **results, "seconds": round(time.monotonic() - began, 2)})
+    if questions is not None:
+        results["textvqa"] = _run_textvqa(plan, answerer, questions, emit)
+    if table is not None:
+        results["mmbench"] = _run_mmbench(plan, answerer, table, emit)
     results["seconds"] = round(time.monotonic() - began, 2)
     write_json(plan.output / "results.json", results)
     emit({"event": "done", **results})
@@ -102,67 +81,84 @@ def load(plan: EvaluationPlan) -> Answerer:
 
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise AnswerError("device: 'cuda' asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
-    wanted = "cuda" if plan.device == "auto" and torch.cuda.is_available() else plan.device.replace("auto", "cpu")
-    model: Any = MGMGemmaForCausalLM.from_pretrained(plan.model, dtype=getattr(torch, plan.dtype))
+    on_gpu = plan.device != "cpu" and torch.cuda.is_available()
+    dtype = plan.dtype if plan.dtype != "auto" else "bfloat16" if on_gpu else "float32"
+    model: Any = MGMGemmaForCausalLM.from_pretrained(plan.model, dtype=getattr(torch, dtype))
     processor = MGMProcessor.from_pretrained(plan.model)
-    model = model.eval().to(wanted)
-    limit_threads(model.num_parameters(), on_cpu=wanted == "cpu")
+    model = model.eval().to("cuda" if on_gpu else "cpu")
+    # Compiling would take longer than both benchmarks.
+    model.set_speed({"compiled": False})
+    limit_threads(model.num_parameters(), on_cpu=not on_gpu)
     cache = FeatureCache(plan.cache_dir, model, processor, "pad") if plan.cache_dir else None
-    return Answerer(model=model, processor=processor, batch_size=plan.batch_size, cache=cache)
+    return Answerer(
+        model=model, processor=processor, batch_size=plan.batch_size or (128 if on_gpu else 32),
+        max_new_tokens=plan.max_new_tokens, cache=cache, workers=plan.workers,
+    )  # fmt: skip
 
 
-def _answers(name: str, answerer: Answerer, prompts: list[Prompt], emit: Emit) -> list[str]:
+def _answers(name: str, answerer: Answerer, prompts: list[Prompt], emit: Emit) -> tuple[list[str], dict[str, Any]]:
+    """The answers, and what ``results.json`` says of how they were made."""
     began = time.monotonic()
 
+    def rate(done: int) -> float:
+        return round(done / max(time.monotonic() - began, 1e-9), 2)
+
     def on_batch(done: int) -> None:
-        rate = done / max(time.monotonic() - began, 1e-9)
         event = {"event": "progress", "benchmark": name, "done": done, "total": len(prompts)}
-        emit({**event, "answers_per_s": round(rate, 2)})
+        emit({**event, "answers_per_s": rate(done)})
 
-    return answerer(prompts, on_batch)
+    answers = answerer(prompts, on_batch)
+    return answers, {"questions": len(prompts), "answers": len(answers), "answers_per_s": rate(len(answers))}
 
 
-def _run_textvqa(plan: EvaluationPlan, answerer: Answerer, emit: Emit) -> dict[str, Any]:
+def _textvqa_questions(plan: EvaluationPlan) -> list[dict[str, Any]]:
+    assert plan.textvqa_questions and plan.textvqa_annotations
+    questions = read_lines(plan.textvqa_questions, ("question_id", "image", "text"), texts=("image", "text"))
+    textvqa.match(plan.textvqa_annotations, [{**row, "prompt": row["text"]} for row in questions])
+    return questions
+
+
+def _run_textvqa(
+    plan: EvaluationPlan, answerer: Answerer, questions: Sequence[dict[str, Any]], emit: Emit
+) -> dict[str, Any]:
     from toolkit.evaluate.generate import Prompt
 
-    assert plan.textvqa_questions and plan.textvqa_images and plan.textvqa_annotations
-    questions = [json.loads(line) for line in plan.textvqa_questions.read_bytes().split(b"\n") if line.strip()]
+    assert plan.textvqa_images and plan.textvqa_annotations
     prompts = [
         Prompt(id=str(row["question_id"]), image=plan.textvqa_images / row["image"], text=row["text"])
         for row in questions
     ]
-    answers = _answers("textvqa", answerer, prompts, emit)
+    answers, made = _answers("textvqa", answerer, prompts, emit)
     rows = [
         {"question_id": row["question_id"], "prompt": row["text"], "text": text, **_answer_tail(plan, number)}
         for number, (row, text) in enumerate(zip(questions, answers, strict=True))
     ]
     _write_jsonl(plan.output / "textvqa" / "answers.jsonl", rows)
     result = textvqa.evaluate(plan.textvqa_annotations, rows)
-    return {key: value for key, value in result.items() if key != "scores"} | {
-        "questions": len(rows),
-        "answers": len(rows),
-    }
+    return {key: value for key, value in result.items() if key != "scores"} | made
 
 
-def _run_mmbench(plan: EvaluationPlan, answerer: Answerer, emit: Emit) -> dict[str, Any]:
+def _run_mmbench(plan: EvaluationPlan, answerer: Answerer, table: pd.DataFrame, emit: Emit) -> dict[str, Any]:
     from toolkit.evaluate.generate import Prompt
 
-    assert plan.mmbench is not None
-    table = mmbench.read_table(plan.mmbench)
-    rows = table.to_dict("records")
+    questions = table.to_dict("records")
     pictures = mmbench.pictures(table)
-    prompts = [Prompt(id=row["index"], image=pictures[row["index"]], text=mmbench.prompt(row)) for row in rows]
-    answers = _answers("mmbench", answerer, prompts, emit)
-    folder = plan.output / "mmbench"
-    records = [
-        {"question_id": int(row["index"]), "prompt": prompt.text, "text": text, **_answer_tail(plan, number)}
-        for number, (row, prompt, text) in enumerate(zip(rows, prompts, answers, strict=True))
+    asked = [mmbench.prompt(question) for question in questions]
+    prompts = [
+        Prompt(id=question["index"], image=pictures[question["index"]], text=f"{text}\n{mmbench.INSTRUCTION}")
+        for question, text in zip(questions, asked, strict=True)
     ]
-    _write_jsonl(folder / "answers.jsonl", records)
-    upload = mmbench.upload_table(table, answers)
-    mmbench.write_upload(upload, folder / "upload")
-    result = mmbench.evaluate(upload, table)
-    return result | {"questions": len(table), "answers": len(upload)}
+    answers, made = _answers("mmbench", answerer, prompts, emit)
+    rows = []
+    for number, (question, prompt, text) in enumerate(zip(questions, asked, answers, strict=True)):
+        options = mmbench.options_of(question)
+        shown = {"options": options, "option_char": list(mmbench.LETTERS[: len(options)])}
+        row = {"question_id": int(question["index"]), "round_id": 0, "prompt": prompt, "text": text}
+        rows.append({**row, **shown, **_answer_tail(plan, number)})
+    _write_jsonl(plan.output / "mmbench" / "answers.jsonl", rows)
+    mmbench.write_upload(mmbench.upload_table(table, answers), plan.output / "mmbench" / "upload")
+    given = [mmbench.Prediction(question["index"], text) for question, text in zip(questions, answers, strict=True)]
+    return mmbench.evaluate(given, table, prompt_name="letter asked for directly") | made
 
 
 def _answer_tail(plan: EvaluationPlan, number: int) -> dict[str, Any]:
@@ -174,29 +170,6 @@ def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_plan(path: Path) -> EvaluationPlan:
-    """Read a plan from a JSON file.
-
-    Raises:
-        AnswerError: no JSON, an unknown or missing key, or a fault in the plan.
-    """
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise AnswerError(f"{path}: cannot be read as JSON ({error})") from error
-    return make_plan(values)
-
-
-def make_plan(values: dict[str, Any]) -> EvaluationPlan:
-    """Build a plan from plain values."""
-    known = {field.name: str(field.type) for field in fields(EvaluationPlan)}
-    unknown, missing = sorted(set(values) - set(known)), sorted({"model", "output"} - set(values))
-    if unknown or missing:
-        raise AnswerError(f"unknown keys {unknown}, missing keys {missing}; known are {', '.join(known)}")
-    paths = {k: Path(v) for k, v in values.items() if v is not None and "Path" in known[k]}
-    return EvaluationPlan(**{**values, **paths})
-
-
 def _evaluate(plan: EvaluationPlan, emit: Emit) -> None:
     evaluate(plan, emit)
 
@@ -206,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m toolkit.evaluate.run", description="Answer and score benchmarks.")
     parser.add_argument("plans", type=Path, nargs="*", help="JSON files, instead of the options")
     for field in fields(EvaluationPlan):
-        kind = int if field.name == "batch_size" else str
+        kind = int if str(field.type).startswith("int") else str
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, default=0, help="plans at once; one per core when all are on the CPU")
     given = vars(parser.parse_args(arguments))

@@ -1,0 +1,223 @@
+"""Scoring answer files that other tools wrote, in each layout of LLaVA's and MGM's scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bettersynth_assets_tests.toolkit.test_metrics import GOLDEN, golden
+from toolkit.evaluate import mmbench, score
+
+OCR = "Reference OCR token: FOX, TEA"
+ASK = "Answer the question using a single word or phrase."
+DATA: list[dict[str, Any]] = [
+    {"image_id": "i1", "question_id": 34602, "question": "What is it?", "answers": ["fox"] * 10},
+    {"image_id": "i1", "question_id": 34603, "question": "Which colour?", "answers": ["red"] * 10},
+    {"image_id": "i2", "question_id": 34604, "question": "What is it?", "answers": ["tea"] * 10},
+]
+TEXTS = ["fox", "Red.", "coffee"]
+
+
+def _score(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    assert score.main([str(argument) for argument in arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    result: dict[str, Any] = json.loads(lines[0])
+    assert {"benchmark", "accuracy", "n", "protocol", "unparsed", "missing"} <= set(result)
+    return result
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        score.main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err
+
+
+def _lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _textvqa(folder: Path, prompts: Sequence[str], *, ids: str = "image_id") -> tuple[Path, Path]:
+    annotations = folder / "annotations.json"
+    annotations.write_text(json.dumps({"dataset_type": "val", "dataset_version": "0.5.1", "data": DATA}))
+    tail = {"answer_id": "x", "model_id": "other-model", "metadata": {}}
+    rows = [
+        {"question_id": row[ids], "prompt": prompt, "text": text, **tail}
+        for row, prompt, text in zip(DATA, prompts, TEXTS, strict=True)
+    ]
+    return annotations, _lines(folder / "merge.jsonl", rows)
+
+
+@pytest.mark.parametrize(
+    ("form", "protocol"),
+    [
+        ("{q}\n" + OCR + "\n" + ASK, "with OCR tokens, single word or phrase"),
+        (OCR + "\n{q}\n" + ASK, "with OCR tokens, single word or phrase"),
+        ("<image>\n{q}\n" + OCR + "\n" + ASK, "with OCR tokens, single word or phrase"),
+        ("{q}\n" + ASK, "without OCR tokens, single word or phrase"),
+        ("{q}\nAnswer in one word.", "without OCR tokens, instruction 'Answer in one word.'"),
+        ("{q}", "without OCR tokens, no instruction"),
+        ("OCR tokens: FOX, TEA. Question: {q} Short answer:", "with OCR tokens, instruction 'Short answer:'"),
+    ],
+)
+@pytest.mark.parametrize("ids", ["image_id", "question_id"])
+def test_textvqa_answers_of_any_prompt_layout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, protocol: str, ids: str
+) -> None:
+    prompts = [form.format(q=row["question"]) for row in DATA]
+    annotations, answers = _textvqa(tmp_path, prompts, ids=ids)
+    result = _score(capsys, "textvqa", "--annotations", annotations, "--answers", answers)
+    assert (result["accuracy"], result["n"], result["missing"]) == (pytest.approx(200 / 3), 3, 0)
+    assert result["protocol"] == f"TextVQA 0.5.1 val, {protocol}, leave-one-out"
+
+
+def test_textvqa_protocol_tells_mixed_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forms = (f"{{}}\n{OCR}\n{ASK}", f"{{}}\n{ASK}", "{}\nOne word.")
+    prompts = [form.format(row["question"]) for form, row in zip(forms, DATA, strict=True)]
+    annotations, answers = _textvqa(tmp_path, prompts)
+    result = _score(capsys, "textvqa", "--annotations", annotations, "--answers", answers)
+    assert result["protocol"] == "TextVQA 0.5.1 val, OCR tokens in part, 2 different instructions, leave-one-out"
+
+
+def test_faults_of_an_answers_file_name_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations, answers = _textvqa(tmp_path, [row["question"] for row in DATA])
+    good = answers.read_text()
+    command = ("textvqa", "--annotations", annotations, "--answers", answers)
+    for content, message in (
+        (good[:-20], "merge.jsonl, line 3: no JSON"),
+        (good.replace('"text": "fox"', '"answer": "fox"'), "line 1: 'text' is missing; it has 'question_id', 'prompt'"),
+        (good.replace('"text": "fox"', '"text": null'), "line 1: 'text' is no text but None"),
+        ("", "holds no rows"),
+        (
+            good.replace("coffee", "tea").replace('"What is it?"', '"a\\nb\\nc\\nd"', 1),
+            "no question found in the prompt",
+        ),
+    ):
+        answers.write_text(content)
+        assert message in _refused(capsys, *command)
+
+
+def _questions(folder: Path) -> Path:
+    """Two questions in all their rotations, as rows of their own (7 and 8), and their table."""
+    rows = []
+    for index, options in ((7, ["red", "blue"]), (8, ["big", "small", "flat"])):
+        for turn in range(len(options)):
+            shown = options[turn:] + options[:turn]
+            cells = dict(zip("ABCD", [*shown, "", ""], strict=False))
+            answer = "ABC"[shown.index(options[0])]
+            rows.append(
+                {"index": index + 1_000_000 * turn, "question": "Which?", "hint": "", **cells, "answer": answer}
+            )
+    table = pd.DataFrame(rows).assign(
+        split="dev", category="x", source="y", image="aGk=", comment="", **{"l2-category": "z"}
+    )
+    table.to_csv(folder / "bench.tsv", sep="\t", index=False)
+    return folder / "bench.tsv"
+
+
+def _answer_lines(questions: Path, *, all_turns: bool, wrong: tuple[int, int]) -> list[dict[str, Any]]:
+    """What ``model_vqa_mmbench`` writes for a model that is right but for one row and turn."""
+    lines = []
+    for row in mmbench.read_table(questions).to_dict("records"):
+        options = mmbench.options_of(row)
+        letters = list("ABCD"[: len(options)])
+        for turn in range(len(options) if all_turns else 1):
+            text = "ABCD"[letters.index(row["answer"])]
+            if (int(row["index"]), turn) == wrong:
+                text = "ABCD"[(letters.index(row["answer"]) + 1) % len(letters)]
+            lines.append({
+                "question_id": int(row["index"]), "round_id": turn, "prompt": "Which?", "text": text,
+                "options": options, "option_char": letters, "answer_id": "x", "model_id": "m", "metadata": {},
+            })  # fmt: skip
+            options, letters = options[1:] + options[:1], letters[1:] + letters[:1]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("all_turns", "wrong", "rows", "right"),
+    [
+        (False, (0, 0), 5, 2), (False, (1_000_007, 0), 5, 1), (False, (8, 2), 5, 2),
+        (True, (0, 0), 13, 2), (True, (1_000_008, 2), 13, 1),
+    ],
+)  # fmt: skip
+def test_mmbench_answers_file_with_one_answer_a_row_or_all_turns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], all_turns: bool, wrong: tuple[int, int], rows: int, right: int
+) -> None:
+    questions = _questions(tmp_path)
+    answers = _lines(tmp_path / "answers.jsonl", _answer_lines(questions, all_turns=all_turns, wrong=wrong))
+    command = ("mmbench", "--predictions", answers, "--questions", questions)
+    result = _score(capsys, *command)
+    assert (result["n"], result["right"], result["rows"], result["unparsed"]) == (2, right, rows, 0)
+    style = "CircularEval in turns of each row" if all_turns else "CircularEval"
+    assert result["protocol"] == f"MMBench dev, {style}, prompt not recorded"
+    assert "give the benchmark as --questions" in _refused(capsys, *command[:3])
+    lines = answers.read_text().splitlines()
+    answers.write_text("\n".join(lines[:-1]))
+    first = "2000008 turn 2" if all_turns else "2000008"
+    assert f"1 of {rows} rows have no prediction (first: ['{first}'])" in _refused(capsys, *command)
+
+
+def test_mmbench_answer_of_a_later_turn_needs_its_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = _questions(tmp_path)
+    lines = _answer_lines(questions, all_turns=True, wrong=(0, 0))
+    del lines[1]["option_char"]
+    answers = _lines(tmp_path / "answers.jsonl", lines)
+    assert "question 7, turn 1: needs 'option_char'" in _refused(
+        capsys, "mmbench", "--predictions", answers, "--questions", questions
+    )
+
+
+@pytest.mark.parametrize("suffix", [".xlsx", ".tsv"])
+def test_mmbench_upload_of_the_convert_script(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str) -> None:
+    questions = _questions(tmp_path)
+    table = pd.read_table(questions)
+    upload = table.drop(columns=["hint", "category", "source", "image", "comment", "l2-category"])
+    upload.insert(6, "prediction", ["A", "B", "A", "C", "maybe B"])  # numbers stay numbers, empty options NaN, as there
+    path = tmp_path / f"upload{suffix}"
+
+    def write(frame: pd.DataFrame) -> None:
+        frame.to_excel(path, index=False) if suffix == ".xlsx" else frame.to_csv(path, sep="\t", index=False)
+
+    write(upload)
+    result = _score(capsys, "mmbench", "--predictions", path)
+    assert (result["n"], result["right"], result["rows"], result["unparsed"]) == (2, 1, 5, 1)
+    assert result == _score(capsys, "mmbench", "--predictions", path, "--questions", questions)
+    write(upload.assign(prediction=["A", float("nan"), "A", "C", float("nan")]))
+    assert "2 of 5 rows have no prediction (first: index 1000007)" in _refused(capsys, "mmbench", "--predictions", path)
+    write(upload.drop(columns="prediction"))
+    assert "column 'prediction' is missing" in _refused(capsys, "mmbench", "--predictions", path)
+
+
+def test_own_upload_holds_what_a_workbook_cannot_without_it(tmp_path: Path) -> None:
+    table = mmbench.read_table(_questions(tmp_path))
+    mmbench.write_upload(mmbench.upload_table(table, ["A", "B", "per\x07haps", "C", "B"]), tmp_path / "upload")
+    for suffix, text in ((".tsv", "per\x07haps"), (".xlsx", "perhaps")):
+        upload = mmbench.read_table(tmp_path / f"upload{suffix}")
+        assert list(upload.columns) == ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]
+        assert list(upload["prediction"]) == ["A", "B", text, "C", "B"]
+
+
+@golden
+def test_golden_predictions_score_the_same_in_every_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = GOLDEN / "mmbench_dev_predictions.tsv"
+    table = mmbench.read_table(source)
+    lines = [{"question_id": int(i), "text": t} for i, t in zip(table["index"], table["prediction"], strict=True)]
+    table.drop(columns="prediction").to_csv(tmp_path / "bench.tsv", sep="\t", index=False)
+    mmbench.write_upload(mmbench.upload_table(table, list(table["prediction"])), tmp_path / "upload")
+    answers, questions = _lines(tmp_path / "a.jsonl", lines), ("--questions", tmp_path / "bench.tsv")
+    results = [
+        _score(capsys, "mmbench", "--predictions", source),
+        _score(capsys, "mmbench", "--predictions", answers, *questions),
+        _score(capsys, "mmbench", "--predictions", tmp_path / "upload.xlsx", *questions),
+    ]
+    assert results[0] == results[1] == results[2]
+    assert (results[0]["right"], results[0]["n"]) == (274, 400)

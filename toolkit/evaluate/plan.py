@@ -1,0 +1,89 @@
+"""What an evaluation is given. In: options of the command, or a JSON file of the same names. Out: a checked plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from toolkit.evaluate.answer_files import AnswerError
+
+_FILES = ("textvqa_questions", "textvqa_annotations", "mmbench")
+_TEXTVQA = ("textvqa_questions", "textvqa_annotations", "textvqa_images")
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """What to evaluate, and how.
+
+    Args:
+        model: folder of a checkpoint.
+        output: folder for answers and results.
+        textvqa_questions, textvqa_annotations, textvqa_images: all three or none.
+        mmbench: the benchmark's table, or None.
+        cache_dir: where features of the frozen towers are kept; None keeps none.
+        batch_size: prompts at a time; None is 128 on a GPU and 32 on the CPU.
+        max_new_tokens: longest answer; the kit's 128.
+        workers: processes that prepare pictures; None is one per core up to 16 beside a GPU, and none on the CPU.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        dtype: ``auto`` is bfloat16 on a GPU and float32 on the CPU.
+    """
+
+    model: Path
+    output: Path
+    textvqa_questions: Path | None = None
+    textvqa_annotations: Path | None = None
+    textvqa_images: Path | None = None
+    mmbench: Path | None = None
+    cache_dir: Path | None = None
+    batch_size: int | None = None
+    max_new_tokens: int = 128
+    workers: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        given = [name for name in _TEXTVQA if getattr(self, name) is not None]
+        if given and len(given) < len(_TEXTVQA):
+            raise AnswerError(f"TextVQA needs {', '.join(_TEXTVQA)}; only {', '.join(given)} is given")
+        if not given and self.mmbench is None:
+            raise AnswerError("nothing to evaluate; give the files of TextVQA or of MMBench, or of both")
+        for name in _FILES:
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise AnswerError(f"{name}: {str(path)!r} is no file")
+        if not (self.model / "config.json").is_file():
+            raise AnswerError(f"model: {str(self.model)!r} holds no config.json; give an MGM checkpoint")
+        for name, least in (("batch_size", 1), ("max_new_tokens", 1), ("workers", 0)):
+            number = getattr(self, name)
+            if number is not None and number < least:
+                raise AnswerError(f"{name} {number} is under {least}")
+        for name, known in (("device", DEVICES), ("dtype", DTYPES)):
+            if getattr(self, name) not in known:
+                raise AnswerError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
+
+
+def read_plan(path: Path) -> EvaluationPlan:
+    """Read a plan from a JSON file.
+
+    Raises:
+        AnswerError: no JSON, an unknown or missing key, or a fault in the plan.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise AnswerError(f"{path}: cannot be read as JSON ({error})") from error
+    return make_plan(values)
+
+
+def make_plan(values: dict[str, Any]) -> EvaluationPlan:
+    """Build a plan from plain values."""
+    known = {field.name: str(field.type) for field in fields(EvaluationPlan)}
+    unknown, missing = sorted(set(values) - set(known)), sorted({"model", "output"} - set(values))
+    if unknown or missing:
+        raise AnswerError(f"unknown keys {unknown}, missing keys {missing}; known are {', '.join(known)}")
+    paths = {k: Path(v) for k, v in values.items() if v is not None and "Path" in known[k]}
+    return EvaluationPlan(**{**values, **paths})
