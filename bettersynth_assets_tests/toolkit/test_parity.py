@@ -112,6 +112,28 @@ def test_loss_and_every_gradient_are_the_originals(
         assert ours[name].norm().item() < TOLERANCE * scale
 
 
+def test_greedy_answers_are_the_originals_one_by_one_and_in_a_padded_batch(
+    model: MGMGemmaForCausalLM, batch: dict[str, torch.Tensor], numbers: dict[str, np.ndarray]
+) -> None:
+    model.eval()
+    prompts = [torch.from_numpy(prompt) for prompt in rule.prompts().values()]
+    options: dict[str, Any] = {"max_new_tokens": rule.NEW_TOKENS, "do_sample": False, "eos_token_id": None}
+    options |= {"output_scores": True, "return_dict_in_generate": True}
+    alone = [
+        model.generate(prompt[None], images=batch["images"][[n]], images_aux=batch["images_aux"][[n]], **options)
+        for n, prompt in enumerate(prompts)
+    ]
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.stack([F.pad(prompt, (longest - len(prompt), 0)) for prompt in prompts])
+    mask = torch.stack([F.pad(torch.ones_like(prompt), (longest - len(prompt), 0)) for prompt in prompts])
+    pictures = {name: batch[name] for name in ("images", "images_aux")}
+    together = model.generate(ids, attention_mask=mask, **pictures, **options)
+    for answers in (alone, [together]):
+        assert torch.cat([answer.sequences for answer in answers]).tolist() == numbers["answers"].tolist()
+        logits = torch.cat([torch.stack(answer.scores, dim=1) for answer in answers])
+        assert _apart(logits, numbers["answer_logits"]) < TOLERANCE
+
+
 TOWERS = ("model.vision_tower.", "model.vision_tower_aux.")
 PROCESSOR = CLIPImageProcessor(size={"shortest_edge": 768}, crop_size={"height": 768, "width": 768})
 

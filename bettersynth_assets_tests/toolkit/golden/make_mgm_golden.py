@@ -114,6 +114,16 @@ def model_numbers(model: MGMGemmaForCausalLM) -> dict[str, np.ndarray]:
         given["input_ids"], None, given["attention_mask"], None, given["labels"], given["images"], given["images_aux"]
     )
     found |= {"logits": out.logits, "loss": out.loss, "attention_mask": prepared[2], "labels": prepared[5]}
+    answers = [
+        model.eval().generate(
+            torch.from_numpy(prompt)[None], images=given["images"][[row]], images_aux=given["images_aux"][[row]],
+            do_sample=False, max_new_tokens=rule.NEW_TOKENS, eos_token_id=None, use_cache=True,
+            output_scores=True, return_dict_in_generate=True,
+        )
+        for row, prompt in rule.prompts().items()
+    ]  # fmt: skip
+    found["answers"] = torch.cat([answer.sequences for answer in answers])
+    found["answer_logits"] = torch.cat([torch.stack(answer.scores, dim=1) for answer in answers])
     return {name: tensor.detach().numpy() for name, tensor in {**found, **gradients}.items()}
 
 

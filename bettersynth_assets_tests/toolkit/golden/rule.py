@@ -63,6 +63,15 @@ def batch() -> dict[str, np.ndarray]:
     return {"input_ids": ids, "labels": labels, "attention_mask": mask, "images": images, "images_aux": aux}
 
 
+NEW_TOKENS = 12
+
+
+def prompts() -> dict[int, np.ndarray]:
+    """What stands before the labels of each row with a picture, to be answered greedily."""
+    ids = batch()["input_ids"]
+    return {row: ids[row, : length // 2] for row, length in enumerate(LENGTHS) if row != TEXT_ONLY}
+
+
 def pictures() -> dict[str, Image.Image]:
     """Pictures of odd shapes and colour modes: waves with noise, the same everywhere."""
     sizes = {
