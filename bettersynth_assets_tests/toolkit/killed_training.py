@@ -1,0 +1,114 @@
+"""Trainings that kill themselves with signal 9 at a given point: ``… runs.json``.
+
+In: a list of ``{"plan": file, "processes": n, "point": point}``, done one after the other. Each run is n forked
+processes that find each other as under torchrun. At its point the last of them dies, and the others are killed, as a
+launcher does. Points: ``none``; ``step:<stage>:<n>`` when step n has been taken; ``write:<stage>:<n>`` in the middle of writing the
+checkpoint of step n; ``publish:<stage>:<n>`` between the last write and the renaming; ``weights:<stage>`` while the
+results of a stage are written. Exit code 0: every run ended as its point says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+
+import toolkit.train.checkpoint as checkpoint
+import toolkit.train.session as session
+from toolkit.train.plan import read_plan
+from toolkit.train.progress import Progress
+
+
+def die() -> None:
+    """End as ``kill -9`` ends a process, if this is the last one of its run."""
+    if int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str) -> None:
+    """Put the end of the process at the point."""
+    kind, _, where = point.partition(":")
+    stage, _, number = where.partition(":")
+    take_step, write = Progress.on_step_end, session.write_atomically
+    save, publish = checkpoint._save, checkpoint.publish
+
+    def on_step_end(self: Progress, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        take_step(self, args, state, control, **kwargs)
+        if kind == "step" and (self.stage, str(state.global_step)) == (stage, number):
+            die()
+
+    def half_saved(trainer: Any, folder: Path) -> None:
+        save(trainer, folder)
+        if kind == "write" and (folder.parents[1].name, str(trainer.state.global_step)) == (stage, number):
+            for file in folder.rglob("*.*"):
+                os.truncate(file, file.stat().st_size // 2)
+            die()
+
+    def unpublished(partial: Path, final: Path) -> None:
+        if kind == "publish" and (final.parents[1].name, int(final.name[5:])) == (stage, int(number)):
+            die()
+        publish(partial, final)
+
+    def unwritten(path: Path, content: str) -> None:
+        if kind == "weights" and path.parent.name == stage:
+            die()
+        write(path, content)
+
+    Progress.on_step_end = on_step_end  # type: ignore[method-assign]
+    checkpoint._save, checkpoint.publish, session.write_atomically = half_saved, unpublished, unwritten  # type: ignore[assignment]
+
+
+def run(plan: Path, processes: int, point: str) -> bool:
+    """Train a plan in so many forked processes; whether they ended as the point says."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            if processes > 1:
+                where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+                os.environ.update({key: str(value) for key, value in where.items()})
+                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            code = 1
+            try:
+                arm(point)
+                session.train(read_plan(plan), print)
+                code = 0
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        children.append(child)
+    codes = []
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        codes.append(os.waitstatus_to_exitcode(status))
+        if codes[0] != 0:
+            for other in children:
+                os.kill(other, signal.SIGKILL)
+    return codes[0] == (0 if point == "none" else -signal.SIGKILL)
+
+
+def main(file: str) -> int:
+    """Do all runs; 1 at the first that ended otherwise than it should."""
+    torch.set_num_threads(1)
+    # On the CPU DeepSpeed would first compile its own collectives, for a minute or two; gloo's are there.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    for given in json.loads(Path(file).read_text()):
+        if not run(Path(given["plan"]), given["processes"], given["point"]):
+            print(f"did not end as it should: {given}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

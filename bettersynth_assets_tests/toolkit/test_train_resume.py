@@ -1,0 +1,182 @@
+"""Killed trainings go on as if they had not been, and all ways to spread a step over processes train the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bettersynth_assets_tests.toolkit.test_train_data import write_rows
+from toolkit.mgm.tiny import save_tiny
+from toolkit.train.checkpoint import newest
+from toolkit.train.manifest import run_key
+from toolkit.train.plan import PlanError, parse_plan
+from toolkit.train.session import train
+
+ROOT = Path(__file__).parents[2]
+STAGES = {"pretrain": "projector.safetensors", "finetune": "model.safetensors"}
+ZERO2 = str(ROOT / "toolkit" / "train" / "deepspeed" / "zero2.json")
+KILLS = {
+    "alone": ["step:pretrain:1", "write:pretrain:2", "publish:pretrain:3", "weights:pretrain", "step:finetune:3"],
+    "two": ["step:pretrain:3", "write:finetune:2"],
+    "zero2": ["write:pretrain:2", "step:finetune:1"],
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model and a small LLaVA set of unequal lengths."""
+    made = tmp_path_factory.mktemp("resume")
+    save_tiny(made / "base")
+    write_rows(made, pictures=8, text_only=8)
+    return made
+
+
+def _plan(folder: Path, name: str, *, deepspeed: bool = False, per_device_batch: int = 2, **changes: Any) -> Path:
+    shared = {
+        "data": str(folder / "data.json"), "images": str(folder / "images"), "global_batch": 8, "max_steps": 4,
+        "per_device_batch": per_device_batch, "loss_group": 2, "deepspeed": ZERO2 if deepspeed else None,
+    }  # fmt: skip
+    pretrain = {"name": "pretrain", "trained": "projector", "image_aspect": "square", "learning_rate": 1e-2}
+    finetune = {"name": "finetune", "trained": "projector+llm", "image_aspect": "pad", "learning_rate": 1e-3}
+    stages = [{**shared, **pretrain, "max_grad_norm": 1.0}, {**shared, **finetune, "group_by_modality_length": True}]
+    values = {"base_model": str(folder / "base"), "output_dir": str(folder / name), "seed": 7, "device": "cpu"}
+    (folder / f"{name}.json").write_text(json.dumps({**values, "stages": stages, "checkpoint_every": 1, **changes}))
+    return folder / f"{name}.json"
+
+
+def _run(folder: Path, name: str, runs: list[tuple[str, int, str]]) -> None:
+    listed = [{"plan": str(folder / f"{plan}.json"), "processes": n, "point": point} for plan, n, point in runs]
+    (folder / f"runs-{name}.json").write_text(json.dumps(listed))
+    command = [
+        sys.executable,
+        "-m",
+        "bettersynth_assets_tests.toolkit.killed_training",
+        str(folder / f"runs-{name}.json"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _results(output: Path) -> dict[str, tuple[list[float], dict[str, torch.Tensor]]]:
+    manifests = {stage: json.loads((output / stage / "manifest.json").read_text()) for stage in STAGES}
+    return {s: (manifests[s]["loss_curve"], load_file(output / s / file)) for s, file in STAGES.items()}
+
+
+@pytest.fixture(scope="session")
+def one(folder: Path) -> Path:
+    """What one process trains without being stopped; beside it ``cut``, the same killed after three steps."""
+    _plan(folder, "one", checkpoint_every=None)
+    _plan(folder, "cut", checkpoint_limit=2)
+    _run(folder, "one", [("one", 1, "none"), ("cut", 1, "step:pretrain:3")])
+    return folder / "one"
+
+
+@pytest.fixture(scope="session")
+def alone(folder: Path, one: Path) -> Path:
+    _plan(folder, "alone")
+    _run(folder, "alone", [("alone", 1, point) for point in [*KILLS["alone"], "none"]])
+    return folder / "alone"
+
+
+@pytest.fixture(scope="session")
+def spread(folder: Path) -> Path:
+    """Two processes, plain and with ZeRO-2, each once in peace and once with kills."""
+    runs = []
+    for name, zero in (("two", False), ("zero2", True)):
+        _plan(folder, f"{name}-peace", deepspeed=zero, checkpoint_every=None)
+        _plan(folder, name, deepspeed=zero)
+        runs += [(f"{name}-peace", 2, "none"), *[(name, 2, point) for point in [*KILLS[name], "none"]]]
+    _run(folder, "spread", runs)
+    return folder
+
+
+def _same(found: Path, expected: Path) -> None:
+    for stage, (curve, weights) in _results(found).items():
+        expected_curve, expected_weights = _results(expected)[stage]
+        assert curve == expected_curve
+        assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
+
+
+def _equal_to_rounding(found: Path, expected: Path) -> None:
+    for stage, (curve, weights) in _results(found).items():
+        expected_curve, expected_weights = _results(expected)[stage]
+        assert curve == pytest.approx(expected_curve, abs=2e-6)
+        for name, value in expected_weights.items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-5, atol=2e-6)
+
+
+def test_killed_at_any_point_it_ends_with_the_same_losses_and_bits(one: Path, alone: Path) -> None:
+    _same(alone, one)
+    manifests = [json.loads((alone / stage / "manifest.json").read_text()) for stage in STAGES]
+    # Step 4 ends the stage, so the newest checkpoint before its results are written is that of step 3; the writing of
+    # step 2's was never finished, and step 3 was lost once between the last write and the renaming.
+    assert [m["resumed_from"] for m in manifests] == [[1, 2, 3], [3]]
+    assert not list(alone.rglob("checkpoints"))
+
+
+@pytest.mark.parametrize("way", ["two", "zero2"])
+def test_two_processes_killed_end_with_the_same_losses_and_bits(spread: Path, way: str) -> None:
+    _same(spread / way, spread / f"{way}-peace")
+    manifest = json.loads((spread / way / "finetune" / "manifest.json").read_text())
+    assert manifest["processes"] == 2 and manifest["resumed_from"] == [1]
+    assert ("deepspeed" in manifest["versions"]) == (way == "zero2")
+
+
+@pytest.mark.parametrize("way", ["two-peace", "zero2-peace"])
+def test_two_processes_and_zero2_train_as_one_process_does(one: Path, spread: Path, way: str) -> None:
+    _equal_to_rounding(spread / way, one)
+
+
+def test_neither_accumulation_nor_dealing_by_length_changes_what_is_trained(
+    folder: Path, one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(parse_plan(json.loads(_plan(folder, "at-once", per_device_batch=8).read_text())), print)
+    _equal_to_rounding(folder / "at-once", one)
+    monkeypatch.setattr("toolkit.data.exposures.deal", lambda lengths, *_: torch.arange(len(lengths)).numpy())
+    train(parse_plan(json.loads(_plan(folder, "undealt").read_text())), print)
+    _equal_to_rounding(folder / "undealt", one)
+    lists = [(run / "pretrain" / "samples.jsonl").read_text().splitlines() for run in (one, folder / "undealt")]
+    steps = [[json.loads(line) for line in lines] for lines in lists]
+    assert steps[0] != steps[1] and [sorted(s) for s in steps[0]] == [sorted(s) for s in steps[1]]
+
+
+def test_checkpoint_holds_what_is_trained_only_and_belongs_to_its_run(folder: Path, one: Path) -> None:
+    plan = parse_plan(json.loads((folder / "cut.json").read_text()))
+    stage = folder / "cut" / "pretrain"
+    kept = sorted(path.name for path in (stage / "checkpoints").iterdir())
+    assert kept == ["step-000002", "step-000003"]
+    found = newest(stage, run_key(plan))
+    assert found is not None and (found.step, len(found.losses), found.processes) == (3, 3, 1)
+    assert set(load_file(found.path / "trained.safetensors")) == set(_results(one)["pretrain"][1])
+    with pytest.raises(PlanError, match="belongs to another plan"):
+        newest(stage, "another")
+    other = _plan(folder, "other", seed=8, output_dir=str(folder / "cut"))
+    with pytest.raises(PlanError, match="another plan, data or base model"):
+        train(parse_plan(json.loads(other.read_text())), print)
+
+
+def test_resumed_run_reads_no_picture_of_a_finished_step(folder: Path, one: Path) -> None:
+    shutil.copytree(folder / "cut", folder / "skip")
+    plan = _plan(folder, "skip", checkpoint_limit=2)
+    last = json.loads((one / "pretrain" / "samples.jsonl").read_text().splitlines()[-1])
+    hidden = [path for path in (folder / "images").iterdir() if f"p{path.stem}" not in last]
+    assert hidden
+    for path in hidden:
+        path.rename(path.with_suffix(".away"))
+    try:
+        # The first stage is finished without the pictures of its first three steps; the second misses them.
+        with pytest.raises(ValueError, match="cannot be read"):
+            train(parse_plan(json.loads(plan.read_text())), print)
+    finally:
+        for path in hidden:
+            path.with_suffix(".away").rename(path)
+    assert (folder / "skip" / "pretrain" / "manifest.json").is_file()
