@@ -2,9 +2,9 @@
 
 In: a list of ``{"plan": file, "processes": n, "point": point}``, done one after the other. Each run is n forked
 processes that find each other as under torchrun. At its point the last of them dies, and the others are killed, as a
-launcher does. Points: ``none``; ``step:<stage>:<n>`` when step n has been taken; ``write:<stage>:<n>`` in the middle of writing the
-checkpoint of step n; ``publish:<stage>:<n>`` between the last write and the renaming; ``weights:<stage>`` while the
-results of a stage are written. Exit code 0: every run ended as its point says.
+launcher does. Points: ``none``; ``step:<stage>:<n>`` when step n has been taken; ``write:<stage>:<n>`` in the middle of
+writing the checkpoint of step n; ``publish:<stage>:<n>`` between the last write and the renaming; ``weights:<stage>``
+while the results of a stage are written. Exit code 0: every run ended as its point says.
 """
 
 from __future__ import annotations

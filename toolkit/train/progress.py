@@ -13,7 +13,7 @@ from toolkit.train.trainer import MGMTrainer
 
 
 class Progress(TrainerCallback):
-    """Emits ``step`` events: loss of the step, learning rate, samples per second since the last one, most memory of a GPU."""
+    """Emits ``step`` events: loss of the step, learning rate, samples/s since the last one, most memory of a GPU."""
 
     def __init__(self, *, stage: str, global_batch: int, log_every: int, emit: Emit) -> None:
         self.stage, self.global_batch, self.log_every, self.emit = stage, global_batch, log_every, emit

@@ -78,7 +78,7 @@ def load_base(plan: Plan) -> MGMGemmaForCausalLM:
 
 
 def leave_deepspeed() -> None:
-    """Forget the last stage's DeepSpeed engine: the next stage or plan of this process may have another one, or none."""
+    """Forget the last stage's DeepSpeed engine: the next stage or plan of this process may have another, or none."""
     PartialState().wait_for_everyone()
     AcceleratorState._reset_state()
     GradientState._reset_state()
