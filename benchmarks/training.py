@@ -1,6 +1,6 @@
 """Training end to end, from JPEG files on disk to weights, at the size of MGM-2B: our way and the original's in one run.
 
-    python benchmarks/training.py [--stage pretrain] [--steps 12] [--reference-steps 4] [--workers 14] [--tiny]
+    python benchmarks/training.py [--stage pretrain] [--steps 12] [--reference-steps 4] [--workers 8] [--tiny]
 
 Both ways are ``python -m toolkit.train.run`` on the same rows, pictures and random weights. The original's way is speed
 ``reference`` (checkpointing, full bfloat16 logits, eager towers with DropPath) at its micro-batch of 8. Steps before the
@@ -124,7 +124,7 @@ def train(
     """Run the trainer; returns the median rate of its later steps."""
     base = root / ("base" if name == "ours" else "original")
     values = {**STAGES[stage], "name": stage, "data": str(root / "data.json"), "images": str(root / "images")}
-    values |= {"per_device_batch": batch, "loss_group": 8, "max_steps": steps, "workers": given.workers}
+    values |= {"per_device_batch": batch, "loss_group": 8, "max_steps": steps, "workers": given.workers, "pad_multiple": 8}
     plan = {
         "base_model": str(base), "output_dir": str(root / name), "seed": 0, "dtype": "float32" if given.tiny else "bfloat16",
         "device": "cpu" if given.tiny else "cuda", "speed": speed, "log_every": 1, "stages": [values],
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--reference-steps", type=int, default=4)
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--loader-seconds", type=float, default=12.0)
     parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: only shows that it runs")
     parser.add_argument("--whole", action="store_true", help="wait for the checkpoint too")

@@ -14,14 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 _LANES = 32
 _WARPS = 4
-_COLUMNS = 4
-_ROWS_PER_BAND = 48
+_COLUMNS = 6
+_ROWS_PER_BAND = 64
 _SOURCE = r"""
 // Two bfloat16 as they lie in memory, the lower address in the lower half.
 __device__ float2 widen(unsigned two)
@@ -63,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(128) depthwise(
         }
     };
     read(top - 3);
-    // Input row t, counted from three above the band, is tap row i of output row t - i; its sums are in slot (t - i) % 7.
+    // Input row t, from three above the band on, is tap row i of output row t - i; its sums are in slot (t - i) % 7.
     for (int begin = 0; begin < rows + 6; begin += 7) {
         #pragma unroll
         for (int phase = 0; phase < 7; phase++) {
@@ -107,6 +108,18 @@ def _kernel(columns: int) -> Callable[..., Any]:
     return compiled
 
 
+_kept: WeakKeyDictionary[Tensor, tuple[Tensor, int, list[Tensor]]] = WeakKeyDictionary()
+
+
+def _widened(weight: Tensor, bias: Tensor) -> list[Tensor]:
+    """Taps (49, C) and bias (C,) in float32; kept, because the tower is frozen."""
+    data, version, made = _kept.get(weight, (None, -1, []))
+    if data is None or data.data_ptr() != weight.data_ptr() or version != weight._version:
+        made = [weight.detach().flatten(1).t().float().contiguous(), bias.detach().float()]
+        _kept[weight] = weight.detach(), weight._version, made
+    return made
+
+
 def depthwise(
     hidden: Tensor, weight: Tensor, bias: Tensor, *, columns: int = _COLUMNS, band: int | None = None
 ) -> Tensor:
@@ -117,7 +130,7 @@ def depthwise(
         weight: (C, 1, 7, 7).
         bias: (C,).
         columns: per thread.
-        band: rows per thread; None divides H evenly into bands of about 48.
+        band: rows per thread; None divides H evenly into bands of about 64.
 
     Raises:
         ValueError: another number of channels; the message says what to switch off.
@@ -127,10 +140,9 @@ def depthwise(
         raise ValueError(f"{channels} channels are no multiple of {2 * _LANES}; set speed {{depthwise_kernel: false}}")
     if band is None:
         band = -(-height // max(1, round(height / _ROWS_PER_BAND)))
-    taps = weight.detach().flatten(1).t().float().contiguous()
     result = torch.empty_like(hidden)
     grid = (-(-width // (columns * _WARPS)), -(-height // band), pictures * channels // (2 * _LANES))
-    arguments = [hidden.view(torch.int32), taps, bias.detach().float(), result.view(torch.int32)]
+    arguments = [hidden.view(torch.int32), *_widened(weight, bias), result.view(torch.int32)]
     _kernel(columns)(
         grid=grid, block=(_LANES, _WARPS, 1), args=[*arguments, height, width, channels // 2, band]
     )  # fmt: skip

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor
 
 from toolkit.mgm.aspect import ASPECTS, Aspect
+from toolkit.mgm.speed import compiled
 
 PAD_COLOUR = (122, 116, 104)
 """CLIP's mean colour, which the kit pads with."""
@@ -117,7 +118,11 @@ def normalise(pictures: Tensor, levels: Tensor, *, image_size: int) -> Pixels:
         levels: from :func:`grey_levels`. A table instead of arithmetic: the same floats on every device.
         image_size: side s of the low-resolution input, a bilinear downsample of the normalised high-resolution one.
     """
-    table = levels.to(pictures.device)
-    aux = torch.stack([table[channel][pictures[..., channel].int()] for channel in range(3)], dim=1)
+    look_up = compiled(_look_up, dynamic=False) if pictures.is_cuda else _look_up
+    aux = look_up(pictures, levels.to(pictures.device))
     low = F.interpolate(aux, size=(image_size, image_size), mode="bilinear", align_corners=False)
     return Pixels(low, aux)
+
+
+def _look_up(pictures: Tensor, levels: Tensor) -> Tensor:
+    return torch.stack([levels[channel][pictures[..., channel].int()] for channel in range(3)], dim=1)

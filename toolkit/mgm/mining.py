@@ -107,18 +107,28 @@ def cut(maps: Sequence[Tensor], tokens_per_side: int, eps: float, resizes: Seque
         patches = padded.permute(0, 2, 3, 1).unfold(1, step + 2 * border, step).unfold(2, step + 2 * border, step)
         cell = patches.permute(0, 1, 2, 4, 5, 3).reshape(len(small), n * n, -1, small.shape[1])
         cells.append(cell)
-        wide = cell.float()
+        sums = cell.sum(-1, dtype=torch.float32)
         if level == 0:
-            total, squares = wide.sum(-1), wide.square().sum(-1)
+            total, squares = sums, cell.float().square().sum(-1)
         else:
             resize = resizes[level - 1]
-            gram = wide @ wide.transpose(-1, -2)
-            total = total + wide.sum(-1) @ resize.T
-            squares = squares + ((resize @ gram) * resize).sum(-1)
+            total = total + sums @ resize.T
+            squares = squares + ((resize @ _products(cell)) * resize).sum(-1)
     channels = sum(m.shape[1] for m in maps)
     mean = total / channels
     rstd = (squares / channels - mean.square()).clamp(min=0).add(eps).rsqrt()
     return Windows(tuple(cells), tuple(resizes), mean, rstd)
+
+
+def _products(cell: Tensor) -> Tensor:
+    """(I, N, k, c) -> (I, N, k, k) float32: sums over channels of the products of any two cells of a window."""
+    flat = cell.flatten(0, 1)
+    if cell.is_cuda and cell.dtype == torch.bfloat16:
+        # Products of bfloat16 are exact in float32, so there is nothing to gain from widening the cells first.
+        products = torch.bmm(flat, flat.transpose(1, 2), out_dtype=torch.float32)
+    else:
+        products = torch.bmm(flat.float(), flat.float().transpose(1, 2))
+    return products.unflatten(0, cell.shape[:2])
 
 
 def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, val: UniProjector) -> Tensor:
