@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,3 +131,14 @@ def test_too_little_memory_halves_the_size_and_is_raised_when_one_does_not_fit()
     assert tried == [20, 10, 5, 2]
     with pytest.raises(torch.OutOfMemoryError):
         fitting(lambda size: work(size, 0), 4)
+
+
+def test_benchmark_answers_as_the_original_does_and_prints_one_line() -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-W", "ignore", "benchmarks/answers.py", "--tiny", "--prompts", "6", "--original", "4"]
+    done = subprocess.run(
+        command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=True
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["same_answers"], result["prompts"], result["pictures"]) == ("4 of 4", 6, 4)
+    assert result["answers_per_s"] > 0 and result["ratio"] > 0

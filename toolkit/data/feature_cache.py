@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from toolkit.files import json_sha256, write_atomically
 from toolkit.mgm.aspect import Aspect
@@ -104,15 +105,19 @@ class FeatureCache:
                 if not chunk:
                     continue
                 computed += len(chunk)
-                pictures = list(pool.map(lambda item: read_image(item[0], sample_id=item[1]), chunk))
-                pixels = self.processor.preprocess(pictures, aspect=self.aspect)
+                squares = torch.cat(list(pool.map(self._square, chunk)))
                 # One picture at a time on the CPU: rounding then depends on the picture alone, not on what else was
                 # missing, and a later training from these files gives the same weights.
                 step = 1 if self.model.device.type == "cpu" else batch
                 for at in range(0, len(chunk), step):
-                    part = [p[at : at + step].to(self.model.device, self.model.dtype) for p in pixels]
-                    self._store(chunk[at : at + step], self.model.encode_images(*part))
+                    pixels = self.processor.normalise(squares[at : at + step].to(self.model.device))
+                    features = self.model.encode_images(*(part.to(self.model.dtype) for part in pixels))
+                    self._store(chunk[at : at + step], features)
         return computed
+
+    def _square(self, item: tuple[Picture, str]) -> Tensor:
+        image, sample_id = item
+        return self.processor.squares([read_image(image, sample_id=sample_id)], aspect=self.aspect)
 
     def _store(self, chunk: Sequence[tuple[Picture, str]], features: TowerFeatures) -> None:
         parts = [part.flatten(1).to("cpu", torch.float16) for part in (features.low, *features.maps)]
