@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.data.feature_cache import FeatureCache
@@ -125,18 +126,24 @@ class Answerer:
         """Prefixes of a part's pictures, ``at_once`` of them at a time."""
         tensors = (item,) if isinstance(item, Tensor) else (item.low, *item.maps)
         made = [
-            read_prefixes(self.model, before, self.model.project_images(self._features(pieces)))
+            read_prefixes(self.model, before, self._embeds(pieces, at_once))
             for pieces in zip(*(tensor.split(at_once) for tensor in tensors), strict=True)
         ]
         return made[0] if len(made) == 1 else joined(made)
 
-    def _features(self, pieces: Sequence[Tensor]) -> TowerFeatures:
-        """Of squares, or of the five tensors that a cache holds."""
-        device, dtype = self.model.device, self.model.dtype
-        there = [piece.to(device, non_blocking=True) for piece in pieces]
+    def _embeds(self, pieces: Sequence[Tensor], at_once: int) -> Tensor:
+        """Image embeddings (P, N, h) of squares, or of the five tensors that a cache holds."""
+        model, count = self.model, len(pieces[0])
+        there = [piece.to(model.device, non_blocking=True) for piece in pieces]
+        if model.device.type == "cuda" and count < at_once:
+            # What is compiled on a GPU is compiled anew, for seconds, at each number of pictures.
+            there = [F.pad(piece, (0, 0) * (piece.dim() - 1) + (0, at_once - count)) for piece in there]
         if len(there) == 1:
-            return self.model.encode_images(*(pixels.to(dtype) for pixels in self.processor.normalise(there[0])))
-        return TowerFeatures(there[0].to(dtype), tuple(level.to(dtype) for level in there[1:]))
+            features = model.encode_images(*self.processor.normalise(there[0]))
+        else:
+            low, *maps = (piece.to(model.dtype) for piece in there)
+            features = TowerFeatures(low, tuple(maps))
+        return model.project_images(features)[:count]
 
     @torch.inference_mode()
     def _answer(self, waiting: Sequence[_Question], put_off: bool, size: int) -> dict[int, list[int]]:
