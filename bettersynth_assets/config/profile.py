@@ -57,6 +57,12 @@ class TrainingStage(ConfigModel):
     max_steps: int | None = None
     """None is one epoch over the data."""
     deepspeed: str | None = None
+    loss_group: int | None = Field(default=None, ge=1)
+    """Rows whose mean loss counts once; None is ``per_device_batch``. The kit's is 8, whatever fits on a device."""
+    pad_multiple: int = Field(default=1, ge=1)
+    """Sequences are padded to a multiple of it, so that compiled shapes repeat."""
+    workers: int = Field(default=0, ge=0)
+    """Loader processes per training process."""
 
 
 class Training(ConfigModel):
@@ -69,7 +75,16 @@ class Training(ConfigModel):
     finetune_images: str | None = None
     launcher: list[str] = Field(default_factory=list)
     """Takes the place of ``python -m`` before ``toolkit.train.run``, e.g. ``[torchrun, --nproc_per_node=8, -m]`` or
-    ``[deepspeed, --num_gpus=8, --module]``; empty is one process."""
+    ``[deepspeed, --module]``; empty is one process. DeepSpeed's launcher takes all GPUs that the step holds; with
+    ``--num_gpus`` it would ignore which these are."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints, from which a killed run goes on; None repeats a stage that was killed."""
+    checkpoint_limit: int = Field(default=1, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    """Steps between two lines of the log."""
+    report_to: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
+    speed: Literal["auto", "reference"] = "auto"
+    """``reference`` computes in the original's order, with activation checkpointing."""
     feature_cache: bool = False
     """Keep the frozen towers' features on disk for all seeds and both arms: much less work where the towers are most of
     it, but tens of megabytes a picture at full size."""

@@ -2,7 +2,7 @@
 
 One child process trains the seeds one after the other, each through stage 1 (projector) and stage 2 (projector and
 language model) into its folder ``seed-<n>``. A run that was killed finds the seeds, and the stages of a seed, that it
-had finished, and goes on with the rest.
+had finished, and goes on with the rest, inside a stage from its newest checkpoint.
 
 kept: seed int64, final_loss float64, steps int64 (of both stages), path string (checkpoint, relative to the folder).
 How long it took is in the stats and not in the rows: the same data, settings and seed give the same rows.
@@ -11,6 +11,7 @@ How long it took is in the stats and not in the rows: the same data, settings an
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,8 @@ CHECKPOINTS = pa.schema(
     [("seed", pa.int64()), ("final_loss", pa.float64()), ("steps", pa.int64()), ("path", pa.string())]
 )
 _CURVE_POINTS = 100
+_NOT_IN_WEIGHTS = ("checkpoint_every", "checkpoint_limit", "log_every", "report_to")
+"""Settings that leave the trained weights as they are."""
 
 
 def run(work: Work, *, source: str) -> Result:
@@ -49,7 +52,7 @@ def run(work: Work, *, source: str) -> Result:
         plans,
         on_event=Reporter(source, work.log),
         log=work.log,
-        launcher=work.settings.profile.training.launcher,
+        launcher=launcher(work.settings),
     )
     done = {seed: _read(work.folder / folder_of(seed)) for seed in seeds}
     rows = [
@@ -81,6 +84,8 @@ def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, A
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if training.feature_cache else None,
+        "memory_limit_gib": gpu.memory_limit_gib,
+        **{name: getattr(training, name) for name in (*_NOT_IN_WEIGHTS, "speed")},
         "stages": [
             {
                 "name": "pretrain", "data": str(data), "images": str(image_root(settings)), "trained": "projector",
@@ -93,6 +98,14 @@ def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, A
             },
         ],
     }  # fmt: skip
+
+
+def launcher(settings: Settings) -> list[str]:
+    """The profile's launcher; one of this Python's own commands is found also where ``PATH`` does not name it."""
+    command = list(settings.profile.training.launcher)
+    if command and (own := Path(sys.executable).parent / command[0]).is_file():
+        command[0] = str(own)
+    return command
 
 
 def folder_of(seed: int) -> str:
@@ -117,6 +130,8 @@ class Reporter:
         kind, where = event.get("event"), f"{self.source} {folder} {event.get('stage', '')}".rstrip()
         if kind == "start":
             self.log(f"{where}: {event['steps']} steps over {event['rows']} rows")
+        elif kind == "resume":
+            self.log(f"{where}: goes on after step {event['step']}")
         elif kind == "features":
             self.log(f"{where}: features of {event['computed']} pictures in {event['seconds']:.1f} s")
         elif kind == "step":
@@ -145,7 +160,10 @@ def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    training = settings.profile.training.model_dump(exclude={"finetune_json", "finetune_images", "launcher"})
+    elsewhere = {"finetune_json", "finetune_images", "launcher", *_NOT_IN_WEIGHTS}
+    training = settings.profile.training.model_dump(exclude=elsewhere)
+    for stage in ("stage_1", "stage_2"):
+        del training[stage]["workers"]
     return {
         "base": model_fingerprint(settings.profile.models.mgm),
         "training": training,
@@ -156,7 +174,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 MGM_CHECKPOINT = Stage(
     name="mgm_checkpoint",
-    version=1,
+    version=2,
     run=partial(run, source="budgeted_set"),
     depends=depends,
     sharded=False,

@@ -1,5 +1,6 @@
 """The plans that the stages hand to the toolkit are ones that it takes, with the contest's fixed settings."""
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -108,4 +109,24 @@ def test_training_depends_on_its_settings_and_not_on_how_it_is_started(project):
     project(launcher=["torchrun", "-m"])
     assert stage.depends(load_settings(), "all", {}) == before
     project(stage_1={**STAGE, "learning_rate": 0.002})
+    assert stage.depends(load_settings(), "all", {}) != before
+
+
+def test_what_a_run_may_take_and_keep_goes_to_the_trainer_and_not_into_its_version(project, monkeypatch):
+    root = project()
+    stage = Pipeline(STAGES, load_settings()).stages["mgm_checkpoint"]
+    before = stage.depends(load_settings(), "all", {})
+    project(
+        checkpoint_every=50, checkpoint_limit=3, log_every=5, stage_1={**STAGE, "workers": 2}, stage_2=STAGE,
+        launcher=["python", "-m"],
+    )  # fmt: skip
+    settings = load_settings()
+    assert stage.depends(settings, "all", {}) == before
+    gpu = settings.profile.gpu.model_copy(update={"memory_limit_gib": 20.5})
+    settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
+    made = parse_plan(train.plan(settings, root / "out", root / "tune.json", 3))
+    assert (made.checkpoint_every, made.checkpoint_limit, made.log_every) == (50, 3, 5)
+    assert (made.memory_limit_gib, made.stages[0].workers, made.stages[1].workers) == (20.5, 2, 0)
+    assert train.launcher(settings) == [str(Path(sys.executable).parent / "python"), "-m"]
+    project(stage_1={**STAGE, "loss_group": 1})
     assert stage.depends(load_settings(), "all", {}) != before
