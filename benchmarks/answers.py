@@ -7,7 +7,8 @@ between two prompts; both are timed. Ours: ``toolkit.evaluate.generate.Answerer`
 Weights are random, of MGM-2B's size and in bfloat16 (``--tiny``: a tiny model in float32, to try the command), so
 answers never end: both write ``--new-tokens`` tokens. Pictures are generated JPEG files of 400 x 370 to 1024 x 768
 pixels, 5,000 questions to 3,166 of them, as in TextVQA. Prompts have its form; words of the question and of the
-instruction are one token each and OCR tokens one per letter, drawn so that prompts have about 680 positions.
+instruction are one token each and OCR tokens, the same for all questions of a picture, one per letter, drawn so that
+prompts have about 680 positions.
 
     python benchmarks/answers.py [--prompts 1000] [--original 48] [--batch-size 128] [--new-tokens 6] [--tiny]
 
@@ -142,14 +143,20 @@ def make_prompts(folder: Path, count: int) -> list[Prompt]:
         list(pool.map(_write_picture, pictures, range(len(pictures))))
     chosen = pictures + choose.choices(pictures, k=count - len(pictures))
     choose.shuffle(chosen)
-    return [Prompt(id=str(number), image=picture, text=_text(choose)) for number, picture in enumerate(chosen)]
+    ocr = {picture: _ocr_tokens(choose) for picture in pictures}
+    return [
+        Prompt(id=str(number), image=picture, text=f"{_question(choose)}\n{ocr[picture]}\n {INSTRUCTION}")
+        for number, picture in enumerate(chosen)
+    ]
 
 
-def _text(choose: random.Random) -> str:
-    question = "".join(f" {word}" for word in choose.choices(WORDS, k=choose.randint(5, 14)))
+def _question(choose: random.Random) -> str:
+    return "".join(f" {word}" for word in choose.choices(WORDS, k=choose.randint(5, 14))) + "?"
+
+
+def _ocr_tokens(choose: random.Random) -> str:
     letters = min(250, max(4, round(choose.lognormvariate(4.0, 0.7))))
-    tokens = "".join(choose.choices("ABCDEFGHIKLMNOPRSTU,0123456789", k=letters))
-    return f"{question}?\nReference OCR token: {tokens}\n {INSTRUCTION}"
+    return "Reference OCR token: " + "".join(choose.choices("ABCDEFGHIKLMNOPRSTU,0123456789", k=letters))
 
 
 def _write_picture(path: Path, seed: int) -> None:
