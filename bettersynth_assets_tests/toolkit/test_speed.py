@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from toolkit.mgm import depthwise
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.merging import lay_out
 from toolkit.mgm.speed import CPU, REFERENCE, Speed, speed_for
@@ -113,6 +115,52 @@ def test_drop_path_of_the_frozen_tower_is_the_same_draw_in_both_layouts() -> Non
         maps.append(model.encode_images(_batch()["images"], _batch()["images_aux"]).maps[-1])
     assert torch.allclose(maps[0], maps[1], atol=1e-5)
     assert not torch.allclose(maps[0], model.encode_images(_batch()["images"], _batch()["images_aux"]).maps[-1])
+
+
+def _convolve(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The kernel's eager twin."""
+    shifted = torch.conv2d(
+        hidden.permute(0, 3, 1, 2).float(), weight.float(), bias.float(), padding=3, groups=len(bias)
+    )
+    return shifted.permute(0, 2, 3, 1)
+
+
+def _depthwise_inputs(side: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shapes = (2, side, side + 3, 128), (128, 1, 7, 7), (128,)
+    hidden, weight, bias = (torch.randn(shape, generator=generator).to(device, torch.bfloat16) for shape in shapes)
+    return hidden, weight / 7, bias
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("side", [5, 24, 67, 130])
+def test_depthwise_kernel_equals_its_twin(side: int) -> None:
+    inputs = _depthwise_inputs(side, "cuda")
+    wanted = _convolve(*inputs)
+    assert (depthwise.depthwise(*inputs).float() - wanted).norm() < 3e-3 * wanted.norm()
+
+
+def test_depthwise_kernel_gets_maps_and_taps_as_it_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twin(columns: int) -> Any:
+        def launch(*, grid: Any, block: Any, args: Any) -> None:
+            maps, taps, bias, result, height, width, pairs, band = args
+            shape = 2, height, width, 2 * pairs
+            weight = taps.view(7, 7, 2 * pairs).permute(2, 0, 1).unsqueeze(1)
+            made = _convolve(maps.view(torch.bfloat16).view(shape), weight, bias)
+            result.view(torch.bfloat16).copy_(made.view(shape))
+            assert grid[0] * block[1] * columns >= width and grid[1] * band >= height and grid[2] == 2 * pairs // 32
+
+        return launch
+
+    monkeypatch.setattr(depthwise, "_kernel", twin)
+    for side in (24, 130):
+        inputs = _depthwise_inputs(side, "cpu")
+        wanted = _convolve(*inputs)
+        assert (depthwise.depthwise(*inputs).float() - wanted).norm() < 3e-3 * wanted.norm()
+        inputs[1].mul_(2)  # taps that were kept must not survive a change of the weights
+        assert not torch.allclose(depthwise.depthwise(*inputs).float(), wanted, rtol=0.05)
+    with pytest.raises(ValueError, match="96 channels are no multiple of 64"):
+        depthwise.depthwise(torch.zeros(1, 8, 8, 96), torch.zeros(96, 1, 7, 7), torch.zeros(96))
 
 
 def test_unknown_speed_is_named() -> None:

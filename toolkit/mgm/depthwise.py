@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _LANES = 32
 _WARPS = 4
@@ -108,15 +108,15 @@ def _kernel(columns: int) -> Callable[..., Any]:
     return compiled
 
 
-_kept: WeakKeyDictionary[Tensor, tuple[Tensor, int, list[Tensor]]] = WeakKeyDictionary()
+_kept = WeakTensorKeyDictionary()
 
 
 def _widened(weight: Tensor, bias: Tensor) -> list[Tensor]:
     """Taps (49, C) and bias (C,) in float32; kept, because the tower is frozen."""
-    data, version, made = _kept.get(weight, (None, -1, []))
-    if data is None or data.data_ptr() != weight.data_ptr() or version != weight._version:
-        made = [weight.detach().flatten(1).t().float().contiguous(), bias.detach().float()]
-        _kept[weight] = weight.detach(), weight._version, made
+    state = weight.data_ptr(), weight._version, weight.dtype
+    if weight not in _kept or _kept[weight][0] != state:
+        _kept[weight] = state, [weight.detach().flatten(1).t().float().contiguous(), bias.detach().float()]
+    made: list[Tensor] = _kept[weight][1]
     return made
 
 

@@ -240,7 +240,11 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
         else:
             kwargs.setdefault("use_cache", False)
             mask = layout["mask"]
-            hidden = self.model(inputs_embeds=embeds, attention_mask=mask, **kwargs).last_hidden_state
+            # As in ``project_images``: float32 weights that are trained are used in the type of what comes in.
+            mixed = self.model.layers[0].mlp.up_proj.weight.dtype != embeds.dtype
+            with torch.autocast(embeds.device.type, dtype=embeds.dtype if mixed else None, enabled=mixed):
+                hidden = self.model(inputs_embeds=embeds, attention_mask=mask, **kwargs).last_hidden_state
+            hidden = hidden.to(embeds.dtype)
         head = self.lm_head.weight.to(hidden.dtype)
         if only_labelled:
             targets, rows = layout["targets"], layout["label_row"]
