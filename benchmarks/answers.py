@@ -35,7 +35,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from toolkit.evaluate.generate import PART, Answerer, Prompt
-from toolkit.evaluate.greedy import Batch, read_prefixes
+from toolkit.evaluate.greedy import Batch
+from toolkit.evaluate.prefixes import read_prefixes
 from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.images import Pixels, pad_to_square, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from toolkit.evaluate.generate import Answerer, Prompt, by_picture, fitting
-from toolkit.evaluate.greedy import ROOM, Batch, answer, joined, read_prefixes
+from toolkit.evaluate.greedy import ROOM, Batch, answer
+from toolkit.evaluate.prefixes import joined, read_prefixes
 from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX
 from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM

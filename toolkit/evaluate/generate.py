@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.data.feature_cache import FeatureCache
-from toolkit.evaluate.greedy import Batch, Prefix, answer, joined, read_prefixes
+from toolkit.evaluate.greedy import Batch, answer
 from toolkit.evaluate.pictures import loaded, workers_for
+from toolkit.evaluate.prefixes import Prefix, joined, read_prefixes
 from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX
 from toolkit.mgm.conversation import END
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
