@@ -59,6 +59,9 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=6)
     parser.add_argument("--workers", type=int, help="of ours; one per core, 16 at most, where not given")
     parser.add_argument("--compiled", action="store_true", help="ours with torch.compile, which takes minutes first")
+    parser.add_argument(
+        "--per-picture", type=float, default=QUESTIONS_PER_PICTURE, help="questions to a picture; MMBench has 3.72"
+    )
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,7 +74,7 @@ def main() -> None:
     )  # fmt: skip
     fast = speed_for({"compiled": given.compiled}, device)
     with tempfile.TemporaryDirectory() as folder:
-        prompts = make_prompts(Path(folder), given.prompts)
+        prompts = make_prompts(Path(folder), given.prompts, given.per_picture)
         some = prompts[: given.original]
         set_speed(model, fast)
         ours(prompts[: max(2 * given.batch_size, 4 * PART)])
@@ -136,10 +139,10 @@ def make_tokenizer() -> Any:
     return tokenizer
 
 
-def make_prompts(folder: Path, count: int) -> list[Prompt]:
+def make_prompts(folder: Path, count: int, per_picture: float) -> list[Prompt]:
     """Prompts in TextVQA's form, and their pictures as files."""
     choose = random.Random(0)
-    pictures = [folder / f"{number}.jpg" for number in range(max(1, round(count / QUESTIONS_PER_PICTURE)))]
+    pictures = [folder / f"{number}.jpg" for number in range(max(1, round(count / per_picture)))]
     with ThreadPoolExecutor() as pool:
         list(pool.map(_write_picture, pictures, range(len(pictures))))
     chosen = pictures + choose.choices(pictures, k=count - len(pictures))
