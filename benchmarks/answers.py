@@ -121,9 +121,12 @@ def make_model(*, tiny: bool, device: str) -> MGMGemmaForCausalLM:
         with torch.device(device):
             # Larger weights than at the start of a training, so that answers of the tiny model differ.
             config = tiny_config(max_position_embeddings=2048, initializer_range=0.5) if tiny else MGMConfig()
-            return MGMGemmaForCausalLM(config).eval()
+            model = MGMGemmaForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(before)
+    generation: Any = model.generation_config
+    generation.eos_token_id = None  # both write all their tokens
+    return model
 
 
 def set_speed(model: MGMGemmaForCausalLM, speed: Any) -> None:
@@ -202,9 +205,8 @@ def original(
         images, images_aux = (p.to(model.device, model.dtype) for p in pixels)
         with torch.inference_mode():
             new = model.generate(
-                ids, images=images, images_aux=images_aux, do_sample=False, max_new_tokens=new_tokens,
-                min_new_tokens=new_tokens, pad_token_id=0,
-            )  # fmt: skip
+                ids, images=images, images_aux=images_aux, do_sample=False, max_new_tokens=new_tokens, pad_token_id=0
+            )
         yield processor.tokenizer.batch_decode(new, skip_special_tokens=True)[0].strip()
 
 
