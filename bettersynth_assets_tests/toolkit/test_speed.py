@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
-from toolkit.mgm import depthwise
+from toolkit.mgm import decoder, depthwise, modeling_mgm, towers
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.merging import lay_out
 from toolkit.mgm.speed import CPU, REFERENCE, Speed, speed_for
@@ -69,6 +71,27 @@ def test_one_switch_changes_nothing(switch: str, reference: dict[str, Tensor]) -
 def test_all_switches_together_change_nothing(reference: dict[str, Tensor]) -> None:
     _assert_equal(_results(CPU), reference)
     _assert_equal(_results(dataclasses.replace(CPU, nhwc_convnext=True, checkpointing=True)), reference)
+
+
+def test_compiled_parts_change_nothing(reference: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Traced as for a GPU, and run without a code generator, which a laptop need not have.
+    def traced(function: Any, *, dynamic: bool | None = None) -> Any:
+        return torch.compile(function, backend="eager", dynamic=dynamic)
+
+    for module in (modeling_mgm, decoder, towers):
+        monkeypatch.setattr(module, "compiled", cache(traced))
+    before = counters["stats"]["unique_graphs"]
+    _assert_equal(_results(dataclasses.replace(CPU, compiled=True, nhwc_convnext=True)), reference)
+    assert counters["stats"]["unique_graphs"] > before
+    assert not counters["graph_break"]
+
+
+def test_gelu_for_compiled_code_is_exact_to_float32() -> None:
+    values = torch.linspace(-12, 12, 100_001)
+    wanted = torch.nn.functional.gelu(values.double())
+    assert (towers.gelu(values) - wanted).abs().max() < 1e-6
+    narrow = values.bfloat16()
+    assert (towers.gelu(narrow).double() - torch.nn.functional.gelu(narrow.double())).abs().max() <= 2**-9 * 12
 
 
 def test_gradients_are_not_all_zero(reference: dict[str, Tensor]) -> None:

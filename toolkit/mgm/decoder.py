@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GemmaModel
-from transformers.models.gemma.modeling_gemma import apply_rotary_pos_emb
+from transformers.models.gemma.modeling_gemma import rotate_half
 
 from toolkit.mgm.speed import Speed, compiled
 
@@ -66,7 +66,7 @@ def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tenso
     joined = F.linear(states, torch.cat([m.weight.to(states.dtype) for m in (query, key, value)]))
     sizes = [m.weight.shape[0] for m in (query, key, value)]
     q, k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in joined.split(sizes, dim=-1))
-    q, k = apply_rotary_pos_emb(q, k, cos, sin)
+    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling, enable_gqa=True)
     hidden = hidden + _linear(mixed.transpose(1, 2).flatten(2), attention.o_proj)
     return hidden + _feed_forward(layer, hidden)
@@ -82,12 +82,31 @@ def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lab
     at = label_at.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
     hidden = hidden.gather(1, at)
     q = _linear(states.gather(1, at), attention.q_proj).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-    q, _ = apply_rotary_pos_emb(q, q, cos[0][label_at], sin[0][label_at])
-    _, k = apply_rotary_pos_emb(k, k, cos, sin)
+    q, k = rotate(q, cos[0][label_at], sin[0][label_at]), rotate(k, cos, sin)
     visible = (label_at.unsqueeze(-1) >= torch.arange(states.shape[1], device=hidden.device)).unsqueeze(1)
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=attention.scaling, enable_gqa=True)
     hidden = hidden + _linear(mixed.transpose(1, 2).flatten(2), attention.o_proj)
     return hidden + _feed_forward(layer, hidden)
+
+
+class _Rotate(torch.autograd.Function):
+    """The rotary embedding, whose gradient is the rotation back; derived by autograd it costs five times the copies."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return states * cos + rotate_half(states) * sin
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return gradient * cos - rotate_half(gradient) * sin, None, None
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of (B, heads, L, d) by ``cos`` and ``sin`` (B or 1, L, d), each made of two equal halves."""
+    result: Tensor = _Rotate.apply(states, cos.unsqueeze(1), sin.unsqueeze(1))
+    return result
 
 
 def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:

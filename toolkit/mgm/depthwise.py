@@ -22,7 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 _LANES = 32
 _WARPS = 4
 _COLUMNS = 6
-_ROWS_PER_BAND = 64
+_ROWS_PER_BAND = 96
 _SOURCE = r"""
 // Two bfloat16 as they lie in memory, the lower address in the lower half.
 __device__ float2 widen(unsigned two)
@@ -130,7 +130,7 @@ def depthwise(
         weight: (C, 1, 7, 7).
         bias: (C,).
         columns: per thread.
-        band: rows per thread; None divides H evenly into bands of about 64.
+        band: rows per thread; None divides H evenly into bands of about 96.
 
     Raises:
         ValueError: another number of channels; the message says what to switch off.

@@ -115,11 +115,11 @@ def normalise(pictures: Tensor, levels: Tensor, *, image_size: int) -> Pixels:
 
     Args:
         pictures: (I, S, S, 3) uint8.
-        levels: from :func:`grey_levels`. A table instead of arithmetic: the same floats on every device.
+        levels: from :func:`grey_levels`, on the same device. A table instead of arithmetic: the same floats everywhere.
         image_size: side s of the low-resolution input, a bilinear downsample of the normalised high-resolution one.
     """
     look_up = compiled(_look_up, dynamic=False) if pictures.is_cuda else _look_up
-    aux = look_up(pictures, levels.to(pictures.device))
+    aux = look_up(pictures, levels)
     low = F.interpolate(aux, size=(image_size, image_size), mode="bilinear", align_corners=False)
     return Pixels(low, aux)
 

@@ -131,6 +131,20 @@ def _products(cell: Tensor) -> Tensor:
     return products.unflatten(0, cell.shape[:2])
 
 
+def _match(cell: Tensor, part: Tensor) -> Tensor:
+    """(W, k, c) and (W, c) -> (W, k) float32: each cell's product with its window's query."""
+    if torch.compiler.is_compiling():  # one pass over the cells, which a product by a vector only takes in several
+        return (cell.float() * part.float().unsqueeze(1)).sum(-1)
+    return torch.bmm(cell, part.to(cell.dtype).unsqueeze(-1)).squeeze(-1).float()
+
+
+def _gather(cell: Tensor, weight: Tensor) -> Tensor:
+    """(W, k, c) and (W, k) -> (W, c): the cells' weighted sum."""
+    if torch.compiler.is_compiling():
+        return (cell.float() * weight.float().unsqueeze(-1)).sum(1).to(cell.dtype)
+    return torch.bmm(weight.to(cell.dtype).unsqueeze(1), cell).squeeze(1)
+
+
 def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, val: UniProjector) -> Tensor:
     """Weighted sum of each token's window, rearranged as the module's text says.
 
@@ -149,17 +163,15 @@ def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, 
     q = query(low)
     q = ((q @ aux.linear.weight) * (aux.norm.weight * q.shape[-1] ** -0.5)).flatten(0, 1)
     parts = q.split([cell.shape[-1] for cell in cells], dim=-1)
-    hits = [
-        torch.bmm(cell, part.to(cell.dtype).unsqueeze(-1)).squeeze(-1) for cell, part in zip(cells, parts, strict=True)
-    ]
-    logits = hits[0].float()
+    hits = [_match(cell, part) for cell, part in zip(cells, parts, strict=True)]
+    logits = hits[0]
     for hit, resize in zip(hits[1:], windows.resizes, strict=True):
-        logits = logits + hit.float() @ resize.T
+        logits = logits + hit @ resize.T
     logits = (logits - mean * q.float().sum(-1, keepdim=True)) * rstd
 
     weights = torch.softmax(logits, dim=-1) * rstd
     spread = [weights, *(weights @ resize for resize in windows.resizes)]
-    sums = [torch.bmm(w.to(cell.dtype).unsqueeze(1), cell).squeeze(1) for w, cell in zip(spread, cells, strict=True)]
+    sums = [_gather(cell, w) for w, cell in zip(spread, cells, strict=True)]
     summed = torch.cat(sums, dim=-1) - (weights * mean).sum(-1, keepdim=True).to(sums[0].dtype)
     # The key's biases have no effect (see above), hence gradient 0; data-parallel training needs them in the graph.
     unused = 0 * (aux.norm.bias.sum() + aux.linear.bias.sum())

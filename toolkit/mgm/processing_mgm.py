@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerBase
@@ -91,8 +92,8 @@ class MGMProcessor:
         return len(input_ids) + (self.image_tokens - 1) * sum(i == IMAGE_TOKEN_INDEX for i in input_ids)
 
     @cached_property
-    def _levels(self) -> Tensor:
-        return grey_levels(self.image_processor)
+    def _levels(self) -> dict[torch.device, Tensor]:
+        return {torch.device("cpu"): grey_levels(self.image_processor)}
 
     @property
     def side(self) -> int:
@@ -105,7 +106,10 @@ class MGMProcessor:
 
     def normalise(self, pictures: Tensor) -> Pixels:
         """Both pixel tensors of some :meth:`squares`, on their device; see ``images.normalise``."""
-        return normalise(pictures, self._levels, image_size=self.image_size)
+        # Kept on each device: a copy in every step would make the processor wait for all that the GPU has to do.
+        if pictures.device not in self._levels:
+            self._levels[pictures.device] = self._levels[torch.device("cpu")].to(pictures.device)
+        return normalise(pictures, self._levels[pictures.device], image_size=self.image_size)
 
     def preprocess(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Pixels:
         """Both pixel tensors of some RGB pictures."""
