@@ -124,7 +124,13 @@ def train(
     """Run the trainer; returns the median rate of its later steps."""
     base = root / ("base" if name == "ours" else "original")
     values = {**STAGES[stage], "name": stage, "data": str(root / "data.json"), "images": str(root / "images")}
-    values |= {"per_device_batch": batch, "loss_group": 8, "max_steps": steps, "workers": given.workers, "pad_multiple": 8}
+    values |= {
+        "per_device_batch": batch,
+        "loss_group": 8,
+        "max_steps": steps,
+        "workers": given.workers,
+        "pad_multiple": 8,
+    }
     plan = {
         "base_model": str(base), "output_dir": str(root / name), "seed": 0, "dtype": "float32" if given.tiny else "bfloat16",
         "device": "cpu" if given.tiny else "cuda", "speed": speed, "log_every": 1, "stages": [values],
