@@ -2,9 +2,9 @@
 
     python benchmarks/stage1_step.py [--batch 32] [--steps 8] [--tiny] [--profile] [--only auto reference]
 
-Random weights, pictures made on the GPU, captions of about 20 tokens. Prints a line of JSON per variant: samples/s, peak
-GiB, TFLOP/s; first the fastest, then the fastest with one switch turned back at a time, then the original's way at the
-original's micro-batch of 8. The parts outside forward and backward are in ``benchmarks/stage1.py``.
+Random weights, pictures made on the GPU, captions of about 20 tokens. Prints a line of JSON per variant: samples/s and
+peak GiB; first the fastest, then the fastest with one switch turned back at a time, then the original's way at the
+original's micro-batch of 8. Whole training steps are in ``benchmarks/training.py``.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def measure(model: MGMGemmaForCausalLM, batches: list[dict[str, Any]], steps: in
             torch.cuda.synchronize()
         times.append(time.monotonic() - began)
     model.zero_grad()
-    rows = len(batches[0]["input_ids"])
+    rows, middle = len(batches[0]["input_ids"]), sorted(times)[len(times) // 2]
+    peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0
     return {
-        "batch": rows, "loss": round(float(loss.detach()), 4), "samples_per_s": round(rows / sorted(times)[len(times) // 2], 2),
-        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else 0.0, "warm_up_s": round(warm_up, 1),
+        "batch": rows, "loss": round(float(loss.detach()), 4), "samples_per_s": round(rows / middle, 2),
+        "peak_gib": round(peak, 2), "warm_up_s": round(warm_up, 1),
     }  # fmt: skip
 
 

@@ -1,11 +1,11 @@
-"""Training end to end, from JPEG files on disk to weights, at the size of MGM-2B: our way and the original's in one run.
+"""Training end to end, from JPEG files on disk to weights, at MGM-2B's size: our way and the original's in one run.
 
     python benchmarks/training.py [--stage pretrain] [--steps 12] [--reference-steps 4] [--workers 8] [--tiny]
 
-Both ways are ``python -m toolkit.train.run`` on the same rows, pictures and random weights. The original's way is speed
-``reference`` (checkpointing, full bfloat16 logits, eager towers with DropPath) at its micro-batch of 8. Steps before the
-third are left out (compilation, first pictures). The loader is also measured by itself. Prints lines of JSON; the last
-one has the ratio. Pictures are about 400 × 370 at 35 KB, captions about 20 tokens of a byte tokenizer.
+Both ways are ``python -m toolkit.train.run`` on the same rows, pictures and random weights. The original's way is
+speed ``reference`` (checkpointing, full bfloat16 logits, eager towers with DropPath) at its micro-batch of 8. Steps
+before the third are left out (compilation, first pictures). The loader is also measured by itself. Prints lines of
+JSON; the last one has the ratio. Pictures are about 400 × 370 at 35 KB, captions about 20 tokens of a byte tokenizer.
 """
 
 from __future__ import annotations
@@ -124,16 +124,14 @@ def train(
     """Run the trainer; returns the median rate of its later steps."""
     base = root / ("base" if name == "ours" else "original")
     values = {**STAGES[stage], "name": stage, "data": str(root / "data.json"), "images": str(root / "images")}
-    values |= {
-        "per_device_batch": batch,
-        "loss_group": 8,
-        "max_steps": steps,
-        "workers": given.workers,
-        "pad_multiple": 8,
-    }
+    values |= {"per_device_batch": batch, "loss_group": 8, "max_steps": steps}
+    values |= {"workers": given.workers, "pad_multiple": 8}
+    if name == "reference" and given.deepspeed:
+        values["deepspeed"] = "toolkit/train/deepspeed/zero2.json"
+    device, dtype = ("cpu", "float32") if given.tiny else ("cuda", "bfloat16")
     plan = {
-        "base_model": str(base), "output_dir": str(root / name), "seed": 0, "dtype": "float32" if given.tiny else "bfloat16",
-        "device": "cpu" if given.tiny else "cuda", "speed": speed, "log_every": 1, "stages": [values],
+        "base_model": str(base), "output_dir": str(root / name), "seed": 0, "dtype": dtype, "device": device,
+        "speed": speed, "log_every": 1, "stages": [values],
     }  # fmt: skip
     (root / f"{name}.json").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "toolkit.train.run", str(root / f"{name}.json")]
@@ -169,6 +167,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--loader-seconds", type=float, default=12.0)
+    parser.add_argument("--deepspeed", action="store_true", help="the original's way under DeepSpeed's ZeRO-2")
     parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: only shows that it runs")
     parser.add_argument("--whole", action="store_true", help="wait for the checkpoint too")
     parser.add_argument("--verbose", action="store_true")
