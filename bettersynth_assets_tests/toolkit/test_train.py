@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
+from toolkit.data.order import exposure_order, loss_weights
+from toolkit.mgm.images import ImageError
 from toolkit.mgm.modeling_mgm import TOWERS, TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import save_tiny
@@ -154,14 +160,90 @@ def test_accumulated_batches_average_per_token_or_per_micro_batch(world: Path, t
     assert abs(losses["micro_batch", 1, None] - by_token) > 1e-4
 
 
-def test_loss_that_is_not_finite_stops_and_names_step_and_samples(world: Path, tmp_path: Path) -> None:
-    model = MGMGemmaForCausalLM.from_pretrained(world / "base")
-    model.model.norm.weight.data[0] = float("nan")
-    model.save_pretrained(tmp_path / "base")
-    MGMProcessor.from_pretrained(world / "base").save_pretrained(tmp_path / "base")
-    with pytest.raises(NonFiniteLossError, match=r"nan in step 1; samples of the batch: .*[pt]\d"):
-        _run(_values(world, tmp_path / "out", base_model=str(tmp_path / "base")))
-    assert not (tmp_path / "out" / "pretrain").exists()
+def test_loss_that_is_not_finite_stops_before_the_weights_change_and_names_step_and_samples(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = exposure_order(10, 5, 2, seed=7)
+    poisoned = 5
+
+    def weights(*given: Any) -> Any:
+        made = loss_weights(*given)
+        made[poisoned] = np.nan
+        return made
+
+    monkeypatch.setattr("toolkit.data.exposures.loss_weights", weights)
+    values = _values(world, tmp_path / "out", checkpoint_every=1)
+    values["stages"] = [{**values["stages"][0], "per_device_batch": 1, "global_batch": 2, "max_steps": 5}]
+    ids = [row["id"] for row in json.loads((world / "data.json").read_text())]
+    step = poisoned // 2 + 1
+    with pytest.raises(NonFiniteLossError, match=rf"nan in step {step}; samples of the batch: {ids[order[poisoned]]}$"):
+        _run(values)
+    kept = [path.name for path in (tmp_path / "out" / "pretrain" / "checkpoints").iterdir()]
+    assert kept == [f"step-{step - 1:06d}"]
+    assert not (tmp_path / "out" / "pretrain" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("changes", [{"speed": "reference"}, {"speed": {"fused_decoder": False}}, {"workers": 2}])
+def test_neither_speed_nor_loaders_change_what_is_trained(
+    world: Path, trained: tuple[Path, list[Event]], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    plain = _values(world, tmp_path / "plain")
+    values = _values(world, tmp_path / "other", **({} if "workers" in changes else changes))
+    values["stages"] = [{**stage, "workers": changes.get("workers", 0)} for stage in values["stages"]]
+    for each in (plain, values):
+        _run(each)
+    ours, theirs = (load_file(tmp_path / run / "finetune" / "model.safetensors") for run in ("plain", "other"))
+    for name, value in ours.items():
+        assert_close(theirs[name], value, rtol=1e-5, atol=3e-6)
+
+
+def test_unreadable_picture_in_a_loader_process_names_the_sample_alone(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "images", tmp_path / "images")
+    (tmp_path / "images" / "3.png").write_bytes(b"no picture")
+    values = _values(world, tmp_path / "out")
+    values["stages"] = [{**values["stages"][0], "images": str(tmp_path / "images"), "workers": 1}]
+    with pytest.raises(ImageError, match=r"^sample 'p3': image .*3\.png cannot be read \(.*\); repair or remove .*$"):
+        _run(values)
+
+
+def test_bfloat16_holds_what_is_frozen_in_it_and_writes_one_type(world: Path, tmp_path: Path) -> None:
+    _run(_values(world, tmp_path / "full"))
+    events = _run(_values(world, tmp_path / "half", dtype="bfloat16"))
+    projector = load_file(tmp_path / "half" / "pretrain" / "projector.safetensors")
+    assert {value.dtype for value in projector.values()} == {torch.float32}
+    assert {v.dtype for v in load_file(tmp_path / "half" / "finetune" / "model.safetensors").values()} == {
+        torch.bfloat16
+    }
+    for dtype in (torch.float32, torch.bfloat16):
+        loaded = MGMGemmaForCausalLM.from_pretrained(tmp_path / "half" / "finetune", dtype=dtype)
+        assert loaded.dtype == dtype
+    losses = [e["loss"] for e in events if e["event"] == "stage_done"]
+    manifests = [json.loads((tmp_path / "full" / s / "manifest.json").read_text()) for s in ("pretrain", "finetune")]
+    assert losses == pytest.approx([m["loss_curve"][-1] for m in manifests], abs=5e-3)
+
+
+def test_logs_of_tensorboard_lie_beside_the_stage(world: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    values = _values(world, tmp_path / "out", report_to=["tensorboard"], log_every=1)
+    values["stages"] = values["stages"][:1]
+    _run(values)
+    found = EventAccumulator(str(tmp_path / "out" / "pretrain" / "logs"))
+    found.Reload()
+    curve = json.loads((tmp_path / "out" / "pretrain" / "manifest.json").read_text())["loss_curve"]
+    # Trainer logs the loss with four digits.
+    assert [scalar.value for scalar in found.Scalars("train/loss")] == pytest.approx(curve, abs=6e-5)
+
+
+def test_a_log_whose_package_is_missing_is_named_with_the_command(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.train.plan.find_spec", lambda name: None)
+    with pytest.raises(PlanError, match=r"report_to: 'wandb' is not installed; pip install wandb"):
+        parse_plan(_values(world, tmp_path, report_to=["wandb"]))
+    with pytest.raises(PlanError, match=r"report_to: 'paper' is unknown; use one of tensorboard"):
+        parse_plan(_values(world, tmp_path, report_to=["paper"]))
 
 
 @pytest.mark.parametrize(
@@ -212,16 +294,32 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(world: Path, tm
     assert json.loads(failed.stdout)["event"] == "error"
 
 
-def test_two_processes_train_as_one(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
+def test_two_processes_of_a_launcher_train_as_one(world: Path, tmp_path: Path, launcher: str) -> None:
     plans = []
     for processes in (1, 2):
         values = _values(world, tmp_path / f"out{processes}", loss_average="token")
         plans.append({**values, "stages": [{**values["stages"][0], "per_device_batch": 2}]})
     _run(plans[0])
     (tmp_path / "plan.json").write_text(json.dumps(plans[1]))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launcher, "-m", "toolkit.train.run", str(tmp_path / "plan.json")]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    beside = Path(sys.executable).parent
+    command = {
+        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
+        # As in the profile, which leaves their number to the machine: without a GPU it has to be said.
+        "deepspeed": [
+            str(Path(sys.executable).parent / "deepspeed"),
+            "--num_gpus=2",
+            f"--master_port={port}",
+            "--module",
+        ],
+    }[launcher]
+    command += ["toolkit.train.run", str(tmp_path / "plan.json")]
+    subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=120
+    )
     manifests = [json.loads((tmp_path / f"out{n}" / "pretrain" / "manifest.json").read_text()) for n in (1, 2)]
     assert [m["processes"] for m in manifests] == [1, 2]
     assert manifests[0]["loss_curve"] == pytest.approx(manifests[1]["loss_curve"], abs=1e-5)

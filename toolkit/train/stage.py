@@ -27,7 +27,7 @@ from toolkit.events import Emit
 from toolkit.mgm.modeling_mgm import TOWERS, TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.train.arguments import training_arguments
-from toolkit.train.checkpoint import Checkpoint, Checkpoints, newest
+from toolkit.train.checkpoint import Checkpoints, newest
 from toolkit.train.plan import Plan, PlanError, StagePlan
 from toolkit.train.progress import Progress
 from toolkit.train.trainer import MGMTrainer
@@ -112,8 +112,14 @@ def train_stage(
         trainer = _trainer(model, plan, stage, arguments, exposures, collator, checkpoints, emit)
         values = sum(p.numel() for p in model.parameters() if p.requires_grad)
         emit({"event": "start", "stage": stage.name, "steps": steps, "rows": len(rows), "trained_values": values})
-        _announce(start, stage, emit)
-        trainer.train()
+        if start is not None:
+            emit({"event": "resume", "stage": stage.name, "step": start.step})
+        try:
+            trainer.train()
+        except ValueError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise type(error)(_own_words(error)) from error
     if trainer.state.global_step != steps or len(trainer.losses) != steps:
         raise RuntimeError(f"stage {stage.name} ended at step {trainer.state.global_step} of {steps}")
     return StageResult(
@@ -170,6 +176,7 @@ def _trainer(
     return trainer
 
 
-def _announce(start: Checkpoint | None, stage: StagePlan, emit: Emit) -> None:
-    if start is not None:
-        emit({"event": "resume", "stage": stage.name, "step": start.step})
+def _own_words(error: ValueError) -> str:
+    """What an error said in the loader process that raised it, without that process's traceback."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    return str(error).rsplit(name, 1)[-1].strip()
