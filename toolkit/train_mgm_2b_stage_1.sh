@@ -16,6 +16,9 @@ FINETUNE_BATCH_SIZE_PER_GPU=${FINETUNE_BATCH_SIZE_PER_GPU:-8}
 FINETUNE_GRADIENT_ACCUMULATION_STEPS=${FINETUNE_GRADIENT_ACCUMULATION_STEPS:-2}
 FINETUNE_DATALOADER_NUM_WORKERS=${FINETUNE_DATALOADER_NUM_WORKERS:-4}
 LOGGING_STEP=${LOGGING_STEP:-1}
+CKPT_SAVE_STEPS=${CKPT_SAVE_STEPS:-100}      # steps between checkpoints, from which a killed run goes on; 0: none
+TOTAL_SAVE_CKPT_LIMIT=${TOTAL_SAVE_CKPT_LIMIT:-1}
+INFER_CUDA_IDX=${INFER_CUDA_IDX-}            # GPUs of the evaluation, e.g. "0"; empty: as they are
 GPUS=${GPUS:-8}                     # processes; DEVICE=cpu and GPUS=1 run it without a GPU
 DEVICE=${DEVICE:-cuda}
 DEEPSPEED=${DEEPSPEED-toolkit/train/deepspeed/zero2.json}   # empty: without DeepSpeed
@@ -60,14 +63,16 @@ $PYTHON -m toolkit.preprocess.dj_to_llava --questions "$ORIGINAL_QUESTIONS" --in
 
 STEP="4 and 5 training"
 plan=$TRAINING/MGM-2B-$EXP_NAME-plan.json
-export BASE_MODEL RUN SEED DEVICE DEEPSPEED LOGGING_STEP llava PRETRAIN_DATASET_IMAGE_PATH FINETUNE_DATASET FINETUNE_IMAGES
+export BASE_MODEL RUN SEED DEVICE DEEPSPEED LOGGING_STEP CKPT_SAVE_STEPS TOTAL_SAVE_CKPT_LIMIT
+export llava PRETRAIN_DATASET_IMAGE_PATH FINETUNE_DATASET FINETUNE_IMAGES
 export PRETRAIN_BATCH_SIZE_PER_GPU PRETRAIN_GRADIENT_ACCUMULATION_STEPS PRETRAIN_DATALOADER_NUM_WORKERS
 export FINETUNE_BATCH_SIZE_PER_GPU FINETUNE_GRADIENT_ACCUMULATION_STEPS FINETUNE_DATALOADER_NUM_WORKERS
 $PYTHON - > "$plan" <<'PLAN'
 import json
 from os import environ as e
 
-shared = {"deepspeed": e["DEEPSPEED"] or None}
+# The kit takes the mean loss of 8 rows at a time; with loss_group that holds for any batch per GPU.
+shared = {"deepspeed": e["DEEPSPEED"] or None, "loss_group": 8, "pad_multiple": 1 if e["DEVICE"] == "cpu" else 16}
 stages = []
 for name, kit, data, images, rest in (
     ("pretrain", "PRETRAIN", e["llava"], e["PRETRAIN_DATASET_IMAGE_PATH"],
@@ -85,7 +90,8 @@ for name, kit, data, images, rest in (
 dtype = "float32" if e["DEVICE"] == "cpu" else "bfloat16"
 print(json.dumps({
     "base_model": e["BASE_MODEL"], "output_dir": e["RUN"], "seed": int(e["SEED"]), "device": e["DEVICE"], "dtype": dtype,
-    "log_every": int(e["LOGGING_STEP"]), "stages": stages,
+    "log_every": int(e["LOGGING_STEP"]), "checkpoint_every": int(e["CKPT_SAVE_STEPS"]) or None,
+    "checkpoint_limit": int(e["TOTAL_SAVE_CKPT_LIMIT"]), "stages": stages,
 }, indent=1))
 PLAN
 if [ "$GPUS" -gt 1 ]; then
@@ -100,6 +106,7 @@ ln -sfn "MGM-2B-$EXP_NAME/pretrain" "$TRAINING/$PRETRAIN"
 ln -sfn "MGM-2B-$EXP_NAME/finetune" "$TRAINING/$FINETUNE"
 
 STEP="6 and 7 TextVQA and MMBench"
+[ -z "$INFER_CUDA_IDX" ] || export CUDA_VISIBLE_DEVICES=$INFER_CUDA_IDX
 $PYTHON -m toolkit.evaluate.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" \
     --textvqa-questions "$TEXTVQA_QUESTIONS" --textvqa-annotations "$TEXTVQA_ANNOTATIONS" \
     --textvqa-images "$TEXTVQA_IMAGES" --mmbench "$MMBENCH"

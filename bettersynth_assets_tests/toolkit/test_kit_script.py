@@ -41,6 +41,7 @@ def test_the_eight_steps_leave_the_kits_folders(bench: Path, tmp_path: Path) -> 
     _rows(tmp_path)
     files = {"QUESTIONS": "q.jsonl", "ANNOTATIONS": "a.json", "IMAGES": "images"}
     paths = {f"TEXTVQA_{name}": str(bench / file) for name, file in files.items()}
+    paths |= {"CKPT_SAVE_STEPS": "50", "TOTAL_SAVE_CKPT_LIMIT": "2"}
     done = _run(tmp_path, BASE_MODEL=str(bench / "model"), MMBENCH=str(bench / "m.tsv"), **paths)
     assert done.returncode == 0, done.stderr[-2000:]
     training = tmp_path / "output" / "training_dirs"
@@ -49,6 +50,9 @@ def test_the_eight_steps_leave_the_kits_folders(bench: Path, tmp_path: Path) -> 
     ]
     assert [(m["global_batch"], m["planned_steps"], m["final_step"]) for m in manifests] == [(256, 1, 1), (128, 1, 1)]
     assert (training / "MGM-2B-Finetune-try" / "model.safetensors").is_file()
+    plan = manifests[0]["plan"]
+    assert (plan["checkpoint_every"], plan["checkpoint_limit"]) == (50, 2)
+    assert [(stage["loss_group"], stage["learning_rate"]) for stage in plan["stages"]] == [(8, 1e-3), (8, 2e-5)]
     results = tmp_path / "output" / "eval_results" / "MGM-2B-Finetune-try"
     assert json.loads((results / "results.json").read_text())["mmbench"]["n"] == 3
     assert (results / "textvqa" / "answers.jsonl").is_file() and (results / "mmbench" / "upload.xlsx").is_file()

@@ -305,7 +305,6 @@ def test_two_processes_of_a_launcher_train_as_one(world: Path, tmp_path: Path, l
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    beside = Path(sys.executable).parent
     command = {
         "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
         # As in the profile, which leaves their number to the machine: without a GPU it has to be said.
