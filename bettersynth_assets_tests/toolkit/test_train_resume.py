@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +21,7 @@ from toolkit.mgm.tiny import save_tiny
 from toolkit.train.checkpoint import newest
 from toolkit.train.manifest import run_key
 from toolkit.train.plan import PlanError, parse_plan
+from toolkit.train.random_state import random_state, set_random_state
 from toolkit.train.session import train
 
 ROOT = Path(__file__).parents[2]
@@ -180,3 +183,14 @@ def test_resumed_run_reads_no_picture_of_a_finished_step(folder: Path, one: Path
         for path in hidden:
             path.with_suffix(".away").rename(path)
     assert (folder / "skip" / "pretrain" / "manifest.json").is_file()
+
+
+def test_random_states_survive_the_way_to_disk(tmp_path: Path) -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.random()), float(torch.rand(()))
+
+    torch.save(random_state(), tmp_path / "state.pt")
+    expected = draw()
+    assert draw() != expected
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draw() == expected

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.files import write_json
 from toolkit.train.plan import PlanError
+from toolkit.train.random_state import random_state, set_random_state
 from toolkit.train.trainer import MGMTrainer
 
 FOLDER = "checkpoints"
@@ -122,7 +121,7 @@ class Checkpoints(TrainerCallback):
     ) -> None:
         # Here and not earlier: starting the loader draws random numbers too.
         if self._random is not None:
-            _set_random(self._random)
+            set_random_state(self._random)
             self._random = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -136,7 +135,7 @@ class Checkpoints(TrainerCallback):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         wait()
-        torch.save(_get_random(), partial / _random_file(args.process_index))
+        torch.save(random_state(), partial / _random_file(args.process_index))
         _save(trainer, partial)
         wait()
         if args.process_index == 0:
@@ -207,19 +206,3 @@ def _restore(trainer: MGMTrainer, folder: Path) -> None:
 
 def _random_file(process: int) -> str:
     return f"random-{process}.pt"
-
-
-def _get_random() -> dict[str, Any]:
-    kind, keys, *rest = np.random.get_state()
-    numbers = torch.from_numpy(np.asarray(keys).astype(np.int64))
-    state = {"python": random.getstate(), "numpy": (kind, numbers, *rest), "torch": torch.get_rng_state()}
-    return {**state, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else state
-
-
-def _set_random(state: dict[str, Any]) -> None:
-    kind, keys, *rest = state["numpy"]
-    random.setstate(state["python"])
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])

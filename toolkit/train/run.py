@@ -9,8 +9,8 @@ In: plans (see ``toolkit.train.plan``). Out, in each plan's ``output_dir``::
     <stage>/logs/           with report_to
 
 A stage's manifest is written last, so its existence means that the stage is complete. Progress goes to stdout, one JSON
-object a line, each with its ``output_dir``: ``features``, ``start``, ``resume``, ``step``, ``stage_done``, ``done``, ``error``.
-Everything else goes to stderr. Several plans on the CPU are trained side by side, one per core (``--jobs``).
+object a line, each with its ``output_dir``: ``features``, ``start``, ``resume``, ``step``, ``stage_done``, ``done``,
+``error``. Everything else goes to stderr. Several plans on the CPU are trained side by side, one per core (``--jobs``).
 Exit codes: 0 done, 2 a fault in plan or data, 3 a loss that is NaN or infinite; a launcher may put its own in their
 place.
 """

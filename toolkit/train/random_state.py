@@ -1,0 +1,27 @@
+"""The state of every random generator that a training may draw from, in values that ``weights_only`` lets through."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """States of Python's, numpy's and torch's generators, and of the current GPU's where one is used."""
+    kind, keys, *rest = np.random.get_state()
+    numbers = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    state = {"python": random.getstate(), "numpy": (kind, numbers, *rest), "torch": torch.get_rng_state()}
+    return {**state, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Bring the generators back to a :func:`random_state`."""
+    kind, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
