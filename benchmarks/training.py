@@ -169,15 +169,20 @@ def main() -> None:
     parser.add_argument("--loader-seconds", type=float, default=12.0)
     parser.add_argument("--deepspeed", action="store_true", help="the original's way under DeepSpeed's ZeRO-2")
     parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: only shows that it runs")
+    parser.add_argument("--root", type=Path, help="folder for weights and data, kept and used again")
     parser.add_argument("--whole", action="store_true", help="wait for the checkpoint too")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
     batch = given.batch or OURS[given.stage]
-    root = Path(tempfile.mkdtemp())
+    root = given.root or Path(tempfile.mkdtemp())
     try:
+        for old in ("images", "ours", "reference"):
+            shutil.rmtree(root / old, ignore_errors=True)
+        root.mkdir(exist_ok=True)
         write_data(root, given.stage, rows=256 * max(given.steps, 8))
-        write_base(root / "base", tiny_config() if given.tiny else MGMConfig())
-        original_base(root / "base", root / "original")
+        if not (root / "original/config.json").exists():
+            write_base(root / "base", tiny_config() if given.tiny else MGMConfig())
+            original_base(root / "base", root / "original")
         size = statistics.mean(file.stat().st_size for file in (root / "images").iterdir())
         rate = loader_rate(root, given.stage, batch, given.workers, given.loader_seconds)
         print(
@@ -191,7 +196,8 @@ def main() -> None:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         print(json.dumps({"ratio": round(ours["samples_per_s"] / theirs["samples_per_s"], 3), "device": device}))
     finally:
-        shutil.rmtree(root)
+        if given.root is None:
+            shutil.rmtree(root)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,13 @@ from collections.abc import Collection, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from toolkit.evaluate.prefixes import Prefix, enter, heads, leave
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+
+# Not cuDNN's attention, which plans for a tenth of a second at each new length; flash attention takes no mask.
+_BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 ROOM = 16
 """Positions by which the cache of a batch grows, and the tokens after which a few long answers are put off."""
@@ -95,9 +99,10 @@ class Batch:
             keys, values = self.keys[number - 1], self.values[number - 1]
             keys[:, :, self.filled : end], values[:, :, self.filled : end] = key, value
             grouped = query.unflatten(1, (-1, groups)).flatten(2, 3)  # (r, key heads, groups * T, head dim)
-            mixed = F.scaled_dot_product_attention(
-                grouped, keys[:, :, :end], values[:, :, :end], attn_mask=grouped_mask, scale=layer.self_attn.scaling
-            )
+            with sdpa_kernel(_BACKENDS):
+                mixed = F.scaled_dot_product_attention(
+                    grouped, keys[:, :, :end], values[:, :, :end], attn_mask=grouped_mask, scale=layer.self_attn.scaling
+                )
             hidden = leave(layer, hidden, mixed.unflatten(2, (groups, -1)).flatten(1, 2))
         self.filled = end
         last: Tensor = core.norm(hidden[:, -1])

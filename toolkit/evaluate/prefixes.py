@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers.models.gemma.modeling_gemma import rotate_half
 
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.speed import compiled
 
 
 class Prefix(NamedTuple):
@@ -49,17 +50,24 @@ def read_prefixes(model: MGMGemmaForCausalLM, before: Sequence[int], image_embed
     words = core.embed_tokens(torch.tensor(before, device=image_embeds.device)).to(image_embeds.dtype)
     hidden = torch.cat([words.expand(len(image_embeds), -1, -1), image_embeds], dim=1)
     hidden, cos, sin = enter(core, hidden, torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0))
+    run = compiled(_layer, dynamic=False) if model.speed.compiled else _layer
     keys, values = [], []
     for number, layer in enumerate(core.layers, start=1):
-        states = layer.input_layernorm(hidden)
-        query, key, value = heads(layer.self_attn, states, states, cos, sin)
+        hidden, key, value = run(layer, hidden, cos, sin, number < len(core.layers))
         keys.append(key)
         values.append(value)
-        if number < len(core.layers):
-            scale = layer.self_attn.scaling
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
-            hidden = leave(layer, hidden, mixed)
     return Prefix(tuple(keys), tuple(values))
+
+
+def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What goes into the next layer, if there is one, and this layer's keys and values."""
+    states = layer.input_layernorm(hidden)
+    query, key, value = heads(layer.self_attn, states, states, cos, sin)
+    if go_on:
+        scale = layer.self_attn.scaling
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+        hidden = leave(layer, hidden, mixed)
+    return hidden, key, value
 
 
 def enter(core: Any, embeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo import maybe_mark_dynamic
 from torch.utils.checkpoint import checkpoint
 from transformers import GemmaModel
 from transformers.models.gemma.modeling_gemma import rotate_half
@@ -40,6 +41,10 @@ def decode(model: GemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | N
     positions = torch.arange(embeds.shape[1], device=embeds.device).unsqueeze(0)
     cos, sin = model.rotary_emb(embeds, positions)
     hidden = embeds * torch.tensor(model.config.hidden_size**0.5, dtype=embeds.dtype)
+    if speed.compiled:
+        for tensor, sizes in ((hidden, (1,)), (cos, (1,)), (sin, (1,)), (label_at, (1,))):
+            if tensor is not None:
+                maybe_mark_dynamic(tensor, sizes)
     layers = list(model.layers)
     last = layers.pop() if speed.labelled_last_layer and label_at is not None else None
     for layer in layers:

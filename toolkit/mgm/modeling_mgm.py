@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo import maybe_mark_dynamic
 from transformers import AutoModelForCausalLM, GemmaForCausalLM, GemmaModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
@@ -255,7 +256,10 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
             rows = torch.arange(len(hidden), device=hidden.device).repeat_interleave(hidden.shape[1] - 1)
             logits = F.linear(hidden, head)
             chosen = logits[:, :-1].flatten(0, 1)
-        run = compiled(_token_losses, dynamic=True) if speed.compiled else _token_losses
+        run = compiled(_token_losses) if speed.compiled else _token_losses
+        if speed.compiled:
+            maybe_mark_dynamic(chosen, 0)
+            maybe_mark_dynamic(targets, 0)
         losses = run(chosen, targets, self.config.logits_dtype == "float32").float()
         loss = losses.sum() / len(layout["targets"]) if weights is None else (losses * weights[rows]).sum()
         return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
