@@ -40,7 +40,8 @@ def training_arguments(plan: Plan, stage: StagePlan, steps: int, *, logs: Path, 
         optim="adamw_torch_fused" if on_gpu and stage.deepspeed is None else "adamw_torch",
         max_grad_norm=stage.max_grad_norm or 0.0, deepspeed=stage.deepspeed,
         ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not on_gpu else None,
-        dataloader_num_workers=stage.workers, dataloader_persistent_workers=stage.workers > 0,
+        # Not persistent: a stage is one pass, so its loaders live as long as it, and end at once when it does.
+        dataloader_num_workers=stage.workers, dataloader_persistent_workers=False,
         # Two steps ahead: the loaders work on while the training process takes a step's micro-batches at once.
         dataloader_prefetch_factor=max(2, -(-2 * accumulation // stage.workers)) if stage.workers else None,
         dataloader_pin_memory=on_gpu, accelerator_config={"non_blocking": on_gpu}, dataloader_drop_last=False,
