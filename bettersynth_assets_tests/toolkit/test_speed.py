@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from toolkit.mgm import decoder, depthwise, modeling_mgm, towers
+from toolkit.mgm import decoder, depthwise, loss, modeling_mgm, towers
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.merging import lay_out
 from toolkit.mgm.speed import CPU, REFERENCE, Speed, speed_for
@@ -78,7 +78,7 @@ def test_compiled_parts_change_nothing(reference: dict[str, Tensor], monkeypatch
     def traced(function: Any, *, dynamic: bool | None = None) -> Any:
         return torch.compile(function, backend="eager", dynamic=dynamic)
 
-    for module in (modeling_mgm, decoder, towers):
+    for module in (modeling_mgm, loss, decoder, towers):
         monkeypatch.setattr(module, "compiled", cache(traced))
     before = counters["stats"]["unique_graphs"]
     _assert_equal(_results(dataclasses.replace(CPU, compiled=True, nhwc_convnext=True)), reference)

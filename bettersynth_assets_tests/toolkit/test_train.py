@@ -133,6 +133,20 @@ def test_same_plan_gives_same_weights_and_a_lost_stage_is_redone_alone(
     check()
 
 
+def test_a_projector_from_elsewhere_is_what_the_second_stage_starts_from(
+    world: Path, trained: tuple[Path, list[Event]], tmp_path: Path
+) -> None:
+    projector = trained[0] / "pretrain" / "projector.safetensors"
+    values = _values(world, tmp_path / "second", cache_dir=str(world / "cache"), projector=str(projector))
+    values["stages"] = values["stages"][1:]
+    _run(values)
+    first, second = (load_file(p / "finetune" / "model.safetensors") for p in (trained[0], tmp_path / "second"))
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
+    values["projector"] = str(world / "data.json")
+    with pytest.raises(PlanError, match="holds a run of another plan"):
+        _run(values)
+
+
 def test_another_seed_gives_another_projector(world: Path, trained: tuple[Path, list[Event]], tmp_path: Path) -> None:
     values = _values(world, tmp_path / "other", seed=8)
     values["stages"] = values["stages"][:1]

@@ -22,7 +22,6 @@ from torch import Tensor
 from transformers import CLIPImageProcessor
 
 from toolkit.mgm.aspect import ASPECTS, Aspect
-from toolkit.mgm.speed import compiled
 
 PAD_COLOUR = (122, 116, 104)
 """CLIP's mean colour, which the kit pads with."""
@@ -118,11 +117,7 @@ def normalise(pictures: Tensor, levels: Tensor, *, image_size: int) -> Pixels:
         levels: from :func:`grey_levels`, on the same device. A table instead of arithmetic: the same floats everywhere.
         image_size: side s of the low-resolution input, a bilinear downsample of the normalised high-resolution one.
     """
-    look_up = compiled(_look_up, dynamic=False) if pictures.is_cuda else _look_up
-    aux = look_up(pictures, levels)
+    shift = torch.arange(0, 768, 256, dtype=torch.int32, device=pictures.device).view(3, 1, 1)
+    aux = levels.flatten()[pictures.permute(0, 3, 1, 2) + shift]
     low = F.interpolate(aux, size=(image_size, image_size), mode="bilinear", align_corners=False)
     return Pixels(low, aux)
-
-
-def _look_up(pictures: Tensor, levels: Tensor) -> Tensor:
-    return torch.stack([levels[channel][pictures[..., channel].int()] for channel in range(3)], dim=1)

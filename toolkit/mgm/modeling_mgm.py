@@ -18,13 +18,12 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo import maybe_mark_dynamic
 from transformers import AutoModelForCausalLM, GemmaForCausalLM, GemmaModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
-from toolkit.mgm.decoder import decode
+from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
+from toolkit.mgm.loss import loss_and_logits
 from toolkit.mgm.merging import Merged, check_image_count, lay_out, merge, place
 from toolkit.mgm.mining import UniProjector, cut, mine, mine_plain, resize_matrices
 from toolkit.mgm.speed import CPU, Speed, compiled, speed_for
@@ -217,7 +216,11 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
                 layout = lay_out(input_ids, attention_mask, labels, image_tokens=self.config.image_tokens)
             if loss_weights is None and num_items_in_batch is not None:
                 loss_weights = torch.ones(len(input_ids), device=input_ids.device) / num_items_in_batch
-            return self._loss(layout, self._embed(input_ids), self._image_embeds(**given), loss_weights, kwargs)
+            words, pictures = self._embed(input_ids), self._image_embeds(**given)
+            if pictures is None:
+                pictures = words.new_zeros(0, self.config.image_tokens, words.shape[-1])
+            loss, logits = loss_and_logits(self, layout, place(layout, words, pictures), loss_weights, **kwargs)
+            return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
         if input_ids is not None and inputs_embeds is None:
             merged = self.merge_images(input_ids, attention_mask=attention_mask, **given)
             inputs_embeds, attention_mask, input_ids = merged.embeds, merged.attention_mask, None
@@ -225,44 +228,6 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds,
             logits_to_keep=logits_to_keep, **kwargs,
         )  # fmt: skip
-
-    def _loss(
-        self, layout: Mapping[str, Tensor], words: Tensor, images: Tensor | None, weights: Tensor | None,
-        kwargs: dict[str, Any],
-    ) -> CausalLMOutputWithPast:  # fmt: skip
-        if images is None:
-            images = words.new_zeros(0, self.config.image_tokens, words.shape[-1])
-        embeds = place(layout, words, images)
-        speed, labelled, only_labelled = self.speed, layout["labelled"], self.speed.labelled_logits
-        if speed.fused_decoder:
-            hidden = decode(self.model, embeds, speed, layout["label_at"])
-            if speed.labelled_last_layer:
-                labelled, only_labelled = layout["label_slot"], True
-        else:
-            kwargs.setdefault("use_cache", False)
-            mask = layout["mask"]
-            # As in ``project_images``: float32 weights that are trained are used in the type of what comes in.
-            mixed = self.model.layers[0].mlp.up_proj.weight.dtype != embeds.dtype
-            with torch.autocast(embeds.device.type, dtype=embeds.dtype if mixed else None, enabled=mixed):
-                hidden = self.model(inputs_embeds=embeds, attention_mask=mask, **kwargs).last_hidden_state
-            hidden = hidden.to(embeds.dtype)
-        head = self.lm_head.weight.to(hidden.dtype)
-        if only_labelled:
-            targets, rows = layout["targets"], layout["label_row"]
-            logits = F.linear(hidden.flatten(0, 1)[labelled], head)
-            chosen = logits
-        else:
-            targets = layout["labels"][:, 1:].flatten()
-            rows = torch.arange(len(hidden), device=hidden.device).repeat_interleave(hidden.shape[1] - 1)
-            logits = F.linear(hidden, head)
-            chosen = logits[:, :-1].flatten(0, 1)
-        run = compiled(_token_losses) if speed.compiled else _token_losses
-        if speed.compiled:
-            maybe_mark_dynamic(chosen, 0)
-            maybe_mark_dynamic(targets, 0)
-        losses = run(chosen, targets, self.config.logits_dtype == "float32").float()
-        loss = losses.sum() / len(layout["targets"]) if weights is None else (losses * weights[rows]).sum()
-        return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -276,11 +241,6 @@ class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[mi
             return super().generate(input_ids, **kwargs)
         merged = self.merge_images(input_ids, attention_mask=kwargs.pop("attention_mask", None), **image_kwargs)
         return super().generate(inputs_embeds=merged.embeds, attention_mask=merged.attention_mask, **kwargs)
-
-
-def _token_losses(logits: Tensor, targets: Tensor, widen: bool) -> Tensor:
-    """(S, vocabulary) and (S,) -> (S,) cross-entropies, 0 where there is no label."""
-    return F.cross_entropy(logits.float() if widen else logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def _project(

@@ -46,6 +46,7 @@ def run_key(plan: Plan) -> str:
     # With a cache the towers' features are rounded to float16, so the weights differ a little.
     on_gpu = plan.device != "cpu" and torch.cuda.is_available()
     values["speed"] = dataclasses.asdict(speed_for(plan.speed, "cuda" if on_gpu else "cpu"))
+    values["projector"] = None if plan.projector is None else file_sha256(plan.projector)
     values |= {"base": base_fingerprint(plan.base_model), "cached": plan.cache_dir is not None, "format": _FORMAT}
     return json_sha256(values)
 

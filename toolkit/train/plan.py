@@ -3,6 +3,7 @@
 ::
 
     base_model: weights/mgm           # complete MGM checkpoint: model, tokenizer, preprocessing
+    projector: null                   # projector to start from, e.g. the kit's mm_projector.bin; null: base_model's
     output_dir: runs/seed-0           # empty, or left by the same plan
     seed: 0
     device: auto                      # auto | cpu | cuda
@@ -60,11 +61,12 @@ class StagePlan:
 
     ``max_steps``: None is one epoch, rounded down to whole steps. ``accumulation``: None follows from the batches and
     the number of processes; given, it is checked. ``max_grad_norm``: None clips nothing, as in the kit.
-    ``fresh_projector``: None starts the projector anew in ``pretrain`` only. ``deepspeed``: path of a DeepSpeed JSON.
-    ``loss_group``: rows, in the order of the seed, that the kit takes the mean loss of (its micro-batch, 8); None is
-    ``per_device_batch``. It counts for ``loss_average: micro_batch`` alone, and makes the loss independent of how the
-    rows are dealt to processes and micro-batches. ``pad_multiple``: sequences are padded to a multiple of it, so that
-    compiled shapes repeat. ``workers``: loader processes per training process; 0 loads in the training process.
+    ``fresh_projector``: None starts the projector anew in ``pretrain`` only, unless the plan has one. ``deepspeed``:
+    path of a DeepSpeed JSON. ``loss_group``: rows, in the order of the seed, that the kit takes the mean loss of (its
+    micro-batch, 8); None is ``per_device_batch``. It counts for ``loss_average: micro_batch`` alone, and makes the loss
+    independent of how the rows are dealt to processes and micro-batches. ``pad_multiple``: sequences are padded to a
+    multiple of it, so that compiled shapes repeat. ``workers``: loader processes per training process; 0 loads in the
+    training process.
     """
 
     name: StageName
@@ -141,6 +143,7 @@ class Plan:
     output_dir: Path
     seed: int
     stages: tuple[StagePlan, ...]
+    projector: Path | None = None
     device: Device = "auto"
     dtype: Dtype = "float32"
     cache_dir: Path | None = None
@@ -167,6 +170,8 @@ class Plan:
         names = [stage.name for stage in self.stages]
         known = (["pretrain"], ["finetune"], ["pretrain", "finetune"])
         need(names in known, "stages", names, "must be pretrain, finetune or both, in this order")
+        there = self.projector is None or self.projector.is_file()
+        need(there, "projector", self.projector, "is no file; give .bin, .pt or .safetensors with a projector")
         base = self.base_model
         need((base / "config.json").is_file(), "base_model", base, "holds no config.json; give an MGM checkpoint")
 

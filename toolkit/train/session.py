@@ -16,6 +16,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file, save_file
 
+from toolkit.convert_weights import load_projector
 from toolkit.events import Emit, is_main_process, tagged
 from toolkit.files import write_atomically, write_json
 from toolkit.jobs import limit_threads
@@ -73,8 +74,11 @@ def train(plan: Plan, emit: Emit) -> None:
 
 
 def load_base(plan: Plan) -> MGMGemmaForCausalLM:
-    """The base model in float32; what is held in bfloat16 is the stage's business."""
-    return MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
+    """The base model in float32, with the plan's projector; what is held in bfloat16 is the stage's business."""
+    model = MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
+    if plan.projector is not None:
+        load_projector(model, plan.projector)
+    return model
 
 
 def leave_deepspeed() -> None:

@@ -133,7 +133,8 @@ def _prepare(model: MGMGemmaForCausalLM, plan: Plan, stage: StagePlan, arguments
     if arguments.device.type == "cuda" and plan.memory_limit_gib is not None:
         total = torch.cuda.get_device_properties(arguments.device).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(min(1.0, plan.memory_limit_gib / total), arguments.device)
-    if stage.name == "pretrain" if stage.fresh_projector is None else stage.fresh_projector:
+    fresh = stage.name == "pretrain" and plan.projector is None
+    if fresh if stage.fresh_projector is None else stage.fresh_projector:
         start_projector(model, plan.seed)
     set_trained(model, stage)
     model.set_speed(plan.speed, arguments.device)
