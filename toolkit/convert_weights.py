@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-TRAINED = ("model.mm_projector.", "model.vlm_uni_")
-TOWERS = ("model.vision_tower.", "model.vision_tower_aux.")
+from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
+
 _WRAPPERS = re.compile(r"^(?:base_model\.model\.|module\.|_orig_mod\.)+")
 _BARE = ("mm_projector.", "vlm_uni_", "vision_tower.", "vision_tower_aux.")
 # Tables that older releases of transformers stored and that are computed today.
@@ -117,12 +117,12 @@ def load_projector(model: nn.Module, path: Path) -> list[str]:
     tensors = public_names(read_tensors(path))
     own = model.state_dict()
     towers = {name: tensor for name, tensor in tensors.items() if name.startswith(TOWERS)}
-    trained = {name: tensor for name, tensor in tensors.items() if name.startswith(TRAINED)}
+    trained = {name: tensor for name, tensor in tensors.items() if name.startswith(TRAINED_IN_STAGE_1)}
     rest = sorted(set(tensors) - set(towers) - set(trained))
     if rest:
         raise WeightsError(f"{path}: holds {rest[0]!r}, which is part of neither projector nor towers")
     check_same(own, towers, where=str(path))
-    wanted = sorted(name for name in own if name.startswith(TRAINED))
+    wanted = sorted(name for name in own if name.startswith(TRAINED_IN_STAGE_1))
     for name in sorted(set(wanted) | set(trained)):
         if name not in trained or name not in own or trained[name].shape != own[name].shape:
             shapes = [tuple(side[name].shape) if name in side else "missing" for side in (trained, own)]

@@ -113,7 +113,8 @@ def test_the_captioner_names_things_and_betrays_watermarks(scenes: list[Scene], 
 def test_the_mgm_base_loads_and_lacks_only_what_stage_1_trains(images: list[Image.Image]) -> None:
     from safetensors import safe_open
 
-    from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+    from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+    from toolkit.mgm.names import TRAINED_IN_STAGE_1
     from toolkit.mgm.processing_mgm import MGMProcessor
 
     model, loading = MGMGemmaForCausalLM.from_pretrained(WEIGHTS / "mgm", output_loading_info=True)

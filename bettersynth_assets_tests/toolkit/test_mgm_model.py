@@ -12,7 +12,8 @@ import toolkit  # noqa: F401  (installs the torchvision hook before transformers
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.merging import merge
 from toolkit.mgm.mining import UniProjector, cut, mine, mine_plain, resize_matrix
-from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.mgm.tiny import tiny_config, tiny_mgm
 
 

@@ -19,6 +19,7 @@ from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.conversation import LabelError, Turn, encode_prompt, encode_row
 from toolkit.mgm.images import grey_levels, normalise, read_image, squares
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import TOWERS
 
 GOLDEN = Path(__file__).parent / "golden"
 SEED_800 = Path(__file__).parents[3] / "shared" / "better-synth-seed-800"
@@ -134,7 +135,6 @@ def test_greedy_answers_are_the_originals_one_by_one_and_in_a_padded_batch(
         assert _apart(logits, numbers["answer_logits"]) < TOLERANCE
 
 
-TOWERS = ("model.vision_tower.", "model.vision_tower_aux.")
 PROCESSOR = CLIPImageProcessor(size={"shortest_edge": 768}, crop_size={"height": 768, "width": 768})
 
 

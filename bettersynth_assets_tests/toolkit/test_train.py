@@ -20,7 +20,8 @@ from torch.testing import assert_close
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.data.order import exposure_order, loss_weights
 from toolkit.mgm.images import ImageError
-from toolkit.mgm.modeling_mgm import TOWERS, TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import save_tiny
 from toolkit.train.plan import NonFiniteLossError, PlanError, parse_plan, read_plan

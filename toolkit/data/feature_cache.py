@@ -26,7 +26,8 @@ from torch import Tensor
 from toolkit.files import json_sha256, write_atomically
 from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.images import read_image
-from toolkit.mgm.modeling_mgm import TOWERS, MGMGemmaForCausalLM
+from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import TOWERS
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.towers import TowerFeatures
 

@@ -22,7 +22,8 @@ from transformers import AutoTokenizer, CLIPVisionModel, GemmaForCausalLM, PreTr
 
 from toolkit.convert_weights import WeightsError, public_names, read_tensors
 from toolkit.mgm.configuration_mgm import MGMConfig
-from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 
 CONVNEXT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")

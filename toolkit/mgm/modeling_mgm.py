@@ -18,67 +18,20 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GemmaForCausalLM, GemmaModel
+from transformers import AutoModelForCausalLM, GemmaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 
+from toolkit.mgm.backbone import MGMGemmaModel, TorchInitMixin
 from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.loss import loss_and_logits
 from toolkit.mgm.merging import Merged, check_image_count, lay_out, merge, place
-from toolkit.mgm.mining import UniProjector, cut, mine, mine_plain, resize_matrices
+from toolkit.mgm.mining import cut, mine, mine_plain, resize_matrices
 from toolkit.mgm.speed import CPU, Speed, compiled, speed_for
-from toolkit.mgm.towers import ClipTower, ConvNextTower, TowerFeatures
-
-TRAINED_IN_STAGE_1 = (
-    "model.mm_projector.",
-    "model.vlm_uni_query_projector.",
-    "model.vlm_uni_aux_projector.",
-    "model.vlm_uni_val_projector.",
-)
-TOWERS = ("model.vision_tower.", "model.vision_tower_aux.")
+from toolkit.mgm.towers import TowerFeatures
 
 
-class _TorchInitMixin:
-    """Lets marked modules start as torch starts them, as in MGM; Gemma's own rule is for Gemma's modules."""
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if not getattr(module, "_keeps_torch_init", False):
-            super()._init_weights(module)  # type: ignore[misc]
-        elif isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv2d):
-            module.reset_parameters()
-
-
-class MGMGemmaModel(_TorchInitMixin, GemmaModel):
-    """Gemma's decoder with the towers, the mining projections and the projector beside it."""
-
-    config_class = MGMConfig
-
-    def __init__(self, config: MGMConfig) -> None:
-        super().__init__(config)
-        d, h = config.mm_hidden_size, config.hidden_size
-        aux = config.vision_aux_config
-        self.vision_tower = ClipTower(config.vision_config, config.mm_vision_select_layer)
-        self.vision_tower_aux = ConvNextTower(
-            depths=aux["depths"], dims=aux["dims"], drop_path_rate=aux["drop_path_rate"],
-            layer_scale_init=aux["layer_scale_init"], drop_path=config.aux_drop_path,
-        )  # fmt: skip
-        self.vlm_uni_query_projector = UniProjector(d, d)
-        self.vlm_uni_aux_projector = UniProjector(config.mm_hidden_size_aux, d)
-        self.vlm_uni_val_projector = UniProjector(config.mm_hidden_size_aux, d)
-        self.mm_projector = nn.Sequential(nn.Linear(d, h), nn.GELU(), nn.Linear(h, h))
-        for part in (self.vision_tower_aux, *self.trained_in_stage_1()):
-            for module in part.modules():
-                module.__dict__["_keeps_torch_init"] = True
-        self.post_init()
-
-    def trained_in_stage_1(self) -> list[nn.Module]:
-        """Projector and the three mining projections."""
-        return [
-            self.mm_projector, self.vlm_uni_query_projector, self.vlm_uni_aux_projector, self.vlm_uni_val_projector,
-        ]  # fmt: skip
-
-
-class MGMGemmaForCausalLM(_TorchInitMixin, GemmaForCausalLM):  # type: ignore[misc]
+class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[misc]
     """MGM with its language-model head (tied to the word embeddings).
 
     Keyword arguments of :meth:`forward` and :meth:`generate` beside Gemma's: either ``images`` (I, 3, s, s) and

@@ -20,7 +20,8 @@ from toolkit.convert_weights import load_projector
 from toolkit.events import Emit, is_main_process, tagged
 from toolkit.files import write_atomically, write_json
 from toolkit.jobs import limit_threads
-from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.train.checkpoint import remove_all, remove_partial
 from toolkit.train.manifest import MANIFEST, is_complete, run_key, stage_manifest

@@ -24,7 +24,8 @@ from toolkit.data.llava import read_llava
 from toolkit.data.order import exposure_order, grouped_order, planned_steps
 from toolkit.data.rows import Rows, encode_rows
 from toolkit.events import Emit
-from toolkit.mgm.modeling_mgm import TOWERS, TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.train.arguments import training_arguments
 from toolkit.train.checkpoint import Checkpoints, newest

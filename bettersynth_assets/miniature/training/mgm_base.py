@@ -15,7 +15,8 @@ from bettersynth_assets.miniature.training.bank import SQUARE
 from bettersynth_assets.miniature.training.language_model import gemma_config
 from bettersynth_assets.miniature.training.towers import CLIP_FIELDS, CONVNEXT_DEPTHS, CONVNEXT_DIMS, KEPT_LAYERS
 from toolkit.mgm.configuration_mgm import MGMConfig
-from toolkit.mgm.modeling_mgm import TRAINED_IN_STAGE_1, MGMGemmaForCausalLM
+from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 
 PARTS = {
