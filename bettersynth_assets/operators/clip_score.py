@@ -93,6 +93,20 @@ class ClipScorer:
         pairs = in_batches(list(zip(images, captions, strict=True)), self.batch, self._score)
         return np.asarray([score for score, _ in pairs], np.float32), [truncated for _, truncated in pairs]
 
+    def image_embeddings(self, images: Sequence[Any]) -> NDArray[np.float32]:
+        """Embed images, RGB or prepared: the same normalised embeddings that scores are made of, float32, (n, D)."""
+        found = in_batches(images, self.batch, self._embed)
+        return np.stack(found) if found else np.zeros((0, 0), np.float32)
+
+    def _embed(self, images: Sequence[Any]) -> list[NDArray[np.float32]]:
+        import torch
+        from torch.nn.functional import normalize
+
+        with torch.inference_mode(), threads_for(self._backend.parameters):
+            pixels = [image if isinstance(image, torch.Tensor) else self.prepare(image) for image in images]
+            stacked = torch.stack(pixels).to(self.device, self.dtype)
+            return list(normalize(self._backend.image_features(stacked).float(), dim=-1).cpu().numpy())
+
     def _score(self, pairs: Sequence[tuple[Any, str]]) -> list[tuple[float, bool]]:
         import torch
         from torch.nn.functional import normalize
@@ -140,6 +154,15 @@ def score_files(
         if progress:
             progress.add(len(items))
     return Scored(scores=scores, truncated=truncated.tolist(), errors=errors)
+
+
+def embed_files(scorer: ClipScorer, paths: Sequence[Path]) -> list[NDArray[np.float32] | ImageError]:
+    """Embed image files, (D,) each; a file that fails to decode gives its error in its place."""
+    found: list[NDArray[np.float32] | ImageError] = []
+    for _, items in opened(paths, scorer.batch.asked, scorer.prepare):
+        embeddings = iter(scorer.image_embeddings([item for item in items if not isinstance(item, ImageError)]))
+        found.extend(item if isinstance(item, ImageError) else next(embeddings) for item in items)
+    return found
 
 
 def load_scorer(model: str, gpu: Gpu) -> ClipScorer:

@@ -1,8 +1,9 @@
 """A recipe's ``process:`` list as Data-Juicer operators. In: YAML entries. Out: built operators, or an error by name.
 
-Allowed are Filters and Mappers that look at one row and give one row back. Refused, with the reason: operators that
-need the whole set (Deduplicator, Selector, Grouper, Aggregator, Pipeline), mappers that add or drop rows or write
-captions (the recipe's ``caption`` section does that), ``skip_op_error`` and ``trust_remote_code``. Arguments are
+Allowed are Filters and Mappers that look at one row and give one row back, and, where all rows lie in one shard,
+Deduplicators and Selectors, which need the whole set. Refused, with the reason: Groupers, Aggregators and Pipelines,
+mappers that add or drop rows or write captions (the recipe's ``caption`` section does that), operators made for
+something else, ``skip_op_error`` and ``trust_remote_code``. Arguments are
 checked against the operator's own signature before anything runs. A model argument that the recipe leaves out is taken
 from the profile.
 """
@@ -15,6 +16,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from bettersynth_assets.config.devices import model_fingerprint, model_path, resolve_devices
@@ -30,9 +32,12 @@ MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "image_watermark_filter": ("hf_watermark_model", "watermark"),
     SIMILARITY_FILTER: ("hf_clip", "clip"),
     CLIP_SCORE_FILTER: ("clip_model", "clip"),
+    "kmeans_diversity_selector": ("clip_model", "clip"),
 }
 SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
-WHOLE_SET = ("Deduplicator", "Selector", "Grouper", "Aggregator", "Pipeline")
+NEEDS_SET = ("Deduplicator", "Selector")
+OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
+MINHASH = "document_minhash_deduplicator"
 FILTER_ARGUMENTS = ("min_closed_interval", "max_closed_interval", "reversed_range")
 REFUSED_ARGUMENTS = {
     "skip_op_error": "one failing row would empty its whole batch without a word",
@@ -52,6 +57,8 @@ class BuiltOperator:
     is_filter: bool
     rank: int | None
     """GPU number for operators with a model; None on the CPU."""
+    needs_set: bool = False
+    """True for Deduplicators and Selectors, which judge all rows at once."""
 
 
 def entry_of(entry: Operator) -> tuple[str, dict[str, Any]]:
@@ -74,6 +81,8 @@ def check_operators(entries: Sequence[Operator]) -> None:
             check_arguments(arguments)
         else:
             _check_arguments(name, arguments)
+        if name == MINHASH:
+            _check_minhash(arguments)
 
 
 def _check_class(name: str) -> None:
@@ -81,16 +90,35 @@ def _check_class(name: str) -> None:
     if name not in modules:
         raise ConfigError(f"operator {name!r} is unknown to Data-Juicer: {_near(name, modules)}")
     kinds = [kind.__name__ for kind in modules[name].__mro__]
-    whole = next((kind for kind in kinds if kind in WHOLE_SET), None)
-    if whole:
-        raise ConfigError(
-            f"operator {name!r} is a {whole}, which needs the whole set, while rows are worked shard by shard: "
-            "run it over the seed beforehand with dj-process, or take it out"
-        )
+    other = next((kind for kind in kinds if kind in OTHER_ROWS), None)
+    if other:
+        raise ConfigError(f"operator {name!r} is a {other}, which makes other rows of those it is given: take it out")
+    if name.startswith("ray_"):
+        raise ConfigError(f"operator {name!r} works only in Data-Juicer's own Ray mode: {_near(name[4:], modules)}")
     if name in SYNTHESIS:
         raise ConfigError(f"operator {name!r} writes captions or images: describe synthesis in the `caption` section")
-    if not {"Filter", "Mapper"} & set(kinds):
-        raise ConfigError(f"operator {name!r} is a {kinds[1]}; a recipe takes Filters and Mappers")
+    if not {"Filter", "Mapper", *NEEDS_SET} & set(kinds):
+        raise ConfigError(
+            f"operator {name!r} is a {kinds[1]}; a recipe takes Filters, Mappers, Deduplicators, Selectors"
+        )
+
+
+def needs_set(name: str) -> bool:
+    """Whether an operator judges all rows at once."""
+    return bool({*NEEDS_SET} & {kind.__name__ for kind in registry().modules[name].__mro__})
+
+
+def _check_minhash(arguments: Mapping[str, Any]) -> None:
+    """Refuse shingles that are longer than the shortest text: all such texts would count as the same one.
+
+    A caption of one word is three tokens in the kit's format.
+    """
+    window = arguments.get("window_size", 5)
+    if arguments.get("tokenization", "space") == "space" and window > 3:
+        raise ConfigError(
+            f"{MINHASH}: window_size = {window} makes all captions of fewer than {window - 2} words duplicates of each "
+            "other: set window_size to 3 or less"
+        )
 
 
 def _near(name: str, valid: Iterable[str]) -> str:
@@ -157,18 +185,39 @@ def own_similarity(entries: Sequence[Operator]) -> bool:
 
 
 def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, str]:
-    """Fingerprints of the models that a list takes from the profile, by operator."""
+    """Fingerprints of the models that a list takes from the profile, by operator, and of folders that it names."""
     names = {entry_of(entry)[0] for entry in entries} & MODEL_ARGUMENTS.keys()
-    return {name: model_fingerprint(getattr(profile.models, MODEL_ARGUMENTS[name][1])) for name in sorted(names)}
+    own = {
+        f"{name}.{argument}": model_fingerprint(value)
+        for name, arguments in map(entry_of, entries)
+        for argument, value in arguments.items()
+        if isinstance(value, str) and "/" in value and Path(value).is_dir()
+    }
+    return own | {name: model_fingerprint(getattr(profile.models, MODEL_ARGUMENTS[name][1])) for name in sorted(names)}
 
 
-def build_operators(entries: Sequence[Operator], profile: Profile) -> list[BuiltOperator]:
+def build_operators(
+    entries: Sequence[Operator], profile: Profile, *, has_whole_set: bool = False
+) -> list[BuiltOperator]:
     """Build a list whose limits are resolved.
 
+    Args:
+        entries: a ``process:`` list.
+        profile: models, device and number of shards.
+        has_whole_set: True where the operators will be given the rows of all shards at once.
+
     Raises:
-        ConfigError: as ``check_operators``; a model that does not exist; a value that the operator itself refuses.
+        ConfigError: as ``check_operators``; a model that does not exist; a value that the operator itself refuses; an
+            operator that needs the whole set where it would see one shard of several.
         DeviceError: a GPU that is not there.
     """
+    set_wide = [name for name, _ in map(entry_of, entries) if needs_set(name)]
+    if set_wide and profile.shards > 1 and not has_whole_set:
+        raise ConfigError(
+            f"operator {set_wide[0]!r} needs the whole set, and this profile works rows in {profile.shards} shards, so "
+            "that it would miss what lies in two of them: set `shards: 1` in the profile, run it over the seed "
+            "beforehand with dj-process, or take it out"
+        )
     stock = [entry for entry in entries if entry_of(entry)[0] != CLIP_SCORE_FILTER]
     check_operators(stock)
     if own_similarity(entries) and len(stock) < len(entries):
@@ -212,4 +261,5 @@ def _build(name: str, limits: str, arguments_json: str, device: str) -> BuiltOpe
         operator=operator,
         is_filter=isinstance(operator, Filter),
         rank=int(device.split(":")[1]) if uses_gpu else None,
+        needs_set=needs_set(name),
     )

@@ -44,9 +44,14 @@ def registry() -> Any:
         logger.disable("data_juicer")
         from data_juicer.ops import OPERATORS
 
-        from bettersynth_assets.operators import clip_score_filter
+        from bettersynth_assets.operators import (
+            clip_score_filter,
+            image_near_duplicate_deduplicator,
+            kmeans_diversity_selector,
+        )
 
-        assert OPERATORS.modules[clip_score_filter.NAME] is clip_score_filter.ClipScoreFilter
+        for own in (clip_score_filter, image_near_duplicate_deduplicator, kmeans_diversity_selector):
+            assert OPERATORS.modules[own.NAME].__module__ == own.__name__
         return OPERATORS
 
 

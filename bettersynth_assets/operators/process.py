@@ -4,6 +4,7 @@ Every operator sees a row as Data-Juicer expects it: ``text`` in the kit's forma
 and in its stats what is known already (width, height, similarity), so that nothing is decoded or scored twice. Rows go
 through the operators in the recipe's order; the first that says no rejects the row, and later ones do not see it. An
 operator that fails on one row quarantines that row alone; one that fails on every row is an error of the recipe.
+Deduplicators and Selectors stand in the same list and judge the rows that reach them, all at once (``whole_set``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guard import undisturbed
 from bettersynth_assets.operators.refusals import refusal, scalar
 from bettersynth_assets.operators.row_calls import SIMILARITY, STATS, Row, make_row, work_rows
+from bettersynth_assets.operators.whole_set import judge_set, measure_rows
 from bettersynth_assets.records.images import ImageError, open_rgb
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 
@@ -73,7 +75,7 @@ def run_process(
         failed = _work(built, rows, rescore)
         quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
         rows = [row for index, row in enumerate(rows) if index not in failed]
-        said_no = {index: reason for index, row in enumerate(rows) if (reason := _judge(built, row)) is not None}
+        said_no = _refused(built, rows)
         rejects.extend(_rejected(rows[index], stage, built, *reason) for index, reason in said_no.items())
         rows = [row for index, row in enumerate(rows) if index not in said_no]
         seconds = round(time.monotonic() - start, 3)
@@ -94,10 +96,10 @@ def _work(built: BuiltOperator, rows: list[Row], rescore: Rescore | None) -> dic
         What went wrong, by the row's position.
     """
     with undisturbed():
-        failed = work_rows(built, rows)
+        failed = (measure_rows if built.needs_set else work_rows)(built, rows)
     if rows and len(failed) == len(rows):
         _raise_if_not_images(built, rows, failed)
-    if built.is_filter or rescore is None:
+    if built.is_filter or built.needs_set or rescore is None:
         return failed
     edited = [index for index, row in enumerate(rows) if SIMILARITY not in row.sample[STATS] and row.values["caption"]]
     paths = [Path(rows[index].sample["images"][0]) for index in edited]
@@ -108,6 +110,14 @@ def _work(built: BuiltOperator, rows: list[Row], rescore: Rescore | None) -> dic
             rows[index].values["clip_score"] = score
             rows[index].sample[STATS][SIMILARITY] = [score]
     return dict(sorted(failed.items()))
+
+
+def _refused(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | None, str]]:
+    """The rows that do not go on, by position: the value that was refused and the reason."""
+    if built.needs_set:
+        with undisturbed():
+            return judge_set(built, rows)
+    return {index: reason for index, row in enumerate(rows) if (reason := _judge(built, row)) is not None}
 
 
 def _judge(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:

@@ -1,0 +1,134 @@
+"""``kmeans_diversity_selector``: rows spread evenly over the images' clusters, as a Data-Juicer operator.
+
+Reads images, through a CLIP-class model; writes the stat ``image_cluster``. Data-Juicer 1.6.1 has no such selector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from data_juicer.ops.base_op import OPERATORS, Selector
+from data_juicer.utils.constant import Fields, StatsKeys
+
+from bettersynth_assets.operators.clip_score import ClipScorer, embed_files
+from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
+from bettersynth_assets.records.images import ImageError
+
+NAME = "kmeans_diversity_selector"
+EMBEDDING = "image_embedding"
+CLUSTER = "image_cluster"
+
+
+@OPERATORS.register_module(NAME)
+class KmeansDiversitySelector(Selector):
+    """Cluster the images' embeddings and let every cluster give equally many rows."""
+
+    _accelerator = "cuda"
+    measures = EMBEDDING
+
+    def __init__(
+        self,
+        clip_model: str = "openai/clip-vit-base-patch32",
+        clusters: int = 100,
+        count: int | None = None,
+        share: float | None = None,
+        prefer: Literal["similarity", "centre", "first"] = "similarity",
+        seed: int = 1024,
+        clip_batch: int = 64,
+        dtype: str = "float32",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Set up the operator.
+
+        Args:
+            clip_model: folder or hub id of an OpenCLIP or transformers CLIP checkpoint.
+            clusters: of the k-means.
+            count: rows to keep; either this or ``share``.
+            share: share of the rows to keep, above 0 and at most 1.
+            prefer: which rows a cluster gives: those with the best image-text similarity, those nearest to its
+                centre, or the first.
+            seed: of the k-means.
+            clip_batch: images per model call.
+            dtype: ``float32`` or ``bfloat16``.
+            *args: Data-Juicer's.
+            **kwargs: Data-Juicer's.
+
+        Raises:
+            ValueError: an argument out of range, or not just one of ``count`` and ``share``.
+        """
+        super().__init__(*args, **kwargs)
+        if (count is None) == (share is None):
+            raise ValueError("give either count (rows) or share (above 0, at most 1)")
+        if clusters < 1 or (count is not None and count < 1) or (share is not None and not 0 < share <= 1):
+            raise ValueError(f"clusters = {clusters}, count = {count}, share = {share}: no row could stay")
+        if prefer not in ("similarity", "centre", "first"):
+            raise ValueError(f"prefer = {prefer!r}: write similarity, centre or first")
+        self.clusters, self.count, self.share, self.prefer, self.seed = clusters, count, share, prefer, seed
+        self.clip_model, self.clip_batch, self.dtype = clip_model, clip_batch, dtype
+        self._scorer: ClipScorer | None = None
+
+    def measure(self, samples: Sequence[dict[str, Any]], rank: int | None = None) -> list[Any | ImageError]:
+        """Embed each sample's first image, (D,) float32; one that cannot be decoded gives its error."""
+        if self._scorer is None:
+            device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
+            self._scorer = ClipScorer(self.clip_model, device=device, dtype=self.dtype, batch=self.clip_batch)
+        return embed_files(self._scorer, [Path(sample[self.image_key][0]) for sample in samples])
+
+    def verdicts(self, samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float | None, str]]:
+        """Find the samples that go; writes ``image_cluster`` into all samples' stats.
+
+        Args:
+            samples: with ``image_embedding``, in the set's order.
+
+        Returns:
+            By position: the row's place in its cluster, from 1, and the reason in words.
+        """
+        if not samples:
+            return {}
+        embeddings = np.stack([np.asarray(sample[EMBEDDING], np.float32) for sample in samples])
+        labels, distances = clusters_of(embeddings, self.clusters, seed=self.seed)
+        for sample, label in zip(samples, labels.tolist(), strict=True):
+            sample[Fields.stats][CLUSTER] = label
+        places = places_in_clusters(labels, self._wishes(samples, distances)).tolist()
+        sizes = np.bincount(labels).tolist()
+        wanted = self.count if self.count is not None else max(1, int((self.share or 0) * len(samples) + 0.5))
+        given = quotas(sizes, wanted)
+        return {
+            position: (
+                float(place + 1),
+                f"place {place + 1} of cluster {label}, which gives {given[label]} of its {sizes[label]} rows",
+            )
+            for position, (label, place) in enumerate(zip(labels.tolist(), places, strict=True))
+            if place >= given[label]
+        }
+
+    def _wishes(self, samples: Sequence[dict[str, Any]], distances: Any) -> list[float]:
+        if self.prefer == "centre":
+            return [-value for value in distances.tolist()]
+        if self.prefer == "first":
+            return [0.0] * len(samples)
+        found = [sample[Fields.stats].get(StatsKeys.image_text_similarity) for sample in samples]
+        return [float(value[0]) if value is not None and len(value) else float("-inf") for value in found]
+
+    def process(self, dataset: Any) -> Any:
+        """Data-Juicer's entry for the whole set.
+
+        Raises:
+            ImageError: an image that cannot be decoded.
+        """
+        columns = [name for name in (self.image_key, Fields.stats) if name in dataset.column_names]
+        samples = [{Fields.stats: {}, **sample} for sample in dataset.select_columns(columns).to_list()]
+        for sample, found in zip(samples, self.measure(samples), strict=True):
+            if isinstance(found, ImageError):
+                raise found
+            sample[EMBEDDING] = found
+        gone = self.verdicts(samples)
+        return dataset.select([position for position in range(len(samples)) if position not in gone])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
+        return {**self.__dict__, "_scorer": None}

@@ -1,0 +1,115 @@
+"""Operators that need all rows at once: Deduplicators and Selectors. In: rows, an operator. Out: who goes, and why.
+
+Two steps, as for filters: first each row is measured by itself (hash, embedding), so that a row whose image is broken
+is quarantined alone; then the set is judged, and every row that does not stay gets a reason. Ours say for themselves
+which rows go. Data-Juicer's give back a smaller data set; the rows that are missing in it are seen by numbers given to
+them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.operators.row_calls import META, ROW_ERRORS, STATS, Row
+from bettersynth_assets.records.images import ImageError
+
+PLACE = "__place__"
+SEED = 1024
+"""Of Data-Juicer's selectors, which draw from Python's and numpy's global generators without a seed."""
+SAME = {"__dj__hash": "text", "__dj__imagehash": "image"}
+"""Data-Juicer's columns of exact hashes: what two rows with the same one share."""
+
+
+def measure_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]:
+    """Measure each row by itself.
+
+    Returns:
+        What went wrong, by the row's position.
+    """
+    failed: dict[int, BaseException] = {}
+    name = getattr(built.operator, "measures", None)
+    if name is not None:
+        rank = {} if built.rank is None else {"rank": built.rank}
+        for index, found in enumerate(built.operator.measure([row.sample for row in rows], **rank)):
+            if isinstance(found, ImageError):
+                failed[index] = found
+            else:
+                rows[index].sample[name] = found
+    elif hasattr(built.operator, "compute_hash"):
+        for index, row in enumerate(rows):
+            try:
+                row.sample = built.operator.compute_hash(dict(row.sample))
+            except UserError:
+                raise
+            except ROW_ERRORS as error:
+                failed[index] = error
+    return failed
+
+
+def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | None, str]]:
+    """Let an operator choose among measured rows.
+
+    Returns:
+        By the position of a row that goes: the value (None where there is none), and the reason in words.
+
+    Raises:
+        ConfigError: the operator gives back rows that it was not given, or one twice.
+    """
+    own = {"id", "text", "images", STATS, META}
+    samples = [row.sample for row in rows]
+    if hasattr(built.operator, "verdicts"):
+        gone: dict[int, tuple[float | None, str]] = built.operator.verdicts(samples)
+    else:
+        gone = _missing(built, samples)
+    for row in rows:
+        row.sample = {name: value for name, value in row.sample.items() if name in own}
+    return gone
+
+
+def _missing(built: BuiltOperator, samples: list[dict[str, Any]]) -> dict[int, tuple[float | None, str]]:
+    """The rows that are not in what an operator of Data-Juicer gives back."""
+    from data_juicer.core.data import NestedDataset
+
+    if not samples:
+        return {}
+    # Stats as plain lists: a column of Arrow has one type.
+    given = [sample | {PLACE: place, META: None} for place, sample in enumerate(samples)]
+    with _seeded():
+        left = built.operator.process(NestedDataset.from_list(given))
+    left = left[0] if isinstance(left, tuple) else left
+    places = list(left[PLACE])
+    if len({*places}) != len(places):
+        raise ConfigError(f"operator {built.name!r} gave back a row twice; a recipe takes operators that only choose")
+    stays = {*places}
+    hashed = next((name for name in SAME if name in samples[0]), None)
+    first = {samples[place][hashed]: place for place in sorted(stays, reverse=True)} if hashed else {}
+    gone: dict[int, tuple[float | None, str]] = {}
+    for place, sample in enumerate(samples):
+        if place in stays:
+            continue
+        twin = first.get(sample[hashed]) if hashed else None
+        reason = f"refused by {built.name}"
+        if hashed and twin is not None:
+            reason = f"{SAME[hashed]} is that of row {samples[twin]['id']!r}, which stays"
+        gone[place] = (None, reason)
+    return gone
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Give the global generators a seed, and what they were afterwards."""
+    theirs, numpys = random.getstate(), np.random.get_state()
+    random.seed(SEED)
+    np.random.seed(SEED)
+    try:
+        yield
+    finally:
+        random.setstate(theirs)
+        np.random.set_state(numpys)
