@@ -103,6 +103,37 @@ def test_conversion_errors_name_the_row() -> None:
         dj_to_llava.to_kit([{"id": "b", "conversations": []}])
 
 
+@pytest.mark.parametrize(
+    ("content", "more", "fault"),
+    [
+        (None, [], "No such file"),
+        ('{"id": "a", "text": "x", "images": ["1"]}\n{"id": 5', [], "line 2: cannot be read as JSON"),
+        ("[1]", [], "line 1: is no JSON object"),
+        ('{"id": "a"}', ["--back"], "is no JSON list of objects"),
+        ('{"id": "a", "text": "x", "images": ["1"]}', ["--questions"], "row 0: needs an 'id'"),
+    ],
+)
+def test_commands_name_the_file_that_they_cannot_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, more: list[str], fault: str
+) -> None:
+    source, questions = tmp_path / "in.jsonl", tmp_path / "stage_1.json"
+    questions.write_text('[{"id": "a"}]')
+    if content is not None:
+        source.write_text(content)
+    arguments = ["--input", str(source), "--output", str(tmp_path / "out"), *more]
+    with pytest.raises(SystemExit) as stopped:
+        dj_to_llava.main([*arguments, str(questions)] if more == ["--questions"] else arguments)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith(f"error: {source}") and fault in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_budget_command_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        check_sample_number.main(["--input", str(tmp_path / "none.jsonl"), "--output", str(tmp_path / "out.jsonl")])
+    assert stopped.value.code == 2 and "none.jsonl" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not SEED_800.is_dir(), reason="the real seed rows are not on this machine")
 def test_real_rows_survive_the_way_to_llava_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = next(SEED_800.glob("*.jsonl"))

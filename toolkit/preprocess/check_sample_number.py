@@ -66,19 +66,24 @@ def repeat_factor(n_rows: int, exposures: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command: read a JSONL file, write the budgeted one, print one JSON line of counts."""
-    parser = argparse.ArgumentParser(prog="python -m toolkit.preprocess.check_sample_number", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.preprocess.check_sample_number", description="Bring a JSONL file to its sample budget."
+    )
     parser.add_argument("--input", type=Path, required=True, help="JSONL file")
     parser.add_argument("--output", type=Path, required=True, help="JSONL file to write; may be the input")
-    parser.add_argument("--budget", type=int, default=KIT_BUDGET)
-    parser.add_argument("--seed", type=int, default=KIT_SEED)
-    parser.add_argument("--order", choices=get_args(Order), default="shuffle")
+    parser.add_argument("--budget", type=int, default=KIT_BUDGET, help=f"rows to write; {KIT_BUDGET} as in the kit")
+    parser.add_argument("--seed", type=int, default=KIT_SEED, help=f"of the drawing; {KIT_SEED} as in the kit")
+    parser.add_argument(
+        "--order", choices=get_args(Order), default="shuffle",
+        help="under budget: shuffle fills it by repetition, keep leaves the rows as they are (the kit's way)",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
-    # Lines end at "\n" only: a caption may hold other characters that str.splitlines would break at.
-    lines = [line for line in given.input.read_bytes().split(b"\n") if line.strip()]
     try:
+        # Lines end at "\n" only: a caption may hold other characters that str.splitlines would break at.
+        lines = [line for line in given.input.read_bytes().split(b"\n") if line.strip()]
         chosen = fill_budget(len(lines), given.budget, seed=given.seed, order=given.order)
-    except BudgetError as error:
-        parser.exit(2, f"{given.input}: {error}\n")
+    except (BudgetError, OSError) as error:
+        parser.exit(2, f"error: {given.input}: {error}\n")
     write_atomically(given.output, b"".join(lines[i] + b"\n" for i in chosen))
     counts = {"rows": len(lines), "exposures": len(chosen), "repeats": round(repeat_factor(len(lines), len(chosen)), 2)}
     print(json.dumps(counts))

@@ -102,19 +102,60 @@ def to_kit(rows: Iterable[Row]) -> list[Row]:
 
 
 def read_questions(path: Path) -> dict[str, str]:
-    """Human turn by id, out of the kit's ``stage_1.json`` (LLaVA JSON)."""
-    rows = json.loads(path.read_text("utf-8"))
-    return {row["id"]: row["conversations"][0]["value"] for row in rows}
+    """Human turn by id, out of the kit's ``stage_1.json`` (LLaVA JSON).
+
+    Raises:
+        ConversionError: no JSON list, or a row without id and first turn.
+    """
+    questions = {}
+    for number, row in enumerate(read_list(path)):
+        try:
+            questions[row["id"]] = row["conversations"][0]["value"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ConversionError(f"{path}, row {number}: needs an 'id' and 'conversations' ({error!r})") from error
+    return questions
+
+
+def read_list(path: Path) -> list[Row]:
+    """Rows of a LLaVA JSON file.
+
+    Raises:
+        ConversionError: no JSON list.
+    """
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConversionError(f"{path}: cannot be read as JSON ({error}); give a LLaVA JSON file") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConversionError(f"{path}: is no JSON list of objects; give a LLaVA JSON file")
+    return rows
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """Rows of a JSONL file; lines end at ``\\n`` only."""
-    return [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
+    """Rows of a JSONL file; lines end at ``\\n`` only.
+
+    Raises:
+        ConversionError: names the line that is no JSON object.
+    """
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConversionError(f"{path}, line {number}: cannot be read as JSON ({error}); give JSONL") from error
+        if not isinstance(row, dict):
+            raise ConversionError(f"{path}, line {number}: is no JSON object; give one row a line")
+        rows.append(row)
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command: convert a file, print one JSON line of counts."""
-    parser = argparse.ArgumentParser(prog="python -m toolkit.preprocess.dj_to_llava", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.preprocess.dj_to_llava", description="Kit JSONL to LLaVA JSON."
+    )
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--questions", type=Path, help="stage_1.json with the original question of each id")
@@ -122,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.back:
-            rows = to_kit(json.loads(given.input.read_text("utf-8")))
+            rows = to_kit(read_list(given.input))
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             report = {"rows": len(rows)}
         else:
@@ -130,8 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = to_llava(read_jsonl(given.input), questions)
             text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
             report = {"rows": len(rows), "questions_drawn": sum(row["id"] not in questions for row in rows)}
-    except ConversionError as error:
-        parser.exit(2, f"{given.input}: {error}\n")
+    except (ConversionError, OSError) as error:
+        parser.exit(2, f"error: {given.input} to {given.output}: {error}\n")
     write_atomically(given.output, text)
     print(json.dumps(report))
     return 0
