@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -35,9 +36,10 @@ MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "kmeans_diversity_selector": ("clip_model", "clip"),
 }
 SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
+UNDECLARED = {"phrase_grounding_recall_filter": "nltk"}  # it goes on without, and then fails on every row
 NEEDS_SET = ("Deduplicator", "Selector")
 OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
-MINHASH = "document_minhash_deduplicator"
+MINHASH, AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
 FILTER_ARGUMENTS = ("min_closed_interval", "max_closed_interval", "reversed_range")
 REFUSED_ARGUMENTS = {
     "skip_op_error": "one failing row would empty its whole batch without a word",
@@ -83,6 +85,8 @@ def check_operators(entries: Sequence[Operator]) -> None:
             _check_arguments(name, arguments)
         if name == MINHASH:
             _check_minhash(arguments)
+        if name == AESTHETICS:
+            _check_aesthetics(arguments)
 
 
 def _check_class(name: str) -> None:
@@ -118,6 +122,17 @@ def _check_minhash(arguments: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{MINHASH}: window_size = {window} makes all captions of fewer than {window - 2} words duplicates of each "
             "other: set window_size to 3 or less"
+        )
+
+
+def _check_aesthetics(arguments: Mapping[str, Any]) -> None:
+    """Refuse a path from which Data-Juicer cannot tell the model's class, or whose scores it would leave at 0 to 10."""
+    path = str(arguments.get("hf_scorer_model") or "aesthetics-predictor-v1")
+    known = "v1" in path or ("v2" in path and ("linear" in path or "relu" in path))
+    if not known or "aesthetics-predictor" not in path:
+        raise ConfigError(
+            f"{AESTHETICS}: hf_scorer_model = {path!r}: Data-Juicer takes the model's class and scale from its path: "
+            "it must hold aesthetics-predictor-v1, aesthetics-predictor-v2…linear or aesthetics-predictor-v2…relu"
         )
 
 
@@ -244,6 +259,9 @@ def _build(name: str, limits: str, arguments_json: str, device: str) -> BuiltOpe
     from data_juicer.ops.base_op import Filter
 
     arguments = json.loads(arguments_json)
+    package = UNDECLARED.get(name)
+    if package and find_spec(package) is None:
+        raise ConfigError(f"operator {name!r} needs the package {package!r}: install it, or take the operator out")
     accelerator = {"accelerator": "cpu"} if device == "cpu" else {}
     try:
         with undisturbed():
@@ -252,7 +270,7 @@ def _build(name: str, limits: str, arguments_json: str, device: str) -> BuiltOpe
             )
     except ConfigError:
         raise
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError, LookupError) as error:
         raise ConfigError(f"{name} with {arguments_json}: {error}") from error
     uses_gpu = device != "cpu" and operator.use_cuda()
     return BuiltOperator(
