@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.mgm.tiny import save_tiny
+from toolkit.train import session
 from toolkit.train.checkpoint import newest
 from toolkit.train.manifest import run_key
 from toolkit.train.plan import PlanError, parse_plan
@@ -41,6 +42,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny(made / "base")
     write_rows(made, pictures=8, text_only=8)
     return made
+
+
+def test_a_folder_in_use_is_refused_until_the_other_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    (tmp_path / "run.json").write_text("{}")
+    code = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True)"
+    other = [sys.executable, "-c", f"{code}; sys.stdin.read()", str(tmp_path / "run.json")]
+    monkeypatch.setattr(session, "LOCK_WAIT", 0.0)
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "held\n"
+        with pytest.raises(PlanError, match="is in use by another run"), session.alone_in(tmp_path):
+            pass
+        monkeypatch.setenv("RANK", "1")
+        with session.alone_in(tmp_path):
+            pass  # the first process of a launch answers for all
+        monkeypatch.delenv("RANK")
+        running.kill()
+        running.wait()
+        with session.alone_in(tmp_path):
+            assert (tmp_path / "run.json").read_text() == "{}"
 
 
 def _plan(folder: Path, name: str, *, deepspeed: bool = False, per_device_batch: int = 2, **changes: Any) -> Path:

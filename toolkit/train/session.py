@@ -6,9 +6,13 @@ with the first stage without one, from that stage's newest checkpoint.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -29,24 +33,31 @@ from toolkit.train.plan import Plan, PlanError, StagePlan, to_values
 from toolkit.train.stage import StageResult, train_stage
 
 PROJECTOR_FILE = "projector.safetensors"
+LOCK_WAIT = 10.0
+"""Seconds that a run waits for one that is just ending in its folder."""
 
 
 def train(plan: Plan, emit: Emit) -> None:
     """Train all stages of a plan, or find them complete.
 
     Raises:
-        PlanError: the output folder belongs to something else.
+        PlanError: the output folder belongs to something else, or another run is at work in it.
         ValueError: data that cannot be used.
         NonFiniteLossError: the loss became NaN or infinite.
     """
-    began = time.monotonic()
     emit = tagged(emit, output_dir=str(plan.output_dir))
     key = run_key(plan)
     claim_folder(plan, key)
-    done = [is_complete(plan.output_dir / stage.name, key) for stage in plan.stages]
-    if all(done):
+    if all(is_complete(plan.output_dir / stage.name, key) for stage in plan.stages):
         emit({"event": "done", "cached": True, "seconds": 0.0})
         return
+    with alone_in(plan.output_dir):
+        _train(plan, key, emit)
+
+
+def _train(plan: Plan, key: str, emit: Emit) -> None:
+    began = time.monotonic()
+    done = [is_complete(plan.output_dir / stage.name, key) for stage in plan.stages]
     model = load_base(plan)
     limit_threads(model.num_parameters(), on_cpu=plan.device == "cpu")
     processor = MGMProcessor.from_pretrained(plan.base_model)
@@ -108,6 +119,39 @@ def claim_folder(plan: Plan, key: str) -> None:
             where = str(plan.output_dir)
             raise PlanError(f"output_dir: {where!r} holds other files but no run.json; give an empty folder")
         write_json(mark, {"key": key, "plan": to_values(plan)})
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a claimed folder, while this process lives.
+
+    When a launcher is killed, the processes that it started may live on and go on writing there.
+
+    Raises:
+        PlanError: another run is still at work in the folder.
+    """
+    if not is_main_process():
+        yield
+        return
+    with (folder / "run.json").open("r+") as mark:
+        until = time.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                # A POSIX lock: loader processes do not inherit it, and it goes with the process, however that ends.
+                fcntl.lockf(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    break  # a file system without locks
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                if time.monotonic() > until:
+                    raise PlanError(
+                        f"output_dir: {str(folder)!r} is in use by another run; wait for it, or end its processes "
+                        "(they may outlive a launcher that was killed)"
+                    ) from error
+            time.sleep(0.2)
+        yield
 
 
 def write_stage(
