@@ -53,3 +53,38 @@ def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_pat
     ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
     assert 0 < len(kept) < 20
     assert kept == ours.kept["id"].to_pylist()
+
+
+def test_plain_dj_process_runs_our_whole_set_operators_and_keeps_the_same_rows(tmp_path, tiny_models):
+    table = scored_table(tmp_path, 20)
+    lines = [
+        json.dumps({"id": row["id"], "text": kit_text(row["caption"]), "images": [str(tmp_path / row["image"])]}) + "\n"
+        for row in table.to_pylist()
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+    images = {"image_near_duplicate_deduplicator": {"max_distance": 4}}
+    arguments = {"clip_model": str(tiny_models.clip), "clusters": 4, "count": 9, "prefer": "centre"}
+    folder = PROJECT_ROOT / "bettersynth_assets" / "operators"
+    names = ("image_near_duplicate_deduplicator", "kmeans_diversity_selector")
+    config = {
+        "project_name": "parity", "dataset_path": str(tmp_path / "rows.jsonl"), "np": 1, "skip_op_error": False,
+        "export_path": str(tmp_path / "out" / "kept.jsonl"), "work_dir": str(tmp_path / "out"), "open_tracer": False,
+        "custom_operator_paths": [str(folder / f"{name}.py") for name in names],
+        "process": [images, {"kmeans_diversity_selector": {**arguments, "accelerator": "cpu"}}],
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "dj-process"), "--config", str(tmp_path / "config.yaml")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "HF_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    kept = [json.loads(line)["id"] for line in (tmp_path / "out" / "kept.jsonl").read_text().splitlines()]
+    built = build_operators(
+        [images, {"kmeans_diversity_selector": arguments}], tiny_profile(tiny_models), has_whole_set=True
+    )
+    ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
+    assert len(kept) == 9
+    assert kept == ours.kept["id"].to_pylist()
