@@ -213,14 +213,19 @@ def newest_checkpoint(server: Server) -> int:
     return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
 
+def told_with(part: str, messages: list[str]) -> str | None:
+    told = "\n".join(messages)
+    return told if part in told else None
+
+
 def start_training(server: Server) -> Training:
     """Launch a run and wait until it has trained past where the last one ended, and written a checkpoint."""
     before = newest_checkpoint(server)
     run = server.launch()
     messages = server.messages(run)
     until("a checkpoint newer than the last run's", lambda: newest_checkpoint(server) > before)
-    told = "\n".join(next(messages))
-    assert (f"goes on after step {before}" in told) == (before > 0), told
+    start = f"pretrain: goes on after step {before}" if before else "pretrain: 20000 steps over"
+    told = until(f"log with {start!r}", lambda: told_with(start, next(messages)))
     pid = re.search(r"multiprocess executor: parent process \(pid: (\d+)\)", told)
     assert pid is not None, told
     worker = psutil.Process(int(pid[1]))
@@ -265,9 +270,13 @@ def test_the_training_ends_with_its_run_and_the_next_one_goes_on(
     server: Server, end: Callable[[Server, Training], None], status: str
 ) -> None:
     training = start_training(server)
-    end(server, training)
-    of_the_gpu = [training.trainer, *training.loaders]
-    until("trainer and loaders are gone", lambda: not living(of_the_gpu), GONE_SECONDS)
-    until("the lease is free", lease_is_free, GONE_SECONDS)
-    until(f"the run is {status}", lambda: server.status(training.id) == status)
-    until("nothing of the run is left", lambda: not living(training.tree), GONE_SECONDS)
+    try:
+        end(server, training)
+        of_the_gpu = [training.trainer, *training.loaders]
+        until("trainer and loaders are gone", lambda: not living(of_the_gpu), GONE_SECONDS)
+        until("the lease is free", lease_is_free, GONE_SECONDS)
+        until(f"the run is {status}", lambda: server.status(training.id) == status)
+        until("nothing of the run is left", lambda: not living(training.tree), GONE_SECONDS)
+    finally:
+        for process in living(training.tree):
+            process.kill()
