@@ -8,6 +8,10 @@
 # all other files are written to checksums.txt when first fetched (also readable by `sha256sum -c`), the revisions to
 # revisions.txt. A file that is not what was published, or not what was fetched before, is refused by name.
 set -euo pipefail
+case "${1-}" in
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
+    ?*) echo "error: argument '$1' is not known; values are set before the command, e.g. ZOO=folder bash $0" >&2; exit 2 ;;
+esac
 
 ZOO=${ZOO:-toolkit/training/model_zoo}
 PYTHON=${PYTHON:-python}

@@ -4,6 +4,10 @@
 #
 #   bash toolkit/train_mgm_2b_stage_1.sh            (from the project's folder; any value below can be set before it)
 set -euo pipefail
+case "${1-}" in
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
+    ?*) echo "error: argument '$1' is not known; values are set before the command, e.g. GPUS=1 DEVICE=cpu bash $0" >&2; exit 2 ;;
+esac
 
 ############################## may be changed ##############################
 EXP_NAME=${EXP_NAME:-default}

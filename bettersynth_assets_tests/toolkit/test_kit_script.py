@@ -59,6 +59,16 @@ def test_the_eight_steps_leave_the_kits_folders(bench: Path, tmp_path: Path) -> 
     assert (tmp_path / "output" / "train.sh").read_bytes() == SCRIPT.read_bytes()
 
 
+@pytest.mark.parametrize("script", ["train_mgm_2b_stage_1.sh", "download.sh"])
+def test_help_is_printed_and_other_arguments_are_refused(tmp_path: Path, script: str) -> None:
+    command = ["bash", str(ROOT / "toolkit" / script)]
+    shown = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.returncode == 0 and f"bash toolkit/{script}" in shown.stdout and "set -" not in shown.stdout
+    refused = subprocess.run([*command, "GPUS=1"], cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 2 and "error: argument 'GPUS=1' is not known" in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
