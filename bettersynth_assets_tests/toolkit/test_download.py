@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from timm.models.convnext import ConvNeXt
 from transformers import CLIPVisionConfig, CLIPVisionModel, GemmaConfig, GemmaForCausalLM
 
+from toolkit.convert_weights import WeightsError
+from toolkit.mgm.assemble import assemble
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_tokenizer
 
@@ -110,6 +112,11 @@ def test_pinned_weights_must_have_the_published_sums(hub: Path, tmp_path: Path) 
     assert call.startswith("download google/gemma-2b-it ")
     assert "--revision 96988410cbdaeb8d5093d1ebdc5a8fb563e02bad --local-dir" in call
     assert not (tmp_path / "zoo" / "MGM-2B-base").exists()
+
+
+def test_assembling_names_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"clip: '.*none' is no folder; give a local copy"):
+        assemble(tmp_path, tmp_path / "none", tmp_path, image_size_aux=64, dtype=torch.float32)
 
 
 def test_every_revision_and_sum_in_the_script_is_a_full_one() -> None:

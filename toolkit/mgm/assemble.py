@@ -85,6 +85,9 @@ def assemble(
     Raises:
         WeightsError: parts that are missing or do not fit.
     """
+    for name, folder in (("gemma", gemma), ("clip", clip), ("convnext", convnext)):
+        if not folder.is_dir():  # transformers would take its path for a name on the hub
+            raise WeightsError(f"{name}: {str(folder)!r} is no folder; give a local copy")
     language: Any = GemmaForCausalLM.from_pretrained(gemma, dtype=dtype)
     vision: Any = CLIPVisionModel.from_pretrained(clip, dtype=dtype)
     trunk = convnext_trunk(convnext)
