@@ -156,8 +156,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )  # fmt: skip
     shutil.copy(PROJECT_ROOT / "workspace.yaml", root)
     instance = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
-    # A run that may wait in the pool itself, and not only in the queue, frees there what a killed run holds.
-    instance["concurrency"]["pools"]["op_granularity_run_buffer"] = 1
     instance["run_coordinator"] = {
         "module": "dagster.core.run_coordinator",
         "class": "QueuedRunCoordinator",
