@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from random_model import random_model
 from torch.utils.data import DataLoader, Dataset
 
 from toolkit.evaluate.generate import PART, Answerer, Prompt
@@ -76,13 +77,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         prompts = make_prompts(Path(folder), given.prompts, given.per_picture)
         some = prompts[: given.original]
-        set_speed(model, fast)
+        model.speed = fast
         ours(prompts[: max(2 * given.batch_size, 4 * PART)])
         first, texts, memory = timed(lambda: ours(prompts))
-        set_speed(model, REFERENCE)
+        model.speed = REFERENCE
         textvqa, expected = each_after_the_first(original(model, processor, some, given.new_tokens, workers=4))
         mmbench, _ = each_after_the_first(original(model, processor, some, given.new_tokens, workers=0))
-        set_speed(model, fast)
+        model.speed = fast
         second, _, _ = timed(lambda: ours(prompts))
         parts = part_times(ours, prompts[: given.batch_size])
     rate = len(prompts) / ((first + second) / 2)
@@ -114,24 +115,12 @@ def main() -> None:
 
 def make_model(*, tiny: bool, device: str) -> MGMGemmaForCausalLM:
     """Random weights, made where they are used."""
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32 if tiny else torch.bfloat16)
-    try:
-        with torch.device(device):
-            # Larger weights than at the start of a training, so that answers of the tiny model differ.
-            config = tiny_config(max_position_embeddings=2048, initializer_range=0.5) if tiny else MGMConfig()
-            model = MGMGemmaForCausalLM(config).eval()
-    finally:
-        torch.set_default_dtype(before)
+    # Larger weights than at the start of a training, so that answers of the tiny model differ.
+    config = tiny_config(max_position_embeddings=2048, initializer_range=0.5) if tiny else MGMConfig()
+    model = random_model(config, device=device, dtype=torch.float32 if tiny else torch.bfloat16).eval()
     generation: Any = model.generation_config
     generation.eos_token_id = None  # both write all their tokens
     return model
-
-
-def set_speed(model: MGMGemmaForCausalLM, speed: Any) -> None:
-    """Choose how the model computes."""
-    model.speed = speed
 
 
 def make_tokenizer() -> Any:

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import torch
+from random_model import random_model
 
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.merging import lay_out
@@ -27,13 +28,9 @@ REFERENCE_BATCH = 8
 WORDS = 45
 
 
-def build(config: MGMConfig, device: str, seed: int) -> MGMGemmaForCausalLM:
+def build(config: MGMConfig, device: str) -> MGMGemmaForCausalLM:
     """A model with random weights as stage 1 holds it: bfloat16, what is trained in float32."""
-    torch.manual_seed(seed)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device(device):
-        model = MGMGemmaForCausalLM(config)
-    torch.set_default_dtype(torch.float32)
+    model = random_model(config, device=device)
     model.requires_grad_(False)
     for part in model.model.trained_in_stage_1():
         part.float().requires_grad_(True)
@@ -106,7 +103,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(variants()))
     given = parser.parse_args()
     device, config = ("cpu", tiny_config()) if given.tiny else ("cuda", MGMConfig())
-    model = build(config, device, seed=0)
+    model = build(config, device)
     sizes = {"reference": REFERENCE_BATCH}
     for name in given.only:
         speed = variants()[name]

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from random_model import random_model
 
 from toolkit.data.collator import Collator
 from toolkit.data.exposures import Exposures
@@ -32,7 +33,6 @@ from toolkit.data.llava import read_llava
 from toolkit.data.order import exposure_order
 from toolkit.data.rows import encode_rows
 from toolkit.mgm.configuration_mgm import MGMConfig
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_config, tiny_tokenizer
 
@@ -78,12 +78,8 @@ def write_data(root: Path, stage: str, rows: int, pictures: int = 512) -> None:
 
 def write_base(folder: Path, config: MGMConfig) -> None:
     """A checkpoint with random weights."""
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = MGMGemmaForCausalLM(config)
-    torch.set_default_dtype(torch.float32)
-    model.save_pretrained(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    random_model(config, device=device).save_pretrained(folder)
     MGMProcessor.for_config(config, tiny_tokenizer()).save_pretrained(folder)
 
 

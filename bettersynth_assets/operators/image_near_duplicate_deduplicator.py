@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_juicer.ops.base_op import OPERATORS, Deduplicator
-from data_juicer.utils.constant import Fields, StatsKeys
+from data_juicer.utils.constant import Fields
 from pydantic import Field
 from typing_extensions import Annotated  # noqa: UP035 - what Data-Juicer's own signatures use
 
 from bettersynth_assets.operators.batching import opened
 from bettersynth_assets.operators.image_hash import MAX_DISTANCE, image_hash, repeats
+from bettersynth_assets.operators.row_calls import similarity_of
 from bettersynth_assets.records.images import ImageError, open_rgb
 
 NAME = "image_near_duplicate_deduplicator"
@@ -76,7 +77,7 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
         """
         order = list(range(len(samples)))
         if self.keep == "best":
-            order.sort(key=lambda position: -_similarity(samples[position]))
+            order.sort(key=lambda position: -similarity_of(samples[position]))
         found = repeats([sample[HASH] for sample in samples], order, self.max_distance)
         return {
             position: (
@@ -101,8 +102,3 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
         gone = {hashed[position] for position in self.verdicts([samples[position] for position in hashed])}
         kept = dataset.select([position for position in range(len(samples)) if position not in gone])
         return kept.remove_columns([HASH]), {}
-
-
-def _similarity(sample: dict[str, Any]) -> float:
-    found = (sample.get(Fields.stats) or {}).get(StatsKeys.image_text_similarity)
-    return float(found[0]) if found is not None and len(found) else float("-inf")

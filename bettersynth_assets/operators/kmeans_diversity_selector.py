@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 from data_juicer.ops.base_op import OPERATORS, Selector
-from data_juicer.utils.constant import Fields, StatsKeys
+from data_juicer.utils.constant import Fields
 
 from bettersynth_assets.operators.clip_score import ClipScorer, embed_files
 from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
+from bettersynth_assets.operators.row_calls import similarity_of
 from bettersynth_assets.records.images import ImageError
 
 NAME = "kmeans_diversity_selector"
@@ -111,8 +112,7 @@ class KmeansDiversitySelector(Selector):
             return [-value for value in distances.tolist()]
         if self.prefer == "first":
             return [0.0] * len(samples)
-        found = [sample[Fields.stats].get(StatsKeys.image_text_similarity) for sample in samples]
-        return [float(value[0]) if value is not None and len(value) else float("-inf") for value in found]
+        return [similarity_of(sample) for sample in samples]
 
     def process(self, dataset: Any) -> Any:
         """Data-Juicer's entry for the whole set.

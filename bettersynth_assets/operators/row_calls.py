@@ -51,6 +51,12 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool) -> R
     return Row(sample=sample, values=values)
 
 
+def similarity_of(sample: dict[str, Any]) -> float:
+    """A sample's image-text similarity where its stats hold one, else minus infinity."""
+    found = (sample.get(STATS) or {}).get(SIMILARITY)
+    return float(found[0]) if found is not None and len(found) else float("-inf")
+
+
 def work_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]:
     """Let an operator compute its stats or map the texts, in its batches; rows of a batch that fails go one by one.
 

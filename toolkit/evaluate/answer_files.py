@@ -7,10 +7,11 @@ LLaVA's layouts, which MGM's scripts write too: for TextVQA ``question_id`` (the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from toolkit.files import read_json_lines
 
 
 class AnswerError(ValueError):
@@ -28,20 +29,14 @@ def read_lines(path: Path, keys: Sequence[str], *, texts: Sequence[str] = ()) ->
         AnswerError: no rows, a line that is no JSON object, a key that is missing; file, line and key are named.
     """
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise AnswerError(f"{path}, line {number}: no JSON ({error}); was the file cut off?") from error
+    for where, row in read_json_lines(path, lambda at, e: AnswerError(f"{at}: no JSON ({e}); was the file cut off?")):
         missing = [key for key in keys if not isinstance(row, dict) or key not in row]
         if missing:
             found = f"it has {', '.join(map(repr, row))}" if isinstance(row, dict) else "it is no object"
-            raise AnswerError(f"{path}, line {number}: {missing[0]!r} is missing; {found}")
+            raise AnswerError(f"{where}: {missing[0]!r} is missing; {found}")
         wrong = [key for key in texts if not isinstance(row[key], str)]
         if wrong:
-            raise AnswerError(f"{path}, line {number}: {wrong[0]!r} is no text but {row[wrong[0]]!r}")
+            raise AnswerError(f"{where}: {wrong[0]!r} is no text but {row[wrong[0]]!r}")
         rows.append(row)
     if not rows:
         raise AnswerError(f"{path}: holds no rows")

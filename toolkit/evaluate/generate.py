@@ -136,8 +136,8 @@ class Answerer:
         """Image embeddings (P, N, h) of squares, or of the five tensors that a cache holds."""
         model, count = self.model, len(pieces[0])
         there = [piece.to(model.device, non_blocking=True) for piece in pieces]
-        if model.device.type == "cuda" and count < at_once:
-            # What is compiled on a GPU is compiled anew, for seconds, at each number of pictures.
+        if model.speed.compiled and count < at_once:
+            # What is compiled is compiled anew, for seconds, at each number of pictures.
             there = [F.pad(piece, (0, 0) * (piece.dim() - 1) + (0, at_once - count)) for piece in there]
         if len(there) == 1:
             features = model.encode_images(*self.processor.normalise(there[0]))

@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from toolkit.evaluate.prefixes import Prefix, enter, heads, leave
+from toolkit.evaluate.prefixes import Prefix, heads
+from toolkit.mgm.decoder import enter, leave
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 
 # Not cuDNN's attention, which plans for a tenth of a second at each new length; flash attention takes no mask.

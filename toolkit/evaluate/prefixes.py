@@ -5,7 +5,7 @@
     <bos><start_of_turn>user\\n + image embeddings (P, N, h)  ─► per layer keys and values (P, key heads, L, head dim)
 
 All prefixes have one length L, so nothing is padded and the causal mask alone is enough. Only keys and values are
-needed, so the last layer stops there. The pieces of a layer are those of transformers' Gemma.
+needed, so the last layer stops there. What a layer does before and after attention is ``toolkit.mgm.decoder``'s.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.models.gemma.modeling_gemma import rotate_half
 
+from toolkit.mgm.decoder import enter, leave, rotate
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.speed import compiled
 
@@ -70,26 +70,11 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) ->
     return hidden, key, value
 
 
-def enter(core: Any, embeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings times √h, as Gemma wants them, and cos and sin of their positions."""
-    cos, sin = core.rotary_emb(embeds, positions)
-    return embeds * torch.tensor(core.config.hidden_size**0.5, dtype=embeds.dtype), cos, sin
-
-
 def heads(attention: Any, asking: Tensor, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries of the last positions ``asking``, rotated keys, and values: (B, heads, positions, head dim)."""
     query, key, value = (
         projection(source).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
         for projection, source in ((attention.q_proj, asking), (attention.k_proj, states), (attention.v_proj, states))
     )
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     asked = asking.shape[1]
-    query = query * cos[:, :, -asked:] + rotate_half(query) * sin[:, :, -asked:]
-    return query, key * cos + rotate_half(key) * sin, value
-
-
-def leave(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
-    """The rest of a layer, after attention (B, heads, T, head dim)."""
-    hidden = hidden + layer.self_attn.o_proj(mixed.transpose(1, 2).flatten(2))
-    result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    return result
+    return rotate(query, cos[:, -asked:], sin[:, -asked:]), rotate(key, cos, sin), value

@@ -38,9 +38,7 @@ def decode(model: GemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | N
     Returns:
         (B, L, h), or (B, M, h) with ``labelled_last_layer``.
     """
-    positions = torch.arange(embeds.shape[1], device=embeds.device).unsqueeze(0)
-    cos, sin = model.rotary_emb(embeds, positions)
-    hidden = embeds * torch.tensor(model.config.hidden_size**0.5, dtype=embeds.dtype)
+    hidden, cos, sin = enter(model, embeds, torch.arange(embeds.shape[1], device=embeds.device).unsqueeze(0))
     if speed.compiled:
         for tensor, sizes in ((hidden, (1,)), (cos, (1,)), (sin, (1,)), (label_at, (1,))):
             if tensor is not None:
@@ -53,6 +51,12 @@ def decode(model: GemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | N
         hidden = _run(last_decoder_layer, speed, last, hidden, cos, sin, label_at)
     normed: Tensor = model.norm(hidden)
     return normed
+
+
+def enter(model: Any, embeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings times √h, as Gemma wants them, and cos and sin of their positions (B or 1, L)."""
+    cos, sin = model.rotary_emb(embeds, positions)
+    return embeds * torch.tensor(model.config.hidden_size**0.5, dtype=embeds.dtype), cos, sin
 
 
 def _run(function: Callable[..., Tensor], speed: Speed, *arguments: Any) -> Tensor:
@@ -73,8 +77,7 @@ def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tenso
     q, k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in joined.split(sizes, dim=-1))
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling, enable_gqa=True)
-    hidden = hidden + _linear(mixed.transpose(1, 2).flatten(2), attention.o_proj)
-    return hidden + _feed_forward(layer, hidden)
+    return leave(layer, hidden, mixed)
 
 
 def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, label_at: Tensor) -> Tensor:
@@ -90,8 +93,7 @@ def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lab
     q, k = rotate(q, cos[0][label_at], sin[0][label_at]), rotate(k, cos, sin)
     visible = (label_at.unsqueeze(-1) >= torch.arange(states.shape[1], device=hidden.device)).unsqueeze(1)
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=attention.scaling, enable_gqa=True)
-    hidden = hidden + _linear(mixed.transpose(1, 2).flatten(2), attention.o_proj)
-    return hidden + _feed_forward(layer, hidden)
+    return leave(layer, hidden, mixed)
 
 
 class _Rotate(torch.autograd.Function):
@@ -114,12 +116,15 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return result
 
 
-def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:
+def leave(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
+    """The rest of a layer: ``hidden`` (B, T, h) that went in, attention ``mixed`` (B, heads, T, head dim)."""
+    hidden = hidden + _linear(mixed.transpose(1, 2).flatten(2), layer.self_attn.o_proj)
     mlp = layer.mlp
     states = layer.post_attention_layernorm(hidden)
     # Two products: joined, their gradients would first have to be copied into one tensor.
-    return _linear(mlp.act_fn(_linear(states, mlp.gate_proj)) * _linear(states, mlp.up_proj), mlp.down_proj)
+    return hidden + _linear(mlp.act_fn(_linear(states, mlp.gate_proj)) * _linear(states, mlp.up_proj), mlp.down_proj)
 
 
 def _linear(states: Tensor, module: nn.Linear) -> Tensor:
-    return F.linear(states, module.weight.to(states.dtype))
+    bias = None if module.bias is None else module.bias.to(states.dtype)
+    return F.linear(states, module.weight.to(states.dtype), bias)

@@ -63,10 +63,14 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
         else:
             self.gradient_checkpointing_disable()
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Type that is computed in: that of the frozen towers; what is trained may be held in a wider one."""
+        return next(self.model.vision_tower_aux.parameters()).dtype
+
     def encode_images(self, images: Tensor, images_aux: Tensor) -> TowerFeatures:
         """Run both frozen towers: (I, 3, s, s) and (I, 3, S, S) -> :class:`TowerFeatures`, without gradient."""
-        clip, convnext = self.model.vision_tower, self.model.vision_tower_aux
-        dtype = next(convnext.parameters()).dtype
+        clip, convnext, dtype = self.model.vision_tower, self.model.vision_tower_aux, self.compute_dtype
         with torch.no_grad():
             return TowerFeatures(clip(images.to(dtype), self.speed), convnext(images_aux.to(dtype), self.speed))
 
@@ -111,9 +115,9 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
         return merge(input_ids, words, image_embeds, attention_mask=attention_mask, labels=labels)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
-        """(B, T) -> (B, T, h), in the type of the frozen towers, which is the one that is computed in."""
+        """(B, T) -> (B, T, h)."""
         words: Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
-        return words.to(next(self.model.vision_tower_aux.parameters()).dtype)
+        return words.to(self.compute_dtype)
 
     def _image_embeds(
         self, images: Tensor | None, images_aux: Tensor | None, features: TowerFeatures | Sequence[Tensor] | None
@@ -124,9 +128,9 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
             features = self.encode_images(images, images_aux)
         if features is None:
             return None
-        if not isinstance(features, TowerFeatures):
-            features = TowerFeatures(features[0], tuple(features[1:]))
-        return self.project_images(features)
+        low, *maps = (features.low, *features.maps) if isinstance(features, TowerFeatures) else features
+        dtype = self.compute_dtype
+        return self.project_images(TowerFeatures(low.to(dtype), tuple(part.to(dtype) for part in maps)))
 
     def forward(
         self,

@@ -6,6 +6,7 @@ In: normalised images. Out: low-resolution tokens (I, N, d) of CLIP, four maps (
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -38,8 +39,8 @@ class ClipTower(nn.Module):
         """(I, 3, s, s) -> (I, N, d), equal to ``hidden_states[select_layer][:, 1:]``."""
         vision = self.vision_tower.vision_model
         vision.config._attn_implementation = "sdpa" if speed.short_clip else "eager"
-        embed = _clip_embeddings if speed.short_clip else _clip_embeddings_by_convolution
-        hidden = vision.pre_layrnorm(embed(vision.embeddings, images))
+        embed = partial(_clip_embeddings, vision.embeddings) if speed.short_clip else vision.embeddings
+        hidden = vision.pre_layrnorm(embed(images))
         chosen = hidden
         run = compiled(_clip_layer, dynamic=False) if speed.compiled else _clip_layer
         layers = vision.encoder.layers
@@ -47,11 +48,6 @@ class ClipTower(nn.Module):
             hidden = run(layer, hidden)
             chosen = hidden if number == self.layers_used else chosen
         return chosen[:, 1:]
-
-
-def _clip_embeddings_by_convolution(embeddings: Any, images: Tensor) -> Tensor:
-    result: Tensor = embeddings(images)
-    return result
 
 
 def _clip_embeddings(embeddings: Any, images: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from toolkit.files import write_atomically
+from toolkit.files import numbered_lines, write_atomically
 
 Order = Literal["shuffle", "keep"]
 KIT_SEED = 1024
@@ -79,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     given = parser.parse_args(arguments)
     try:
-        # Lines end at "\n" only: a caption may hold other characters that str.splitlines would break at.
-        lines = [line for line in given.input.read_bytes().split(b"\n") if line.strip()]
+        lines = [line for _, line in numbered_lines(given.input)]
         chosen = fill_budget(len(lines), given.budget, seed=given.seed, order=given.order)
     except (BudgetError, OSError) as error:
         parser.exit(2, f"error: {given.input}: {error}\n")

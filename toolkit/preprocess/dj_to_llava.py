@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import write_atomically
+from toolkit.files import read_json_lines, write_atomically
 
 Row = dict[str, Any]
 
@@ -137,16 +137,14 @@ def read_jsonl(path: Path) -> list[Row]:
     Raises:
         ConversionError: names the line that is no JSON object.
     """
+
+    def fault(where: str, error: ValueError) -> ConversionError:
+        return ConversionError(f"{where}: cannot be read as JSON ({error}); give JSONL")
+
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ConversionError(f"{path}, line {number}: cannot be read as JSON ({error}); give JSONL") from error
+    for where, row in read_json_lines(path, fault):
         if not isinstance(row, dict):
-            raise ConversionError(f"{path}, line {number}: is no JSON object; give one row a line")
+            raise ConversionError(f"{where}: is no JSON object; give one row a line")
         rows.append(row)
     return rows
 

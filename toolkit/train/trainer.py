@@ -67,9 +67,6 @@ class MGMTrainer(Trainer):
         pixels = inputs.pop("pixels", None)
         if pixels is not None:
             inputs["images"], inputs["images_aux"] = self.processor.normalise(pixels)
-        elif "features" in inputs:
-            tower = next(self.accelerator.unwrap_model(self.model).model.vision_tower_aux.parameters())
-            inputs["features"] = [part.to(tower.dtype) for part in inputs["features"]]
         return inputs
 
     def training_step(
