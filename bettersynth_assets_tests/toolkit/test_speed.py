@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from toolkit.mgm import decoder, depthwise, loss, modeling_mgm, towers
+from toolkit.mgm import decoder, depthwise, gelu, loss, modeling_mgm, towers
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.merging import lay_out
 from toolkit.mgm.speed import CPU, REFERENCE, Speed, speed_for
@@ -86,12 +86,25 @@ def test_compiled_parts_change_nothing(reference: dict[str, Tensor], monkeypatch
     assert not counters["graph_break"]
 
 
-def test_gelu_for_compiled_code_is_exact_to_float32() -> None:
-    values = torch.linspace(-12, 12, 100_001)
-    wanted = torch.nn.functional.gelu(values.double())
-    assert (towers.gelu(values) - wanted).abs().max() < 1e-6
+def test_gelu_for_compiled_code_is_gelu() -> None:
+    values = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
+    assert torch.equal(gelu.gelu(values.float()), torch.nn.functional.gelu(values.float()))
     narrow = values.bfloat16()
-    assert (towers.gelu(narrow).double() - torch.nn.functional.gelu(narrow.double())).abs().max() <= 2**-9 * 12
+    wanted = torch.nn.functional.gelu(narrow.double())
+    assert ((gelu.gelu(narrow).double() - wanted).abs() <= 4e-6 + 2**-8 * wanted.abs()).all()
+
+
+def test_gated_gelu_and_its_gradients_are_exact_to_float32() -> None:
+    gate = torch.linspace(-40, 40, 100_001, requires_grad=True)
+    up, coming = torch.linspace(3, -2, 100_001, requires_grad=True), torch.linspace(-1, 2, 100_001)
+    gelu.gated_gelu(gate, up).backward(coming)
+    wide, wide_up = (tensor.detach().double().requires_grad_(True) for tensor in (gate, up))
+    product = torch.nn.functional.gelu(wide) * wide_up
+    product.backward(coming.double())
+    assert (gelu.gated_gelu(gate, up) - product).abs().max() < 2e-5
+    for mine, wanted in ((gate.grad, wide.grad), (up.grad, wide_up.grad)):
+        assert mine is not None and wanted is not None
+        assert (mine - wanted).norm() < 1e-6 * wanted.norm()
 
 
 def test_gradients_are_not_all_zero(reference: dict[str, Tensor]) -> None:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch._dynamo import maybe_mark_dynamic
 from torch.utils.checkpoint import checkpoint
 from transformers import GemmaModel
-from transformers.models.gemma.modeling_gemma import rotate_half
+from transformers.activations import GELUActivation
 
+from toolkit.mgm.gelu import gated_gelu
 from toolkit.mgm.speed import Speed, compiled
 
 
@@ -54,9 +55,14 @@ def decode(model: GemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | N
 
 
 def enter(model: Any, embeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings times √h, as Gemma wants them, and cos and sin of their positions (B or 1, L)."""
+    """What layers take: embeddings times √h, as Gemma wants them; cos and sin of their positions (B or 1, L).
+
+    The sines' first half is negated, as :func:`rotate` wants them.
+    """
     cos, sin = model.rotary_emb(embeds, positions)
-    return embeds * torch.tensor(model.config.hidden_size**0.5, dtype=embeds.dtype), cos, sin
+    below, above = sin.chunk(2, dim=-1)
+    scale = torch.tensor(model.config.hidden_size**0.5, dtype=embeds.dtype)
+    return embeds * scale, cos, torch.cat([-below, above], dim=-1)
 
 
 def _run(function: Callable[..., Tensor], speed: Speed, *arguments: Any) -> Tensor:
@@ -68,7 +74,7 @@ def _run(function: Callable[..., Tensor], speed: Speed, *arguments: Any) -> Tens
 
 
 def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """One layer: (B, L, h) -> (B, L, h). ``cos`` and ``sin`` (1, L, head dim) of the rotary embedding."""
+    """One layer: (B, L, h) -> (B, L, h). ``cos`` and ``sin`` (1, L, head dim) of :func:`enter`."""
     attention = layer.self_attn
     states = layer.input_layernorm(hidden)
     query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
@@ -102,16 +108,21 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return states * cos + rotate_half(states) * sin
+        return states * cos + _halves_swapped(states) * sin
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return gradient * cos - rotate_half(gradient) * sin, None, None
+        return gradient * cos - _halves_swapped(gradient) * sin, None, None
+
+
+def _halves_swapped(states: Tensor) -> Tensor:
+    """With the signs in the sines this is all of a rotation; in compiled code it is one read, a concatenation two."""
+    return states.roll(states.shape[-1] // 2, -1)
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of (B, heads, L, d) by ``cos`` and ``sin`` (B or 1, L, d), each made of two equal halves."""
+    """Rotary embedding of (B, heads, L, d) by ``cos`` and ``sin`` (B or 1, L, d) of :func:`enter`."""
     result: Tensor = _Rotate.apply(states, cos.unsqueeze(1), sin.unsqueeze(1))
     return result
 
@@ -122,7 +133,9 @@ def leave(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
     mlp = layer.mlp
     states = layer.post_attention_layernorm(hidden)
     # Two products: joined, their gradients would first have to be copied into one tensor.
-    return hidden + _linear(mlp.act_fn(_linear(states, mlp.gate_proj)) * _linear(states, mlp.up_proj), mlp.down_proj)
+    gate, up = _linear(states, mlp.gate_proj), _linear(states, mlp.up_proj)
+    compiling = torch.compiler.is_compiling() and isinstance(mlp.act_fn, GELUActivation)
+    return hidden + _linear(gated_gelu(gate, up) if compiling else mlp.act_fn(gate) * up, mlp.down_proj)
 
 
 def _linear(states: Tensor, module: nn.Linear) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from toolkit.mgm.gelu import gelu
 from toolkit.mgm.speed import CPU, Speed, compiled
 
 
@@ -164,15 +165,3 @@ def _block_rest(block: Any, hidden: Tensor, convolved: Tensor, kept: Tensor | No
     else:
         branch = block.mlp(block.norm(convolved)) * block.gamma
     return hidden + (branch if kept is None else branch * kept)
-
-
-def gelu(values: Tensor) -> Tensor:
-    """Exact GELU with the error function by Abramowitz and Stegun's formula 7.1.26 (error below 1.5e-7), in float32.
-
-    For compiled code: with torch's own error function the kernel is bound by arithmetic instead of memory.
-    """
-    x = values.float()
-    size = x.abs()
-    t = 1 / (1 + 0.3275911 * 0.5**0.5 * size)
-    tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    return (x.relu() - 0.5 * size * tail * torch.exp(-0.5 * x * x)).to(values.dtype)
