@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo import maybe_mark_dynamic
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from transformers import GemmaModel
 from transformers.activations import GELUActivation
@@ -39,7 +40,9 @@ def decode(model: GemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | N
     Returns:
         (B, L, h), or (B, M, h) with ``labelled_last_layer``.
     """
-    hidden, cos, sin = enter(model, embeds, torch.arange(embeds.shape[1], device=embeds.device).unsqueeze(0))
+    # One row of cosines per row of the batch: compiled code would otherwise divide to find each value's position.
+    positions = torch.arange(embeds.shape[1], device=embeds.device).expand(embeds.shape[:2])
+    hidden, cos, sin = enter(model, embeds, positions)
     if speed.compiled:
         for tensor, sizes in ((hidden, (1,)), (cos, (1,)), (sin, (1,)), (label_at, (1,))):
             if tensor is not None:
@@ -74,7 +77,7 @@ def _run(function: Callable[..., Tensor], speed: Speed, *arguments: Any) -> Tens
 
 
 def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """One layer: (B, L, h) -> (B, L, h). ``cos`` and ``sin`` (1, L, head dim) of :func:`enter`."""
+    """One layer: (B, L, h) -> (B, L, h). ``cos`` and ``sin`` (B, L, head dim) of :func:`enter`."""
     attention = layer.self_attn
     states = layer.input_layernorm(hidden)
     query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
@@ -98,7 +101,9 @@ def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lab
     q = _linear(states.gather(1, at), attention.q_proj).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
     q, k = rotate(q, cos[0][label_at], sin[0][label_at]), rotate(k, cos, sin)
     visible = (label_at.unsqueeze(-1) >= torch.arange(states.shape[1], device=hidden.device)).unsqueeze(1)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=attention.scaling, enable_gqa=True)
+    # Plain products: few rows ask here, and cuDNN would make a plan, for 70 ms, whenever their number is a new one.
+    with sdpa_kernel(SDPBackend.MATH):
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=attention.scaling, enable_gqa=True)
     return leave(layer, hidden, mixed)
 
 

@@ -26,9 +26,10 @@ from toolkit.mgm.backbone import MGMGemmaModel, TorchInitMixin
 from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
 from toolkit.mgm.loss import loss_and_logits
 from toolkit.mgm.merging import Merged, check_image_count, lay_out, merge, place
-from toolkit.mgm.mining import cut, mine, mine_plain, resize_matrices
+from toolkit.mgm.mining import mine, mine_plain
 from toolkit.mgm.speed import CPU, Speed, compiled, speed_for
 from toolkit.mgm.towers import TowerFeatures
+from toolkit.mgm.windows import Windows, cut, resize_matrices
 
 
 class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[misc]
@@ -79,14 +80,20 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
 
         Float32 weights beside features of another type are used in that type; their gradients are float32.
         """
-        low = features.low
-        run = compiled(_project, dynamic=False) if self.speed.compiled else _project
-        config = self.model.config
-        side = config.image_size_aux // 4 // config.tokens_per_side
-        resizes = resize_matrices(side, len(features.maps), low.device)
-        mixed = self.model.mm_projector[0].weight.dtype != low.dtype
+        core, low = self.model, features.low
+
+        def run(part: Any, *given: Any) -> Any:
+            return (compiled(part, dynamic=False) if self.speed.compiled else part)(*given)
+
+        read: Windows | tuple[Tensor, ...] = features.maps
+        if self.speed.rearranged_mining:
+            n = core.config.tokens_per_side
+            resizes = resize_matrices(core.config.image_size_aux // 4 // n, len(features.maps), low.device)
+            # Apart from what is trained, so that a compiled backward pass keeps the cells as they are, not widened.
+            read = run(cut, features.maps, n, core.vlm_uni_aux_projector.norm.eps, resizes)
+        mixed = core.mm_projector[0].weight.dtype != low.dtype
         with torch.autocast(low.device.type, dtype=low.dtype if mixed else None, enabled=mixed):
-            result: Tensor = run(self.model, low, features.maps, resizes, self.speed.rearranged_mining)
+            result: Tensor = run(_project, core, low, read)
         return result
 
     def merge_images(
@@ -200,18 +207,16 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
         return super().generate(inputs_embeds=merged.embeds, attention_mask=merged.attention_mask, **kwargs)
 
 
-def _project(
-    core: MGMGemmaModel, low: Tensor, maps: tuple[Tensor, ...], resizes: tuple[Tensor, ...], rearranged: bool
-) -> Tensor:
+def _project(core: MGMGemmaModel, low: Tensor, read: Windows | tuple[Tensor, ...]) -> Tensor:
+    """Mined from windows, or, as the original does it, from the four maps."""
     config = core.config
     if config.mm_feature_norm:
         low = F.layer_norm(low, low.shape[-1:])
     parts = core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector
-    side = config.tokens_per_side
-    if rearranged:
-        mined = mine(low, cut(maps, side, parts[1].norm.eps, resizes), *parts)
+    if isinstance(read, Windows):
+        mined = mine(low, read, *parts)
     else:
-        mined = mine_plain(low, maps, side, *parts)
+        mined = mine_plain(low, read, config.tokens_per_side, *parts)
     projected: Tensor = core.mm_projector(low + mined)
     scale = config.mm_projector_output_scale
     return projected if scale == 1.0 else projected * scale
