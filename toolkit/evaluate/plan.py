@@ -30,6 +30,8 @@ class EvaluationPlan:
         workers: processes that prepare pictures; None is one per core up to 16 beside a GPU, and none on the CPU.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto`` is bfloat16 on a GPU and float32 on the CPU.
+        compiled: towers and prefixes through ``torch.compile`` on a GPU: half a minute first, which pays
+            only for many thousands of questions.
     """
 
     model: Path
@@ -44,6 +46,7 @@ class EvaluationPlan:
     workers: int | None = None
     device: str = "auto"
     dtype: str = "auto"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in _TEXTVQA if getattr(self, name) is not None]

@@ -2,6 +2,7 @@
 
     python -m toolkit.evaluate.run --model DIR --output DIR --textvqa-questions q.jsonl --textvqa-annotations a.json
         --textvqa-images DIR --mmbench m.tsv [--batch-size 128] [--device auto] [--dtype auto] [--cache-dir DIR]
+        [--compiled]
     python -m toolkit.evaluate.run plan.json [plan.json …]      (the same names as keys, with underscores)
 
 Either benchmark may be left out. Out, under ``output``, in the kit's formats: ``textvqa/answers.jsonl``,
@@ -86,8 +87,7 @@ def load(plan: EvaluationPlan) -> Answerer:
     model: Any = MGMGemmaForCausalLM.from_pretrained(plan.model, dtype=getattr(torch, dtype))
     processor = MGMProcessor.from_pretrained(plan.model)
     model = model.eval().to("cuda" if on_gpu else "cpu")
-    # Compiling would take longer than both benchmarks.
-    model.set_speed({"compiled": False})
+    model.set_speed({"compiled": plan.compiled and on_gpu})
     limit_threads(model.num_parameters(), on_cpu=not on_gpu)
     cache = FeatureCache(plan.cache_dir, model, processor, "pad") if plan.cache_dir else None
     return Answerer(
@@ -179,8 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m toolkit.evaluate.run", description="Answer and score benchmarks.")
     parser.add_argument("plans", type=Path, nargs="*", help="JSON files, instead of the options")
     for field in fields(EvaluationPlan):
+        option = f"--{field.name.replace('_', '-')}"
+        if field.type == "bool":
+            parser.add_argument(option, action="store_true", default=argparse.SUPPRESS)
+            continue
         kind = int if str(field.type).startswith("int") else str
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
+        parser.add_argument(option, type=kind, default=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, default=0, help="plans at once; one per core when all are on the CPU")
     given = vars(parser.parse_args(arguments))
     paths, given_jobs = given.pop("plans"), given.pop("jobs")
