@@ -101,8 +101,9 @@ def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lab
     q = _linear(states.gather(1, at), attention.q_proj).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
     q, k = rotate(q, cos[0][label_at], sin[0][label_at]), rotate(k, cos, sin)
     visible = (label_at.unsqueeze(-1) >= torch.arange(states.shape[1], device=hidden.device)).unsqueeze(1)
-    # Plain products: few rows ask here, and cuDNN would make a plan, for 70 ms, whenever their number is a new one.
-    with sdpa_kernel(SDPBackend.MATH):
+    # Few rows ask here. cuDNN would make a plan, for 70 ms, whenever their number is a new one; flash attention takes a
+    # mask on the CPU only, so that a GPU is left with plain products.
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=attention.scaling, enable_gqa=True)
     return leave(layer, hidden, mixed)
 
