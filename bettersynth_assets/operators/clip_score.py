@@ -4,13 +4,12 @@ score        float32, cosine of the two normalised embeddings, [-1, 1]; Data-Jui
              model's logit / 100, the same number wherever the model's logit scale is 100 (every public CLIP's is)
 truncated    the caption has more tokens than the model's context (77 for public CLIPs); the rest of it is not seen
 
-One class loads OpenCLIP checkpoints (a folder with ``open_clip_config.json``, or ``hf-hub:org/name``) and transformers
-CLIP checkpoints (any other folder or hub id). Images are prepared by the checkpoint's own transform.
+``clip_model`` loads OpenCLIP and transformers checkpoints; images are prepared by the checkpoint's own transform.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,31 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bettersynth_assets.config.devices import (
-    HUB_PREFIX,
-    limit_memory,
-    model_fingerprint,
-    model_path,
-    resolve_devices,
-)
+from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened, threads_for
+from bettersynth_assets.operators.clip_model import load_backend
 from bettersynth_assets.records.images import ImageError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backend:
-    """What a checkpoint gives, whichever library it comes from."""
-
-    image: Callable[[Any], Any]
-    """RGB image to float32 tensor (3, H, W)."""
-    tokens: Callable[[Sequence[str]], tuple[dict[str, Any], list[bool]]]
-    """Captions to (model inputs, truncated or not)."""
-    image_features: Callable[[Any], Any]
-    """(B, 3, H, W) to (B, D)."""
-    text_features: Callable[[dict[str, Any]], Any]
-    """Model inputs to (B, D)."""
-    parameters: int
 
 
 class ClipScorer:
@@ -67,11 +46,14 @@ class ClipScorer:
         self.device = device
         self.dtype = getattr(torch, dtype)
         self.batch = BatchSize(batch)
-        is_open_clip = name.startswith(HUB_PREFIX) or (Path(name) / "open_clip_config.json").is_file()
-        self._backend = (_open_clip if is_open_clip else _transformers_clip)(name, device, self.dtype)
+        self._backend = load_backend(name, device, self.dtype)
 
     def prepare(self, image: Any) -> Any:
-        """Resize and normalise one RGB image to the model's input, (3, H, W); safe to call from several threads."""
+        """Resize one RGB image to the model's size; safe to call from several threads.
+
+        Where the checkpoint's transform ends in plain arithmetic, that is left to the device: a quarter of the bytes
+        go there, and the threads have less to do.
+        """
         return self._backend.image(image)
 
     def scores(self, images: Sequence[Any], captions: Sequence[str]) -> NDArray[np.float32]:
@@ -103,19 +85,28 @@ class ClipScorer:
         from torch.nn.functional import normalize
 
         with torch.inference_mode(), threads_for(self._backend.parameters):
-            pixels = [image if isinstance(image, torch.Tensor) else self.prepare(image) for image in images]
-            stacked = torch.stack(pixels).to(self.device, self.dtype)
-            return list(normalize(self._backend.image_features(stacked).float(), dim=-1).cpu().numpy())
+            features = self._backend.image_features(self._pixels(images))
+            return list(normalize(features.float(), dim=-1).cpu().numpy())
+
+    def _pixels(self, images: Sequence[Any]) -> Any:
+        """RGB or prepared images as the model reads them, (B, 3, H, W)."""
+        import torch
+
+        from toolkit.mgm.images import as_floats
+
+        prepared = [image if isinstance(image, torch.Tensor) else self.prepare(image) for image in images]
+        stacked = torch.stack(prepared).to(self.device)
+        levels = self._backend.levels
+        return (stacked if levels is None else as_floats(stacked, levels)).to(self.dtype)
 
     def _score(self, pairs: Sequence[tuple[Any, str]]) -> list[tuple[float, bool]]:
         import torch
         from torch.nn.functional import normalize
 
         with torch.inference_mode(), threads_for(self._backend.parameters):
-            pixels = [image if isinstance(image, torch.Tensor) else self.prepare(image) for image, _ in pairs]
-            stacked = torch.stack(pixels).to(self.device, self.dtype)
+            pixels = self._pixels([image for image, _ in pairs])
             inputs, truncated = self._backend.tokens([caption for _, caption in pairs])
-            image = normalize(self._backend.image_features(stacked).float(), dim=-1)
+            image = normalize(self._backend.image_features(pixels).float(), dim=-1)
             text = normalize(self._backend.text_features(inputs).float(), dim=-1)
             return list(zip((image * text).sum(-1).cpu().tolist(), truncated, strict=True))
 
@@ -181,60 +172,3 @@ def scorer_key(profile: Profile) -> dict[str, Any]:
     """What scores depend on besides rows: weights, dtype and batch size (both move the last bits)."""
     gpu = profile.gpu
     return {"clip": model_fingerprint(profile.models.clip), "dtype": gpu.dtype, "batch": gpu.clip_batch}
-
-
-def _open_clip(name: str, device: str, dtype: Any) -> Backend:
-    import open_clip
-
-    source = name if name.startswith(HUB_PREFIX) else f"local-dir:{name}"
-    model, transform = open_clip.create_model_from_pretrained(source, device="cpu")
-    model = model.eval().to(device, dtype)
-    tokenizer = open_clip.get_tokenizer(source)
-    context = int(model.context_length)
-    # One position more than the model reads shows which captions go on.
-    empty = tokenizer([""], context_length=context + 1)[0]
-    pad, pads_with_end = int(empty[-1]), int(empty[0]) != int(empty[-1]) == int(empty[1])
-
-    def tokens(captions: Sequence[str]) -> tuple[dict[str, Any], list[bool]]:
-        longer = tokenizer(list(captions), context_length=context + 1)
-        used = (longer != pad).int().flip(-1).argmax(-1)  # padding at the end
-        lengths = longer.shape[-1] - used + (1 if pads_with_end else 0)
-        truncated, text = (lengths > context).tolist(), longer[:, :context].clone()
-        if any(truncated):
-            cut = [caption for caption, is_longer in zip(captions, truncated, strict=True) if is_longer]
-            text[truncated] = tokenizer(cut, context_length=context)
-        return {"text": text.to(device)}, truncated
-
-    return Backend(
-        image=transform,
-        tokens=tokens,
-        image_features=model.encode_image,
-        text_features=lambda inputs: model.encode_text(**inputs),
-        parameters=sum(weight.numel() for weight in model.parameters()),
-    )
-
-
-def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
-    from transformers import AutoProcessor, CLIPModel
-
-    model = CLIPModel.from_pretrained(name, dtype=dtype).eval().to(device)
-    processor = AutoProcessor.from_pretrained(name)
-    context = model.config.text_config.max_position_embeddings
-
-    def image(rgb: Any) -> Any:
-        return processor.image_processor(images=rgb, return_tensors="pt")["pixel_values"][0]
-
-    def tokens(captions: Sequence[str]) -> tuple[dict[str, Any], list[bool]]:
-        lengths = [len(ids) for ids in processor.tokenizer(list(captions), verbose=False)["input_ids"]]
-        inputs = processor.tokenizer(
-            list(captions), return_tensors="pt", padding=True, truncation=True, max_length=context
-        )
-        return dict(inputs.to(device)), [length > context for length in lengths]
-
-    return Backend(
-        image=image,
-        tokens=tokens,
-        image_features=lambda pixels: model.get_image_features(pixel_values=pixels),
-        text_features=lambda inputs: model.get_text_features(**inputs),
-        parameters=model.num_parameters(),
-    )

@@ -6,6 +6,7 @@ was, and its batch is worked again row by row, so that one row never takes its n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ IMAGE_TOKEN, END_TOKEN = "<__dj__image>", "<|__dj__eoc|>"
 SIMILARITY = "image_text_similarity"
 # They read the image alone, through a model without a tokenizer, so that several threads may call them.
 IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter")
+# What these measure stands in the row already, from the image's header: nothing is opened for them.
+HEADER_STATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "image_shape_filter": lambda row: {"image_width": [row["width"]], "image_height": [row["height"]]},
+    "image_aspect_ratio_filter": lambda row: {"aspect_ratios": [row["width"] / row["height"]]},
+    "image_size_filter": lambda row: {"image_sizes": [row["bytes"]]},
+}
 # What operators raise about a row. MemoryError, KeyboardInterrupt and the like are not among them.
 ROW_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, SyntaxError, AttributeError)
 
@@ -44,7 +51,7 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool) -> R
     sample = {
         "id": values["id"],
         "text": kit_text(values["caption"]),
-        "images": [str(image_root / values["image"])],
+        "images": [f"{image_root}/{values['image']}"],
         STATS: stats,
         META: {},
     }
@@ -63,6 +70,10 @@ def work_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]
     Returns:
         What the operator raised, by the row's position.
     """
+    if built.name in HEADER_STATS:
+        for row in rows:
+            row.sample[STATS].update(HEADER_STATS[built.name](row.values))
+        return {}
     if built.name in IMAGE_CLASSIFIERS and len(rows) > 1:
         return _work_in_threads(built, rows)
     # Mappers go row by row: only so does it show when one makes more rows of one, and none maps a row twice.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened
@@ -49,6 +50,25 @@ def test_open_clip_scores_are_the_cosine_of_its_embeddings(tiny_models, pairs):
     scored = score_files(ClipScorer(str(tiny_models.open_clip), batch=5), paths, captions)
     np.testing.assert_allclose(scored.scores, expected, atol=1e-5)
     assert np.ptp(expected) > 0.01
+
+
+def test_pixels_are_those_of_the_checkpoints_own_transform(tiny_models, tmp_path):
+    import open_clip
+    from transformers import AutoProcessor
+
+    sizes = [(64, 48), (47, 91), (301, 200), (33, 33), (64, 65)]
+    rng = np.random.default_rng(3)
+    images = [Image.fromarray(rng.integers(0, 255, (high, wide, 3), dtype=np.uint8)) for wide, high in sizes]
+    processor = AutoProcessor.from_pretrained(tiny_models.clip).image_processor
+    _, transform = open_clip.create_model_from_pretrained(f"local-dir:{tiny_models.open_clip}")
+    expected = {
+        "clip": processor(images=images, return_tensors="pt")["pixel_values"],
+        "open_clip": torch.stack([transform(image) for image in images]),
+    }
+    for kind, wanted in expected.items():
+        scorer = ClipScorer(str(getattr(tiny_models, kind)))
+        assert scorer.prepare(images[0]).dtype == torch.uint8
+        assert torch.equal(scorer._pixels(images), wanted), kind
 
 
 @pytest.mark.parametrize("kind", ["clip", "open_clip"])

@@ -49,6 +49,40 @@ def by_data_juicer(table, root, operators):
     return dataset["id"]
 
 
+@pytest.mark.parametrize(
+    ("entry", "stat", "column"),
+    [
+        ({"image_size_filter": {"min_size": "200", "max_size": "1 TiB"}}, "image_sizes", "bytes"),
+        ({"image_aspect_ratio_filter": {"min_ratio": 1.1, "max_ratio": 1.5}}, "aspect_ratios", None),
+        ({"image_shape_filter": {"min_width": 60, "max_height": 48}}, "image_width", "width"),
+    ],
+)
+def test_what_headers_say_is_what_data_juicer_measures(rows, process, tmp_path, tiny_models, entry, stat, column):
+    smallest = sorted(rows["bytes"].to_pylist())[5]
+    if column == "bytes":
+        entry = {"image_size_filter": {"min_size": str(smallest), "max_size": "1 TiB"}}
+    (built,) = build_operators([entry], tiny_profile(tiny_models))
+    done = process(rows, [entry])
+    kept = done.kept["id"].to_pylist()
+    assert 0 < len(kept) < rows.num_rows
+    assert kept == list(by_data_juicer(rows, tmp_path, [built.operator]))
+    if column:
+        assert [json.loads(stats)[stat] for stats in done.kept["stats"].to_pylist()] == done.kept[column].to_pylist()
+
+
+def test_headers_are_read_from_the_row_and_no_image_is_opened(rows, process, tmp_path):
+    for path in (tmp_path / "images").iterdir():
+        path.unlink()
+    entries = [
+        {"image_shape_filter": {"min_width": 50}},
+        {"image_aspect_ratio_filter": {"max_ratio": 1.6}},
+        {"image_size_filter": {"min_size": "1"}},
+    ]
+    done = process(rows, entries)
+    assert done.quarantine.num_rows == 0
+    assert 0 < done.kept.num_rows < rows.num_rows
+
+
 def test_kept_rows_are_those_that_data_juicer_keeps_itself(rows, process, tmp_path, tiny_models):
     operators = [built.operator for built in build_operators(STOCK, tiny_profile(tiny_models))]
     done = process(rows, STOCK)

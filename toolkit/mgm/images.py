@@ -109,15 +109,23 @@ def grey_levels(processor: CLIPImageProcessor) -> Tensor:
     return levels
 
 
+def as_floats(pictures: Tensor, levels: Tensor) -> Tensor:
+    """Pictures as a model reads them: (I, S, S, 3) uint8 and (3, 256) of :func:`grey_levels` -> (I, 3, S, S) float32.
+
+    A table instead of arithmetic: the same floats on every device, that of both tensors.
+    """
+    shift = torch.arange(0, 768, 256, dtype=torch.int32, device=pictures.device).view(3, 1, 1)
+    return levels.flatten()[pictures.permute(0, 3, 1, 2) + shift]
+
+
 def normalise(pictures: Tensor, levels: Tensor, *, image_size: int) -> Pixels:
     """Both inputs of some :func:`squares`, on the device that these are on.
 
     Args:
         pictures: (I, S, S, 3) uint8.
-        levels: from :func:`grey_levels`, on the same device. A table instead of arithmetic: the same floats everywhere.
+        levels: from :func:`grey_levels`, on the same device.
         image_size: side s of the low-resolution input, a bilinear downsample of the normalised high-resolution one.
     """
-    shift = torch.arange(0, 768, 256, dtype=torch.int32, device=pictures.device).view(3, 1, 1)
-    aux = levels.flatten()[pictures.permute(0, 3, 1, 2) + shift]
+    aux = as_floats(pictures, levels)
     low = F.interpolate(aux, size=(image_size, image_size), mode="bilinear", align_corners=False)
     return Pixels(low, aux)
