@@ -31,9 +31,7 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
     typed = {argument.split("=", 1)[0] for argument in argv[1:]}
     if typed & _TARGETS:
         return
-    here = folder or Path.cwd()
-    if (here / "dagster.yaml").is_file():
-        env.setdefault(HOME, str(here))
+    use_home(env, folder)
     # Dagster would have `dg` typed instead; its version is pinned, so its older commands stay.
     warnings.filterwarnings("ignore", message="Function `.*_command` is superseded")
     if list(argv[1:3]) == ["asset", "list"]:
@@ -42,6 +40,13 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
         env.setdefault(MODULE, _DEFINITIONS)
         if not typed & {"--partition", "--partition-range"} and (value := shard_range(env)):
             env.setdefault(RANGE, value)
+
+
+def use_home(env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
+    """Keep Dagster's history where the working folder's ``dagster.yaml`` says, unless ``DAGSTER_HOME`` is set."""
+    here = folder or Path.cwd()
+    if (here / "dagster.yaml").is_file():
+        env.setdefault(HOME, str(here))
 
 
 def shard_range(env: MutableMapping[str, str]) -> str | None:

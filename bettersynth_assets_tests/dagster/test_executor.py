@@ -13,6 +13,7 @@ import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
 from dagster._core.storage.dagster_run import DagsterRunStatus
 
+from bettersynth_assets.free_slots import main as free_slots_command
 from bettersynth_assets.resources.executor import die_with_run, free_dead_runs
 
 POOL = "gpu"
@@ -66,6 +67,32 @@ def test_another_process_that_got_the_same_number_later_is_not_the_run(instance,
     run_id = hold(instance, os.getpid())
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: float("inf"))
     assert free_dead_runs(instance) == [run_id]
+
+
+def test_the_command_frees_a_dead_runs_place_and_on_request_any_runs(instance, monkeypatch, capsys):
+    monkeypatch.setattr(dg.DagsterInstance, "get", lambda: instance)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run_id = hold(instance, child.pid)
+    assert free_slots_command([]) == 0
+    assert "no run whose process is gone" in capsys.readouterr().out
+    assert free_slots(instance) == 0
+    child.kill()
+    child.wait()
+    assert free_slots_command([]) == 0
+    assert run_id in capsys.readouterr().out
+    assert free_slots(instance) == 1
+    living = hold(instance, os.getpid())
+    assert free_slots_command(["--run", living]) == 0
+    assert free_slots(instance) == 1
+    assert free_slots_command(["--run", "nobody"]) == 2
+    assert "'nobody'" in capsys.readouterr().err
+
+
+def test_the_command_says_where_it_must_be_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert free_slots_command([]) == 2
+    assert "dagster.yaml" in capsys.readouterr().err
 
 
 def parent_death_signal() -> int:
