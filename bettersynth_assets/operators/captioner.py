@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.operators.batching import BatchSize, in_batches, threads_for
+from bettersynth_assets.operators.pixels import as_pixels, resizing
 
 
 class Captioner(Protocol):
@@ -51,10 +52,12 @@ class Blip2Captioner:
         self.batch = BatchSize(batch)
         self._model = Blip2ForConditionalGeneration.from_pretrained(name, dtype=self.dtype).eval().to(device)
         self._processor = AutoProcessor.from_pretrained(name)
+        self._resize, levels = resizing(self._processor.image_processor)
+        self._levels = None if levels is None else levels.to(device)
 
     def prepare(self, image: Any) -> Any:
-        """Resize and normalise one RGB image, (3, H, W) float32."""
-        return self._processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+        """Resize one RGB image to the model's size (see ``pixels``); safe to call from several threads."""
+        return self._resize(image)
 
     def captions(self, images: Sequence[Any], *, prompt: str = "", max_new_tokens: int = 30) -> list[str]:
         """Caption images greedily.
@@ -77,14 +80,14 @@ class Blip2Captioner:
         import torch
 
         tokenizer, config = self._processor.tokenizer, self._model.config
-        pixels = [image if isinstance(image, torch.Tensor) else self.prepare(image) for image in images]
+        pixels = as_pixels(images, self.prepare, self._levels, self.device, self.dtype)
         # The image's place is taken by as many placeholders as the Q-Former has queries, before the text.
         text = tokenizer(prompt)["input_ids"]
         row = [config.image_token_index] * config.num_query_tokens + list(text)
         input_ids = torch.tensor([row] * len(pixels), device=self.device)
         with torch.inference_mode(), threads_for(self._model.num_parameters()):
             output = self._model.generate(
-                pixel_values=torch.stack(pixels).to(self.device, self.dtype),
+                pixel_values=pixels,
                 input_ids=input_ids,
                 attention_mask=torch.ones_like(input_ids),
                 max_new_tokens=max_new_tokens,

@@ -1,9 +1,7 @@
 """CLIP checkpoints of either library, behind one interface. In: a folder or hub id. Out: a ``Backend``.
 
 An OpenCLIP checkpoint is a folder with ``open_clip_config.json`` or ``hf-hub:org/name``; any other folder or hub id is
-one of transformers. Where a checkpoint's image transform ends in plain arithmetic on grey levels, only what comes
-before is done to each image, and the arithmetic becomes a table that the device looks up: the same floats, a quarter of
-the bytes to send, and less to do for the threads that decode.
+one of transformers. Images are prepared by the checkpoint's own transform, its arithmetic by table (see ``pixels``).
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bettersynth_assets.config.devices import HUB_PREFIX
+from bettersynth_assets.operators.pixels import resizing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
     processor = AutoProcessor.from_pretrained(name)
     context = model.config.text_config.max_position_embeddings
 
-    image, levels = _resizing(processor.image_processor)
+    image, levels = resizing(processor.image_processor)
 
     def tokens(captions: Sequence[str]) -> tuple[dict[str, Any], list[bool]]:
         lengths = [len(ids) for ids in processor.tokenizer(list(captions), verbose=False)["input_ids"]]
@@ -106,23 +105,8 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
     )
 
 
-def _resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
-    """What of a transformers image processor is done to each image, and its levels (see ``Backend``)."""
-    from transformers import CLIPImageProcessor
-
-    from toolkit.mgm.images import grey_levels, squares
-
-    size, crop = dict(getattr(processor, "size", {})), dict(getattr(processor, "crop_size", {}))
-    steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-    is_plain = type(processor) is CLIPImageProcessor and all(getattr(processor, step, False) for step in steps)
-    if not is_plain or {*crop.values()} != {size.get("shortest_edge")}:
-        return lambda rgb: processor(images=rgb, return_tensors="pt")["pixel_values"][0], None
-    side, resample = int(size["shortest_edge"]), int(processor.resample)
-    return lambda rgb: squares([rgb], side=side, resample=resample, aspect="square")[0], grey_levels(processor)
-
-
 def _split(transform: Any) -> tuple[Callable[[Any], Any], Any]:
-    """The same for OpenCLIP's transform: everything before the tensor is made, and what follows as levels."""
+    """``resizing`` for OpenCLIP's transform: everything before the tensor is made, and what follows as levels."""
     import torch
     from PIL import Image
     from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor

@@ -22,6 +22,7 @@ from bettersynth_assets.config.devices import limit_memory, model_fingerprint, m
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened, threads_for
 from bettersynth_assets.operators.clip_model import load_backend
+from bettersynth_assets.operators.pixels import as_pixels
 from bettersynth_assets.records.images import ImageError
 
 
@@ -90,14 +91,7 @@ class ClipScorer:
 
     def _pixels(self, images: Sequence[Any]) -> Any:
         """RGB or prepared images as the model reads them, (B, 3, H, W)."""
-        import torch
-
-        from toolkit.mgm.images import as_floats
-
-        prepared = [image if isinstance(image, torch.Tensor) else self.prepare(image) for image in images]
-        stacked = torch.stack(prepared).to(self.device)
-        levels = self._backend.levels
-        return (stacked if levels is None else as_floats(stacked, levels)).to(self.dtype)
+        return as_pixels(images, self.prepare, self._backend.levels, self.device, self.dtype)
 
     def _score(self, pairs: Sequence[tuple[Any, str]]) -> list[tuple[float, bool]]:
         import torch

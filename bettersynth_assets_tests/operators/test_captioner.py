@@ -56,7 +56,7 @@ def test_a_prompt_steers_the_caption_and_is_not_part_of_it(captioner, images):
 
 def test_prepared_images_give_the_same_captions(captioner, images):
     prepared = [captioner.prepare(image) for image in images]
-    assert prepared[0].shape == (3, 32, 32)
+    assert prepared[0].shape == (32, 32, 3) and prepared[0].dtype == torch.uint8
     assert captioner.captions(prepared, max_new_tokens=6) == captioner.captions(images, max_new_tokens=6)
 
 

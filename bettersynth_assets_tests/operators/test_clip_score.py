@@ -9,6 +9,7 @@ from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened
 from bettersynth_assets.operators.clip_score import ClipScorer, load_scorer, score_files
 from bettersynth_assets.operators.data_juicer import build_operators
+from bettersynth_assets.operators.pixels import as_pixels, resizing
 from bettersynth_assets.records.images import ImageError, open_rgb
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import break_image, seed_table, tiny_profile
@@ -69,6 +70,19 @@ def test_pixels_are_those_of_the_checkpoints_own_transform(tiny_models, tmp_path
         scorer = ClipScorer(str(getattr(tiny_models, kind)))
         assert scorer.prepare(images[0]).dtype == torch.uint8
         assert torch.equal(scorer._pixels(images), wanted), kind
+
+
+def test_pixels_of_other_processors_are_theirs_too(tiny_models):
+    from transformers import AutoProcessor, CLIPImageProcessor
+
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 255, (61, 40, 3), dtype=np.uint8))
+    blip = AutoProcessor.from_pretrained(tiny_models.captioner).image_processor
+    bare = CLIPImageProcessor(do_normalize=False, size={"shortest_edge": 40}, crop_size={"height": 40, "width": 40})
+    for processor, has_levels in ((blip, True), (bare, False)):
+        prepare, levels = resizing(processor)
+        assert (levels is not None) == has_levels
+        wanted = processor(images=image, return_tensors="pt")["pixel_values"]
+        assert torch.equal(as_pixels([image], prepare, levels, "cpu", torch.float32), wanted)
 
 
 @pytest.mark.parametrize("kind", ["clip", "open_clip"])
