@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,14 @@ from bettersynth_assets.operators.batching import BatchSize, Progress, in_batche
 from bettersynth_assets.operators.clip_model import load_backend
 from bettersynth_assets.operators.pixels import as_pixels
 from bettersynth_assets.records.images import ImageError
+
+
+class Pair(NamedTuple):
+    """What is known of an image-text pair: its cosine, whether the caption is cut, the image's embedding (D,)."""
+
+    score: float
+    truncated: bool
+    embedding: NDArray[np.float32]
 
 
 class ClipScorer:
@@ -67,14 +75,11 @@ class ClipScorer:
         Returns:
             Cosines, float32, shape (n,).
         """
-        return self.scores_and_truncated(images, captions)[0]
+        return np.asarray([pair.score for pair in self.pairs(images, captions)], np.float32)
 
-    def scores_and_truncated(
-        self, images: Sequence[Any], captions: Sequence[str]
-    ) -> tuple[NDArray[np.float32], list[bool]]:
-        """Score pairs as ``scores`` does, and say of each caption whether it is longer than the model's context."""
-        pairs = in_batches(list(zip(images, captions, strict=True)), self.batch, self._score)
-        return np.asarray([score for score, _ in pairs], np.float32), [truncated for _, truncated in pairs]
+    def pairs(self, images: Sequence[Any], captions: Sequence[str]) -> list[Pair]:
+        """Score pairs as ``scores`` does, with what else a pass over them shows."""
+        return in_batches(list(zip(images, captions, strict=True)), self.batch, self._score)
 
     def image_embeddings(self, images: Sequence[Any]) -> NDArray[np.float32]:
         """Embed images, RGB or prepared: the same normalised embeddings that scores are made of, float32, (n, D)."""
@@ -93,7 +98,7 @@ class ClipScorer:
         """RGB or prepared images as the model reads them, (B, 3, H, W)."""
         return as_pixels(images, self.prepare, self._backend.levels, self.device, self.dtype)
 
-    def _score(self, pairs: Sequence[tuple[Any, str]]) -> list[tuple[float, bool]]:
+    def _score(self, pairs: Sequence[tuple[Any, str]]) -> list[Pair]:
         import torch
         from torch.nn.functional import normalize
 
@@ -102,7 +107,8 @@ class ClipScorer:
             inputs, truncated = self._backend.tokens([caption for _, caption in pairs])
             image = normalize(self._backend.image_features(pixels).float(), dim=-1)
             text = normalize(self._backend.text_features(inputs).float(), dim=-1)
-            return list(zip((image * text).sum(-1).cpu().tolist(), truncated, strict=True))
+            scores = (image * text).sum(-1).cpu().tolist()
+            return [Pair(*pair) for pair in zip(scores, truncated, image.cpu().numpy(), strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +119,8 @@ class Scored:
     """NaN where the image could not be decoded."""
     truncated: list[bool]
     """False where the image could not be decoded."""
+    embeddings: NDArray[np.float32]
+    """Of the images that could be decoded, normalised, in their order: (good, D); (0, 0) without any."""
     errors: dict[int, ImageError]
     """By position."""
 
@@ -130,15 +138,18 @@ def score_files(
     """
     scores, truncated = np.full(len(paths), np.nan, np.float32), np.zeros(len(paths), bool)
     errors: dict[int, ImageError] = {}
+    embeddings: list[NDArray[np.float32]] = []
     for first, items in opened(paths, scorer.batch.asked, scorer.prepare):
         good = [first + offset for offset, item in enumerate(items) if not isinstance(item, ImageError)]
         errors.update({first + at: item for at, item in enumerate(items) if isinstance(item, ImageError)})
-        scores[good], truncated[good] = scorer.scores_and_truncated(
-            [items[index - first] for index in good], [captions[index] for index in good]
-        )
+        pairs = scorer.pairs([items[index - first] for index in good], [captions[index] for index in good])
+        for index, pair in zip(good, pairs, strict=True):
+            scores[index], truncated[index] = pair.score, pair.truncated
+        embeddings += [pair.embedding for pair in pairs]
         if progress:
             progress.add(len(items))
-    return Scored(scores=scores, truncated=truncated.tolist(), errors=errors)
+    stacked = np.stack(embeddings) if embeddings else np.zeros((0, 0), np.float32)
+    return Scored(scores=scores, truncated=truncated.tolist(), embeddings=stacked, errors=errors)
 
 
 def embed_files(scorer: ClipScorer, paths: Sequence[Path]) -> list[NDArray[np.float32] | ImageError]:

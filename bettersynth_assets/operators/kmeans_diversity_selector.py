@@ -15,11 +15,10 @@ from data_juicer.utils.constant import Fields
 
 from bettersynth_assets.operators.clip_score import ClipScorer, embed_files
 from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
-from bettersynth_assets.operators.row_calls import similarity_of
+from bettersynth_assets.operators.row_calls import EMBEDDING, similarity_of
 from bettersynth_assets.records.images import ImageError
 
 NAME = "kmeans_diversity_selector"
-EMBEDDING = "image_embedding"
 CLUSTER = "image_cluster"
 
 

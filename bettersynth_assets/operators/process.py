@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guard import undisturbed
 from bettersynth_assets.operators.refusals import refusal, scalar
-from bettersynth_assets.operators.row_calls import SIMILARITY, STATS, Row, make_row, work_rows
+from bettersynth_assets.operators.row_calls import EMBEDDING, SIMILARITY, STATS, Row, make_row, work_rows
 from bettersynth_assets.operators.whole_set import judge_set, measure_rows
 from bettersynth_assets.records.images import ImageError, open_rgb
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
@@ -49,6 +51,7 @@ def run_process(
     stage: str,
     image_root: Path,
     rescore: Rescore | None,
+    embeddings: NDArray[np.float32] | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Processed:
     """Run operators over rows.
@@ -60,6 +63,7 @@ def run_process(
         image_root: folder that the rows' images are relative to.
         rescore: gives the similarity of a caption that a mapper changed; None where the operators score for
             themselves, with another model than clip_scores.
+        embeddings: (rows, D) of the rows' images by the model of clip_scores, for operators that would make them anew.
         log: told of each operator when it is done.
 
     Raises:
@@ -67,6 +71,9 @@ def run_process(
         UserError: an operator that fails on every row.
     """
     rows = [make_row(values, image_root, with_score=rescore is not None) for values in table.to_pylist()]
+    if embeddings is not None:
+        for row, embedding in zip(rows, embeddings, strict=True):
+            row.sample[EMBEDDING] = embedding
     rejects: list[dict[str, object]] = []
     quarantine: list[dict[str, object]] = []
     speeds: list[dict[str, Any]] = []
@@ -78,9 +85,9 @@ def run_process(
         said_no = _refused(built, rows)
         rejects.extend(_rejected(rows[index], stage, built, *reason) for index, reason in said_no.items())
         rows = [row for index, row in enumerate(rows) if index not in said_no]
-        seconds = round(time.monotonic() - start, 3)
+        seconds = round(time.monotonic() - start, 6)
         speeds.append({"name": built.name, "rows_in": rows_in, "rows_out": len(rows), "seconds": seconds})
-        log(f"{stage}: {built.name} let {len(rows)} of {rows_in} rows through in {seconds} s")
+        log(f"{stage}: {built.name} let {len(rows)} of {rows_in} rows through in {seconds:.3f} s")
     return Processed(
         kept=_kept_table(table, rows),
         rejects=rows_table(rejects, REJECTS),

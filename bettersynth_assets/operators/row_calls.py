@@ -19,6 +19,7 @@ from bettersynth_assets.records.schema import kit_text
 STATS, META = "__dj__stats__", "__dj__meta__"
 IMAGE_TOKEN, END_TOKEN = "<__dj__image>", "<|__dj__eoc|>"
 SIMILARITY = "image_text_similarity"
+EMBEDDING = "image_embedding"
 # They read the image alone, through a model without a tokenizer, so that several threads may call them.
 IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter")
 # What these measure stands in the row already, from the image's header: nothing is opened for them.

@@ -17,7 +17,7 @@ import numpy as np
 
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.row_calls import META, ROW_ERRORS, STATS, Row
+from bettersynth_assets.operators.row_calls import EMBEDDING, META, ROW_ERRORS, STATS, Row
 from bettersynth_assets.records.images import ImageError
 
 PLACE = "__place__"
@@ -37,11 +37,13 @@ def measure_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseExcepti
     name = getattr(built.operator, "measures", None)
     if name is not None:
         rank = {} if built.rank is None else {"rank": built.rank}
-        for index, found in enumerate(built.operator.measure([row.sample for row in rows], **rank)):
-            if isinstance(found, ImageError):
-                failed[index] = found
+        unknown = [index for index, row in enumerate(rows) if name not in row.sample]
+        found = built.operator.measure([rows[index].sample for index in unknown], **rank) if unknown else []
+        for index, measure in zip(unknown, found, strict=True):
+            if isinstance(measure, ImageError):
+                failed[index] = measure
             else:
-                rows[index].sample[name] = found
+                rows[index].sample[name] = measure
     elif hasattr(built.operator, "compute_hash"):
         for index, row in enumerate(rows):
             try:
@@ -62,7 +64,7 @@ def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | 
     Raises:
         ConfigError: the operator gives back rows that it was not given, or one twice.
     """
-    own = {"id", "text", "images", STATS, META}
+    own = {"id", "text", "images", STATS, META, EMBEDDING}
     samples = [row.sample for row in rows]
     if hasattr(built.operator, "verdicts"):
         gone: dict[int, tuple[float | None, str]] = built.operator.verdicts(samples)
@@ -80,7 +82,7 @@ def _missing(built: BuiltOperator, samples: list[dict[str, Any]]) -> dict[int, t
     if not samples:
         return {}
     # Stats as plain lists: a column of Arrow has one type.
-    given = [sample | {PLACE: place, META: None} for place, sample in enumerate(samples)]
+    given = [sample | {PLACE: place, META: None, EMBEDDING: None} for place, sample in enumerate(samples)]
     with _seeded():
         left = built.operator.process(NestedDataset.from_list(given))
     left = left[0] if isinstance(left, tuple) else left

@@ -1,24 +1,31 @@
 """clip_scores: one similarity per row. In: a shard of seed_dataset. Out: the same rows + clip_score, text_truncated.
 
-A row whose image cannot be decoded goes to the quarantine; nothing is rejected here. Limits are another stage's, so
-that they can change without scoring again.
+The images' embeddings, which scores are made of, stay beside the rows for operators that compare images. A row whose
+image cannot be decoded goes to the quarantine; nothing is rejected here. Limits are another stage's, so that they can
+change without scoring again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.batching import Progress
 from bettersynth_assets.operators.clip_score import Scored, load_scorer, score_files, scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
 from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
 
 NAME = "clip_scores"
+EMBEDDINGS_FILE = "embeddings.npy"
+"""(kept rows, D) float32, normalised, in the order of the kept rows."""
 
 
 def add_scores(table: pa.Table, scored: Scored) -> Result:
@@ -63,7 +70,15 @@ def run(work: Work) -> Result:
         table.column("caption").to_pylist(),
         Progress(work.log, f"{NAME} {work.shard}", table.num_rows),
     )
-    return add_scores(table, scored)
+    result = add_scores(table, scored)
+    np.save(work.folder / EMBEDDINGS_FILE, scored.embeddings, allow_pickle=False)
+    return replace(result, files=(EMBEDDINGS_FILE,))
+
+
+def read_embeddings(manifests: Sequence[Manifest]) -> NDArray[np.float32]:
+    """Embeddings of the kept rows of some shards, in their order."""
+    found = [np.load(manifest.path / EMBEDDINGS_FILE, allow_pickle=False) for manifest in manifests]
+    return np.concatenate([part for part in found if len(part)] or found[:1])
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
@@ -72,7 +87,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 CLIP_SCORES = Stage(
     name=NAME,
-    version=1,
+    version=2,
     run=run,
     depends=depends,
     sharded=True,

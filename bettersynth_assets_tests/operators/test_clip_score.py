@@ -100,8 +100,9 @@ def test_captions_over_the_context_are_flagged_and_still_scored(tiny_models, kin
     scorer = ClipScorer(str(getattr(tiny_models, kind)))
     image = scorer.prepare(open_rgb_noise())
     captions = ["a", "a " * 14, "a " * 15, "a " * 200]
-    scores, truncated = scorer.scores_and_truncated([image] * 4, captions)
-    assert truncated == [False, False, True, True] and np.isfinite(scores).all()
+    pairs = scorer.pairs([image] * 4, captions)
+    assert [pair.truncated for pair in pairs] == [False, False, True, True]
+    assert np.isfinite([pair.score for pair in pairs]).all()
 
 
 def open_rgb_noise():
@@ -118,7 +119,7 @@ def test_a_broken_image_fails_alone_and_its_neighbours_keep_their_scores(tiny_mo
     paths[2].unlink()
     broken = score_files(scorer, paths, captions)
     assert {index: error.reason for index, error in broken.errors.items()} == {2: "missing_image", 5: "decode_error"}
-    assert np.isnan(broken.scores[[2, 5]]).all()
+    assert np.isnan(broken.scores[[2, 5]]).all() and len(broken.embeddings) == 10
     good = [index for index in range(12) if index not in (2, 5)]
     np.testing.assert_allclose(broken.scores[good], whole[good], atol=1e-5)
 

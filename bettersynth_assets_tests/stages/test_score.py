@@ -4,6 +4,7 @@ import numpy as np
 
 from bettersynth_assets.operators.clip_score import ClipScorer, score_files
 from bettersynth_assets.records.schema import SCORED
+from bettersynth_assets.stages.score import read_embeddings
 from bettersynth_assets_tests.operators.rows import break_image
 
 
@@ -19,6 +20,9 @@ def test_every_row_gets_its_score(pipeline, seed_root, tiny_models):
         )
         np.testing.assert_allclose(table["clip_score"].to_numpy(), expected.scores, atol=1e-5)
         assert table["text_truncated"].to_pylist() == expected.truncated
+        embeddings = read_embeddings([shard])
+        np.testing.assert_allclose(embeddings, expected.embeddings, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)
         assert shard.stats["truncated"] == sum(expected.truncated) > 0
 
 
@@ -30,7 +34,7 @@ def test_an_image_that_breaks_after_ingest_is_quarantined_alone(pipeline, seed_r
     assert [shard.lost for shard in shards] == [0, 0, 0]
     (row,) = [row for shard in shards for row in shard.table("quarantine").to_pylist()]
     assert (row["id"], row["stage"], row["reason"]) == ("row007", "clip_scores", "decode_error")
-    assert sum(shard.kept for shard in shards) == 29
+    assert sum(shard.kept for shard in shards) == len(read_embeddings(shards)) == 29
 
 
 def test_the_same_rows_give_the_same_bytes_and_nothing_is_scored_twice(pipeline, settings):
