@@ -64,6 +64,18 @@ CARDS = (
         rules=(rules.THRESHOLDS,),
     ),
     Card(
+        name="operator_plan",
+        group="data",
+        kinds=frozenset({"python", "pytorch"}),
+        description=(
+            "One row is one operator of the recipe's `process` list, measured on a sample of the seed: rows per "
+            "second, share kept, seconds per rejected row and its place in the order that costs least. filtered_set "
+            "takes that order only where the recipe says `order: planned`."
+        ),
+        rules=(rules.SAME_KEPT,),
+        uses_models=True,
+    ),
+    Card(
         name="filtered_set",
         group="data",
         kinds=frozenset({"python", "pytorch", "parquet"}),

@@ -127,6 +127,18 @@ def thresholds(evidence: Evidence) -> Verdict:
     return Verdict(passed=not faults, words=words, numbers={"mean": score["mean"], "sd": score["sd"]})
 
 
+def same_kept(evidence: Evidence) -> Verdict:
+    """Both orders, run on the sample, kept the same rows, byte for byte."""
+    (item,) = evidence.manifests
+    rows, differ = item.stats["sample_rows"], item.stats["kept_rows_that_differ"]
+    words = f"{item.stats['sample_rows_kept']:,} of {rows:,} sample rows kept in the recipe's order"
+    return Verdict(
+        passed=differ == 0,
+        words=words + (f"; {differ:,} differ in the planned one, so the recipe's stays" if differ else " and planned"),
+        numbers={"sample_rows": rows, "kept_rows_that_differ": differ},
+    )
+
+
 def budget_met(evidence: Evidence) -> Verdict:
     """The exposures are exactly the budget; under `order: keep` a smaller set is shown once, as in the original kit."""
     (item,) = evidence.manifests
@@ -171,6 +183,7 @@ SCHEMA = Rule(name="schema", description=schema.__doc__ or "", judge=schema)
 QUARANTINE = Rule(name="quarantine_share", description=quarantine_share.__doc__ or "", judge=quarantine_share)
 ROWS_LEFT = Rule(name="rows_left", description=some_rows_left.__doc__ or "", judge=some_rows_left, blocking=False)
 THRESHOLDS = Rule(name="threshold_sanity", description=thresholds.__doc__ or "", judge=thresholds)
+SAME_KEPT = Rule(name="same_kept_rows", description=same_kept.__doc__ or "", judge=same_kept)
 BUDGET_MET = Rule(name="budget_met", description=budget_met.__doc__ or "", judge=budget_met)
 FINITE_LOSS = Rule(name="finite_loss", description=finite_loss.__doc__ or "", judge=finite_loss)
 ALL_ANSWERED = Rule(name="all_answered", description=all_answered.__doc__ or "", judge=all_answered)

@@ -48,6 +48,8 @@ class Recipe(ConfigModel):
     baseline: bool = False
     """True only for a recipe that is meant as a baseline: the contest refuses a solution without synthesis."""
     process: list[Operator] = Field(default_factory=list)
+    order: Literal["written", "planned"] = "written"
+    """``planned`` runs ``process`` in the order that operator_plan measured to be cheapest; the same rows stay."""
     caption: CaptionSection | None = None
     budget: BudgetSection = Field(default_factory=BudgetSection)
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.gallery import gallery
+from bettersynth_assets.reports.plan import plan_metadata
 from bettersynth_assets.reports.plots import INLINE_LIMIT, curve, histogram, sparkline
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
         metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings, lowest_score(manifest.stats)))
     elif not rows:
         metadata["table"] = small_table(table)
+    if manifest.stage == "operator_plan":
+        metadata |= plan_metadata(manifest, settings)
     return metadata | {
         "seconds": manifest.seconds,
         "rows_per_second": round(manifest.rows_per_second, 2),

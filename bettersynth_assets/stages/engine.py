@@ -94,6 +94,8 @@ class Stage:
     inputs: tuple[str, ...] = ()
     by_value: tuple[str, ...] = ()
     """Inputs of which only what ``depends`` takes counts, e.g. one threshold, and not every byte."""
+    also: Callable[[Settings], tuple[str, ...]] = lambda settings: ()
+    """Further inputs that only some recipes ask for; the others neither make nor read them."""
     shared: bool = False
     """True where no recipe changes the output: kept once for all recipes."""
     libraries: tuple[str, ...] = ()
@@ -144,7 +146,7 @@ class Pipeline:
             source: [self.ensure(source, shard)]
             if stage.sharded and self.stages[source].sharded
             else self.ensure_all(source)
-            for source in stage.inputs
+            for source in (*stage.inputs, *stage.also(self.settings))
         }
         slot = self.slot(name, shard)
         with slot.locked():

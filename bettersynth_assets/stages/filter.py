@@ -2,6 +2,8 @@
 
 Kept rows carry Data-Juicer's ``stats`` as JSON. Each rejected row names the first operator that said no, its value and
 the limit. Limits are part of the key, so that a shard is filtered again when, and only when, they or its rows change.
+Under ``order: planned`` the list comes in operator_plan's order, and that order, not its timings, is in the key. Kept
+rows are the same; a row that several operators refuse, or fail on, is told of by another one of them.
 """
 
 from __future__ import annotations
@@ -9,16 +11,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.operators.data_juicer import build_operators, check_operators, operators_key, own_similarity
+from bettersynth_assets.operators.data_juicer import (
+    build_operators,
+    check_operators,
+    entry_of,
+    operators_key,
+    own_similarity,
+)
 from bettersynth_assets.operators.process import Rescore, run_process
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import FILTERED
 from bettersynth_assets.records.seed_file import image_root
 from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.stages.score import read_embeddings
 
 NAME = "filtered_set"
+PLAN = "operator_plan"
 
 
 def rescorer(settings: Settings) -> Rescore:
@@ -35,18 +46,33 @@ def rescorer(settings: Settings) -> Rescore:
     return rescore
 
 
+def compares_images(entries: Sequence[Operator]) -> bool:
+    """Whether an operator of this list wants the embeddings that clip_scores keeps, and not another model's."""
+    found = [arguments for name, arguments in map(entry_of, entries) if name == "kmeans_diversity_selector"]
+    return any(not {"clip_model", "dtype"} & arguments.keys() for arguments in found)
+
+
+def process_list(settings: Settings, inputs: Inputs) -> list[Operator]:
+    """The recipe's operators with their limits, in the order in which they run."""
+    limits = with_limits(settings.recipe.process, inputs["seed_profile"][0])
+    if settings.recipe.order == "written":
+        return limits
+    return [limits[position] for position in inputs[PLAN][0].stats["order"]]
+
+
 def run(work: Work) -> Result:
     """Filter one shard."""
     settings, entries = work.settings, work.settings.recipe.process
     table = work.rows("clip_scores")
     check_operators(entries)
-    limits = with_limits(entries, work.inputs["seed_profile"][0])
+    limits = process_list(settings, work.inputs)
     done = run_process(
         table,
         build_operators(limits, settings.profile),
         stage=NAME,
         image_root=image_root(settings),
         rescore=None if own_similarity(entries) else rescorer(settings),
+        embeddings=read_embeddings(work.inputs["clip_scores"]) if compares_images(entries) else None,
         log=work.log,
     )
     return Result(
@@ -54,15 +80,14 @@ def run(work: Work) -> Result:
         kept=done.kept.cast(FILTERED),
         rejects=done.rejects,
         quarantine=done.quarantine,
-        stats={"process": limits, "operators": done.operators},
+        stats={"process": limits, "order": settings.recipe.order, "operators": done.operators},
     )
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    entries = settings.recipe.process
     return {
-        "process": with_limits(entries, inputs["seed_profile"][0]),
-        "models": operators_key(entries, settings.profile),
+        "process": process_list(settings, inputs),
+        "models": operators_key(settings.recipe.process, settings.profile),
     }
 
 
@@ -73,6 +98,7 @@ FILTERED_SET = Stage(
     depends=depends,
     sharded=True,
     inputs=("clip_scores", "seed_profile"),
-    by_value=("seed_profile",),
+    by_value=("seed_profile", PLAN),
+    also=lambda settings: (PLAN,) if settings.recipe.order == "planned" else (),
     libraries=("py-data-juicer", "torch", "transformers", "pillow"),
 )

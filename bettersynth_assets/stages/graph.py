@@ -6,6 +6,7 @@ from bettersynth_assets.stages.budget import BASELINE_SET, BUDGETED_SET
 from bettersynth_assets.stages.engine import Stage
 from bettersynth_assets.stages.evaluate import BASELINE_RESULTS, EVAL_RESULTS
 from bettersynth_assets.stages.filter import FILTERED_SET
+from bettersynth_assets.stages.plan import OPERATOR_PLAN
 from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.recaption import RECAPTIONED_SET
 from bettersynth_assets.stages.score import CLIP_SCORES
@@ -16,6 +17,7 @@ STAGES: tuple[Stage, ...] = (
     SEED_DATASET,
     CLIP_SCORES,
     SEED_PROFILE,
+    OPERATOR_PLAN,
     FILTERED_SET,
     RECAPTIONED_SET,
     BUDGETED_SET,

@@ -1,0 +1,40 @@
+"""What the UI shows of operator_plan. In: its manifest, and filtered_set's on disk. Out: Dagster metadata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.store import Manifest, Slot
+
+
+def plan_metadata(manifest: Manifest, settings: Settings) -> dict[str, Any]:
+    """The plan as markdown, and beside the predicted seconds what filtered_set's shards on disk took.
+
+    The shards are those of now: after filtered_set has run, materialize operator_plan again to see both.
+    """
+    shown: dict[str, Any] = {"plan": dg.MetadataValue.md(markdown(manifest.table()))}
+    slots = [
+        Slot(root=settings.recipe_root, stage="filtered_set", shard=name) for name in settings.profile.shard_names()
+    ]
+    found = [shard for slot in slots if (shard := slot.read()) is not None]
+    if found:
+        shown |= {
+            "actual_seconds": round(sum(shard.seconds for shard in found), 3),
+            "actual_rows": sum(shard.rows_in for shard in found),
+            "actual_shards": len(found),
+            "actual_order": ", ".join(sorted({str(shard.stats.get("order", "written")) for shard in found})),
+        }
+    return shown
+
+
+def markdown(table: pa.Table) -> str:
+    """The rows of operator_plan in the planned order, as a markdown table; numbers have four digits."""
+    lines = ["| " + " | ".join(table.column_names) + " |", "|" + "---|" * table.num_columns]
+    for row in sorted(table.to_pylist(), key=lambda row: row["planned"]):
+        cells = [f"{value:.4g}" if isinstance(value, float) else str(value or "none") for value in row.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""operator_plan: the order of ``process:`` that costs least. In: clip_scores, seed_profile. Out: one row per operator.
+
+Each operator runs on the same ``SAMPLE_ROWS`` rows, spread evenly over all shards, through the code of filtered_set, so
+that decoding is in its cost; captions are as the mappers before it left them. Then both orders run on the sample: where
+they keep other rows, the recipe's order stays. Timings differ from run to run, so filtered_set reads the order alone,
+and that only where the recipe says ``order: planned``. How the order is found, what it assumes: ``operators/order``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.errors import UserError
+from bettersynth_assets.operators.data_juicer import (
+    BuiltOperator,
+    build_operators,
+    check_operators,
+    operators_key,
+    own_similarity,
+)
+from bettersynth_assets.operators.order import Measured, planned_order, predicted_seconds
+from bettersynth_assets.operators.process import Processed, run_process
+from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.records.accounting import nothing_left
+from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.stages.filter import PLAN, rescorer
+
+SAMPLE_ROWS = 256
+FIRST_ROWS = 8
+"""Rows of an operator's first call, which loads its model."""
+PER_ROWS = 100_000
+OPERATORS = pa.schema(
+    [
+        ("position", pa.int64()),  # in the recipe, from 1
+        ("planned", pa.int64()),  # in the planned order, from 1
+        ("operator", pa.string()),
+        ("rows_per_second", pa.float64()),
+        ("load_seconds", pa.float64()),
+        ("share_kept", pa.float64()),
+        ("seconds_per_reject", pa.float64()),  # null where it rejected no row of the sample
+        ("moves", pa.string()),  # or why not
+    ]
+)
+Run = Callable[[pa.Table, Sequence[BuiltOperator]], Processed]
+
+
+def sample_of(rows: pa.Table, count: int = SAMPLE_ROWS) -> pa.Table:
+    """``count`` rows spread evenly over all, or all where there are fewer; the same rows give the same sample."""
+    count = min(count, rows.num_rows)
+    return rows.take([place * rows.num_rows // count for place in range(count)])
+
+
+def run(work: Work) -> Result:
+    """Measure each operator, order them, and run both orders on the sample."""
+    settings, entries = work.settings, work.settings.recipe.process
+    rows = work.rows("clip_scores")
+    if not rows.num_rows:
+        raise nothing_left(PLAN, settings)
+    check_operators(entries)
+    built = build_operators(with_limits(entries, work.inputs["seed_profile"][0]), settings.profile)
+    rescore = None if own_similarity(entries) else rescorer(settings)
+
+    def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
+        return run_process(table, operators, stage=PLAN, image_root=image_root(settings), rescore=rescore)
+
+    sample = sample_of(rows)
+    measured = probe(sample, built, process, work.log)
+    written, planned = list(range(len(built))), planned_order(measured)
+    kept = process(sample, built).kept
+    differ = differing(kept, process(sample, [built[position] for position in planned]).kept)
+    table = pa.Table.from_pylist(operator_rows(measured, planned), schema=OPERATORS)
+    order = written if differ else planned
+    seconds = {
+        f"predicted_seconds_{name}_{words}": predicted_seconds(measured, positions, count)
+        for words, count in (("per_100k_rows", PER_ROWS), ("whole_seed", rows.num_rows))
+        for name, positions in (("written", written), ("planned", planned))
+    }
+    return Result(
+        rows_in=table.num_rows,
+        kept=table,
+        stats={
+            "order": order,
+            "seed_rows": rows.num_rows,
+            "sample_rows": sample.num_rows,
+            "sample_rows_kept": kept.num_rows,
+            "kept_rows_that_differ": differ,
+            **seconds,
+        },
+    )
+
+
+def probe(
+    sample: pa.Table, operators: Sequence[BuiltOperator], process: Run, log: Callable[[str], None]
+) -> list[Measured]:
+    """Run each operator by itself on the sample; a mapper's captions are what the operators after it see."""
+    measured = []
+    for built in operators:
+        start = time.monotonic()
+        with suppress(UserError):  # of these few rows; what fails on the whole sample is raised below
+            process(sample.slice(0, FIRST_ROWS), [built])
+        load_seconds = time.monotonic() - start
+        done = process(sample, [built])
+        found = Measured(
+            name=built.name,
+            is_filter=built.is_filter,
+            needs_set=built.needs_set,
+            rows=sample.num_rows,
+            rejected=done.rejects.num_rows,
+            quarantined=done.quarantine.num_rows,
+            seconds=max(done.operators[0]["seconds"], 1e-6),
+            load_seconds=load_seconds,
+        )
+        log(f"{PLAN}: {built.name}: {found.rows / found.seconds:.0f} rows/s, {found.share_kept:.1%} kept")
+        measured.append(found)
+        if not built.is_filter and not built.needs_set and done.kept.num_rows:
+            sample = done.kept
+    return measured
+
+
+def differing(one: pa.Table, other: pa.Table) -> int:
+    """Rows that are in one table only, or not the same in both."""
+    left, right = ({row["id"]: row for row in table.to_pylist()} for table in (one, other))
+    return sum(left.get(name) != right.get(name) for name in left.keys() | right.keys())
+
+
+def operator_rows(measured: Sequence[Measured], planned: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows of schema ``OPERATORS``."""
+    return [
+        {
+            "position": position + 1,
+            "planned": planned.index(position) + 1,
+            "operator": found.name,
+            "rows_per_second": found.rows / found.seconds,
+            "load_seconds": found.load_seconds,
+            "share_kept": found.share_kept,
+            "seconds_per_reject": found.cost_per_reject if math.isfinite(found.cost_per_reject) else None,
+            "moves": found.moves,
+        }
+        for position, found in enumerate(measured)
+    ]
+
+
+def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    entries = settings.recipe.process
+    return {
+        "process": with_limits(entries, inputs["seed_profile"][0]),
+        "models": operators_key(entries, settings.profile),
+        "gpu": settings.profile.gpu.model_dump(),
+        "sample_rows": SAMPLE_ROWS,
+    }
+
+
+OPERATOR_PLAN = Stage(
+    name=PLAN,
+    version=1,
+    run=run,
+    depends=depends,
+    sharded=False,
+    inputs=("clip_scores", "seed_profile"),
+    by_value=("seed_profile",),
+    libraries=("py-data-juicer", "torch", "transformers", "pillow"),
+)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from bettersynth_assets.checks.rules import SAME_KEPT, Evidence
+from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.reports.metadata import describe
+from bettersynth_assets.stages import plan
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.plan import OPERATOR_PLAN, sample_of
+from bettersynth_assets_tests.stages.conftest import STAGES
+
+PROCESS = [
+    {"image_watermark_filter": {"prob_threshold": 0.8}},
+    {"clip_score_filter": {"method": "mean"}},
+    {"whitespace_normalization_mapper": {}},
+    {"words_num_filter": {"min_num": 5, "max_num": 24}},
+    {"image_shape_filter": {"min_width": 50}},
+]
+
+
+@pytest.fixture
+def planning(settings, monkeypatch):
+    """A pipeline with operator_plan; ``seconds`` stand in for what each operator took on the sample."""
+
+    def make(seconds=None, **sections):
+        if seconds is not None:
+            real = plan.probe
+
+            def probe(*arguments):
+                found = real(*arguments)
+                return [replace(item, seconds=seconds.get(item.name, 1.0)) for item in found]
+
+            monkeypatch.setattr(plan, "probe", probe)
+        recipe = Recipe.parse({"name": "test", "baseline": True, "process": PROCESS, **sections}, where="test")
+        return Pipeline((*STAGES, OPERATOR_PLAN), replace(settings, recipe=recipe), log=lambda line: None)
+
+    return make
+
+
+DEAR_FIRST = {"image_watermark_filter": 900.0, "words_num_filter": 900.0}
+
+
+def tables(run):
+    return [shard.table() for shard in run.ensure_all("filtered_set")]
+
+
+def test_the_planned_order_keeps_the_same_rows(planning):
+    written = planning()
+    before = tables(written)
+    assert "operator_plan" not in {item.stage for item in written.made}
+    planned = planning(DEAR_FIRST, order="planned")
+    after = tables(planned)
+    assert planned.ensure("operator_plan").stats["order"] == [1, 0, 2, 4, 3]
+    assert sum(item.stage == "filtered_set" for item in planned.made) == 3
+    assert all(one.equals(other) for one, other in zip(before, after, strict=True)) and sum(map(len, after)) > 0
+    names = [next(iter(entry)) for entry in planned.ensure("filtered_set", "shard-00000").stats["process"]]
+    assert names[2] == "whitespace_normalization_mapper" and names[:2] == [
+        "clip_score_filter",
+        "image_watermark_filter",
+    ]
+
+
+def test_new_timings_of_the_same_order_make_no_shard_anew(planning):
+    first = planning(DEAR_FIRST, order="planned")
+    first.ensure_all("filtered_set")
+    slot = first.slot("operator_plan", "all")
+    before = slot.read()
+    (slot.folder / "manifest.json").unlink()
+    again = planning({name: value * 2 for name, value in DEAR_FIRST.items()}, order="planned")
+    again.ensure_all("filtered_set")
+    assert [item.stage for item in again.made] == ["operator_plan"]
+    assert again.made[0].digest != before.digest
+    (slot.folder / "manifest.json").unlink()
+    other = planning({"clip_score_filter": 9000.0, "image_shape_filter": 9000.0}, order="planned")
+    other.ensure_all("filtered_set")
+    assert [item.stage for item in other.made] == ["operator_plan", *["filtered_set"] * 3]
+
+
+def test_each_operator_is_told_of_with_its_place(planning):
+    run = planning()
+    made = run.ensure("operator_plan")
+    rows = made.table().to_pylist()
+    assert [row["operator"] for row in rows] == [next(iter(entry)) for entry in PROCESS]
+    assert sorted(row["planned"] for row in rows) == [1, 2, 3, 4, 5] and rows[2]["planned"] == 3
+    assert rows[2]["moves"].startswith("fence: a mapper") and rows[0]["moves"] == "moves"
+    assert 0 < rows[1]["share_kept"] < 1 and rows[1]["seconds_per_reject"] > 0
+    assert rows[2]["share_kept"] == 1 and rows[2]["seconds_per_reject"] is None
+    shown = describe(made, run.settings, rows=False)
+    assert "actual_seconds" not in shown and shown["predicted_seconds_planned_whole_seed"] > 0
+    assert "whitespace_normalization_mapper" in shown["plan"].value
+    run.ensure_all("filtered_set")
+    shown = describe(made, run.settings, rows=False)
+    assert (shown["actual_rows"], shown["actual_shards"], shown["actual_order"]) == (30, 3, "written")
+
+
+def test_the_check_fails_where_the_orders_keep_other_rows(planning, monkeypatch):
+    run = planning(DEAR_FIRST)
+    made = run.ensure("operator_plan")
+    evidence = Evidence(manifests=[made], upstream={}, settings=run.settings, columns=None)
+    assert SAME_KEPT.judge(evidence).passed and made.stats["kept_rows_that_differ"] == 0
+    assert not SAME_KEPT.judge(
+        replace(evidence, manifests=[replace(made, stats={**made.stats, "kept_rows_that_differ": 2})])
+    ).passed
+    one = pa.table({"id": ["a", "b", "c"], "stats": ["1", "2", "3"]})
+    assert plan.differing(one, one) == 0
+    assert plan.differing(one, pa.table({"id": ["a", "b"], "stats": ["1", "0"]})) == 2
+
+
+def test_the_sample_is_spread_over_all_rows():
+    rows = pa.table({"id": list(range(10))})
+    assert sample_of(rows, 5)["id"].to_pylist() == [0, 2, 4, 6, 8]
+    assert sample_of(rows, 99)["id"].to_pylist() == list(range(10))
+
+
+def test_a_recipe_without_operators_has_an_empty_plan(planning):
+    made = planning(process=[], order="planned").ensure("operator_plan")
+    assert made.kept == 0 and made.stats["order"] == []
+
+
+def test_an_unknown_order_is_named(planning):
+    with pytest.raises(ConfigError, match="order"):
+        planning(order="fastest")
