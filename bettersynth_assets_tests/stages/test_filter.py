@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import FILTERED
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets_tests.stages.conftest import STAGES
 
 PROCESS = [
     {"words_num_filter": {"min_num": 5, "max_num": 24}},
@@ -83,3 +87,23 @@ def test_a_mapper_changes_captions_and_their_scores(pipeline):
     for row in edited:
         assert row["caption"] == "one small cat" and before[row["id"]]["caption"] == "two dogs"
         assert row["clip_score"] != before[row["id"]]["clip_score"]
+
+
+def test_the_diversity_selector_takes_the_embeddings_that_clip_scores_made(settings, monkeypatch):
+    from bettersynth_assets.operators import kmeans_diversity_selector as selectors
+
+    selector = {"clusters": 3, "count": 8}
+    profile = settings.profile.model_copy(update={"shards": 1})
+    recipe = {"name": "test", "baseline": True}
+
+    def kept(name, *entries):
+        chosen = Recipe.parse({**recipe, "process": list(entries)}, where="test")
+        run = Pipeline(STAGES, replace(settings, profile=profile, recipe=chosen), log=lambda line: None)
+        run.ensure("clip_scores", profile.shard_names()[0])
+        return run.ensure("filtered_set", profile.shard_names()[0]).table()["id"].to_pylist()
+
+    texts = {"document_deduplicator": {}}
+    own = kept("own", texts, {"kmeans_diversity_selector": {**selector, "dtype": "float32"}})
+    assert len({*own}) == min(8, len(own)) > 3
+    monkeypatch.setattr(selectors.KmeansDiversitySelector, "measure", None)  # a call of it would fail
+    assert kept("stored", texts, {"kmeans_diversity_selector": selector}) == own
