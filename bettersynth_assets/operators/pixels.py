@@ -24,18 +24,19 @@ def resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
     from PIL import Image
     from transformers import BlipImageProcessor, CLIPImageProcessor
 
-    from toolkit.mgm.images import squares
+    from toolkit.mgm.images import grey_levels, squares
 
     size, crop = dict(getattr(processor, "size", {})), dict(getattr(processor, "crop_size", None) or {})
     is_plain = all(getattr(processor, step, False) for step in ("do_resize", "do_rescale", "do_normalize"))
     resample = int(getattr(processor, "resample", 0))
     if is_plain and type(processor) is BlipImageProcessor and size.keys() == {"height", "width"}:
         shape = int(size["width"]), int(size["height"])
-        return lambda rgb: torch.from_numpy(np.array(rgb.resize(shape, Image.Resampling(resample)))), _levels(processor)
+        filter_ = Image.Resampling(resample)
+        return lambda rgb: torch.from_numpy(np.array(rgb.resize(shape, filter_))), grey_levels(processor)
     is_square = {*crop.values()} == {size.get("shortest_edge")}
     if is_plain and type(processor) is CLIPImageProcessor and processor.do_center_crop and is_square:
         side = int(size["shortest_edge"])
-        return lambda rgb: squares([rgb], side=side, resample=resample, aspect="square")[0], _levels(processor)
+        return lambda rgb: squares([rgb], side=side, resample=resample, aspect="square")[0], grey_levels(processor)
     return lambda rgb: processor(images=rgb, return_tensors="pt")["pixel_values"][0], None
 
 
@@ -48,11 +49,3 @@ def as_pixels(images: Sequence[Any], prepare: Callable[[Any], Any], levels: Any,
     prepared = [image if isinstance(image, torch.Tensor) else prepare(image) for image in images]
     stacked = torch.stack(prepared).to(device)
     return (stacked if levels is None else as_floats(stacked, levels)).to(dtype)
-
-
-def _levels(processor: Any) -> Any:
-    """(3, 256): a processor's arithmetic on an image that holds every grey level, without its resizing."""
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    without = {"do_resize": False} | ({"do_center_crop": False} if hasattr(processor, "do_center_crop") else {})
-    made = processor(images=ramp, input_data_format="channels_last", return_tensors="pt", **without)
-    return made["pixel_values"][0, :, :, 0]

@@ -46,7 +46,7 @@ class Row:
 
 def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool) -> Row:
     """A row of schema ``SCORED`` with what is known of it in its stats."""
-    stats: dict[str, Any] = {"image_width": [values["width"]], "image_height": [values["height"]]}
+    stats = HEADER_STATS["image_shape_filter"](values)
     if with_score:
         stats[SIMILARITY] = [values["clip_score"]]
     sample = {

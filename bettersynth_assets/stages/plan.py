@@ -75,7 +75,8 @@ def run(work: Work) -> Result:
     measured = probe(sample, built, process, work.log)
     written, planned = list(range(len(built))), planned_order(measured)
     kept = process(sample, built).kept
-    differ = differing(kept, process(sample, [built[position] for position in planned]).kept)
+    moved = planned != written
+    differ = differing(kept, process(sample, [built[position] for position in planned]).kept) if moved else 0
     table = pa.Table.from_pylist(operator_rows(measured, planned), schema=OPERATORS)
     order = written if differ else planned
     seconds = {

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from transformers import CLIPImageProcessor
 
 from toolkit.mgm.aspect import ASPECTS, Aspect
 
@@ -99,12 +98,11 @@ def squares(images: Sequence[Image.Image], *, side: int, resample: int, aspect: 
     return torch.from_numpy(made)
 
 
-def grey_levels(processor: CLIPImageProcessor) -> Tensor:
-    """(3, 256) float32: what the processor makes of each grey level in each channel."""
+def grey_levels(processor: Any) -> Tensor:
+    """(3, 256) float32: what an image processor of transformers makes of each grey level in each channel."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    batch: Any = processor.preprocess(
-        ramp, do_resize=False, do_center_crop=False, input_data_format="channels_last", return_tensors="pt"
-    )
+    without = {"do_resize": False} | ({"do_center_crop": False} if hasattr(processor, "do_center_crop") else {})
+    batch: Any = processor.preprocess(ramp, input_data_format="channels_last", return_tensors="pt", **without)
     levels: Tensor = batch["pixel_values"][0, :, :, 0]
     return levels
 
