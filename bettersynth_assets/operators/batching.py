@@ -1,24 +1,21 @@
 """How operators with models work many rows. In: items and a function on a batch. Out: results in the items' order.
 
 ``in_batches`` runs a model on batches of one fixed size, because scores depend on it in their last bits; when a GPU
-runs out of memory the size is halved, at most three times. ``opened`` decodes image files in threads ahead of the
-model, so that both work at the same time, and hands a file that fails to its own row alone.
+runs out of memory the size is halved, at most three times. Torch's threads are shared out between a model and what
+decodes images beside it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bettersynth_assets.errors import DeviceError
-from bettersynth_assets.records.images import ImageError, open_rgb
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
@@ -52,30 +49,36 @@ class BatchSize:
         self.size = max(1, self.size // 2)
 
 
-def in_batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Sequence[Out]]) -> list[Out]:
+def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Out]) -> Iterator[Out]:
     """Run a model over items in batches.
 
     Args:
-        items: rows, in order.
+        items: rows, in order; whatever a slice can be taken of.
         batch: the size; halved here, and so for later calls too, when the GPU runs out of memory.
-        run: one batch in, one result per item out.
+        run: one batch in, its result out.
 
     Raises:
         DeviceError: three halvings were not enough.
     """
     import torch
 
-    results: list[Out] = []
-    while len(results) < len(items):
-        part = items[len(results) : len(results) + batch.size]
+    done = 0
+    while done < len(items):
+        part = items[done : done + batch.size]
         try:
             found = run(part)
         except torch.OutOfMemoryError as error:
             batch.halve(getattr(run, "__qualname__", "model"), error)
             torch.cuda.empty_cache()
             continue
-        assert len(found) == len(part)
-        results.extend(found)
+        done += len(part)
+        yield found
+
+
+def in_batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Sequence[Out]]) -> list[Out]:
+    """``batches`` of a function that gives one result per item, put together."""
+    results = [result for part in batches(items, batch, run) for result in part]
+    assert len(results) == len(items)
     return results
 
 
@@ -108,35 +111,6 @@ def one_core_threads() -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(threads)  # a thread's setting is the default of all threads made later
-
-
-def opened(
-    paths: Sequence[Path], chunk: int, prepare: Callable[[Any], Any] = lambda image: image
-) -> Iterator[tuple[int, list[Any | ImageError]]]:
-    """Decode image files in threads, a chunk ahead of the caller.
-
-    Args:
-        paths: files, in order.
-        chunk: files per yielded list.
-        prepare: run in the thread on the decoded RGB image, e.g. the resizing to a model's input.
-
-    Yields:
-        (index of the chunk's first file, for each file what ``prepare`` gave or the ``ImageError`` of that file).
-    """
-
-    def load(path: Path) -> Any | ImageError:
-        try:
-            return prepare(open_rgb(path))
-        except ImageError as error:
-            return error
-
-    waiting: deque[list[Future[Any]]] = deque()
-    with one_core_threads() as pool:
-        starts = range(0, len(paths), chunk)
-        for position, first in enumerate(starts):
-            for ahead in starts[position + len(waiting) : position + 2]:
-                waiting.append([pool.submit(load, path) for path in paths[ahead : ahead + chunk]])
-            yield first, [future.result() for future in waiting.popleft()]
 
 
 class Progress:

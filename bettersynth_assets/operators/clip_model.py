@@ -12,9 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bettersynth_assets.config.devices import HUB_PREFIX
-from bettersynth_assets.operators.pixels import resizing
+from bettersynth_assets.operators.pixels import middle_square, resizing
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Captions as a model reads them; a slice or a list of positions gives some of them."""
+
+    inputs: dict[str, Any]
+    """By the model's argument, (n, T), on the CPU."""
+    truncated: NDArray[np.bool_]
+    """(n,): the caption has more tokens than the model reads."""
+
+    def __len__(self) -> int:
+        return len(self.truncated)
+
+    def __getitem__(self, rows: slice | list[int]) -> Tokens:
+        return Tokens({name: values[rows] for name, values in self.inputs.items()}, self.truncated[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +42,14 @@ class Backend:
     """RGB image to uint8 tensor (S, S, 3) where there are ``levels``, else to float32 tensor (3, H, W)."""
     levels: Any
     """(3, 256) float32 on the device: what each grey level of each channel is to the model; or None."""
-    tokens: Callable[[Sequence[str]], tuple[dict[str, Any], list[bool]]]
-    """Captions to (model inputs, truncated or not)."""
+    tokens: Callable[[Sequence[str]], Tokens]
     image_features: Callable[[Any], Any]
     """(B, 3, H, W) to (B, D)."""
     text_features: Callable[[dict[str, Any]], Any]
-    """Model inputs to (B, D)."""
+    """Model inputs on the device to (B, D)."""
     parameters: int
+    layers: list[Any]
+    """Of both towers, alike within each: what is compiled, once for all of a tower."""
 
 
 def load_backend(name: str, device: str, dtype: Any) -> Backend:
@@ -48,6 +66,7 @@ def load_backend(name: str, device: str, dtype: Any) -> Backend:
 
 def _open_clip(name: str, device: str, dtype: Any) -> Backend:
     import open_clip
+    from open_clip.transformer import ResidualAttentionBlock
 
     source = name if name.startswith(HUB_PREFIX) else f"local-dir:{name}"
     model, transform = open_clip.create_model_from_pretrained(source, device="cpu")
@@ -58,15 +77,15 @@ def _open_clip(name: str, device: str, dtype: Any) -> Backend:
     empty = tokenizer([""], context_length=context + 1)[0]
     pad, pads_with_end = int(empty[-1]), int(empty[0]) != int(empty[-1]) == int(empty[1])
 
-    def tokens(captions: Sequence[str]) -> tuple[dict[str, Any], list[bool]]:
+    def tokens(captions: Sequence[str]) -> Tokens:
         longer = tokenizer(list(captions), context_length=context + 1)
         used = (longer != pad).int().flip(-1).argmax(-1)  # padding at the end
         lengths = longer.shape[-1] - used + (1 if pads_with_end else 0)
-        truncated, text = (lengths > context).tolist(), longer[:, :context].clone()
-        if any(truncated):
-            cut = [caption for caption, is_longer in zip(captions, truncated, strict=True) if is_longer]
+        truncated, text = lengths > context, longer[:, :context].clone()
+        if truncated.any():
+            cut = [caption for caption, is_longer in zip(captions, truncated.tolist(), strict=True) if is_longer]
             text[truncated] = tokenizer(cut, context_length=context)
-        return {"text": text.to(device)}, truncated
+        return Tokens({"text": text}, truncated.numpy())
 
     image, levels = _split(transform)
     return Backend(
@@ -76,10 +95,12 @@ def _open_clip(name: str, device: str, dtype: Any) -> Backend:
         image_features=model.encode_image,
         text_features=lambda inputs: model.encode_text(**inputs),
         parameters=sum(weight.numel() for weight in model.parameters()),
+        layers=[layer for layer in model.modules() if isinstance(layer, ResidualAttentionBlock)],
     )
 
 
 def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
+    import torch
     from transformers import AutoProcessor, CLIPModel
 
     model = CLIPModel.from_pretrained(name, dtype=dtype).eval().to(device)
@@ -88,12 +109,17 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
 
     image, levels = resizing(processor.image_processor)
 
-    def tokens(captions: Sequence[str]) -> tuple[dict[str, Any], list[bool]]:
-        lengths = [len(ids) for ids in processor.tokenizer(list(captions), verbose=False)["input_ids"]]
-        inputs = processor.tokenizer(
-            list(captions), return_tensors="pt", padding=True, truncation=True, max_length=context
+    def tokens(captions: Sequence[str]) -> Tokens:
+        whole = processor.tokenizer(list(captions), return_attention_mask=False, verbose=False)["input_ids"]
+        # Cut as the tokenizer cuts: the end's token stays.
+        rows = [ids if len(ids) <= context else [*ids[: context - 1], ids[-1]] for ids in whole]
+        lengths = np.array([len(ids) for ids in rows])
+        padded = torch.full((len(rows), int(lengths.max(initial=0))), processor.tokenizer.pad_token_id)
+        there = torch.arange(padded.shape[1]) < torch.from_numpy(lengths).unsqueeze(1)
+        padded[there] = torch.tensor([token for ids in rows for token in ids])
+        return Tokens(
+            {"input_ids": padded, "attention_mask": there.long()}, np.array([len(ids) > context for ids in whole])
         )
-        return dict(inputs.to(device)), [length > context for length in lengths]
 
     return Backend(
         image=image,
@@ -102,24 +128,22 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
         image_features=lambda pixels: model.get_image_features(pixel_values=pixels),
         text_features=lambda inputs: model.get_text_features(**inputs),
         parameters=model.num_parameters(),
+        layers=[*model.vision_model.encoder.layers, *model.text_model.encoder.layers],
     )
 
 
 def _split(transform: Any) -> tuple[Callable[[Any], Any], Any]:
-    """``resizing`` for OpenCLIP's transform: everything before the tensor is made, and what follows as levels."""
-    import torch
+    """``resizing`` for OpenCLIP's transform: the resizing and the grey levels of what follows; or it, and None."""
     from PIL import Image
     from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
+    from torchvision.transforms.functional import pil_modes_mapping
 
     steps = list(getattr(transform, "transforms", []))
+    sides = [step.size for step in steps if isinstance(step, Resize | CenterCrop)]
     ends = len(steps) >= 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
-    if not ends or not {Resize, CenterCrop} <= {type(step) for step in steps}:
+    if not ends or not isinstance(steps[0], Resize) or not isinstance(sides[0], int) or sides[1:] != [(sides[0],) * 2]:
         return transform, None
-
-    def image(rgb: Any) -> Any:
-        for step in steps[:-2]:
-            rgb = step(rgb)
-        return torch.from_numpy(np.array(rgb))
-
+    # Half of an odd number of spare pixels is rounded to even here.
+    square = middle_square(sides[0], pil_modes_mapping[steps[0].interpolation], lambda spare: round(spare / 2))
     ramp = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))
-    return image, steps[-1](steps[-2](ramp))[:, 0]
+    return square, steps[-1](steps[-2](ramp))[:, 0]

@@ -9,35 +9,49 @@ truncated    the caption has more tokens than the model's context (77 for public
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile
-from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened, threads_for
-from bettersynth_assets.operators.clip_model import load_backend
+from bettersynth_assets.operators.batching import BatchSize, Progress, batches, threads_for
+from bettersynth_assets.operators.clip_model import Tokens, load_backend
+from bettersynth_assets.operators.decoding import Chunk, chunks, one_ahead
 from bettersynth_assets.operators.pixels import as_pixels
 from bettersynth_assets.records.images import ImageError
 
 
-class Pair(NamedTuple):
-    """What is known of an image-text pair: its cosine, whether the caption is cut, the image's embedding (D,)."""
+@dataclass(frozen=True)
+class Pairs:
+    """What is known of n image-text pairs."""
 
-    score: float
-    truncated: bool
-    embedding: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    """(n,), cosines."""
+    truncated: NDArray[np.bool_]
+    """(n,)"""
+    embeddings: NDArray[np.float32]
+    """(n, D), normalised, of the images; (0, 0) without any."""
 
 
 class ClipScorer:
     """A loaded CLIP-class model."""
 
-    def __init__(self, model: str, *, device: str = "cpu", dtype: str = "float32", batch: int = 64) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch: int = 64,
+        decode: str = "pillow",
+        compiled: bool = False,
+    ) -> None:
         """Load a checkpoint.
 
         Args:
@@ -45,6 +59,8 @@ class ClipScorer:
             device: torch device.
             dtype: ``float32`` or ``bfloat16``; the cosine itself is always taken in float32.
             batch: pairs per model call.
+            decode: how files become images, see ``decoding.chunks``.
+            compiled: compile the layers of both towers.
 
         Raises:
             ConfigError: the folder does not exist.
@@ -55,60 +71,86 @@ class ClipScorer:
         self.device = device
         self.dtype = getattr(torch, dtype)
         self.batch = BatchSize(batch)
+        self.decode = decode
         self._backend = load_backend(name, device, self.dtype)
+        self.prepare = self._backend.image
+        """What is done to an RGB image before it goes to the device; safe to call from several threads. Where the
+        checkpoint's transform ends in plain arithmetic, that is the device's, and a quarter of the bytes go there."""
+        if compiled:
+            for layer in self._backend.layers:
+                layer.compile()
 
-    def prepare(self, image: Any) -> Any:
-        """Resize one RGB image to the model's size; safe to call from several threads.
+    def tokens(self, captions: Sequence[str]) -> Tokens:
+        """Captions as the model reads them; plain text without special tokens."""
+        return self._backend.tokens(captions)
 
-        Where the checkpoint's transform ends in plain arithmetic, that is left to the device: a quarter of the bytes
-        go there, and the threads have less to do.
-        """
-        return self._backend.image(image)
+    def chunks(self, paths: Sequence[Path]) -> Iterator[Chunk]:
+        """Image files as the model reads them, ahead of it."""
+        return chunks(paths, self.batch.asked, [self.prepare], decode=self.decode, device=self.device)
 
     def scores(self, images: Sequence[Any], captions: Sequence[str]) -> NDArray[np.float32]:
         """Score pairs.
 
         Args:
-            images: RGB images, or what ``prepare`` made of them; length n.
+            images: RGB images, what ``prepare`` made of them, or those stacked in one tensor; length n.
             captions: plain text without special tokens; length n.
 
         Returns:
             Cosines, float32, shape (n,).
         """
-        return np.asarray([pair.score for pair in self.pairs(images, captions)], np.float32)
+        return self.start(images, self.tokens(captions))().scores
 
-    def pairs(self, images: Sequence[Any], captions: Sequence[str]) -> list[Pair]:
-        """Score pairs as ``scores`` does, with what else a pass over them shows."""
-        return in_batches(list(zip(images, captions, strict=True)), self.batch, self._score)
+    def start(self, images: Sequence[Any], tokens: Tokens) -> Callable[[], Pairs]:
+        """Begin to score pairs; the function that comes back waits for them."""
+
+        def score(rows: Sequence[int]) -> tuple[Any, Any]:
+            part = slice(rows[0], rows[-1] + 1)
+            return self._score(images[part], tokens[part])
+
+        parts = list(batches(range(len(tokens)), self.batch, score))
+        done = self._event()
+
+        def pairs() -> Pairs:
+            if done is not None:
+                done.synchronize()
+            scores, embeddings = zip(*parts, strict=True) if parts else ((), ())
+            return Pairs(_joined(scores, (0,)), tokens.truncated, _joined(embeddings, (0, 0)))
+
+        return pairs
 
     def image_embeddings(self, images: Sequence[Any]) -> NDArray[np.float32]:
-        """Embed images, RGB or prepared: the same normalised embeddings that scores are made of, float32, (n, D)."""
-        found = in_batches(images, self.batch, self._embed)
-        return np.stack(found) if found else np.zeros((0, 0), np.float32)
+        """Embed images, as in ``scores``: the same normalised embeddings that scores are made of, float32, (n, D)."""
+        parts = list(batches(images, self.batch, self._embed))
+        return _joined([part.cpu() for part in parts], (0, 0))
 
-    def _embed(self, images: Sequence[Any]) -> list[NDArray[np.float32]]:
+    def _embed(self, images: Sequence[Any]) -> Any:
         import torch
         from torch.nn.functional import normalize
 
         with torch.inference_mode(), threads_for(self._backend.parameters):
-            features = self._backend.image_features(self._pixels(images))
-            return list(normalize(features.float(), dim=-1).cpu().numpy())
+            pixels = as_pixels(images, self.prepare, self._backend.levels, self.device, self.dtype)
+            return normalize(self._backend.image_features(pixels).float(), dim=-1)
 
-    def _pixels(self, images: Sequence[Any]) -> Any:
-        """RGB or prepared images as the model reads them, (B, 3, H, W)."""
-        return as_pixels(images, self.prepare, self._backend.levels, self.device, self.dtype)
-
-    def _score(self, pairs: Sequence[tuple[Any, str]]) -> list[Pair]:
+    def _score(self, images: Sequence[Any], tokens: Tokens) -> tuple[Any, Any]:
+        """Scores (B,) and embeddings (B, D), on their way to the CPU."""
         import torch
         from torch.nn.functional import normalize
 
+        image = self._embed(images)
         with torch.inference_mode(), threads_for(self._backend.parameters):
-            pixels = self._pixels([image for image, _ in pairs])
-            inputs, truncated = self._backend.tokens([caption for _, caption in pairs])
-            image = normalize(self._backend.image_features(pixels).float(), dim=-1)
+            inputs = {name: values.to(self.device, non_blocking=True) for name, values in tokens.inputs.items()}
             text = normalize(self._backend.text_features(inputs).float(), dim=-1)
-            scores = (image * text).sum(-1).cpu().tolist()
-            return [Pair(*pair) for pair in zip(scores, truncated, image.cpu().numpy(), strict=True)]
+            return (image * text).sum(-1).to("cpu", non_blocking=True), image.to("cpu", non_blocking=True)
+
+    def _event(self) -> Any:
+        """What is over when the device has done all that it was asked for until now; None on the CPU."""
+        import torch
+
+        return torch.cuda.current_stream(self.device).record_event() if self.device.startswith("cuda") else None
+
+
+def _joined(parts: Sequence[Any], empty: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(empty, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,26 +181,36 @@ def score_files(
     scores, truncated = np.full(len(paths), np.nan, np.float32), np.zeros(len(paths), bool)
     errors: dict[int, ImageError] = {}
     embeddings: list[NDArray[np.float32]] = []
-    for first, items in opened(paths, scorer.batch.asked, scorer.prepare):
-        good = [first + offset for offset, item in enumerate(items) if not isinstance(item, ImageError)]
-        errors.update({first + at: item for at, item in enumerate(items) if isinstance(item, ImageError)})
-        pairs = scorer.pairs([items[index - first] for index in good], [captions[index] for index in good])
-        for index, pair in zip(good, pairs, strict=True):
-            scores[index], truncated[index] = pair.score, pair.truncated
-        embeddings += [pair.embedding for pair in pairs]
+
+    def take(chunk: Chunk, pairs: Pairs) -> None:
+        scores[chunk.good], truncated[chunk.good] = pairs.scores, pairs.truncated
+        errors.update(chunk.errors)
+        embeddings.extend([pairs.embeddings] if chunk.good else [])
         if progress:
-            progress.add(len(items))
-    stacked = np.stack(embeddings) if embeddings else np.zeros((0, 0), np.float32)
+            progress.add(chunk.files)
+
+    size = scorer.batch.asked
+    texts = one_ahead(scorer.tokens(captions[first : first + size]) for first in range(0, len(captions), size))
+    before: tuple[Chunk, Callable[[], Pairs]] | None = None
+    for chunk, tokens in zip(scorer.chunks(paths), texts, strict=True):
+        read = tokens[[at - chunk.first for at in chunk.good]] if chunk.errors else tokens
+        going = scorer.start(chunk.inputs[0], read)
+        if before:  # its results are fetched while the device works on this one
+            take(before[0], before[1]())
+        before = chunk, going
+    if before:
+        take(before[0], before[1]())
+    stacked = np.concatenate(embeddings) if embeddings else np.zeros((0, 0), np.float32)
     return Scored(scores=scores, truncated=truncated.tolist(), embeddings=stacked, errors=errors)
 
 
 def embed_files(scorer: ClipScorer, paths: Sequence[Path]) -> list[NDArray[np.float32] | ImageError]:
     """Embed image files, (D,) each; a file that fails to decode gives its error in its place."""
-    found: list[NDArray[np.float32] | ImageError] = []
-    for _, items in opened(paths, scorer.batch.asked, scorer.prepare):
-        embeddings = iter(scorer.image_embeddings([item for item in items if not isinstance(item, ImageError)]))
-        found.extend(item if isinstance(item, ImageError) else next(embeddings) for item in items)
-    return found
+    found: dict[int, NDArray[np.float32] | ImageError] = {}
+    for chunk in scorer.chunks(paths):
+        found.update(chunk.errors)
+        found.update(zip(chunk.good, scorer.image_embeddings(chunk.inputs[0]), strict=True))
+    return [found[at] for at in range(len(paths))]
 
 
 def load_scorer(model: str, gpu: Gpu) -> ClipScorer:

@@ -20,10 +20,11 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.recipe import CaptionSection
-from bettersynth_assets.operators.batching import Progress, opened
+from bettersynth_assets.operators.batching import Progress
 from bettersynth_assets.operators.caption_cleaning import DEGENERATE, clean
 from bettersynth_assets.operators.captioner import Captioner
 from bettersynth_assets.operators.clip_score import ClipScorer
+from bettersynth_assets.operators.decoding import chunks
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import RECAPTIONED
 
@@ -61,24 +62,22 @@ def synthesise(
     Returns:
         One entry per path, in order; a file that fails to decode gives its ``ImageError``.
     """
-    results: list[Synthetic | ImageError] = []
-    both = lambda image: (captioner.prepare(image), scorer.prepare(image))  # noqa: E731
-    for _, items in opened(paths, captioner.batch.asked, both):
-        good = [item for item in items if not isinstance(item, ImageError)]
-        raw = captioner.captions(
-            [item[0] for item in good], prompt=section.prompt, max_new_tokens=section.max_new_tokens
-        )
+    results: dict[int, Synthetic | ImageError] = {}
+    both = [captioner.prepare, scorer.prepare]
+    for chunk in chunks(paths, captioner.batch.asked, both, decode=scorer.decode, device=scorer.device):
+        for_captioner, for_scorer = chunk.inputs
+        raw = captioner.captions(for_captioner, prompt=section.prompt, max_new_tokens=section.max_new_tokens)
         cleaned = [_clean(caption, section) for caption in raw]
         scored = [index for index, (text, _) in enumerate(cleaned) if text]
-        scores = scorer.scores([good[index][1] for index in scored], [cleaned[index][0] for index in scored]).tolist()
+        scores = scorer.scores(for_scorer[scored], [cleaned[index][0] for index in scored]).tolist()
         score_at = dict(zip(scored, scores, strict=True))
-        made = iter(
-            Synthetic(raw=caption, text=text, flags=flags, score=score_at.get(index))
+        results.update(chunk.errors)
+        results.update(
+            (chunk.good[index], Synthetic(raw=caption, text=text, flags=flags, score=score_at.get(index)))
             for index, (caption, (text, flags)) in enumerate(zip(raw, cleaned, strict=True))
         )
-        results.extend(item if isinstance(item, ImageError) else next(made) for item in items)
-        progress.add(len(items))
-    return results
+        progress.add(chunk.files)
+    return [results[at] for at in range(len(paths))]
 
 
 SYNTHETIC = pa.schema(

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 
 from bettersynth_assets.errors import ConfigError, DeviceError
-from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches, opened
+from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches
 from bettersynth_assets.operators.clip_score import ClipScorer, load_scorer, score_files
 from bettersynth_assets.operators.data_juicer import build_operators
+from bettersynth_assets.operators.decoding import opened
 from bettersynth_assets.operators.pixels import as_pixels, resizing
 from bettersynth_assets.records.images import ImageError, open_rgb
 from bettersynth_assets.records.schema import kit_text
@@ -69,7 +70,9 @@ def test_pixels_are_those_of_the_checkpoints_own_transform(tiny_models, tmp_path
     for kind, wanted in expected.items():
         scorer = ClipScorer(str(getattr(tiny_models, kind)))
         assert scorer.prepare(images[0]).dtype == torch.uint8
-        assert torch.equal(scorer._pixels(images), wanted), kind
+        assert torch.equal(as_pixels(images, scorer.prepare, scorer._backend.levels, "cpu", torch.float32), wanted), (
+            kind
+        )
 
 
 def test_pixels_of_other_processors_are_theirs_too(tiny_models):
@@ -100,9 +103,9 @@ def test_captions_over_the_context_are_flagged_and_still_scored(tiny_models, kin
     scorer = ClipScorer(str(getattr(tiny_models, kind)))
     image = scorer.prepare(open_rgb_noise())
     captions = ["a", "a " * 14, "a " * 15, "a " * 200]
-    pairs = scorer.pairs([image] * 4, captions)
-    assert [pair.truncated for pair in pairs] == [False, False, True, True]
-    assert np.isfinite([pair.score for pair in pairs]).all()
+    pairs = scorer.start([image] * 4, scorer.tokens(captions))()
+    assert pairs.truncated.tolist() == [False, False, True, True]
+    assert np.isfinite(pairs.scores).all() and len(pairs.scores) == 4
 
 
 def open_rgb_noise():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.operators.batching import BatchSize, Progress
@@ -67,17 +68,19 @@ class FixedCaptioner:
         self.by_width = by_width
 
     def prepare(self, image):
-        return image
+        return torch.tensor(image.width)
 
     def captions(self, images, *, prompt, max_new_tokens):
-        return [self.by_width[image.width] for image in images]
+        return [self.by_width[width] for width in images.int().tolist()]
 
 
 class LengthScorer:
     """Scores a caption by its length in hundredths."""
 
+    decode, device = "pillow", "cpu"
+
     def prepare(self, image):
-        return image
+        return torch.tensor(0)
 
     def scores(self, images, captions):
         return np.array([len(caption) / 100 for caption in captions], np.float32)

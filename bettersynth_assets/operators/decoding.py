@@ -1,0 +1,108 @@
+"""Image files as inputs of models. In: paths and what each model needs of an image. Out: chunks of stacked inputs.
+
+Each file is decoded once for all the models that look at it, ahead of them, so that decoding and models work at the
+same time: by Pillow in threads, or by ``nvjpeg`` on the GPU. A file that fails is told of in its place and takes no
+other with it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bettersynth_assets.operators.batching import one_core_threads
+from bettersynth_assets.operators.pixels import Resizing
+from bettersynth_assets.records.images import ImageError, open_rgb
+
+T = TypeVar("T")
+Prepare = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some consecutive files."""
+
+    first: int
+    """Position of its first file among all."""
+    good: list[int]
+    """Positions of the files that could be decoded."""
+    errors: dict[int, ImageError]
+    """Of the others, by position."""
+    inputs: list[Any]
+    """For each way of preparing, (good, ...): what it made of the images, stacked; on the device or not."""
+
+    @property
+    def files(self) -> int:
+        return len(self.good) + len(self.errors)
+
+
+def chunks(
+    paths: Sequence[Path], size: int, prepares: Sequence[Prepare], *, decode: str = "pillow", device: str = "cpu"
+) -> Iterator[Chunk]:
+    """Decode files, a chunk ahead of the caller.
+
+    Args:
+        paths: files, in order.
+        size: files per chunk.
+        prepares: from an RGB image to a tensor of one shape, e.g. the resizing to a model's input.
+        decode: ``pillow``, or ``nvjpeg`` where every one of ``prepares`` is a ``Resizing``.
+        device: torch device, for ``nvjpeg``.
+    """
+    import torch
+
+    if decode == "nvjpeg" and paths and all(isinstance(prepare, Resizing) for prepare in prepares):
+        from bettersynth_assets.operators.nvjpeg import device_chunks
+
+        yield from device_chunks(paths, size, prepares, device)  # type: ignore[arg-type]
+        return
+    for first, items in opened(paths, size, lambda rgb: tuple(prepare(rgb) for prepare in prepares)):
+        good = [item for item in items if not isinstance(item, ImageError)]
+        yield Chunk(
+            first=first,
+            good=[first + at for at, item in enumerate(items) if not isinstance(item, ImageError)],
+            errors={first + at: item for at, item in enumerate(items) if isinstance(item, ImageError)},
+            inputs=[torch.stack(parts) for parts in zip(*good, strict=True)] or [torch.empty(0) for _ in prepares],
+        )
+
+
+def opened(
+    paths: Sequence[Path], chunk: int, prepare: Prepare = lambda image: image
+) -> Iterator[tuple[int, list[Any | ImageError]]]:
+    """Decode image files in threads, a chunk ahead of the caller.
+
+    Args:
+        paths: files, in order.
+        chunk: files per yielded list.
+        prepare: run in the thread on the decoded RGB image, e.g. the resizing to a model's input.
+
+    Yields:
+        (index of the chunk's first file, for each file what ``prepare`` gave or the ``ImageError`` of that file).
+    """
+
+    def load(path: Path) -> Any | ImageError:
+        try:
+            return prepare(open_rgb(path))
+        except ImageError as error:
+            return error
+
+    waiting: deque[list[Future[Any]]] = deque()
+    with one_core_threads() as pool:
+        starts = range(0, len(paths), chunk)
+        for position, first in enumerate(starts):
+            for ahead in starts[position + len(waiting) : position + 2]:
+                waiting.append([pool.submit(load, path) for path in paths[ahead : ahead + chunk]])
+            yield first, [future.result() for future in waiting.popleft()]
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each made in a thread of its own while the caller works the one before."""
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting: Future[Any] = thread.submit(next, source, end)
+        while (item := waiting.result()) is not end:
+            waiting = thread.submit(next, source, end)
+            yield item

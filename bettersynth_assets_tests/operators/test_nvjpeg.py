@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bettersynth_assets.operators.decoding import chunks, one_ahead
+from bettersynth_assets.operators.nvjpeg import plain_size, resized
+from bettersynth_assets.operators.pixels import middle_square, stretched
+from bettersynth_assets.records.images import ImageError
+
+KINDS = [
+    middle_square(32, Image.Resampling.BICUBIC),
+    middle_square(33, Image.Resampling.BICUBIC, lambda spare: round(spare / 2)),
+    stretched(47, 35, Image.Resampling.BILINEAR),
+    stretched(40, 40, Image.Resampling.LANCZOS),
+]
+
+
+def picture(width, height, seed=0):
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 6 + 1, width // 6 + 1, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def jpeg(image, **options):
+    file = io.BytesIO()
+    image.save(file, "JPEG", **{"quality": 90, **options})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resizing_by_products_is_pillows(kind):
+    images = [
+        picture(*size, seed=seed) for seed, size in enumerate([(70, 50), (61, 73), (32, 32), (20, 19), (301, 64)])
+    ]
+    expected = torch.stack([kind(image) for image in images])
+    found = resized([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images], kind)
+    assert found.shape == expected.shape and found.dtype == torch.uint8
+    apart = (found.int() - expected.int()).abs()
+    # Pillow rounds its weights to 22 bits, so a value half-way between two levels can go to the other one.
+    assert apart.max() <= 1 and (apart > 0).float().mean() < 0.05
+
+
+def test_a_tall_image_differs_by_no_more_than_the_rounding_between_the_passes():
+    image = picture(64, 301)
+    (found,) = resized([torch.from_numpy(np.array(image)).permute(2, 0, 1)], KINDS[0])
+    apart = (found.int() - KINDS[0](image).int()).abs()
+    assert apart.max() <= 3 and apart.float().mean() < 0.3
+
+
+def test_only_plain_whole_jpegs_are_decoded_by_the_gpu(tmp_path):
+    image = picture(80, 60)
+    assert plain_size(jpeg(image)) == (80, 60)
+    assert plain_size(jpeg(image, progressive=True)) == (80, 60)
+    assert plain_size(jpeg(image.convert("L"))) == (80, 60)
+    turned = Image.Exif()
+    turned[274] = 6
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    others = {
+        "rotated": jpeg(image, exif=turned),
+        "cmyk": jpeg(image.convert("CMYK")),
+        "rgb": jpeg(image, keep_rgb=True),
+        "truncated": jpeg(image)[:-40],
+        "too large": jpeg(picture(1025, 8)),
+        "png": png.getvalue(),
+        "empty": b"",
+        "no frame": jpeg(image)[:20] + b"\xff\xd9",
+    }
+    assert {name for name, data in others.items() if plain_size(data) is not None} == set()
+
+
+def test_one_ahead_keeps_order_and_hands_on_errors():
+    def numbers():
+        yield from range(5)
+        raise KeyError("end")
+
+    seen = []
+    with pytest.raises(KeyError, match="end"):
+        seen.extend(one_ahead(numbers()))
+    assert seen == [0, 1, 2, 3, 4]
+    assert list(one_ahead(range(7))) == list(range(7)) and list(one_ahead([])) == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="nvJPEG needs a GPU")
+def test_the_gpu_decodes_what_pillow_decodes_and_refuses_what_pillow_refuses(tmp_path):
+    for number in range(40):
+        image = picture(60 + 3 * number, 200 - 2 * number, seed=number)
+        data = jpeg(image.convert("L") if number % 7 == 0 else image, progressive=number % 5 == 0)
+        (tmp_path / f"{number}.jpg").write_bytes(data)
+    (tmp_path / "3.jpg").write_bytes(jpeg(picture(90, 90))[:-200])
+    (tmp_path / "11.jpg").unlink()
+    picture(99, 77).save(tmp_path / "12.jpg", "PNG")
+    paths = [tmp_path / f"{number}.jpg" for number in range(40)]
+    by_pillow = list(chunks(paths, 16, KINDS))
+    by_gpu = list(chunks(paths, 16, KINDS, decode="nvjpeg", device="cuda:0"))
+    assert [chunk.good for chunk in by_gpu] == [chunk.good for chunk in by_pillow]
+    reasons = [{at: error.reason for at, error in chunk.errors.items()} for chunk in by_gpu]
+    assert reasons == [{3: "decode_error", 11: "missing_image"}, {}, {}]
+    assert all(isinstance(error, ImageError) for chunk in by_gpu for error in chunk.errors.values())
+    for ours, theirs in zip(by_gpu, by_pillow, strict=True):
+        for found, expected in zip(ours.inputs, theirs.inputs, strict=True):
+            assert found.is_cuda and found.shape == expected.shape
+            assert (found.cpu().float() - expected.float()).abs().mean() < 2.0
