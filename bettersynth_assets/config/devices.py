@@ -100,8 +100,19 @@ def model_fingerprint(path_or_id: str) -> str:
     folder = Path(name)
     if not folder.is_dir():
         return name
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return digest_of([(path.relative_to(folder).as_posix(), _file_mark(path)) for path in files])
+    return files_fingerprint(folder)
+
+
+def files_fingerprint(*paths: Path) -> str:
+    """A hash of files and of folders' files by their relative names; see ``model_fingerprint``."""
+    found = [(path, root) for root in paths for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
+    return digest_of(
+        [
+            (path.relative_to(root).as_posix() if path != root else path.name, _file_mark(path))
+            for path, root in found
+            if path.is_file() and not path.name.startswith(".")
+        ]
+    )
 
 
 def _file_mark(path: Path) -> str:

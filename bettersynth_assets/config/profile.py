@@ -14,7 +14,7 @@ from bettersynth_assets.config.model import PROJECT_ROOT, ConfigModel, read_yaml
 
 
 class Models(ConfigModel):
-    """Models by role: a local folder (relative to the project root) or a hub id."""
+    """Models by role: a local folder (relative to the project root) or a hub id; the last four are always local."""
 
     clip: str
     """Scores image-text similarity. An OpenCLIP folder, ``hf-hub:`` id, or a transformers CLIP folder or id."""
@@ -23,6 +23,21 @@ class Models(ConfigModel):
     """A ``Blip2ForConditionalGeneration`` checkpoint."""
     mgm: str
     """MGM base: language model, both towers, processor."""
+    aesthetics: str | None = None
+    """Of ``image_aesthetics_filter``; None, here and for the next three, takes Data-Juicer's hub id."""
+    nsfw: str | None = None
+    matching: str | None = None
+    """A ``BlipForImageTextRetrieval`` checkpoint."""
+    grounding: str | None = None
+    """An ``OwlViTForObjectDetection`` checkpoint."""
+    language_id: str | None = None
+    """A fastText file. None, here and for the next three, refuses the operators that need it."""
+    perplexity: str | None = None
+    """Folder of ``en.sp.model`` and ``en.arpa.bin``."""
+    spacy: str | None = None
+    """Folder of a spaCy pipeline."""
+    nltk: str | None = None
+    """Folder of NLTK data."""
 
 
 class Gpu(ConfigModel):

@@ -14,9 +14,9 @@ import difflib
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,21 +25,31 @@ from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError, nearest
 from bettersynth_assets.operators.guard import registry, undisturbed
+from bettersynth_assets.operators.local_models import (
+    check_packages,
+    loading_from,
+    local_files,
+    local_fingerprint,
+    need_of,
+)
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.operators.thresholds import check_arguments, last_tied_id, score_limits
 
 SIMILARITY_FILTER = "image_text_similarity_filter"
+MINHASH, AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
 MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "image_watermark_filter": ("hf_watermark_model", "watermark"),
     SIMILARITY_FILTER: ("hf_clip", "clip"),
     CLIP_SCORE_FILTER: ("clip_model", "clip"),
     "kmeans_diversity_selector": ("clip_model", "clip"),
+    AESTHETICS: ("hf_scorer_model", "aesthetics"),
+    "image_nsfw_filter": ("hf_nsfw_model", "nsfw"),
+    "image_text_matching_filter": ("hf_blip", "matching"),
+    "phrase_grounding_recall_filter": ("hf_owlvit", "grounding"),
 }
 SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
-UNDECLARED = {"phrase_grounding_recall_filter": "nltk"}  # it goes on without, and then fails on every row
 NEEDS_SET = ("Deduplicator", "Selector")
 OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
-MINHASH, AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
 FILTER_ARGUMENTS = ("min_closed_interval", "max_closed_interval", "reversed_range")
 REFUSED_ARGUMENTS = {
     "skip_op_error": "one failing row would empty its whole batch without a word",
@@ -85,8 +95,6 @@ def check_operators(entries: Sequence[Operator]) -> None:
             _check_arguments(name, arguments)
         if name == MINHASH:
             _check_minhash(arguments)
-        if name == AESTHETICS:
-            _check_aesthetics(arguments)
 
 
 def _check_class(name: str) -> None:
@@ -201,14 +209,21 @@ def own_similarity(entries: Sequence[Operator]) -> bool:
 
 def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, str]:
     """Fingerprints of the models that a list takes from the profile, by operator, and of folders that it names."""
-    names = {entry_of(entry)[0] for entry in entries} & MODEL_ARGUMENTS.keys()
+    models = profile.models
+    pairs = [entry_of(entry) for entry in entries]
+    given = {name: getattr(models, MODEL_ARGUMENTS[name][1]) for name, _ in pairs if name in MODEL_ARGUMENTS}
     own = {
         f"{name}.{argument}": model_fingerprint(value)
-        for name, arguments in map(entry_of, entries)
+        for name, arguments in pairs
         for argument, value in arguments.items()
         if isinstance(value, str) and "/" in value and Path(value).is_dir()
     }
-    return own | {name: model_fingerprint(getattr(profile.models, MODEL_ARGUMENTS[name][1])) for name in sorted(names)}
+    local = {
+        f"{name}.{need.role}": local_fingerprint(name, arguments, models)
+        for name, arguments in pairs
+        if (need := need_of(name, arguments))
+    }
+    return own | local | {name: model_fingerprint(given[name]) for name in sorted(given) if given[name] is not None}
 
 
 def build_operators(
@@ -246,25 +261,35 @@ def build_operators(
         name, arguments = entry_of(entry)
         limits = json.dumps(arguments, sort_keys=True)
         argument, role = MODEL_ARGUMENTS.get(name, ("", ""))
-        if argument:
-            arguments.setdefault(argument, model_path(getattr(profile.models, role), role=role))
-        built.append(_build(name, limits, json.dumps(arguments, sort_keys=True), device))
+        if argument and (model := getattr(profile.models, role)) is not None:
+            arguments.setdefault(argument, model_path(model, role=role))
+        if name == AESTHETICS:
+            _check_aesthetics(arguments)
+        check_packages(name, arguments)
+        need = need_of(name, arguments)
+        local = (need.role, str(local_files(name, arguments, profile.models)[0])) if need else None
+        built.append(_build(name, limits, json.dumps(arguments, sort_keys=True), device, local))
     return built
 
 
 @lru_cache(maxsize=32)
-def _build(name: str, limits: str, arguments_json: str, device: str) -> BuiltOperator:
-    """Build one operator; kept for all shards of the process, because each holds its model."""
+def _build(name: str, limits: str, arguments_json: str, device: str, local: tuple[str, str] | None) -> BuiltOperator:
+    """Build one operator; kept for all shards of the process, because each holds its model.
+
+    Args:
+        name: the operator.
+        limits: see ``BuiltOperator``.
+        arguments_json: its arguments.
+        device: torch's name of it.
+        local: role and path of the profile's model that it loads, where it is not one from the hub.
+    """
     operators = registry()
     from data_juicer.ops.base_op import Filter
 
     arguments = json.loads(arguments_json)
-    package = UNDECLARED.get(name)
-    if package and find_spec(package) is None:
-        raise ConfigError(f"operator {name!r} needs the package {package!r}: install it, or take the operator out")
     accelerator = {"accelerator": "cpu"} if device == "cpu" else {}
     try:
-        with undisturbed():
+        with undisturbed(), loading_from(local[0], Path(local[1])) if local else nullcontext():
             operator = operators.modules[name](
                 **{"skip_op_error": False, "auto_op_parallelism": False, "num_proc": None, **accelerator, **arguments}
             )

@@ -1,26 +1,55 @@
 """Data-Juicer as a library that leaves the process as it was. In: nothing. Out: its registry, with ours in it.
 
-Importing Data-Juicer, and some of its operators, changes the whole process: packages are installed at run time,
-Pillow is told to accept truncated images, loguru's handlers are replaced, torch is set to one thread. ``registry``
-imports it with installing refused; ``undisturbed`` wraps whatever runs its operators.
+Importing Data-Juicer, and some of its operators, changes the whole process: packages and model files are fetched at run
+time, Pillow is told to accept truncated images, loguru's handlers are replaced, torch is set to one thread.
+``registry`` imports it with fetching refused; ``undisturbed`` wraps whatever runs its operators.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.images import strict_decoding
 
+NEEDLESS = ("spacy-pkuseg",)
+"""Asked for whatever the language, and by a name under which it is never found; only Chinese pipelines import it."""
 
-def _refuse_install(cls: type, package_spec: str, pip_args: object = None) -> NoReturn:
+
+def _refuse_install(cls: type, package_spec: str, pip_args: object = None) -> None:
+    if package_spec in NEEDLESS:
+        return
     raise ConfigError(
         f"a Data-Juicer operator needs the package {package_spec!r}, which is not installed, and installing at run "
         "time is switched off: install it yourself, or take the operator out of the recipe"
+    )
+
+
+def _local_model(model_name: str, force: bool = False) -> str:
+    """Data-Juicer's search for a model file, without its download; ``force`` says that what was found does not load."""
+    from data_juicer.utils.cache_utils import DATA_JUICER_EXTERNAL_MODELS_HOME, DATA_JUICER_MODELS_CACHE
+
+    places = ["", *(DATA_JUICER_EXTERNAL_MODELS_HOME or "").split(os.pathsep), DATA_JUICER_MODELS_CACHE]
+    found = [path for place in places if (path := Path(place.strip(), model_name)).exists()]
+    if found and not force:
+        return str(found[0])
+    what = f"cannot be read ({found[0]})" if found else f"is not in {DATA_JUICER_MODELS_CACHE}"
+    raise ConfigError(
+        f"a Data-Juicer operator needs the model file {model_name!r}, which {what}, and fetching at run time is "
+        "switched off: put it there yourself, or take the operator out of the recipe"
+    )
+
+
+def _refuse_pickles(**arguments: object) -> NoReturn:
+    raise ConfigError(
+        "a Data-Juicer operator would fetch NLTK's sentence splitter and load it as a pickle, which NLTK itself "
+        "refuses: take the operator out of the recipe"
     )
 
 
@@ -37,6 +66,10 @@ def registry() -> Any:
         from loguru import logger
 
         LazyLoader._install_package = classmethod(_refuse_install)
+        from data_juicer.utils import model_utils
+
+        model_utils.check_model = _local_model
+        model_utils.MODEL_FUNCTION_MAPPING["nltk"] = _refuse_pickles
         if is_first:
             # It put its own handler in place of loguru's default one; an error of an operator reaches us as an error.
             logger.remove()

@@ -55,7 +55,9 @@ def refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
 
 def _names(built: BuiltOperator, row: Row, value: Any, limit: Any) -> tuple[str, str]:
     """Find the stat that holds a value and the argument that holds a limit: width goes with max_width."""
-    stats = [name for name, found in row.sample[STATS].items() if value == scalar(found)] or ["value"]
+    known = {name: scalar(found) for name, found in row.sample[STATS].items()}
+    stats = [name for name, found in known.items() if (value in found if isinstance(found, list) else value == found)]
+    stats = stats or ["value"]
     arguments = [name for name, found in vars(built.operator).items() if found is limit or found == limit] or ["limit"]
     pairs = [(stat, name) for stat in stats for name in arguments]
     return next((pair for pair in pairs if pair[1].split("_")[-1] in pair[0].split("_")), pairs[-1])

@@ -163,7 +163,7 @@ def _worth(settings: Settings) -> str:
     small = [
         role
         for role, name in settings.profile.models.model_dump().items()
-        if (PROJECT_ROOT / name).is_relative_to(MINIATURE_MODELS)
+        if name is not None and (PROJECT_ROOT / name).is_relative_to(MINIATURE_MODELS)
     ]
     if not small:
         return ""

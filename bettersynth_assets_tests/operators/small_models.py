@@ -36,3 +36,47 @@ def make_blip_itm(folder: Path, captions: Iterable[str], seed: int = 0) -> Path:
     size = {"height": SIDE, "width": SIDE}
     BlipProcessor(BlipImageProcessor(size=size), tokenizer).save_pretrained(folder)
     return folder
+
+
+def make_owlvit(folder: Path, clip: Path, seed: int = 0) -> Path:
+    """An ``OwlViTForObjectDetection`` of 16 boxes, with the tokenizer of a tiny ``CLIPModel``."""
+    import torch
+    from transformers import (
+        CLIPTokenizerFast,
+        OwlViTConfig,
+        OwlViTForObjectDetection,
+        OwlViTImageProcessor,
+        OwlViTProcessor,
+    )
+
+    tokenizer = CLIPTokenizerFast.from_pretrained(clip)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        **sizes, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
+    vision = {**sizes, "image_size": SIDE, "patch_size": 8}
+    torch.manual_seed(seed)
+    model = OwlViTForObjectDetection(OwlViTConfig(text_config=text, vision_config=vision, projection_dim=32))
+    with torch.no_grad():  # the default initialisation would find every phrase in the same box
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=0.2)
+    model.save_pretrained(folder)
+    size = {"height": SIDE, "width": SIDE}
+    OwlViTProcessor(OwlViTImageProcessor(size=size, crop_size=size), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def make_aesthetics(folder: Path, clip: Path, seed: int = 0) -> Path:
+    """An aesthetics predictor (linear, v2) with the image processor of a tiny ``CLIPModel``; mind the folder's name."""
+    import torch
+    from aesthetics_predictor import AestheticsPredictorV2Linear
+    from transformers import CLIPProcessor, CLIPVisionConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(seed)
+    model = AestheticsPredictorV2Linear(CLIPVisionConfig(**sizes, image_size=SIDE, patch_size=8, projection_dim=16))
+    model.save_pretrained(folder)
+    CLIPProcessor.from_pretrained(clip).save_pretrained(folder)
+    return folder

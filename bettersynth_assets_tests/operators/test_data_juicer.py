@@ -71,6 +71,25 @@ def test_models_that_the_recipe_leaves_out_come_from_the_profile(tiny_models):
     assert operators_key([{"words_num_filter": None}], profile) == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "role", "hub_id"),
+    [
+        ("image_nsfw_filter", "nsfw", "Falconsai/nsfw_image_detection"),
+        ("image_text_matching_filter", "matching", "Salesforce/blip-itm-base-coco"),
+    ],
+)
+def test_a_model_that_the_profile_may_leave_out_is_data_juicers_unless_it_is_named(name, role, hub_id, tiny_models):
+    profile = tiny_profile(tiny_models)
+    (built,) = build_operators([{name: {}}], profile)
+    assert built.operator.model_key.keywords["pretrained_model_name_or_path"] == hub_id
+    assert operators_key([{name: {}}], profile) == {}
+    folder = str(tiny_models.watermark)
+    profile = profile.model_copy(update={"models": profile.models.model_copy(update={role: folder})})
+    (built,) = build_operators([{name: {}}], profile)
+    assert built.operator.model_key.keywords["pretrained_model_name_or_path"] == folder
+    assert list(operators_key([{name: {}}], profile)) == [name]
+
+
 def test_a_model_that_does_not_exist_is_named_before_any_row_is_worked(tiny_models):
     profile = tiny_profile(tiny_models)
     gone = profile.model_copy(update={"models": profile.models.model_copy(update={"watermark": "./no-such-model"})})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets_tests.operators.rows import CAPTIONS, break_image, scored_table, tiny_profile
-from bettersynth_assets_tests.operators.small_models import make_blip_itm
+from bettersynth_assets_tests.operators.small_models import make_aesthetics, make_blip_itm
 
 COUNT = 20
 
@@ -103,35 +102,26 @@ def test_a_folder_name_that_the_aesthetics_filter_cannot_read_is_refused_before_
         )
 
 
-def test_the_aesthetics_filter_runs_where_its_package_is_installed(tmp_path, tiny_models):
-    package = pytest.importorskip("aesthetics_predictor", reason="simple-aesthetics-predictor is no dependency")
-    from transformers import CLIPProcessor, CLIPVisionConfig
+def test_aesthetics_are_the_scores_that_the_profiles_model_gives(tmp_path, tiny_models):
+    import torch
+    from aesthetics_predictor import AestheticsPredictorV2Linear
+    from PIL import Image
+    from transformers import CLIPProcessor
 
-    folder = tmp_path / "aesthetics-predictor-v2-linear"
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = package.AestheticsPredictorV2Linear(
-        CLIPVisionConfig(**sizes, image_size=32, patch_size=8, projection_dim=16)
-    )
-    model.save_pretrained(folder)
-    CLIPProcessor.from_pretrained(tiny_models.clip).save_pretrained(folder)
-    entry = {"image_aesthetics_filter": {"hf_scorer_model": str(folder), "min_score": -9}}
-    done = process(tmp_path, tiny_models, entry, scored_table(tmp_path, 4))
-    assert done.kept.num_rows == 4
-    assert all(-9 < json.loads(text)["image_aesthetics_scores"] < 9 for text in done.kept["stats"].to_pylist())
-
-
-@pytest.mark.parametrize(
-    ("name", "package", "module"),
-    [
-        ("language_id_score_filter", "fasttext-predict", "fasttext"),
-        ("perplexity_filter", "sentencepiece", "sentencepiece"),
-        ("phrase_grounding_recall_filter", "nltk", "nltk"),
-        ("text_action_filter", "spacy", "spacy"),
-        ("text_entity_dependency_filter", "spacy", "spacy"),
-    ],
-)
-def test_a_package_that_is_missing_is_named_before_any_row(name, package, module, tiny_models):
-    if importlib.util.find_spec(module) is not None:
-        pytest.skip(f"{module} is installed")
-    with pytest.raises(ConfigError, match=package):
-        build_operators([{name: {}}], tiny_profile(tiny_models))
+    folder = make_aesthetics(tmp_path / "aesthetics-predictor-v2-linear", tiny_models.clip)
+    profile = tiny_profile(tiny_models)
+    profile = profile.model_copy(update={"models": profile.models.model_copy(update={"aesthetics": str(folder)})})
+    entry = {"image_aesthetics_filter": {"min_score": 0.0}}
+    assert list(operators_key([entry], profile)) == ["image_aesthetics_filter"]
+    table = scored_table(tmp_path, COUNT)
+    break_image(tmp_path, table["image"][3].as_py())
+    built = build_operators([entry], profile)
+    done = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=None)
+    assert [(row["id"], row["reason"]) for row in done.quarantine.to_pylist()] == [("row003", "decode_error")]
+    assert done.kept.num_rows and done.rejects.num_rows and done.kept.num_rows + done.rejects.num_rows == COUNT - 1
+    model, processor = AestheticsPredictorV2Linear.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
+    for row in done.kept.to_pylist():
+        inputs = processor(images=Image.open(tmp_path / row["image"]).convert("RGB"), return_tensors="pt")
+        with torch.no_grad():
+            expected = model(**inputs).logits.item() / 10
+        assert json.loads(row["stats"])["image_aesthetics_scores"] == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,209 @@
+"""Models that are not on the hub, for Data-Juicer's operators. In: the profile's ``models``. Out: loaders, their keys.
+
+Data-Juicer looks for these in a cache folder of its own and fetches what it misses, in the middle of a run. Here the
+profile says where they lie, that is checked before any row is worked, and an operator under ``loading_from`` is built
+with loaders that read from there and fetch nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bettersynth_assets.config.devices import files_fingerprint
+from bettersynth_assets.config.profile import Models, resolve
+from bettersynth_assets.errors import ConfigError
+
+PIECES = "{lang}.sp.model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What one operator loads."""
+
+    role: str
+    """Key of the profile's ``models``."""
+    packages: tuple[tuple[str, str], ...]
+    """Module and the package that holds it."""
+    files: tuple[str, ...] = ("",)
+    """What has to be there, relative to the role's path; ``{lang}`` is the operator's language."""
+
+
+_SPACY = Need(role="spacy", packages=(("spacy", "spacy"),))
+NEEDS = {
+    "language_id_score_filter": Need(role="language_id", packages=(("fasttext", "fasttext-predict"),)),
+    "perplexity_filter": Need(
+        role="perplexity",
+        packages=(("sentencepiece", "sentencepiece"), ("kenlm", "kenlm")),
+        files=(PIECES, "{lang}.arpa.bin"),
+    ),
+    "text_action_filter": _SPACY,
+    "text_entity_dependency_filter": _SPACY,
+    "phrase_grounding_recall_filter": Need(
+        role="nltk",
+        packages=(("nltk", "nltk"),),
+        files=("tokenizers/punkt_tab/english", "taggers/averaged_perceptron_tagger_eng"),
+    ),
+}
+_SPLITS_WORDS = Need(role="perplexity", packages=(("sentencepiece", "sentencepiece"),), files=(PIECES,))
+FETCH = {
+    "language_id": "a fastText model file: lid.176.bin of fasttext.cc/docs/en/language-identification.html",
+    "perplexity": "a folder with en.sp.model and en.arpa.bin: huggingface.co/edugp/kenlm, folder wikipedia",
+    "spacy": "the folder of a spaCy pipeline with tagger and parser: en_core_web_md, unpacked, with its config.cfg",
+    "nltk": "a folder of NLTK data: python -m nltk.downloader -d FOLDER punkt_tab averaged_perceptron_tagger_eng",
+}
+
+
+def need_of(name: str, arguments: Mapping[str, Any]) -> Need | None:
+    """What an operator loads from the profile's local models; None for most."""
+    if arguments.get("tokenization") is True:  # splits words by SentencePiece, in any of the operators on words
+        return _SPLITS_WORDS
+    return NEEDS.get(name)
+
+
+def local_files(name: str, arguments: Mapping[str, Any], models: Models) -> tuple[Path, list[Path]]:
+    """Find what an operator loads.
+
+    Args:
+        name: the operator; one that ``need_of`` knows.
+        arguments: its arguments in the recipe.
+        models: of the profile.
+
+    Returns:
+        The role's path, and the files and folders that are read.
+
+    Raises:
+        ConfigError: the profile names none, or something is not there; says what to fetch and where to name it.
+    """
+    need = need_of(name, arguments)
+    assert need is not None
+    place = getattr(models, need.role)
+    if place is None:
+        raise ConfigError(
+            f"operator {name!r} needs models.{need.role}, which the profile leaves out: name {FETCH[need.role]}"
+        )
+    base = Path(resolve(str(Path(place).expanduser()))).absolute()
+    files = [base / file.format(lang=arguments.get("lang", "en")) for file in need.files]
+    missing = [str(file) for file in files if not file.exists()]
+    if missing:
+        raise ConfigError(
+            f"models.{need.role} = {place!r}: {' and '.join(missing)} not found, which operator {name!r} reads: "
+            f"name {FETCH[need.role]}"
+        )
+    return base, files
+
+
+def local_fingerprint(name: str, arguments: Mapping[str, Any], models: Models) -> str:
+    """A hash that changes when what an operator loads does."""
+    return files_fingerprint(*local_files(name, arguments, models)[1])
+
+
+def check_packages(name: str, arguments: Mapping[str, Any]) -> None:
+    """Check that what an operator imports is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    need = need_of(name, arguments)
+    for module, package in need.packages if need else ():
+        if find_spec(module) is None:
+            raise ConfigError(
+                f"operator {name!r} needs the package {package!r}: pip install 'bettersynth-assets[operators]', or "
+                "take the operator out"
+            )
+
+
+@contextmanager
+def loading_from(role: str, base: Path) -> Iterator[None]:
+    """Give an operator that is built in this context the profile's models, now and when it first works a row."""
+    from data_juicer.utils.model_utils import MODEL_FUNCTION_MAPPING
+
+    theirs = dict(MODEL_FUNCTION_MAPPING)
+    MODEL_FUNCTION_MAPPING.update(_loaders(role, base))
+    try:
+        if role == "nltk":
+            with _nltk_left_alone():
+                yield
+        else:
+            yield
+    finally:
+        MODEL_FUNCTION_MAPPING.update(theirs)
+
+
+def _loaders(role: str, base: Path) -> dict[str, Callable[..., Any]]:
+    """By Data-Juicer's model type; called with the language, where there is one, and the device."""
+    if role == "language_id":
+        return {"fasttext": lambda **_: _fasttext(str(base))}
+    if role == "spacy":
+        return {"spacy": lambda lang, **_: _spacy(str(base), lang)}
+    if role == "nltk":
+        return {"nltk_pos_tagger": lambda **_: _pos_tag(str(base))}
+    return {
+        "sentencepiece": lambda lang, **_: _sentencepiece(str(base / PIECES.format(lang=lang))),
+        "kenlm": lambda lang, **_: _kenlm(str(base / f"{lang}.arpa.bin")),
+    }
+
+
+@lru_cache(maxsize=1)
+def _fasttext(path: str) -> Any:
+    import fasttext
+
+    return fasttext.load_model(path)
+
+
+@lru_cache(maxsize=1)
+def _spacy(path: str, lang: str) -> Any:
+    """One pipeline for both operators.
+
+    Raises:
+        ValueError: it is another language's.
+    """
+    import spacy
+
+    pipeline = spacy.load(path)
+    if pipeline.lang != lang:
+        raise ValueError(f"models.spacy ({path}) is a pipeline for {pipeline.lang!r}, and lang = {lang!r}")
+    return pipeline
+
+
+@lru_cache(maxsize=1)
+def _sentencepiece(path: str) -> Any:
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_file=path)
+
+
+@lru_cache(maxsize=1)
+def _kenlm(path: str) -> Any:
+    import kenlm
+
+    quiet = kenlm.Config()
+    quiet.show_progress = False
+    return kenlm.Model(path, quiet)
+
+
+def _pos_tag(folder: str) -> Any:
+    """NLTK's tagger; it and the tokenizer beside it find their data in the folder."""
+    import nltk
+
+    if folder not in nltk.data.path:
+        nltk.data.path.insert(0, folder)
+    return nltk.pos_tag
+
+
+@contextmanager
+def _nltk_left_alone() -> Iterator[None]:
+    """Keep an operator that is being built from fetching NLTK data and from letting NLTK load any pickle."""
+    import nltk
+
+    download, load = nltk.download, nltk.data.restricted_pickle_load
+    nltk.download = lambda *args, **kwargs: False
+    try:
+        yield
+    finally:
+        nltk.download, nltk.data.restricted_pickle_load = download, load
