@@ -1,11 +1,14 @@
 """CLIP scores from JPEG files: our scorer beside Data-Juicer's ``image_text_similarity_filter``, in one run.
 
     python benchmarks/clip_scores.py [--model vit-b-32] [--rows 512] [--peer-rows 96] [--batch 64] [--tiny]
+        [--ways float32 bfloat16 bfloat16+nvjpeg …] [--seed FILE]
 
 Weights are random, of the named model's true size; pictures are drawn JPEG files of about 400 × 370 at 40 KB, captions
-about 20 tokens long. Both ways score the same files with the same checkpoint; Data-Juicer's operator is called row by
-row, as its own filter does, after a first row that loads the model. Ours runs in float32 and in bfloat16. Prints lines
-of JSON; the last has the ratios, how far the scores are apart, and how many rows bfloat16 moves over the mean score.
+about 20 tokens long, or both are those of a seed file in the kit's format. All ways score the same files with the same
+checkpoint; Data-Juicer's operator is called row by row, as its own filter does, after a first row that loads the model.
+A way is a dtype, with ``nvjpeg`` (files are decoded on the GPU) and ``compiled`` behind it. Prints a line of JSON: rows
+per second, ratios, how far the scores are from those in float32 of files that Pillow decoded, and how many rows that
+moves over the mean score.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import json
 import math
 import os
+import re
 import string
 import tempfile
 import time
@@ -89,9 +93,9 @@ def write_rows(folder: Path, rows: int) -> tuple[list[Path], list[str]]:
     return [folder / f"{number % 512}.jpg" for number in range(rows)], captions
 
 
-def ours(model: Path, paths: list[Path], captions: list[str], dtype: str, device: str, batch: int) -> dict[str, Any]:
-    """Scores of all rows, and rows per second after a first batch."""
-    scorer = ClipScorer(str(model), device=device, dtype=dtype, batch=batch)
+def ours(model: Path, paths: list[Path], captions: list[str], batch: int, **how: Any) -> dict[str, Any]:
+    """Scores of all rows, and rows per second after two batches."""
+    scorer = ClipScorer(str(model), batch=batch, **how)
     score_files(scorer, paths[: 2 * batch], captions[: 2 * batch])
     began = time.perf_counter()
     scored = score_files(scorer, paths, captions)
@@ -128,36 +132,59 @@ def compared(scores: NDArray[np.float32], exact: NDArray[np.float32]) -> dict[st
     }
 
 
+def read_rows(seed: Path, rows: int) -> tuple[list[Path], list[str]]:
+    """Images and captions of a seed file's rows, again from the start where there are fewer."""
+    kept = [json.loads(line) for line in seed.read_text(encoding="utf-8").splitlines()]
+    kept = [kept[number % len(kept)] for number in range(rows)]
+    texts = [re.sub(r"<__dj__image>|<\|__dj__eoc\|>", "", row["text"]).strip() for row in kept]
+    return [seed.parent / row["images"][0] for row in kept], texts
+
+
 def main() -> None:
     """Command; see the module's text."""
     import torch
 
+    on_gpu = torch.cuda.is_available()
+    gpu_ways = ["float32+nvjpeg", "bfloat16+nvjpeg", "bfloat16+nvjpeg+compiled"] if on_gpu else []
     parser = argparse.ArgumentParser(description="CLIP scores per second, ours beside Data-Juicer's operator.")
     parser.add_argument("--model", choices=SIZES, default="vit-b-32")
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--peer-rows", type=int, default=96, help="rows that Data-Juicer's operator scores")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--ways", nargs="+", default=["bfloat16", *gpu_ways], help="beside float32; see above")
+    parser.add_argument("--seed", type=Path, help="a seed file in the kit's format, in the place of drawn pictures")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: only shows that it runs")
     given = parser.parse_args()
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = "cuda:0" if on_gpu else "cpu"
     with tempfile.TemporaryDirectory() as root:
         model = Path(root, "clip")
         write_model(model, SIZES["tiny" if given.tiny else given.model])
-        paths, captions = write_rows(Path(root, "images"), given.rows)
+        paths, captions = (
+            read_rows(given.seed, given.rows) if given.seed else write_rows(Path(root, "images"), given.rows)
+        )
         some = min(given.peer_rows, given.rows)
-        found = {dtype: ours(model, paths, captions, dtype, device, given.batch) for dtype in ("float32", "bfloat16")}
+        found = {}
+        for way in dict.fromkeys(["float32", *given.ways]):
+            dtype, *extra = way.split("+")
+            how = {"decode": "nvjpeg" if "nvjpeg" in extra else "pillow", "compiled": "compiled" in extra}
+            found[way] = ours(model, paths, captions, given.batch, dtype=dtype, device=device, **how)
         peer = data_juicer(model, paths[:some], captions[:some], device)
     exact = found["float32"]["scores"]
     result = {
         "model": "tiny" if given.tiny else given.model,
-        "device": torch.cuda.get_device_name() if device != "cpu" else "cpu",
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "cores": len(os.sched_getaffinity(0)),
         "batch": given.batch,
         "data_juicer_rows_per_s": round(peer["rows_per_s"], 2),
-        **{f"{dtype}_rows_per_s": round(part["rows_per_s"], 2) for dtype, part in found.items()},
-        **{f"{dtype}_ratio": round(part["rows_per_s"] / peer["rows_per_s"], 2) for dtype, part in found.items()},
         "float32_against_data_juicer": compared(exact[:some], peer["scores"]),
-        "bfloat16_against_float32": compared(found["bfloat16"]["scores"], exact),
+        "ways": {
+            way: {
+                "rows_per_s": round(part["rows_per_s"], 2),
+                "ratio": round(part["rows_per_s"] / peer["rows_per_s"], 2),
+                **compared(part["scores"], exact),
+            }
+            for way, part in found.items()
+        },
     }
     print(json.dumps(result))
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from bettersynth_assets.operators.decoding import chunks, one_ahead
-from bettersynth_assets.operators.nvjpeg import plain_size, resized
+from bettersynth_assets.operators.device_resizing import resized
+from bettersynth_assets.operators.nvjpeg import plain_size
 from bettersynth_assets.operators.pixels import middle_square, stretched
 from bettersynth_assets.records.images import ImageError
 
