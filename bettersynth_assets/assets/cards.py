@@ -109,6 +109,7 @@ CARDS = (
         ),
         columns=schema.BUDGETED,
         rules=(*rules.EVERY_ROW_SET, rules.BUDGET_MET),
+        uses_models=True,  # where the recipe's `budget.select` holds an operator with one
     ),
     Card(
         name="mgm_checkpoint",

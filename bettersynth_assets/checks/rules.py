@@ -143,7 +143,8 @@ def budget_met(evidence: Evidence) -> Verdict:
     """The exposures are exactly the budget; under `order: keep` a smaller set is shown once, as in the original kit."""
     (item,) = evidence.manifests
     exposures = sum(item.table()["exposures"].to_pylist())
-    as_it_is = item.stats.get("order") == "keep" and exposures == item.rows_in < evidence.settings.budget
+    gone = sum(item.quarantined.values()) + sum(item.rejected.values()) - item.rejected.get("budget", 0)
+    as_it_is = item.stats.get("order") == "keep" and exposures == item.rows_in - gone < evidence.settings.budget
     words = f"{exposures:,} exposures of {item.kept:,} rows; the budget is {evidence.settings.budget:,}"
     return Verdict(
         passed=exposures == evidence.settings.budget or as_it_is,

@@ -2,8 +2,9 @@
 
 ``process`` works on the seed's captions (filtered_set), ``caption`` says how new captions are made and chosen
 (recaptioned_set), ``caption.refilter`` is a second ``process`` list over the chosen captions, ``budget`` says how the
-fixed number of exposures is filled (budgeted_set). Operators may be any Data-Juicer operator that looks at one row, and
-ours (``clip_score_filter``). The recipe never names a model or a device: that is the profile's part.
+fixed number of exposures is filled (budgeted_set), and by ``budget.select`` from which rows. Operators may be any
+Data-Juicer operator that looks at one row, ours (``clip_score_filter``) and, in ``budget.select``, those that need all
+rows. The recipe never names a model or a device: that is the profile's part.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class BudgetSection(ConfigModel):
     exposures: int | None = None
     """None takes the profile's budget."""
     seed: int = 1024
+    select: list[Operator] = Field(default_factory=list)
+    """Operators that judge the rows of all shards at once (Deduplicators, Selectors), and Filters between them."""
 
 
 class Recipe(ConfigModel):
@@ -64,7 +67,7 @@ class Recipe(ConfigModel):
 
     @model_validator(mode="after")
     def _one_operator_per_entry(self) -> Self:
-        for entry in [*self.process, *(self.caption.refilter if self.caption else [])]:
+        for entry in [*self.process, *(self.caption.refilter if self.caption else []), *self.budget.select]:
             if len(entry) != 1:
                 raise ValueError(f"each operator is one `name: {{arguments}}` entry, found {sorted(entry)}")
         return self

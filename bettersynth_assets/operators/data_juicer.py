@@ -1,29 +1,22 @@
-"""A recipe's ``process:`` list as Data-Juicer operators. In: YAML entries. Out: built operators, or an error by name.
+"""A recipe's list of operators as Data-Juicer's own objects. In: YAML entries, limits. Out: built operators, their key.
 
-Allowed are Filters and Mappers that look at one row and give one row back, and, where all rows lie in one shard,
-Deduplicators and Selectors, which need the whole set. Refused, with the reason: Groupers, Aggregators and Pipelines,
-mappers that add or drop rows or write captions (the recipe's ``caption`` section does that), operators made for
-something else, ``skip_op_error`` and ``trust_remote_code``. Arguments are
-checked against the operator's own signature before anything runs. A model argument that the recipe leaves out is taken
-from the profile.
+``recipe_lists`` says what a list may hold. A model argument that the recipe leaves out is taken from the profile.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from bettersynth_assets.config.devices import model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
-from bettersynth_assets.errors import ConfigError, nearest
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.guard import registry, undisturbed
 from bettersynth_assets.operators.local_models import (
     check_packages,
@@ -32,11 +25,11 @@ from bettersynth_assets.operators.local_models import (
     local_fingerprint,
     need_of,
 )
+from bettersynth_assets.operators.recipe_lists import AESTHETICS, check_aesthetics, check_operators, entry_of, needs_set
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
-from bettersynth_assets.operators.thresholds import check_arguments, last_tied_id, score_limits
+from bettersynth_assets.operators.thresholds import last_tied_id, score_limits
 
 SIMILARITY_FILTER = "image_text_similarity_filter"
-MINHASH, AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
 MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "image_watermark_filter": ("hf_watermark_model", "watermark"),
     SIMILARITY_FILTER: ("hf_clip", "clip"),
@@ -46,14 +39,6 @@ MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "image_nsfw_filter": ("hf_nsfw_model", "nsfw"),
     "image_text_matching_filter": ("hf_blip", "matching"),
     "phrase_grounding_recall_filter": ("hf_owlvit", "grounding"),
-}
-SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
-NEEDS_SET = ("Deduplicator", "Selector")
-OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
-FILTER_ARGUMENTS = ("min_closed_interval", "max_closed_interval", "reversed_range")
-REFUSED_ARGUMENTS = {
-    "skip_op_error": "one failing row would empty its whole batch without a word",
-    "trust_remote_code": "a model's own code is never run",
 }
 
 
@@ -71,110 +56,6 @@ class BuiltOperator:
     """GPU number for operators with a model; None on the CPU."""
     needs_set: bool = False
     """True for Deduplicators and Selectors, which judge all rows at once."""
-
-
-def entry_of(entry: Operator) -> tuple[str, dict[str, Any]]:
-    """Split one ``name: {arguments}`` entry."""
-    ((name, arguments),) = entry.items()
-    return name, dict(arguments or {})
-
-
-def check_operators(entries: Sequence[Operator]) -> None:
-    """Check a ``process:`` list without building anything.
-
-    Raises:
-        ConfigError: unknown operator or argument (with the nearest valid one), a value of the wrong type, or an
-            operator that is refused (with the reason).
-    """
-    for entry in entries:
-        name, arguments = entry_of(entry)
-        _check_class(name)
-        if name == CLIP_SCORE_FILTER:
-            check_arguments(arguments)
-        else:
-            _check_arguments(name, arguments)
-        if name == MINHASH:
-            _check_minhash(arguments)
-
-
-def _check_class(name: str) -> None:
-    modules = registry().modules
-    if name not in modules:
-        raise ConfigError(f"operator {name!r} is unknown to Data-Juicer: {_near(name, modules)}")
-    kinds = [kind.__name__ for kind in modules[name].__mro__]
-    other = next((kind for kind in kinds if kind in OTHER_ROWS), None)
-    if other:
-        raise ConfigError(f"operator {name!r} is a {other}, which makes other rows of those it is given: take it out")
-    if name.startswith("ray_"):
-        raise ConfigError(f"operator {name!r} works only in Data-Juicer's own Ray mode: {_near(name[4:], modules)}")
-    if name in SYNTHESIS:
-        raise ConfigError(f"operator {name!r} writes captions or images: describe synthesis in the `caption` section")
-    if not {"Filter", "Mapper", *NEEDS_SET} & set(kinds):
-        raise ConfigError(
-            f"operator {name!r} is a {kinds[1]}; a recipe takes Filters, Mappers, Deduplicators, Selectors"
-        )
-
-
-def needs_set(name: str) -> bool:
-    """Whether an operator judges all rows at once."""
-    return bool({*NEEDS_SET} & {kind.__name__ for kind in registry().modules[name].__mro__})
-
-
-def _check_minhash(arguments: Mapping[str, Any]) -> None:
-    """Refuse shingles that are longer than the shortest text: all such texts would count as the same one.
-
-    A caption of one word is three tokens in the kit's format.
-    """
-    window = arguments.get("window_size", 5)
-    if arguments.get("tokenization", "space") == "space" and window > 3:
-        raise ConfigError(
-            f"{MINHASH}: window_size = {window} makes all captions of fewer than {window - 2} words duplicates of each "
-            "other: set window_size to 3 or less"
-        )
-
-
-def _check_aesthetics(arguments: Mapping[str, Any]) -> None:
-    """Refuse a path from which Data-Juicer cannot tell the model's class, or whose scores it would leave at 0 to 10."""
-    path = str(arguments.get("hf_scorer_model") or "aesthetics-predictor-v1")
-    known = "v1" in path or ("v2" in path and ("linear" in path or "relu" in path))
-    if not known or "aesthetics-predictor" not in path:
-        raise ConfigError(
-            f"{AESTHETICS}: hf_scorer_model = {path!r}: Data-Juicer takes the model's class and scale from its path: "
-            "it must hold aesthetics-predictor-v1, aesthetics-predictor-v2…linear or aesthetics-predictor-v2…relu"
-        )
-
-
-def _near(name: str, valid: Iterable[str]) -> str:
-    """The nearest names only: Data-Juicer has two hundred."""
-    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else "see Data-Juicer's list of operators"
-
-
-def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
-    from data_juicer.ops.base_op import OP
-    from pydantic import TypeAdapter, ValidationError
-
-    operator_class = registry().modules[name]
-    own = [item for item in _parameters(operator_class) if item not in ("args", "kwargs")]
-    valid = {*own, *OP._BASE_PARAMS, *FILTER_ARGUMENTS}
-    hints = get_type_hints(vars(operator_class).get("__init__", OP.__init__), include_extras=True)
-    for argument, value in arguments.items():
-        if argument not in valid:
-            raise ConfigError(f"{name}: unknown argument {argument!r}: {nearest(argument, own)}")
-        if argument in REFUSED_ARGUMENTS and value:
-            raise ConfigError(
-                f"{name}: {argument} = {value!r} is refused ({REFUSED_ARGUMENTS[argument]}): leave it out"
-            )
-        if argument in hints:
-            try:
-                # Lenient (4 for a float) but for text: "4" is not 4 to the operator.
-                TypeAdapter(hints[argument]).validate_python(value, strict=isinstance(value, str | bool))
-            except ValidationError as error:
-                raise ConfigError(f"{name}: {argument} = {value!r}: {error.errors()[0]['msg']}") from None
-
-
-def _parameters(operator_class: Any) -> list[str]:
-    return [item for item in inspect.signature(operator_class.__init__).parameters if item != "self"]
 
 
 def resolve_limits(entries: Sequence[Operator], scores: Any, ids: Sequence[str]) -> list[Operator]:
@@ -245,8 +126,8 @@ def build_operators(
     if set_wide and profile.shards > 1 and not has_whole_set:
         raise ConfigError(
             f"operator {set_wide[0]!r} needs the whole set, and this profile works rows in {profile.shards} shards, so "
-            "that it would miss what lies in two of them: set `shards: 1` in the profile, run it over the seed "
-            "beforehand with dj-process, or take it out"
+            "that it would miss what lies in two of them: write it in the recipe's `budget.select`, which sees all "
+            "shards' rows at once, or set `shards: 1` in the profile"
         )
     stock = [entry for entry in entries if entry_of(entry)[0] != CLIP_SCORE_FILTER]
     check_operators(stock)
@@ -264,7 +145,7 @@ def build_operators(
         if argument and (model := getattr(profile.models, role)) is not None:
             arguments.setdefault(argument, model_path(model, role=role))
         if name == AESTHETICS:
-            _check_aesthetics(arguments)
+            check_aesthetics(arguments)
         check_packages(name, arguments)
         need = need_of(name, arguments)
         local = (need.role, str(local_files(name, arguments, profile.models)[0])) if need else None

@@ -51,7 +51,7 @@ def run_process(
     stage: str,
     image_root: Path,
     rescore: Rescore | None,
-    embeddings: NDArray[np.float32] | None = None,
+    embeddings: Sequence[NDArray[np.float32] | None] | NDArray[np.float32] | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Processed:
     """Run operators over rows.
@@ -63,7 +63,8 @@ def run_process(
         image_root: folder that the rows' images are relative to.
         rescore: gives the similarity of a caption that a mapper changed; None where the operators score for
             themselves, with another model than clip_scores.
-        embeddings: (rows, D) of the rows' images by the model of clip_scores, for operators that would make them anew.
+        embeddings: (D,) of each row's image by the model of clip_scores, for operators that would make them anew; None
+            for a row that has none.
         log: told of each operator when it is done.
 
     Raises:
@@ -73,7 +74,8 @@ def run_process(
     rows = [make_row(values, image_root, with_score=rescore is not None) for values in table.to_pylist()]
     if embeddings is not None:
         for row, embedding in zip(rows, embeddings, strict=True):
-            row.sample[EMBEDDING] = embedding
+            if embedding is not None:
+                row.sample[EMBEDDING] = embedding
     rejects: list[dict[str, object]] = []
     quarantine: list[dict[str, object]] = []
     speeds: list[dict[str, Any]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import EmptySetError
@@ -16,14 +17,15 @@ ROW_STAGES = {
 """The stages that a set's rows have come through."""
 
 
-def nothing_left(stage: str, settings: Settings) -> EmptySetError:
+def nothing_left(stage: str, settings: Settings, here: Mapping[str, int] | None = None) -> EmptySetError:
     """Name what took most of the rows on their way to ``stage``.
 
     Args:
         stage: the stage that found no rows, one of ``ROW_STAGES``.
         settings: where the earlier stages' manifests lie.
+        here: rows that the stage itself rejected, by operator.
     """
-    taken: Counter[tuple[str, str]] = Counter()
+    taken = Counter({(stage, f"operator {operator}"): count for operator, count in (here or {}).items()})
     rows = 0
     for name in ROW_STAGES[stage]:
         for manifest in _manifests(name, settings):

@@ -1,8 +1,9 @@
 """budgeted_set and baseline_set. In: all rows that are left, or the whole seed. Out: exactly N exposures of them.
 
-Rows are taken in the order of the seed's lines and drawn as the kit and the third-place team draw them, by
-``toolkit.preprocess.check_sample_number``. Beside the rows lie the same exposures in training order: the kit's
-``processed_data.jsonl`` and ``llava.json`` with the original questions.
+The recipe's ``budget.select`` first takes rows out that are too like others (``selection``). The rest, in the order of
+the seed's lines, is drawn as the kit and the third-place team draw, by ``toolkit.preprocess.check_sample_number``.
+Beside the rows lie the same exposures in training order: the kit's ``processed_data.jsonl`` and ``llava.json`` with the
+original questions.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from bettersynth_assets.config.recipe import BudgetSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.questions import questions_key, read_questions
-from bettersynth_assets.records.schema import REJECTS, kit_text, rows_table
+from bettersynth_assets.records.schema import QUARANTINE, REJECTS, kit_text, rows_table
 from bettersynth_assets.records.store import write_text
 from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.stages.selection import select_inputs, select_key, select_rows
 
 KIT_FILE = "processed_data.jsonl"
 LLAVA_FILE = "llava.json"
@@ -43,9 +45,11 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
 
     settings = work.settings
     section = section or settings.recipe.budget
-    rows = work.rows(source).sort_by("line")
-    if not rows.num_rows:
+    offered = work.rows(source).sort_by("line")
+    if not offered.num_rows:
         raise nothing_left(name, settings)
+    selected = select_rows(work, offered, stage=name) if section.select else None
+    rows = selected.kept if selected else offered
     order = fill_budget(rows.num_rows, settings.budget, seed=section.seed, order=section.order)
     kept, rejects = split_by_exposures(rows, order, stage=name, budget=settings.budget)
     questions = read_questions(settings)
@@ -55,7 +59,7 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
     shown = np.searchsorted(np.unique(order), order).tolist()  # places among the kept rows, in training order
     write_text(work.folder / KIT_FILE, "".join(kit_lines[place] + "\n" for place in shown))
     write_text(work.folder / LLAVA_FILE, "[\n" + ",\n".join(llava_lines[place] for place in shown) + "\n]\n")
-    stats = {
+    stats: dict[str, Any] = {
         "budget": settings.budget,
         "order": section.order,
         "exposures": len(order),
@@ -64,7 +68,17 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
         "exposures_per_row": _histogram(kept, not_drawn=rejects.num_rows),
         "original_questions": sum(row_id in questions for row_id in kept["id"].to_pylist()),
     }
-    return Result(rows_in=rows.num_rows, kept=kept, rejects=rejects, stats=stats, files=(KIT_FILE, LLAVA_FILE))
+    if selected:
+        rejects = pa.concat_tables([selected.rejects, rejects])
+        stats |= {"select": settings.recipe.budget.select, "operators": selected.operators}
+    return Result(
+        rows_in=offered.num_rows,
+        kept=kept,
+        rejects=rejects,
+        quarantine=selected.quarantine if selected else QUARANTINE.empty_table(),
+        stats=stats,
+        files=(KIT_FILE, LLAVA_FILE),
+    )
 
 
 def split_by_exposures(rows: pa.Table, order: list[int], *, stage: str, budget: int) -> tuple[pa.Table, pa.Table]:
@@ -124,6 +138,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs, *, section: BudgetSe
         "order": section.order,
         "seed": section.seed,
         "questions": questions_key(settings),
+        **(select_key(settings, inputs) if section.select else {}),
     }
 
 
@@ -134,6 +149,8 @@ BUDGETED_SET = Stage(
     depends=depends,
     sharded=False,
     inputs=("recaptioned_set",),
+    by_value=("seed_profile",),
+    also=select_inputs,
 )
 BASELINE_SET = Stage(
     name="baseline_set",

@@ -13,14 +13,9 @@ from pathlib import Path
 
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.operators.data_juicer import (
-    build_operators,
-    check_operators,
-    entry_of,
-    operators_key,
-    own_similarity,
-)
+from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import Rescore, run_process
+from bettersynth_assets.operators.recipe_lists import check_recipe, entry_of
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import FILTERED
@@ -64,7 +59,7 @@ def run(work: Work) -> Result:
     """Filter one shard."""
     settings, entries = work.settings, work.settings.recipe.process
     table = work.rows("clip_scores")
-    check_operators(entries)
+    check_recipe(settings.recipe)
     limits = process_list(settings, work.inputs)
     done = run_process(
         table,
@@ -91,6 +86,11 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     }
 
 
+def also(settings: Settings) -> tuple[str, ...]:
+    """The plan, where its order is asked for."""
+    return (PLAN,) if settings.recipe.order == "planned" else ()
+
+
 FILTERED_SET = Stage(
     name=NAME,
     version=1,
@@ -99,6 +99,6 @@ FILTERED_SET = Stage(
     sharded=True,
     inputs=("clip_scores", "seed_profile"),
     by_value=("seed_profile", PLAN),
-    also=lambda settings: (PLAN,) if settings.recipe.order == "planned" else (),
+    also=also,
     libraries=("py-data-juicer", "torch", "transformers", "pillow"),
 )

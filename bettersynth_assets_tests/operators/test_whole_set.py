@@ -156,7 +156,8 @@ def test_one_row_and_none_pass_through(rows, process):
 
 
 def test_more_shards_than_one_are_refused_with_what_to_do(rows, process):
-    with pytest.raises(ConfigError, match=r"'document_deduplicator' needs the whole set, .* 4 shards.*`shards: 1`"):
+    says = r"'document_deduplicator' needs the whole set, .* 4 shards.*`budget\.select`.*`shards: 1`"
+    with pytest.raises(ConfigError, match=says):
         process(rows, [TEXTS], shards=4)
 
 

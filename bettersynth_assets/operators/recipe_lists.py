@@ -1,0 +1,156 @@
+"""A recipe's lists of operators, checked before anything runs. In: YAML entries. Out: nothing, or an error by name.
+
+Allowed are Filters and Mappers that look at one row and give one row back, and, in ``budget.select`` or where all rows
+lie in one shard, Deduplicators and Selectors, which need the whole set. Refused, with the reason: Groupers, Aggregators
+and Pipelines, mappers that add or drop rows or write captions (the recipe's ``caption`` section does that), operators
+made for something else, ``skip_op_error`` and ``trust_remote_code``. Arguments are checked against the operator's own
+signature.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_type_hints
+
+from bettersynth_assets.config.recipe import Operator, Recipe
+from bettersynth_assets.errors import ConfigError, nearest
+from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
+from bettersynth_assets.operators.thresholds import check_arguments
+
+MINHASH, AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
+SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
+NEEDS_SET = ("Deduplicator", "Selector")
+OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
+FILTER_ARGUMENTS = ("min_closed_interval", "max_closed_interval", "reversed_range")
+REFUSED_ARGUMENTS = {
+    "skip_op_error": "one failing row would empty its whole batch without a word",
+    "trust_remote_code": "a model's own code is never run",
+}
+
+
+def entry_of(entry: Operator) -> tuple[str, dict[str, Any]]:
+    """Split one ``name: {arguments}`` entry."""
+    ((name, arguments),) = entry.items()
+    return name, dict(arguments or {})
+
+
+def check_operators(entries: Sequence[Operator]) -> None:
+    """Check a ``process:`` list without building anything.
+
+    Raises:
+        ConfigError: unknown operator or argument (with the nearest valid one), a value of the wrong type, or an
+            operator that is refused (with the reason).
+    """
+    for entry in entries:
+        name, arguments = entry_of(entry)
+        _check_class(name)
+        if name == CLIP_SCORE_FILTER:
+            check_arguments(arguments)
+        else:
+            _check_arguments(name, arguments)
+        if name == MINHASH:
+            _check_minhash(arguments)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check every list of a recipe, so that an error in a later one does not wait until hours of work are done.
+
+    Raises:
+        ConfigError: as ``check_operators``; a Mapper in ``budget.select``.
+    """
+    for entries in (recipe.process, recipe.caption.refilter if recipe.caption else [], recipe.budget.select):
+        check_operators(entries)
+    for name, _ in map(entry_of, recipe.budget.select):
+        if "Mapper" in _kinds(name):
+            raise ConfigError(
+                f"operator {name!r} in budget.select is a Mapper, and a caption that it changes there would have no "
+                "score: write it in `process` or in `caption.refilter`"
+            )
+
+
+def _check_class(name: str) -> None:
+    modules = registry().modules
+    if name not in modules:
+        raise ConfigError(f"operator {name!r} is unknown to Data-Juicer: {_near(name, modules)}")
+    kinds = _kinds(name)
+    other = next((kind for kind in kinds if kind in OTHER_ROWS), None)
+    if other:
+        raise ConfigError(f"operator {name!r} is a {other}, which makes other rows of those it is given: take it out")
+    if name.startswith("ray_"):
+        raise ConfigError(f"operator {name!r} works only in Data-Juicer's own Ray mode: {_near(name[4:], modules)}")
+    if name in SYNTHESIS:
+        raise ConfigError(f"operator {name!r} writes captions or images: describe synthesis in the `caption` section")
+    if not {"Filter", "Mapper", *NEEDS_SET} & set(kinds):
+        raise ConfigError(
+            f"operator {name!r} is a {kinds[1]}; a recipe takes Filters, Mappers, Deduplicators, Selectors"
+        )
+
+
+def needs_set(name: str) -> bool:
+    """Whether an operator judges all rows at once."""
+    return bool({*NEEDS_SET} & {*_kinds(name)})
+
+
+def _kinds(name: str) -> list[str]:
+    """An operator's class and those that it is derived from."""
+    return [kind.__name__ for kind in registry().modules[name].__mro__]
+
+
+def _check_minhash(arguments: Mapping[str, Any]) -> None:
+    """Refuse shingles that are longer than the shortest text: all such texts would count as the same one.
+
+    A caption of one word is three tokens in the kit's format.
+    """
+    window = arguments.get("window_size", 5)
+    if arguments.get("tokenization", "space") == "space" and window > 3:
+        raise ConfigError(
+            f"{MINHASH}: window_size = {window} makes all captions of fewer than {window - 2} words duplicates of each "
+            "other: set window_size to 3 or less"
+        )
+
+
+def check_aesthetics(arguments: Mapping[str, Any]) -> None:
+    """Refuse a path from which Data-Juicer cannot tell the model's class, or whose scores it would leave at 0 to 10."""
+    path = str(arguments.get("hf_scorer_model") or "aesthetics-predictor-v1")
+    known = "v1" in path or ("v2" in path and ("linear" in path or "relu" in path))
+    if not known or "aesthetics-predictor" not in path:
+        raise ConfigError(
+            f"{AESTHETICS}: hf_scorer_model = {path!r}: Data-Juicer takes the model's class and scale from its path: "
+            "it must hold aesthetics-predictor-v1, aesthetics-predictor-v2…linear or aesthetics-predictor-v2…relu"
+        )
+
+
+def _near(name: str, valid: Iterable[str]) -> str:
+    """The nearest names only: Data-Juicer has two hundred."""
+    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else "see Data-Juicer's list of operators"
+
+
+def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    from data_juicer.ops.base_op import OP
+    from pydantic import TypeAdapter, ValidationError
+
+    operator_class = registry().modules[name]
+    own = [item for item in _parameters(operator_class) if item not in ("args", "kwargs")]
+    valid = {*own, *OP._BASE_PARAMS, *FILTER_ARGUMENTS}
+    hints = get_type_hints(vars(operator_class).get("__init__", OP.__init__), include_extras=True)
+    for argument, value in arguments.items():
+        if argument not in valid:
+            raise ConfigError(f"{name}: unknown argument {argument!r}: {nearest(argument, own)}")
+        if argument in REFUSED_ARGUMENTS and value:
+            raise ConfigError(
+                f"{name}: {argument} = {value!r} is refused ({REFUSED_ARGUMENTS[argument]}): leave it out"
+            )
+        if argument in hints:
+            try:
+                # Lenient (4 for a float) but for text: "4" is not 4 to the operator.
+                TypeAdapter(hints[argument]).validate_python(value, strict=isinstance(value, str | bool))
+            except ValidationError as error:
+                raise ConfigError(f"{name}: {argument} = {value!r}: {error.errors()[0]['msg']}") from None
+
+
+def _parameters(operator_class: Any) -> list[str]:
+    return [item for item in inspect.signature(operator_class.__init__).parameters if item != "self"]

@@ -1,0 +1,86 @@
+"""``budget.select``: operators that need the whole set. In: the rows of all shards. Out: those that may be shown.
+
+Here Deduplicators and Selectors see what lies in different shards; Filters may stand between them, for what only the
+chosen caption decides. Mappers may not: after this nothing scores a caption that they change. Embeddings come from
+clip_scores, for each row whose image is still the one that was scored there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
+from bettersynth_assets.operators.process import Processed, run_process
+from bettersynth_assets.operators.recipe_lists import check_recipe
+from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.records.accounting import nothing_left
+from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.stages.engine import Inputs, Work, versions
+from bettersynth_assets.stages.filter import compares_images, rescorer
+from bettersynth_assets.stages.score import read_embeddings
+
+LIBRARIES = ("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow")
+
+
+def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
+    """Run the recipe's ``budget.select`` over all rows at once.
+
+    Args:
+        work: with the inputs that ``select_inputs`` names.
+        rows: of all shards, in line order.
+        stage: for the ledgers.
+
+    Raises:
+        ConfigError: a Mapper, or an operator that cannot be used.
+        EmptySetError: no row is left; names the operator that took most.
+    """
+    settings, entries = work.settings, work.settings.recipe.budget.select
+    check_recipe(settings.recipe)
+    done = run_process(
+        rows,
+        build_operators(with_limits(entries, work.inputs["seed_profile"][0]), settings.profile, has_whole_set=True),
+        stage=stage,
+        image_root=image_root(settings),
+        rescore=None if own_similarity(entries) else rescorer(settings),
+        embeddings=embeddings_of(work, rows) if compares_images(entries) else None,
+        log=work.log,
+    )
+    if not done.kept.num_rows:
+        raise nothing_left(stage, settings, Counter(done.rejects["operator"].to_pylist()))
+    return done
+
+
+def embeddings_of(work: Work, rows: pa.Table) -> list[np.ndarray | None]:
+    """Each row's embedding by clip_scores; None where its image is another now."""
+    scored = work.rows("clip_scores")
+    places = {pair: place for place, pair in enumerate(_images(scored))}
+    found = read_embeddings(work.inputs["clip_scores"])
+    return [None if (place := places.get(pair)) is None else found[place] for pair in _images(rows)]
+
+
+def _images(rows: pa.Table) -> zip[tuple[str, str]]:
+    return zip(rows["id"].to_pylist(), rows["image"].to_pylist(), strict=True)
+
+
+def select_inputs(settings: Settings) -> tuple[str, ...]:
+    """Inputs that only a recipe with ``budget.select`` asks for."""
+    entries = settings.recipe.budget.select
+    if not entries:
+        return ()
+    return ("seed_profile", "clip_scores") if compares_images(entries) else ("seed_profile",)
+
+
+def select_key(settings: Settings, inputs: Inputs) -> dict[str, object]:
+    """What the choice depends on besides rows and embeddings; nothing for a recipe without ``budget.select``."""
+    entries = settings.recipe.budget.select
+    if not entries:
+        return {}
+    return {
+        "select": with_limits(entries, inputs["seed_profile"][0]),
+        "models": operators_key(entries, settings.profile),
+        "libraries": versions(LIBRARIES),
+    }
