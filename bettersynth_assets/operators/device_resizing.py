@@ -35,7 +35,8 @@ def resized(images: Sequence[Any], to: Resizing) -> Any:
     padded = torch.empty((len(images), 3, high, wide), dtype=torch.uint8, device=device)
     places = [padded[at, :, :height, :width] for at, (width, height) in enumerate(sizes)]
     torch._foreach_copy_(places, list(images))
-    passes = [_passes(to, *size) for size in sizes]
+    by_size = {size: _passes(to, *size) for size in {*sizes}}
+    passes = [by_size[size] for size in sizes]
     rows = padded.flatten(1, 2).float() @ _matrices([across for across, _ in passes], wide, device).mT
     rows = _grey(rows).unflatten(1, (3, high))  # (B, 3, high, width)
     made = _grey(_matrices([down for _, down in passes], high, device).unsqueeze(1) @ rows)
@@ -83,14 +84,12 @@ def _matrices(passes: Sequence[_Taps], columns: int, device: Any) -> Any:
     kinds = {id(taps): taps for taps in passes}
     number = {key: at for at, key in enumerate(kinds)}
     count, longest = len(passes[0].first), max(taps.weights.shape[1] for taps in passes)
-    first, weights = np.zeros((len(kinds), count), np.int64), np.zeros((len(kinds), count, longest), np.float32)
-    for key, taps in kinds.items():
-        # From so far left that all taps lie within the image; those before the first weigh nothing.
-        begin = np.minimum(taps.first, columns - longest)
-        place = (taps.first - begin)[:, None] + np.arange(taps.weights.shape[1])
-        first[number[key]] = begin
-        np.put_along_axis(weights[number[key]], place, taps.weights, axis=1)
-    places = torch.from_numpy(first).to(device).unsqueeze(2) + torch.arange(longest, device=device)
+    weights = np.zeros((len(kinds), count, longest), np.float32)
+    for at, taps in enumerate(kinds.values()):
+        weights[at, :, : taps.weights.shape[1]] = taps.weights
+    first = torch.from_numpy(np.stack([taps.first for taps in kinds.values()])).to(device)
+    # Taps that only fill up add nothing, wherever they are put.
+    places = (first.unsqueeze(2) + torch.arange(longest, device=device)).clamp_(max=columns - 1)
     table = torch.zeros((len(kinds), count, columns), device=device)
-    table.scatter_(2, places, torch.from_numpy(weights).to(device))
+    table.scatter_add_(2, places, torch.from_numpy(weights).to(device))
     return table[torch.tensor([number[id(taps)] for taps in passes], device=device)]

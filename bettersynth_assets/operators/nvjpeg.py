@@ -7,9 +7,9 @@ that nvJPEG refuses, are Pillow's, whose word on what is broken holds.
 
 from __future__ import annotations
 
-import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,58 +18,27 @@ from bettersynth_assets.operators.batching import one_core_threads
 from bettersynth_assets.operators.decoding import Chunk, one_ahead
 from bettersynth_assets.operators.device_resizing import resized
 from bettersynth_assets.operators.pixels import Resizing
+from bettersynth_assets.operators.reading import read_plain, readers
 from bettersynth_assets.records.images import ImageError, open_rgb
 
-LARGEST = 1024
 AT_ONCE = 256
 """Files that are decoded by one call, and resized in one padded tensor."""
-READ_TOGETHER = 128
-_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, as Huffman codes
-_OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
+READ_TOGETHER = 256
 
 
 def device_chunks(paths: Sequence[Path], size: int, prepares: Sequence[Resizing], device: str) -> Iterator[Chunk]:
     """``decoding.chunks`` on a GPU; reading, decoding, resizing and the caller's work overlap."""
     import torch
 
-    starts = range(0, len(paths), size)
     with one_core_threads() as pool:
-        read = one_ahead(_read(first, paths[first : first + size], pool) for first in starts)
         decoding, resizing = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        decoded = one_ahead(_decoded(files, decoding) for files in read)
+        decoded = one_ahead(_decoded(files, decoding) for files in _read(paths, size))
         for chunk, done in one_ahead(_resized(files, prepares, pool, resizing) for files in decoded):
             current = torch.cuda.current_stream(device)
             current.wait_event(done)
             for tensor in chunk.inputs:
                 tensor.record_stream(current)
             yield chunk
-
-
-def plain_size(data: bytes | bytearray) -> tuple[int, int] | None:
-    """Width and height of a file that nvJPEG decodes as Pillow does; None for every other."""
-    if data[:2] != b"\xff\xd8" or data.rfind(b"\xff\xd9", len(data) - 64) < 0:
-        return None  # not a JPEG, or its end is missing
-    at = 2
-    while at + 10 < len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if marker == 0xFF:  # filling
-            at += 1
-            continue
-        if marker in _FRAMES:
-            height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-            is_plain = data[at + 4] == 8 and _is_grey_or_ycbcr(data[at + 9 : at + 2 + length])
-            return (width, height) if is_plain and 0 < width <= LARGEST and 0 < height <= LARGEST else None
-        # APP1 holds the rotation; APP14 may say that the colours are RGB or CMYK.
-        if marker in (0xE1, 0xEE, 0xD9, 0xDA) or marker in _OTHER_FRAMES:
-            return None
-        at += 2 + length
-    return None
-
-
-def _is_grey_or_ycbcr(components: bytes | bytearray) -> bool:
-    """Of a frame header from its number of components on: three bytes for each, its id first."""
-    ids = components[1::3]
-    return components[0] == 1 or (components[0] == 3 and ids[:3] != b"RGB")
 
 
 @dataclass(kw_only=True)
@@ -84,31 +53,18 @@ class _Files:
     """The event after which the images are there."""
 
 
-def _read(first: int, paths: Sequence[Path], pool: ThreadPoolExecutor) -> _Files:
-    import torch
-
-    def some(start: int) -> list[Any]:
-        data = [_bytes(path) for path in paths[start : start + READ_TOGETHER]]
-        plain = [found if found is not None and plain_size(found) is not None else None for found in data]
-        return [None if found is None else torch.frombuffer(found, dtype=torch.uint8) for found in plain]
-
-    parts = pool.map(some, range(0, len(paths), READ_TOGETHER))
-    return _Files(first=first, paths=paths, found=[file for part in parts for file in part])
-
-
-def _bytes(path: Path) -> bytearray | None:
-    """A file's bytes; by the system's own calls, because each row of a fast model has some twenty microseconds."""
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        data = bytearray(os.fstat(file).st_size)
-        return data if os.readv(file, [data]) == len(data) else None
-    except OSError:
-        return None
-    finally:
-        os.close(file)
+def _read(paths: Sequence[Path], size: int) -> Iterator[_Files]:
+    """Chunks of ``size`` files, read two chunks ahead."""
+    pool, waiting = readers(), deque[list[Future[tuple[Any, list[int]]]]]()
+    starts = range(0, len(paths), size)
+    for position, first in enumerate(starts):
+        for ahead in starts[position + len(waiting) : position + 3]:
+            names = [str(path) for path in paths[ahead : ahead + size]]
+            parts = range(0, len(names), READ_TOGETHER)
+            waiting.append([pool.submit(read_plain, names[part : part + READ_TOGETHER]) for part in parts])
+        read = [future.result() for future in waiting.popleft()]
+        found = [data if len(data) else None for flat, sizes in read for data in flat.split(sizes)]
+        yield _Files(first=first, paths=paths[first : first + size], found=found)
 
 
 def _decoded(files: _Files, stream: Any) -> _Files:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from bettersynth_assets.operators.decoding import chunks, one_ahead
 from bettersynth_assets.operators.device_resizing import resized
-from bettersynth_assets.operators.nvjpeg import plain_size
 from bettersynth_assets.operators.pixels import middle_square, stretched
+from bettersynth_assets.operators.reading import plain_size, read_plain, readers
 from bettersynth_assets.records.images import ImageError
 
 KINDS = [
@@ -72,6 +72,17 @@ def test_only_plain_whole_jpegs_are_decoded_by_the_gpu(tmp_path):
         "no frame": jpeg(image)[:20] + b"\xff\xd9",
     }
     assert {name for name, data in others.items() if plain_size(data) is not None} == set()
+
+
+def test_plain_files_are_read_by_processes_and_others_are_left(tmp_path):
+    data = [jpeg(picture(50 + at, 40)) for at in range(3)]
+    for at, content in enumerate(data):
+        (tmp_path / f"{at}.jpg").write_bytes(content)
+    (tmp_path / "1.jpg").write_bytes(data[1][:-90])
+    names = [str(tmp_path / f"{at}.jpg") for at in range(4)]
+    flat, sizes = readers().submit(read_plain, names).result()
+    assert sizes == [len(data[0]), 0, len(data[2]), 0]
+    assert bytes(flat.numpy()) == data[0] + data[2]
 
 
 def test_one_ahead_keeps_order_and_hands_on_errors():
