@@ -23,7 +23,7 @@ from typing import Any
 from clip_scores import write_rows
 
 import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
-from bettersynth_assets.operators.captioner import Blip2Captioner
+from bettersynth_assets.operators.blip2 import Blip2Captioner
 from bettersynth_assets.operators.decoding import opened
 from bettersynth_assets.operators.guard import registry, undisturbed
 

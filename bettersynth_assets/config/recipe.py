@@ -19,6 +19,17 @@ Operator = dict[str, dict[str, Any] | None]
 Policy = Literal["replace", "best_of", "low_score_only"]
 
 
+class Sampling(ConfigModel):
+    """Draws each token by its probability; the seed and the row's id decide, so a row's caption is always the same."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Only the likeliest tokens are drawn from, as many as reach this probability."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Only this many of the likeliest."""
+    seed: int = Field(default=1024, ge=0)
+
+
 class CaptionSection(ConfigModel):
     """How synthetic captions are made and when they take the original's place."""
 
@@ -27,9 +38,15 @@ class CaptionSection(ConfigModel):
     """``low_score_only``: rows whose original scores under this cosine (or the seed's mean) are recaptioned."""
     prompt: str = ""
     max_new_tokens: int = Field(default=30, ge=1, le=512)
+    sampling: Sampling | None = None
+    """None is greedy decoding."""
     clean: bool = True
     """Cut "stock photo" and other tails; a caption that is empty, a loop or an echo keeps the original, flagged."""
     refilter: list[Operator] = Field(default_factory=list)
+
+    def key(self) -> dict[str, Any]:
+        """JSON value for keys; a later addition that is left out is not part of it, so that older keys stay."""
+        return self.model_dump(exclude={"sampling"} if self.sampling is None else None)
 
 
 class BudgetSection(ConfigModel):

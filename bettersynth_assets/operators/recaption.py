@@ -55,9 +55,22 @@ def wanted(scores: Sequence[float], section: CaptionSection, low_score: float) -
 
 
 def synthesise(
-    paths: Sequence[Path], captioner: Captioner, scorer: ClipScorer, section: CaptionSection, progress: Progress
+    paths: Sequence[Path],
+    ids: Sequence[str],
+    captioner: Captioner,
+    scorer: ClipScorer,
+    section: CaptionSection,
+    progress: Progress,
 ) -> list[Synthetic | ImageError]:
     """Caption, clean and score images; each file is decoded once for both models.
+
+    Args:
+        paths: image files.
+        ids: their rows' ids; they decide what is drawn where ``section.sampling`` is set.
+        captioner: likewise of the profile as ``scorer``.
+        scorer: gives the cosines.
+        section: the recipe's.
+        progress: told of each chunk.
 
     Returns:
         One entry per path, in order; a file that fails to decode gives its ``ImageError``.
@@ -66,7 +79,13 @@ def synthesise(
     both = [captioner.prepare, scorer.prepare]
     for chunk in chunks(paths, captioner.batch.asked, both, decode=scorer.decode, device=scorer.device):
         for_captioner, for_scorer = chunk.inputs
-        raw = captioner.captions(for_captioner, prompt=section.prompt, max_new_tokens=section.max_new_tokens)
+        raw = captioner.captions(
+            for_captioner,
+            prompt=section.prompt,
+            max_new_tokens=section.max_new_tokens,
+            sampling=section.sampling,
+            keys=[ids[at] for at in chunk.good],
+        )
         cleaned = [_clean(caption, section) for caption in raw]
         scored = [index for index, (text, _) in enumerate(cleaned) if text]
         scores = scorer.scores(for_scorer[scored], [cleaned[index][0] for index in scored]).tolist()

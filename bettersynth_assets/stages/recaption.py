@@ -77,6 +77,7 @@ def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa
         return synthetic_table(
             synthesise(
                 [Path(root, rows[index]["image"]) for index in todo],
+                [rows[index]["id"] for index in todo],
                 load_captioner(settings.profile.models.captioner, gpu),
                 load_scorer(settings.profile.models.clip, gpu),
                 section,
@@ -127,6 +128,7 @@ def caption_key(settings: Settings, section: CaptionSection) -> object:
         "prompt": section.prompt,
         "max_new_tokens": section.max_new_tokens,
         "clean": section.clean,
+        **({} if section.sampling is None else {"sampling": section.sampling.model_dump()}),
         **captioner_key(settings.profile),
         "scorer": scorer_key(settings.profile),
         "libraries": versions(LIBRARIES),
@@ -139,7 +141,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
         return None
     (seed_profile,) = inputs["seed_profile"]
     return {
-        "caption": section.model_dump(),
+        "caption": section.key(),
         "low_score": low_score(section, seed_profile) if section.policy == "low_score_only" else None,
         "refilter": with_limits(section.refilter, seed_profile),
         "models": operators_key(section.refilter, settings.profile),

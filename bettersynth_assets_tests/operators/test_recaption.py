@@ -70,7 +70,8 @@ class FixedCaptioner:
     def prepare(self, image):
         return torch.tensor(image.width)
 
-    def captions(self, images, *, prompt, max_new_tokens):
+    def captions(self, images, *, prompt, max_new_tokens, sampling, keys):
+        assert len(keys) == len(images)
         return [self.by_width[width] for width in images.int().tolist()]
 
 
@@ -93,7 +94,7 @@ def test_captions_are_cleaned_scored_and_put_to_their_rows_with_broken_images_al
     lines = []
     progress = Progress(lines.append, "captions", 5)
     paths = [tmp_path / name for name in names]
-    made = synthesise(paths, FixedCaptioner(texts), LengthScorer(), CaptionSection(), progress)
+    made = synthesise(paths, names, FixedCaptioner(texts), LengthScorer(), CaptionSection(), progress)
     assert isinstance(made[1], ImageError) and made[1].reason == "decode_error"
     assert made[0] == Synthetic(raw="a dog stock photo", text="a dog", flags=("tail_cut",), score=pytest.approx(0.05))
     assert made[2] == Synthetic(raw="cat cat cat", text="", flags=("loop",), score=None)
@@ -107,7 +108,7 @@ def test_without_cleaning_only_an_empty_caption_keeps_the_original(tmp_path):
     captioner = FixedCaptioner({48: "a dog  stock photo", 49: " "})
     section = CaptionSection(clean=False)
     paths = [tmp_path / name for name in names]
-    made = synthesise(paths, captioner, LengthScorer(), section, Progress(print, "captions", 2))
+    made = synthesise(paths, names, captioner, LengthScorer(), section, Progress(print, "captions", 2))
     assert made[0].text == "a dog stock photo" and made[0].flags == ()
     assert made[1].flags == ("empty",) and chosen(ROW, made[1], section)["choice"] == "original"
 

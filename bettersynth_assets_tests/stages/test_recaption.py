@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.operators.clip_score import ClipScorer, score_files
 from bettersynth_assets.records.schema import RECAPTIONED
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.recaption import caption_key
 from bettersynth_assets_tests.operators.rows import break_image
+from bettersynth_assets_tests.stages.conftest import STAGES
 
 SHORT = {"max_new_tokens": 6}
 
@@ -101,3 +107,23 @@ def test_another_policy_or_limit_chooses_and_filters_again_without_captioning_ag
     assert kept and all(row["synthetic_caption"] == synthetic[row["id"]] for row in kept)
     with pytest.raises(AssertionError, match="made again"):
         pipeline(caption={**SHORT, "prompt": "a"}).ensure_all("recaptioned_set")
+
+
+def test_sampling_draws_the_same_captions_in_any_number_of_shards_and_leaves_greedy_keys_as_they_were(
+    pipeline, settings
+):
+    section = CaptionSection(**SHORT)
+    assert "sampling" not in section.key() and "sampling" not in caption_key(settings, section)
+    greedy = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))
+    sampling = {"temperature": 2.0, "top_k": 10, "seed": 5}
+    run = pipeline(caption={**SHORT, "sampling": sampling})
+    drawn = {row["id"]: row["raw_caption"] for row in all_rows(run.ensure_all("recaptioned_set"))}
+    assert {shard.stage for shard in run.made} == {"recaptioned_set"}
+    assert sum(drawn[row["id"]] != row["raw_caption"] for row in greedy) > 15
+    whole = replace(
+        run.settings, profile=run.settings.profile.model_copy(update={"shards": 1}), data_root=settings.data_root / "b"
+    )
+    rows = all_rows(Pipeline(STAGES, whole, log=lambda line: None).ensure_all("recaptioned_set"))
+    assert {row["id"]: row["raw_caption"] for row in rows} == drawn
+    other = pipeline(caption={**SHORT, "sampling": sampling | {"seed": 6}})
+    assert {row["id"]: row["raw_caption"] for row in all_rows(other.ensure_all("recaptioned_set"))} != drawn

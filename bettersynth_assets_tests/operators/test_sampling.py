@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bettersynth_assets.config.recipe import Sampling
+from bettersynth_assets.operators.sampling import drawn, generate_arguments, limits, uniforms
+
+LOGITS = torch.log(torch.tensor([0.4, 0.1, 0.3, 0.05, 0.15]))
+DRAWS = 20_000
+
+
+def shares(sampling, logits=LOGITS):
+    """How often each token is the first of ``DRAWS`` rows."""
+    numbers = torch.from_numpy(uniforms(sampling, [f"row{index}" for index in range(DRAWS)], 1)[:, 0])
+    scores = limits(sampling)(None, logits.expand(DRAWS, -1))
+    return np.bincount(drawn(scores, numbers).numpy(), minlength=len(logits)) / DRAWS
+
+
+def test_tokens_come_as_often_as_their_probability_says():
+    np.testing.assert_allclose(shares(Sampling()), [0.4, 0.1, 0.3, 0.05, 0.15], atol=0.012)
+
+
+def test_temperature_flattens_and_sharpens():
+    for temperature in (0.5, 2.0):
+        expected = (LOGITS / temperature).softmax(0).numpy()
+        np.testing.assert_allclose(shares(Sampling(temperature=temperature)), expected, atol=0.012)
+
+
+def test_top_k_draws_from_the_likeliest_alone():
+    np.testing.assert_allclose(shares(Sampling(top_k=2)), [4 / 7, 0, 3 / 7, 0, 0], atol=0.012)
+
+
+def test_top_p_draws_from_the_likeliest_that_reach_it():
+    np.testing.assert_allclose(shares(Sampling(top_p=0.75)), np.array([8, 0, 6, 0, 3]) / 17, atol=0.012)
+
+
+def test_a_vocabulary_of_full_size_is_drawn_from_up_to_its_last_token():
+    logits = torch.full((50_304,), float("-inf"))
+    logits[[0, 777, 50_303]] = 0.0
+    found = shares(Sampling(), logits)[[0, 777, 50_303]]
+    np.testing.assert_allclose(found, 1 / 3, atol=0.012)
+    assert found.sum() == pytest.approx(1)
+    last = torch.tensor([1 - 2.0**-24])
+    assert drawn(torch.zeros(1, 50_304), last).item() == 50_303
+
+
+def test_a_rows_numbers_depend_on_its_key_and_the_seed_alone():
+    both = uniforms(Sampling(seed=3), ["a", "b"], 6)
+    assert both.shape == (2, 6) and both.dtype == np.float32 and (both >= 0).all() and (both < 1).all()
+    np.testing.assert_array_equal(uniforms(Sampling(seed=3, top_k=9), ["b"], 6)[0], both[1])
+    np.testing.assert_array_equal(uniforms(Sampling(seed=3), ["b"], 4)[0], both[1, :4])
+    assert not np.array_equal(both[0], both[1])
+    assert not np.array_equal(uniforms(Sampling(seed=4), ["a"], 6)[0], both[0])
+
+
+def test_without_sampling_generate_is_asked_for_greedy_decoding_and_nothing_else():
+    assert generate_arguments(None, None, "cpu") == {"do_sample": False, "num_beams": 1}
