@@ -52,7 +52,7 @@ def build_asset(
     ) -> dg.MaterializeResult:
         die_with_run()
         with plainly():
-            shop = Workshop(context, stages, cards, settings, gpu)
-            return run_shards(shop, stage.name) if stage.sharded else run_whole(shop, stage.name)
+            shop = Workshop(context, stage.name, stages, cards, settings, gpu)
+            return run_shards(shop) if stage.sharded else run_whole(shop)
 
     return brought_up_to_date

@@ -5,9 +5,8 @@ The work itself is the stage's; here it is started, reported and, where it fails
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import dagster as dg
 
@@ -17,10 +16,11 @@ from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.metadata import Metadata, describe
 from bettersynth_assets.reports.summary import write_summary
+from bettersynth_assets.resources.crew import Crew
 from bettersynth_assets.resources.gpu import GpuResource
-from bettersynth_assets.resources.lease import chosen_devices, lease, visible_devices
 from bettersynth_assets.resources.settings import RunSettings
-from bettersynth_assets.stages.engine import Pipeline, Result, Stage, Work
+from bettersynth_assets.resources.workers import Job
+from bettersynth_assets.stages.engine import Stage
 from toolkit.process import ChildFailedError
 
 
@@ -30,28 +30,62 @@ class Workshop:
     def __init__(
         self,
         context: dg.AssetExecutionContext,
+        name: str,
         stages: tuple[Stage, ...],
         cards: tuple[Card, ...],
         settings: RunSettings,
         gpu: GpuResource,
     ) -> None:
-        self.context = context
+        self.context, self.name = context, name
         self.cards = {card.name: card for card in cards}
-        leased = [leasing(stage) if self.cards[stage.name].uses_models else stage for stage in stages]
-        self.pipeline = Pipeline(leased, gpu.apply(settings.load()), log=context.log.info)
-        self._told = 0
+        models = frozenset(card.name for card in cards if card.uses_models)
+        self.job = Job(stages=stages, leased=models, settings=gpu.apply(settings.load()))
+        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.report)
+        self.reported: set[str] = set()
+        """Shards of this asset of which Dagster has been told."""
 
-    def ensure(self, name: str, shard: str) -> Manifest:
-        """Bring a shard up to date; whatever upstream had to be made for it is reported as those assets' own."""
+    def prepare(self, shards: Sequence[str]) -> dict[str, str]:
+        """Have worker processes bring shards, and what they are made of, up to date, if the profile asks for workers.
+
+        Returns:
+            Why shards failed; those of the others that are not up to date yet are this process's to make.
+        """
+        gpu = self.pipeline.settings.profile.gpu
+        if gpu.workers == 1 and gpu.pool == "local":
+            return {}
+        pooled = frozenset(name for name in self.job.leased if self.pipeline.stages[name].sharded)
+        crew = Crew(pipeline=self.pipeline, pooled=pooled, job=self.job, attempt=self.attempt)
+        return crew.prepare(self.name, shards)
+
+    def attempt(self, name: str, shard: str) -> str | None:
+        """Bring one shard up to date here.
+
+        Returns:
+            Why it failed, or None; the traceback is in the log.
+
+        Raises:
+            UserError: settings and files are the same for every shard.
+        """
         try:
-            manifest = self.pipeline.ensure(name, shard)
-        finally:
-            for made in self.pipeline.made[self._told :]:
-                if made.stage != name:
-                    self.context.log.info(f"{made.stage} {made.shard} was missing or stale and has been made first")
-                    self.tell(made, self.metadata(made))
-            self._told = len(self.pipeline.made)
-        return manifest
+            self.pipeline.ensure(name, shard)
+        except (UserError, dg.Failure):
+            raise
+        except Exception as error:
+            self.context.log.exception(f"{name} {shard} failed; going on with the other shards")
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def report(self, manifest: Manifest) -> None:
+        """Show Dagster a shard; whatever upstream had to be made first is shown as those assets' own."""
+        metadata = self.metadata(manifest)
+        if manifest.stage != self.name:
+            self.context.log.info(f"{manifest.stage} {manifest.shard} was missing or stale and has been made first")
+            self.tell(manifest, metadata)
+        elif manifest.shard != WHOLE:
+            self.tell(manifest, metadata)
+            # Dagster writes its own event at the end of the step, which without this would show nothing.
+            self.context.add_asset_metadata(metadata, partition_key=manifest.shard)
+            self.reported.add(manifest.shard)
 
     def tell(self, manifest: Manifest, metadata: Metadata) -> None:
         """Log a shard's materialization now, so that it counts even if this run ends badly."""
@@ -64,9 +98,9 @@ class Workshop:
         rows = self.cards[manifest.stage].columns is not None
         return describe(manifest, self.pipeline.settings, rows=rows)
 
-    def checks(self, name: str) -> list[dg.AssetCheckResult]:
-        """Judge what is on disk of one set."""
-        card = self.cards[name]
+    def checks(self) -> list[dg.AssetCheckResult]:
+        """Judge what is on disk of the set."""
+        name, card = self.name, self.cards[self.name]
         evidence = Evidence(
             manifests=self.pipeline.current(name),
             upstream={
@@ -90,45 +124,46 @@ class Workshop:
         ]
 
 
-def run_shards(shop: Workshop, name: str) -> dg.MaterializeResult:
+def run_shards(shop: Workshop) -> dg.MaterializeResult:
     """Every selected shard; one that fails does not stop the others.
 
     Raises:
         UserError: at once, because settings and files are the same for every shard.
         dagster.Failure: naming the failed shards after the others are done; the next run does only those.
     """
-    context, failed = shop.context, {}
-    for shard in context.partition_keys:
-        try:
-            manifest = shop.ensure(name, shard)
-        except UserError:
-            raise
-        except Exception as error:
-            context.log.exception(f"{name} {shard} failed; going on with the other shards")
-            failed[shard] = f"{type(error).__name__}: {error}"
+    shards = shop.context.partition_keys
+    failed = shop.prepare(shards)
+    for shard in shards:
+        if shard in failed or shard in shop.reported:
             continue
-        metadata = shop.metadata(manifest)
-        shop.tell(manifest, metadata)
-        # Dagster writes its own event at the end of the step, which without this would show nothing.
-        context.add_asset_metadata(metadata, partition_key=shard)
+        if words := shop.attempt(shop.name, shard):
+            failed[shard] = words
+        elif shard not in shop.reported:  # it was up to date
+            shop.report(shop.pipeline.ensure(shop.name, shard))
     if failed:
         raise dg.Failure(
-            f"{len(failed)} of {len(context.partition_keys)} shards of {name} failed: "
+            f"{len(failed)} of {len(shards)} shards of {shop.name} failed: "
             + "; ".join(f"{shard}: {words}" for shard, words in failed.items())
             + ". The others are done; materialize again and only these are redone.",
             allow_retries=False,
         )
-    return dg.MaterializeResult(check_results=shop.checks(name))
+    return dg.MaterializeResult(check_results=shop.checks())
 
 
-def run_whole(shop: Workshop, name: str) -> dg.MaterializeResult:
-    """A set that is not sharded."""
-    manifest = shop.ensure(name, WHOLE)
-    if name == "eval_results":
+def run_whole(shop: Workshop) -> dg.MaterializeResult:
+    """A set that is not sharded.
+
+    Raises:
+        dagster.Failure: naming what it is made of and cannot be made.
+    """
+    if failed := shop.prepare([WHOLE]):
+        raise dg.Failure(f"{shop.name} cannot be made: {failed[WHOLE]}", allow_retries=False)
+    manifest = shop.pipeline.ensure(shop.name)
+    if shop.name == "eval_results":
         write_summary(shop.pipeline.settings)
     return dg.MaterializeResult(
         metadata=shop.metadata(manifest),
-        check_results=shop.checks(name),
+        check_results=shop.checks(),
         data_version=dg.DataVersion(manifest.digest[:16]),
     )
 
@@ -140,18 +175,3 @@ def plainly() -> Iterator[None]:
         yield
     except (UserError, ChildFailedError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-
-
-def leasing(stage: Stage) -> Stage:
-    """The same stage, which holds its GPUs while it runs, whichever asset started it."""
-
-    def run(work: Work) -> Result:
-        gpu = work.settings.profile.gpu
-        devices = chosen_devices(gpu, visible_devices())
-        with lease(devices, work.log):
-            # Under the lease's mask the devices are counted anew from 0.
-            inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu"})
-            profile = work.settings.profile.model_copy(update={"gpu": inside})
-            return stage.run(replace(work, settings=replace(work.settings, profile=profile)))
-
-    return replace(stage, run=run)

@@ -6,7 +6,7 @@ the seed, the fine-tuning set or an evaluation set means the generated miniature
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,17 @@ class Gpu(ConfigModel):
     clip_batch: int = Field(default=64, ge=1)
     caption_batch: int = Field(default=32, ge=1)
     memory_limit_gib: float | None = None
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    """Processes that work a stage's shards, each with a GPU of its own, or its share of the cores; ``auto``: one per
+    GPU, else per core. 1 is the step's own process."""
+    pool: Literal["local", "ray"] = "local"
+    """``ray``: the workers are actors of a Ray cluster whose nodes all see the data root, seed and models."""
+    ray_address: str = "auto"
+    """``host:port`` of the cluster; ``auto``: the one whose node this machine is."""
+
+    def outcome(self) -> dict[str, Any]:
+        """Values on which the outcome of a stage, or its speed, may depend: all but who works which shard."""
+        return self.model_dump(exclude={"workers", "pool", "ray_address"})
 
 
 class Limits(ConfigModel):

@@ -21,6 +21,11 @@ class GpuResource(dg.ConfigurableResource):
     memory_limit_gib: float | None = Field(
         default=None, description="Most GPU memory that a step may take; empty: all."
     )
+    workers: str | None = Field(
+        default=None, description="Processes for a step's shards: a number, or `auto`, one per GPU, else per core."
+    )
+    pool: str | None = Field(default=None, description="`local` or `ray`: where these processes are.")
+    ray_address: str | None = Field(default=None, description="`host:port` of the Ray cluster, or `auto`.")
 
     @classmethod
     def of(cls, gpu: Gpu) -> GpuResource:
@@ -28,6 +33,7 @@ class GpuResource(dg.ConfigurableResource):
         values = gpu.model_dump()
         if isinstance(gpu.devices, list):
             values["devices"] = ",".join(str(index) for index in gpu.devices)
+        values["workers"] = str(gpu.workers)
         return cls(**values)
 
     def apply(self, settings: Settings) -> Settings:

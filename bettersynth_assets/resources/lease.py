@@ -12,11 +12,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import DeviceError
+from bettersynth_assets.stages.engine import Result, Stage, Work
 
 MASK = "CUDA_VISIBLE_DEVICES"
 _held: list[int] = []
@@ -87,3 +89,18 @@ def lease(devices: list[str], log: Callable[[str], None], folder: Path | None = 
                 del os.environ[MASK]
             else:
                 os.environ[MASK] = inherited
+
+
+def leasing(stage: Stage) -> Stage:
+    """The same stage, which holds its GPUs while it runs, whichever process works it."""
+
+    def run(work: Work) -> Result:
+        gpu = work.settings.profile.gpu
+        devices = chosen_devices(gpu, visible_devices())
+        with lease(devices, work.log):
+            # Under the lease's mask the devices are counted anew from 0.
+            inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu"})
+            profile = work.settings.profile.model_copy(update={"gpu": inside})
+            return stage.run(replace(work, settings=replace(work.settings, profile=profile)))
+
+    return replace(stage, run=run)

@@ -80,9 +80,13 @@ class Work:
         return manifest.stats
 
 
+def nothing_more(settings: Settings) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of a row's journey."""
+    """One step of a row's journey. Its functions are a module's own, so that it can be sent to worker processes."""
 
     name: str
     version: int
@@ -94,7 +98,7 @@ class Stage:
     inputs: tuple[str, ...] = ()
     by_value: tuple[str, ...] = ()
     """Inputs of which only what ``depends`` takes counts, e.g. one threshold, and not every byte."""
-    also: Callable[[Settings], tuple[str, ...]] = lambda settings: ()
+    also: Callable[[Settings], tuple[str, ...]] = nothing_more
     """Further inputs that only some recipes ask for; the others neither make nor read them."""
     shared: bool = False
     """True where no recipe changes the output: kept once for all recipes."""
@@ -106,10 +110,19 @@ class Stage:
 class Pipeline:
     """All stages under one ``Settings``. Shards that are up to date are not worked again."""
 
-    def __init__(self, stages: Iterable[Stage], settings: Settings, *, log: Log = print) -> None:
+    def __init__(
+        self,
+        stages: Iterable[Stage],
+        settings: Settings,
+        *,
+        log: Log = print,
+        on_made: Callable[[Manifest], None] | None = None,
+    ) -> None:
         self.stages = {stage.name: stage for stage in stages}
         self.settings = settings
         self.log = log
+        self.on_made = on_made
+        """Told of each manifest as soon as it is there, whatever becomes of the call that made it."""
         self.made: list[Manifest] = []
         """Manifests that this object made (not those found up to date), in order."""
         self._current: dict[tuple[str, str], Manifest] = {}
@@ -143,20 +156,54 @@ class Pipeline:
             return self._current[name, shard]
         stage = self.stages[name]
         inputs = {
-            source: [self.ensure(source, shard)]
-            if stage.sharded and self.stages[source].sharded
-            else self.ensure_all(source)
-            for source in (*stage.inputs, *stage.also(self.settings))
+            source: [self.ensure(source, part) for part in self.needed(name, shard, source)]
+            for source in self.sources(name)
         }
         slot = self.slot(name, shard)
         with slot.locked():
             key = self._key(stage, shard, inputs)
             manifest = slot.read()
-            if manifest is None or manifest.key != key:
+            is_current = manifest is not None and manifest.key == key
+            if manifest is None or not is_current:
                 manifest = self._make(stage, slot, key, inputs)
-                self.made.append(manifest)
+        self._current[name, shard] = manifest
+        if not is_current:
+            self.take(manifest)
+        return manifest
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The stages whose output a stage reads under these settings."""
+        stage = self.stages[name]
+        return (*stage.inputs, *stage.also(self.settings))
+
+    def needed(self, name: str, shard: str, source: str) -> list[str]:
+        """The shards of ``source`` that one shard of ``name`` is made of."""
+        together = self.stages[name].sharded and self.stages[source].sharded
+        return [shard] if together else self.shards(source)
+
+    def found(self, name: str, shard: str = WHOLE) -> Manifest | None:
+        """The manifest of a shard that is up to date, as all its inputs are; else None. Nothing is made."""
+        if (name, shard) in self._current:
+            return self._current[name, shard]
+        inputs: dict[str, list[Manifest]] = {}
+        for source in self.sources(name):
+            inputs[source] = []
+            for part in self.needed(name, shard, source):
+                if (item := self.found(source, part)) is None:
+                    return None
+                inputs[source].append(item)
+        manifest = self.slot(name, shard).read()
+        if manifest is None or manifest.key != self._key(self.stages[name], shard, inputs):
+            return None
         self._current[name, shard] = manifest
         return manifest
+
+    def take(self, manifest: Manifest) -> None:
+        """Count a shard as made, here or by a worker."""
+        self._current[manifest.stage, manifest.shard] = manifest
+        self.made.append(manifest)
+        if self.on_made is not None:
+            self.on_made(manifest)
 
     def _key(self, stage: Stage, shard: str, inputs: Inputs) -> str:
         return digest_of(

@@ -154,7 +154,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     return {
         "process": with_limits(entries, inputs["seed_profile"][0]),
         "models": operators_key(entries, settings.profile),
-        "gpu": settings.profile.gpu.model_dump(),
+        "gpu": settings.profile.gpu.outcome(),
         "sample_rows": SAMPLE_ROWS,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ def _rows(work: Work) -> Result:
 
 def _copies(work: Work) -> Result:
     kept = work.rows("rows")
+    work.log(f"{work.shard} copied by process {os.getpid()}")
     return Result(rows_in=kept.num_rows, kept=kept)
 
 

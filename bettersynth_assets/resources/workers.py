@@ -1,0 +1,204 @@
+"""A stage's shards worked by several processes. In: shards, and a way to start workers. Out: manifests as they come.
+
+The parent gives each worker one shard at a time. A worker brings it up to date as the parent would, under a lease of
+its own device, and sends log lines and manifests as they come; rows are the same whoever works them. A worker that dies
+loses its shard only, which another one redoes. Where workers are is a ``Pool``'s part: ``local_pool`` or ``ray_pool``.
+Nothing here knows Dagster.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.errors import UserError
+from bettersynth_assets.records.store import Manifest
+from bettersynth_assets.resources.lease import leasing
+from bettersynth_assets.stages.engine import Pipeline, Stage
+
+MOST_DEATHS = 2
+"""Workers that one shard may end before it counts as failed, and workers per place that may end before their first."""
+
+
+class WorkerError(RuntimeError):
+    """Workers that end before they take a shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker is told once; it is pickled, so stages are made of functions of modules."""
+
+    stages: tuple[Stage, ...]
+    leased: frozenset[str]
+    """Stages that hold a device while they run."""
+    settings: Settings
+
+    def pipeline(self, **hooks: Any) -> Pipeline:
+        stages = [leasing(stage) if stage.name in self.leased else stage for stage in self.stages]
+        return Pipeline(stages, self.settings, **hooks)
+
+
+def serve(connection: Connection, job: Job) -> None:
+    """Be a worker: bring the shards that come over a connection up to date, until it closes."""
+    lock = threading.Lock()
+
+    def send(kind: str, value: object = None) -> None:
+        with lock:  # a stage may log from its threads
+            connection.send((kind, value))
+
+    pipeline = job.pipeline(log=lambda text: send("log", text), on_made=lambda manifest: send("made", manifest))
+    send("ready")
+    while True:
+        try:
+            name, shard = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            pipeline.ensure(name, shard)
+            send("done")
+        except UserError as error:
+            send("refused", str(error))
+        except Exception as error:  # noqa: BLE001 (it is the parent's to tell; the next shard may be well)
+            send("failed", (f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """The parent's end of a worker."""
+
+    place: int
+    """Which device, or share of the cores, it has: 0 ... ``Pool.size`` - 1."""
+    fate: Callable[[float], str | None]
+    """How it ended; None where it lives, also after these seconds."""
+    end: Callable[[], None]
+    """End it, at once; called once, dead or alive."""
+    connection: Connection | None = None
+    """None until it has called."""
+    is_ready: bool = False
+    shard: str | None = None
+    """What it works on."""
+
+    def give(self, name: str, shard: str) -> None:
+        assert self.connection is not None
+        self.shard = shard
+        with suppress(OSError):  # where it has died, the next look at it shows so
+            self.connection.send((name, shard))
+
+    def has_message(self) -> bool:
+        return self.connection is not None and self.connection.poll()
+
+    def message(self) -> tuple[str, Any] | None:
+        """The next message; None where there will be none."""
+        assert self.connection is not None
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            return None
+
+
+class Pool(Protocol):
+    """Where workers run."""
+
+    size: int
+    """Most workers at a time."""
+
+    def start(self, place: int) -> Worker:
+        """Start a worker; it need not be ready, or even placed, when this returns."""
+
+
+def work_shards(pool: Pool, pipeline: Pipeline, name: str, shards: Sequence[str]) -> dict[str, str]:
+    """Have workers bring shards up to date, and tell the pipeline of what they made.
+
+    Args:
+        pool: used for this call only.
+        pipeline: the parent's; the shards' inputs are up to date in it.
+        name: of the stage.
+        shards: those that are not up to date.
+
+    Returns:
+        Why shards failed, by shard; the others are done.
+
+    Raises:
+        UserError: at once, when a worker meets one: settings and files are the same for every shard.
+        WorkerError: no worker comes as far as its first shard.
+    """
+    return _Shift(pool, pipeline, name, shards).run()
+
+
+class _Shift:
+    """One call of ``work_shards``."""
+
+    def __init__(self, pool: Pool, pipeline: Pipeline, name: str, shards: Sequence[str]) -> None:
+        self.pool, self.pipeline, self.name = pool, pipeline, name
+        self.queue = deque(shards)
+        self.deaths: Counter[str | None] = Counter()
+        self.failed: dict[str, str] = {}
+        self.untold: deque[Manifest] = deque()
+        self.workers: list[Worker] = []
+
+    def run(self) -> dict[str, str]:
+        try:
+            for place in range(min(self.pool.size, len(self.queue))):
+                self.workers.append(self.pool.start(place))
+            while self.queue or any(worker.shard for worker in self.workers):
+                self._listen()
+                # Telling may take as long as a small shard: workers get their next one first.
+                if self.untold:
+                    self.pipeline.take(self.untold.popleft())
+        finally:
+            for worker in self.workers:
+                worker.end()
+            while self.untold:
+                self.pipeline.take(self.untold.popleft())
+        return self.failed
+
+    def _listen(self) -> None:
+        calling = {worker.connection: worker for worker in self.workers if worker.connection is not None}
+        heard = [calling[connection] for connection in wait(list(calling), timeout=0 if self.untold else 1)]  # type: ignore[index]
+        for worker in list(self.workers):
+            message = worker.message() if worker in heard else None
+            if message is not None:
+                self._hear(worker, *message)
+            elif worker in heard or (worker.fate(0) is not None and not worker.has_message()):
+                self._bury(worker)
+            if worker.is_ready and worker.shard is None and self.queue:
+                worker.give(self.name, self.queue.popleft())
+
+    def _hear(self, worker: Worker, kind: str, value: Any) -> None:
+        shard = worker.shard or ""
+        if kind == "log":
+            self.pipeline.log(value)
+        elif kind == "made":
+            self.untold.append(value)
+        elif kind == "ready":
+            worker.is_ready = True
+        elif kind == "refused":
+            raise UserError(value)
+        else:
+            worker.shard = None
+            if kind == "failed":
+                self.failed[shard], details = value
+                self.pipeline.log(f"{self.name} {shard} failed; going on with the other shards\n{details}")
+
+    def _bury(self, worker: Worker) -> None:
+        """Put a dead worker's shard back, unless it has ended too many, and another worker in its place."""
+        shard, fate = worker.shard, worker.fate(1.0) or "it closed its connection"
+        self.workers.remove(worker)
+        worker.end()
+        self.deaths[shard] += 1
+        if shard is None and self.deaths[None] >= MOST_DEATHS * self.pool.size:
+            raise WorkerError(f"{self.name}: workers end before they take a shard ({fate}); see their last words above")
+        if shard is not None and self.deaths[shard] >= MOST_DEATHS:
+            self.failed[shard] = f"{MOST_DEATHS} workers ended while they worked on it, the last one: {fate}"
+        elif shard is not None:
+            self.queue.append(shard)
+            self.pipeline.log(f"{self.name} {shard}: its worker ended ({fate}); another one redoes it")
+        if self.queue:
+            self.workers.append(self.pool.start(worker.place))
