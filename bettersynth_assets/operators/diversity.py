@@ -45,8 +45,7 @@ def clusters_of(
         if np.array_equal(labels, before):
             break
         before = labels
-        sums = np.zeros(centres.shape, np.float64)
-        np.add.at(sums, labels, fitted)
+        sums = np.stack([fitted[labels == label].sum(0, dtype=np.float64) for label in range(count)])
         sizes = np.bincount(labels, minlength=count)[:, None]
         centres = np.where(sizes > 0, sums / np.maximum(sizes, 1), centres).astype(np.float32)  # an empty one stays
     return _nearest(points, centres)

@@ -20,6 +20,8 @@ from bettersynth_assets.config.profile import Models, resolve
 from bettersynth_assets.errors import ConfigError
 
 PIECES = "{lang}.sp.model"
+PARSED = 4096
+"""Captions that are kept parsed, so that the second of two operators in a list finds what the first one made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,17 +160,17 @@ def _fasttext(path: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _spacy(path: str, lang: str) -> Any:
-    """One pipeline for both operators.
+    """One pipeline for both operators, without what neither reads; it knows the last captions again.
 
     Raises:
         ValueError: it is another language's.
     """
     import spacy
 
-    pipeline = spacy.load(path)
+    pipeline = spacy.load(path, exclude=["ner", "lemmatizer", "senter"])
     if pipeline.lang != lang:
         raise ValueError(f"models.spacy ({path}) is a pipeline for {pipeline.lang!r}, and lang = {lang!r}")
-    return pipeline
+    return lru_cache(maxsize=PARSED)(pipeline)
 
 
 @lru_cache(maxsize=1)

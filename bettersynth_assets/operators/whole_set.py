@@ -8,9 +8,10 @@ them.
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def _missing(built: BuiltOperator, samples: list[dict[str, Any]]) -> dict[int, t
         return {}
     # Stats as plain lists: a column of Arrow has one type.
     given = [sample | {PLACE: place, META: None, EMBEDDING: None} for place, sample in enumerate(samples)]
-    with _seeded():
+    with _seeded(), redirect_stderr(io.StringIO()):  # progress bars; what fails is raised
         left = built.operator.process(NestedDataset.from_list(given))
     left = left[0] if isinstance(left, tuple) else left
     places = list(left[PLACE])
