@@ -9,6 +9,7 @@ Nothing here knows Dagster.
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from bettersynth_assets.stages.engine import Pipeline, Stage
 
 MOST_DEATHS = 2
 """Workers that one shard may end before it counts as failed, and workers per place that may end before their first."""
+SECONDS_BETWEEN_WORDS = 30.0
 
 
 class WorkerError(RuntimeError):
@@ -142,6 +144,7 @@ class _Shift:
         self.failed: dict[str, str] = {}
         self.untold: deque[Manifest] = deque()
         self.workers: list[Worker] = []
+        self.next_word = time.monotonic() + SECONDS_BETWEEN_WORDS
 
     def run(self) -> dict[str, str]:
         try:
@@ -170,6 +173,9 @@ class _Shift:
                 self._bury(worker)
             if worker.is_ready and worker.shard is None and self.queue:
                 worker.give(self.name, self.queue.popleft())
+        if time.monotonic() > self.next_word and not any(worker.is_ready for worker in self.workers):
+            self.next_word += SECONDS_BETWEEN_WORDS
+            self.pipeline.log(f"{self.name}: no worker has started yet; waiting for one of {len(self.workers)}")
 
     def _hear(self, worker: Worker, kind: str, value: Any) -> None:
         shard = worker.shard or ""
