@@ -47,6 +47,8 @@ class Manifest:
     seconds: float = 0.0
     inputs: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
+    """Peak memory and GPU of the process that made it; like the seconds, in no key and no digest."""
     created: str = ""
     folder: str = ""
 

@@ -1,7 +1,7 @@
 """What the UI shows of one materialization. In: a manifest and its kept rows. Out: Dagster metadata, a few kB.
 
-Counts in, kept, rejected and quarantined; scores; plots; a gallery; time; where the files lie. Everything is read from
-the manifest and the kept table, so that a shard that was up to date shows the same as the run that made it.
+Counts in, kept, rejected and quarantined; scores; plots; a gallery; time; memory; where the files lie. Everything is
+read from the manifest and the kept table, so that a shard that was up to date shows the same as the run that made it.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     return metadata | {
         "seconds": manifest.seconds,
         "rows_per_second": round(manifest.rows_per_second, 2),
+        **figures(manifest.usage),
         "path": dg.MetadataValue.path(str(manifest.path)),
         "made": manifest.created,
         "key": manifest.key[:12],

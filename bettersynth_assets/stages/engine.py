@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS
 from bettersynth_assets.records.store import WHOLE, Manifest, Slot, digest_of, write_table
+from bettersynth_assets.resources.usage import measured
 from toolkit.files import file_sha256
 
 Log = Callable[[str], None]
@@ -222,7 +223,9 @@ class Pipeline:
     def _make(self, stage: Stage, slot: Slot, key: str, inputs: Inputs) -> Manifest:
         folder = slot.begin(key, resume=stage.resume)
         start = time.monotonic()
-        result = stage.run(Work(settings=self.settings, shard=slot.shard, folder=folder, inputs=inputs, log=self.log))
+        work = Work(settings=self.settings, shard=slot.shard, folder=folder, inputs=inputs, log=self.log)
+        with measured() as usage:
+            result = stage.run(work)
         seconds = time.monotonic() - start
         tables = {"kept": result.kept, "rejects": result.rejects, "quarantine": result.quarantine}
         for table_name, table in tables.items():
@@ -245,6 +248,7 @@ class Pipeline:
             seconds=round(seconds, 3),
             inputs={source: [item.digest for item in items] for source, items in inputs.items()},
             libraries=versions(stage.libraries),
+            usage=usage,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return slot.commit(manifest)

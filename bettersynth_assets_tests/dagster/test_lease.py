@@ -1,6 +1,7 @@
 """Leases: one holder per device, composed through the inherited mask, kept by children."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 
 import pytest
 
+from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import DeviceError
 from bettersynth_assets.resources.lease import MASK, chosen_devices, held_locks, lease, visible_devices
@@ -54,6 +56,22 @@ def test_a_second_holder_waits_and_says_so(tmp_path):
         assert not entered.is_set()
     thread.join(timeout=10)
     assert entered.is_set()
+
+
+def test_a_killed_holders_device_is_free_again(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from bettersynth_assets.resources.lease import lease\n"
+        "with lease(['0'], print, Path(sys.argv[1])): print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT_ROOT) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        told: list[str] = []
+        killer = threading.Timer(0.3, holder.kill)
+        killer.start()
+        with lease(["0"], told.append, tmp_path):
+            assert holder.wait(timeout=10) == -signal.SIGKILL
+        assert told == ["GPU 0 is busy with another run: waiting for it"]
 
 
 def test_a_child_that_outlives_the_holder_keeps_the_device(tmp_path):

@@ -33,6 +33,7 @@ def test_a_range_run_materializes_every_shard_and_the_whole_sets(materialize, in
     assert shown["quarantined_by_reason"] == {"missing_image": 1}
     assert (shown["truncated"], shown["share"]) == (2, 0.25)
     assert "words_histogram" in shown
+    assert 0 < shown["peak_rss_gib"] < 100
     assert "gallery" in shown
     total = latest(instance, "total")
     assert total["dagster/row_count"] == 1
