@@ -10,7 +10,7 @@ from PIL import Image
 from bettersynth_assets.operators.decoding import chunks, one_ahead
 from bettersynth_assets.operators.device_resizing import resized
 from bettersynth_assets.operators.pixels import middle_square, stretched
-from bettersynth_assets.operators.reading import plain_size, read_plain, readers
+from bettersynth_assets.operators.reading import plain_size, read_plain
 from bettersynth_assets.records.images import ImageError
 
 KINDS = [
@@ -80,9 +80,13 @@ def test_plain_files_are_read_by_processes_and_others_are_left(tmp_path):
         (tmp_path / f"{at}.jpg").write_bytes(content)
     (tmp_path / "1.jpg").write_bytes(data[1][:-90])
     names = [str(tmp_path / f"{at}.jpg") for at in range(4)]
-    flat, sizes = readers().submit(read_plain, names).result()
-    assert sizes == [len(data[0]), 0, len(data[2]), 0]
-    assert bytes(flat.numpy()) == data[0] + data[2]
+    parts = [names, names[2:], *([names[:1]] * 30)]  # more of them than there are slots
+    for part, (slot, places) in zip(parts, read_plain(parts), strict=True):
+        found = [bytes(slot[place.begin : place.end].numpy()) if place else None for place in places]
+        contents = dict(zip(names, [data[0], None, data[2], None], strict=True))
+        assert found == [contents[name] for name in part]
+        sizes = [(place.width, place.height) for place in places if place]
+        assert sizes == [(50 + names.index(name), 40) for name in part if contents[name]]
 
 
 def test_one_ahead_keeps_order_and_hands_on_errors():

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bettersynth_assets.operators.greedy import GreedyDecoder
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 61, "pad_token_id": 1}
+DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+
+
+def language_model(kind, device):
+    from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    if kind == "opt":
+        config = OPTConfig(**SIZES, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=64, init_std=0.5)
+        return OPTForCausalLM(config).eval().to(device)
+    config = LlamaConfig(**SIZES, intermediate_size=64, initializer_range=0.5)
+    return LlamaForCausalLM(config).eval().to(device)
+
+
+def generated(model, embeds, stop, new_tokens):
+    with torch.inference_mode():
+        return model.generate(
+            inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
+            max_new_tokens=new_tokens, do_sample=False, eos_token_id=sorted(stop), pad_token_id=1,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["opt", "llama"])
+def test_tokens_are_those_of_generate_whatever_the_batch(kind, device):
+    model = language_model(kind, device)
+    embeds = torch.randn(7, 5, 32, generator=torch.Generator().manual_seed(1)).to(device)
+    free = generated(model, embeds, {60}, 11)
+    stop = {int(free[0, 3]), int(free[3, 6])}  # so that rows end at different steps
+    expected = generated(model, embeds, stop, 11)
+    decoder = GreedyDecoder(model, rows=4, prompt=5, new_tokens=11, stop=stop, pad=1)
+    found = [decoder(part) for part in (embeds[:4], embeds[4:], embeds[:1])]
+    for part, wanted in zip(found, (expected[:4], expected[4:], expected[:1]), strict=True):
+        common = min(part.shape[1], wanted.shape[1])
+        assert torch.equal(part[:, :common], wanted[:, :common])
+        assert (part[:, common:] == 1).all() and (wanted[:, common:] == 1).all()
+    assert len({tuple(row) for row in expected.tolist()}) == 7
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_that_has_ended_is_left_early(device):
+    model = language_model("opt", device)
+    embeds = torch.randn(3, 4, 32, generator=torch.Generator().manual_seed(2)).to(device)
+    first = generated(model, embeds, {60}, 1)[:, 0]
+    decoder = GreedyDecoder(model, rows=3, prompt=4, new_tokens=40, stop={*first.tolist()}, pad=1)
+    tokens = decoder(embeds)
+    assert tokens.shape[1] <= 4 and torch.equal(tokens[:, 0], first) and (tokens[:, 1:] == 1).all()
