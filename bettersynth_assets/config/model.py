@@ -59,6 +59,13 @@ def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields)
 
 
+def merged(base: Any, changes: Any) -> Any:
+    """``base`` with ``changes`` put over it, section by section; a list is taken as a whole."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
+
+
 def read_yaml(name: str, folder: str) -> tuple[object, Path]:
     """Read a profile or recipe, by the name of a shipped one or by the path of the user's own file.
 

@@ -1,16 +1,19 @@
 """Profile = where things run and with what models. In: a YAML of ``profiles/``. Out: a frozen ``Profile``.
 
-Paths in a profile are relative to the project root unless absolute; a model is a local folder or a hub id. ``null`` for
-the seed, the fine-tuning set or an evaluation set means the generated miniature world under the data root.
+Paths in a profile are relative to the project root unless absolute; a model is a local folder or a hub id. A profile
+may start from another: ``extends: mgm-2b`` and only the keys that differ. ``null`` for the seed, the fine-tuning set or
+an evaluation set means the generated miniature world under the data root.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bettersynth_assets.config.model import PROJECT_ROOT, ConfigModel, read_yaml
+from bettersynth_assets.config.model import PROJECT_ROOT, ConfigModel, merged, read_yaml
+from bettersynth_assets.errors import ConfigError
 
 
 class Models(ConfigModel):
@@ -20,7 +23,7 @@ class Models(ConfigModel):
     """Scores image-text similarity. An OpenCLIP folder, ``hf-hub:`` id, or a transformers CLIP folder or id."""
     watermark: str
     captioner: str
-    """A ``Blip2ForConditionalGeneration`` checkpoint."""
+    """A ``Blip2ForConditionalGeneration`` or ``LlavaForConditionalGeneration`` checkpoint, as its config.json says."""
     mgm: str
     """MGM base: language model, both towers, processor."""
     aesthetics: str | None = None
@@ -158,12 +161,21 @@ def resolve(path: str) -> str:
 
 
 def load_profile(name: str) -> Profile:
-    """Load a shipped profile by name or the user's own by path.
+    """Load a shipped profile by name or the user's own by path; ``extends: NAME`` takes what it leaves out from there.
 
     Raises:
         ConfigError: unknown file or key (with the nearest valid one), or a value out of range.
     """
+    values, path = _values(name)
+    return Profile.parse(values, where=str(path))
+
+
+def _values(name: str, above: tuple[Path, ...] = ()) -> tuple[object, Path]:
     values, path = read_yaml(name, "profiles")
+    if path in above:
+        raise ConfigError(f"{path} extends itself: take `extends` out of one of {', '.join(map(str, above))}")
     if isinstance(values, dict):
         values.setdefault("name", path.stem)
-    return Profile.parse(values, where=str(path))
+        if base := values.pop("extends", None):
+            values = merged(_values(str(base), (*above, path))[0], values)
+    return values, path

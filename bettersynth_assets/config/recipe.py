@@ -37,6 +37,7 @@ class CaptionSection(ConfigModel):
     low_score: float | Literal["mean"] = "mean"
     """``low_score_only``: rows whose original scores under this cosine (or the seed's mean) are recaptioned."""
     prompt: str = ""
+    """Empty takes the captioner's own: none for BLIP-2, a request for one short sentence for LLaVA."""
     max_new_tokens: int = Field(default=30, ge=1, le=512)
     sampling: Sampling | None = None
     """None is greedy decoding."""

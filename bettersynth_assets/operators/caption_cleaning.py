@@ -35,6 +35,7 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\w+")
+_SENTENCE = re.compile(r".*[.!?。！？](?=\s|$)", re.DOTALL)
 
 
 def clean(caption: str, prompt: str = "") -> tuple[str, tuple[str, ...]]:
@@ -65,6 +66,17 @@ def clean(caption: str, prompt: str = "") -> tuple[str, tuple[str, ...]]:
     elif _loops(words):
         flags.add("loop")
     return "" if flags & DEGENERATE else text, tuple(sorted(flags))
+
+
+def whole(text: str) -> str:
+    """A caption that the limit of tokens broke off, cut back to its last whole sentence, or else its last whole word.
+
+    Whether the last word is whole cannot be seen, so it is left out too, unless it is the only one.
+    """
+    text = text.strip()
+    if found := _SENTENCE.match(text):
+        return found.group().strip()
+    return text.rsplit(None, 1)[0].rstrip(" ,;:-") if " " in text else text
 
 
 def _loops(words: list[str]) -> bool:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, Protocol
 
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.config.recipe import Sampling
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.batching import BatchSize
+
+CLASSES = {"blip-2": ("blip2", "Blip2Captioner"), "llava": ("llava", "LlavaCaptioner")}
+"""Module and class by ``model_type`` in the checkpoint's ``config.json``."""
 
 
 class Captioner(Protocol):
@@ -51,9 +56,31 @@ def load_captioner(model: str, gpu: Gpu) -> Captioner:
 
 @lru_cache(maxsize=1)
 def _load(model: str, fingerprint: str, device: str, dtype: str, batch: int) -> Captioner:
-    from bettersynth_assets.operators.blip2 import Blip2Captioner
+    module, name = captioner_class(model)
+    return getattr(import_module(f"bettersynth_assets.operators.{module}"), name)(
+        model, device=device, dtype=dtype, batch=batch
+    )
 
-    return Blip2Captioner(model, device=device, dtype=dtype, batch=batch)
+
+def captioner_class(model: str) -> tuple[str, str]:
+    """Module and class that load a checkpoint.
+
+    Raises:
+        ConfigError: no ``config.json`` there, or one of a model that is no captioner here.
+    """
+    from transformers import PretrainedConfig
+
+    try:
+        found = PretrainedConfig.get_config_dict(model)[0].get("model_type")
+        says = f"its config.json says model_type {found!r}" if found else "it has no config.json with a model_type"
+    except OSError as error:
+        found, says = None, f"its config.json cannot be had ({str(error).splitlines()[0]})"
+    if found not in CLASSES:
+        raise ConfigError(
+            f"models.captioner = {model!r}: {says}, and captions are made by {' or '.join(sorted(CLASSES))}: name a "
+            "BLIP-2 or a LLaVA-1.5 checkpoint as save_pretrained leaves it, or a hub id that can be reached"
+        )
+    return CLASSES[found]
 
 
 def captioner_key(profile: Profile) -> dict[str, Any]:

@@ -75,18 +75,19 @@ def synthesise(
     Returns:
         One entry per path, in order; a file that fails to decode gives its ``ImageError``.
     """
+    prompt = section.prompt or captioner.default_prompt
     results: dict[int, Synthetic | ImageError] = {}
     both = [captioner.prepare, scorer.prepare]
     for chunk in chunks(paths, captioner.batch.asked, both, decode=scorer.decode, device=scorer.device):
         for_captioner, for_scorer = chunk.inputs
         raw = captioner.captions(
             for_captioner,
-            prompt=section.prompt,
+            prompt=prompt,
             max_new_tokens=section.max_new_tokens,
             sampling=section.sampling,
             keys=[ids[at] for at in chunk.good],
         )
-        cleaned = [_clean(caption, section) for caption in raw]
+        cleaned = [_clean(caption, prompt, section) for caption in raw]
         scored = [index for index, (text, _) in enumerate(cleaned) if text]
         scores = scorer.scores(for_scorer[scored], [cleaned[index][0] for index in scored]).tolist()
         score_at = dict(zip(scored, scores, strict=True))
@@ -130,9 +131,9 @@ def synthetic_rows(table: pa.Table) -> list[Synthetic | ImageError]:
     ]
 
 
-def _clean(caption: str, section: CaptionSection) -> tuple[str, tuple[str, ...]]:
+def _clean(caption: str, prompt: str, section: CaptionSection) -> tuple[str, tuple[str, ...]]:
     if section.clean:
-        return clean(caption, section.prompt)
+        return clean(caption, prompt)
     text = " ".join(caption.split())
     return text, () if text else ("empty",)
 

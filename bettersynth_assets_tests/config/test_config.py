@@ -94,3 +94,22 @@ def test_the_recipes_number_of_exposures_goes_before_the_profiles(tmp_path: Path
 def test_a_profile_with_a_value_out_of_range_is_refused_naming_it(line: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{line.split()[-2].strip('{').rstrip(':')} = "):
         load_profile(write(tmp_path / "mine.yaml", line))
+
+
+def test_a_profile_that_extends_another_differs_only_in_its_own_keys(tmp_path: Path) -> None:
+    base, own = load_profile("mgm-2b"), load_profile("mgm-2b-llava")
+    assert own.models == base.models.model_copy(update={"captioner": "llava-hf/llava-1.5-7b-hf"})
+    assert own.gpu == base.gpu.model_copy(update={"caption_batch": 64})
+    assert (own.name, own.training, own.shards) == ("mgm-2b-llava", base.training, base.shards)
+    mine = load_profile(write(tmp_path / "mine.yaml", "extends: mgm-2b-llava\nshards: 3\ngpu: {devices: [1]}\n"))
+    assert (mine.name, mine.shards, mine.models) == ("mine", 3, own.models)
+    assert mine.gpu == own.gpu.model_copy(update={"devices": [1]})
+
+
+def test_a_profile_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> None:
+    one = tmp_path / "one.yaml"
+    one.write_text(f"extends: {write(tmp_path / 'two.yaml', f'extends: {one}')}")
+    with pytest.raises(ConfigError, match=r"one.yaml extends itself"):
+        load_profile(str(one))
+    with pytest.raises(ConfigError, match=r"profile 'mgm-3b' not found"):
+        load_profile(write(tmp_path / "mine.yaml", "extends: mgm-3b"))

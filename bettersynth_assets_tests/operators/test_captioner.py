@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.blip2 import Blip2Captioner
 from bettersynth_assets.operators.captioner import load_captioner
+from bettersynth_assets.operators.llava import LlavaCaptioner
 from bettersynth_assets_tests.operators.rows import tiny_profile
+from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
 
 
 def test_many_shards_load_the_model_once_and_a_missing_one_is_named(tiny_models):
@@ -12,3 +15,18 @@ def test_many_shards_load_the_model_once_and_a_missing_one_is_named(tiny_models)
     assert load_captioner(str(tiny_models.captioner), gpu) is load_captioner(str(tiny_models.captioner), gpu)
     with pytest.raises(ConfigError, match=r"models\.captioner = './gone'"):
         load_captioner("./gone", gpu)
+
+
+def test_the_checkpoints_configuration_decides_the_class(tiny_models, tmp_path):
+    gpu = tiny_profile(tiny_models).gpu
+    assert isinstance(load_captioner(str(tiny_models.captioner), gpu), Blip2Captioner)
+    assert isinstance(load_captioner(str(make_llava(tmp_path / "llava")), gpu), LlavaCaptioner)
+
+
+def test_a_checkpoint_that_makes_no_captions_is_refused_by_name(tiny_models, tmp_path):
+    gpu = tiny_profile(tiny_models).gpu
+    with pytest.raises(ConfigError, match=r"model_type 'vit', and captions are made by blip-2 or llava"):
+        load_captioner(str(tiny_models.watermark), gpu)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"it has no config.json with a model_type"):
+        load_captioner(str(tmp_path / "empty"), gpu)

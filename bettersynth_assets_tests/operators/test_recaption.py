@@ -62,7 +62,7 @@ def test_low_score_only_recaptions_rows_under_the_limit_and_no_others():
 class FixedCaptioner:
     """Captions by the image's width."""
 
-    batch = BatchSize(3)
+    batch, default_prompt = BatchSize(3), ""
 
     def __init__(self, by_width):
         self.by_width = by_width

@@ -11,9 +11,11 @@ from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.recaption import caption_key
 from bettersynth_assets_tests.operators.rows import break_image
+from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
 from bettersynth_assets_tests.stages.conftest import STAGES
 
 SHORT = {"max_new_tokens": 6}
+UPSTREAM = ("seed_dataset", "clip_scores", "seed_profile")
 
 
 def all_rows(shards, table="kept"):
@@ -127,3 +129,18 @@ def test_sampling_draws_the_same_captions_in_any_number_of_shards_and_leaves_gre
     assert {row["id"]: row["raw_caption"] for row in rows} == drawn
     other = pipeline(caption={**SHORT, "sampling": sampling | {"seed": 6}})
     assert {row["id"]: row["raw_caption"] for row in all_rows(other.ensure_all("recaptioned_set"))} != drawn
+
+
+def test_a_llava_checkpoint_in_the_profile_captions_through_the_same_stage(pipeline, tmp_path):
+    plain = pipeline(caption={**SHORT})
+    models = plain.settings.profile.models.model_copy(update={"captioner": str(make_llava(tmp_path / "llava"))})
+    profile = plain.settings.profile.model_copy(update={"models": models})
+    run = Pipeline(STAGES, replace(plain.settings, profile=profile), log=lambda line: None)
+    shards = run.ensure_all("recaptioned_set")
+    rows = all_rows(shards)
+    assert len(rows) == 30 and [shard.lost for shard in shards] == [0, 0, 0]
+    raw = [row["raw_caption"] for row in rows]
+    assert len(set(raw)) > 3 and not any("USER" in text or "<image>" in text for text in raw)
+    assert {shard.stage for shard in run.made} == {shard.stage for shard in shards} | {"filtered_set", *UPSTREAM}
+    plain.ensure_all("recaptioned_set")
+    assert raw != [row["raw_caption"] for row in all_rows(plain.ensure_all("recaptioned_set"))]
