@@ -24,7 +24,7 @@ from clip_scores import write_rows
 
 import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
 from bettersynth_assets.operators.blip2 import Blip2Captioner
-from bettersynth_assets.operators.decoding import opened
+from bettersynth_assets.operators.decoding import chunks
 from bettersynth_assets.operators.guard import registry, undisturbed
 
 IMAGE_TOKEN = 50265  # Data-Juicer's operator sets it, whatever the checkpoint says
@@ -84,11 +84,12 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
 def ours(model: Path, paths: list[Path], device: str, dtype: str, batch: int, new_tokens: int) -> dict[str, Any]:
     """Captions per second from files, after a first batch."""
     captioner = Blip2Captioner(str(model), device=device, dtype=dtype, batch=batch)
+    decode = "pillow" if device == "cpu" else "nvjpeg"
 
     def caption(files: list[Path]) -> list[str]:
         made = []
-        for _, items in opened(files, batch, captioner.prepare):
-            made += captioner.captions(items, max_new_tokens=new_tokens)
+        for chunk in chunks(files, batch, [captioner.prepare], decode=decode, device=device):
+            made += captioner.captions(chunk.inputs[0], max_new_tokens=new_tokens)
         return made
 
     caption(paths[:batch])

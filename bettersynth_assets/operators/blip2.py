@@ -1,6 +1,7 @@
 """BLIP-2 as a captioner. In: RGB images. Out: one caption each, as the model wrote it.
 
-For ``Blip2ForConditionalGeneration`` checkpoints. The same images in the same batches give the same text.
+For ``Blip2ForConditionalGeneration`` checkpoints. The same images in the same batches give the same text. Greedy
+captions of a decoder-only language model are ``greedy``'s, all others those of transformers' ``generate``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.operators.batching import BatchSize, in_batches, threads_for
+from bettersynth_assets.operators.greedy import Greedy
 from bettersynth_assets.operators.pixels import as_pixels, resizing
 from bettersynth_assets.operators.sampling import generate_arguments, numbers_for
 
@@ -41,12 +43,10 @@ class Blip2Captioner:
         self.batch = BatchSize(batch)
         self._model = Blip2ForConditionalGeneration.from_pretrained(name, dtype=self.dtype).eval().to(device)
         self._processor = AutoProcessor.from_pretrained(name)
-        self._resize, levels = resizing(self._processor.image_processor)
+        self.prepare, levels = resizing(self._processor.image_processor)
         self._levels = None if levels is None else levels.to(device)
-
-    def prepare(self, image: Any) -> Any:
-        """Resize one RGB image to the model's size (see ``pixels``); safe to call from several threads."""
-        return self._resize(image)
+        only_decodes = self._model.config.use_decoder_only_language_model
+        self._greedy = Greedy(self._model.language_model) if only_decodes else None
 
     def captions(
         self,
@@ -69,32 +69,50 @@ class Blip2Captioner:
         Returns:
             n captions, stripped, without the prompt and special tokens.
         """
+        import torch
+
         numbers = numbers_for(sampling, keys, len(images), max_new_tokens)
 
         def caption_batch(part: range) -> list[str]:
             at = slice(part.start, part.stop)
-            arguments = generate_arguments(sampling, None if numbers is None else numbers[at], self.device)
-            return self._caption(images[at], prompt, max_new_tokens, arguments)
+            pixels = as_pixels(images[at], self.prepare, self._levels, self.device, self.dtype)
+            with torch.inference_mode(), threads_for(self._model.num_parameters()):
+                if sampling is None and self._greedy is not None:
+                    return self._texts(self._greedy_tokens(pixels, prompt, max_new_tokens))
+                arguments = generate_arguments(sampling, None if numbers is None else numbers[at], self.device)
+                return self._texts(self._generated_tokens(pixels, prompt, max_new_tokens, arguments))
 
         return in_batches(range(len(images)), self.batch, caption_batch)  # type: ignore[arg-type]
 
-    def _caption(self, images: Sequence[Any], prompt: str, max_new_tokens: int, arguments: dict[str, Any]) -> list[str]:
+    def _row(self, prompt: str) -> list[int]:
+        """What every row reads: as many placeholders as the Q-Former has queries, then the text."""
+        config = self._model.config
+        return [config.image_token_index] * config.num_query_tokens + self._processor.tokenizer(prompt)["input_ids"]
+
+    def _greedy_tokens(self, pixels: Any, prompt: str, max_new_tokens: int) -> Any:
         import torch
 
-        tokenizer, config = self._processor.tokenizer, self._model.config
-        pixels = as_pixels(images, self.prepare, self._levels, self.device, self.dtype)
-        # The image's place is taken by as many placeholders as the Q-Former has queries, before the text.
-        text = tokenizer(prompt)["input_ids"]
-        row = [config.image_token_index] * config.num_query_tokens + list(text)
+        row = torch.tensor(self._row(prompt), device=self.device)
+        text = self._model.get_input_embeddings()(row)  # (P, h)
+        embeds = text.repeat(len(pixels), 1, 1)
+        embeds[:, row == self._model.config.image_token_index] = self._model.get_image_features(pixels).to(text.dtype)
+        assert self._greedy is not None
+        return self._greedy(embeds, new_tokens=max_new_tokens, most=self.batch.size)
+
+    def _generated_tokens(self, pixels: Any, prompt: str, max_new_tokens: int, arguments: dict[str, Any]) -> Any:
+        import torch
+
+        row = self._row(prompt)
         input_ids = torch.tensor([row] * len(pixels), device=self.device)
-        with torch.inference_mode(), threads_for(self._model.num_parameters()):
-            output = self._model.generate(
-                pixel_values=pixels,
-                input_ids=input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                max_new_tokens=max_new_tokens,
-                **arguments,
-            )
-        if config.use_decoder_only_language_model:
-            output = output[:, len(row) :]
-        return [caption.strip() for caption in tokenizer.batch_decode(output, skip_special_tokens=True)]
+        output = self._model.generate(
+            pixel_values=pixels,
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            max_new_tokens=max_new_tokens,
+            **arguments,
+        )
+        return output if self._greedy is None else output[:, len(row) :]
+
+    def _texts(self, tokens: Any) -> list[str]:
+        texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]

@@ -13,6 +13,42 @@ from typing import Any
 
 LOOK_EVERY = 4
 """Steps between two looks at whether all rows have ended; each look waits for the device."""
+KEPT = 2
+"""Shapes of batches whose decoders are kept, each with its cache: full batches, and the last ones of shards."""
+
+
+class Greedy:
+    """Decoding by one language model, whatever the shape of the batch."""
+
+    def __init__(self, model: Any) -> None:
+        """Take a ``...ForCausalLM``, in evaluation mode, on its device; its generation settings say what ends a row."""
+        settings = model.generation_config
+        ends = settings.eos_token_id
+        self._stop = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self._pad = settings.pad_token_id if settings.pad_token_id is not None else min(self._stop, default=0)
+        self._model = model
+        self._decoders: dict[tuple[int, int, int], GreedyDecoder] = {}
+
+    def __call__(self, embeds: Any, *, new_tokens: int, most: int) -> Any:
+        """Decode.
+
+        Args:
+            embeds: (B, P, h), the embedded prompts.
+            new_tokens: most tokens that are written.
+            most: rows of a full batch. A smaller one is brought to a power of two, so that few shapes come.
+
+        Returns:
+            (B, n) tokens; see ``GreedyDecoder``.
+        """
+        rows = min(most, 1 << (len(embeds) - 1).bit_length())
+        shape = rows, embeds.shape[1], new_tokens
+        decoder = self._decoders.pop(shape, None)
+        while decoder is None and len(self._decoders) >= KEPT:
+            del self._decoders[next(iter(self._decoders))]
+        self._decoders[shape] = decoder or GreedyDecoder(
+            self._model, rows=rows, prompt=shape[1], new_tokens=new_tokens, stop=self._stop, pad=self._pad
+        )
+        return self._decoders[shape](embeds)
 
 
 class GreedyDecoder:
