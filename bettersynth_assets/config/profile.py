@@ -15,6 +15,8 @@ from pydantic import Field
 from bettersynth_assets.config.model import PROJECT_ROOT, ConfigModel, merged, read_yaml
 from bettersynth_assets.errors import ConfigError
 
+Count = Literal["auto"] | Annotated[int, Field(ge=1)]
+
 
 class Models(ConfigModel):
     """Models by role: a local folder (relative to the project root) or a hub id; the last four are always local."""
@@ -26,6 +28,8 @@ class Models(ConfigModel):
     """A ``Blip2ForConditionalGeneration`` or ``LlavaForConditionalGeneration`` checkpoint, as its config.json says."""
     mgm: str
     """MGM base: language model, both towers, processor."""
+    diffusion: str | None = None
+    """A text-to-image pipeline of ``diffusers``; None refuses a recipe with a ``regenerate`` section."""
     aesthetics: str | None = None
     """Of ``image_aesthetics_filter``; None, here and for the next three, takes Data-Juicer's hub id."""
     nsfw: str | None = None
@@ -49,10 +53,13 @@ class Gpu(ConfigModel):
     devices: Literal["auto", "cpu"] | list[int] = "auto"
     """``auto``: every visible GPU, else the CPU; a list asks for those GPUs and fails without them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    clip_batch: int = Field(default=64, ge=1)
-    caption_batch: int = Field(default=32, ge=1)
+    clip_batch: Count = 64
+    caption_batch: Count = 32
+    """Rows that a model is given at once; ``auto``: what fits on the GPU, found once and kept (on the CPU, these)."""
+    batch_sizes: str | None = None
+    """File where ``auto`` sizes are kept; None: ``batch_sizes.json`` beside the profile's data."""
     memory_limit_gib: float | None = None
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    workers: Count = 1
     """Processes that work a stage's shards, each with a GPU of its own, or its share of the cores; ``auto``: one per
     GPU, else per core. 1 is the step's own process."""
     pool: Literal["local", "ray"] = "local"
@@ -62,7 +69,7 @@ class Gpu(ConfigModel):
 
     def outcome(self) -> dict[str, Any]:
         """Values on which the outcome of a stage, or its speed, may depend: all but who works which shard."""
-        return self.model_dump(exclude={"workers", "pool", "ray_address"})
+        return self.model_dump(exclude={"workers", "pool", "ray_address", "batch_sizes"})
 
 
 class Limits(ConfigModel):

@@ -12,19 +12,25 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol
 
+from PIL import Image
+
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.operators.batching import BatchSize
 
 CLASSES = {"blip-2": ("blip2", "Blip2Captioner"), "llava": ("llava", "LlavaCaptioner")}
 """Module and class by ``model_type`` in the checkpoint's ``config.json``."""
+PROBED_TOKENS = 64
+"""Length of the captions for which a batch is found that fits."""
 
 
 class Captioner(Protocol):
     """Images in, captions out."""
 
+    device: str
     batch: BatchSize
     default_prompt: str
     """What it is asked where the recipe's ``caption.prompt`` says nothing."""
@@ -51,15 +57,23 @@ def load_captioner(model: str, gpu: Gpu) -> Captioner:
     """The profile's captioner on its first device; loaded once per process for all shards."""
     device = resolve_devices(gpu)[0]
     limit_memory(device, gpu.memory_limit_gib)
-    return _load(model_path(model, role="captioner"), model_fingerprint(model), device, gpu.dtype, gpu.caption_batch)
+    name = model_path(model, role="captioner")
+    return _load(name, model_fingerprint(model), device, gpu.dtype, gpu.caption_batch, gpu.batch_sizes)
 
 
 @lru_cache(maxsize=1)
-def _load(model: str, fingerprint: str, device: str, dtype: str, batch: int) -> Captioner:
+def _load(model: str, fingerprint: str, device: str, dtype: str, batch: Asked, kept: str | None) -> Captioner:
     module, name = captioner_class(model)
-    return getattr(import_module(f"bettersynth_assets.operators.{module}"), name)(
-        model, device=device, dtype=dtype, batch=batch
-    )
+    loader = getattr(import_module(f"bettersynth_assets.operators.{module}"), name)
+    captioner: Captioner = loader(model, device=device, dtype=dtype, batch=fixed(batch, 32))
+    if batch == "auto":
+        grey, prompt = Image.new("RGB", (336, 336)), captioner.default_prompt
+
+        def caption(rows: int) -> object:
+            return captioner.captions([grey] * rows, prompt=prompt, max_new_tokens=PROBED_TOKENS)
+
+        fit_batch(captioner, caption, name=f"{fingerprint} {dtype}", kept=kept)
+    return captioner
 
 
 def captioner_class(model: str) -> tuple[str, str]:

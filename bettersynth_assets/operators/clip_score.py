@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile
+from bettersynth_assets.operators.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.operators.batching import BatchSize, Progress, batches, threads_for
 from bettersynth_assets.operators.clip_model import Tokens, load_backend
 from bettersynth_assets.operators.decoding import Chunk, chunks, one_ahead
@@ -217,12 +219,17 @@ def load_scorer(model: str, gpu: Gpu) -> ClipScorer:
     """The profile's scorer on its first device; loaded once per process for all shards."""
     device = resolve_devices(gpu)[0]
     limit_memory(device, gpu.memory_limit_gib)
-    return _load(model_path(model, role="clip"), model_fingerprint(model), device, gpu.dtype, gpu.clip_batch)
+    name = model_path(model, role="clip")
+    return _load(name, model_fingerprint(model), device, gpu.dtype, gpu.clip_batch, gpu.batch_sizes)
 
 
 @lru_cache(maxsize=2)
-def _load(model: str, fingerprint: str, device: str, dtype: str, batch: int) -> ClipScorer:
-    return ClipScorer(model, device=device, dtype=dtype, batch=batch)
+def _load(model: str, fingerprint: str, device: str, dtype: str, batch: Asked, kept: str | None) -> ClipScorer:
+    scorer = ClipScorer(model, device=device, dtype=dtype, batch=fixed(batch, 64))
+    if batch == "auto":
+        grey, name = Image.new("RGB", (336, 336)), f"{fingerprint} {dtype}"
+        fit_batch(scorer, lambda rows: scorer.scores([grey] * rows, ["a"] * rows), name=name, kept=kept)
+    return scorer
 
 
 def scorer_key(profile: Profile) -> dict[str, Any]:

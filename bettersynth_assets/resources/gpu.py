@@ -34,7 +34,9 @@ class GpuResource(dg.ConfigurableResource):
         if isinstance(gpu.devices, list):
             values["devices"] = ",".join(str(index) for index in gpu.devices)
         values["workers"] = str(gpu.workers)
-        return cls(**values)
+        # A launch gives these as numbers; left empty, `auto` stays the profile's.
+        numbers = {name: None if values[name] == "auto" else values[name] for name in ("clip_batch", "caption_batch")}
+        return cls(**{name: value for name, value in (values | numbers).items() if name in cls.model_fields})
 
     def apply(self, settings: Settings) -> Settings:
         """``settings`` with this launch's values in the place of the profile's.
@@ -42,7 +44,10 @@ class GpuResource(dg.ConfigurableResource):
         Raises:
             ConfigError: a value that a profile could not hold either.
         """
-        changed = {name: value for name in Gpu.model_fields if (value := getattr(self, name)) is not None}
+        shown = type(self).model_fields
+        changed = {
+            name: value for name in Gpu.model_fields if name in shown and (value := getattr(self, name)) is not None
+        }
         if changed.get("devices") not in ("auto", "cpu", None):
             changed["devices"] = [part.strip() for part in changed["devices"].split(",")]
         gpu = Gpu.parse(settings.profile.gpu.model_dump() | changed, where="resource gpu")

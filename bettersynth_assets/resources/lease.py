@@ -99,7 +99,8 @@ def leasing(stage: Stage) -> Stage:
         devices = chosen_devices(gpu, visible_devices())
         with lease(devices, work.log):
             # Under the lease's mask the devices are counted anew from 0.
-            inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu"})
+            kept = gpu.batch_sizes or str(work.settings.profile_root / "batch_sizes.json")
+            inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu", "batch_sizes": kept})
             profile = work.settings.profile.model_copy(update={"gpu": inside})
             return stage.run(replace(work, settings=replace(work.settings, profile=profile)))
 

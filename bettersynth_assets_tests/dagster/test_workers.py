@@ -10,14 +10,16 @@ import psutil
 import pytest
 
 from bettersynth_assets.config.model import PROJECT_ROOT
-from bettersynth_assets.errors import DeviceError, UserError
+from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.errors import ConfigError, DeviceError, UserError
 from bettersynth_assets.resources import crew
+from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.lease import MASK
 from bettersynth_assets.resources.local_pool import LocalPool
 from bettersynth_assets.resources.workers import WorkerError
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.test_runs import failure, partitions_of
-from bettersynth_assets_tests.dagster.worker_graph import POOLED, SHARDS, Run, until
+from bettersynth_assets_tests.dagster.worker_graph import POOLED, SHARDS, Run, settings_of, until
 
 ONE, TWO = SHARDS[:2]
 RUN = "import sys, pathlib; from bettersynth_assets_tests.dagster.worker_graph import Run; "
@@ -173,6 +175,29 @@ def test_each_worker_needs_a_gpu_of_its_own(tmp_path, monkeypatch):
     assert LocalPool(Run(tmp_path, devices=[1], workers="auto").job).size == 1
     with pytest.raises(DeviceError, match=r"gpu.workers = 3, but there are 2 GPUs"):
         LocalPool(Run(tmp_path, devices="auto", workers=3).job)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"clip_batch": "auto", "workers": "auto"}, {"workers": 3, "pool": "ray", "ray_address": "h:1"}]
+)
+def test_the_resource_shows_the_profiles_values_and_gives_them_back(tmp_path, values):
+    settings = settings_of(tmp_path, **values)
+    assert GpuResource.of(settings.profile.gpu).apply(settings) == settings
+    changed = GpuResource(workers="2", clip_batch=16).apply(settings).profile.gpu
+    assert (changed.workers, changed.clip_batch) == (2, 16)
+
+
+def test_who_works_a_shard_is_in_no_key():
+    assert Gpu().outcome() == Gpu(workers="auto", pool="ray", ray_address="h:1", batch_sizes="f").outcome()
+    assert Gpu().outcome() == {
+        "devices": "auto", "dtype": "float32", "clip_batch": 64, "caption_batch": 32, "memory_limit_gib": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"workers": "all"}, {"pool": "slurm"}, {"clip_batch": 0}])
+def test_values_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(ConfigError, match=f"gpu: {next(iter(wrong))}"):
+        Gpu.parse(wrong, where="gpu")
 
 
 def test_the_real_stages_can_be_sent_to_workers():

@@ -1,0 +1,90 @@
+"""Batch sizes found from memory, against a made-up GPU: none is here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.operators.batch_size import MOST, PROBES, fit_batch, fitting, fixed, once
+from bettersynth_assets.operators.batching import BatchSize
+from bettersynth_assets.operators.captioner import load_captioner
+from bettersynth_assets.operators.clip_score import load_scorer
+
+GIB = 2**30
+
+
+class Model:
+    """Takes a fixed part and so many bytes per row of its batch, on a GPU with so much free."""
+
+    def __init__(self, free: int, per_row: int, fixed_part: int = 0, device: str = "cuda:0") -> None:
+        self.device, self.batch = device, BatchSize(64)
+        self.memory, self.per_row, self.fixed_part = free, per_row, fixed_part
+        self.ran: list[int] = []
+
+    def run(self, rows: int) -> None:
+        assert self.batch.size == rows
+        self.ran.append(rows)
+
+    def free(self) -> int:
+        return self.memory
+
+    def peak(self, run: Callable[[], object]) -> int:
+        run()
+        return self.fixed_part + self.per_row * self.batch.size
+
+    def takes(self, rows: int) -> int:
+        return self.fixed_part + self.per_row * rows
+
+
+@pytest.mark.parametrize("per_row", [3 * 2**20, 50 * 2**20, 700 * 2**20])
+def test_the_largest_power_of_two_within_four_fifths(tmp_path, per_row):
+    model = Model(80 * GIB, per_row, fixed_part=GIB)
+    fit_batch(model, model.run, name="m", kept=None, meter=model)
+    size = model.batch.size
+    assert size & (size - 1) == 0
+    assert model.takes(size) <= 0.8 * 80 * GIB
+    assert size == MOST or model.takes(2 * size) > 0.8 * 80 * GIB
+    assert model.batch.asked == size
+
+
+def test_it_is_capped_and_never_nothing():
+    assert fitting(lambda rows: rows, lambda: 10**12) == MOST
+    assert fitting(lambda rows: 1000, lambda: 10**12) == MOST
+    assert fitting(lambda rows: GIB * rows, lambda: GIB // 2) == 1
+
+
+def test_it_is_found_once_and_kept_whatever_is_free_later(tmp_path):
+    kept = tmp_path / "data" / "batch_sizes.json"
+    first, second, other = Model(80 * GIB, GIB), Model(8 * GIB, GIB), Model(8 * GIB, GIB)
+    fit_batch(first, first.run, name="m float32", kept=str(kept), meter=first)
+    fit_batch(second, second.run, name="m float32", kept=str(kept), meter=second)
+    fit_batch(other, other.run, name="m bfloat16", kept=str(kept), meter=other)
+    assert (first.batch.size, second.batch.size, other.batch.size) == (64, 64, 4)
+    assert (first.ran, second.ran) == (list(PROBES), [])
+    assert json.loads(kept.read_text()) == {"m float32": 64, "m bfloat16": 4}
+
+
+def test_workers_that_ask_at_once_get_one_answer(tmp_path):
+    answers = iter(range(1, 100))
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: once(tmp_path / "sizes.json", "m", lambda: next(answers)), range(8)))
+    assert found == {1}
+
+
+def test_models_on_the_cpu_get_their_usual_batch(tiny_models, tmp_path):
+    gpu = Gpu(devices="cpu", clip_batch="auto", caption_batch="auto", batch_sizes=str(tmp_path / "sizes.json"))
+    assert load_scorer(str(tiny_models.clip), gpu).batch.size == 64
+    assert load_captioner(str(tiny_models.captioner), gpu).batch.size == 32
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_the_cpu_and_with_a_number_nothing_is_measured(tmp_path):
+    model = Model(80 * GIB, GIB, device="cpu")
+    fit_batch(model, model.run, name="m", kept=str(tmp_path / "sizes.json"))
+    assert (model.batch.size, model.ran) == (64, [])
+    assert (fixed("auto", 32), fixed(7, 32)) == (32, 7)
+    assert list(tmp_path.iterdir()) == []
