@@ -49,6 +49,27 @@ def resolve_devices(gpu: Gpu) -> list[str]:
     return [f"cuda:{index}" for index in gpu.devices]
 
 
+def first_device(gpu: Gpu) -> str:
+    """The device of a model that this process loads, with its memory bounded as the profile says.
+
+    Raises:
+        DeviceError: as ``resolve_devices``; files are to be decoded on a GPU and there is none.
+    """
+    device = resolve_devices(gpu)[0]
+    if gpu.decode == "nvjpeg" and device == "cpu":
+        raise DeviceError(
+            "gpu.decode = nvjpeg decodes on a GPU, and this step has none: set `decode: pillow` in the profile's `gpu` "
+            "section, or give it a GPU"
+        )
+    limit_memory(device, gpu.memory_limit_gib)
+    return device
+
+
+def decode_key(gpu: Gpu) -> dict[str, str]:
+    """What decides an image's pixels, for the keys of stages that look at them; nothing for the rule, Pillow."""
+    return {} if gpu.decode == "pillow" else {"decode": gpu.decode}
+
+
 def limit_memory(device: str, limit_gib: float | None) -> None:
     """Bound what this process may take of a GPU's memory; nothing to do on the CPU or without a limit."""
     if limit_gib is None or not device.startswith("cuda"):

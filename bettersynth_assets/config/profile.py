@@ -53,11 +53,17 @@ class Gpu(ConfigModel):
     devices: Literal["auto", "cpu"] | list[int] = "auto"
     """``auto``: every visible GPU, else the CPU; a list asks for those GPUs and fails without them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    decode: Literal["pillow", "nvjpeg"] = "pillow"
+    """What makes pixels of JPEG files for CLIP and captioners: Pillow in threads, or the GPU, many times faster; its
+    decoder rounds otherwise, so scores move (docs/operators.md says how far)."""
+    compiled: bool = False
+    """Compile CLIP's layers: some ten seconds for each process, then more rows/s on a GPU."""
     clip_batch: Count = 64
     caption_batch: Count = 32
     """Rows that a model is given at once; ``auto``: what fits on the GPU, found once and kept (on the CPU, these)."""
     batch_sizes: str | None = None
     """File where ``auto`` sizes are kept; None: ``batch_sizes.json`` beside the profile's data."""
+    diffusion_batch: int = Field(default=8, ge=1)
     memory_limit_gib: float | None = None
     workers: Count = 1
     """Processes that work a stage's shards, each with a GPU of its own, or its share of the cores; ``auto``: one per
@@ -69,7 +75,7 @@ class Gpu(ConfigModel):
 
     def outcome(self) -> dict[str, Any]:
         """Values on which the outcome of a stage, or its speed, may depend: all but who works which shard."""
-        return self.model_dump(exclude={"workers", "pool", "ray_address", "batch_sizes"})
+        return self.model_dump(exclude={"workers", "pool", "ray_address", "diffusion_batch", "batch_sizes"})
 
 
 class Limits(ConfigModel):

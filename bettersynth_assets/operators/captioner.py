@@ -7,14 +7,14 @@ the same text for the same images in the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol
 
 from PIL import Image
 
-from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
+from bettersynth_assets.config.devices import decode_key, first_device, model_fingerprint, model_path
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
@@ -35,8 +35,8 @@ class Captioner(Protocol):
     default_prompt: str
     """What it is asked where the recipe's ``caption.prompt`` says nothing."""
 
-    def prepare(self, image: Any) -> Any:
-        """Bring one RGB image to the model's input; safe to call from several threads."""
+    prepare: Callable[[Any], Any]
+    """Brings one RGB image to the model's input; safe to call from several threads."""
 
     def captions(
         self,
@@ -55,10 +55,8 @@ class Captioner(Protocol):
 
 def load_captioner(model: str, gpu: Gpu) -> Captioner:
     """The profile's captioner on its first device; loaded once per process for all shards."""
-    device = resolve_devices(gpu)[0]
-    limit_memory(device, gpu.memory_limit_gib)
     name = model_path(model, role="captioner")
-    return _load(name, model_fingerprint(model), device, gpu.dtype, gpu.caption_batch, gpu.batch_sizes)
+    return _load(name, model_fingerprint(model), first_device(gpu), gpu.dtype, gpu.caption_batch, gpu.batch_sizes)
 
 
 @lru_cache(maxsize=1)
@@ -98,10 +96,11 @@ def captioner_class(model: str) -> tuple[str, str]:
 
 
 def captioner_key(profile: Profile) -> dict[str, Any]:
-    """What captions depend on besides rows and the recipe: weights, dtype and batch size."""
+    """What captions depend on besides rows and the recipe: weights, decoder, dtype and batch size."""
     gpu = profile.gpu
     return {
         "captioner": model_fingerprint(profile.models.captioner),
         "dtype": gpu.dtype,
         "batch": gpu.caption_batch,
+        **decode_key(gpu),
     }

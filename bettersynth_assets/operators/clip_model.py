@@ -6,6 +6,7 @@ one of transformers. Images are prepared by the checkpoint's own transform, its 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,8 @@ def load_backend(name: str, device: str, dtype: Any) -> Backend:
         device: torch device.
         dtype: torch type of the weights.
     """
+    # Captions are tokenized beside the model and the decoders; threads of the tokenizer's own would take their cores.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     is_open_clip = name.startswith(HUB_PREFIX) or (Path(name) / "open_clip_config.json").is_file()
     return (_open_clip if is_open_clip else _transformers_clip)(name, device, dtype)
 

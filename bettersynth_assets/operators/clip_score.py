@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
+from bettersynth_assets.config.devices import decode_key, first_device, model_fingerprint, model_path
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.operators.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.operators.batching import BatchSize, Progress, batches, threads_for
@@ -217,15 +217,16 @@ def embed_files(scorer: ClipScorer, paths: Sequence[Path]) -> list[NDArray[np.fl
 
 def load_scorer(model: str, gpu: Gpu) -> ClipScorer:
     """The profile's scorer on its first device; loaded once per process for all shards."""
-    device = resolve_devices(gpu)[0]
-    limit_memory(device, gpu.memory_limit_gib)
     name = model_path(model, role="clip")
-    return _load(name, model_fingerprint(model), device, gpu.dtype, gpu.clip_batch, gpu.batch_sizes)
+    how = gpu.dtype, gpu.decode, gpu.compiled
+    return _load(name, model_fingerprint(model), first_device(gpu), *how, gpu.clip_batch, gpu.batch_sizes)
 
 
 @lru_cache(maxsize=2)
-def _load(model: str, fingerprint: str, device: str, dtype: str, batch: Asked, kept: str | None) -> ClipScorer:
-    scorer = ClipScorer(model, device=device, dtype=dtype, batch=fixed(batch, 64))
+def _load(
+    model: str, fingerprint: str, device: str, dtype: str, decode: str, compiled: bool, batch: Asked, kept: str | None
+) -> ClipScorer:
+    scorer = ClipScorer(model, device=device, dtype=dtype, batch=fixed(batch, 64), decode=decode, compiled=compiled)
     if batch == "auto":
         grey, name = Image.new("RGB", (336, 336)), f"{fingerprint} {dtype}"
         fit_batch(scorer, lambda rows: scorer.scores([grey] * rows, ["a"] * rows), name=name, kept=kept)
@@ -233,6 +234,7 @@ def _load(model: str, fingerprint: str, device: str, dtype: str, batch: Asked, k
 
 
 def scorer_key(profile: Profile) -> dict[str, Any]:
-    """What scores depend on besides rows: weights, dtype and batch size (both move the last bits)."""
+    """What scores depend on besides rows: weights, decoder, dtype and batch size (these two move the last bits)."""
     gpu = profile.gpu
-    return {"clip": model_fingerprint(profile.models.clip), "dtype": gpu.dtype, "batch": gpu.clip_batch}
+    how = {"clip": model_fingerprint(profile.models.clip), "dtype": gpu.dtype, "batch": gpu.clip_batch}
+    return how | decode_key(gpu) | ({"compiled": True} if gpu.compiled else {})

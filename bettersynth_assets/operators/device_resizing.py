@@ -1,13 +1,14 @@
-"""Decoded images resized on their device. In: uint8 images of any sizes. Out: one uint8 tensor, as Pillow resizes.
+"""Decoded images resized on the GPU. In: uint8 images of any sizes. Out: one uint8 tensor, as Pillow resizes.
 
-Pillow's arithmetic as two matrix products, across and then down, with its rounding in between. (Pillow 13 goes down
-first in some tall images, where the rounding then differs.)
+Pillow's own arithmetic: across and then down, each a sum of pixels by weights of 22 bits, rounded to a byte in between.
+(Pillow 13 goes down first in some tall images, where the rounding then differs.) One kernel for each pass works images
+of all sizes at once. Torch compiles the source at its first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +16,65 @@ from numpy.typing import NDArray
 
 from bettersynth_assets.operators.pixels import Resizing, filter_weights
 
+BITS = 22
+"""Of a weight's fraction; Pillow's, for bytes."""
+_THREADS, _ROWS = 128, 8
+_SOURCE = r"""
+__device__ unsigned char byte(int sum) { return (unsigned char)min(max(sum >> BITS, 0), 255); }
+
+// images: rows of pointers, widths, heights, kinds across, kinds down; each as long as the batch.
+extern "C" __global__ void across(
+    const long long* images, const int* firsts, const int* weights, unsigned char* out, int count, int taps, int high)
+{
+    const int batch = gridDim.z, b = blockIdx.z, channel = blockIdx.y % 3, top = blockIdx.y / 3 * ROWS;
+    const int x = blockIdx.x * blockDim.x + threadIdx.x;
+    const int width = images[batch + b], height = images[2 * batch + b], kind = images[3 * batch + b];
+    if (x >= count || top >= height) return;
+    const unsigned char* in = (const unsigned char*)images[b] + ((size_t)channel * height + top) * width;
+    const int first = firsts[kind * count + x], rows = min(ROWS, height - top);
+    int sum[ROWS];
+    #pragma unroll
+    for (int r = 0; r < ROWS; r++) sum[r] = 1 << (BITS - 1);
+    for (int k = 0; k < taps && first + k < width; k++) {
+        const int weight = weights[(kind * taps + k) * count + x];
+        #pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            if (r < rows) sum[r] += weight * in[(size_t)r * width + first + k];
+    }
+    out += (((size_t)b * 3 + channel) * high + top) * count + x;
+    #pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        if (r < rows) out[(size_t)r * count] = byte(sum[r]);
+}
+
+extern "C" __global__ void down(
+    const long long* images, const int* firsts, const int* weights, const unsigned char* in, unsigned char* out,
+    int count, int taps, int high, int width)
+{
+    const int batch = gridDim.z, b = blockIdx.z, y = blockIdx.y, x = blockIdx.x * blockDim.x + threadIdx.x;
+    const int height = images[2 * batch + b], kind = images[4 * batch + b];
+    if (x >= width) return;
+    const int first = firsts[kind * count + y];
+    const size_t plane = (size_t)high * width;
+    in += (size_t)b * 3 * plane + x;
+    int sum[3] = {1 << (BITS - 1), 1 << (BITS - 1), 1 << (BITS - 1)};
+    for (int k = 0; k < taps && first + k < height; k++) {
+        const int weight = weights[(kind * taps + k) * count + y];
+        #pragma unroll
+        for (int c = 0; c < 3; c++) sum[c] += weight * in[c * plane + (size_t)(first + k) * width];
+    }
+    out += (((size_t)b * count + y) * width + x) * 3;
+    #pragma unroll
+    for (int c = 0; c < 3; c++) out[c] = byte(sum[c]);
+}
+"""
+
 
 def resized(images: Sequence[Any], to: Resizing) -> Any:
     """Resize decoded images as ``to`` does.
 
     Args:
-        images: (3, H, W) uint8 tensors of any sizes on one device, B of them.
+        images: (3, H, W) uint8 tensors of any sizes on one GPU, contiguous, B of them.
         to: the resizing.
 
     Returns:
@@ -29,67 +83,91 @@ def resized(images: Sequence[Any], to: Resizing) -> Any:
     import torch
 
     device = images[0].device
-    device = images[0].device
-    sizes = [(image.shape[2], image.shape[1]) for image in images]
-    wide, high = max(width for width, _ in sizes), max(height for _, height in sizes)
-    padded = torch.empty((len(images), 3, high, wide), dtype=torch.uint8, device=device)
-    places = [padded[at, :, :height, :width] for at, (width, height) in enumerate(sizes)]
-    torch._foreach_copy_(places, list(images))
-    by_size = {size: _passes(to, *size) for size in {*sizes}}
-    passes = [by_size[size] for size in sizes]
-    rows = padded.flatten(1, 2).float() @ _matrices([across for across, _ in passes], wide, device).mT
-    rows = _grey(rows).unflatten(1, (3, high))  # (B, 3, high, width)
-    made = _grey(_matrices([down for _, down in passes], high, device).unsqueeze(1) @ rows)
-    return made.to(torch.uint8).permute(0, 2, 3, 1)
+    shapes = [image.shape for image in images]
+    frames = [to.frame(shape[2], shape[1]) for shape in shapes]
+    wide, tall = (_table(str(device), count, to.resample) for count in (to.width, to.height))
+    described = [
+        [image.data_ptr() for image in images],
+        [shape[2] for shape in shapes],
+        [shape[1] for shape in shapes],
+        wide.rows([(shape[2], frame.width, frame.left) for shape, frame in zip(shapes, frames, strict=True)]),
+        tall.rows([(shape[1], frame.height, frame.top) for shape, frame in zip(shapes, frames, strict=True)]),
+    ]
+    on_device = torch.tensor(described, device=device)
+    high, count = max(described[2]), len(images)
+    between = torch.empty((count, 3, high, to.width), dtype=torch.uint8, device=device)
+    made = torch.empty((count, to.height, to.width, 3), dtype=torch.uint8, device=device)
+    columns = -(-to.width // _THREADS)
+    _kernel("across")(
+        grid=(columns, 3 * -(-high // _ROWS), count), block=(_THREADS, 1, 1),
+        args=[on_device, wide.firsts, wide.weights, between, to.width, wide.weights.shape[1], high],
+    )  # fmt: skip
+    _kernel("down")(
+        grid=(columns, to.height, count), block=(_THREADS, 1, 1),
+        args=[on_device, tall.firsts, tall.weights, between, made, to.height, tall.weights.shape[1], high, to.width],
+    )  # fmt: skip
+    return made
 
 
-def _grey(values: Any) -> Any:
-    """Rounded as Pillow rounds, in place."""
-    return values.add_(0.5).floor_().clamp_(0, 255)
-
-
-class _Taps(NamedTuple):
-    """Weights of a pass over images of one size: for each output pixel, those of input pixels ``first`` and on."""
-
-    first: NDArray[np.int64]
-    """(count,)"""
-    weights: NDArray[np.float32]
-    """(count, K)"""
-
-
-@lru_cache(maxsize=8192)
-def _passes(to: Resizing, width: int, height: int) -> tuple[_Taps, _Taps]:
-    """Across and down an image of this size."""
-    frame = to.frame(width, height)
-    return (
-        _taps(width, frame.width, frame.left, to.width, to.resample),
-        _taps(height, frame.height, frame.top, to.height, to.resample),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _taps(edge: int, resized_edge: int, first: int, count: int, resample: int) -> _Taps:
-    dense = filter_weights(edge, resized_edge, first, count, resample)
-    there = dense != 0
-    begin = there.argmax(1)
-    taps = int((edge - there[:, ::-1].argmax(1) - begin).max())
-    begin = np.minimum(begin, edge - taps)
-    return _Taps(begin, np.take_along_axis(dense, begin[:, None] + np.arange(taps), axis=1))
-
-
-def _matrices(passes: Sequence[_Taps], columns: int, device: Any) -> Any:
-    """(B, count, columns): the weights of each image's pass, zero where it has none."""
+@cache
+def _kernel(name: str) -> Callable[..., Any]:
     import torch
 
-    kinds = {id(taps): taps for taps in passes}
-    number = {key: at for at, key in enumerate(kinds)}
-    count, longest = len(passes[0].first), max(taps.weights.shape[1] for taps in passes)
-    weights = np.zeros((len(kinds), count, longest), np.float32)
-    for at, taps in enumerate(kinds.values()):
-        weights[at, :, : taps.weights.shape[1]] = taps.weights
-    first = torch.from_numpy(np.stack([taps.first for taps in kinds.values()])).to(device)
-    # Taps that only fill up add nothing, wherever they are put.
-    places = (first.unsqueeze(2) + torch.arange(longest, device=device)).clamp_(max=columns - 1)
-    table = torch.zeros((len(kinds), count, columns), device=device)
-    table.scatter_add_(2, places, torch.from_numpy(weights).to(device))
-    return table[torch.tensor([number[id(taps)] for taps in passes], device=device)]
+    source = _SOURCE.replace("BITS", str(BITS)).replace("ROWS", str(_ROWS))
+    compiled: Callable[..., Any] = torch.cuda._compile_kernel(source, name)
+    return compiled
+
+
+class Taps(NamedTuple):
+    """Weights of a pass over images of one size: for each output pixel, those of input pixels ``first`` and on."""
+
+    first: NDArray[np.int32]
+    """(count,)"""
+    weights: NDArray[np.int32]
+    """(K, count), in 2^-22."""
+
+
+def taps(edge: int, to: int, first: int, count: int, resample: int) -> Taps:
+    """The pass that ``pixels.filter_weights`` describes."""
+    dense = filter_weights(edge, to, first, count, resample)
+    there = dense != 0
+    begin = there.argmax(1)
+    longest = int((edge - there[:, ::-1].argmax(1) - begin).max())
+    begin = np.minimum(begin, edge - longest)
+    some = np.take_along_axis(dense, begin[:, None] + np.arange(longest), axis=1).T.astype(np.float64)
+    return Taps(begin.astype(np.int32), np.rint(some * 2**BITS).astype(np.int32))
+
+
+class _Table:
+    """The passes of all image sizes that have come, on a device."""
+
+    def __init__(self, device: str, count: int, resample: int) -> None:
+        self._device, self._count, self._resample = device, count, resample
+        self._rows: dict[tuple[int, int, int], int] = {}
+        self._taps: list[Taps] = []
+        self.firsts: Any = None
+        """(kinds, count) int32"""
+        self.weights: Any = None
+        """(kinds, K, count) int32"""
+
+    def rows(self, kinds: Sequence[tuple[int, int, int]]) -> list[int]:
+        """Where the passes of some images stand: (edge, edge when resized, first pixel of the crop) each."""
+        import torch
+
+        new = {*kinds} - self._rows.keys()
+        for kind in sorted(new):
+            self._rows[kind] = len(self._taps)
+            self._taps.append(taps(*kind, self._count, self._resample))
+        if new:
+            longest = max(len(found.weights) for found in self._taps)
+            weights = np.zeros((len(self._taps), longest, self._count), np.int32)
+            for row, found in enumerate(self._taps):
+                weights[row, : len(found.weights)] = found.weights
+            self.firsts = torch.from_numpy(np.stack([found.first for found in self._taps])).to(self._device)
+            self.weights = torch.from_numpy(weights).to(self._device)
+        return [self._rows[kind] for kind in kinds]
+
+
+@lru_cache(maxsize=16)
+def _table(device: str, count: int, resample: int) -> _Table:
+    return _Table(device, count, resample)

@@ -53,12 +53,8 @@ class LlavaCaptioner:
         self.batch = BatchSize(batch)
         self._model = LlavaForConditionalGeneration.from_pretrained(name, dtype=self.dtype).eval().to(device)
         self._processor = AutoProcessor.from_pretrained(name)
-        self._resize, levels = resizing(self._processor.image_processor)
+        self.prepare, levels = resizing(self._processor.image_processor)
         self._levels = None if levels is None else levels.to(device)
-
-    def prepare(self, image: Any) -> Any:
-        """Resize and crop one RGB image (see ``pixels``); safe to call from several threads."""
-        return self._resize(image)
 
     def captions(
         self,

@@ -16,6 +16,8 @@ class GpuResource(dg.ConfigurableResource):
 
     devices: str | None = Field(default=None, description="`auto`: every visible GPU, else the CPU; `cpu`; or `0,1`.")
     dtype: str | None = Field(default=None, description="float32 or bfloat16.")
+    decode: str | None = Field(default=None, description="pillow, or nvjpeg: JPEG files are decoded on the GPU.")
+    compiled: bool | None = Field(default=None, description="Compile CLIP's layers.")
     clip_batch: int | None = Field(default=None, description="Image-text pairs scored at once.")
     caption_batch: int | None = Field(default=None, description="Images captioned at once.")
     memory_limit_gib: float | None = Field(
