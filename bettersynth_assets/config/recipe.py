@@ -1,8 +1,9 @@
 """Recipe = what is done to the data. In: a YAML in Data-Juicer's ``process:`` syntax. Out: a frozen ``Recipe``.
 
 ``process`` works on the seed's captions (filtered_set), ``caption`` says how new captions are made and chosen
-(recaptioned_set), ``caption.refilter`` is a second ``process`` list over the chosen captions, ``budget`` says how the
-fixed number of exposures is filled (budgeted_set), and by ``budget.select`` from which rows. Operators may be any
+(recaptioned_set), ``regenerate`` which of these rows get a new image, ``caption.refilter`` is a second ``process`` list
+over what was chosen, ``budget`` says how the fixed number of exposures is filled (budgeted_set), and by
+``budget.select`` from which rows. Operators may be any
 Data-Juicer operator that looks at one row, ours (``clip_score_filter``) and, in ``budget.select``, those that need all
 rows. The recipe never names a model or a device: that is the profile's part.
 """
@@ -50,6 +51,22 @@ class CaptionSection(ConfigModel):
         return self.model_dump(exclude={"sampling"} if self.sampling is None else None)
 
 
+class RegenerateSection(ConfigModel):
+    """Which rows get a new image, made from their chosen caption, and how; the caption stays."""
+
+    policy: Literal["replace", "best_of"] = "replace"
+    """``best_of`` takes the new image only where the caption matches it better than the old one."""
+    below: float | Literal["mean"] = "mean"
+    """Rows that score under this cosine (or the seed's mean)."""
+    steps: int = Field(default=30, ge=1, le=1000)
+    guidance: float = Field(default=7.5, ge=0)
+    side: int | None = Field(default=None, ge=8, multiple_of=8)
+    """Pixels, width and height; None is the model's own."""
+    tries: int = Field(default=3, ge=1, le=20)
+    """How often an image that the safety checker refuses is made anew before the row keeps its own."""
+    seed: int = Field(default=1024, ge=0)
+
+
 class BudgetSection(ConfigModel):
     """How the budget is filled. ``shuffle`` samples or repeats in shuffled passes; ``keep`` is the kit's original."""
 
@@ -72,14 +89,16 @@ class Recipe(ConfigModel):
     order: Literal["written", "planned"] = "written"
     """``planned`` runs ``process`` in the order that operator_plan measured to be cheapest; the same rows stay."""
     caption: CaptionSection | None = None
+    regenerate: RegenerateSection | None = None
     budget: BudgetSection = Field(default_factory=BudgetSection)
 
     @model_validator(mode="after")
     def _has_synthesis(self) -> Self:
-        if self.caption is None and not self.baseline:
+        if self.caption is None and self.regenerate is None and not self.baseline:
             raise ValueError(
-                "the recipe has no `caption` section, so nothing is synthesised, and the contest counts a solution "
-                "without a synthesis step as invalid: add `caption:` or, for a baseline, set `baseline: true`"
+                "the recipe has neither a `caption` nor a `regenerate` section, so nothing is synthesised, and the "
+                "contest counts a solution without a synthesis step as invalid: add `caption:` or, for a baseline, set "
+                "`baseline: true`"
             )
         return self
 

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 
 from bettersynth_assets.config.recipe import Operator, Recipe
 from bettersynth_assets.errors import ConfigError, nearest
+from bettersynth_assets.operators.diffusion import check_package
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.operators.thresholds import check_arguments
@@ -59,8 +60,10 @@ def check_recipe(recipe: Recipe) -> None:
     """Check every list of a recipe, so that an error in a later one does not wait until hours of work are done.
 
     Raises:
-        ConfigError: as ``check_operators``; a Mapper in ``budget.select``.
+        ConfigError: as ``check_operators``; a Mapper in ``budget.select``; no package to make images with.
     """
+    if recipe.regenerate:
+        check_package()
     for entries in (recipe.process, recipe.caption.refilter if recipe.caption else [], recipe.budget.select):
         check_operators(entries)
     for name, _ in map(entry_of, recipe.budget.select):

@@ -19,7 +19,8 @@ SEED = pa.schema(
     [
         ("id", pa.string()),  # the seed's own id
         ("line", pa.int64()),  # 1-based line (JSONL) or position (JSON array) in the seed file
-        ("image", pa.string()),  # path as in the seed, relative to the image root, forward slashes
+        # Relative to the image root, forward slashes: path as in the seed, or regenerated/... for one that was made.
+        ("image", pa.string()),
         ("caption", pa.string()),  # special tokens taken off, stripped
         ("width", pa.int32()),  # pixels, after EXIF rotation, from the header
         ("height", pa.int32()),
@@ -29,7 +30,8 @@ SEED = pa.schema(
         ("mode", pa.string()),  # Pillow mode of the file before the RGB rule: RGB, L, CMYK, P, I;16, ...
         ("format", pa.string()),  # JPEG, PNG, ...
         ("bytes", pa.int64()),  # size of the image file
-        ("flags", pa.list_(pa.string())),  # exif_rotated, broken_exif, animated
+        # exif_rotated, broken_exif, animated; of recaptioned_set also regenerated, regeneration_refused
+        ("flags", pa.list_(pa.string())),
     ]
 )
 SCORED = SEED.append(pa.field("clip_score", pa.float32())).append(  # cosine, [-1, 1]

@@ -24,6 +24,8 @@ from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.seed_lines import RowError, read_line, spans
 
 SHOWN_LINES = 5
+REGENERATED = "regenerated"
+"""Where the paths of images that a recipe makes begin."""
 CONVERSATION = b'"conversations"'
 Signature = tuple[int, int]
 """Size in bytes and modification time in ns."""
@@ -147,8 +149,36 @@ def seed_path(settings: Settings) -> Path:
 
 
 def image_root(settings: Settings) -> Path:
-    """What the image paths of the rows are relative to: the folder of the seed file."""
-    return seed_path(settings).parent
+    """What the image paths of the rows are relative to.
+
+    The folder of the seed file; where the recipe makes images, a folder of the recipe's that shows both: links to all
+    that lies beside the seed file, and as ``regenerated`` the shards of recaptioned_set with the new ones.
+
+    Raises:
+        SeedError: the seed has a ``regenerated`` of its own.
+    """
+    seed = seed_path(settings).parent
+    if settings.recipe.regenerate is None:
+        return seed
+    root = settings.recipe_root
+    return _both(seed, root / "image_root", root / "recaptioned_set")
+
+
+@lru_cache(maxsize=8)
+def _both(seed: Path, view: Path, made: Path) -> Path:
+    """Make the links that are not there; several processes may do so at once."""
+    wanted = {entry.name: Path(entry.path) for entry in os.scandir(seed)}
+    if REGENERATED in wanted:
+        raise SeedError(f"{wanted[REGENERATED]}: images that the recipe makes go by that name: give it another one")
+    wanted[REGENERATED] = made
+    view.mkdir(parents=True, exist_ok=True)
+    for name, target in wanted.items():
+        link, partial = view / name, view / f".{name}.{os.getpid()}.partial"
+        if not link.is_symlink() or link.readlink() != target:
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(target)
+            partial.replace(link)
+    return view
 
 
 def seed_index(settings: Settings) -> SeedIndex:

@@ -1,13 +1,14 @@
-"""recaptioned_set: the recipe's ``caption`` section. In: a shard of filtered_set. Out: rows with the chosen caption.
+"""recaptioned_set: the recipe's ``caption`` and ``regenerate`` sections. In: rows of filtered_set. Out: chosen pairs.
 
-Captions are made, cleaned, scored by the model of clip_scores and chosen by the recipe's policy; ``caption.refilter``
-then runs over the chosen captions with limits from seed_profile. A baseline's rows pass through as they are. The
-captions are kept apart, under a key without the limits and the policy: when a few new rows move the seed's mean, every
-shard is filtered again and none is captioned again.
+Captions are made, cleaned, scored by the model of clip_scores and chosen by the recipe's policy; images are made anew
+where the recipe says so (``regenerate``); ``caption.refilter`` then runs over the chosen pairs with limits from
+seed_profile. A baseline's rows pass through as they are. The captions are kept apart, under a key without the limits
+and the policy: when a few new rows move the seed's mean, every shard is filtered again and none is captioned again.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,10 +36,12 @@ from bettersynth_assets.records.seed_file import image_root
 from bettersynth_assets.records.store import Manifest, digest_of
 from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work, versions
 from bettersynth_assets.stages.filter import rescorer
+from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
 
 NAME = "recaptioned_set"
 VERSION = 1
 """Raise it when the same rows would get other captions, other scores or another choice."""
+NOTHING = QUARANTINE.empty_table()
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "pillow")
 """Libraries whose version can change a caption or its score."""
 
@@ -52,14 +55,18 @@ def low_score(section: CaptionSection, seed_profile: Manifest) -> float:
 def run(work: Work) -> Result:
     """Recaption one shard."""
     table = work.rows("filtered_set")
-    section = work.settings.recipe.caption
-    if section is None or not table.num_rows:
-        done = recaptioned_table([chosen(row, None, None) for row in table.to_pylist()])
-        return Result(rows_in=table.num_rows, kept=done, stats=summary(done))
-    check_operators(section.refilter)
-    recaptioned, quarantine = _recaption(work, table, section)
-    result = Result(rows_in=table.num_rows, kept=recaptioned, quarantine=quarantine, stats=summary(recaptioned))
-    return _refilter(work, result, section) if section.refilter and recaptioned.num_rows else result
+    recipe = work.settings.recipe
+    section = recipe.caption if table.num_rows else None
+    if section is None:
+        done, quarantine = recaptioned_table([chosen(row, None, None) for row in table.to_pylist()]), NOTHING
+    else:
+        check_operators(section.refilter)
+        done, quarantine = _recaption(work, table, section)
+    result = Result(rows_in=table.num_rows, kept=done, quarantine=quarantine, stats=summary(done))
+    if recipe.regenerate and done.num_rows:
+        made = regenerate_rows(work, done, recipe.regenerate)
+        result = replace(result, kept=made.rows, files=made.files, stats={**result.stats, **made.stats})
+    return _refilter(work, result, section) if section and section.refilter and done.num_rows else result
 
 
 def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa.Table, pa.Table]:
@@ -112,8 +119,8 @@ def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
         rescore=None if own_similarity(section.refilter) else rescorer(work.settings),
         log=work.log,
     )
-    return Result(
-        rows_in=result.rows_in,
+    return replace(
+        result,
         kept=done.kept.cast(RECAPTIONED),
         rejects=done.rejects,
         quarantine=pa.concat_tables([result.quarantine, done.quarantine]),
@@ -136,11 +143,12 @@ def caption_key(settings: Settings, section: CaptionSection) -> object:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    section = settings.recipe.caption
-    if section is None:
-        return None
+    section, regenerate = settings.recipe.caption, settings.recipe.regenerate
     (seed_profile,) = inputs["seed_profile"]
-    return {
+    images = {"regenerate": regenerate_key(settings, regenerate, seed_profile)} if regenerate else {}
+    if section is None:
+        return images or None
+    return images | {
         "caption": section.key(),
         "low_score": low_score(section, seed_profile) if section.policy == "low_score_only" else None,
         "refilter": with_limits(section.refilter, seed_profile),

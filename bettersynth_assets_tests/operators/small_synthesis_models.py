@@ -69,3 +69,51 @@ def make_llava(folder: Path, seed: int = 0, *, image_processor: Any = None, chat
         chat_template=chat_template,
     ).save_pretrained(folder)
     return folder
+
+
+def make_stable_diffusion(folder: Path, clip: Path, seed: int = 0, *, refuses_all: bool = False) -> Path:
+    """A ``StableDiffusionPipeline`` of 16 x 16 pixels with safety checker and the tokenizer of a tiny ``CLIPModel``.
+
+    Args:
+        folder: to fill.
+        clip: a folder of ``make_clip``.
+        seed: of the weights.
+        refuses_all: whether the checker refuses every image, or none.
+    """
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(clip)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(seed)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            **sizes, vocab_size=len(tokenizer), max_position_embeddings=16, pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        )
+    )  # fmt: skip
+    blocks = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
+    unet = UNet2DConditionModel(
+        **blocks, sample_size=8, in_channels=4, out_channels=4, cross_attention_dim=32, attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        **blocks, latent_channels=4, sample_size=16,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    vision = {**sizes, "image_size": SIDE, "patch_size": 8}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=4))
+    with torch.no_grad():  # a cosine over a concept's threshold refuses
+        checker.visual_projection.weight.normal_(generator=torch.Generator().manual_seed(seed))
+        checker.concept_embeds.normal_(generator=torch.Generator().manual_seed(seed))
+        checker.special_care_embeds_weights.fill_(2.0)
+        checker.concept_embeds_weights.fill_(-2.0 if refuses_all else 2.0)
+    crop = {"height": SIDE, "width": SIDE}
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet,
+        scheduler=DDIMScheduler(num_train_timesteps=1000, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        safety_checker=checker, feature_extractor=CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=crop),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder

@@ -1,0 +1,151 @@
+"""Makes images from captions. In: captions and one key per row. Out: RGB images, or None where each try was refused.
+
+Any text-to-image pipeline of ``diffusers`` (Stable Diffusion 1, 2, XL, 3). A row's noise comes from its own key and the
+recipe's seed, made on the CPU, so that it is the same beside any neighbours, in any batch and on any device; the image
+itself may differ in last bits between batch sizes and devices. Where the checkpoint has a safety checker that refuses
+an image, the row is tried again with other noise, ``tries`` times at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
+from bettersynth_assets.config.profile import Profile
+from bettersynth_assets.config.recipe import RegenerateSection
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.batching import BatchSize, batches, threads_for
+
+PACKAGE = "diffusers"
+
+
+def check_package() -> None:
+    """Check that ``diffusers`` is there, before any row is worked.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if find_spec(PACKAGE) is None:
+        raise ConfigError(
+            f"the recipe's `regenerate` section needs the package {PACKAGE!r}: "
+            "pip install 'bettersynth-assets[operators]', or take the section out"
+        )
+
+
+def diffusion_model(profile: Profile) -> str:
+    """The profile's pipeline: folder or hub id.
+
+    Raises:
+        ConfigError: it names none, or one that is not there.
+    """
+    check_package()
+    if profile.models.diffusion is None:
+        raise ConfigError(
+            f"the recipe's `regenerate` section needs a text-to-image pipeline, and profile {profile.name!r} has none: "
+            "set models.diffusion to a folder or hub id of a diffusers pipeline, or take the section out"
+        )
+    return model_path(profile.models.diffusion, role="diffusion")
+
+
+class ImageMaker:
+    """A text-to-image pipeline."""
+
+    def __init__(self, model: str, *, device: str = "cpu", dtype: str = "float32", batch: int = 8) -> None:
+        """Load a pipeline.
+
+        Args:
+            model: a local folder or a hub id.
+            device: torch device.
+            dtype: ``float32`` or ``bfloat16``.
+            batch: images per call.
+
+        Raises:
+            ConfigError: the folder does not exist, or holds no text-to-image pipeline.
+        """
+        import torch
+        from diffusers import AutoPipelineForText2Image
+        from diffusers.utils import logging
+
+        name = model_path(model, role="diffusion")
+        self.batch = BatchSize(batch)
+        logging.disable_progress_bar()  # a bar of loaded parts on the step's stderr
+        try:
+            pipeline = AutoPipelineForText2Image.from_pretrained(name, torch_dtype=getattr(torch, dtype))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"models.diffusion = {model!r}: diffusers cannot load it as a text-to-image pipeline: name a folder as "
+                f"save_pretrained leaves it, or a hub id that can be reached ({str(error).splitlines()[0]})"
+            ) from error
+        self._pipeline = pipeline.to(device)
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._parameters = sum(
+            weight.numel()
+            for part in self._pipeline.components.values()
+            if isinstance(part, torch.nn.Module)
+            for weight in part.parameters()
+        )
+
+    def images(
+        self, captions: Sequence[str], keys: Sequence[str], section: RegenerateSection
+    ) -> Iterator[tuple[int, Any]]:
+        """Make one image per caption.
+
+        Args:
+            captions: length n.
+            keys: n ids that decide, with the seed, each image's noise.
+            section: the recipe's: steps, guidance, side, seed, tries.
+
+        Yields:
+            (position, RGB image) as soon as it is made, and last (position, None) for each caption that was refused
+            ``tries`` times.
+        """
+        left = list(range(len(captions)))
+        for attempt in range(section.tries):
+
+            def make_images(part: Sequence[int], attempt: int = attempt) -> list[tuple[int, Any]]:
+                noise = [_generator(section.seed, attempt, keys[index]) for index in part]
+                return list(zip(part, self._make([captions[index] for index in part], noise, section), strict=True))
+
+            refused = []
+            for made in batches(left, self.batch, make_images):
+                refused += [index for index, image in made if image is None]
+                yield from ((index, image) for index, image in made if image is not None)
+            left = refused
+        yield from ((index, None) for index in left)
+
+    def _make(self, captions: list[str], noise: list[Any], section: RegenerateSection) -> list[Any]:
+        with threads_for(self._parameters):
+            done = self._pipeline(
+                captions,
+                generator=noise,
+                num_inference_steps=section.steps,
+                guidance_scale=section.guidance,
+                height=section.side,
+                width=section.side,
+            )
+        refused = getattr(done, "nsfw_content_detected", None) or [False] * len(captions)
+        return [None if bad else image for image, bad in zip(done.images, refused, strict=True)]
+
+
+def _generator(seed: int, attempt: int, key: str) -> Any:
+    import torch
+
+    digest = hashlib.sha256(f"{seed} {attempt} {key}".encode("utf-8", "surrogatepass")).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def load_image_maker(profile: Profile) -> ImageMaker:
+    """The profile's pipeline on its first device; loaded once per process for all shards."""
+    name, gpu = diffusion_model(profile), profile.gpu
+    device = resolve_devices(gpu)[0]
+    limit_memory(device, gpu.memory_limit_gib)
+    return _load(name, model_fingerprint(name), device, gpu.dtype, gpu.diffusion_batch)
+
+
+@lru_cache(maxsize=1)
+def _load(model: str, fingerprint: str, device: str, dtype: str, batch: int) -> ImageMaker:
+    return ImageMaker(model, device=device, dtype=dtype, batch=batch)

@@ -1,0 +1,195 @@
+"""The recipe's ``regenerate`` section, within recaptioned_set. In: rows with chosen captions. Out: the same rows.
+
+Rows that match their image badly get a new image, made from the caption, which stays; its similarity is measured anew.
+As many rows come out as go in, under the same ids: a replaced row's ``image`` names the new file, its ``flags`` say
+``regenerated``, and ``regenerated.parquet`` beside the rows holds each row's parent image and both scores. A row whose
+image the safety checker refused at every try keeps its own, flagged ``regeneration_refused``.
+
+<recipe>/recaptioned_set/<shard>/images/<hash>.jpg    the files, named by all that they depend on, so that a killed run
+                                                      or another limit makes none of them twice
+<recipe>/image_root/                                  what the rows' paths are relative to (``records.seed_file``)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bettersynth_assets.config.devices import model_fingerprint
+from bettersynth_assets.config.recipe import RegenerateSection
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.batching import Progress
+from bettersynth_assets.operators.clip_score import load_scorer, score_files, scorer_key
+from bettersynth_assets.operators.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker
+from bettersynth_assets.records.schema import RECAPTIONED
+from bettersynth_assets.records.seed_file import REGENERATED
+from bettersynth_assets.records.store import Manifest, digest_of, replacing, write_table
+from bettersynth_assets.stages.engine import Work, versions
+
+VERSION = 1
+"""Raise it when the same caption would give another image."""
+LIBRARIES = (PACKAGE, "torch", "transformers", "pillow")
+QUALITY = 95
+"""Of the JPEG files: about a quarter of the bytes of PNG."""
+FOLDER = "images"
+LEDGER = "regenerated.parquet"
+LEDGER_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # the row's, which stays its parent's
+        ("parent_image", pa.string()),  # the seed's image
+        ("image", pa.string()),  # the new one; null where every try was refused
+        ("caption", pa.string()),  # that it was made from
+        ("score_before", pa.float32()),  # cosine with the parent image
+        ("score_after", pa.float32()),  # cosine with the new one
+        ("outcome", pa.string()),  # replaced, parent_better (under best_of; or as good), refused
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regenerated:
+    """Rows after regeneration."""
+
+    rows: pa.Table
+    files: tuple[str, ...]
+    """The ledger and the new images that rows name, relative to the version's folder."""
+    stats: dict[str, Any]
+
+
+def limit(section: RegenerateSection, seed_profile: Manifest) -> float:
+    """The cosine under which a row gets a new image."""
+    return float(seed_profile.stats["clip_score"]["mean"]) if section.below == "mean" else float(section.below)
+
+
+def regenerate_rows(work: Work, rows: pa.Table, section: RegenerateSection) -> Regenerated:
+    """Give the badly matched rows of a shard new images.
+
+    Args:
+        work: of recaptioned_set.
+        rows: of schema ``RECAPTIONED``.
+        section: the recipe's.
+    """
+    below = limit(section, work.inputs["seed_profile"][0])
+    values = rows.to_pylist()
+    todo = [index for index, row in enumerate(values) if row["clip_score"] < below]
+    parents = [values[index] for index in todo]
+    paths = _make_images(work, parents, section)
+    scores = _scores(work.settings, paths, [row["caption"] for row in parents])
+    made = zip(parents, paths, scores, strict=True)
+    ledger = [_entry(*each, policy=section.policy, shard=work.shard) for each in made]
+    for index, path, entry in zip(todo, paths, ledger, strict=True):
+        values[index] = _row(values[index], path, entry)
+    _remove_others(work, paths)
+    write_table(work.folder / LEDGER, pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA))
+    used = sorted(f"../{FOLDER}/{Path(entry['image']).name}" for entry in ledger if entry["outcome"] == "replaced")
+    table = pa.Table.from_pylist(values, schema=RECAPTIONED)
+    return Regenerated(rows=table, files=(LEDGER, *used), stats=_stats(ledger, below))
+
+
+def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: RegenerateSection) -> list[Path | None]:
+    """Make the images that are not there; None for a row that was refused at every try."""
+    folder, depends = work.folder.parent / FOLDER, image_key(work.settings, section)
+    paths: list[Path | None] = [folder / f"{digest_of(row['id'], row['caption'], depends)[:24]}.jpg" for row in rows]
+    missing = [(at, path) for at, path in enumerate(paths) if path is not None and not path.is_file()]
+    if not missing:
+        return paths
+    progress = Progress(work.log, f"recaptioned_set {work.shard} images", len(missing))
+    captions, ids = ([rows[at][column] for at, _ in missing] for column in ("caption", "id"))
+    for position, image in load_image_maker(work.settings.profile).images(captions, ids, section):
+        at, path = missing[position]
+        if image is None:
+            paths[at] = None
+        else:
+            with replacing(path) as partial:
+                image.convert("RGB").save(partial, "JPEG", quality=QUALITY, subsampling=0)
+        progress.add(1)
+    return paths
+
+
+def _scores(settings: Settings, paths: Sequence[Path | None], captions: Sequence[str]) -> list[float | None]:
+    """Cosines of new images with their captions; None where there is no image."""
+    there = [at for at, path in enumerate(paths) if path is not None]
+    if not there:
+        return [None] * len(paths)
+    scorer = load_scorer(settings.profile.models.clip, settings.profile.gpu)
+    scored = score_files(scorer, [path for path in paths if path is not None], [captions[at] for at in there])
+    for error in scored.errors.values():  # written here a moment ago: the disk is at fault and not the row
+        raise error
+    found = dict(zip(there, scored.scores.tolist(), strict=True))
+    return [found.get(at) for at in range(len(paths))]
+
+
+def _entry(row: dict[str, Any], path: Path | None, score: float | None, *, policy: str, shard: str) -> dict[str, Any]:
+    """The ledger's line about one row."""
+    if path is None or score is None:
+        outcome, image = "refused", None
+    else:
+        outcome = "replaced" if policy == "replace" or score > row["clip_score"] else "parent_better"
+        image = f"{REGENERATED}/{shard}/{FOLDER}/{path.name}"
+    before = {name: row[name] for name in ("id", "caption")}
+    before |= {"parent_image": row["image"], "score_before": row["clip_score"]}
+    return {**before, "image": image, "score_after": score, "outcome": outcome}
+
+
+def _row(row: dict[str, Any], path: Path | None, entry: dict[str, Any]) -> dict[str, Any]:
+    """A row as it goes on."""
+    if entry["outcome"] == "replaced" and path is not None:
+        return {**row, **_of_file(path), "image": entry["image"], "clip_score": entry["score_after"]}
+    return row if path is not None else {**row, "flags": [*row["flags"], "regeneration_refused"]}
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    """What a row says of its image file."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        size = {"width": image.width, "height": image.height}
+    return {**size, "mode": "RGB", "format": "JPEG", "bytes": path.stat().st_size, "flags": ["regenerated"]}
+
+
+def _remove_others(work: Work, paths: Sequence[Path | None]) -> None:
+    """Remove what earlier captions, limits or models have left."""
+    there = set(paths)
+    for old in (work.folder.parent / FOLDER).glob("*.jpg"):
+        if old not in there:
+            old.unlink()
+
+
+def _stats(ledger: Sequence[dict[str, Any]], below: float) -> dict[str, Any]:
+    scored = [row for row in ledger if row["score_after"] is not None]
+    mean = lambda name: sum(row[name] for row in scored) / len(scored) if scored else None  # noqa: E731
+    return {
+        "regenerate_below": below,
+        "regenerated": dict(sorted(Counter(row["outcome"] for row in ledger).items())),
+        "score_mean_parent_image": mean("score_before"),
+        "score_mean_new_image": mean("score_after"),
+    }
+
+
+def image_key(settings: Settings, section: RegenerateSection) -> dict[str, Any]:
+    """What an image depends on besides its row's id and caption."""
+    gpu = settings.profile.gpu
+    return {
+        "version": VERSION,
+        "section": section.model_dump(exclude={"policy", "below"}),
+        "model": model_fingerprint(diffusion_model(settings.profile)),
+        "dtype": gpu.dtype,
+        "batch": gpu.diffusion_batch,
+        "libraries": versions(LIBRARIES),
+    }
+
+
+def regenerate_key(settings: Settings, section: RegenerateSection, seed_profile: Manifest) -> dict[str, Any]:
+    """What the rows depend on besides their captions."""
+    check_package()
+    return {
+        "policy": section.policy,
+        "below": limit(section, seed_profile),
+        "images": image_key(settings, section),
+        "scorer": scorer_key(settings.profile),
+    }
