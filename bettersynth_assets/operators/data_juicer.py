@@ -56,6 +56,8 @@ class BuiltOperator:
     """GPU number for operators with a model; None on the CPU."""
     needs_set: bool = False
     """True for Deduplicators and Selectors, which judge all rows at once."""
+    decode: str = "pillow"
+    """What makes pixels of files for a classifier, see ``decoding.chunks``."""
 
 
 def resolve_limits(entries: Sequence[Operator], scores: Any, ids: Sequence[str]) -> list[Operator]:
@@ -149,12 +151,14 @@ def build_operators(
         check_packages(name, arguments)
         need = need_of(name, arguments)
         local = (need.role, str(local_files(name, arguments, profile.models)[0])) if need else None
-        built.append(_build(name, limits, json.dumps(arguments, sort_keys=True), device, local))
+        built.append(_build(name, limits, json.dumps(arguments, sort_keys=True), device, profile.gpu.decode, local))
     return built
 
 
 @lru_cache(maxsize=32)
-def _build(name: str, limits: str, arguments_json: str, device: str, local: tuple[str, str] | None) -> BuiltOperator:
+def _build(
+    name: str, limits: str, arguments_json: str, device: str, decode: str, local: tuple[str, str] | None
+) -> BuiltOperator:
     """Build one operator; kept for all shards of the process, because each holds its model.
 
     Args:
@@ -162,6 +166,7 @@ def _build(name: str, limits: str, arguments_json: str, device: str, local: tupl
         limits: see ``BuiltOperator``.
         arguments_json: its arguments.
         device: torch's name of it.
+        decode: the profile's ``gpu.decode``.
         local: role and path of the profile's model that it loads, where it is not one from the hub.
     """
     operators = registry()
@@ -186,4 +191,5 @@ def _build(name: str, limits: str, arguments_json: str, device: str, local: tupl
         is_filter=isinstance(operator, Filter),
         rank=int(device.split(":")[1]) if uses_gpu else None,
         needs_set=needs_set(name),
+        decode=decode if uses_gpu else "pillow",
     )

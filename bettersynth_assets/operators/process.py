@@ -1,7 +1,7 @@
 """Runs a recipe's operators over a shard. In: rows and built operators. Out: kept rows + stats, rejects, quarantine.
 
 Every operator sees a row as Data-Juicer expects it: ``text`` in the kit's format, ``images`` with one absolute path,
-and in its stats what is known already (width, height, similarity), so that nothing is decoded or scored twice. Rows go
+and in its stats what is known already (width, height, similarity), so that nothing is scored twice. Rows go
 through the operators in the recipe's order; the first that says no rejects the row, and later ones do not see it. An
 operator that fails on one row quarantines that row alone; one that fails on every row is an error of the recipe.
 Deduplicators and Selectors stand in the same list and judge the rows that reach them, all at once (``whole_set``).
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guard import undisturbed
+from bettersynth_assets.operators.image_classifiers import CLASSIFIERS, classify
 from bettersynth_assets.operators.refusals import refusal, scalar
 from bettersynth_assets.operators.row_calls import EMBEDDING, SIMILARITY, STATS, Row, make_row, work_rows
 from bettersynth_assets.operators.whole_set import judge_set, measure_rows
@@ -79,9 +80,9 @@ def run_process(
     rejects: list[dict[str, object]] = []
     quarantine: list[dict[str, object]] = []
     speeds: list[dict[str, Any]] = []
-    for built in operators:
+    for number, built in enumerate(operators, start=1):
         start, rows_in = time.monotonic(), len(rows)
-        failed = _work(built, rows, rescore)
+        failed = _work(built, rows, rescore, operators[number:])
         quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
         rows = [row for index, row in enumerate(rows) if index not in failed]
         said_no = _refused(built, rows)
@@ -98,14 +99,19 @@ def run_process(
     )
 
 
-def _work(built: BuiltOperator, rows: list[Row], rescore: Rescore | None) -> dict[int, BaseException]:
+def _work(
+    built: BuiltOperator, rows: list[Row], rescore: Rescore | None, later: Sequence[BuiltOperator]
+) -> dict[int, BaseException]:
     """Let an operator work all rows, and score the captions that it changed.
 
     Returns:
         What went wrong, by the row's position.
     """
     with undisturbed():
-        failed = (measure_rows if built.needs_set else work_rows)(built, rows)
+        if built.name in CLASSIFIERS:
+            failed = classify(built, rows, [other for other in later if other.name in CLASSIFIERS])
+        else:
+            failed = (measure_rows if built.needs_set else work_rows)(built, rows)
     if rows and len(failed) == len(rows):
         _raise_if_not_images(built, rows, failed)
     if built.is_filter or built.needs_set or rescore is None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.errors import ConfigError, UserError
-from bettersynth_assets.operators.batching import one_core_threads
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.records.schema import kit_text
 
@@ -20,8 +19,6 @@ STATS, META = "__dj__stats__", "__dj__meta__"
 IMAGE_TOKEN, END_TOKEN = "<__dj__image>", "<|__dj__eoc|>"
 SIMILARITY = "image_text_similarity"
 EMBEDDING = "image_embedding"
-# They read the image alone, through a model without a tokenizer, so that several threads may call them.
-IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter")
 # What these measure stands in the row already, from the image's header: nothing is opened for them.
 HEADER_STATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "image_shape_filter": lambda row: {"image_width": [row["width"]], "image_height": [row["height"]]},
@@ -42,6 +39,8 @@ class Row:
     """As in the table."""
     edits: list[dict[str, str]] = field(default_factory=list)
     """Captions that mappers changed: operator and what stood there before."""
+    pixels: dict[BuiltOperator, Any] = field(default_factory=dict)
+    """The image as operators read it that will come yet."""
 
 
 def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool) -> Row:
@@ -75,8 +74,6 @@ def work_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]
         for row in rows:
             row.sample[STATS].update(HEADER_STATS[built.name](row.values))
         return {}
-    if built.name in IMAGE_CLASSIFIERS and len(rows) > 1:
-        return _work_in_threads(built, rows)
     # Mappers go row by row: only so does it show when one makes more rows of one, and none maps a row twice.
     step = built.operator.batch_size if built.is_filter and built.operator.is_batched_op() else 1
     failed: dict[int, BaseException] = {}
@@ -89,14 +86,6 @@ def work_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]
         elif error is not None:
             failed[first] = error
     return failed
-
-
-def _work_in_threads(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]:
-    """Work rows at the same time, each on one core: such an operator gives its model a single image at a time."""
-    errors = [_call(built, rows[:1])]  # alone, because it loads the model
-    with one_core_threads() as pool:
-        errors.extend(pool.map(lambda row: _call(built, [row]), rows[1:]))
-    return {index: error for index, error in enumerate(errors) if error is not None}
 
 
 def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:

@@ -93,7 +93,7 @@ def also(settings: Settings) -> tuple[str, ...]:
 
 FILTERED_SET = Stage(
     name=NAME,
-    version=1,
+    version=2,
     run=run,
     depends=depends,
     sharded=True,
