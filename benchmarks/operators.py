@@ -1,6 +1,6 @@
 """Every operator alone over the same rows, through a recipe's own path; beside Data-Juicer's way where that differs.
 
-    python benchmarks/operators.py [--rows 2000] [--image-rows 256] [--peer-rows 64] [--full] [--only NAME …]
+    python benchmarks/operators.py [--rows 2000] [--image-rows 256] [--peer-rows 128] [--full] [--only NAME …]
         [--seed FILE]
 
 Pictures are drawn JPEG files of about 400 × 370 at 40 KB and captions are drawn words, or both are those of a seed file
@@ -19,20 +19,23 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import transformers as hf
 from clip_scores import SIZES, read_rows, write_model, write_rows
 from header_filters import seed_rows
 
 import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
 from bettersynth_assets.config.devices import resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile, load_profile
-from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators
+from bettersynth_assets.operators.data_juicer import MODEL_ARGUMENTS, BuiltOperator, build_operators
 from bettersynth_assets.operators.guard import registry, undisturbed
+from bettersynth_assets.operators.local_models import need_of
 from bettersynth_assets.operators.process import run_process
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -87,61 +90,74 @@ CASES = (
 )  # fmt: skip
 
 
-def write_models(root: Path, captions: list[str], *, full: bool) -> dict[str, str]:
-    """Model folders by role of the profile."""
+def roles_of(case: Case) -> set[str]:
+    """Keys of the profile's models that an operator loads."""
+    need = need_of(case.name, case.arguments)
+    named = {MODEL_ARGUMENTS[case.name][1]} if case.name in MODEL_ARGUMENTS else set()
+    return named | ({need.role} if need else set())
+
+
+def write_models(root: Path, captions: list[str], roles: set[str], *, full: bool) -> dict[str, str]:
+    """Model folders by role of the profile, of these roles only."""
     tiny = make_all(root / "tiny")
-    folders = {
-        "clip": tiny.clip,
-        "watermark": tiny.watermark,
-        "nsfw": tiny.watermark,
-        "aesthetics": small_models.make_aesthetics(root / "aesthetics-predictor-v2-linear", tiny.clip),
-        "matching": small_models.make_blip_itm(root / "matching", captions),
-        "grounding": small_models.make_owlvit(root / "grounding", tiny.clip),
-        "language_id": small_text_models.make_fasttext(root / "language_id.bin"),
-        "perplexity": small_text_models.make_perplexity(root / "perplexity"),
-        "spacy": small_text_models.make_spacy(root / "spacy"),
-        "nltk": small_text_models.make_nltk(root / "nltk"),
+    aesthetics = "aesthetics-predictor-v2-linear"
+    makers: dict[str, Callable[[], Path]] = {
+        "clip": lambda: tiny.clip,
+        "watermark": lambda: tiny.watermark,
+        "nsfw": lambda: tiny.watermark,
+        "aesthetics": lambda: small_models.make_aesthetics(root / aesthetics, tiny.clip),
+        "matching": lambda: small_models.make_blip_itm(root / "matching", captions),
+        "grounding": lambda: small_models.make_owlvit(root / "grounding", tiny.clip),
+        "language_id": lambda: small_text_models.make_fasttext(root / "language_id.bin"),
+        "perplexity": lambda: small_text_models.make_perplexity(root / "perplexity"),
+        "spacy": lambda: small_text_models.make_spacy(root / "spacy"),
+        "nltk": lambda: small_text_models.make_nltk(root / "nltk"),
     }
-    if full:
-        folders |= _full_size(root / "full", folders)
+    folders = {role: makers[role]() for role in sorted(roles)}
+    for role in sorted(roles & FULL.keys()) if full else ():
+        large = root / "full" / (aesthetics if role == "aesthetics" else role)
+        FULL[role](large, folders[role])
+        folders[role] = large
     return {role: str(folder) for role, folder in folders.items()}
 
 
-def _full_size(root: Path, tiny: dict[str, Path]) -> dict[str, Path]:
-    """Image models of the public ones' sizes, random, with the tiny ones' tokenizers."""
-    import transformers as hf
+def _clip(folder: Path, tiny: Path) -> None:
+    folder.parent.mkdir(exist_ok=True)
+    write_model(folder, SIZES["vit-b-32"])
+
+
+def _classifier(folder: Path, tiny: Path) -> None:
+    hf.ViTForImageClassification(hf.ViTConfig(num_labels=2)).save_pretrained(folder)
+    hf.ViTImageProcessor().save_pretrained(folder)
+
+
+def _aesthetics(folder: Path, tiny: Path) -> None:
     from aesthetics_predictor import AestheticsPredictorV2Linear
 
-    root.mkdir()
-    write_model(root / "clip", SIZES["vit-b-32"])
-    large = {
-        key: SIZES["vit-l-14-336"]["vision"][key] for key in SIZES["vit-l-14-336"]["vision"] if key != "image_size"
-    }
-    clip_tokens = hf.CLIPTokenizerFast.from_pretrained(tiny["clip"])
-    bert_tokens = hf.BertTokenizerFast.from_pretrained(tiny["matching"])
-    vit = hf.ViTForImageClassification(hf.ViTConfig(num_labels=2)), hf.ViTImageProcessor()
-    made: dict[str, tuple[Any, Any]] = {
-        "watermark": vit,
-        "nsfw": vit,
-        "aesthetics": (
-            AestheticsPredictorV2Linear(hf.CLIPVisionConfig(**large, projection_dim=768)),
-            hf.CLIPProcessor(hf.CLIPImageProcessor(), clip_tokens),
-        ),
-        "matching": (
-            hf.BlipForImageTextRetrieval(hf.BlipConfig()),
-            hf.BlipProcessor(hf.BlipImageProcessor(), bert_tokens),
-        ),
-        "grounding": (
-            hf.OwlViTForObjectDetection(hf.OwlViTConfig()),
-            hf.OwlViTProcessor(hf.OwlViTImageProcessor(), clip_tokens),
-        ),
-    }
-    folders = {"clip": root / "clip"}
-    for role, (model, processor) in made.items():
-        folders[role] = root / ("aesthetics-predictor-v2-linear" if role == "aesthetics" else role)
-        model.save_pretrained(folders[role])
-        processor.save_pretrained(folders[role])
-    return folders
+    large = SIZES["vit-l-14-336"]["vision"] | {"image_size": 224}
+    model: Any = AestheticsPredictorV2Linear(hf.CLIPVisionConfig(**large, projection_dim=768))
+    model.save_pretrained(folder)
+    tokens = hf.CLIPTokenizerFast.from_pretrained(tiny)
+    hf.CLIPProcessor(hf.CLIPImageProcessor(), tokens).save_pretrained(folder)
+
+
+def _matching(folder: Path, tiny: Path) -> None:
+    hf.BlipForImageTextRetrieval(hf.BlipConfig()).save_pretrained(folder)
+    tokens = hf.BertTokenizerFast.from_pretrained(tiny)
+    hf.BlipProcessor(hf.BlipImageProcessor(), tokens).save_pretrained(folder)
+
+
+def _grounding(folder: Path, tiny: Path) -> None:
+    hf.OwlViTForObjectDetection(hf.OwlViTConfig()).save_pretrained(folder)
+    tokens = hf.CLIPTokenizerFast.from_pretrained(tiny)
+    hf.OwlViTProcessor(hf.OwlViTImageProcessor(), tokens).save_pretrained(folder)
+
+
+FULL = {
+    "clip": _clip, "watermark": _classifier, "nsfw": _classifier, "aesthetics": _aesthetics, "matching": _matching,
+    "grounding": _grounding,
+}  # fmt: skip
+"""Write random models of the public ones' sizes, with the tokenizers of the tiny ones."""
 
 
 def draw_captions(rows: int) -> list[str]:
@@ -220,7 +236,7 @@ def main() -> None:
     parser.add_argument("--image-rows", type=int, default=256)
     parser.add_argument("--peer-rows", type=int, default=128)
     parser.add_argument("--full", action="store_true", help="image models of the public ones' sizes")
-    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--only", nargs="*", default=[], help="operators; needs only their packages then")
     parser.add_argument("--seed", type=Path)
     given = parser.parse_args()
     registry()
@@ -230,15 +246,16 @@ def main() -> None:
             paths, captions = read_rows(given.seed, given.rows)
         else:
             paths, captions = write_rows(root / "images", given.rows)[0], draw_captions(given.rows)
-        named = write_models(root, captions, full=given.full)
+        cases = [case for case in CASES if not given.only or case.name in given.only]
+        named = write_models(root, captions, set().union(*map(roles_of, cases)), full=given.full)
         profile = load_profile("miniature")
-        models, gpu = profile.models.model_copy(update=named), Gpu(devices="auto", clip_batch=profile.gpu.clip_batch)
+        decode = "pillow" if resolve_devices(Gpu()) == ["cpu"] else "nvjpeg"
+        models = profile.models.model_copy(update=named)
+        gpu = Gpu(devices="auto", decode=decode, clip_batch=profile.gpu.clip_batch)  # type: ignore[arg-type]
         profile = profile.model_copy(update={"models": models, "gpu": gpu})
         table, _ = seed_rows([path.absolute() for path in paths], captions, profile.limits)
         device = resolve_devices(gpu)[0]
-        for case in CASES:
-            if given.only and case.name not in given.only:
-                continue
+        for case in cases:
             rows = table.slice(0, given.image_rows) if case.reads == "image" else table
             line = measure(case, rows, profile, given.peer_rows)
             where = {"device": device, "cores": len(os.sched_getaffinity(0)), "full_size": given.full}
