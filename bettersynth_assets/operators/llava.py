@@ -15,6 +15,7 @@ from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.operators.batching import BatchSize, in_batches, threads_for
 from bettersynth_assets.operators.caption_cleaning import whole
+from bettersynth_assets.operators.greedy import Greedy
 from bettersynth_assets.operators.pixels import as_pixels, resizing
 from bettersynth_assets.operators.sampling import generate_arguments, numbers_for
 
@@ -55,6 +56,7 @@ class LlavaCaptioner:
         self._processor = AutoProcessor.from_pretrained(name)
         self.prepare, levels = resizing(self._processor.image_processor)
         self._levels = None if levels is None else levels.to(device)
+        self._greedy = Greedy(self._model)
 
     def captions(
         self,
@@ -71,13 +73,19 @@ class LlavaCaptioner:
             n answers, stripped, without the question; those that did not end within ``max_new_tokens`` end with their
             last whole sentence, or else word.
         """
+        import torch
+
         numbers = numbers_for(sampling, keys, len(images), max_new_tokens)
         question = self._question(prompt)
 
         def caption_batch(part: range) -> list[str]:
             at = slice(part.start, part.stop)
-            arguments = generate_arguments(sampling, None if numbers is None else numbers[at], self.device)
-            return self._caption(images[at], question, max_new_tokens, arguments)
+            pixels = as_pixels(images[at], self.prepare, self._levels, self.device, self.dtype)
+            with torch.inference_mode(), threads_for(self._model.num_parameters()):
+                if sampling is None:
+                    return self._texts(self._greedy_tokens(pixels, question, max_new_tokens))
+                arguments = generate_arguments(sampling, None if numbers is None else numbers[at], self.device)
+                return self._texts(self._generated_tokens(pixels, question, max_new_tokens, arguments))
 
         return in_batches(range(len(images)), self.batch, caption_batch)  # type: ignore[arg-type]
 
@@ -95,25 +103,34 @@ class LlavaCaptioner:
         # Its own count of placeholders depends on the size that every image is brought to, so one image tells it.
         return processor(images=Image.new("RGB", (64, 64)), text=text, return_tensors="pt")["input_ids"]
 
-    def _caption(
-        self, images: Sequence[Any], question: Any, max_new_tokens: int, arguments: dict[str, Any]
-    ) -> list[str]:
+    def _greedy_tokens(self, pixels: Any, question: Any, max_new_tokens: int) -> Any:
         import torch
 
-        tokenizer = self._processor.tokenizer
-        pixels = as_pixels(images, self.prepare, self._levels, self.device, self.dtype)
+        row = question[0].to(self.device)
+        text = self._model.get_input_embeddings()(row)  # (L, h)
+        embeds = text.repeat(len(pixels), 1, 1)
+        features = torch.stack(list(self._model.get_image_features(pixel_values=pixels)))  # (B, image tokens, h)
+        embeds[:, row == self._model.config.image_token_index] = features.to(text.dtype)
+        return self._greedy(embeds, new_tokens=max_new_tokens, most=self.batch.size)
+
+    def _generated_tokens(self, pixels: Any, question: Any, max_new_tokens: int, arguments: dict[str, Any]) -> Any:
+        import torch
+
         input_ids = question.to(self.device).expand(len(pixels), -1)
-        with torch.inference_mode(), threads_for(self._model.num_parameters()):
-            output = self._model.generate(
-                pixel_values=pixels,
-                input_ids=input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-                **arguments,
-            )[:, question.shape[1] :]
+        output = self._model.generate(
+            pixel_values=pixels,
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            max_new_tokens=max_new_tokens,
+            **arguments,
+        )
+        return output[:, question.shape[1] :]
+
+    def _texts(self, tokens: Any) -> list[str]:
+        import torch
+
         ends = self._model.generation_config.eos_token_id
-        ends = torch.tensor(ends if isinstance(ends, list) else [] if ends is None else [ends], device=output.device)
-        ended = torch.isin(output, ends).any(dim=1).tolist()
-        texts = tokenizer.batch_decode(output, skip_special_tokens=True)
+        ends = torch.tensor(ends if isinstance(ends, list) else [] if ends is None else [ends], device=tokens.device)
+        ended = torch.isin(tokens, ends).any(dim=1).tolist()
+        texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() if done else whole(text) for text, done in zip(texts, ended, strict=True)]
