@@ -108,6 +108,12 @@ def test_equal_captions_go_but_for_the_first_and_say_whose_they_are(rows, proces
     assert done.rejects["reason"][0].as_py() == "text is that of row 'row000', which stays"
 
 
+def test_data_juicers_progress_bars_stay_off_the_steps_error_stream(rows, process, capfd):
+    process(rows, [TEXTS])
+    process(rows, [SHINGLES])
+    assert "it/s" not in capfd.readouterr().err
+
+
 def test_captions_that_share_most_words_are_near_duplicates(rows, process):
     captions = [
         " ".join(f"{word}{index}" for word in ("red", "dog", "runs", "over", "wet", "grass", "at", "noon"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -18,7 +19,9 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError, EmptySetError
 from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.engine import Pipeline, Work
+from bettersynth_assets.stages.score import read_embeddings
+from bettersynth_assets.stages.selection import embeddings_of
 from bettersynth_assets_tests.operators.rows import break_image
 from bettersynth_assets_tests.stages.conftest import ROWS, STAGES
 
@@ -103,6 +106,23 @@ def test_clusters_take_the_embeddings_of_clip_scores_and_open_no_image(
     (seed_root / "images").rename(seed_root / "gone")
     manifest = pipeline.ensure("budgeted_set")
     assert (manifest.kept, manifest.rejected) == (9, {"kmeans_diversity_selector": ROWS - 9})
+
+
+def test_a_row_whose_image_is_another_now_has_no_embedding(run: Callable[..., Pipeline], tmp_path: Path) -> None:
+    pipeline = run([CLUSTERS])
+    inputs = {"clip_scores": pipeline.ensure_all("clip_scores")}
+    work = Work(settings=pipeline.settings, shard="all", folder=tmp_path, inputs=inputs, log=print)
+    rows = work.rows("clip_scores").sort_by("line")
+    images = rows["image"].to_pylist()
+    images[7] = "images/new.png"
+    found = embeddings_of(work, rows.set_column(rows.schema.get_field_index("image"), "image", pa.array(images)))
+    assert [place for place, embedding in enumerate(found) if embedding is None] == [7]
+    by_id = dict(zip(work.rows("clip_scores")["id"].to_pylist(), read_embeddings(inputs["clip_scores"]), strict=True))
+    assert all(
+        np.array_equal(embedding, by_id[row_id])
+        for row_id, embedding in zip(rows["id"].to_pylist(), found, strict=True)
+        if embedding is not None
+    )
 
 
 def test_an_image_that_broke_since_is_quarantined_alone(run: Callable[..., Pipeline], seed_root: Path) -> None:
