@@ -12,6 +12,7 @@ workers, 0 being this process, which has its libraries imported:
     steady          rows/s after every worker has given its first shard; None where there are too few shards
     stage_s         mean seconds of the stage's own function per shard, once warm
     overhead_s      what a worker needs per shard beside them: inputs, key, tables, manifest, waiting for the parent
+    cpu_s           seconds of CPU, starting included: what is left to compare where other work takes the cores
     kept            sha256 over the kept tables; the same in all lines
 
 The last line has the steady rows/s as ratios to this process, and ``ready_s``: from starting a worker to its readiness,
@@ -27,7 +28,9 @@ import os
 import tempfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from clip_scores import SIZES, write_model, write_rows
@@ -86,32 +89,40 @@ def measure(settings: Settings, workers: int) -> dict[str, Any]:
     pipeline = job.pipeline(
         log=lambda text: None, on_made=lambda manifest: made.append((time.perf_counter() - began, manifest))
     )
-    shards = settings.profile.shard_names()
+    shards, cpu = settings.profile.shard_names(), _cpu_seconds()
     if workers == 0:
         pipeline.ensure_all(CLIP_SCORES.name)
     else:
         failed = work_shards(LocalPool(job), pipeline, CLIP_SCORES.name, shards)
         if failed:
             raise SystemExit(f"failed: {failed}")
+    cpu = round(_cpu_seconds() - cpu, 1)
     kept = hashlib.sha256(
         b"".join((item.path / "kept.parquet").read_bytes() for item in pipeline.current("clip_scores"))
     )
-    return {"workers": workers, **figures(max(1, workers), made), "kept": kept.hexdigest()[:16]}
+    return {"workers": workers, **figures(made), "cpu_s": cpu, "kept": kept.hexdigest()[:16]}
 
 
-def figures(workers: int, made: list[tuple[float, Manifest]]) -> dict[str, Any]:
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended, as workers have by then."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def figures(made: list[tuple[float, Manifest]]) -> dict[str, Any]:
     """See the module's text."""
-    ends = [at for at, _ in made]
-    warm = made[workers:]
-    begin, end = ends[min(workers, len(ends)) - 1], ends[-1]
-    rows = sum(manifest.rows_in for _, manifest in warm)
-    in_stage = sum(manifest.seconds for _, manifest in warm)
+    by_worker: dict[str, list[tuple[float, float]]] = {}
+    for at, manifest in made:
+        by_worker.setdefault(manifest.usage["process"], []).append((at, manifest.seconds))
+    begin, end = max(times[0][0] for times in by_worker.values()), made[-1][0]
+    rows = sum(manifest.rows_in for at, manifest in made if at > begin)
+    warm = [(at - before, seconds) for times in by_worker.values() for (before, _), (at, seconds) in pairwise(times)]
     return {
-        "first_shard_s": round(ends[0], 2),
+        "first_shard_s": round(made[0][0], 2),
         "rows_per_s": round(sum(manifest.rows_in for _, manifest in made) / end, 1),
-        "steady": round(rows / (end - begin), 1) if len(warm) >= workers else None,
-        "stage_s": round(in_stage / max(1, len(warm)), 3),
-        "overhead_s": round((workers * (end - begin) - in_stage) / len(warm), 4) if len(warm) >= workers else None,
+        "steady": round(rows / (end - begin), 1) if rows else None,
+        "stage_s": round(fmean(seconds for _, seconds in warm), 3) if warm else None,
+        "overhead_s": round(fmean(gap - seconds for gap, seconds in warm), 4) if warm else None,
     }
 
 

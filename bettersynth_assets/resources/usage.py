@@ -6,6 +6,8 @@ torch uses one, and its utilisation is missing where ``nvidia-ml-py`` is.
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,10 +24,11 @@ def measured() -> Iterator[dict[str, Any]]:
     """Measure the block.
 
     Yields:
-        Filled when the block ends: ``peak_rss_gib`` and, where torch used a GPU, ``gpu`` (its name), ``gpu_peak_gib``
-        (allocated by torch) and ``gpu_utilization`` (mean, percent). Changes nothing that the block computes.
+        ``process`` (host and number) and, when the block ends, ``peak_rss_gib`` and, where torch used a GPU, ``gpu``
+        (its name), ``gpu_peak_gib`` (allocated by torch) and ``gpu_utilization`` (mean, percent). Changes nothing that
+        the block computes.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"process": f"{platform.node()}:{os.getpid()}"}
     samples: list[float] = []
     ended = threading.Event()
     sampler = threading.Thread(target=_sample, args=(samples, ended), daemon=True)
