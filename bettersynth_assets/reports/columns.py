@@ -8,7 +8,7 @@ import pyarrow as pa
 NOTES = {
     "id": "the seed's own id",
     "line": "1-based line, or place in a JSON array, of the seed file",
-    "image": "path as in the seed, relative to the folder of the seed file",
+    "image": "relative to the folder of the seed file; regenerated/… is an image that the recipe made",
     "caption": "the caption that goes on, special tokens taken off",
     "width": "pixels, after EXIF rotation, from the header",
     "height": "pixels, after EXIF rotation, from the header",
@@ -16,7 +16,7 @@ NOTES = {
     "mode": "colour mode of the file before it is made RGB: RGB, L, CMYK, P, I;16, …",
     "format": "JPEG, PNG, …",
     "bytes": "size of the image file",
-    "flags": "exif_rotated, broken_exif, animated",
+    "flags": "exif_rotated, broken_exif, animated; regenerated, regeneration_refused",
     "clip_score": "cosine similarity of image and caption, -1 to 1",
     "text_truncated": "the caption is longer than the similarity model's context",
     "stats": "JSON: what Data-Juicer's operators measured",
