@@ -1,7 +1,7 @@
 """Every operator alone over the same rows, through a recipe's own path; beside Data-Juicer's way where that differs.
 
     python benchmarks/operators.py [--rows 2000] [--image-rows 256] [--peer-rows 128] [--full] [--only NAME …]
-        [--seed FILE]
+        [--dtype bfloat16] [--seed FILE]
 
 Pictures are drawn JPEG files of about 400 × 370 at 40 KB and captions are drawn words, or both are those of a seed file
 in the kit's format. Models that look at images have random weights: tiny ones, or with ``--full`` the size of the
@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--peer-rows", type=int, default=128)
     parser.add_argument("--full", action="store_true", help="image models of the public ones' sizes")
     parser.add_argument("--only", nargs="*", default=[], help="operators; needs only their packages then")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of image classifiers")
     parser.add_argument("--seed", type=Path)
     given = parser.parse_args()
     registry()
@@ -251,14 +252,19 @@ def main() -> None:
         profile = load_profile("miniature")
         decode = "pillow" if resolve_devices(Gpu()) == ["cpu"] else "nvjpeg"
         models = profile.models.model_copy(update=named)
-        gpu = Gpu(devices="auto", decode=decode, clip_batch=profile.gpu.clip_batch)  # type: ignore[arg-type]
+        gpu = Gpu(devices="auto", dtype=given.dtype, decode=decode, clip_batch=profile.gpu.clip_batch)  # type: ignore[arg-type]
         profile = profile.model_copy(update={"models": models, "gpu": gpu})
         table, _ = seed_rows([path.absolute() for path in paths], captions, profile.limits)
         device = resolve_devices(gpu)[0]
         for case in cases:
             rows = table.slice(0, given.image_rows) if case.reads == "image" else table
             line = measure(case, rows, profile, given.peer_rows)
-            where = {"device": device, "cores": len(os.sched_getaffinity(0)), "full_size": given.full}
+            where = {
+                "device": device,
+                "cores": len(os.sched_getaffinity(0)),
+                "full_size": given.full,
+                "dtype": given.dtype,
+            }
             print(json.dumps(line | where), flush=True)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,10 @@ class Backend:
     text_features: Callable[[dict[str, Any]], Any]
     """Model inputs on the device to (B, D)."""
     parameters: int
-    layers: list[Any]
-    """Of both towers, alike within each: what is compiled, once for all of a tower."""
+    image_layers: list[Any]
+    """All alike, so that they are compiled once. Captions have another length in each batch."""
+    patches: Any
+    """The convolution that cuts an image up, where its windows do not overlap; else None."""
 
 
 def load_backend(name: str, device: str, dtype: Any) -> Backend:
@@ -69,7 +72,7 @@ def load_backend(name: str, device: str, dtype: Any) -> Backend:
 
 def _open_clip(name: str, device: str, dtype: Any) -> Backend:
     import open_clip
-    from open_clip.transformer import ResidualAttentionBlock
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
     source = name if name.startswith(HUB_PREFIX) else f"local-dir:{name}"
     model, transform = open_clip.create_model_from_pretrained(source, device="cpu")
@@ -98,7 +101,8 @@ def _open_clip(name: str, device: str, dtype: Any) -> Backend:
         image_features=model.encode_image,
         text_features=lambda inputs: model.encode_text(**inputs),
         parameters=sum(weight.numel() for weight in model.parameters()),
-        layers=[layer for layer in model.modules() if isinstance(layer, ResidualAttentionBlock)],
+        image_layers=[layer for layer in model.visual.modules() if isinstance(layer, ResidualAttentionBlock)],
+        patches=model.visual.conv1 if isinstance(model.visual, VisionTransformer) else None,
     )
 
 
@@ -117,11 +121,13 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
         # Cut as the tokenizer cuts: the end's token stays.
         rows = [ids if len(ids) <= context else [*ids[: context - 1], ids[-1]] for ids in whole]
         lengths = np.array([len(ids) for ids in rows])
-        padded = torch.full((len(rows), int(lengths.max(initial=0))), processor.tokenizer.pad_token_id)
-        there = torch.arange(padded.shape[1]) < torch.from_numpy(lengths).unsqueeze(1)
-        padded[there] = torch.tensor([token for ids in rows for token in ids])
+        padded = np.full((len(rows), int(lengths.max(initial=0))), processor.tokenizer.pad_token_id)
+        there = np.arange(padded.shape[1]) < lengths[:, None]
+        padded[there] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+        inputs = {"input_ids": padded, "attention_mask": there.astype(np.int64)}
         return Tokens(
-            {"input_ids": padded, "attention_mask": there.long()}, np.array([len(ids) > context for ids in whole])
+            {name: torch.from_numpy(values) for name, values in inputs.items()},
+            np.array([len(ids) > context for ids in whole]),
         )
 
     return Backend(
@@ -131,8 +137,26 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
         image_features=lambda pixels: model.get_image_features(pixel_values=pixels),
         text_features=lambda inputs: model.get_text_features(**inputs),
         parameters=model.num_parameters(),
-        layers=[*model.vision_model.encoder.layers, *model.text_model.encoder.layers],
+        image_layers=[*model.vision_model.encoder.layers],
+        patches=model.vision_model.embeddings.patch_embedding,
     )
+
+
+def as_product(convolution: Any) -> None:
+    """Let a convolution whose windows do not overlap run as a matrix product, which takes a fraction of the time."""
+    from torch.nn.functional import linear
+
+    side = convolution.kernel_size[0]
+    assert convolution.kernel_size == convolution.stride == (side, side)
+
+    def forward(pixels: Any) -> Any:
+        windows = pixels.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (B, 3, h, side, w, side)
+        rows, columns = windows.shape[2], windows.shape[4]
+        patches = windows.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        made = linear(patches, convolution.weight.flatten(1), convolution.bias)
+        return made.transpose(1, 2).unflatten(2, (rows, columns))
+
+    convolution.forward = forward
 
 
 def _split(transform: Any) -> tuple[Callable[[Any], Any], Any]:

@@ -23,7 +23,7 @@ from bettersynth_assets.config.devices import decode_key, first_device, model_fi
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.operators.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.operators.batching import BatchSize, Progress, batches, threads_for
-from bettersynth_assets.operators.clip_model import Tokens, load_backend
+from bettersynth_assets.operators.clip_model import Tokens, as_product, load_backend
 from bettersynth_assets.operators.decoding import Chunk, chunks, one_ahead
 from bettersynth_assets.operators.pixels import as_pixels
 from bettersynth_assets.records.images import ImageError
@@ -62,7 +62,7 @@ class ClipScorer:
             dtype: ``float32`` or ``bfloat16``; the cosine itself is always taken in float32.
             batch: pairs per model call.
             decode: how files become images, see ``decoding.chunks``.
-            compiled: compile the layers of both towers.
+            compiled: compile the layers of the image tower, and cut images up by a matrix product.
 
         Raises:
             ConfigError: the folder does not exist.
@@ -79,8 +79,11 @@ class ClipScorer:
         """What is done to an RGB image before it goes to the device; safe to call from several threads. Where the
         checkpoint's transform ends in plain arithmetic, that is the device's, and a quarter of the bytes go there."""
         if compiled:
-            for layer in self._backend.layers:
+            for layer in self._backend.image_layers:
                 layer.compile()
+            if self._backend.patches is not None:
+                as_product(self._backend.patches)
+        self._compiled = compiled
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
         """Captions as the model reads them; plain text without special tokens."""
@@ -131,7 +134,10 @@ class ClipScorer:
 
         with torch.inference_mode(), threads_for(self._backend.parameters):
             pixels = as_pixels(images, self.prepare, self._backend.levels, self.device, self.dtype)
-            return normalize(self._backend.image_features(pixels).float(), dim=-1)
+            rows = len(pixels)
+            if self._compiled and rows < self.batch.size:  # another number of rows would be compiled anew
+                pixels = torch.cat([pixels, pixels.new_zeros((self.batch.size - rows, *pixels.shape[1:]))])
+            return normalize(self._backend.image_features(pixels)[:rows].float(), dim=-1)
 
     def _score(self, images: Sequence[Any], tokens: Tokens) -> tuple[Any, Any]:
         """Scores (B,) and embeddings (B, D), on their way to the CPU."""

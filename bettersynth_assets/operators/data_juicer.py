@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.config.devices import model_fingerprint, model_path, resolve_devices
+from bettersynth_assets.config.devices import decode_key, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
@@ -42,6 +42,10 @@ MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
 }
 
 
+IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter")
+"""Those that ``image_classifiers`` runs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuiltOperator:
     """One operator, ready to run."""
@@ -57,7 +61,9 @@ class BuiltOperator:
     needs_set: bool = False
     """True for Deduplicators and Selectors, which judge all rows at once."""
     decode: str = "pillow"
-    """What makes pixels of files for a classifier, see ``decoding.chunks``."""
+    """What makes pixels of files for an image classifier, see ``decoding.chunks``."""
+    dtype: str = "float32"
+    """Of an image classifier's model."""
 
 
 def resolve_limits(entries: Sequence[Operator], scores: Any, ids: Sequence[str]) -> list[Operator]:
@@ -91,7 +97,8 @@ def own_similarity(entries: Sequence[Operator]) -> bool:
 
 
 def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, str]:
-    """Fingerprints of the models that a list takes from the profile, by operator, and of folders that it names."""
+    """Fingerprints of the models that a list takes from the profile, by operator, and of folders that it names; how
+    classifiers are run, where that is not Data-Juicer's way."""
     models = profile.models
     pairs = [entry_of(entry) for entry in entries]
     given = {name: getattr(models, MODEL_ARGUMENTS[name][1]) for name, _ in pairs if name in MODEL_ARGUMENTS}
@@ -106,7 +113,11 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
         for name, arguments in pairs
         if (need := need_of(name, arguments))
     }
-    return own | local | {name: model_fingerprint(given[name]) for name in sorted(given) if given[name] is not None}
+    how: dict[str, str] = {}
+    if {name for name, _ in pairs} & {*IMAGE_CLASSIFIERS}:
+        how = decode_key(profile.gpu) | ({"dtype": profile.gpu.dtype} if profile.gpu.dtype != "float32" else {})
+    fingerprints = {name: model_fingerprint(given[name]) for name in sorted(given) if given[name] is not None}
+    return own | local | how | fingerprints
 
 
 def build_operators(
@@ -151,13 +162,14 @@ def build_operators(
         check_packages(name, arguments)
         need = need_of(name, arguments)
         local = (need.role, str(local_files(name, arguments, profile.models)[0])) if need else None
-        built.append(_build(name, limits, json.dumps(arguments, sort_keys=True), device, profile.gpu.decode, local))
+        how = device, profile.gpu.decode, profile.gpu.dtype
+        built.append(_build(name, limits, json.dumps(arguments, sort_keys=True), *how, local))
     return built
 
 
 @lru_cache(maxsize=32)
 def _build(
-    name: str, limits: str, arguments_json: str, device: str, decode: str, local: tuple[str, str] | None
+    name: str, limits: str, arguments_json: str, device: str, decode: str, dtype: str, local: tuple[str, str] | None
 ) -> BuiltOperator:
     """Build one operator; kept for all shards of the process, because each holds its model.
 
@@ -166,7 +178,8 @@ def _build(
         limits: see ``BuiltOperator``.
         arguments_json: its arguments.
         device: torch's name of it.
-        decode: the profile's ``gpu.decode``.
+        decode: the profile's.
+        dtype: the profile's.
         local: role and path of the profile's model that it loads, where it is not one from the hub.
     """
     operators = registry()
@@ -192,4 +205,5 @@ def _build(
         rank=int(device.split(":")[1]) if uses_gpu else None,
         needs_set=needs_set(name),
         decode=decode if uses_gpu else "pillow",
+        dtype=dtype,
     )

@@ -7,6 +7,7 @@ What the numbers mean, and who is refused, stays the operator's.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,7 @@ from bettersynth_assets.operators.pixels import as_pixels, resizing
 from bettersynth_assets.operators.row_calls import ROW_ERRORS, STATS, Row
 
 AT_ONCE = {"cpu": 64, "cuda": 256}
-"""Images a call; float32, as in Data-Juicer, so that a limit refuses the same rows."""
+"""Images a call."""
 KEPT_ROWS = 4096
 """Rows whose images, as a later classifier reads them (about 150 KB each), are kept until it comes."""
 
@@ -50,6 +51,7 @@ class _Model:
     prepare: Callable[[Any], Any]
     levels: Any
     device: str
+    dtype: Any
     batch: BatchSize
     parameters: int
 
@@ -73,7 +75,7 @@ def classify(built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOpe
         import torch
 
         with torch.inference_mode(), threads_for(own.parameters):
-            floats = as_pixels(pixels, own.prepare, own.levels, own.device, torch.float32)
+            floats = as_pixels(pixels, own.prepare, own.levels, own.device, own.dtype)
             found: list[float] = score(own.model(pixel_values=floats).logits.float(), built.operator).tolist()
             return found
 
@@ -102,6 +104,7 @@ def classify(built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOpe
 
 @lru_cache(maxsize=8)
 def _loaded(built: BuiltOperator) -> _Model:
+    import torch
     from data_juicer.utils.model_utils import get_model
 
     kind = "cpu" if built.rank is None else "cuda"
@@ -114,11 +117,15 @@ def _loaded(built: BuiltOperator) -> _Model:
         ) from error
     prepare, levels = resizing(getattr(processor, "image_processor", processor))
     device = kind if built.rank is None else f"cuda:{built.rank}"
+    dtype = getattr(torch, built.dtype)
+    # A copy of its own: Data-Juicer hands the same model to whoever asks.
+    model = (model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)).eval()
     return _Model(
-        model=model.eval(),
+        model=model,
         prepare=prepare,
         levels=None if levels is None else levels.to(device),
         device=device,
+        dtype=dtype,
         batch=BatchSize(AT_ONCE[kind]),
         parameters=sum(weight.numel() for weight in model.parameters()),
     )

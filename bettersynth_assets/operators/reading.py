@@ -21,7 +21,7 @@ LARGEST = 1024
 """Pixels of the longest side that is plain: larger images would make those beside them costly."""
 PROCESSES = max(1, min(6, (os.cpu_count() or 1) // 2))
 SLOTS = 2 * PROCESSES
-SLOT = 64 * 2**20
+SLOT = 32 * 2**20
 """Bytes that files read together may have; a file for which no room is left is not plain."""
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, as Huffman codes
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -50,6 +50,8 @@ def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place
 
     pool, memory, block = _readers()
     slots = torch.frombuffer(block, dtype=torch.uint8).view(SLOTS, SLOT)
+    if torch.cuda.is_initialized() and not slots.is_pinned():  # the GPU then takes files without a copy in between
+        torch.cuda.cudart().cudaHostRegister(slots.data_ptr(), slots.nbytes, 0)
     waiting: deque[tuple[int, Future[list[Place | None]]]] = deque()
     for number in range(len(parts)):
         for ahead in range(number + len(waiting), min(number + SLOTS, len(parts))):

@@ -7,8 +7,8 @@ from PIL import Image
 
 from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches
-from bettersynth_assets.operators.clip_score import ClipScorer, load_scorer, score_files
-from bettersynth_assets.operators.data_juicer import build_operators
+from bettersynth_assets.operators.clip_score import ClipScorer, load_scorer, score_files, scorer_key
+from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.decoding import opened
 from bettersynth_assets.operators.pixels import as_pixels, resizing
 from bettersynth_assets.records.images import ImageError, open_rgb
@@ -183,3 +183,29 @@ def test_progress_says_rows_and_speed_at_the_end():
     for _ in range(3):
         progress.add(10)
     assert len(lines) == 1 and lines[0].startswith("clip_scores shard-00000: 30/30 rows, ")
+
+
+def test_an_image_is_cut_up_by_a_product_as_by_the_convolution():
+    from bettersynth_assets.operators.clip_model import as_product
+
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(3, 8, kernel_size=4, stride=4)
+    pixels = torch.randn(2, 3, 12, 20)
+    expected = convolution(pixels)
+    as_product(convolution)
+    assert expected.shape == (2, 8, 3, 5)
+    torch.testing.assert_close(convolution(pixels), expected)
+
+
+def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_models):
+    profile = tiny_profile(tiny_models)
+    entries = [{"image_watermark_filter": {}}]
+    plain = scorer_key(profile), operators_key(entries, profile)
+    fast = profile.gpu.model_copy(update={"decode": "nvjpeg", "compiled": True, "dtype": "bfloat16"})
+    other = profile.model_copy(update={"gpu": fast})
+    assert scorer_key(other) == {**plain[0], "decode": "nvjpeg", "compiled": True, "dtype": "bfloat16"}
+    assert operators_key(entries, other) == {**plain[1], "decode": "nvjpeg", "dtype": "bfloat16"}
+    words = [{"words_num_filter": {}}]
+    assert operators_key(words, other) == operators_key(words, profile)
+    with pytest.raises(DeviceError, match=r"gpu\.decode = nvjpeg decodes on a GPU, and this step has none"):
+        load_scorer(str(tiny_models.clip), fast.model_copy(update={"devices": "cpu"}))
