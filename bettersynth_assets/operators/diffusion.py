@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
@@ -19,8 +20,11 @@ from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.batching import BatchSize, batches, threads_for
+from bettersynth_assets.records.store import replacing
 
 PACKAGE = "diffusers"
+QUALITY = 95
+"""Of the JPEG files, whose colours are not subsampled."""
 
 
 def check_package() -> None:
@@ -129,6 +133,12 @@ class ImageMaker:
             )
         refused = getattr(done, "nsfw_content_detected", None) or [False] * len(captions)
         return [None if bad else image for image, bad in zip(done.images, refused, strict=True)]
+
+
+def save_image(image: Any, path: Path) -> None:
+    """Write an image as a JPEG file, whole or not at all; the same image gives the same bytes."""
+    with replacing(path) as partial:
+        image.convert("RGB").save(partial, "JPEG", quality=QUALITY, subsampling=0)
 
 
 def _generator(seed: int, attempt: int, key: str) -> Any:

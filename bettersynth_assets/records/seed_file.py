@@ -161,11 +161,13 @@ def image_root(settings: Settings) -> Path:
     if settings.recipe.regenerate is None:
         return seed
     root = settings.recipe_root
-    return _both(seed, root / "image_root", root / "recaptioned_set")
+    if not (root / "image_root" / REGENERATED).is_symlink():  # removed since this process made it
+        _both.cache_clear()
+    return _both(seed, root / "image_root", root / "recaptioned_set", seed.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _both(seed: Path, view: Path, made: Path) -> Path:
+def _both(seed: Path, view: Path, made: Path, changed_ns: int) -> Path:
     """Make the links that are not there; several processes may do so at once."""
     wanted = {entry.name: Path(entry.path) for entry in os.scandir(seed)}
     if REGENERATED in wanted:

@@ -25,17 +25,15 @@ from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.batching import Progress
 from bettersynth_assets.operators.clip_score import load_scorer, score_files, scorer_key
-from bettersynth_assets.operators.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker
+from bettersynth_assets.operators.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker, save_image
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_file import REGENERATED
-from bettersynth_assets.records.store import Manifest, digest_of, replacing, write_table
+from bettersynth_assets.records.store import Manifest, digest_of, write_table
 from bettersynth_assets.stages.engine import Work, versions
 
 VERSION = 1
 """Raise it when the same caption would give another image."""
 LIBRARIES = (PACKAGE, "torch", "transformers", "pillow")
-QUALITY = 95
-"""Of the JPEG files: about a quarter of the bytes of PNG."""
 FOLDER = "images"
 LEDGER = "regenerated.parquet"
 LEDGER_SCHEMA = pa.schema(
@@ -105,8 +103,7 @@ def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: Regenerate
         if image is None:
             paths[at] = None
         else:
-            with replacing(path) as partial:
-                image.convert("RGB").save(partial, "JPEG", quality=QUALITY, subsampling=0)
+            save_image(image, path)
         progress.add(1)
     return paths
 

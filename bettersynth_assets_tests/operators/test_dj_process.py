@@ -10,18 +10,24 @@ import numpy as np
 import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.recipe import RegenerateSection, Sampling
+from bettersynth_assets.operators.blip2 import Blip2Captioner
+from bettersynth_assets.operators.caption_cleaning import clean
 from bettersynth_assets.operators.clip_score import ClipScorer, score_files
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
+from bettersynth_assets.operators.diffusion import ImageMaker, save_image
 from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.records.images import open_rgb
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
+from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion
 
 WORDS = {"words_num_filter": {"min_num": 5, "max_num": 24}}
 SCORES = {"clip_score_filter": {"method": "min", "min_score": -0.13}}
 
 
 def plain_dj_process(folder, table, process, own):
-    """Ids that ``dj-process`` keeps of a table's rows, with the files of our operators ``own`` beside its own."""
+    """Rows that ``dj-process`` keeps of a table's, with the files of our operators ``own`` beside its own."""
     lines = [
         json.dumps({"id": row["id"], "text": kit_text(row["caption"]), "images": [str(folder / row["image"])]}) + "\n"
         for row in table.to_pylist()
@@ -43,7 +49,11 @@ def plain_dj_process(folder, table, process, own):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line)["id"] for line in (folder / "out" / "kept.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "out" / "kept.jsonl").read_text().splitlines()]
+
+
+def ids(rows):
+    return [row["id"] for row in rows]
 
 
 def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_path, tiny_models):
@@ -57,7 +67,7 @@ def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_pat
     built = build_operators(limits, tiny_profile(tiny_models))
     ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
     assert 0 < len(kept) < 20
-    assert kept == ours.kept["id"].to_pylist()
+    assert ids(kept) == ours.kept["id"].to_pylist()
 
 
 def test_plain_dj_process_runs_our_whole_set_operators_and_keeps_the_same_rows(tmp_path, tiny_models):
@@ -73,4 +83,38 @@ def test_plain_dj_process_runs_our_whole_set_operators_and_keeps_the_same_rows(t
     )
     ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
     assert len(kept) == 9
-    assert kept == ours.kept["id"].to_pylist()
+    assert ids(kept) == ours.kept["id"].to_pylist()
+
+
+def test_plain_dj_process_runs_our_captioner_and_writes_the_same_captions(tmp_path, tiny_models):
+    table = scored_table(tmp_path, 12)
+    sampling = {"temperature": 1.5, "seed": 3}
+    arguments = {
+        "captioner": str(tiny_models.captioner),
+        "max_new_tokens": 8,
+        "sampling": sampling,
+        "accelerator": "cpu",
+    }
+    rows = plain_dj_process(tmp_path, table, [{"caption_mapper": arguments}], ["caption_mapper"])
+    images = [open_rgb(tmp_path / name) for name in table["image"].to_pylist()]
+    how = {"max_new_tokens": 8, "sampling": Sampling(**sampling), "keys": table["id"].to_pylist()}
+    made = [clean(text)[0] for text in Blip2Captioner(str(tiny_models.captioner)).captions(images, **how)]
+    expected = [text or caption for text, caption in zip(made, table["caption"].to_pylist(), strict=True)]
+    assert sum(map(bool, made)) > 5
+    assert [row["text"] for row in rows] == [kit_text(text) for text in expected]
+
+
+def test_plain_dj_process_makes_images_outside_the_seed_and_names_their_parents(tmp_path, tiny_models):
+    table = scored_table(tmp_path, 5)
+    model = make_stable_diffusion(tmp_path / "sd", tiny_models.clip)
+    arguments = {"diffusion": str(model), "image_dir": str(tmp_path / "new"), "steps": 2, "accelerator": "cpu"}
+    entries = [{"regenerate_image_mapper": arguments}]
+    rows = plain_dj_process(tmp_path, table, entries, ["regenerate_image_mapper"])
+    captions = table["caption"].to_pylist()
+    assert [row["text"] for row in rows] == [kit_text(caption) for caption in captions]
+    assert [row["parent_images"] for row in rows] == [[str(tmp_path / name)] for name in table["image"].to_pylist()]
+    expected = dict(ImageMaker(str(model)).images(captions, table["id"].to_pylist(), RegenerateSection(steps=2)))
+    for at, row in enumerate(rows):
+        assert Path(row["images"][0]).parent == tmp_path / "new"
+        save_image(expected[at], tmp_path / "expected.jpg")
+        assert Path(row["images"][0]).read_bytes() == (tmp_path / "expected.jpg").read_bytes()

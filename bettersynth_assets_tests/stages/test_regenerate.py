@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -199,6 +200,10 @@ def test_the_image_root_shows_the_seeds_files_by_links_and_a_recipe_without_new_
     assert all(path.is_symlink() for path in root.iterdir())
     assert image_root(regenerating(baseline=True).settings) == seed_root
     assert sorted(path.name for path in seed_root.iterdir()) == ["images", "seed.jsonl"]
+    (seed_root / "more").mkdir()
+    assert (image_root(run.settings) / "more").is_dir()
+    shutil.rmtree(root)
+    assert (image_root(run.settings) / "images").is_dir()
 
 
 def test_a_seed_with_a_folder_of_that_name_is_refused(regenerating, seed_root):

@@ -1,0 +1,96 @@
+"""``caption_mapper``: our captioners as a Data-Juicer operator. Reads an image, writes the text.
+
+For plain ``dj-process`` (``custom_operator_paths: [.../caption_mapper.py]``); a recipe of this project says the same in
+its ``caption`` section, which also scores and chooses. A degenerate caption (see ``caption_cleaning``) leaves the text
+as it was, and so does a row without an image.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from data_juicer.ops.base_op import OPERATORS, Mapper
+
+from bettersynth_assets.config.recipe import CaptionSection
+from bettersynth_assets.operators.caption_cleaning import clean
+from bettersynth_assets.operators.captioner import Captioner, captioner_class
+from bettersynth_assets.operators.decoding import chunks
+from bettersynth_assets.records.schema import kit_text
+
+NAME = "caption_mapper"
+
+
+@OPERATORS.register_module(NAME)
+class CaptionMapper(Mapper):
+    """Put a caption by BLIP-2 or LLaVA in the place of each row's text."""
+
+    _accelerator = "cuda"
+    _batched_op = True
+
+    def __init__(
+        self,
+        captioner: str = "Salesforce/blip2-opt-2.7b",
+        prompt: str = "",
+        max_new_tokens: int = 30,
+        sampling: dict[str, Any] | None = None,
+        caption_batch: int = 32,
+        dtype: str = "float32",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Set up the mapper.
+
+        Args:
+            captioner: folder or hub id of a BLIP-2 or LLaVA checkpoint.
+            prompt: as in the recipe's ``caption`` section, and so are the next two.
+            max_new_tokens: tokens after which a caption is cut off.
+            sampling: temperature, top_p, top_k and seed; a row's ``id``, else its image's path, decides what is drawn.
+            caption_batch: images per model call.
+            dtype: ``float32`` or ``bfloat16``.
+            *args: Data-Juicer's.
+            **kwargs: Data-Juicer's.
+
+        Raises:
+            ConfigError: a value that is out of range.
+        """
+        super().__init__(*args, **kwargs)
+        values = {"prompt": prompt, "max_new_tokens": max_new_tokens, "sampling": sampling}
+        self.section = CaptionSection.parse(values, where=NAME)
+        self.captioner, self.caption_batch, self.dtype = captioner, caption_batch, dtype
+        self._loaded: Captioner | None = None
+
+    def process_batched(self, samples: dict[str, list[Any]], rank: int | None = None) -> dict[str, list[Any]]:
+        """Caption a batch; an image that fails to decode raises its ``ImageError``."""
+        rows = [index for index, images in enumerate(samples[self.image_key]) if images]
+        paths = [Path(samples[self.image_key][index][0]) for index in rows]
+        keys = [str(samples["id"][index]) for index in rows] if "id" in samples else [str(path) for path in paths]
+        captioner, section = self._captioner(rank), self.section
+        prompt = section.prompt or captioner.default_prompt
+        for chunk in chunks(paths, captioner.batch.asked, [captioner.prepare]):
+            for error in chunk.errors.values():
+                raise error
+            made = captioner.captions(
+                chunk.inputs[0],
+                prompt=prompt,
+                max_new_tokens=section.max_new_tokens,
+                sampling=section.sampling,
+                keys=[keys[at] for at in chunk.good],
+            )
+            for at, caption in zip(chunk.good, made, strict=True):
+                if text := clean(caption, prompt)[0]:
+                    samples[self.text_key][rows[at]] = kit_text(text)
+        return samples
+
+    def _captioner(self, rank: int | None) -> Captioner:
+        if self._loaded is None:
+            module, name = captioner_class(self.captioner)
+            loader = getattr(import_module(f"bettersynth_assets.operators.{module}"), name)
+            device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
+            self._loaded = loader(self.captioner, device=device, dtype=self.dtype, batch=self.caption_batch)
+        return self._loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
+        return {**self.__dict__, "_loaded": None}

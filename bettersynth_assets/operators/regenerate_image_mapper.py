@@ -1,0 +1,92 @@
+"""``regenerate_image_mapper``: new images from captions as a Data-Juicer operator. Reads the text, writes ``images``.
+
+For plain ``dj-process`` (``custom_operator_paths: [.../regenerate_image_mapper.py]``), after filters that leave the
+rows to be worked; a recipe of this project says the same in its ``regenerate`` section. The text stays, the new file
+lies in ``image_dir``, and ``parent_images`` keeps what ``images`` was. A row that was refused at every try keeps its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_juicer.ops.base_op import OPERATORS, Mapper
+from data_juicer.utils.mm_utils import remove_special_tokens
+
+from bettersynth_assets.config.recipe import RegenerateSection
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.diffusion import ImageMaker, check_package, save_image
+from bettersynth_assets.records.store import digest_of
+
+NAME = "regenerate_image_mapper"
+
+
+@OPERATORS.register_module(NAME)
+class RegenerateImageMapper(Mapper):
+    """Give each row a new image, made from its text."""
+
+    _accelerator = "cuda"
+    _batched_op = True
+
+    def __init__(
+        self,
+        diffusion: str = "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        image_dir: str = "",
+        steps: int = 30,
+        guidance: float = 7.5,
+        side: int | None = None,
+        tries: int = 3,
+        seed: int = 1024,
+        diffusion_batch: int = 8,
+        dtype: str = "float32",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Set up the mapper.
+
+        Args:
+            diffusion: folder or hub id of a text-to-image pipeline of ``diffusers``.
+            image_dir: folder of the new images.
+            steps: as in the recipe's ``regenerate`` section, and so are the next four.
+            guidance: how closely the text is followed.
+            side: pixels; None is the model's own.
+            tries: at most, for an image that the safety checker refuses.
+            seed: of the noise, with the row's ``id``, or its image's path where it has none.
+            diffusion_batch: images per model call.
+            dtype: ``float32`` or ``bfloat16``.
+            *args: Data-Juicer's.
+            **kwargs: Data-Juicer's.
+
+        Raises:
+            ConfigError: no ``image_dir``, no ``diffusers``, or a value that is out of range.
+        """
+        super().__init__(*args, **kwargs)
+        check_package()
+        if not image_dir:
+            raise ConfigError(f"{NAME}: image_dir is missing: name a folder for the new images")
+        values = {"steps": steps, "guidance": guidance, "side": side, "tries": tries, "seed": seed}
+        self.section = RegenerateSection.parse(values, where=NAME)
+        self.diffusion, self.image_dir = diffusion, str(Path(image_dir).absolute())
+        self.diffusion_batch, self.dtype = diffusion_batch, dtype
+        self._maker: ImageMaker | None = None
+
+    def process_batched(self, samples: dict[str, list[Any]], rank: int | None = None) -> dict[str, list[Any]]:
+        """Make the images of a batch."""
+        if self._maker is None:
+            device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
+            self._maker = ImageMaker(self.diffusion, device=device, dtype=self.dtype, batch=self.diffusion_batch)
+        before = [list(images) for images in samples[self.image_key]]
+        captions = [remove_special_tokens(text) for text in samples[self.text_key]]
+        keys = [str(key) for key in samples.get("id", before)]
+        after = list(before)
+        for index, image in self._maker.images(captions, keys, self.section):
+            if image is not None:
+                name = digest_of(keys[index], captions[index], self.section.model_dump(), self.diffusion)[:24]
+                path = Path(self.image_dir, f"{name}.jpg")
+                save_image(image, path)
+                after[index] = [str(path)]
+        return {**samples, self.image_key: after, "parent_images": before}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
+        return {**self.__dict__, "_maker": None}
