@@ -2,7 +2,7 @@
 
 For plain ``dj-process`` (``custom_operator_paths: [.../regenerate_image_mapper.py]``), after filters that leave the
 rows to be worked; a recipe of this project says the same in its ``regenerate`` section. The text stays, the new file
-lies in ``image_dir``, and ``parent_images`` keeps what ``images`` was. A row that was refused at every try keeps its own.
+lies in ``image_dir``, and ``parent_images`` keeps what ``images`` was. A row refused at every try keeps its own.
 """
 
 from __future__ import annotations
