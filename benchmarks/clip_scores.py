@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--peer-rows", type=int, default=96, help="rows that Data-Juicer's operator scores")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--ways", nargs="+", default=["bfloat16", *gpu_ways], help="beside float32; see above")
+    parser.add_argument("--exact-rows", type=int, help="rows of the float32 way, with which others are compared")
     parser.add_argument("--seed", type=Path, help="a seed file in the kit's format, in the place of drawn pictures")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: only shows that it runs")
     given = parser.parse_args()
@@ -162,12 +163,13 @@ def main() -> None:
         paths, captions = (
             read_rows(given.seed, given.rows) if given.seed else write_rows(Path(root, "images"), given.rows)
         )
-        some = min(given.peer_rows, given.rows)
+        some, exact_rows = min(given.peer_rows, given.rows), given.exact_rows or given.rows
         found = {}
         for way in dict.fromkeys(["float32", *given.ways]):
             dtype, *extra = way.split("+")
             how = {"decode": "nvjpeg" if "nvjpeg" in extra else "pillow", "compiled": "compiled" in extra}
-            found[way] = ours(model, paths, captions, given.batch, dtype=dtype, device=device, **how)
+            rows = exact_rows if way == "float32" else given.rows
+            found[way] = ours(model, paths[:rows], captions[:rows], given.batch, dtype=dtype, device=device, **how)
         peer = data_juicer(model, paths[:some], captions[:some], device)
     exact = found["float32"]["scores"]
     result = {
@@ -181,7 +183,7 @@ def main() -> None:
             way: {
                 "rows_per_s": round(part["rows_per_s"], 2),
                 "ratio": round(part["rows_per_s"] / peer["rows_per_s"], 2),
-                **compared(part["scores"], exact),
+                **compared(part["scores"][:exact_rows], exact),
             }
             for way, part in found.items()
         },

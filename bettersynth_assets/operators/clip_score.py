@@ -23,9 +23,10 @@ from bettersynth_assets.config.devices import decode_key, first_device, model_fi
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.operators.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.operators.batching import BatchSize, Progress, batches, threads_for
+from bettersynth_assets.operators.captured import Captured
 from bettersynth_assets.operators.clip_model import Tokens, as_product, load_backend
 from bettersynth_assets.operators.decoding import Chunk, chunks, one_ahead
-from bettersynth_assets.operators.pixels import as_pixels
+from bettersynth_assets.operators.pixels import as_pixels, stacked
 from bettersynth_assets.records.images import ImageError
 
 
@@ -62,7 +63,7 @@ class ClipScorer:
             dtype: ``float32`` or ``bfloat16``; the cosine itself is always taken in float32.
             batch: pairs per model call.
             decode: how files become images, see ``decoding.chunks``.
-            compiled: compile the layers of the image tower, and cut images up by a matrix product.
+            compiled: compile the layers of the image tower, cut images up by a matrix product, and record it all.
 
         Raises:
             ConfigError: the folder does not exist.
@@ -83,7 +84,7 @@ class ClipScorer:
                 layer.compile()
             if self._backend.patches is not None:
                 as_product(self._backend.patches)
-        self._compiled = compiled
+        self._recorded: dict[int, Captured] | None = {} if compiled else None
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
         """Captions as the model reads them; plain text without special tokens."""
@@ -132,12 +133,16 @@ class ClipScorer:
         import torch
         from torch.nn.functional import normalize
 
+        def run(prepared: Any) -> Any:
+            pixels = as_pixels(prepared, self.prepare, self._backend.levels, self.device, self.dtype)
+            return normalize(self._backend.image_features(pixels).float(), dim=-1)
+
         with torch.inference_mode(), threads_for(self._backend.parameters):
-            pixels = as_pixels(images, self.prepare, self._backend.levels, self.device, self.dtype)
-            rows = len(pixels)
-            if self._compiled and rows < self.batch.size:  # another number of rows would be compiled anew
-                pixels = torch.cat([pixels, pixels.new_zeros((self.batch.size - rows, *pixels.shape[1:]))])
-            return normalize(self._backend.image_features(pixels)[:rows].float(), dim=-1)
+            if self._recorded is None:
+                return run(images)
+            size = self.batch.size
+            recorded = self._recorded.setdefault(size, Captured(run, size))
+            return recorded(stacked(images, self.prepare).to(self.device, non_blocking=True))
 
     def _score(self, images: Sequence[Any], tokens: Tokens) -> tuple[Any, Any]:
         """Scores (B,) and embeddings (B, D), on their way to the CPU."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bettersynth_assets.operators.pixels import Resizing, filter_weights
+from bettersynth_assets.operators.pixels import Frame, Resizing, filter_weights
 
 BITS = 22
 """Of a weight's fraction; Pillow's, for bytes."""
@@ -84,7 +84,7 @@ def resized(images: Sequence[Any], to: Resizing) -> Any:
 
     device = images[0].device
     shapes = [image.shape for image in images]
-    frames = [to.frame(shape[2], shape[1]) for shape in shapes]
+    frames = [_frame(to, shape[2], shape[1]) for shape in shapes]
     wide, tall = (_table(str(device), count, to.resample) for count in (to.width, to.height))
     described = [
         [image.data_ptr() for image in images],
@@ -107,6 +107,11 @@ def resized(images: Sequence[Any], to: Resizing) -> Any:
         args=[on_device, tall.firsts, tall.weights, between, made, to.height, tall.weights.shape[1], high, to.width],
     )  # fmt: skip
     return made
+
+
+@lru_cache(maxsize=65536)
+def _frame(to: Resizing, width: int, height: int) -> Frame:
+    return to.frame(width, height)
 
 
 @cache

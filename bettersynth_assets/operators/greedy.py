@@ -164,7 +164,8 @@ class GreedyDecoder:
                 self._position.fill_(self._prompt)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads go on decoding images meanwhile, which only this mode lets them.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
         self._graph = graph
         self._begin(embeds)

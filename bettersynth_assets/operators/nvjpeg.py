@@ -51,7 +51,8 @@ def device_chunks(paths: Sequence[Path], size: int, prepares: Sequence[Resizing]
     """``decoding.chunks`` on a GPU; reading, decoding, resizing and the caller's work overlap."""
     import torch
 
-    decoding, resizing = torch.cuda.Stream(device), torch.cuda.Stream(device)
+    # Their short kernels go before the model's long ones, or the next images would be ready only after the model.
+    decoding, resizing = (torch.cuda.Stream(device, priority=-1) for _ in range(2))
     with one_core_threads() as pool:
         for chunk, done in one_ahead(_resized(one_ahead(_decoded(paths, size, decoding)), prepares, pool, resizing)):
             current = torch.cuda.current_stream(device)

@@ -97,18 +97,19 @@ def as_pixels(images: Sequence[Any], prepare: Callable[[Any], Any], levels: Any,
         device: torch device.
         dtype: of the result.
     """
-    import torch
-
     from toolkit.mgm.images import as_floats
 
-    is_stacked = isinstance(images, torch.Tensor)
-    prepared: Any = (
-        images
-        if is_stacked
-        else torch.stack([image if isinstance(image, torch.Tensor) else prepare(image) for image in images])
-    )
-    stacked = prepared.to(device)
-    return (stacked if levels is None else as_floats(stacked, levels)).to(dtype)
+    prepared = stacked(images, prepare).to(device)
+    return (prepared if levels is None else as_floats(prepared, levels)).to(dtype)
+
+
+def stacked(images: Sequence[Any], prepare: Callable[[Any], Any]) -> Any:
+    """RGB images, or what ``prepare`` made of them, in one tensor."""
+    import torch
+
+    if isinstance(images, torch.Tensor):
+        return images
+    return torch.stack([image if isinstance(image, torch.Tensor) else prepare(image) for image in images])
 
 
 @lru_cache(maxsize=4096)

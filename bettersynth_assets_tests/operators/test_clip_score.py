@@ -209,3 +209,20 @@ def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_
     assert operators_key(words, other) == operators_key(words, profile)
     with pytest.raises(DeviceError, match=r"gpu\.decode = nvjpeg decodes on a GPU, and this step has none"):
         load_scorer(str(tiny_models.clip), fast.model_copy(update={"devices": "cpu"}))
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])])
+def test_a_recorded_batch_is_filled_up_and_gives_the_same(device):
+    from bettersynth_assets.operators.captured import Captured
+
+    calls = []
+
+    def run(batch):
+        calls.append(len(batch))
+        return batch * 2 + 1
+
+    captured = Captured(run, 4)
+    for rows in (4, 1, 3):
+        batch = torch.arange(rows * 2.0, device=device).view(rows, 2) + rows
+        assert torch.equal(captured(batch), batch * 2 + 1)
+    assert {*calls} == {4}
