@@ -74,8 +74,10 @@ class Gpu(ConfigModel):
     """``host:port`` of the cluster; ``auto``: the one whose node this machine is."""
 
     def outcome(self) -> dict[str, Any]:
-        """Values on which the outcome of a stage, or its speed, may depend: all but who works which shard."""
-        return self.model_dump(exclude={"workers", "pool", "ray_address", "diffusion_batch", "batch_sizes"})
+        """Values that count for what operators cost: not who works which shard, nor younger keys that are left out."""
+        older = {"devices", "dtype", "clip_batch", "caption_batch", "memory_limit_gib"}
+        younger = self.model_dump(include={"decode", "compiled"}, exclude_defaults=True)
+        return self.model_dump(include=older) | younger
 
 
 class Limits(ConfigModel):

@@ -59,9 +59,11 @@ def serve(connection: Connection, job: Job) -> None:
     send("ready")
     while True:
         try:
-            name, shard = connection.recv()
+            name, shard, inputs = connection.recv()
         except (EOFError, OSError):
             return
+        for manifest in inputs:  # the parent has looked; with many shards looking again would take longer than working
+            pipeline.trust(manifest)
         try:
             pipeline.ensure(name, shard)
             send("done")
@@ -87,11 +89,11 @@ class Worker:
     shard: str | None = None
     """What it works on."""
 
-    def give(self, name: str, shard: str) -> None:
+    def give(self, name: str, shard: str, inputs: Sequence[Manifest]) -> None:
         assert self.connection is not None
         self.shard = shard
         with suppress(OSError):  # where it has died, the next look at it shows so
-            self.connection.send((name, shard))
+            self.connection.send((name, shard, inputs))
 
     def has_message(self) -> bool:
         return self.connection is not None and self.connection.poll()
@@ -172,10 +174,19 @@ class _Shift:
             elif worker in heard or (worker.fate(0) is not None and not worker.has_message()):
                 self._bury(worker)
             if worker.is_ready and worker.shard is None and self.queue:
-                worker.give(self.name, self.queue.popleft())
+                shard = self.queue.popleft()
+                worker.give(self.name, shard, self._inputs(shard))
         if time.monotonic() > self.next_word and not any(worker.is_ready for worker in self.workers):
             self.next_word += SECONDS_BETWEEN_WORDS
             self.pipeline.log(f"{self.name}: no worker has started yet; waiting for one of {len(self.workers)}")
+
+    def _inputs(self, shard: str) -> list[Manifest]:
+        parts = [
+            self.pipeline.found(source, part)
+            for source in self.pipeline.sources(self.name)
+            for part in self.pipeline.needed(self.name, shard, source)
+        ]
+        return [manifest for manifest in parts if manifest is not None]
 
     def _hear(self, worker: Worker, kind: str, value: Any) -> None:
         shard = worker.shard or ""

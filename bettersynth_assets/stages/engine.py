@@ -199,9 +199,13 @@ class Pipeline:
         self._current[name, shard] = manifest
         return manifest
 
+    def trust(self, manifest: Manifest) -> None:
+        """Count a shard as up to date, as another pipeline of the same run has found it."""
+        self._current[manifest.stage, manifest.shard] = manifest
+
     def take(self, manifest: Manifest) -> None:
         """Count a shard as made, here or by a worker."""
-        self._current[manifest.stage, manifest.shard] = manifest
+        self.trust(manifest)
         self.made.append(manifest)
         if self.on_made is not None:
             self.on_made(manifest)
