@@ -81,7 +81,7 @@ class ClipScorer:
         checkpoint's transform ends in plain arithmetic, that is the device's, and a quarter of the bytes go there."""
         if compiled:
             for layer in self._backend.image_layers:
-                layer.compile()
+                layer.compile(dynamic=False)
             if self._backend.patches is not None:
                 as_product(self._backend.patches)
         self._recorded: dict[int, Captured] | None = {} if compiled else None
