@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import UserError
@@ -31,7 +33,8 @@ from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.seed_file import image_root
 from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
-from bettersynth_assets.stages.filter import PLAN, rescorer
+from bettersynth_assets.stages.filter import PLAN, compares_images, rescorer
+from bettersynth_assets.stages.score import read_embeddings
 
 SAMPLE_ROWS = 256
 FIRST_ROWS = 8
@@ -58,6 +61,12 @@ def sample_of(rows: pa.Table, count: int = SAMPLE_ROWS) -> pa.Table:
     return rows.take([place * rows.num_rows // count for place in range(count)])
 
 
+def embeddings_of(sample: pa.Table, rows: pa.Table, work: Work) -> dict[str, NDArray[np.float32]]:
+    """By id, what clip_scores keeps of the sample's images, as filtered_set will take it from there."""
+    stored, wanted = read_embeddings(work.inputs["clip_scores"]), {*sample["id"].to_pylist()}
+    return {name: stored[at] for at, name in enumerate(rows["id"].to_pylist()) if name in wanted}
+
+
 def run(work: Work) -> Result:
     """Measure each operator, order them, and run both orders on the sample."""
     settings, entries = work.settings, work.settings.recipe.process
@@ -68,10 +77,20 @@ def run(work: Work) -> Result:
     built = build_operators(with_limits(entries, work.inputs["seed_profile"][0]), settings.profile)
     rescore = None if own_similarity(entries) else rescorer(settings)
 
-    def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
-        return run_process(table, operators, stage=PLAN, image_root=image_root(settings), rescore=rescore)
-
     sample = sample_of(rows)
+    embeddings = embeddings_of(sample, rows, work) if compares_images(entries) else {}
+
+    def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
+        found = [embeddings[name] for name in table["id"].to_pylist()] if embeddings else []
+        return run_process(
+            table,
+            operators,
+            stage=PLAN,
+            image_root=image_root(settings),
+            rescore=rescore,
+            embeddings=np.stack(found) if found else None,
+        )
+
     measured = probe(sample, built, process, work.log)
     written, planned = list(range(len(built))), planned_order(measured)
     kept = process(sample, built).kept

@@ -125,3 +125,17 @@ def test_a_recipe_without_operators_has_an_empty_plan(planning):
 def test_an_unknown_order_is_named(planning):
     with pytest.raises(ConfigError, match="order"):
         planning(order="fastest")
+
+
+def test_the_selector_is_given_the_stored_embeddings(planning, settings, monkeypatch):
+    from bettersynth_assets.operators import kmeans_diversity_selector
+
+    def embed_files(*arguments):
+        raise AssertionError("the sample's images were embedded anew")
+
+    monkeypatch.setattr(kmeans_diversity_selector, "embed_files", embed_files)
+    run = planning(process=[{"kmeans_diversity_selector": {"clusters": 3, "share": 0.5}}])
+    one_shard = settings.profile.model_copy(update={"shards": 1})
+    run.settings = replace(run.settings, profile=one_shard)
+    made = run.ensure("operator_plan")
+    assert made.stats["sample_rows_kept"] == made.stats["sample_rows"] // 2 > 0
