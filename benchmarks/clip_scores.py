@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
-from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+from bettersynth_assets.models.clip_files import score_files
+from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.operators.guard import registry, undisturbed
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -24,9 +24,9 @@ from clip_scores import write_rows
 
 import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.operators.decoding import chunks
+from bettersynth_assets.images.decoding import chunks
+from bettersynth_assets.models.llava import PROMPT, LlavaCaptioner
 from bettersynth_assets.operators.guard import registry, undisturbed
-from bettersynth_assets.operators.llava import PROMPT, LlavaCaptioner
 
 VOCABULARY = 32064
 IMAGE_TOKEN, PAD = 32000, 32001

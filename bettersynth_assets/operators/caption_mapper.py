@@ -7,16 +7,15 @@ as it was, and so does a row without an image.
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from data_juicer.ops.base_op import OPERATORS, Mapper
 
 from bettersynth_assets.config.recipe import CaptionSection
-from bettersynth_assets.operators.caption_cleaning import clean
-from bettersynth_assets.operators.captioner import Captioner, captioner_class
-from bettersynth_assets.operators.decoding import chunks
+from bettersynth_assets.images.decoding import chunks
+from bettersynth_assets.models.caption_cleaning import clean
+from bettersynth_assets.models.captioner import Captioner, captioner_class
 from bettersynth_assets.records.schema import kit_text
 
 NAME = "caption_mapper"
@@ -85,9 +84,7 @@ class CaptionMapper(Mapper):
 
     def _captioner(self, rank: int | None) -> Captioner:
         if self._loaded is None:
-            module, name = captioner_class(self.captioner)
-            loader = getattr(import_module(f"bettersynth_assets.operators.{module}"), name)
-            device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
+            loader, device = captioner_class(self.captioner), f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
             self._loaded = loader(self.captioner, device=device, dtype=self.dtype, batch=self.caption_batch)
         return self._loaded
 

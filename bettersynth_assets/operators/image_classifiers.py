@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.errors import UserError
-from bettersynth_assets.operators.batching import BatchSize, in_batches, threads_for
+from bettersynth_assets.images.decoding import chunks
+from bettersynth_assets.images.pixels import as_pixels, resizing
+from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.decoding import chunks
-from bettersynth_assets.operators.pixels import as_pixels, resizing
 from bettersynth_assets.operators.row_calls import ROW_ERRORS, STATS, Row
 
 AT_ONCE = {"cpu": 64, "cuda": 256}

@@ -15,8 +15,8 @@ from data_juicer.utils.constant import Fields
 from pydantic import Field
 from typing_extensions import Annotated  # noqa: UP035 - what Data-Juicer's own signatures use
 
-from bettersynth_assets.operators.decoding import opened
-from bettersynth_assets.operators.image_hash import MAX_DISTANCE, image_hash, repeats
+from bettersynth_assets.images.decoding import opened
+from bettersynth_assets.images.image_hash import MAX_DISTANCE, image_hash, repeats
 from bettersynth_assets.operators.row_calls import similarity_of
 from bettersynth_assets.records.images import ImageError, open_rgb
 

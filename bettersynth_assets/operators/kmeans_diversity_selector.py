@@ -13,7 +13,8 @@ import numpy as np
 from data_juicer.ops.base_op import OPERATORS, Selector
 from data_juicer.utils.constant import Fields
 
-from bettersynth_assets.operators.clip_score import ClipScorer, embed_files
+from bettersynth_assets.models.clip_files import embed_files
+from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
 from bettersynth_assets.operators.row_calls import EMBEDDING, similarity_of
 from bettersynth_assets.records.images import ImageError

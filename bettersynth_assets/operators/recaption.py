@@ -20,11 +20,11 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.recipe import CaptionSection
-from bettersynth_assets.operators.batching import Progress
-from bettersynth_assets.operators.caption_cleaning import DEGENERATE, clean
-from bettersynth_assets.operators.captioner import Captioner
-from bettersynth_assets.operators.clip_score import ClipScorer
-from bettersynth_assets.operators.decoding import chunks
+from bettersynth_assets.images.decoding import chunks
+from bettersynth_assets.models.batching import Progress
+from bettersynth_assets.models.caption_cleaning import DEGENERATE, clean
+from bettersynth_assets.models.captioner import Captioner
+from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import RECAPTIONED
 

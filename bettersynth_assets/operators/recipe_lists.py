@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 
 from bettersynth_assets.config.recipe import Operator, Recipe
 from bettersynth_assets.errors import ConfigError, nearest
-from bettersynth_assets.operators.diffusion import check_package
+from bettersynth_assets.models.diffusion import check_package
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.operators.thresholds import check_arguments

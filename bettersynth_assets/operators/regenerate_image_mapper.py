@@ -15,7 +15,7 @@ from data_juicer.utils.mm_utils import remove_special_tokens
 
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.diffusion import ImageMaker, check_package, save_image
+from bettersynth_assets.models.diffusion import ImageMaker, check_package, save_image
 from bettersynth_assets.records.store import digest_of
 
 NAME = "regenerate_image_mapper"

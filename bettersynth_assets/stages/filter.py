@@ -33,7 +33,8 @@ def rescorer(settings: Settings) -> Rescore:
     def rescore(paths: Sequence[Path], captions: Sequence[str]) -> Sequence[float | ImageError]:
         if not captions:
             return []
-        from bettersynth_assets.operators.clip_score import load_scorer, score_files
+        from bettersynth_assets.models.clip_files import score_files
+        from bettersynth_assets.models.clip_score import load_scorer
 
         scored = score_files(load_scorer(settings.profile.models.clip, settings.profile.gpu), paths, captions)
         return [scored.errors.get(index, score) for index, score in enumerate(scored.scores.tolist())]

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.operators.batching import Progress
-from bettersynth_assets.operators.captioner import captioner_key, load_captioner
-from bettersynth_assets.operators.clip_score import load_scorer, scorer_key
+from bettersynth_assets.models.batching import Progress
+from bettersynth_assets.models.captioner import captioner_key, load_captioner
+from bettersynth_assets.models.clip_score import load_scorer, scorer_key
 from bettersynth_assets.operators.data_juicer import build_operators, check_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recaption import (

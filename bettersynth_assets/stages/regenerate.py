@@ -23,9 +23,10 @@ import pyarrow as pa
 from bettersynth_assets.config.devices import model_fingerprint
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.operators.batching import Progress
-from bettersynth_assets.operators.clip_score import load_scorer, score_files, scorer_key
-from bettersynth_assets.operators.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker, save_image
+from bettersynth_assets.models.batching import Progress
+from bettersynth_assets.models.clip_files import score_files
+from bettersynth_assets.models.clip_score import load_scorer, scorer_key
+from bettersynth_assets.models.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker, save_image
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_file import REGENERATED
 from bettersynth_assets.records.store import Manifest, digest_of, write_table

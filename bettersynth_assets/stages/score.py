@@ -16,8 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.operators.batching import Progress
-from bettersynth_assets.operators.clip_score import Scored, load_scorer, score_files, scorer_key
+from bettersynth_assets.models.batching import Progress
+from bettersynth_assets.models.clip_files import Scored, score_files
+from bettersynth_assets.models.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
 from bettersynth_assets.records.seed_file import image_root
 from bettersynth_assets.records.store import Manifest

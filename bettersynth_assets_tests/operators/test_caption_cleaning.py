@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bettersynth_assets.operators.caption_cleaning import clean
+from bettersynth_assets.models.caption_cleaning import clean
 
 PROMPT = "Question: what is in the picture? Answer:"
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.blip2 import Blip2Captioner
-from bettersynth_assets.operators.captioner import load_captioner
-from bettersynth_assets.operators.llava import LlavaCaptioner
+from bettersynth_assets.models.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioner import load_captioner
+from bettersynth_assets.models.llava import LlavaCaptioner
 from bettersynth_assets_tests.operators.rows import tiny_profile
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
 

@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 from bettersynth_assets.errors import ConfigError, DeviceError
-from bettersynth_assets.operators.batching import BatchSize, Progress, in_batches
-from bettersynth_assets.operators.clip_score import ClipScorer, load_scorer, score_files, scorer_key
+from bettersynth_assets.images.decoding import opened
+from bettersynth_assets.images.pixels import as_pixels, resizing
+from bettersynth_assets.models.batching import BatchSize, Progress, in_batches
+from bettersynth_assets.models.clip_files import score_files
+from bettersynth_assets.models.clip_score import ClipScorer, load_scorer, scorer_key
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
-from bettersynth_assets.operators.decoding import opened
-from bettersynth_assets.operators.pixels import as_pixels, resizing
 from bettersynth_assets.records.images import ImageError, open_rgb
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import break_image, seed_table, tiny_profile
@@ -186,7 +187,7 @@ def test_progress_says_rows_and_speed_at_the_end():
 
 
 def test_an_image_is_cut_up_by_a_product_as_by_the_convolution():
-    from bettersynth_assets.operators.clip_model import as_product
+    from bettersynth_assets.models.clip_model import as_product
 
     torch.manual_seed(0)
     convolution = torch.nn.Conv2d(3, 8, kernel_size=4, stride=4)
@@ -213,7 +214,7 @@ def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])])
 def test_a_recorded_batch_is_filled_up_and_gives_the_same(device):
-    from bettersynth_assets.operators.captured import Captured
+    from bettersynth_assets.models.captured import Captured
 
     calls = []
 

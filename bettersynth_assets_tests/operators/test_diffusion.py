@@ -6,7 +6,7 @@ import torch
 
 from bettersynth_assets.config.recipe import Recipe, RegenerateSection
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.diffusion import ImageMaker, diffusion_model, load_image_maker
+from bettersynth_assets.models.diffusion import ImageMaker, diffusion_model, load_image_maker
 from bettersynth_assets.operators.recipe_lists import check_recipe
 from bettersynth_assets_tests.operators.rows import CAPTIONS, tiny_profile
 from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion
@@ -44,9 +44,7 @@ def test_an_image_depends_on_caption_id_and_seed_and_not_on_place_neighbours_or_
 def test_images_equal_those_of_the_plain_pipeline_with_the_same_noise(maker, folder, monkeypatch):
     from diffusers import StableDiffusionPipeline
 
-    monkeypatch.setattr(
-        "bettersynth_assets.operators.diffusion._generator", lambda *_: torch.Generator().manual_seed(9)
-    )
+    monkeypatch.setattr("bettersynth_assets.models.diffusion._generator", lambda *_: torch.Generator().manual_seed(9))
     (made,) = pixels(maker.images(CAPTIONS[:1], IDS[:1], SECTION))
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     generator = torch.Generator().manual_seed(9)
@@ -113,7 +111,7 @@ def with_model(profile, model):
 def test_a_missing_package_is_named_with_the_recipe_before_any_row_is_worked(monkeypatch):
     recipe = Recipe.parse({"name": "test", "regenerate": {}}, where="test")
     check_recipe(recipe)
-    monkeypatch.setattr("bettersynth_assets.operators.diffusion.find_spec", lambda name: None)
+    monkeypatch.setattr("bettersynth_assets.models.diffusion.find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"needs the package 'diffusers': pip install 'bettersynth-assets\[operators\]'"
     ):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bettersynth_assets.images.image_hash import image_hash, repeats
 from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
-from bettersynth_assets.operators.image_hash import image_hash, repeats
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.recipe import RegenerateSection, Sampling
-from bettersynth_assets.operators.blip2 import Blip2Captioner
-from bettersynth_assets.operators.caption_cleaning import clean
-from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+from bettersynth_assets.models.blip2 import Blip2Captioner
+from bettersynth_assets.models.caption_cleaning import clean
+from bettersynth_assets.models.clip_files import score_files
+from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.models.diffusion import ImageMaker, save_image
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
-from bettersynth_assets.operators.diffusion import ImageMaker, save_image
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.records.images import open_rgb
 from bettersynth_assets.records.schema import kit_text

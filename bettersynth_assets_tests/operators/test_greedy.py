@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bettersynth_assets.operators.greedy import GreedyDecoder
+from bettersynth_assets.models.greedy import GreedyDecoder
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 61, "pad_token_id": 1}
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]

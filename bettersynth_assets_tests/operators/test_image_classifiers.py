@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bettersynth_assets.operators import decoding
+from bettersynth_assets.images import decoding
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.guard import undisturbed
 from bettersynth_assets.operators.image_classifiers import CLASSIFIERS, classify

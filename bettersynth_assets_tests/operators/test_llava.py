@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.operators.caption_cleaning import clean, whole
-from bettersynth_assets.operators.llava import PROMPT, LlavaCaptioner
+from bettersynth_assets.models.caption_cleaning import clean, whole
+from bettersynth_assets.models.llava import PROMPT, LlavaCaptioner
 from bettersynth_assets_tests.operators.small_synthesis_models import CHAT_TEMPLATE, SIDE, make_llava
 
 LIMIT = 12

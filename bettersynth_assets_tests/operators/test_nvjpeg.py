@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bettersynth_assets.operators.decoding import chunks, one_ahead
-from bettersynth_assets.operators.device_resizing import BITS, resized, taps
-from bettersynth_assets.operators.pixels import middle_square, stretched
-from bettersynth_assets.operators.reading import plain_size, read_plain
+from bettersynth_assets.images.decoding import chunks, one_ahead
+from bettersynth_assets.images.device_resizing import BITS, resized, taps
+from bettersynth_assets.images.pixels import middle_square, stretched
+from bettersynth_assets.images.reading import plain_size, read_plain
 from bettersynth_assets.records.images import ImageError
 
 KINDS = [

@@ -103,7 +103,8 @@ def test_kept_rows_are_those_that_data_juicer_keeps_itself(rows, process, tmp_pa
     ],
 )
 def test_our_filter_keeps_the_same_rows_when_data_juicer_runs_it_alone(arguments, rows, process, tmp_path, tiny_models):
-    from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+    from bettersynth_assets.models.clip_files import score_files
+    from bettersynth_assets.models.clip_score import ClipScorer
     from bettersynth_assets.operators.guard import registry
 
     scorer = ClipScorer(str(tiny_models.clip))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import CaptionSection
-from bettersynth_assets.operators.batching import BatchSize, Progress
+from bettersynth_assets.models.batching import BatchSize, Progress
 from bettersynth_assets.operators.recaption import (
     Synthetic,
     chosen,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.operators.sampling import drawn, generate_arguments, limits, uniforms
+from bettersynth_assets.models.sampling import drawn, generate_arguments, limits, uniforms
 
 LOGITS = torch.log(torch.tensor([0.4, 0.1, 0.3, 0.05, 0.15]))
 DRAWS = 20_000

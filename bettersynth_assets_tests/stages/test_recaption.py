@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bettersynth_assets.config.recipe import CaptionSection
-from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+from bettersynth_assets.models.clip_files import score_files
+from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.recaption import caption_key

@@ -11,7 +11,8 @@ import pytest
 from bettersynth_assets.checks.rules import Evidence, conservation, schema
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.errors import ConfigError, SeedError
-from bettersynth_assets.operators.clip_score import ClipScorer, score_files
+from bettersynth_assets.models.clip_files import score_files
+from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.records.images import open_rgb
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_file import image_root

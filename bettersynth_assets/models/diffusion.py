@@ -19,7 +19,7 @@ from bettersynth_assets.config.devices import limit_memory, model_fingerprint, m
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.batching import BatchSize, batches, threads_for
+from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from bettersynth_assets.records.store import replacing
 
 PACKAGE = "diffusers"

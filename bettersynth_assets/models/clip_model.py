@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bettersynth_assets.config.devices import HUB_PREFIX
-from bettersynth_assets.operators.pixels import middle_square, resizing
+from bettersynth_assets.images.pixels import middle_square, resizing
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How operators with models work many rows. In: items and a function on a batch. Out: results in the items' order.
+"""How models work many rows. In: items and a function on a batch. Out: results in the items' order.
 
 ``in_batches`` runs a model on batches of one fixed size, because scores depend on it in their last bits; when a GPU
 runs out of memory the size is halved, at most three times. Torch's threads are shared out between a model and what

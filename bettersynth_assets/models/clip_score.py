@@ -21,13 +21,12 @@ from PIL import Image
 
 from bettersynth_assets.config.devices import decode_key, first_device, model_fingerprint, model_path
 from bettersynth_assets.config.profile import Gpu, Profile
-from bettersynth_assets.operators.batch_size import Asked, fit_batch, fixed
-from bettersynth_assets.operators.batching import BatchSize, Progress, batches, threads_for
-from bettersynth_assets.operators.captured import Captured
-from bettersynth_assets.operators.clip_model import Tokens, as_product, load_backend
-from bettersynth_assets.operators.decoding import Chunk, chunks, one_ahead
-from bettersynth_assets.operators.pixels import as_pixels, stacked
-from bettersynth_assets.records.images import ImageError
+from bettersynth_assets.images.decoding import Chunk, chunks
+from bettersynth_assets.images.pixels import as_pixels, stacked
+from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
+from bettersynth_assets.models.batching import BatchSize, batches, threads_for
+from bettersynth_assets.models.captured import Captured
+from bettersynth_assets.models.clip_model import Tokens, as_product, load_backend
 
 
 @dataclass(frozen=True)
@@ -164,66 +163,6 @@ class ClipScorer:
 
 def _joined(parts: Sequence[Any], empty: tuple[int, ...]) -> NDArray[np.float32]:
     return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(empty, np.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """Scores of files, in their order."""
-
-    scores: NDArray[np.float32]
-    """NaN where the image could not be decoded."""
-    truncated: list[bool]
-    """False where the image could not be decoded."""
-    embeddings: NDArray[np.float32]
-    """Of the images that could be decoded, normalised, in their order: (good, D); (0, 0) without any."""
-    errors: dict[int, ImageError]
-    """By position."""
-
-
-def score_files(
-    scorer: ClipScorer, paths: Sequence[Path], captions: Sequence[str], progress: Progress | None = None
-) -> Scored:
-    """Score image files against captions; a file that fails to decode leaves its neighbours as they are.
-
-    Args:
-        scorer: the model.
-        paths: image files, length n.
-        captions: plain text, length n.
-        progress: told of each chunk's rows.
-    """
-    scores, truncated = np.full(len(paths), np.nan, np.float32), np.zeros(len(paths), bool)
-    errors: dict[int, ImageError] = {}
-    embeddings: list[NDArray[np.float32]] = []
-
-    def take(chunk: Chunk, pairs: Pairs) -> None:
-        scores[chunk.good], truncated[chunk.good] = pairs.scores, pairs.truncated
-        errors.update(chunk.errors)
-        embeddings.extend([pairs.embeddings] if chunk.good else [])
-        if progress:
-            progress.add(chunk.files)
-
-    size = scorer.batch.asked
-    texts = one_ahead(scorer.tokens(captions[first : first + size]) for first in range(0, len(captions), size))
-    before: tuple[Chunk, Callable[[], Pairs]] | None = None
-    for chunk, tokens in zip(scorer.chunks(paths), texts, strict=True):
-        read = tokens[[at - chunk.first for at in chunk.good]] if chunk.errors else tokens
-        going = scorer.start(chunk.inputs[0], read)
-        if before:  # its results are fetched while the device works on this one
-            take(before[0], before[1]())
-        before = chunk, going
-    if before:
-        take(before[0], before[1]())
-    stacked = np.concatenate(embeddings) if embeddings else np.zeros((0, 0), np.float32)
-    return Scored(scores=scores, truncated=truncated.tolist(), embeddings=stacked, errors=errors)
-
-
-def embed_files(scorer: ClipScorer, paths: Sequence[Path]) -> list[NDArray[np.float32] | ImageError]:
-    """Embed image files, (D,) each; a file that fails to decode gives its error in its place."""
-    found: dict[int, NDArray[np.float32] | ImageError] = {}
-    for chunk in scorer.chunks(paths):
-        found.update(chunk.errors)
-        found.update(zip(chunk.good, scorer.image_embeddings(chunk.inputs[0]), strict=True))
-    return [found[at] for at in range(len(paths))]
 
 
 def load_scorer(model: str, gpu: Gpu) -> ClipScorer:

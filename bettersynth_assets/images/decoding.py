@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bettersynth_assets.operators.batching import one_core_threads
-from bettersynth_assets.operators.pixels import Resizing
+from bettersynth_assets.images.pixels import Resizing
+from bettersynth_assets.models.batching import one_core_threads
 from bettersynth_assets.records.images import ImageError, open_rgb
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def chunks(
     import torch
 
     if decode == "nvjpeg" and paths and all(isinstance(prepare, Resizing) for prepare in prepares):
-        from bettersynth_assets.operators.nvjpeg import device_chunks
+        from bettersynth_assets.images.nvjpeg import device_chunks
 
         yield from device_chunks(paths, size, prepares, device)  # type: ignore[arg-type]
         return

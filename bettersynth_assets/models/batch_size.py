@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
-from bettersynth_assets.operators.batching import BatchSize
+from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.records.store import write_text
 
 Asked = int | Literal["auto"]

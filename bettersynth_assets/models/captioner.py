@@ -18,8 +18,8 @@ from bettersynth_assets.config.devices import decode_key, first_device, model_fi
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.batch_size import Asked, fit_batch, fixed
-from bettersynth_assets.operators.batching import BatchSize
+from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
+from bettersynth_assets.models.batching import BatchSize
 
 CLASSES = {"blip-2": ("blip2", "Blip2Captioner"), "llava": ("llava", "LlavaCaptioner")}
 """Module and class by ``model_type`` in the checkpoint's ``config.json``."""
@@ -61,9 +61,7 @@ def load_captioner(model: str, gpu: Gpu) -> Captioner:
 
 @lru_cache(maxsize=1)
 def _load(model: str, fingerprint: str, device: str, dtype: str, batch: Asked, kept: str | None) -> Captioner:
-    module, name = captioner_class(model)
-    loader = getattr(import_module(f"bettersynth_assets.operators.{module}"), name)
-    captioner: Captioner = loader(model, device=device, dtype=dtype, batch=fixed(batch, 32))
+    captioner: Captioner = captioner_class(model)(model, device=device, dtype=dtype, batch=fixed(batch, 32))
     if batch == "auto":
         grey, prompt = Image.new("RGB", (336, 336)), captioner.default_prompt
 
@@ -74,8 +72,8 @@ def _load(model: str, fingerprint: str, device: str, dtype: str, batch: Asked, k
     return captioner
 
 
-def captioner_class(model: str) -> tuple[str, str]:
-    """Module and class that load a checkpoint.
+def captioner_class(model: str) -> Callable[..., Captioner]:
+    """The class that loads a checkpoint.
 
     Raises:
         ConfigError: no ``config.json`` there, or one of a model that is no captioner here.
@@ -92,7 +90,9 @@ def captioner_class(model: str) -> tuple[str, str]:
             f"models.captioner = {model!r}: {says}, and captions are made by {' or '.join(sorted(CLASSES))}: name a "
             "BLIP-2 or a LLaVA-1.5 checkpoint as save_pretrained leaves it, or a hub id that can be reached"
         )
-    return CLASSES[found]
+    module, name = CLASSES[found]
+    loader: Callable[..., Captioner] = getattr(import_module(f"{__package__}.{module}"), name)
+    return loader
 
 
 def captioner_key(profile: Profile) -> dict[str, Any]:

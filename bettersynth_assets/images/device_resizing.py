@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bettersynth_assets.operators.pixels import Frame, Resizing, filter_weights
+from bettersynth_assets.images.pixels import Frame, Resizing, filter_weights
 
 BITS = 22
 """Of a weight's fraction; Pillow's, for bytes."""

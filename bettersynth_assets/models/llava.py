@@ -13,11 +13,11 @@ from typing import Any
 
 from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.operators.batching import BatchSize, in_batches, threads_for
-from bettersynth_assets.operators.caption_cleaning import whole
-from bettersynth_assets.operators.greedy import Greedy
-from bettersynth_assets.operators.pixels import as_pixels, resizing
-from bettersynth_assets.operators.sampling import generate_arguments, numbers_for
+from bettersynth_assets.images.pixels import as_pixels, resizing
+from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
+from bettersynth_assets.models.caption_cleaning import whole
+from bettersynth_assets.models.greedy import Greedy
+from bettersynth_assets.models.sampling import generate_arguments, numbers_for
 
 PROMPT = (
     "Name the main elements of this picture in one short, plain sentence of at most 20 words. Say only what can be "
