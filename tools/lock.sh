@@ -3,5 +3,5 @@
 set -eu
 uv pip compile pyproject.toml --extra dev --python-version 3.11.5 --no-annotate --no-header --quiet \
     --output-file requirements.lock
-grep -vE '^(nvidia-|cuda-|triton==)' requirements.lock >requirements.lock.partial
+awk '/^nvidia-ml-py==/ || !/^(nvidia-|cuda-|triton==)/' requirements.lock >requirements.lock.partial
 mv requirements.lock.partial requirements.lock
