@@ -7,18 +7,20 @@ other with it.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bettersynth_assets.images.pixels import Resizing
-from bettersynth_assets.models.batching import one_core_threads
 from bettersynth_assets.records.images import ImageError, open_rgb
 
 T = TypeVar("T")
+DECODERS = max(2, min(16, os.cpu_count() or 1))
 Prepare = Callable[[Any], Any]
 
 
@@ -106,3 +108,16 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
         while (item := waiting.result()) is not end:
             waiting = thread.submit(next, source, end)
             yield item
+
+
+@contextmanager
+def one_core_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads in which torch uses one core each; left to itself it would take all cores in every one of them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(DECODERS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # a thread's setting is the default of all threads made later

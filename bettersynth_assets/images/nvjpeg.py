@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.images.decoding import Chunk, one_ahead
+from bettersynth_assets.images.decoding import Chunk, one_ahead, one_core_threads
 from bettersynth_assets.images.device_resizing import resized
 from bettersynth_assets.images.pixels import Resizing
 from bettersynth_assets.images.reading import read_plain
-from bettersynth_assets.models.batching import one_core_threads
 from bettersynth_assets.records.images import ImageError, open_rgb
 
 AT_ONCE = 256

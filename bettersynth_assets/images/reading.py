@@ -13,7 +13,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -53,12 +54,18 @@ def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place
     if torch.cuda.is_initialized() and not slots.is_pinned():  # the GPU then takes files without a copy in between
         torch.cuda.cudart().cudaHostRegister(slots.data_ptr(), slots.nbytes, 0)
     waiting: deque[tuple[int, Future[list[Place | None]]]] = deque()
-    for number in range(len(parts)):
-        for ahead in range(number + len(waiting), min(number + SLOTS, len(parts))):
-            slot = ahead % SLOTS
-            waiting.append((slot, pool.submit(_read, os.getpid(), memory, slot, list(parts[ahead]))))
-        slot, read = waiting.popleft()
-        yield slots[slot], read.result()
+    try:
+        for number in range(len(parts)):
+            for ahead in range(number + len(waiting), min(number + SLOTS, len(parts))):
+                slot = ahead % SLOTS
+                waiting.append((slot, pool.submit(_read, os.getpid(), memory, slot, list(parts[ahead]))))
+            slot, read = waiting.popleft()
+            yield slots[slot], read.result()
+    except BrokenProcessPool:
+        _readers.cache_clear()  # a reader was killed; the next caller gets others
+        raise
+    finally:
+        wait([read for _, read in waiting])  # none may write into a slot that the next caller is given
 
 
 @cache

@@ -1,16 +1,13 @@
 """How models work many rows. In: items and a function on a batch. Out: results in the items' order.
 
 ``in_batches`` runs a model on batches of one fixed size, because scores depend on it in their last bits; when a GPU
-runs out of memory the size is halved, at most three times. Torch's threads are shared out between a model and what
-decodes images beside it.
+runs out of memory the size is halved, at most three times. A small model leaves the cores to what decodes images.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -21,7 +18,6 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 HALVINGS = 3
 SMALL_MODEL = 20_000_000  # parameters; CLIP ViT-B/32 has 151 million
-DECODERS = max(2, min(16, os.cpu_count() or 1))
 SECONDS_BETWEEN_LOGS = 5.0
 
 
@@ -98,19 +94,6 @@ def threads_for(parameters: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def one_core_threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch uses one core each; left to itself it would take all cores in every one of them."""
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(DECODERS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)  # a thread's setting is the default of all threads made later
 
 
 class Progress:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from bettersynth_assets.images.decoding import chunks, one_ahead
 from bettersynth_assets.images.device_resizing import BITS, resized, taps
 from bettersynth_assets.images.pixels import middle_square, stretched
-from bettersynth_assets.images.reading import plain_size, read_plain
+from bettersynth_assets.images.reading import _readers, plain_size, read_plain
 from bettersynth_assets.records.images import ImageError
 
 KINDS = [
@@ -108,6 +109,30 @@ def test_plain_files_are_read_by_processes_and_others_are_left(tmp_path):
         assert found == [contents[name] for name in part]
         sizes = [(place.width, place.height) for place in places if place]
         assert sizes == [(50 + names.index(name), 40) for name in part if contents[name]]
+
+
+def test_files_of_an_abandoned_pass_do_not_reach_the_next_one(tmp_path):
+    for at in range(40):
+        (tmp_path / f"{at}.jpg").write_bytes(jpeg(picture(40 + at, 30, seed=at)))
+    names = [str(tmp_path / f"{at}.jpg") for at in range(40)]
+    passes = read_plain([[name] * 40 for name in names])
+    next(passes)
+    passes.close()
+    for name, (slot, (place,)) in zip(names[::-1], read_plain([[name] for name in names[::-1]]), strict=True):
+        assert place is not None
+        assert bytes(slot[place.begin : place.end].numpy()) == (tmp_path / name).read_bytes()
+
+
+def test_readers_that_were_killed_are_replaced(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(jpeg(picture(40, 30)))
+    parts = [[str(tmp_path / "0.jpg")]] * 3
+    assert len(list(read_plain(parts))) == 3
+    for process in list(_readers()[0]._processes.values()):
+        process.kill()
+        process.join()
+    with pytest.raises(BrokenProcessPool):
+        list(read_plain(parts))
+    assert [place.width for _, (place,) in read_plain(parts)] == [40, 40, 40]
 
 
 def test_one_ahead_keeps_order_and_hands_on_errors():
