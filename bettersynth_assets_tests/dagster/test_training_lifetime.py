@@ -125,12 +125,11 @@ class Server:
         """End it, and by force whatever a failed test left of its runs."""
         tree = [] if self.process.poll() is not None else psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):  # a busy machine; how fast Dagster's own server ends is not ours
             self.process.wait(timeout=30)
-        finally:
-            for process in living(tree):
-                process.kill()
-            self.process.kill()
+        for process in living(tree):
+            process.kill()
+        self.process.kill()
 
 
 @pytest.fixture(scope="module")
