@@ -67,7 +67,7 @@ def first_device(gpu: Gpu) -> str:
 
 def decode_key(gpu: Gpu) -> dict[str, str]:
     """What decides an image's pixels, for the keys of stages that look at them; nothing for the rule, Pillow."""
-    return {} if gpu.decode == "pillow" else {"decode": gpu.decode}
+    return {} if gpu.decode == "pillow" else {"decode": f"{gpu.decode} of baseline files"}
 
 
 def limit_memory(device: str, limit_gib: float | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bettersynth_assets.images.nvjpeg_library import Images
 from bettersynth_assets.images.pixels import Frame, Resizing, filter_weights
 
 BITS = 22
@@ -70,11 +71,11 @@ extern "C" __global__ void down(
 """
 
 
-def resized(images: Sequence[Any], to: Resizing) -> Any:
+def resized(images: Images, to: Resizing) -> Any:
     """Resize decoded images as ``to`` does.
 
     Args:
-        images: (3, H, W) uint8 tensors of any sizes on one GPU, contiguous, B of them.
+        images: of any sizes, B of them, at least one.
         to: the resizing.
 
     Returns:
@@ -82,19 +83,19 @@ def resized(images: Sequence[Any], to: Resizing) -> Any:
     """
     import torch
 
-    device = images[0].device
-    shapes = [image.shape for image in images]
-    frames = [_frame(to, shape[2], shape[1]) for shape in shapes]
+    device = images.memory.device
+    sizes = [*zip(images.widths.tolist(), images.heights.tolist(), strict=True)]
+    frames = [_frame(to, *size) for size in sizes]
     wide, tall = (_table(str(device), count, to.resample) for count in (to.width, to.height))
     described = [
-        [image.data_ptr() for image in images],
-        [shape[2] for shape in shapes],
-        [shape[1] for shape in shapes],
-        wide.rows([(shape[2], frame.width, frame.left) for shape, frame in zip(shapes, frames, strict=True)]),
-        tall.rows([(shape[1], frame.height, frame.top) for shape, frame in zip(shapes, frames, strict=True)]),
+        images.starts + images.memory.data_ptr(),
+        images.widths,
+        images.heights,
+        wide.rows([(size[0], frame.width, frame.left) for size, frame in zip(sizes, frames, strict=True)]),
+        tall.rows([(size[1], frame.height, frame.top) for size, frame in zip(sizes, frames, strict=True)]),
     ]
-    on_device = torch.tensor(described, device=device)
-    high, count = max(described[2]), len(images)
+    on_device = torch.from_numpy(np.array(described, np.int64)).to(device)
+    high, count = int(images.heights.max()), len(images)
     between = torch.empty((count, 3, high, to.width), dtype=torch.uint8, device=device)
     made = torch.empty((count, to.height, to.width, 3), dtype=torch.uint8, device=device)
     columns = -(-to.width // _THREADS)

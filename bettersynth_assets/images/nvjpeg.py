@@ -1,23 +1,24 @@
 """JPEG files decoded and resized on the GPU. In: paths and resizings. Out: chunks of uint8 tensors on the device.
 
-Plain JPEG files (baseline or progressive, grey or YCbCr, no rotation, whole, up to ``reading.LARGEST`` pixels a side)
-are decoded by nvJPEG, which differs from Pillow's decoder by rounding and by how it enlarges colour. All others, and
-those that nvJPEG refuses, are Pillow's, whose word on what is broken holds.
+Plain JPEG files (baseline, grey or YCbCr, no rotation, whole, up to ``reading.LARGEST`` pixels a side) are decoded by
+nvJPEG, which differs from Pillow's decoder by rounding and by how it enlarges colour. All others, and those that nvJPEG
+refuses, are Pillow's, whose word on what is broken holds.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.images.decoding import Chunk, one_ahead, one_core_threads
 from bettersynth_assets.images.device_resizing import resized
+from bettersynth_assets.images.nvjpeg_library import Decoder, Images
 from bettersynth_assets.images.pixels import Resizing
-from bettersynth_assets.images.reading import read_plain
+from bettersynth_assets.images.reading import Place, read_plain
 from bettersynth_assets.records.images import ImageError, open_rgb
 
 AT_ONCE = 256
@@ -31,8 +32,9 @@ class _Part:
     first: int
     paths: Sequence[Path]
     ends_chunk: bool
-    images: list[Any]
-    """(3, H, W) uint8 on the device; None where the file is Pillow's."""
+    images: Images | None
+    at: list[int]
+    """Which files of the part the images are of; the others are Pillow's."""
     ready: Any
     """The event after which the images are there."""
 
@@ -71,34 +73,51 @@ def _decoded(paths: Sequence[Path], size: int, stream: Any) -> Iterator[_Part]:
         for first in range(begin, end, AT_ONCE)
     ]
     names = [[str(path) for path in paths[first:last]] for first, last, _ in parts]
+    before: _Part | None = None
     with torch.inference_mode(), torch.cuda.device(stream.device), torch.cuda.stream(stream):
-        for (first, last, end), (slot, places) in zip(parts, read_plain(names), strict=True):
-            files = [None if place is None else slot[place.begin : place.end] for place in places]
-            images = iter(_nvjpeg([file for file in files if file is not None], stream.device))
-            found = [None if file is None else next(images) for file in files]
-            ready = stream.record_event()
-            ready.synchronize()  # the slot is another part's from now on
-            yield _Part(
-                first=first,
-                paths=paths[first:last],
-                ends_chunk=last == end,
-                images=found,
-                ready=ready,
-            )
+        try:
+            for number, ((first, last, end), (slot, places)) in enumerate(zip(parts, read_plain(names), strict=True)):
+                plain = {at: place for at, place in enumerate(places) if place is not None}
+                images = _images(slot, plain, stream, number % 2)
+                ready = torch.cuda.Event(blocking=True)
+                ready.record(stream)
+                if before:
+                    before.ready.synchronize()  # its slot and its decoder are another part's from now on
+                    yield before
+                before = _Part(
+                    first=first,
+                    paths=paths[first:last],
+                    ends_chunk=last == end,
+                    images=images,
+                    at=[*plain],
+                    ready=ready,
+                )
+            if before:
+                before.ready.synchronize()
+                yield before
+        finally:
+            stream.synchronize()  # what it reads is the next caller's, even if this one has gone away
 
 
-def _nvjpeg(files: list[Any], device: Any) -> list[Any]:
-    """(3, H, W) uint8 of each file; None where nvJPEG refuses it."""
-    from torchvision.io import ImageReadMode, decode_jpeg
+def _images(slot: Any, plain: dict[int, Place], stream: Any, turn: int) -> Images | None:
+    """Decode files of a slot; those that nvJPEG refuses are taken out of ``plain``."""
+    device = str(stream.device)
+    if not plain:
+        return None
+    images = _decoder(device, AT_ONCE, turn).decode(slot, [*plain.values()], stream)
+    if images is None:
+        alone = _decoder(device, 1, 0)
+        for at, place in [*plain.items()]:
+            if alone.decode(slot, [place], stream) is None:
+                del plain[at]
+        images = _decoder(device, AT_ONCE, turn).decode(slot, [*plain.values()], stream) if plain else None
+    return images
 
-    if not files:
-        return []
-    try:
-        return list(decode_jpeg(files, mode=ImageReadMode.RGB, device=device))
-    except RuntimeError:
-        if len(files) == 1:
-            return [None]
-    return [_nvjpeg([file], device)[0] for file in files]
+
+@lru_cache(maxsize=8)
+def _decoder(device: str, batch: int, turn: int) -> Decoder:
+    """Two take turns, so that one begins while the other ends."""
+    return Decoder(device, batch)
 
 
 def _resized(
@@ -107,42 +126,35 @@ def _resized(
     """Chunks, and the event after which the tensors of each are there."""
     import torch
 
-    # nvJPEG writes on a stream of its own, so images must live until what reads them here is over.
-    held: deque[tuple[Any, list[Any]]] = deque()
     chunk: list[_Inputs] = []
     first = 0
     with torch.inference_mode(), torch.cuda.device(stream.device), torch.cuda.stream(stream):
         for part in parts:
             stream.wait_event(part.ready)
             chunk.append(_inputs(part, prepares, pool))
-            done = stream.record_event()
-            held.append((done, part.images))
-            while len(held) > 2:
-                held.popleft()[0].synchronize()
+            if part.images:
+                part.images.memory.record_stream(stream)
             if part.ends_chunk:
                 yield _joined(chunk, first), stream.record_event()
                 chunk, first = [], part.first + len(part.paths)
-        stream.synchronize()
 
 
 def _inputs(part: _Part, prepares: Sequence[Resizing], pool: ThreadPoolExecutor) -> _Inputs:
     """What all ``prepares`` make of a part; Pillow's files in threads meanwhile."""
     import torch
 
-    device = part.ready.device
-    by_pillow = {
-        at: pool.submit(_open, part.paths[at], prepares) for at, image in enumerate(part.images) if image is None
-    }
-    images = [image for image in part.images if image is not None]
-    tensors: list[Any] = [resized(images, prepare) if images else None for prepare in prepares]
+    decoded = {*part.at} if part.images else set()
+    by_pillow = {at: pool.submit(_open, path, prepares) for at, path in enumerate(part.paths) if at not in decoded}
+    tensors: list[Any] = [resized(part.images, prepare) if part.images else None for prepare in prepares]
     found: dict[int, Any] = {at: future.result() for at, future in by_pillow.items()}
     errors = {at: error for at, error in found.items() if isinstance(error, ImageError)}
-    good = [at for at in range(len(part.images)) if at not in errors]
+    good = [at for at in range(len(part.paths)) if at not in errors]
     if found:
+        device = part.ready.device
         from_gpu = torch.tensor([row for row, at in enumerate(good) if at not in found], device=device)
         for number, prepare in enumerate(prepares):
             rows = torch.empty((len(good), prepare.height, prepare.width, 3), dtype=torch.uint8, device=device)
-            if images:
+            if part.images:
                 rows[from_gpu] = tensors[number]
             for row, at in enumerate(good):
                 if at in found:

@@ -24,8 +24,10 @@ PROCESSES = max(1, min(6, (os.cpu_count() or 1) // 2))
 SLOTS = 2 * PROCESSES
 SLOT = 32 * 2**20
 """Bytes that files read together may have; a file for which no room is left is not plain."""
-_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, as Huffman codes
-_OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BASELINE, _SCAN = 0xC0, 0xDA
+_OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
+"""4:4:4, 4:2:2 and 4:2:0: how many samples each component has, across and down, in a byte each"""
 
 
 class Place(NamedTuple):
@@ -44,8 +46,8 @@ def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place
         parts: paths of the files that come together.
 
     Yields:
-        For each part its slot, (SLOT,) uint8, which is good until the next part is asked for; and for each path its
-        place in there, None where the file is not plain.
+        For each part its slot, (SLOT,) uint8, which is good until the part after the next is asked for; and for each
+        path its place in there, None where the file is not plain.
     """
     import torch
 
@@ -56,7 +58,7 @@ def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place
     waiting: deque[tuple[int, Future[list[Place | None]]]] = deque()
     try:
         for number in range(len(parts)):
-            for ahead in range(number + len(waiting), min(number + SLOTS, len(parts))):
+            for ahead in range(number + len(waiting), min(number + SLOTS - 1, len(parts))):
                 slot = ahead % SLOTS
                 waiting.append((slot, pool.submit(_read, os.getpid(), memory, slot, list(parts[ahead]))))
             slot, read = waiting.popleft()
@@ -134,23 +136,27 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
     """Width and height of a whole JPEG file that nvJPEG decodes as Pillow does; None for every other."""
     if data[:2] != b"\xff\xd8" or data.rfind(b"\xff\xd9", max(0, len(data) - 64)) < 0:
         return None  # not a JPEG, or its end is missing
-    at = 2
+    at, size, components = 2, None, 0
     while at + 10 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if marker == 0xFF:  # filling
             at += 1
             continue
-        if marker in _FRAMES:
+        if marker == _SCAN:  # of all components, or there are more scans behind it
+            return size if data[at + 4] == components else None
+        if marker == _BASELINE:
             height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+            components = data[at + 9]
             is_plain = data[at + 4] == 8 and _is_grey_or_ycbcr(data[at + 9 : at + 2 + length])
-            return (width, height) if is_plain and 0 < width <= LARGEST and 0 < height <= LARGEST else None
+            size = (width, height) if is_plain and 0 < width <= LARGEST and 0 < height <= LARGEST else None
         # APP1 holds the rotation; APP14 may say that the colours are RGB or CMYK.
-        if marker in (0xE1, 0xEE, 0xD9, 0xDA) or marker in _OTHER_FRAMES:
+        elif marker in (0xE1, 0xEE, 0xD9) or marker in _OTHER_FRAMES:
             return None
         at += 2 + length
     return None
 
 
 def _is_grey_or_ycbcr(components: bytes) -> bool:
-    """Of a frame header from its number of components on: three bytes for each, its id first."""
-    return components[0] == 1 or (components[0] == 3 and components[1::3][:3] != b"RGB")
+    """Of a frame header from its number of components on: three bytes for each, its id first, then its samples."""
+    is_ycbcr = components[0] == 3 and components[1::3][:3] != b"RGB"
+    return components[0] == 1 or (is_ycbcr and components[2::3][:3] in _SAMPLINGS)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from bettersynth_assets.images.decoding import chunks, one_ahead
 from bettersynth_assets.images.device_resizing import BITS, resized, taps
+from bettersynth_assets.images.nvjpeg_library import in_one_tensor
 from bettersynth_assets.images.pixels import middle_square, stretched
 from bettersynth_assets.images.reading import _readers, plain_size, read_plain
 from bettersynth_assets.records.images import ImageError
@@ -68,7 +69,11 @@ def test_the_gpu_resizes_as_pillow(kind):
     sizes = [(70, 50), (61, 73), (32, 32), (20, 19), (301, 64), (1024, 999)]
     images = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
     expected = torch.stack([kind(image) for image in images])
-    found = resized([torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().cuda() for image in images], kind)
+    room = in_one_tensor(*np.array(sizes).T, "cuda:0")
+    for image, start in zip(images, room.starts, strict=True):
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).flatten()
+        room.memory[start : start + len(pixels)] = pixels.cuda()
+    found = resized(room, kind)
     apart = (found.cpu().int() - expected.int()).abs()
     assert found.shape == expected.shape and found.dtype == torch.uint8
     assert apart.max() <= 1 and (apart > 0).float().mean() < 0.05
@@ -77,13 +82,14 @@ def test_the_gpu_resizes_as_pillow(kind):
 def test_only_plain_whole_jpegs_are_decoded_by_the_gpu(tmp_path):
     image = picture(80, 60)
     assert plain_size(jpeg(image)) == (80, 60)
-    assert plain_size(jpeg(image, progressive=True)) == (80, 60)
     assert plain_size(jpeg(image.convert("L"))) == (80, 60)
+    assert [plain_size(jpeg(image, subsampling=kind)) for kind in (0, 1, 2)] == [(80, 60)] * 3
     turned = Image.Exif()
     turned[274] = 6
     png = io.BytesIO()
     image.save(png, "PNG")
     others = {
+        "progressive": jpeg(image, progressive=True),
         "rotated": jpeg(image, exif=turned),
         "cmyk": jpeg(image.convert("CMYK")),
         "rgb": jpeg(image, keep_rgb=True),
