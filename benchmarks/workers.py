@@ -1,6 +1,7 @@
 """clip_scores by 1, 2, 4 … workers, beside the same shards in one process, in one run: rows/s, ratios, fixed costs.
 
     python benchmarks/workers.py [--workers 1 2 4] [--rows 2048] [--shards 16] [--model vit-b-32] [--batch 64]
+        [--dtype bfloat16] [--decode nvjpeg] [--compiled]
 
 Weights are random, of the named model's true size; pictures are drawn JPEG files of about 400 × 370 at 40 KB. With GPUs
 each worker has one, and more workers than GPUs are left out; else they share the cores. Everything is as in a run of
@@ -14,6 +15,7 @@ workers, 0 being this process, which has its libraries imported:
     overhead_s      what a worker needs per shard beside them: inputs, key, tables, manifest, waiting for the parent
     cpu_s           seconds of CPU, starting included: what is left to compare where other work takes the cores
     kept            sha256 over the kept tables; the same in all lines
+    usage           what the last shard's metadata says that it took
 
 The last line has the steady rows/s as ratios to this process, and ``ready_s``: from starting a worker to its readiness,
 before torch is imported.
@@ -58,7 +60,7 @@ def write_project(root: Path, given: argparse.Namespace) -> Settings:
             file.write(json.dumps({"id": str(number), "text": text, "images": [f"images/{path.name}"]}) + "\n")
     settings = load_settings({"BETTERSYNTH_SEED": str(root / "seed.jsonl"), "BETTERSYNTH_DATA": str(root / "data")})
     models = settings.profile.models.model_copy(update={"clip": str(root / "clip")})
-    gpu = Gpu(dtype=given.dtype, clip_batch=given.batch)
+    gpu = Gpu(dtype=given.dtype, clip_batch=given.batch, decode=given.decode, compiled=given.compiled)
     profile = settings.profile.model_copy(update={"models": models, "gpu": gpu, "shards": given.shards})
     return replace(settings, profile=profile)
 
@@ -100,7 +102,8 @@ def measure(settings: Settings, workers: int) -> dict[str, Any]:
     kept = hashlib.sha256(
         b"".join((item.path / "kept.parquet").read_bytes() for item in pipeline.current("clip_scores"))
     )
-    return {"workers": workers, **figures(made), "cpu_s": cpu, "kept": kept.hexdigest()[:16]}
+    usage = made[-1][1].usage
+    return {"workers": workers, **figures(made), "cpu_s": cpu, "kept": kept.hexdigest()[:16], "usage": usage}
 
 
 def _cpu_seconds() -> float:
@@ -134,7 +137,9 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--model", choices=SIZES, default="vit-b-32")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--decode", choices=["pillow", "nvjpeg"], default="pillow")
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--batch", type=lambda size: size if size == "auto" else int(size), default=64)
     given = parser.parse_args()
     gpus = len(visible_devices())
     with tempfile.TemporaryDirectory() as root:
