@@ -68,9 +68,9 @@ CARDS = (
         group="data",
         kinds=frozenset({"python", "pytorch"}),
         description=(
-            "One row is one operator of the recipe's `process` list, measured on a sample of the seed: rows per "
-            "second, share kept, seconds per rejected row and its place in the order that costs least. filtered_set "
-            "takes that order only where the recipe says `order: planned`."
+            "One row is one operator of the recipe's `process` or `caption.refilter` list, measured on a sample of the "
+            "seed: rows per second, share kept, seconds per rejected row and its place in the order that costs least. "
+            "filtered_set takes that order only where the recipe says `order: planned`."
         ),
         rules=(rules.SAME_KEPT,),
         uses_models=True,

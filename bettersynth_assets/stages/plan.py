@@ -4,6 +4,7 @@ Each operator runs on the same ``SAMPLE_ROWS`` rows, spread evenly over all shar
 that decoding is in its cost; captions are as the mappers before it left them. Then both orders run on the sample: where
 they keep other rows, the recipe's order stays. Timings differ from run to run, so filtered_set reads the order alone,
 and that only where the recipe says ``order: planned``. How the order is found, what it assumes: ``operators/order``.
+Operators of ``caption.refilter`` are measured too, on the captions that are there by now, and stay in their order.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.data_juicer import (
@@ -42,7 +44,8 @@ FIRST_ROWS = 8
 PER_ROWS = 100_000
 OPERATORS = pa.schema(
     [
-        ("position", pa.int64()),  # in the recipe, from 1
+        ("list", pa.string()),  # of the recipe
+        ("position", pa.int64()),  # in it, from 1
         ("planned", pa.int64()),  # in the planned order, from 1
         ("operator", pa.string()),
         ("rows_per_second", pa.float64()),
@@ -52,6 +55,7 @@ OPERATORS = pa.schema(
         ("moves", pa.string()),  # or why not
     ]
 )
+REFILTER_STAYS = "stays: meant for the captions that recaptioned_set makes; measured on those before"
 Run = Callable[[pa.Table, Sequence[BuiltOperator]], Processed]
 
 
@@ -73,30 +77,38 @@ def run(work: Work) -> Result:
     rows = work.rows("clip_scores")
     if not rows.num_rows:
         raise nothing_left(PLAN, settings)
-    check_operators(entries)
-    built = build_operators(with_limits(entries, work.inputs["seed_profile"][0]), settings.profile)
-    rescore = None if own_similarity(entries) else rescorer(settings)
+    after = refilter_of(settings)
+    check_operators([*entries, *after])
+    built, built_after = (
+        build_operators(with_limits(part, work.inputs["seed_profile"][0]), settings.profile)
+        for part in (entries, after)
+    )
 
     sample = sample_of(rows)
     embeddings = embeddings_of(sample, rows, work) if compares_images(entries) else {}
 
-    def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
-        found = [embeddings[name] for name in table["id"].to_pylist()] if embeddings else []
-        return run_process(
-            table,
-            operators,
-            stage=PLAN,
-            image_root=image_root(settings),
-            rescore=rescore,
-            embeddings=np.stack(found) if found else None,
-        )
+    def runner(part: Sequence[Operator]) -> Run:
+        def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
+            found = [embeddings[name] for name in table["id"].to_pylist()] if embeddings else []
+            return run_process(
+                table,
+                operators,
+                stage=PLAN,
+                image_root=image_root(settings),
+                rescore=None if own_similarity(part) else rescorer(settings),
+                embeddings=np.stack(found) if found else None,
+            )
 
+        return process
+
+    process = runner(entries)
     measured = probe(sample, built, process, work.log)
     written, planned = list(range(len(built))), planned_order(measured)
     kept = process(sample, built).kept
     moved = planned != written
     differ = differing(kept, process(sample, [built[position] for position in planned]).kept) if moved else 0
-    table = pa.Table.from_pylist(operator_rows(measured, planned), schema=OPERATORS)
+    shown = operator_rows(measured, planned) + refilter_rows(probe(sample, built_after, runner(after), work.log))
+    table = pa.Table.from_pylist(shown, schema=OPERATORS)
     order = written if differ else planned
     seconds = {
         f"predicted_seconds_{name}_{words}": predicted_seconds(measured, positions, count)
@@ -155,6 +167,7 @@ def operator_rows(measured: Sequence[Measured], planned: Sequence[int]) -> list[
     """Rows of schema ``OPERATORS``."""
     return [
         {
+            "list": "process",
             "position": position + 1,
             "planned": planned.index(position) + 1,
             "operator": found.name,
@@ -168,11 +181,22 @@ def operator_rows(measured: Sequence[Measured], planned: Sequence[int]) -> list[
     ]
 
 
+def refilter_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Rows of schema ``OPERATORS`` for a list that keeps its order."""
+    rows = operator_rows(measured, range(len(measured)))
+    return [{**row, "list": "caption.refilter", "moves": REFILTER_STAYS} for row in rows]
+
+
+def refilter_of(settings: Settings) -> list[Operator]:
+    return settings.recipe.caption.refilter if settings.recipe.caption else []
+
+
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    entries = settings.recipe.process
+    entries, after = settings.recipe.process, refilter_of(settings)
     return {
         "process": with_limits(entries, inputs["seed_profile"][0]),
-        "models": operators_key(entries, settings.profile),
+        "refilter": with_limits(after, inputs["seed_profile"][0]),
+        "models": operators_key([*entries, *after], settings.profile),
         "gpu": settings.profile.gpu.outcome(),
         "sample_rows": SAMPLE_ROWS,
     }
@@ -180,7 +204,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 OPERATOR_PLAN = Stage(
     name=PLAN,
-    version=1,
+    version=2,
     run=run,
     depends=depends,
     sharded=False,

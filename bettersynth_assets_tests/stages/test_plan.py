@@ -98,6 +98,21 @@ def test_each_operator_is_told_of_with_its_place(planning):
     assert (shown["actual_rows"], shown["actual_shards"], shown["actual_order"]) == (30, 3, "written")
 
 
+def test_the_refilter_is_measured_and_stays_in_its_order(planning):
+    later = [{"image_watermark_filter": {"prob_threshold": 0.9}}, {"clip_score_filter": {"method": "mean"}}]
+    run = planning(DEAR_FIRST, baseline=False, caption={"policy": "replace", "refilter": later})
+    made = run.ensure("operator_plan")
+    rows = made.table().to_pylist()[len(PROCESS) :]
+    assert [(row["list"], row["operator"], row["planned"]) for row in rows] == [
+        ("caption.refilter", "image_watermark_filter", 1),
+        ("caption.refilter", "clip_score_filter", 2),
+    ]
+    assert all(row["moves"] == plan.REFILTER_STAYS for row in rows) and 0 < rows[1]["share_kept"] < 1
+    assert len(made.stats["order"]) == len(PROCESS)
+    lines = describe(made, run.settings, rows=False)["plan"].value.splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["process"] * 5 + ["caption.refilter"] * 2
+
+
 def test_the_check_fails_where_the_orders_keep_other_rows(planning, monkeypatch):
     run = planning(DEAR_FIRST)
     made = run.ensure("operator_plan")
