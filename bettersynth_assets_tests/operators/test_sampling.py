@@ -11,11 +11,11 @@ LOGITS = torch.log(torch.tensor([0.4, 0.1, 0.3, 0.05, 0.15]))
 DRAWS = 20_000
 
 
-def shares(sampling, logits=LOGITS):
-    """How often each token is the first of ``DRAWS`` rows."""
-    numbers = torch.from_numpy(uniforms(sampling, [f"row{index}" for index in range(DRAWS)], 1)[:, 0])
-    scores = limits(sampling)(None, logits.expand(DRAWS, -1))
-    return np.bincount(drawn(scores, numbers).numpy(), minlength=len(logits)) / DRAWS
+def shares(sampling, logits=LOGITS, draws=DRAWS):
+    """How often each token is the first of this many rows."""
+    numbers = torch.from_numpy(uniforms(sampling, [f"row{index}" for index in range(draws)], 1)[:, 0])
+    scores = limits(sampling)(None, logits.expand(draws, -1))
+    return np.bincount(drawn(scores, numbers).numpy(), minlength=len(logits)) / draws
 
 
 def test_tokens_come_as_often_as_their_probability_says():
@@ -39,8 +39,8 @@ def test_top_p_draws_from_the_likeliest_that_reach_it():
 def test_a_vocabulary_of_full_size_is_drawn_from_up_to_its_last_token():
     logits = torch.full((50_304,), float("-inf"))
     logits[[0, 777, 50_303]] = 0.0
-    found = shares(Sampling(), logits)[[0, 777, 50_303]]
-    np.testing.assert_allclose(found, 1 / 3, atol=0.012)
+    found = shares(Sampling(), logits, draws=500)[[0, 777, 50_303]]  # more of them would take gigabytes
+    np.testing.assert_allclose(found, 1 / 3, atol=0.07)
     assert found.sum() == pytest.approx(1)
     last = torch.tensor([1 - 2.0**-24])
     assert drawn(torch.zeros(1, 50_304), last).item() == 50_303
