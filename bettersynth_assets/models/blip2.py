@@ -1,7 +1,7 @@
 """BLIP-2 as a captioner. In: RGB images. Out: one caption each, as the model wrote it.
 
-For ``Blip2ForConditionalGeneration`` checkpoints. The same images in the same batches give the same text. Greedy
-captions of a decoder-only language model are ``greedy``'s, all others those of transformers' ``generate``.
+For ``Blip2ForConditionalGeneration`` checkpoints. The same images in the same batches give the same text. Captions of a
+decoder-only language model are ``token_decoding``'s, all others those of transformers' ``generate``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
-from bettersynth_assets.models.greedy import Greedy
 from bettersynth_assets.models.sampling import generate_arguments, numbers_for
+from bettersynth_assets.models.token_decoding import TokenDecoder
 
 
 class Blip2Captioner:
@@ -46,7 +46,7 @@ class Blip2Captioner:
         self.prepare, levels = resizing(self._processor.image_processor)
         self._levels = None if levels is None else levels.to(device)
         only_decodes = self._model.config.use_decoder_only_language_model
-        self._greedy = Greedy(self._model.language_model) if only_decodes else None
+        self._decode = TokenDecoder(self._model.language_model) if only_decodes else None
 
     def captions(
         self,
@@ -77,10 +77,9 @@ class Blip2Captioner:
             at = slice(part.start, part.stop)
             pixels = as_pixels(images[at], self.prepare, self._levels, self.device, self.dtype)
             with torch.inference_mode(), threads_for(self._model.num_parameters()):
-                if sampling is None and self._greedy is not None:
-                    return self._texts(self._greedy_tokens(pixels, prompt, max_new_tokens))
-                arguments = generate_arguments(sampling, None if numbers is None else numbers[at], self.device)
-                return self._texts(self._generated_tokens(pixels, prompt, max_new_tokens, arguments))
+                own = None if numbers is None else torch.from_numpy(numbers[at]).to(self.device)
+                make = self._generated_tokens if self._decode is None else self._decoded_tokens
+                return self._texts(make(pixels, prompt, max_new_tokens, sampling, own))
 
         return in_batches(range(len(images)), self.batch, caption_batch)  # type: ignore[arg-type]
 
@@ -89,29 +88,32 @@ class Blip2Captioner:
         config = self._model.config
         return [config.image_token_index] * config.num_query_tokens + self._processor.tokenizer(prompt)["input_ids"]
 
-    def _greedy_tokens(self, pixels: Any, prompt: str, max_new_tokens: int) -> Any:
+    def _decoded_tokens(
+        self, pixels: Any, prompt: str, max_new_tokens: int, sampling: Sampling | None, numbers: Any
+    ) -> Any:
         import torch
 
         row = torch.tensor(self._row(prompt), device=self.device)
         text = self._model.get_input_embeddings()(row)  # (P, h)
         embeds = text.repeat(len(pixels), 1, 1)
         embeds[:, row == self._model.config.image_token_index] = self._model.get_image_features(pixels).to(text.dtype)
-        assert self._greedy is not None
-        return self._greedy(embeds, new_tokens=max_new_tokens, most=self.batch.size)
+        assert self._decode is not None
+        most = self.batch.size
+        return self._decode(embeds, new_tokens=max_new_tokens, most=most, sampling=sampling, numbers=numbers)
 
-    def _generated_tokens(self, pixels: Any, prompt: str, max_new_tokens: int, arguments: dict[str, Any]) -> Any:
+    def _generated_tokens(
+        self, pixels: Any, prompt: str, max_new_tokens: int, sampling: Sampling | None, numbers: Any
+    ) -> Any:
         import torch
 
-        row = self._row(prompt)
-        input_ids = torch.tensor([row] * len(pixels), device=self.device)
-        output = self._model.generate(
+        input_ids = torch.tensor([self._row(prompt)] * len(pixels), device=self.device)
+        return self._model.generate(
             pixel_values=pixels,
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
             max_new_tokens=max_new_tokens,
-            **arguments,
+            **generate_arguments(sampling, numbers),
         )
-        return output if self._greedy is None else output[:, len(row) :]
 
     def _texts(self, tokens: Any) -> list[str]:
         texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -16,8 +16,8 @@ from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
 from bettersynth_assets.models.caption_cleaning import whole
-from bettersynth_assets.models.greedy import Greedy
-from bettersynth_assets.models.sampling import generate_arguments, numbers_for
+from bettersynth_assets.models.sampling import numbers_for
+from bettersynth_assets.models.token_decoding import TokenDecoder
 
 PROMPT = (
     "Name the main elements of this picture in one short, plain sentence of at most 20 words. Say only what can be "
@@ -56,7 +56,7 @@ class LlavaCaptioner:
         self._processor = AutoProcessor.from_pretrained(name)
         self.prepare, levels = resizing(self._processor.image_processor)
         self._levels = None if levels is None else levels.to(device)
-        self._greedy = Greedy(self._model)
+        self._decode = TokenDecoder(self._model)
 
     def captions(
         self,
@@ -82,10 +82,8 @@ class LlavaCaptioner:
             at = slice(part.start, part.stop)
             pixels = as_pixels(images[at], self.prepare, self._levels, self.device, self.dtype)
             with torch.inference_mode(), threads_for(self._model.num_parameters()):
-                if sampling is None:
-                    return self._texts(self._greedy_tokens(pixels, question, max_new_tokens))
-                arguments = generate_arguments(sampling, None if numbers is None else numbers[at], self.device)
-                return self._texts(self._generated_tokens(pixels, question, max_new_tokens, arguments))
+                own = None if numbers is None else torch.from_numpy(numbers[at]).to(self.device)
+                return self._texts(self._tokens(pixels, question, max_new_tokens, sampling, own))
 
         return in_batches(range(len(images)), self.batch, caption_batch)  # type: ignore[arg-type]
 
@@ -103,7 +101,7 @@ class LlavaCaptioner:
         # Its own count of placeholders depends on the size that every image is brought to, so one image tells it.
         return processor(images=Image.new("RGB", (64, 64)), text=text, return_tensors="pt")["input_ids"]
 
-    def _greedy_tokens(self, pixels: Any, question: Any, max_new_tokens: int) -> Any:
+    def _tokens(self, pixels: Any, question: Any, max_new_tokens: int, sampling: Sampling | None, numbers: Any) -> Any:
         import torch
 
         row = question[0].to(self.device)
@@ -111,20 +109,8 @@ class LlavaCaptioner:
         embeds = text.repeat(len(pixels), 1, 1)
         features = torch.stack(list(self._model.get_image_features(pixel_values=pixels)))  # (B, image tokens, h)
         embeds[:, row == self._model.config.image_token_index] = features.to(text.dtype)
-        return self._greedy(embeds, new_tokens=max_new_tokens, most=self.batch.size)
-
-    def _generated_tokens(self, pixels: Any, question: Any, max_new_tokens: int, arguments: dict[str, Any]) -> Any:
-        import torch
-
-        input_ids = question.to(self.device).expand(len(pixels), -1)
-        output = self._model.generate(
-            pixel_values=pixels,
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            max_new_tokens=max_new_tokens,
-            **arguments,
-        )
-        return output[:, question.shape[1] :]
+        most = self.batch.size
+        return self._decode(embeds, new_tokens=max_new_tokens, most=most, sampling=sampling, numbers=numbers)
 
     def _texts(self, tokens: Any) -> list[str]:
         import torch

@@ -78,15 +78,13 @@ class Draw:
         return torch.full_like(scores, float("-inf")).scatter(1, tokens[:, None], 0.0)
 
 
-def generate_arguments(sampling: Sampling | None, numbers: NDArray[np.float32] | None, device: str) -> dict[str, Any]:
+def generate_arguments(sampling: Sampling | None, numbers: Any) -> dict[str, Any]:
     """What transformers' ``generate`` is given for one batch; greedy without ``sampling``."""
     greedy: dict[str, Any] = {"do_sample": False, "num_beams": 1}
-    if sampling is None or numbers is None:
+    if sampling is None:
         return greedy
-    import torch
-
     steps = limits(sampling)
-    steps.append(Draw(torch.from_numpy(np.ascontiguousarray(numbers)).to(device)))
+    steps.append(Draw(numbers))
     return {**greedy, "logits_processor": steps}
 
 

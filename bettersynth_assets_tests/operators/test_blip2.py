@@ -62,7 +62,7 @@ def test_prepared_images_give_the_same_captions(captioner, images):
 def test_out_of_memory_halves_the_batch_and_gives_the_same_captions(tiny_models, images, monkeypatch):
     captioner = Blip2Captioner(str(tiny_models.captioner), batch=8)
     expected = captioner.captions(images, max_new_tokens=6)
-    whole, sizes = captioner._greedy_tokens, []
+    whole, sizes = captioner._decoded_tokens, []
 
     def limited(part, *arguments):
         sizes.append(len(part))
@@ -70,7 +70,7 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same_captions(tiny_models,
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(part, *arguments)
 
-    monkeypatch.setattr(captioner, "_greedy_tokens", limited)
+    monkeypatch.setattr(captioner, "_decoded_tokens", limited)
     assert captioner.captions(images, max_new_tokens=6) == expected
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
 

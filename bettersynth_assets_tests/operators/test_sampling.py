@@ -56,4 +56,4 @@ def test_a_rows_numbers_depend_on_its_key_and_the_seed_alone():
 
 
 def test_without_sampling_generate_is_asked_for_greedy_decoding_and_nothing_else():
-    assert generate_arguments(None, None, "cpu") == {"do_sample": False, "num_beams": 1}
+    assert generate_arguments(None, None) == {"do_sample": False, "num_beams": 1}

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bettersynth_assets.models.greedy import GreedyDecoder
+from bettersynth_assets.config.recipe import Sampling
+from bettersynth_assets.models.sampling import generate_arguments, uniforms
+from bettersynth_assets.models.token_decoding import BatchDecoder, TokenDecoder
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 61, "pad_token_id": 1}
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
@@ -36,7 +38,7 @@ def test_tokens_are_those_of_generate_whatever_the_batch(kind, device):
     free = generated(model, embeds, {60}, 11)
     stop = {int(free[0, 3]), int(free[3, 6])}  # so that rows end at different steps
     expected = generated(model, embeds, stop, 11)
-    decoder = GreedyDecoder(model, rows=4, prompt=5, new_tokens=11, stop=stop, pad=1)
+    decoder = BatchDecoder(model, rows=4, prompt=5, new_tokens=11, stop=stop, pad=1)
     found = [decoder(part) for part in (embeds[:4], embeds[4:], embeds[:1])]
     for part, wanted in zip(found, (expected[:4], expected[4:], expected[:1]), strict=True):
         common = min(part.shape[1], wanted.shape[1])
@@ -50,6 +52,27 @@ def test_a_batch_that_has_ended_is_left_early(device):
     model = language_model("opt", device)
     embeds = torch.randn(3, 4, 32, generator=torch.Generator().manual_seed(2)).to(device)
     first = generated(model, embeds, {60}, 1)[:, 0]
-    decoder = GreedyDecoder(model, rows=3, prompt=4, new_tokens=40, stop={*first.tolist()}, pad=1)
+    decoder = BatchDecoder(model, rows=3, prompt=4, new_tokens=40, stop={*first.tolist()}, pad=1)
     tokens = decoder(embeds)
     assert tokens.shape[1] <= 4 and torch.equal(tokens[:, 0], first) and (tokens[:, 1:] == 1).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", ["opt", "llama"])
+def test_drawn_tokens_are_those_of_generate_and_each_rows_own(kind, device):
+    model = language_model(kind, device)
+    embeds = torch.randn(6, 5, 32, generator=torch.Generator().manual_seed(3)).to(device)
+    sampling = Sampling(temperature=1.3, top_k=30, top_p=0.95, seed=5)
+    numbers = torch.from_numpy(uniforms(sampling, list("abcdef"), 9)).to(device)
+    with torch.inference_mode():
+        expected = model.generate(
+            inputs_embeds=embeds, attention_mask=torch.ones(6, 5, dtype=torch.long, device=device), max_new_tokens=9,
+            eos_token_id=60, pad_token_id=1, **generate_arguments(sampling, numbers),
+        )  # fmt: skip
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 60, 1
+    decode = TokenDecoder(model)
+    for rows in ([0, 1, 2, 3], [4, 5], [5, 4, 3, 2]):
+        found = decode(embeds[rows], new_tokens=9, most=4, sampling=sampling, numbers=numbers[rows])
+        assert torch.equal(found, expected[rows][:, : found.shape[1]])
+    assert not torch.equal(decode(embeds, new_tokens=9, most=8), expected)
+    assert len({tuple(row) for row in expected.tolist()}) == 6
