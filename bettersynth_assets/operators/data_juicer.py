@@ -30,6 +30,7 @@ from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.operators.thresholds import last_tied_id, score_limits
 
 SIMILARITY_FILTER = "image_text_similarity_filter"
+MATCHING = "image_text_matching_filter"
 MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "image_watermark_filter": ("hf_watermark_model", "watermark"),
     SIMILARITY_FILTER: ("hf_clip", "clip"),
@@ -37,13 +38,15 @@ MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "kmeans_diversity_selector": ("clip_model", "clip"),
     AESTHETICS: ("hf_scorer_model", "aesthetics"),
     "image_nsfw_filter": ("hf_nsfw_model", "nsfw"),
-    "image_text_matching_filter": ("hf_blip", "matching"),
+    MATCHING: ("hf_blip", "matching"),
     "phrase_grounding_recall_filter": ("hf_owlvit", "grounding"),
 }
 
 
-IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter")
+IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter", MATCHING)
 """Those that ``image_classifiers`` runs."""
+WAYS = {MATCHING: "batches"}
+"""How operators are run now that were run otherwise before; only lists that hold one have another key for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,7 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
     how: dict[str, str] = {}
     if {name for name, _ in pairs} & {*IMAGE_CLASSIFIERS}:
         how = decode_key(profile.gpu) | ({"dtype": profile.gpu.dtype} if profile.gpu.dtype != "float32" else {})
+    how |= {f"{name}.way": WAYS[name] for name, _ in pairs if name in WAYS}
     fingerprints = {name: model_fingerprint(given[name]) for name in sorted(given) if given[name] is not None}
     return own | local | how | fingerprints
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guard import undisturbed
-from bettersynth_assets.operators.image_classifiers import CLASSIFIERS, classify
+from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.refusals import refusal, scalar
 from bettersynth_assets.operators.row_calls import EMBEDDING, SIMILARITY, STATS, Row, make_row, work_rows
 from bettersynth_assets.operators.whole_set import judge_set, measure_rows
@@ -108,8 +108,8 @@ def _work(
         What went wrong, by the row's position.
     """
     with undisturbed():
-        if built.name in CLASSIFIERS:
-            failed = classify(built, rows, [other for other in later if other.name in CLASSIFIERS])
+        if classifies(built):
+            failed = classify(built, rows, [other for other in later if classifies(other)])
         else:
             failed = (measure_rows if built.needs_set else work_rows)(built, rows)
     if rows and len(failed) == len(rows):

@@ -82,12 +82,13 @@ def test_a_model_that_the_profile_may_leave_out_is_data_juicers_unless_it_is_nam
     profile = tiny_profile(tiny_models)
     (built,) = build_operators([{name: {}}], profile)
     assert built.operator.model_key.keywords["pretrained_model_name_or_path"] == hub_id
-    assert operators_key([{name: {}}], profile) == {}
+    ways = operators_key([{name: {}}], profile)
+    assert [*ways] == [f"{name}.way"] * (role == "matching")
     folder = str(tiny_models.watermark)
     profile = profile.model_copy(update={"models": profile.models.model_copy(update={role: folder})})
     (built,) = build_operators([{name: {}}], profile)
     assert built.operator.model_key.keywords["pretrained_model_name_or_path"] == folder
-    assert list(operators_key([{name: {}}], profile)) == [name]
+    assert list(operators_key([{name: {}}], profile)) == [*ways, name]
 
 
 def test_a_model_that_does_not_exist_is_named_before_any_row_is_worked(tiny_models):

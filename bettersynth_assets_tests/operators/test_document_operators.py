@@ -86,7 +86,7 @@ def test_matching_is_the_probability_that_the_model_gives(entries, tmp_path, tin
 def test_a_model_folder_that_the_recipe_names_is_part_of_the_key(entries, tiny_models, blip_itm):
     profile = tiny_profile(tiny_models)
     before = operators_key([entries["matching"]], profile)
-    assert list(before) == ["image_text_matching_filter.hf_blip"]
+    assert list(before) == ["image_text_matching_filter.hf_blip", "image_text_matching_filter.way"]
     extra = Path(blip_itm) / "notes.txt"
     extra.write_text("changed")
     assert operators_key([entries["matching"]], profile) != before

@@ -217,7 +217,8 @@ def test_an_operator_that_fails_on_every_row_is_an_error_and_empties_nothing(row
     with pytest.raises(UserError, match=r"'image_nsfw_filter' with .*: its model cannot be loaded \(ValueError: "):
         process(rows, [{"image_nsfw_filter": {"hf_nsfw_model": str(tmp_path / "not-a-model")}}])
     with pytest.raises(UserError, match=r"'image_text_matching_filter' with .* failed on all 40 rows: "):
-        process(rows, [{"image_text_matching_filter": {"hf_blip": str(tmp_path / "not-a-model")}}])
+        arguments = {"hf_blip": str(tmp_path / "not-a-model"), "vertical_flip": True}
+        process(rows, [{"image_text_matching_filter": arguments}])
 
 
 def test_a_mapper_changes_the_caption_and_the_change_and_new_score_are_recorded(rows, process):
