@@ -24,6 +24,8 @@ from bettersynth_assets.operators.row_calls import ROW_ERRORS, STATS, Row
 
 AT_ONCE = {"cpu": 64, "cuda": 256}
 """Images a call."""
+PAIRS_AT_ONCE = {"cpu": 16, "cuda": 256}
+"""Images with captions a call; BLIP's base model takes about 60 MB for each, in float32."""
 KEPT_BYTES = 2_000_000_000
 """Of images as later classifiers read them (150 KB each at 224 pixels a side, 440 KB at 384), kept until they come."""
 STEP = 16
@@ -183,7 +185,7 @@ def _loaded(built: BuiltOperator) -> _Model:
     from data_juicer.utils.model_utils import get_model
     from PIL import Image
 
-    kind = "cpu" if built.rank is None else "cuda"
+    kind, reads_captions = "cpu" if built.rank is None else "cuda", built.name == MATCHING
     try:
         model, processor = get_model(built.operator.model_key, built.rank, built.rank is not None)
     except ROW_ERRORS as error:
@@ -201,10 +203,10 @@ def _loaded(built: BuiltOperator) -> _Model:
         prepare=prepare,
         levels=None if levels is None else levels.to(device),
         image_bytes=prepare(Image.new("RGB", (64, 64))).nbytes,
-        read=_reader(processor, model.config.text_config.max_position_embeddings) if built.name == MATCHING else None,
+        read=_reader(processor, model.config.text_config.max_position_embeddings) if reads_captions else None,
         device=device,
         dtype=dtype,
-        batch=BatchSize(AT_ONCE[kind]),
+        batch=BatchSize((PAIRS_AT_ONCE if reads_captions else AT_ONCE)[kind]),
         parameters=sum(weight.numel() for weight in model.parameters()),
     )
 
