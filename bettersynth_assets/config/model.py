@@ -10,7 +10,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bettersynth_assets.errors import ConfigError, nearest
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+"""The folder that this package lies in."""
+# A copy that `pip install .` made has no project around it: that is then the folder in which the program was started.
+PROJECT_ROOT = PACKAGE_ROOT if (PACKAGE_ROOT / "profiles").is_dir() else Path.cwd()
+"""The folder of profiles, recipes and, unless a variable says otherwise, data."""
 
 
 class ConfigModel(BaseModel):
@@ -80,7 +84,8 @@ def read_yaml(name: str, folder: str) -> tuple[object, Path]:
     path = Path(name).expanduser() if is_path else PROJECT_ROOT / folder / f"{name}.yaml"
     if not path.is_file():
         shipped = [file.stem for file in (PROJECT_ROOT / folder).glob("*.yaml")]
-        raise ConfigError(f"{folder[:-1]} {name!r} not found at {path}: {nearest(name, shipped)}, or a path to a .yaml")
+        fix = nearest(name, shipped) if shipped else f"start it in the project's folder, which has {folder}/"
+        raise ConfigError(f"{folder[:-1]} {name!r} not found at {path}: {fix}, or give the path of a .yaml")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")), path
     except yaml.YAMLError as error:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bettersynth_assets.config.model import PROJECT_ROOT, ConfigModel, merged, read_yaml
+from bettersynth_assets.config.model import PACKAGE_ROOT, PROJECT_ROOT, ConfigModel, merged, read_yaml
 from bettersynth_assets.errors import ConfigError
 
 Count = Literal["auto"] | Annotated[int, Field(ge=1)]
@@ -171,8 +171,9 @@ class Profile(ConfigModel):
 
 def resolve(path: str) -> str:
     """Make a profile's local path absolute; a hub id (no such file under the project) comes back unchanged."""
-    local = PROJECT_ROOT / path
-    return str(local) if local.exists() else path
+    # The miniature's models are in the package, also where that is installed and no project is near (a Ray node).
+    places = (PROJECT_ROOT / path, PACKAGE_ROOT / path)
+    return next((str(place) for place in places if place.exists()), path)
 
 
 def load_profile(name: str) -> Profile:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +118,44 @@ def test_a_profile_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> 
         load_profile(str(one))
     with pytest.raises(ConfigError, match=r"profile 'mgm-3b' not found"):
         load_profile(write(tmp_path / "mine.yaml", "extends: mgm-3b"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages as ``pip install .`` leaves them: with no project around them."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    for name in ("bettersynth_assets", "toolkit"):
+        shutil.copytree(
+            PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
+        )
+    return folder
+
+
+def in_folder(folder: Path, installed: Path, code: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BETTERSYNTH_")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder, env=env | {"PYTHONPATH": str(installed)}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_an_installed_copy_takes_the_folder_that_it_is_started_in_for_the_project(
+    installed: Path, tmp_path: Path
+) -> None:
+    for name in ("profiles", "recipes"):
+        shutil.copytree(PROJECT_ROOT / name, tmp_path / name)
+    code = (
+        "import json; from bettersynth_assets.config.profile import resolve;"
+        "from bettersynth_assets.config.settings import load_settings; found = load_settings();"
+        "print(json.dumps([found.profile.name, str(found.data_root), resolve(found.profile.models.clip)]))"
+    )
+    done = in_folder(tmp_path, installed, code)
+    assert done.returncode == 0, done.stderr
+    clip = installed / "bettersynth_assets" / "miniature" / "weights" / "clip"
+    assert json.loads(done.stdout) == ["miniature", str(tmp_path / "data"), str(clip)]
+
+
+def test_an_installed_copy_that_is_started_elsewhere_says_where_to_start_it(installed: Path, tmp_path: Path) -> None:
+    done = in_folder(tmp_path, installed, "import bettersynth_assets.definitions")
+    assert done.returncode != 0
+    assert f"not found at {tmp_path / 'profiles' / 'miniature.yaml'}: start it in the project's folder" in done.stderr
