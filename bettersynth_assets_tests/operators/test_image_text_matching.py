@@ -172,3 +172,15 @@ def test_flipped_images_are_left_to_the_operators_own_call(build, tmp_path):
         assert theirs != own_calls(plain, rows)
     stats = [json.loads(row["stats"])[STAT] for row in done.kept.to_pylist()]
     assert stats == [pytest.approx(values[0], abs=1e-6) for values in theirs]
+
+
+def test_the_profiles_dtype_is_that_of_a_copy_of_the_model(build, rows, tiny_models, blip_itm):
+    (exact,) = build("matching")
+    gpu = tiny_profile(tiny_models).gpu.model_copy(update={"dtype": "bfloat16"})
+    entry = {"image_text_matching_filter": {"hf_blip": str(blip_itm), "min_score": 0.0}}
+    (rough,) = build_operators([entry], tiny_profile(tiny_models, gpu=gpu))
+    with undisturbed():
+        ours, theirs = scores_of(rough, rows), own_calls(exact, rows)
+        assert scores_of(exact, rows) == [pytest.approx(values, abs=1e-6) for values in theirs]
+    apart = [abs(values[0] - others[0]) for values, others in zip(ours, theirs, strict=True)]
+    assert 1e-5 < max(apart) < 0.2
