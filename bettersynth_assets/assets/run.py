@@ -5,7 +5,8 @@ The work itself is the stage's; here it is started, reported and, where it fails
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
@@ -22,6 +23,29 @@ from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.resources.workers import Job
 from bettersynth_assets.stages.engine import Stage
 from toolkit.process import ChildFailedError
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class ShardProgress:
+    """Logs a set's shards, rows done and rows/s of all workers together, every few seconds and at the end."""
+
+    def __init__(self, log: Callable[[str], None], name: str, total: int) -> None:
+        self._log, self._name, self._total = log, name, total
+        self._start = self._last = time.monotonic()
+        self._shards = self._rows = 0
+
+    def add(self, rows: int) -> None:
+        """Count a shard, of so many rows in, as made."""
+        self._shards, self._rows, now = self._shards + 1, self._rows + rows, time.monotonic()
+        is_last = self._shards == self._total
+        if self._total > 1 and (is_last or now - self._last >= SECONDS_BETWEEN_LINES):
+            self._last, took = now, max(now - self._start, 1e-9)
+            left = took / self._shards * (self._total - self._shards)
+            self._log(
+                f"{self._name}: {self._shards}/{self._total} shards, {self._rows} rows, {self._rows / took:.1f} rows/s "
+                f"with the start, {left:.0f} s left"
+            )
 
 
 class Workshop:
@@ -40,9 +64,15 @@ class Workshop:
         self.cards = {card.name: card for card in cards}
         models = frozenset(card.name for card in cards if card.uses_models)
         self.job = Job(stages=stages, leased=models, settings=gpu.apply(settings.load()))
-        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.report)
+        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made)
         self.reported: set[str] = set()
         """Shards of this asset of which Dagster has been told."""
+        self.progress: ShardProgress | None = None
+
+    def begin(self, shards: Sequence[str]) -> None:
+        """Count from now on the shards of this asset that are made."""
+        todo = [shard for shard in shards if self.pipeline.found(self.name, shard) is None]
+        self.progress = ShardProgress(self.context.log.info, self.name, len(todo))
 
     def prepare(self, shards: Sequence[str]) -> dict[str, str]:
         """Have worker processes bring shards, and what they are made of, up to date, if the profile asks for workers.
@@ -74,6 +104,12 @@ class Workshop:
             self.context.log.exception(f"{name} {shard} failed; going on with the other shards")
             return f"{type(error).__name__}: {error}"
         return None
+
+    def made(self, manifest: Manifest) -> None:
+        """Report a shard that has just been made, here or by a worker."""
+        self.report(manifest)
+        if self.progress is not None and manifest.stage == self.name:
+            self.progress.add(manifest.rows_in)
 
     def report(self, manifest: Manifest) -> None:
         """Show Dagster a shard; whatever upstream had to be made first is shown as those assets' own."""
@@ -132,6 +168,7 @@ def run_shards(shop: Workshop) -> dg.MaterializeResult:
         dagster.Failure: naming the failed shards after the others are done; the next run does only those.
     """
     shards = shop.context.partition_keys
+    shop.begin(shards)
     failed = shop.prepare(shards)
     for shard in shards:
         if shard in failed or shard in shop.reported:

@@ -24,7 +24,8 @@ class GpuResource(dg.ConfigurableResource):
         default=None, description="Most GPU memory that a step may take; empty: all."
     )
     workers: str | None = Field(
-        default=None, description="Processes for a step's shards: a number, or `auto`, one per GPU, else per core."
+        default=None,
+        description='Processes for a step\'s shards: a number in quotes ("2"), or `auto`, one per GPU, else per core.',
     )
     pool: str | None = Field(default=None, description="`local` or `ray`: where these processes are.")
     ray_address: str | None = Field(default=None, description="`host:port` of the Ray cluster, or `auto`.")

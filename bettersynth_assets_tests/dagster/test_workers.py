@@ -18,6 +18,7 @@ from bettersynth_assets.resources.lease import MASK
 from bettersynth_assets.resources.local_pool import LocalPool
 from bettersynth_assets.resources.workers import WorkerError
 from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets_tests.dagster.fake_graph import ROWS
 from bettersynth_assets_tests.dagster.test_runs import failure, partitions_of
 from bettersynth_assets_tests.dagster.worker_graph import POOLED, SHARDS, Run, settings_of, until
 
@@ -218,6 +219,23 @@ def test_dagster_is_told_of_each_shard_once_and_sees_the_workers_lines(materiali
     lines = [entry.user_message for entry in instance.all_logs(result.run_id) if "copied by" in entry.user_message]
     assert sorted(line.split(" copied")[0] for line in lines) == ["shard-00000", "shard-00001", "shard-00002"]
     assert not any(line.endswith(f"process {os.getpid()}") for line in lines)
+
+
+@pytest.mark.parametrize("config", [None, WORKERS], ids=["alone", "workers"])
+def test_the_log_counts_the_shards_of_the_launch_that_are_not_up_to_date(config, materialize, instance, monkeypatch):
+    monkeypatch.setattr("bettersynth_assets.assets.run.SECONDS_BETWEEN_LINES", 0.0)
+    assert materialize("rows", shards=("shard-00000", "shard-00000")).success
+    result = materialize("rows", "copies", run_config=config)
+    assert result.success
+    lines = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    counted = [line.partition(" rows/s")[0].rpartition(",")[0] for line in lines if " shards, " in line]
+    assert [line for line in counted if line.startswith("copies")] == [
+        f"copies: {shards}/3 shards, {shards * (ROWS - 1)} rows" for shards in (1, 2, 3)
+    ]
+    assert [line for line in counted if line.startswith("rows")] == [
+        f"rows: {shards}/2 shards, {shards * ROWS} rows" for shards in (1, 2)
+    ]
+    assert all(line.endswith(" s left") for line in lines if " shards, " in line)
 
 
 def test_dagster_shows_upstream_that_workers_made_as_its_own_assets(materialize, instance):
