@@ -127,6 +127,11 @@ def _take_text(built: BuiltOperator, row: Row, result: dict[str, Any]) -> None:
     if images != [row.sample["images"]]:
         raise ConfigError(f"operator {built.name!r} changes images, which a recipe cannot record: take it out")
     caption = texts[0].replace(IMAGE_TOKEN, "").replace(END_TOKEN, "").strip()
+    if "__dj__" in caption and "__dj__" not in row.values["caption"]:
+        raise ConfigError(
+            f"operator {built.name!r} with {built.limits} changes the kit's own tokens, not only the caption: row "
+            f"{row.values['id']!r} became {texts[0]!r}; narrow what it replaces, or take it out"
+        )
     if caption != row.values["caption"]:
         row.edits.append({"operator": built.name, "before": row.values["caption"]})
         row.values["caption"] = caption

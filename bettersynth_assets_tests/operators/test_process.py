@@ -255,6 +255,11 @@ def test_a_caption_that_a_mapper_empties_is_rejected_by_it(rows, process):
     assert done.kept.num_rows == rows.num_rows - 8
 
 
+def test_a_mapper_that_takes_the_kits_tokens_apart_is_refused(rows, process):
+    with pytest.raises(ConfigError, match=r"remove_specific_chars_mapper.*changes the kit's own tokens.*row '"):
+        process(rows, [{"remove_specific_chars_mapper": {"chars_to_remove": "ia"}}])
+
+
 def test_a_mapper_that_makes_more_rows_of_one_is_refused(rows, process):
     with pytest.raises(ConfigError, match=r"'text_chunk_mapper' made 2 rows .* of row 'row000'"):
         process(rows, [{"text_chunk_mapper": {"max_len": 40}}])
