@@ -53,10 +53,11 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     if rows and table.num_rows:
         metadata |= distributions(table)
         metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings, lowest_score(manifest.stats)))
+    elif manifest.stage == "operator_plan":
+        metadata.pop("order", None)  # the plan says it with names
+        metadata |= plan_metadata(manifest, settings)
     elif not rows:
         metadata["table"] = small_table(table)
-    if manifest.stage == "operator_plan":
-        metadata |= plan_metadata(manifest, settings)
     return metadata | {
         "seconds": manifest.seconds,
         "rows_per_second": round(manifest.rows_per_second, 2),

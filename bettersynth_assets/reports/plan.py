@@ -32,9 +32,13 @@ def plan_metadata(manifest: Manifest, settings: Settings) -> dict[str, Any]:
 
 
 def markdown(table: pa.Table) -> str:
-    """The rows of operator_plan, each list in its planned order, as a markdown table; numbers have four digits."""
+    """The rows of operator_plan, each list in its planned order, as a markdown table; four digits or more."""
     lines = ["| " + " | ".join(table.column_names) + " |", "|" + "---|" * table.num_columns]
     for row in sorted(table.to_pylist(), key=lambda row: (row["list"] != "process", row["planned"])):
-        cells = [f"{value:.4g}" if isinstance(value, float) else str(value or "none") for value in row.values()]
+        cells = [_number(value) if isinstance(value, float) else str(value or "none") for value in row.values()]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -55,6 +55,10 @@ class Work:
     inputs: Inputs
     log: Log
 
+    def log_with_shard(self, line: str) -> None:
+        """Log a line that does not say which shard it is of; workers' lines come mixed."""
+        self.log(f"{line} ({self.shard})")
+
     def rows(self, stage: str, table: str = "kept") -> pa.Table:
         """All rows of an input, in shard order."""
         return pa.concat_tables([manifest.table(table) for manifest in self.inputs[stage]])

@@ -69,7 +69,7 @@ def run(work: Work) -> Result:
         image_root=image_root(settings),
         rescore=None if own_similarity(entries) else rescorer(settings),
         embeddings=read_embeddings(work.inputs["clip_scores"]) if compares_images(entries) else None,
-        log=work.log,
+        log=work.log_with_shard,
     )
     return Result(
         rows_in=table.num_rows,

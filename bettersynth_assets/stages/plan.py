@@ -112,7 +112,7 @@ def run(work: Work) -> Result:
     order = written if differ else planned
     seconds = {
         f"predicted_seconds_{name}_{words}": predicted_seconds(measured, positions, count)
-        for words, count in (("per_100k_rows", PER_ROWS), ("whole_seed", rows.num_rows))
+        for words, count in (("100k", PER_ROWS), ("seed", rows.num_rows))
         for name, positions in (("written", written), ("planned", planned))
     }
     return Result(

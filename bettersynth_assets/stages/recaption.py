@@ -117,7 +117,7 @@ def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
         stage=NAME,
         image_root=image_root(work.settings),
         rescore=None if own_similarity(section.refilter) else rescorer(work.settings),
-        log=work.log,
+        log=work.log_with_shard,
     )
     return replace(
         result,

@@ -74,6 +74,15 @@ def test_a_recipe_without_operators_keeps_every_row(pipeline):
     assert [shard.kept for shard in shards] == [10, 10, 10]
 
 
+def test_the_log_says_which_shard_an_operator_worked(pipeline):
+    run = pipeline(process=PROCESS[:1])
+    lines = []
+    run.log = lines.append
+    shards = run.ensure_all("filtered_set")
+    told = [line for line in lines if "words_num_filter" in line]
+    assert [line.rpartition(" ")[2] for line in told] == [f"({shard.shard})" for shard in shards]
+
+
 def test_an_unknown_operator_is_named(pipeline):
     with pytest.raises(ConfigError, match="did you mean 'words_num_filter'"):
         pipeline(process=[{"word_num_filter": {}}]).ensure("filtered_set", "shard-00000")

@@ -91,8 +91,9 @@ def test_each_operator_is_told_of_with_its_place(planning):
     assert 0 < rows[1]["share_kept"] < 1 and rows[1]["seconds_per_reject"] > 0
     assert rows[2]["share_kept"] == 1 and rows[2]["seconds_per_reject"] is None
     shown = describe(made, run.settings, rows=False)
-    assert "actual_seconds" not in shown and shown["predicted_seconds_planned_whole_seed"] > 0
+    assert "actual_seconds" not in shown and shown["predicted_seconds_planned_seed"] > 0
     assert "whitespace_normalization_mapper" in shown["plan"].value
+    assert not {"table", "order"} & shown.keys() and max(map(len, shown)) <= 32  # as wide as the UI's column of names
     run.ensure_all("filtered_set")
     shown = describe(made, run.settings, rows=False)
     assert (shown["actual_rows"], shown["actual_shards"], shown["actual_order"]) == (30, 3, "written")
