@@ -26,9 +26,10 @@ from clip_scores import write_rows
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.records.schema import SCORED
 from bettersynth_assets.reports.metadata import describe
-from bettersynth_assets.stages.engine import Pipeline, Result, Stage, Work
+from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.score import CLIP_SCORES
 from bettersynth_assets.stages.seed import SEED_DATASET
+from bettersynth_assets.stages.stage import Result, Stage, Work
 
 
 def _scores(work: Work) -> Result:

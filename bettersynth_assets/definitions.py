@@ -18,8 +18,8 @@ from bettersynth_assets.config.settings import load_active_profile
 from bettersynth_assets.resources.executor import step_processes
 from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.settings import RunSettings
-from bettersynth_assets.stages.engine import Stage
 from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets.stages.stage import Stage
 
 # Backfill policies are marked beta; the pin to 1.13 is what keeps them from changing under us.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)

@@ -14,7 +14,7 @@ from bettersynth_assets.reports.columns import column_schema
 from bettersynth_assets.resources.executor import die_with_run
 from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.settings import RunSettings
-from bettersynth_assets.stages.engine import Stage
+from bettersynth_assets.stages.stage import Stage
 
 GPU_POOL = "gpu"
 

@@ -21,7 +21,7 @@ from bettersynth_assets.resources.crew import Crew
 from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.resources.workers import Job
-from bettersynth_assets.stages.engine import Stage
+from bettersynth_assets.stages.stage import Stage
 from toolkit.process import ChildFailedError
 
 SECONDS_BETWEEN_LINES = 5.0

@@ -11,8 +11,9 @@ from pathlib import Path
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.records.seed_file import SeedIndex, seed_index, seed_path
+from bettersynth_assets.records.seed_file import SeedIndex, seed_index
 from bettersynth_assets.records.seed_lines import RowError, read_line
+from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import parse_row
 from toolkit.files import file_sha256
 

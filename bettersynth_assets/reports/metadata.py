@@ -148,6 +148,6 @@ def _rounded(value: float) -> float | str:
 
 def _gallery(table: pa.Table, settings: Settings, limit: float | None) -> str:
     from bettersynth_assets.records.images import open_rgb
-    from bettersynth_assets.records.seed_file import image_root
+    from bettersynth_assets.records.seed_path import image_root
 
     return gallery(table, image_root=image_root(settings), opener=open_rgb, limit=limit)

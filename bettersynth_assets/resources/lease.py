@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import DeviceError
-from bettersynth_assets.stages.engine import Result, Stage, Work
+from bettersynth_assets.stages.stage import Result, Stage, Work
 
 MASK = "CUDA_VISIBLE_DEVICES"
 _held: list[int] = []

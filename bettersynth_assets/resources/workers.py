@@ -22,7 +22,8 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.resources.lease import leasing
-from bettersynth_assets.stages.engine import Pipeline, Stage
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.stage import Stage
 
 MOST_DEATHS = 2
 """Workers that one shard may end before it counts as failed, and workers per place that may end before their first."""

@@ -23,8 +23,8 @@ from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.questions import questions_key, read_questions
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, kit_text, rows_table
 from bettersynth_assets.records.store import write_text
-from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
 from bettersynth_assets.stages.selection import select_inputs, select_key, select_rows
+from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 KIT_FILE = "processed_data.jsonl"
 LLAVA_FILE = "llava.json"

@@ -18,7 +18,7 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.stages.arms import BENCHMARKS, arm_stats, compare
 from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
 from bettersynth_assets.stages.child import Event, run_child
-from bettersynth_assets.stages.engine import Inputs, Log, Result, Stage, Work
+from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.stages.train import folder_of
 
 MODULE = "toolkit.evaluate.run"

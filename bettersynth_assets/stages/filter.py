@@ -19,9 +19,9 @@ from bettersynth_assets.operators.recipe_lists import check_recipe, entry_of
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import FILTERED
-from bettersynth_assets.records.seed_file import image_root
-from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.score import read_embeddings
+from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 NAME = "filtered_set"
 PLAN = "operator_plan"

@@ -33,10 +33,10 @@ from bettersynth_assets.operators.order import Measured, planned_order, predicte
 from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.accounting import nothing_left
-from bettersynth_assets.records.seed_file import image_root
-from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.filter import PLAN, compares_images, rescorer
 from bettersynth_assets.stages.score import read_embeddings
+from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 SAMPLE_ROWS = 256
 FIRST_ROWS = 8

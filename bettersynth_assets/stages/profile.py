@@ -15,7 +15,7 @@ from bettersynth_assets.operators.seed_scores import SCORES_FILE
 from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.distribution import PERCENTILES, describe
 from bettersynth_assets.records.store import write_table
-from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 NAME = "seed_profile"
 MEASURES = ("clip_score", "words", "width", "height")

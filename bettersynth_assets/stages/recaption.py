@@ -32,11 +32,12 @@ from bettersynth_assets.operators.recaption import (
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
-from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.records.store import Manifest, digest_of
-from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work, versions
+from bettersynth_assets.stages.engine import versions
 from bettersynth_assets.stages.filter import rescorer
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
+from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 NAME = "recaptioned_set"
 VERSION = 1

@@ -7,7 +7,7 @@ image the safety checker refused at every try keeps its own, flagged ``regenerat
 
 <recipe>/recaptioned_set/<shard>/images/<hash>.jpg    the files, named by all that they depend on, so that a killed run
                                                       or another limit makes none of them twice
-<recipe>/image_root/                                  what the rows' paths are relative to (``records.seed_file``)
+<recipe>/image_root/                                  what the rows' paths are relative to (``records.seed_path``)
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from bettersynth_assets.models.clip_files import score_files
 from bettersynth_assets.models.clip_score import load_scorer, scorer_key
 from bettersynth_assets.models.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker, save_image
 from bettersynth_assets.records.schema import RECAPTIONED
-from bettersynth_assets.records.seed_file import REGENERATED
+from bettersynth_assets.records.seed_path import REGENERATED
 from bettersynth_assets.records.store import Manifest, digest_of, write_table
-from bettersynth_assets.stages.engine import Work, versions
+from bettersynth_assets.stages.engine import versions
+from bettersynth_assets.stages.stage import Work
 
 VERSION = 1
 """Raise it when the same caption would give another image."""

@@ -20,9 +20,9 @@ from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.clip_files import Scored, score_files
 from bettersynth_assets.models.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
-from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.records.store import Manifest
-from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 NAME = "clip_scores"
 EMBEDDINGS_FILE = "embeddings.npy"

@@ -24,7 +24,7 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.records.seed_file import SeedLine, seed_index
 from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
-from bettersynth_assets.stages.engine import Inputs, Result, Stage, Work
+from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 POOL_ROWS = 20_000
 """Rows of a seed from which on starting worker processes pays."""

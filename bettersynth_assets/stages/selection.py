@@ -18,10 +18,11 @@ from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.operators.recipe_lists import check_recipe
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.accounting import nothing_left
-from bettersynth_assets.records.seed_file import image_root
-from bettersynth_assets.stages.engine import Inputs, Work, versions
+from bettersynth_assets.records.seed_path import image_root
+from bettersynth_assets.stages.engine import versions
 from bettersynth_assets.stages.filter import compares_images, rescorer
 from bettersynth_assets.stages.score import read_embeddings
+from bettersynth_assets.stages.stage import Inputs, Work
 
 LIBRARIES = ("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow")
 

@@ -22,11 +22,11 @@ import pyarrow as pa
 from bettersynth_assets.config.devices import model_fingerprint, model_path
 from bettersynth_assets.config.profile import TrainingStage, resolve
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
 from bettersynth_assets.stages.child import Event, run_child
-from bettersynth_assets.stages.engine import Inputs, Log, Result, Stage, Work
+from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 
 MODULE = "toolkit.train.run"
 STAGES = ("pretrain", "finetune")

@@ -12,7 +12,7 @@ from bettersynth_assets.assets.cards import Card
 from bettersynth_assets.checks import rules
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import QUARANTINE, SEED, rows_table
-from bettersynth_assets.stages.engine import Result, Stage, Work
+from bettersynth_assets.stages.stage import Result, Stage, Work
 
 ROWS = 5
 

@@ -14,7 +14,8 @@ from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.miniature import generate
 from bettersynth_assets.miniature.question_sets import SetSizes
-from bettersynth_assets.records.seed_file import SeedIndex, image_root, seed_index, seed_path
+from bettersynth_assets.records.seed_file import SeedIndex, seed_index
+from bettersynth_assets.records.seed_path import image_root, seed_path
 from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
 
 SHARDS = 3

@@ -11,7 +11,8 @@ import pytest
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
-from bettersynth_assets.stages.engine import Pipeline, Result, Stage, Work
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.stage import Result, Stage, Work
 from bettersynth_assets_tests.seeds import settings_for
 
 SHARDS = 3

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bettersynth_assets.records.images import open_rgb
-from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets_tests.seeds import REAL_SEED, settings_for
 from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline
 

@@ -15,7 +15,7 @@ from bettersynth_assets.models.clip_files import score_files
 from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.records.images import open_rgb
 from bettersynth_assets.records.schema import RECAPTIONED
-from bettersynth_assets.records.seed_file import image_root
+from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.reports.gallery import gallery
 from bettersynth_assets.stages.budget import BUDGETED_SET
 from bettersynth_assets.stages.engine import Pipeline

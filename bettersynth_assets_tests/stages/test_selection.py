@@ -19,9 +19,10 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError, EmptySetError
 from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets.stages.engine import Pipeline, Work
+from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.score import read_embeddings
 from bettersynth_assets.stages.selection import embeddings_of
+from bettersynth_assets.stages.stage import Work
 from bettersynth_assets_tests.operators.rows import break_image
 from bettersynth_assets_tests.stages.conftest import ROWS, STAGES
 

@@ -11,7 +11,7 @@ import pytest
 
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.stages import train
-from bettersynth_assets.stages.engine import Work
+from bettersynth_assets.stages.stage import Work
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.mgm.tiny import save_tiny
