@@ -33,11 +33,14 @@ def plan_metadata(manifest: Manifest, settings: Settings) -> dict[str, Any]:
 
 def markdown(table: pa.Table) -> str:
     """The rows of operator_plan, each list in its planned order, as a markdown table; four digits or more."""
+    reasons: dict[str, None] = {}  # why operators stay, below the table: in a cell they would make rows tall
     lines = ["| " + " | ".join(table.column_names) + " |", "|" + "---|" * table.num_columns]
     for row in sorted(table.to_pylist(), key=lambda row: (row["list"] != "process", row["planned"])):
+        if ":" in row["moves"]:
+            reasons[row["moves"]], row["moves"] = None, row["moves"].partition(":")[0]
         cells = [_number(value) if isinstance(value, float) else str(value or "none") for value in row.values()]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"\n{reason}" for reason in reasons)])
 
 
 def _number(value: float) -> str:

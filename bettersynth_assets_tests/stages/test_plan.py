@@ -111,6 +111,8 @@ def test_the_refilter_is_measured_and_stays_in_its_order(planning):
     assert all(row["moves"] == plan.REFILTER_STAYS for row in rows) and 0 < rows[1]["share_kept"] < 1
     assert len(made.stats["order"]) == len(PROCESS)
     lines = describe(made, run.settings, rows=False)["plan"].value.splitlines()
+    assert lines[-1] == plan.REFILTER_STAYS and plan.REFILTER_STAYS not in "".join(lines[:-1])
+    lines = [line for line in lines if line.startswith("|")]
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["process"] * 5 + ["caption.refilter"] * 2
 
 
