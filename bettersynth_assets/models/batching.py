@@ -96,19 +96,28 @@ def threads_for(parameters: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+Done = Callable[[int], None]
+"""Told of rows as they are done, a few at a time."""
+
+
+def untold(rows: int) -> None:
+    """Nobody looks."""
+
+
 class Progress:
     """Logs rows done and rows/s every few seconds."""
 
-    def __init__(self, log: Callable[[str], None], what: str, total: int) -> None:
-        self._log, self._what, self._total = log, what, total
+    def __init__(self, log: Callable[[str], None], what: str, total: int, *, tells_end: bool = True) -> None:
+        self._log, self._what, self._total, self._tells_end = log, what, total, tells_end
         self._start = self._last = time.monotonic()
         self.done = 0
 
     def add(self, rows: int) -> None:
-        """Count rows as done; logs when the last line is a few seconds old and at the end."""
+        """Count rows as done; logs when the last line is a few seconds old and, if asked to, at the end."""
         self.done += rows
         now = time.monotonic()
-        if now - self._last >= SECONDS_BETWEEN_LOGS or self.done == self._total:
+        at_end = self.done == self._total
+        if self._tells_end if at_end else now - self._last >= SECONDS_BETWEEN_LOGS:
             self._last = now
             speed = self.done / max(now - self._start, 1e-9)
             left = (self._total - self.done) / speed if speed else 0.0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.images.decoding import chunks
+from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.classifier_models import CLASSIFIERS, load_classifier
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.row_calls import STATS, Row
@@ -27,13 +28,16 @@ def classifies(built: BuiltOperator) -> bool:
     return built.name in CLASSIFIERS and not any(flips)
 
 
-def classify(built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOperator]) -> dict[int, BaseException]:
+def classify(
+    built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOperator], done: Done = untold
+) -> dict[int, BaseException]:
     """Put a classifier's stat into each row.
 
     Args:
         built: one of those that ``classifies`` accepts.
         rows: those that reach it.
         later: classifiers that some of the rows will reach; what they read of the images is made now.
+        done: told of each batch.
 
     Returns:
         Errors of images that cannot be decoded and captions that cannot be read, by the row's position.
@@ -52,6 +56,7 @@ def classify(built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOpe
     for first in range(0, len(kept), size):
         part = kept[first : first + size]
         put(part, [rows[index].pixels.pop(built) for index in part])
+        done(len(part))
     todo = sorted({*left} - {*kept})
     for part, others in _parts(todo, rows, later):
         prepares = [own.prepare, *(load_classifier(other).prepare for other in others)]
@@ -63,6 +68,7 @@ def classify(built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOpe
             for other, inputs in zip(others, chunk.inputs[1:], strict=True):
                 for index, pixels in zip(good, inputs.cpu(), strict=True):
                     rows[index].pixels[other] = pixels
+            done(chunk.files)
     return dict(sorted(failed.items()))
 
 

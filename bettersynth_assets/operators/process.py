@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bettersynth_assets.errors import UserError
+from bettersynth_assets.models.batching import Done, Progress
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guard import undisturbed
 from bettersynth_assets.operators.image_classifiers import classifies, classify
@@ -66,7 +67,7 @@ def run_process(
             themselves, with another model than clip_scores.
         embeddings: (D,) of each row's image by the model of clip_scores, for operators that would make them anew; None
             for a row that has none.
-        log: told of each operator when it is done.
+        log: told of each operator when it is done, and every few seconds how far it is.
 
     Raises:
         ConfigError: a mapper that does not give back one row with a text for each row.
@@ -82,7 +83,8 @@ def run_process(
     speeds: list[dict[str, Any]] = []
     for number, built in enumerate(operators, start=1):
         start, rows_in = time.monotonic(), len(rows)
-        failed = _work(built, rows, rescore, operators[number:])
+        progress = Progress(log, f"{stage}: {built.name}", rows_in, tells_end=False)
+        failed = _work(built, rows, rescore, operators[number:], progress.add)
         quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
         rows = [row for index, row in enumerate(rows) if index not in failed]
         said_no = _refused(built, rows)
@@ -100,7 +102,7 @@ def run_process(
 
 
 def _work(
-    built: BuiltOperator, rows: list[Row], rescore: Rescore | None, later: Sequence[BuiltOperator]
+    built: BuiltOperator, rows: list[Row], rescore: Rescore | None, later: Sequence[BuiltOperator], done: Done
 ) -> dict[int, BaseException]:
     """Let an operator work all rows, and score the captions that it changed.
 
@@ -109,9 +111,9 @@ def _work(
     """
     with undisturbed():
         if classifies(built):
-            failed = classify(built, rows, [other for other in later if classifies(other)])
+            failed = classify(built, rows, [other for other in later if classifies(other)], done)
         else:
-            failed = (measure_rows if built.needs_set else work_rows)(built, rows)
+            failed = (measure_rows if built.needs_set else work_rows)(built, rows, done)
     if rows and len(failed) == len(rows):
         _raise_if_not_images(built, rows, failed)
     if built.is_filter or built.needs_set or rescore is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.records.schema import kit_text
 
@@ -64,8 +65,10 @@ def similarity_of(sample: dict[str, Any]) -> float:
     return float(found[0]) if found is not None and len(found) else float("-inf")
 
 
-def work_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]:
+def work_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dict[int, BaseException]:
     """Let an operator compute its stats or map the texts, in its batches; rows of a batch that fails go one by one.
+
+    ``done`` is told of each batch.
 
     Returns:
         What the operator raised, by the row's position.
@@ -85,6 +88,7 @@ def work_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]
             failed.update({index: found for index, found in errors.items() if found is not None})
         elif error is not None:
             failed[first] = error
+        done(len(indices))
     return failed
 
 

@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.row_calls import EMBEDDING, META, ROW_ERRORS, STATS, Row
 from bettersynth_assets.records.images import ImageError
 
+AT_ONCE = 4096
+"""Rows that are measured together; a multiple of every batch size that is a power of two."""
 PLACE = "__place__"
 SEED = 1024
 """Of Data-Juicer's selectors, which draw from Python's and numpy's global generators without a seed."""
@@ -28,8 +31,8 @@ SAME = {"__dj__hash": "text", "__dj__imagehash": "image"}
 """Data-Juicer's columns of exact hashes: what two rows with the same one share."""
 
 
-def measure_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseException]:
-    """Measure each row by itself.
+def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dict[int, BaseException]:
+    """Measure each row by itself; ``done`` is told of rows that are measured.
 
     Returns:
         What went wrong, by the row's position.
@@ -39,12 +42,16 @@ def measure_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseExcepti
     if name is not None:
         rank = {} if built.rank is None else {"rank": built.rank}
         unknown = [index for index, row in enumerate(rows) if name not in row.sample]
-        found = built.operator.measure([rows[index].sample for index in unknown], **rank) if unknown else []
-        for index, measure in zip(unknown, found, strict=True):
-            if isinstance(measure, ImageError):
-                failed[index] = measure
-            else:
-                rows[index].sample[name] = measure
+        for first in range(0, len(unknown), AT_ONCE):
+            part = unknown[first : first + AT_ONCE]
+            for index, measure in zip(
+                part, built.operator.measure([rows[at].sample for at in part], **rank), strict=True
+            ):
+                if isinstance(measure, ImageError):
+                    failed[index] = measure
+                else:
+                    rows[index].sample[name] = measure
+            done(len(part))
     elif hasattr(built.operator, "compute_hash"):
         for index, row in enumerate(rows):
             try:
@@ -53,6 +60,7 @@ def measure_rows(built: BuiltOperator, rows: list[Row]) -> dict[int, BaseExcepti
                 raise
             except ROW_ERRORS as error:
                 failed[index] = error
+            done(1)
     return failed
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.models import batching
+from bettersynth_assets.operators import classifier_models, image_classifiers, whole_set
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.records.images import ImageError
@@ -253,6 +255,28 @@ def test_a_caption_that_a_mapper_empties_is_rejected_by_it(rows, process):
     assert done.rejects["operator"].to_pylist() == ["replace_content_mapper"] * 8
     assert done.rejects["reason"][0].as_py() == "no caption left"
     assert done.kept.num_rows == rows.num_rows - 8
+
+
+@pytest.mark.parametrize(
+    ("entry", "at_once"),
+    [
+        ({"image_watermark_filter": {"prob_threshold": 0.9999}}, 12),
+        ({"words_num_filter": {"min_num": 1, "batch_size": 10}}, 10),
+        ({"image_near_duplicate_deduplicator": {}}, 15),
+        ({"document_deduplicator": {}}, 1),
+    ],
+)
+def test_a_slow_operator_says_how_far_it_is(rows, tmp_path, tiny_models, monkeypatch, entry, at_once):
+    monkeypatch.setattr(batching, "SECONDS_BETWEEN_LOGS", 0)
+    monkeypatch.setattr(whole_set, "AT_ONCE", 15)
+    monkeypatch.setitem(classifier_models.AT_ONCE, "cpu", 12)
+    monkeypatch.setattr(image_classifiers, "load_classifier", classifier_models.load_classifier.__wrapped__)
+    lines = []
+    built = build_operators([entry], tiny_profile(tiny_models), has_whole_set=True)
+    run_process(rows, built, stage="filtered_set", image_root=tmp_path, rescore=None, log=lines.append)
+    told = [line.split(": ")[2].split(" rows,")[0] for line in lines[:-1]]
+    assert told == [f"{count}/40" for count in range(at_once, 40, at_once)]
+    assert f"{built[0].name} let" in lines[-1]
 
 
 def test_a_mapper_that_takes_the_kits_tokens_apart_is_refused(rows, process):
