@@ -7,7 +7,8 @@ computed once over all shards' scores and then applied as plain numbers.
 method      keeps scores                                            source
 mean        >= mean                                                 third-place write-up: better than k-sigma
 k_sigma     mean - k·sd .. mean + k·sd, k = 3                       third-place write-up
-percentile  low-th .. high-th percentile, linear between ranks      -
+percentile  low-th .. high-th percentile, linear between ranks;     -
+            0 and 100 are open ends
 top_k       the ``count`` best, or the best ``share`` of all rows   LEM's and WLL's recipes
 min         >= min_score                                            Data-Juicer's image_text_similarity_filter
 
@@ -100,8 +101,9 @@ def score_limits(arguments: Mapping[str, Any], scores: Any) -> tuple[float | Non
         mean, reach = float(values.mean()), float(arguments.get("k", 3) * values.std())
         return mean - reach, mean + reach
     if method == "percentile":
-        low, high = arguments.get("low"), arguments.get("high")
-        return tuple(None if edge is None else float(np.percentile(values, edge)) for edge in (low, high))  # type: ignore[return-value]
+        # Open at 0 and 100: the seed's worst and best score are no limit for captions that are made later.
+        edges = arguments.get("low", 0), arguments.get("high", 100)
+        return tuple(None if edge in (0, 100) else float(np.percentile(values, edge)) for edge in edges)  # type: ignore[return-value]
     count = top_count(arguments, values.size)
     return float(np.partition(values, values.size - count)[values.size - count]), None
 

@@ -20,6 +20,8 @@ WIDE = SCORES.astype(np.float64)
         ({"method": "percentile", "low": 10}, np.percentile(WIDE, 10), None),
         ({"method": "percentile", "high": 97.5}, None, np.percentile(WIDE, 97.5)),
         ({"method": "percentile", "low": 5, "high": 95}, np.percentile(WIDE, 5), np.percentile(WIDE, 95)),
+        ({"method": "percentile", "low": 5, "high": 100}, np.percentile(WIDE, 5), None),
+        ({"method": "percentile", "low": 0, "high": 95}, None, np.percentile(WIDE, 95)),
         ({"method": "top_k", "count": 100}, np.sort(WIDE)[-100], None),
         ({"method": "top_k", "share": 0.25}, np.sort(WIDE)[-125], None),
         ({"method": "top_k", "count": 10_000}, WIDE.min(), None),
