@@ -107,15 +107,15 @@ def ours(captioner: LlavaCaptioner, paths: list[Path], decode: str, **how: Any) 
 def by_generate(captioner: LlavaCaptioner) -> Callable[..., Any]:
     """What makes the captioner's tokens, by transformers' own loop."""
 
-    def tokens(pixels: Any, question: Any, max_new_tokens: int, *without: None) -> Any:
+    def tokens(pixels: Any, row: Any, max_new_tokens: int, *without: None) -> Any:
         import torch
 
-        input_ids = question.to(captioner.device).expand(len(pixels), -1)
+        input_ids = row.expand(len(pixels), -1)
         output = captioner._model.generate(
             pixel_values=pixels, input_ids=input_ids, attention_mask=torch.ones_like(input_ids),
             max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
         )  # fmt: skip
-        return output[:, question.shape[1] :]
+        return output[:, len(row) :]
 
     return tokens
 
@@ -158,7 +158,7 @@ def main() -> None:
         captioner = LlavaCaptioner(str(model), device=device, dtype=dtype, batch=given.batch)
         rate, captions = ours(captioner, paths, decode, max_new_tokens=given.new_tokens)
         drawn, _ = ours(captioner, paths, decode, max_new_tokens=given.new_tokens, sampling=Sampling())
-        captioner._tokens = by_generate(captioner)  # type: ignore[method-assign]
+        captioner._decoded_tokens = by_generate(captioner)  # type: ignore[method-assign]
         plain, same = ours(captioner, paths, decode, max_new_tokens=given.new_tokens)
         peak = round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None
         del captioner
