@@ -102,9 +102,14 @@ class Recipe(ConfigModel):
             )
         return self
 
+    @property
+    def refilter(self) -> list[Operator]:
+        """``caption.refilter``; empty without captions."""
+        return self.caption.refilter if self.caption else []
+
     @model_validator(mode="after")
     def _one_operator_per_entry(self) -> Self:
-        for entry in [*self.process, *(self.caption.refilter if self.caption else []), *self.budget.select]:
+        for entry in [*self.process, *self.refilter, *self.budget.select]:
             if len(entry) != 1:
                 raise ValueError(f"each operator is one `name: {{arguments}}` entry, found {sorted(entry)}")
         return self

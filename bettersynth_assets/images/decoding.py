@@ -85,19 +85,21 @@ def opened(
         (index of the chunk's first file, for each file what ``prepare`` gave or the ``ImageError`` of that file).
     """
 
-    def load(path: Path) -> Any | ImageError:
-        try:
-            return prepare(open_rgb(path))
-        except ImageError as error:
-            return error
-
     waiting: deque[list[Future[Any]]] = deque()
     with one_core_threads() as pool:
         starts = range(0, len(paths), chunk)
         for position, first in enumerate(starts):
             for ahead in starts[position + len(waiting) : position + 2]:
-                waiting.append([pool.submit(load, path) for path in paths[ahead : ahead + chunk]])
+                waiting.append([pool.submit(opened_one, path, prepare) for path in paths[ahead : ahead + chunk]])
             yield first, [future.result() for future in waiting.popleft()]
+
+
+def opened_one(path: Path, prepare: Prepare) -> Any | ImageError:
+    """What ``prepare`` gives for one image file, or that file's error."""
+    try:
+        return prepare(open_rgb(path))
+    except ImageError as error:
+        return error
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:

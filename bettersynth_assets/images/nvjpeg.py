@@ -14,12 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.images.decoding import Chunk, one_ahead, one_core_threads
+from bettersynth_assets.images.decoding import Chunk, one_ahead, one_core_threads, opened_one
 from bettersynth_assets.images.device_resizing import resized
 from bettersynth_assets.images.nvjpeg_library import Decoder, Images
 from bettersynth_assets.images.pixels import Resizing
 from bettersynth_assets.images.reading import Place, read_plain
-from bettersynth_assets.records.images import ImageError, open_rgb
+from bettersynth_assets.records.images import ImageError
 
 AT_ONCE = 256
 """Files that are read together, decoded by one call, and resized in one padded tensor."""
@@ -144,7 +144,11 @@ def _inputs(part: _Part, prepares: Sequence[Resizing], pool: ThreadPoolExecutor)
     import torch
 
     decoded = {*part.at} if part.images else set()
-    by_pillow = {at: pool.submit(_open, path, prepares) for at, path in enumerate(part.paths) if at not in decoded}
+    by_pillow = {
+        at: pool.submit(opened_one, path, lambda rgb: [prepare(rgb) for prepare in prepares])
+        for at, path in enumerate(part.paths)
+        if at not in decoded
+    }
     tensors: list[Any] = [resized(part.images, prepare) if part.images else None for prepare in prepares]
     found: dict[int, Any] = {at: future.result() for at, future in by_pillow.items()}
     errors = {at: error for at, error in found.items() if isinstance(error, ImageError)}
@@ -176,11 +180,3 @@ def _joined(parts: Sequence[_Inputs], first: int) -> Chunk:
         errors={at: error for part in parts for at, error in part.errors.items()},
         inputs=[torch.cat(tensors) for tensors in zip(*(part.tensors for part in parts), strict=True)],
     )
-
-
-def _open(path: Path, prepares: Sequence[Resizing]) -> list[Any] | ImageError:
-    try:
-        rgb = open_rgb(path)
-    except ImageError as error:
-        return error
-    return [prepare(rgb) for prepare in prepares]

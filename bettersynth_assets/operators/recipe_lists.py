@@ -64,7 +64,7 @@ def check_recipe(recipe: Recipe) -> None:
     """
     if recipe.regenerate:
         check_package()
-    for entries in (recipe.process, recipe.caption.refilter if recipe.caption else [], recipe.budget.select):
+    for entries in (recipe.process, recipe.refilter, recipe.budget.select):
         check_operators(entries)
     for name, _ in map(entry_of, recipe.budget.select):
         if "Mapper" in _kinds(name):

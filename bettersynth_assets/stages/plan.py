@@ -73,11 +73,10 @@ def embeddings_of(sample: pa.Table, rows: pa.Table, work: Work) -> dict[str, NDA
 
 def run(work: Work) -> Result:
     """Measure each operator, order them, and run both orders on the sample."""
-    settings, entries = work.settings, work.settings.recipe.process
+    settings, entries, after = work.settings, work.settings.recipe.process, work.settings.recipe.refilter
     rows = work.rows("clip_scores")
     if not rows.num_rows:
         raise nothing_left(PLAN, settings)
-    after = refilter_of(settings)
     check_operators([*entries, *after])
     built, built_after = (
         build_operators(with_limits(part, work.inputs["seed_profile"][0]), settings.profile)
@@ -187,12 +186,8 @@ def refilter_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     return [{**row, "list": "caption.refilter", "moves": REFILTER_STAYS} for row in rows]
 
 
-def refilter_of(settings: Settings) -> list[Operator]:
-    return settings.recipe.caption.refilter if settings.recipe.caption else []
-
-
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    entries, after = settings.recipe.process, refilter_of(settings)
+    entries, after = settings.recipe.process, settings.recipe.refilter
     return {
         "process": with_limits(entries, inputs["seed_profile"][0]),
         "refilter": with_limits(after, inputs["seed_profile"][0]),
