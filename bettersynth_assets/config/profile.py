@@ -25,7 +25,8 @@ class Models(ConfigModel):
     """Scores image-text similarity. An OpenCLIP folder, ``hf-hub:`` id, or a transformers CLIP folder or id."""
     watermark: str
     captioner: str
-    """A ``Blip2ForConditionalGeneration`` or ``LlavaForConditionalGeneration`` checkpoint, as its config.json says."""
+    """A ``Blip2ForConditionalGeneration`` or ``LlavaForConditionalGeneration`` checkpoint, as its config.json says; or
+    any that is served: ``http://host:port/v1#name``."""
     mgm: str
     """MGM base: language model, both towers, processor."""
     diffusion: str | None = None

@@ -35,7 +35,7 @@ class Chunk:
     errors: dict[int, ImageError]
     """Of the others, by position."""
     inputs: list[Any]
-    """For each way of preparing, (good, ...): what it made of the images, stacked; on the device or not."""
+    """For each way of preparing, (good, ...): what it made of the images; tensors stacked, on the device or not."""
 
     @property
     def files(self) -> int:
@@ -50,7 +50,7 @@ def chunks(
     Args:
         paths: files, in order.
         size: files per chunk.
-        prepares: from an RGB image to a tensor of one shape, e.g. the resizing to a model's input.
+        prepares: from an RGB image to a tensor of one shape, e.g. the resizing to a model's input, or to anything else.
         decode: ``pillow``, or ``nvjpeg`` where every one of ``prepares`` is a ``Resizing``.
         device: torch device, for ``nvjpeg``.
     """
@@ -67,8 +67,14 @@ def chunks(
             first=first,
             good=[first + at for at, item in enumerate(items) if not isinstance(item, ImageError)],
             errors={first + at: item for at, item in enumerate(items) if isinstance(item, ImageError)},
-            inputs=[torch.stack(parts) for parts in zip(*good, strict=True)] or [torch.empty(0) for _ in prepares],
+            inputs=[_together(parts) for parts in zip(*good, strict=True)] or [torch.empty(0) for _ in prepares],
         )
+
+
+def _together(parts: Sequence[Any]) -> Any:
+    import torch
+
+    return torch.stack(parts) if isinstance(parts[0], torch.Tensor) else list(parts)  # type: ignore[arg-type]
 
 
 def opened(

@@ -1,8 +1,8 @@
 """Makes captions. In: RGB images. Out: one caption each, as the model wrote it.
 
 ``Captioner`` is the interface that any captioning model follows. Which class a checkpoint is loaded by, its own
-configuration says: see ``CLASSES``. Greedy decoding by default, drawn tokens where the recipe asks for them; both give
-the same text for the same images in the same batches.
+configuration says: see ``CLASSES``; an address in the place of one is ``served``'s. Greedy decoding by default, drawn
+tokens where the recipe asks for them; both give the same text for the same images in the same batches.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize
+from bettersynth_assets.models.served import ServedCaptioner, is_address, served_name
 
 CLASSES = {"blip-2": ("blip2", "Blip2Captioner"), "llava": ("llava", "LlavaCaptioner")}
 """Module and class by ``model_type`` in the checkpoint's ``config.json``."""
@@ -36,7 +37,7 @@ class Captioner(Protocol):
     """What it is asked where the recipe's ``caption.prompt`` says nothing."""
 
     prepare: Callable[[Any], Any]
-    """Brings one RGB image to the model's input; safe to call from several threads."""
+    """Brings one RGB image to what the model is given; safe to call from several threads."""
 
     def captions(
         self,
@@ -55,6 +56,8 @@ class Captioner(Protocol):
 
 def load_captioner(model: str, gpu: Gpu) -> Captioner:
     """The profile's captioner on its first device; loaded once per process for all shards."""
+    if is_address(model):
+        return _reach(model, fixed(gpu.caption_batch, 128))
     name = model_path(model, role="captioner")
     return _load(name, model_fingerprint(model), first_device(gpu), gpu.dtype, gpu.caption_batch, gpu.batch_sizes)
 
@@ -72,14 +75,21 @@ def _load(model: str, fingerprint: str, device: str, dtype: str, batch: Asked, k
     return captioner
 
 
+@lru_cache(maxsize=1)
+def _reach(model: str, batch: int) -> Captioner:
+    return ServedCaptioner(model, batch=batch)
+
+
 def captioner_class(model: str) -> Callable[..., Captioner]:
-    """The class that loads a checkpoint.
+    """The class that loads a checkpoint, or reaches a served one.
 
     Raises:
         ConfigError: no ``config.json`` there, or one of a model that is no captioner here.
     """
     from transformers import PretrainedConfig
 
+    if is_address(model):
+        return ServedCaptioner
     try:
         found = PretrainedConfig.get_config_dict(model)[0].get("model_type")
         says = f"its config.json says model_type {found!r}" if found else "it has no config.json with a model_type"
@@ -96,8 +106,10 @@ def captioner_class(model: str) -> Callable[..., Captioner]:
 
 
 def captioner_key(profile: Profile) -> dict[str, Any]:
-    """What captions depend on besides rows and the recipe: weights, decoder, dtype and batch size."""
+    """What captions depend on besides rows and the recipe: the model and, if loaded here, decoder, dtype, batch."""
     gpu = profile.gpu
+    if is_address(profile.models.captioner):
+        return {"captioner": f"served {served_name(profile.models.captioner)}"}
     return {
         "captioner": model_fingerprint(profile.models.captioner),
         "dtype": gpu.dtype,
