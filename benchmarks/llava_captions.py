@@ -1,17 +1,20 @@
-"""LLaVA-1.5 captions from JPEG files: our captioner beside Data-Juicer's ``mllm_mapper``, in one run.
+"""LLaVA-1.5 captions from JPEG files: our captioner beside Data-Juicer's ``mllm_mapper`` and vLLM, in one run.
 
     python benchmarks/llava_captions.py [--rows 512] [--batch 64] [--new-tokens 40] [--peer-rows 12] [--tiny]
+        [--vllm "/path/to/its/environment/bin/vllm [option …]"] [--at-once 256]
 
 Weights are random, of the size of LLaVA-1.5-7B, in bfloat16 for ours on a GPU; Data-Juicer's operator works row by row,
 samples, and loads float32. Ours is measured three times: with the captured step, taking the likeliest token or drawing
-one, and through transformers' ``generate`` in batches, taking the likeliest. Random weights never end a caption, so all
-write exactly ``--new-tokens``. Pictures are drawn JPEG files of about 400 × 370 at 40 KB. Prints one line of JSON; with
-``--tiny`` the model is tiny and the figures only say what the way around it costs.
+one, and through transformers' ``generate`` in batches, taking the likeliest. With ``--vllm`` the same checkpoint is
+served by it too and captioned through ``ServedCaptioner``, so many requests at once. Random weights never end a
+caption: all write exactly ``--new-tokens``. Pictures are drawn JPEG files of about 400 × 370 at 40 KB. Prints a line of
+JSON; with ``--tiny`` the model is tiny and the figures only say what the way around it costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import tempfile
@@ -22,11 +25,14 @@ from typing import Any
 
 from captions import tokens
 from clip_scores import write_rows
+from vllm_server import served
 
 import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.decoding import chunks
+from bettersynth_assets.models.captioner import Captioner
 from bettersynth_assets.models.llava import PROMPT, LlavaCaptioner
+from bettersynth_assets.models.served import ServedCaptioner
 from bettersynth_assets.operators.guard import registry, undisturbed
 
 VOCABULARY = 32064
@@ -87,7 +93,7 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
-def ours(captioner: LlavaCaptioner, paths: list[Path], decode: str, **how: Any) -> tuple[float, list[str]]:
+def ours(captioner: Captioner, paths: list[Path], decode: str, **how: Any) -> tuple[float, list[str]]:
     """Captions per second from files, after a first batch, and the captions."""
     size = captioner.batch.asked
 
@@ -147,6 +153,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=40)
     parser.add_argument("--peer-rows", type=int, default=12, help="rows that Data-Juicer's operator captions")
+    parser.add_argument("--vllm", help="its program, and options for `serve`")
+    parser.add_argument("--at-once", type=int, default=256, help="requests that wait at vLLM at once")
     parser.add_argument("--tiny", action="store_true", help="a tiny model: only shows that it runs")
     given = parser.parse_args()
     on_gpu = torch.cuda.is_available()
@@ -155,13 +163,22 @@ def main() -> None:
         model = Path(root, "llava")
         write_model(model, device, tiny=given.tiny)
         paths, _ = write_rows(Path(root, "images"), given.rows)
-        captioner = LlavaCaptioner(str(model), device=device, dtype=dtype, batch=given.batch)
+        captioner: Any = LlavaCaptioner(str(model), device=device, dtype=dtype, batch=given.batch)
         rate, captions = ours(captioner, paths, decode, max_new_tokens=given.new_tokens)
         drawn, _ = ours(captioner, paths, decode, max_new_tokens=given.new_tokens, sampling=Sampling())
-        captioner._decoded_tokens = by_generate(captioner)  # type: ignore[method-assign]
-        plain, same = ours(captioner, paths, decode, max_new_tokens=given.new_tokens)
+        captioner._decoded_tokens = by_generate(captioner)
+        plain, by_loop = ours(captioner, paths, decode, max_new_tokens=given.new_tokens)
         peak = round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None
         del captioner
+        gc.collect()
+        torch.cuda.empty_cache()
+        extra: dict[str, Any] = {}
+        if given.vllm:
+            with served(given.vllm, model, given.at_once) as address:
+                captioner = ServedCaptioner(address, batch=given.at_once)
+                speed, by_vllm = ours(captioner, paths, "pillow", max_new_tokens=given.new_tokens)
+            extra["captions_per_s_by_vllm"] = round(speed, 2)
+            extra["same_captions_by_vllm"] = sum(a == b for a, b in zip(captions, by_vllm, strict=True))
         peer = data_juicer(model, paths[: given.peer_rows], device, given.new_tokens)
     result = {
         "model": "tiny" if given.tiny else "llava-1.5-7b",
@@ -172,13 +189,13 @@ def main() -> None:
         "captions_per_s": round(rate, 2),
         "captions_per_s_with_sampling": round(drawn, 2),
         "captions_per_s_by_generate": round(plain, 2),
-        "same_captions_by_generate": sum(a == b for a, b in zip(captions, same, strict=True)),
+        "same_captions_by_generate": sum(a == b for a, b in zip(captions, by_loop, strict=True)),
         "rows": len(paths),
         "peak_gib": peak,
         "data_juicer_captions_per_s": round(peer, 2),
         "ratio_to_data_juicer": round(rate / peer, 1),
     }
-    print(json.dumps(result))
+    print(json.dumps(result | extra))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ workers, 0 being this process, which has its libraries imported:
     overhead_s      what a worker needs per shard beside them: inputs, key, tables, manifest, waiting for the parent
     cpu_s           seconds of CPU, starting included: what is left to compare where other work takes the cores
     kept            sha256 over the kept tables; the same in all lines
-    usage           what the last shard's metadata says that it took
+    usage           what the last shard's metadata says that it took; ``gpu_utilization`` is the mean of all shards
 
 The last line has the steady rows/s as ratios to this process, and ``ready_s``: from starting a worker to its readiness,
 before torch is imported.
@@ -102,7 +102,10 @@ def measure(settings: Settings, workers: int) -> dict[str, Any]:
     kept = hashlib.sha256(
         b"".join((item.path / "kept.parquet").read_bytes() for item in pipeline.current("clip_scores"))
     )
-    usage = made[-1][1].usage
+    seen = [manifest.usage["gpu_utilization"] for _, manifest in made if "gpu_utilization" in manifest.usage]
+    usage = made[-1][1].usage | (
+        {"gpu_utilization": round(fmean(seen), 1), "shards_with_it": len(seen)} if seen else {}
+    )
     return {"workers": workers, **figures(made), "cpu_s": cpu, "kept": kept.hexdigest()[:16], "usage": usage}
 
 

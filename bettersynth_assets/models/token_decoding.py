@@ -9,6 +9,7 @@ replayed, where launching its kernels one by one takes several times as long as 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from bettersynth_assets.config.recipe import Sampling
@@ -162,14 +163,22 @@ class BatchDecoder:
         dtype = self._model.dtype
         later = torch.arange(self._length, device=positions.device) > positions.unsqueeze(1)
         mask = (later.to(dtype) * torch.finfo(dtype).min)[None, None]  # (1, 1, T, length), on top of the scores
-        return self._model.model(
-            **inputs,
-            attention_mask=mask,
-            position_ids=positions.unsqueeze(0),
-            cache_position=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        with self._attention():
+            return self._model.model(
+                **inputs,
+                attention_mask=mask,
+                position_ids=positions.unsqueeze(0),
+                cache_position=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
+
+    def _attention(self) -> AbstractContextManager[None]:
+        if self._rows is None:
+            return nullcontext()
+        from bettersynth_assets.models.one_query import used_in
+
+        return used_in(self._model)
 
     def _take(self, hidden: Any) -> None:
         """Write down the next token of each row that goes on, and make it the next one to read."""

@@ -1,0 +1,115 @@
+"""Attention of a language model that reads a batch of whole prompts and then one token at a time, on a GPU.
+
+The prompts go to torch's attention as what they are, causal from their first token, with no mask to read. A single
+query goes to a kernel of ours: those of torch are made for many and take several times what reading the keys and values
+must. Each row and head is worked by itself, so its result is the same in any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+NAME = "one_query"
+BLOCK = 64
+"""Keys that are read together."""
+
+
+@contextmanager
+def used_in(model: Any) -> Iterator[None]:
+    """Let a ``...ForCausalLM`` attend so within the block, in which its prompts all begin at position 0."""
+    AttentionInterface.register(NAME, attend)
+    config = model.config.get_text_config()
+    before, config._attn_implementation = config._attn_implementation, NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float | None = None,
+    **without: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend, as transformers calls it.
+
+    Args:
+        module: the layer's attention.
+        query: (B, H, T, D); T is a prompt's length, or 1.
+        key: (B, K, L, D), the whole cache, which begins with the prompt; H is a multiple of K.
+        value: likewise.
+        attention_mask: (1, 1, T, L), added to the scores.
+        scaling: of the scores; None is one over the root of D.
+        **without: dropout and the like, which evaluation has not.
+
+    Returns:
+        (B, T, H, D), None.
+    """
+    if query.shape[2] > 1:
+        read = query.shape[2]
+        key, value = key[:, :, :read], value[:, :, :read]
+        out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
+        return out.transpose(1, 2).contiguous(), None
+    return one_query(query, key, value, attention_mask[0, 0, 0], scaling), None
+
+
+def one_query(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None = None
+) -> torch.Tensor:
+    """Attend with one query a row; as ``attend``, but for the mask, (L,).
+
+    Returns:
+        (B, 1, H, D).
+    """
+    rows, heads, _, width = query.shape
+    out = query.new_empty(rows, 1, heads, width)
+    assert key.stride() == value.stride() and query.stride(3) == key.stride(3) == mask.stride(0) == 1
+    _kernel[rows, heads](
+        query, key, value, mask, out, width**-0.5 if scaling is None else scaling, heads // key.shape[1],
+        query.stride(0), query.stride(1), key.stride(0), key.stride(1), key.stride(2),
+        LENGTH=key.shape[2], WIDTH=width, PADDED=triton.next_power_of_2(width), BLOCK=BLOCK,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _kernel(  # type: ignore[no-untyped-def]
+    query, key, value, mask, out, scaling, group, query_row, query_head, key_row, key_head, key_at,
+    LENGTH: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    across = tl.arange(0, PADDED)
+    wide = across < WIDTH
+    asked = tl.load(query + row * query_row + head * query_head + across, mask=wide, other=0.0).to(tl.float32) * scaling
+    begin = row * key_row + (head // group) * key_head
+    most = float("-inf")
+    weight = 0.0
+    mixed = tl.zeros((PADDED,), dtype=tl.float32)
+    for first in range(0, LENGTH, BLOCK):
+        at = first + tl.arange(0, BLOCK)
+        there = at < LENGTH
+        tile = begin + at[:, None] * key_at + across[None, :]
+        inside = there[:, None] & wide[None, :]
+        keys = tl.load(key + tile, mask=inside, other=0.0).to(tl.float32)
+        values = tl.load(value + tile, mask=inside, other=0.0).to(tl.float32)
+        scores = tl.sum(keys * asked[None, :], 1) + tl.load(mask + at, mask=there, other=float("-inf")).to(tl.float32)
+        top = tl.maximum(most, tl.max(scores, 0))
+        shares = tl.exp(scores - top)
+        kept = tl.exp(most - top)
+        weight = weight * kept + tl.sum(shares, 0)
+        mixed = mixed * kept + tl.sum(shares[:, None] * values, 0)
+        most = top
+    place = (row * tl.num_programs(1) + head) * WIDTH
+    tl.store(out + place + across, (mixed / weight).to(out.dtype.element_ty), mask=wide)
