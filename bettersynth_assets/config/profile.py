@@ -26,7 +26,7 @@ class Models(ConfigModel):
     watermark: str
     captioner: str
     """A ``Blip2ForConditionalGeneration`` or ``LlavaForConditionalGeneration`` checkpoint, as its config.json says; or
-    any that is served: ``http://host:port/v1#name``."""
+    any that is served: ``http://host:port/v1#name`` (see ``models/served.py``)."""
     mgm: str
     """MGM base: language model, both towers, processor."""
     diffusion: str | None = None

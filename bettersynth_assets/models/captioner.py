@@ -20,7 +20,7 @@ from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize
-from bettersynth_assets.models.served import ServedCaptioner, is_address, served_name
+from bettersynth_assets.models.served import ServedCaptioner, address, is_address
 
 CLASSES = {"blip-2": ("blip2", "Blip2Captioner"), "llava": ("llava", "LlavaCaptioner")}
 """Module and class by ``model_type`` in the checkpoint's ``config.json``."""
@@ -109,7 +109,7 @@ def captioner_key(profile: Profile) -> dict[str, Any]:
     """What captions depend on besides rows and the recipe: the model and, if loaded here, decoder, dtype, batch."""
     gpu = profile.gpu
     if is_address(profile.models.captioner):
-        return {"captioner": f"served {served_name(profile.models.captioner)}"}
+        return {"captioner": address(profile.models.captioner).key}
     return {
         "captioner": model_fingerprint(profile.models.captioner),
         "dtype": gpu.dtype,

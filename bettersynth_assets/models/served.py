@@ -3,10 +3,11 @@
 vLLM, SGLang and LMDeploy pin a torch of their own, so they run in an environment, on GPUs and on hosts of their own::
 
     vllm serve llava-hf/llava-1.5-7b-hf --port 8000
-    models: {captioner: "http://127.0.0.1:8000/v1#llava-hf/llava-1.5-7b-hf"}    # in the profile
+    models: {captioner: "http://127.0.0.1:8000/v1?add_special_tokens=true#llava-hf/llava-1.5-7b-hf"}    # in the profile
 
-The name after ``#`` is that of the served model, and all that captions depend on: the address may change. The server
-puts the question into the checkpoint's chat template. Images are sent as PNG, so it sees the pixels that we see.
+The name after ``#`` is that of the served model, and what stands behind a ``?`` goes into each request. Captions depend
+on both, and not on the address. The server puts the question into the checkpoint's chat template; LLaVA-1.5's has no
+first token of its own, which vLLM adds where it is asked to. Images are PNG, so it sees the pixels that we see.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError, nearest
@@ -36,19 +39,41 @@ def is_address(model: str) -> bool:
     return model.startswith(SCHEMES)
 
 
-def served_name(model: str) -> str:
-    """The part after ``#``.
+class Address(NamedTuple):
+    """A profile's captioner, taken apart."""
+
+    url: str
+    name: str
+    fields: dict[str, Any]
+    """Of each request."""
+
+    @property
+    def key(self) -> str:
+        """What captions depend on."""
+        return " ".join(["served", self.name, *(f"{name}={value!r}" for name, value in sorted(self.fields.items()))])
+
+
+def address(model: str) -> Address:
+    """Take ``http://host:port/v1?field=value#name`` apart; values are JSON, or else text.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it names no model.
     """
-    name = model.partition("#")[2]
-    if not name:
+    parts = urlsplit(model)
+    if not parts.fragment:
         raise ConfigError(
             f"models.captioner = {model!r} names no model: add it behind a #, as the server calls it, "
             f"e.g. {model.rstrip('#')}#llava-hf/llava-1.5-7b-hf"
         )
-    return name
+    url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return Address(url, parts.fragment, {name: _value(text) for name, text in parse_qsl(parts.query)})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def data_url(rgb: Any) -> str:
@@ -70,7 +95,7 @@ class ServedCaptioner:
         """Look whether the model is served.
 
         Args:
-            model: ``http://host:port/v1#name``; ``OPENAI_API_KEY`` is sent where it is set.
+            model: as ``address`` takes it; ``OPENAI_API_KEY`` is sent where it is set.
             device: not used, and neither is ``dtype``: they are the server's.
             dtype: see there.
             batch: requests that wait at the server at once.
@@ -84,7 +109,7 @@ class ServedCaptioner:
 
         self.batch = BatchSize(batch)
         self.prepare: Callable[[Any], Any] = data_url
-        self.name, self._address = served_name(model), model.partition("#")[0].rstrip("/")
+        self.address = address(model)
         again = Retry(
             TRIES, connect=1, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None,
             raise_on_status=False,  # the last answer's own words say more
@@ -95,10 +120,9 @@ class ServedCaptioner:
         if key := os.environ.get("OPENAI_API_KEY"):
             self._session.headers["Authorization"] = f"Bearer {key}"
         served = [str(found["id"]) for found in self._answer("GET", "models", timeout=30.0)["data"]]
-        if self.name not in served:
-            raise ConfigError(
-                f"models.captioner = {model!r}: {self._address} serves no {self.name!r}: {nearest(self.name, served)}"
-            )
+        url, name, _ = self.address
+        if name not in served:
+            raise ConfigError(f"models.captioner = {model!r}: {url} serves no {name!r}: {nearest(name, served)}")
 
     def captions(
         self,
@@ -130,10 +154,11 @@ class ServedCaptioner:
                 "POST",
                 "chat/completions",
                 json={
-                    "model": self.name,
+                    "model": self.address.name,
                     "messages": [{"role": "user", "content": content}],
                     "max_tokens": most,
                     **how,
+                    **self.address.fields,
                 },
                 what=f" (row {keys[at]})" if keys else "",
             )["choices"]
@@ -146,13 +171,13 @@ class ServedCaptioner:
     def _answer(self, method: str, path: str, *, what: str = "", timeout: float = SECONDS, **body: Any) -> Any:
         import requests
 
-        where = f"{self._address}/{path}"
+        where = f"{self.address.url}/{path}"
         try:
             answer = self._session.request(method, where, timeout=timeout, **body)
         except requests.RequestException as error:
             raise ConfigError(
                 f"models.captioner: {where} does not answer{what} ({error}): start the server, "
-                f"e.g. `vllm serve {self.name}`, or name where it is"
+                f"e.g. `vllm serve {self.address.name}`, or name where it is"
             ) from error
         if not answer.ok:
             raise ConfigError(f"models.captioner: {where} answered {answer.status_code}{what}: {answer.text[:500]}")

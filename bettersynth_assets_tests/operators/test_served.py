@@ -115,3 +115,14 @@ def test_captions_depend_on_what_is_served_and_not_on_where(tiny_models):
         return captioner_key(profile.model_copy(update={"models": models, "gpu": profile.gpu.model_copy(update=gpu)}))
 
     assert key("http://a:1/v1#m") == key("https://b/v1#m", caption_batch=7) != key("http://a:1/v1#n")
+    assert key("http://a:1/v1?top_k=5#m") not in (key("http://a:1/v1#m"), key("http://a:1/v1?top_k=6#m"))
+
+
+def test_what_stands_behind_a_question_mark_goes_into_each_request(server, images):
+    del server.asked[:]
+    address = f"{server.address}?add_special_tokens=true&repetition_penalty=1.5&mode=plain#{NAME}"
+    ServedCaptioner(address, batch=2).captions(images[:2], max_new_tokens=2)
+    fields = [
+        {name: body[name] for name in ("add_special_tokens", "repetition_penalty", "mode")} for body in server.asked
+    ]
+    assert fields == [{"add_special_tokens": True, "repetition_penalty": 1.5, "mode": "plain"}] * 2
