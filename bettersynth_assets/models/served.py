@@ -176,7 +176,7 @@ class ServedCaptioner:
             answer = self._session.request(method, where, timeout=timeout, **body)
         except requests.RequestException as error:
             raise ConfigError(
-                f"models.captioner: {where} does not answer{what} ({error}): start the server, "
+                f"models.captioner: {where} does not answer{what} ({type(error).__name__}): start the server, "
                 f"e.g. `vllm serve {self.address.name}`, or name where it is"
             ) from error
         if not answer.ok:
