@@ -17,6 +17,7 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.served import address
 
 RECIPE = "process: [{words_num_filter: {min_num: 4}}]\ncaption: {policy: replace}\n"
 
@@ -105,6 +106,7 @@ def test_a_profile_that_extends_another_differs_only_in_its_own_keys(tmp_path: P
     base, own = load_profile("mgm-2b"), load_profile("mgm-2b-llava")
     assert own.models == base.models.model_copy(update={"captioner": "llava-hf/llava-1.5-7b-hf"})
     assert own.gpu == base.gpu.model_copy(update={"caption_batch": 64})
+    assert address(load_profile("mgm-2b-llava-vllm").models.captioner).name == own.models.captioner
     assert (own.name, own.training, own.shards) == ("mgm-2b-llava", base.training, base.shards)
     mine = load_profile(write(tmp_path / "mine.yaml", "extends: mgm-2b-llava\nshards: 3\ngpu: {devices: [1]}\n"))
     assert (mine.name, mine.shards, mine.models) == ("mine", 3, own.models)
