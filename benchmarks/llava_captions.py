@@ -101,7 +101,7 @@ def ours(captioner: Captioner, paths: list[Path], decode: str, **how: Any) -> tu
         made = []
         for chunk in chunks(files, size, [captioner.prepare], decode=decode, device=captioner.device):
             keys = {"keys": [str(at) for at in chunk.good]} if "sampling" in how else {}
-            made += captioner.captions(chunk.inputs[0], **how, **keys)
+            made += captioner.captions(chunk.inputs[0], prompt=captioner.default_prompt, **how, **keys)
         return made
 
     caption(paths[:size])
@@ -113,15 +113,8 @@ def ours(captioner: Captioner, paths: list[Path], decode: str, **how: Any) -> tu
 def by_generate(captioner: LlavaCaptioner) -> Callable[..., Any]:
     """What makes the captioner's tokens, by transformers' own loop."""
 
-    def tokens(pixels: Any, row: Any, max_new_tokens: int, *without: None) -> Any:
-        import torch
-
-        input_ids = row.expand(len(pixels), -1)
-        output = captioner._model.generate(
-            pixel_values=pixels, input_ids=input_ids, attention_mask=torch.ones_like(input_ids),
-            max_new_tokens=max_new_tokens, do_sample=False, num_beams=1,
-        )  # fmt: skip
-        return output[:, len(row) :]
+    def tokens(pixels: Any, row: Any, *how: Any) -> Any:
+        return captioner._generated_tokens(pixels, row, *how)[:, len(row) :]
 
     return tokens
 

@@ -42,7 +42,7 @@ def served(vllm: str, model: Path, at_once: int) -> Iterator[str]:
                     continue
             else:
                 raise SystemExit(f"vLLM ended with {server.returncode}:\n{Path(log.name).read_text()[-4000:]}")
-            yield f"http://127.0.0.1:{port}/v1#llava"
+            yield f"http://127.0.0.1:{port}/v1?add_special_tokens=true#llava"
         finally:
             if server.poll() is None:
                 os.killpg(server.pid, signal.SIGTERM)

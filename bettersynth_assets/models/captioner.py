@@ -86,10 +86,10 @@ def captioner_class(model: str) -> Callable[..., Captioner]:
     Raises:
         ConfigError: no ``config.json`` there, or one of a model that is no captioner here.
     """
-    from transformers import PretrainedConfig
-
     if is_address(model):
         return ServedCaptioner
+    from transformers import PretrainedConfig
+
     try:
         found = PretrainedConfig.get_config_dict(model)[0].get("model_type")
         says = f"its config.json says model_type {found!r}" if found else "it has no config.json with a model_type"

@@ -25,7 +25,6 @@ BLOCK = 64
 @contextmanager
 def used_in(model: Any) -> Iterator[None]:
     """Let a ``...ForCausalLM`` attend so within the block, in which its prompts all begin at position 0."""
-    AttentionInterface.register(NAME, attend)
     config = model.config.get_text_config()
     before, config._attn_implementation = config._attn_implementation, NAME
     try:
@@ -63,6 +62,9 @@ def attend(
         out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
         return out.transpose(1, 2).contiguous(), None
     return one_query(query, key, value, attention_mask[0, 0, 0], scaling), None
+
+
+AttentionInterface.register(NAME, attend)
 
 
 def one_query(

@@ -92,10 +92,17 @@ def numbers_for(sampling: Sampling | None, keys: Sequence[str] | None, rows: int
     """``uniforms`` where there is anything to draw, else None.
 
     Raises:
-        ValueError: rows without a key of their own each; their captions would depend on their place.
+        ValueError: as ``check_keys``.
     """
-    if sampling is None:
-        return None
-    if keys is None or len(keys) != rows:
+    check_keys(sampling, keys, rows)
+    return None if sampling is None or keys is None else uniforms(sampling, keys, tokens)
+
+
+def check_keys(sampling: Sampling | None, keys: Sequence[str] | None, rows: int) -> None:
+    """Refuse to draw for rows without a key of their own each; their captions would depend on their place.
+
+    Raises:
+        ValueError: so they are.
+    """
+    if sampling is not None and (keys is None or len(keys) != rows):
         raise ValueError(f"sampling needs one key per image: {rows} images, {len(keys or ())} keys; give the rows' ids")
-    return uniforms(sampling, keys, tokens)

@@ -27,6 +27,7 @@ from bettersynth_assets.errors import ConfigError, nearest
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.caption_cleaning import whole
 from bettersynth_assets.models.llava import PROMPT
+from bettersynth_assets.models.sampling import check_keys
 
 SCHEMES = ("http://", "https://")
 TRIES = 5
@@ -89,7 +90,6 @@ class ServedCaptioner:
     device = "cpu"
     """Of what is done here."""
     default_prompt = PROMPT
-    default_tokens = 40
 
     def __init__(self, model: str, *, device: str = "cpu", dtype: str = "", batch: int = 128) -> None:
         """Look whether the model is served.
@@ -128,8 +128,8 @@ class ServedCaptioner:
         self,
         images: Sequence[Any],
         *,
-        prompt: str | None = None,
-        max_new_tokens: int | None = None,
+        prompt: str,
+        max_new_tokens: int,
         sampling: Sampling | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[str]:
@@ -141,14 +141,11 @@ class ServedCaptioner:
             ConfigError: the server refuses a request, or does not answer it within some tries.
             ValueError: ``sampling`` without one key per image.
         """
-        if sampling is not None and (keys is None or len(keys) != len(images)):
-            raise ValueError(f"sampling needs one key per image: {len(images)} images, {len(keys or ())} keys")
-        asked = self.default_prompt if prompt is None else prompt
-        most = self.default_tokens if max_new_tokens is None else max_new_tokens
+        check_keys(sampling, keys, len(images))
 
         def caption(at: int) -> str:
             image = images[at] if isinstance(images[at], str) else data_url(images[at])
-            content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": asked}]
+            content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": prompt}]
             how = {"temperature": 0.0} if sampling is None else drawing(sampling, keys[at])  # type: ignore[index]
             (choice,) = self._answer(
                 "POST",
@@ -156,7 +153,7 @@ class ServedCaptioner:
                 json={
                     "model": self.address.name,
                     "messages": [{"role": "user", "content": content}],
-                    "max_tokens": most,
+                    "max_tokens": max_new_tokens,
                     **how,
                     **self.address.fields,
                 },

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from bettersynth_assets_tests.models import WORDS
 
 SIDE = 32
@@ -14,6 +17,13 @@ CHAT_TEMPLATE = (
     "{% for item in message['content'] if item['type'] == 'text' %}{{ item['text'] }} {% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+
+
+def distinct_images(count: int = 10) -> list[Image.Image]:
+    """Images of 4 x 4 random colours and growing width, which a tiny model tells apart."""
+    rng = np.random.default_rng(0)
+    coarse = [Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)) for _ in range(count)]
+    return [image.resize((40 + 3 * at, 50), Image.Resampling.NEAREST) for at, image in enumerate(coarse)]
 
 
 def make_llava(folder: Path, seed: int = 0, *, image_processor: Any = None, chat_template: str | None = None) -> Path:

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.models.caption_cleaning import clean, whole
 from bettersynth_assets.models.llava import PROMPT, LlavaCaptioner
-from bettersynth_assets_tests.operators.small_synthesis_models import CHAT_TEMPLATE, SIDE, make_llava
+from bettersynth_assets_tests.operators.small_synthesis_models import CHAT_TEMPLATE, SIDE, distinct_images, make_llava
 
 LIMIT = 12
 
@@ -27,9 +25,7 @@ def captioner(folder):
 
 @pytest.fixture(scope="module")
 def images():
-    rng = np.random.default_rng(0)
-    coarse = [Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)) for _ in range(10)]
-    return [image.resize((40 + 3 * at, 50), Image.Resampling.NEAREST) for at, image in enumerate(coarse)]
+    return distinct_images()
 
 
 def one_at_a_time(folder, images, text):

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from bettersynth_assets.config.recipe import CaptionSection, Sampling
 from bettersynth_assets.errors import ConfigError
@@ -14,7 +12,7 @@ from bettersynth_assets.models.served import ServedCaptioner
 from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets_tests.operators.caption_server import NAME, serving
 from bettersynth_assets_tests.operators.rows import tiny_profile
-from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
+from bettersynth_assets_tests.operators.small_synthesis_models import distinct_images, make_llava
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +28,7 @@ def server(folder):
 
 @pytest.fixture(scope="module")
 def images():
-    rng = np.random.default_rng(0)
-    coarse = [Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)) for _ in range(10)]
-    return [image.resize((40 + 3 * at, 50), Image.Resampling.NEAREST) for at, image in enumerate(coarse)]
+    return distinct_images()
 
 
 def test_a_served_model_writes_what_the_same_checkpoint_writes_here(server, folder, images):
@@ -75,7 +71,7 @@ def test_drawn_tokens_have_a_seed_of_the_row_and_not_of_its_place(server, images
 
     def seeds(keys, **how):
         del server.asked[:]
-        served.captions(images[: len(keys)], max_new_tokens=2, sampling=Sampling(**how), keys=keys)
+        served.captions(images[: len(keys)], prompt="a dog", max_new_tokens=2, sampling=Sampling(**how), keys=keys)
         return sorted((body["seed"], body["temperature"], body["top_p"], body.get("top_k")) for body in server.asked)
 
     first = seeds(["a", "b", "c"], temperature=0.7, seed=1)
@@ -84,16 +80,16 @@ def test_drawn_tokens_have_a_seed_of_the_row_and_not_of_its_place(server, images
     assert not {seed for seed, *_ in first} & {seed for seed, *_ in seeds(["a", "b", "c"], seed=2, top_k=5)}
     assert {body["top_k"] for body in server.asked} == {5}
     with pytest.raises(ValueError, match="one key per image: 3 images, 0 keys"):
-        served.captions(images[:3], sampling=Sampling())
+        served.captions(images[:3], prompt="a dog", max_new_tokens=2, sampling=Sampling())
 
 
 def test_a_busy_server_is_asked_again_and_a_refusal_is_told_in_its_own_words(server, images):
     served = ServedCaptioner(f"{server.address}#{NAME}", batch=1)
     server.refusals[:] = [503, 429]
-    assert len(served.captions(images[:2], max_new_tokens=2)) == 2 and not server.refusals
+    assert len(served.captions(images[:2], prompt="a dog", max_new_tokens=2)) == 2 and not server.refusals
     server.refusals[:] = [400]
     with pytest.raises(ConfigError, match=r"/v1/chat/completions answered 400 \(row r7\): .*the image has no size"):
-        served.captions(images[:1], max_new_tokens=2, keys=["r7"])
+        served.captions(images[:1], prompt="a dog", max_new_tokens=2, keys=["r7"])
 
 
 def test_what_cannot_be_reached_is_named_with_what_to_do(server):
@@ -121,7 +117,7 @@ def test_captions_depend_on_what_is_served_and_not_on_where(tiny_models):
 def test_what_stands_behind_a_question_mark_goes_into_each_request(server, images):
     del server.asked[:]
     address = f"{server.address}?add_special_tokens=true&repetition_penalty=1.5&mode=plain#{NAME}"
-    ServedCaptioner(address, batch=2).captions(images[:2], max_new_tokens=2)
+    ServedCaptioner(address, batch=2).captions(images[:2], prompt="a dog", max_new_tokens=2)
     fields = [
         {name: body[name] for name in ("add_special_tokens", "repetition_penalty", "mode")} for body in server.asked
     ]
