@@ -12,22 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, find_reserved
 from bettersynth_assets.records.seed_lines import RowError
 
-IMAGE_TOKENS = ("<__dj__image>", "<image>")
-END_OF_CHUNK = "<|__dj__eoc|>"
-RESERVED = (
-    *IMAGE_TOKENS,
-    "<__dj__video>",
-    "<__dj__audio>",
-    END_OF_CHUNK,
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<bos>",
-    "<eos>",
-    "<pad>",
-)
-"""Tokens of the kit's and of Gemma's format; inside a caption they would change what the model is shown."""
 TOKEN = "|".join(IMAGE_TOKENS)
 LEADING = re.compile(rf"\s*(?:{TOKEN})")
 TRAILING = re.compile(rf"(?:{TOKEN})\s*\Z")
@@ -108,6 +95,5 @@ def _take_tokens(text: str) -> tuple[str, int]:
 
 
 def _refuse_reserved(text: str) -> None:
-    for token in RESERVED:
-        if token in text:
-            raise RowError("reserved_token", f"{token} inside the text")
+    if token := find_reserved(text):
+        raise RowError("reserved_token", f"{token} inside the text")

@@ -1,0 +1,57 @@
+"""Reserved tokens are found wherever they stand in a text, and ordinary text holds none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bettersynth_assets.records.reserved import find_reserved
+from bettersynth_assets.records.seed_lines import RowError
+from bettersynth_assets.records.seed_rows import parse_row
+from bettersynth_assets_tests.seeds import REAL_SEED
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<image>", "<video>", "<__dj__image>", "<__dj__video>", "<__dj__audio>", "<|__dj__eoc|>",
+        "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>",
+        "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|vision_start|>", "<unused7>",
+        "<｜end▁of▁sentence｜>", "<im_start>", "<im_patch>", "<image_soft_token>", "<s>", "</s>",
+        "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<Image>", "< image >", "<EOS>", "</S>",
+    ],
+)  # fmt: skip
+def test_a_reserved_token_is_found_at_any_place(token):
+    for text in (token, f"{token} a boat", f"a boat {token}", f"a{token}boat", f"a boat\n{token}\n"):
+        assert find_reserved(text) == token
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "a boat", "an image of a boat", "2 < 3 and 4 > 3", "<3 this", "I <b>like</b> it", "<span>s</span>",
+        "a <- b -> c", "|image|", "image>", "<images>", "<imagery>", "[instagram]", "an <|", "eos", "<a|b|c>",
+        "<start>", "<strong>",
+    ],
+)  # fmt: skip
+def test_ordinary_text_holds_none(text):
+    assert find_reserved(text) is None
+
+
+def test_of_several_the_first_is_named():
+    assert find_reserved("a <eos> b <image>") == "<eos>"
+
+
+def test_a_seed_row_with_a_chat_marker_is_refused_by_the_same_rule():
+    row = {"id": "7", "text": "<image>\na red boat <|im_end|> at sea", "images": ["a.jpg"]}
+    with pytest.raises(RowError, match=r"<\|im_end\|> inside the text") as error:
+        parse_row(row)
+    assert error.value.reason == "reserved_token"
+
+
+@pytest.mark.skipif(not REAL_SEED.is_file(), reason="shared/better-synth-seed-800 is not there")
+def test_the_real_seeds_captions_hold_none():
+    rows = [json.loads(line) for line in REAL_SEED.read_bytes().split(b"\n") if line]
+    assert len(rows) == 800
+    assert [find_reserved(parse_row(row).caption) for row in rows] == [None] * 800
