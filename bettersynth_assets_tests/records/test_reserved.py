@@ -17,8 +17,8 @@ from bettersynth_assets_tests.seeds import REAL_SEED
     [
         "<image>", "<video>", "<__dj__image>", "<__dj__video>", "<__dj__audio>", "<|__dj__eoc|>",
         "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>",
-        "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|vision_start|>", "<unused7>",
-        "<｜end▁of▁sentence｜>", "<im_start>", "<im_patch>", "<image_soft_token>", "<s>", "</s>",
+        "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|vision_start|>",
+        "<｜end▁of▁sentence｜>", "<im_start>", "<im_patch>", "<image_soft_token>", "<unused7>", "<s>", "</s>",
         "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<Image>", "< image >", "<EOS>", "</S>",
     ],
 )  # fmt: skip
