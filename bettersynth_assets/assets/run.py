@@ -22,6 +22,7 @@ from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.resources.workers import Job
 from bettersynth_assets.stages.stage import Stage
+from toolkit.file_errors import EnvironmentFault
 from toolkit.process import ChildFailedError
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -91,7 +92,7 @@ class Workshop:
         """Bring one shard up to date here.
 
         Returns:
-            Why it failed, or None; the traceback is in the log.
+            Why it failed, or None; the traceback is in the log, except that of a fault of the environment.
 
         Raises:
             UserError: settings and files are the same for every shard.
@@ -100,6 +101,9 @@ class Workshop:
             self.pipeline.ensure(name, shard)
         except (UserError, dg.Failure):
             raise
+        except EnvironmentFault as fault:
+            self.context.log.error(f"{name} {shard} failed; going on with the other shards: {fault}")
+            return str(fault)
         except Exception as error:
             self.context.log.exception(f"{name} {shard} failed; going on with the other shards")
             return f"{type(error).__name__}: {error}"
@@ -210,5 +214,5 @@ def plainly() -> Iterator[None]:
     """Turn an error that says all that there is to say (how to mend it, or a child's last words) into a failure."""
     try:
         yield
-    except (UserError, ChildFailedError) as error:
+    except (UserError, EnvironmentFault, ChildFailedError) as error:
         raise dg.Failure(str(error), allow_retries=False) from None

@@ -24,6 +24,7 @@ from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.resources.lease import leasing
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.stage import Stage
+from toolkit.file_errors import EnvironmentFault
 
 MOST_DEATHS = 2
 """Workers that one shard may end before it counts as failed, and workers per place that may end before their first."""
@@ -70,6 +71,8 @@ def serve(connection: Connection, job: Job) -> None:
             send("done")
         except UserError as error:
             send("refused", str(error))
+        except EnvironmentFault as fault:
+            send("failed", (str(fault), str(fault)))
         except Exception as error:  # noqa: BLE001 (it is the parent's to tell; the next shard may be well)
             send("failed", (f"{type(error).__name__}: {error}", traceback.format_exc()))
 

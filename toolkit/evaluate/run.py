@@ -28,6 +28,7 @@ from toolkit.evaluate import mmbench, textvqa
 from toolkit.evaluate.answer_files import AnswerError, read_lines
 from toolkit.evaluate.plan import EvaluationPlan, make_plan, read_plan
 from toolkit.events import Emit, json_lines, tagged
+from toolkit.file_errors import EnvironmentFault
 from toolkit.files import write_atomically, write_json
 from toolkit.jobs import jobs_for, limit_threads, run_all
 
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         jobs = given_jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
         run_all(partial(_evaluate, emit=emit), plans, jobs)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, EnvironmentFault) as error:
         emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
         print(f"error: {error}", file=sys.stderr)
         return 2

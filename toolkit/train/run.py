@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from toolkit.events import json_lines
+from toolkit.file_errors import EnvironmentFault
 from toolkit.jobs import jobs_for, run_all
 from toolkit.train.plan import NonFiniteLossError, read_plan
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         jobs = given.jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
         run_all(partial(train, emit=emit), plans, jobs)
-    except (ValueError, NonFiniteLossError) as error:
+    except (ValueError, EnvironmentFault, NonFiniteLossError) as error:
         emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
         print(f"error: {error}", file=sys.stderr)
         return 3 if isinstance(error, NonFiniteLossError) else 2
