@@ -116,7 +116,9 @@ def absent(path: Path | str, code: int = errno.ENOENT) -> EnvironmentFault:
     if missing:
         message = f"folder {missing[-1]} is not there ({path} was): mount it or put it back and run again"
         return EnvironmentFault(message, str(missing[-1]), code)
-    message = f"{path} is gone although it was read before: put it back and run again; without it, the next run quarantines the row"
+    message = (
+        f"{path} was read before and is gone: put it back and run again; without it, the next run quarantines its row"
+    )
     return EnvironmentFault(message, str(path), code)
 
 
