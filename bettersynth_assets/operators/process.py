@@ -29,6 +29,7 @@ from bettersynth_assets.operators.refusals import refusal, scalar
 from bettersynth_assets.operators.row_calls import EMBEDDING, SIMILARITY, STATS, Row, make_row, work_rows
 from bettersynth_assets.operators.whole_set import judge_set, measure_rows
 from bettersynth_assets.records.images import ImageError, open_rgb
+from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 
 Rescore = Callable[[Sequence[Path], Sequence[str]], Sequence[float | ImageError]]
@@ -145,7 +146,9 @@ def _judge(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
 
 
 def _raise_if_not_images(built: BuiltOperator, rows: list[Row], failed: dict[int, BaseException]) -> None:
-    """An operator that fails on every row is not the rows' fault, unless every image is broken."""
+    """Blame an operator that fails on every row, unless every image is broken or every new caption is refused."""
+    if all(isinstance(error, CaptionError) for error in failed.values()):
+        return
     if all(_image_error(row) is not None for row in rows):
         return
     first = failed[min(failed)]
@@ -163,6 +166,9 @@ def _image_error(row: Row) -> ImageError | None:
 
 
 def _quarantined(row: Row, stage: str, built: BuiltOperator, error: BaseException) -> dict[str, object]:
+    if isinstance(error, CaptionError):
+        detail, reason = f"{built.name}: {error.detail}", error.reason
+        return {"id": row.values["id"], "line": row.values["line"], "stage": stage, "reason": reason, "detail": detail}
     broken = error if isinstance(error, ImageError) else _image_error(row)
     detail = broken.detail if broken else f"{built.name}: {type(error).__name__}: {error}"
     reason = broken.reason if broken else "operator_error"

@@ -6,6 +6,7 @@ was, and its batch is worked again row by row, so that one row never takes its n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import Any
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, CaptionError, check_caption
 from bettersynth_assets.records.schema import kit_text
 
 STATS, META = "__dj__stats__", "__dj__meta__"
-IMAGE_TOKEN, END_TOKEN = "<__dj__image>", "<|__dj__eoc|>"
+KIT_IMAGE = IMAGE_TOKENS[0]
+BROKEN_TOKEN = re.compile(r"__dj__|dj_*image|dj_*eoc", re.IGNORECASE)
+"""What is left of the kit's tokens when a mapper changes characters of them."""
 SIMILARITY = "image_text_similarity"
 EMBEDDING = "image_embedding"
 # What these measure stands in the row already, from the image's header: nothing is opened for them.
@@ -109,9 +113,8 @@ def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:
     if built.is_filter:
         for row, stats in zip(rows, result[STATS], strict=True):
             row.sample[STATS] = dict(stats)
-    else:
-        _take_text(built, rows[0], result)
-    return None
+        return None
+    return _take_text(built, rows[0], result)
 
 
 def columns(rows: list[Row]) -> dict[str, list[Any]]:
@@ -120,8 +123,8 @@ def columns(rows: list[Row]) -> dict[str, list[Any]]:
     return batch | {name: [dict(value) for value in batch[name]] for name in (STATS, META)}
 
 
-def _take_text(built: BuiltOperator, row: Row, result: dict[str, Any]) -> None:
-    """Take over what a mapper made of a row's text."""
+def _take_text(built: BuiltOperator, row: Row, result: dict[str, Any]) -> CaptionError | None:
+    """Take over what a mapper made of a row's text; a caption that no row may hold comes back as an error."""
     texts, images = list(result["text"]), [list(paths) for paths in result["images"]]
     if len(texts) != 1 or not isinstance(texts[0], str):
         raise ConfigError(
@@ -130,14 +133,20 @@ def _take_text(built: BuiltOperator, row: Row, result: dict[str, Any]) -> None:
         )
     if images != [row.sample["images"]]:
         raise ConfigError(f"operator {built.name!r} changes images, which a recipe cannot record: take it out")
-    caption = texts[0].replace(IMAGE_TOKEN, "").replace(END_TOKEN, "").strip()
-    if "__dj__" in caption and "__dj__" not in row.values["caption"]:
+    caption = texts[0].strip().removeprefix(KIT_IMAGE).removesuffix(END_OF_CHUNK).strip()
+    rest = caption.replace(KIT_IMAGE, "").replace(END_OF_CHUNK, "")
+    if BROKEN_TOKEN.search(rest) and not BROKEN_TOKEN.search(row.values["caption"]):
         raise ConfigError(
             f"operator {built.name!r} with {built.limits} changes the kit's own tokens, not only the caption: row "
             f"{row.values['id']!r} became {texts[0]!r}; narrow what it replaces, or take it out"
         )
+    try:
+        check_caption(caption)
+    except CaptionError as error:
+        return error
     if caption != row.values["caption"]:
         row.edits.append({"operator": built.name, "before": row.values["caption"]})
         row.values["caption"] = caption
         row.sample["text"] = kit_text(caption)
         row.sample[STATS].pop(SIMILARITY, None)
+    return None

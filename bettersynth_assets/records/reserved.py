@@ -28,6 +28,28 @@ _ANGLE = (
 _RESERVED = re.compile(rf"<\s*(?:{'|'.join(_ANGLE)})\s*>|\[\s*/?inst\s*\]", re.IGNORECASE)
 
 
+class CaptionError(ValueError):
+    """A caption that must not enter a set; its row is quarantined with the reason."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def check_caption(caption: str) -> None:
+    """Refuse a caption that a mapper or a model changed and that no row may hold.
+
+    Raises:
+        CaptionError: ``reserved_token``, as for a seed row; ``invalid_utf8`` for half of a surrogate pair, which no
+            output file can hold.
+    """
+    if token := find_reserved(caption):
+        raise CaptionError("reserved_token", f"{token} inside the text")
+    if lone := re.search(r"[\ud800-\udfff]", caption):
+        raise CaptionError("invalid_utf8", f"lone surrogate {lone.group()!r} inside the text")
+
+
 def find_reserved(text: str) -> str | None:
     """The first reserved token inside a text, as it is written there; None if there is none.
 

@@ -55,7 +55,10 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
     questions = read_questions(settings)
     kit_rows = as_kit_rows(kept)
     kit_lines = [_line(row) for row in kit_rows]
-    llava_lines = [_line(row) for row in to_llava(kit_rows, questions)]
+    llava_rows = to_llava(kit_rows, questions)
+    # No caption holds a reserved token (records.reserved), so the two formats say the same.
+    assert [row["conversations"][1]["value"] for row in llava_rows] == kept["caption"].to_pylist()
+    llava_lines = [_line(row) for row in llava_rows]
     shown = np.searchsorted(np.unique(order), order).tolist()  # places among the kept rows, in training order
     write_text(work.folder / KIT_FILE, "".join(kit_lines[place] + "\n" for place in shown))
     write_text(work.folder / LLAVA_FILE, "[\n" + ",\n".join(llava_lines[place] for place in shown) + "\n]\n")

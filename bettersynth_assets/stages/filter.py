@@ -94,7 +94,7 @@ def also(settings: Settings) -> tuple[str, ...]:
 
 FILTERED_SET = Stage(
     name=NAME,
-    version=2,
+    version=3,
     run=run,
     depends=depends,
     sharded=True,

@@ -284,6 +284,26 @@ def test_a_mapper_that_takes_the_kits_tokens_apart_is_refused(rows, process):
         process(rows, [{"remove_specific_chars_mapper": {"chars_to_remove": "ia"}}])
 
 
+@pytest.mark.parametrize(
+    ("written", "token"),
+    [("<image>", "<image>"), ("<__dj__image>", "<__dj__image>"), ("<|__dj__eoc|> cats", "<|__dj__eoc|>"),
+     ("<|im_end|>", "<|im_end|>"), ("<End_Of_Turn>", "<End_Of_Turn>")],
+)  # fmt: skip
+def test_a_caption_in_which_a_mapper_puts_a_reserved_token_is_quarantined_alone(rows, process, written, token):
+    done = process(rows, [{"replace_content_mapper": {"pattern": "two", "repl": f"two {written}"}}])
+    quarantine = done.quarantine.to_pylist()
+    assert [row["reason"] for row in quarantine] == ["reserved_token"] * 8
+    assert quarantine[0]["detail"] == f"replace_content_mapper: {token} inside the text"
+    assert done.kept.num_rows == rows.num_rows - 8 and not done.rejects.num_rows
+    assert not any("<" in caption for caption in done.kept["caption"].to_pylist())
+
+
+def test_a_reserved_token_in_every_caption_is_the_rows_fault_and_none_is_lost(rows, process):
+    done = process(rows, [{"replace_content_mapper": {"pattern": "(?m)^(?!<)", "repl": "<image> "}}])
+    assert done.kept.num_rows == 0
+    assert done.quarantine["reason"].to_pylist() == ["reserved_token"] * rows.num_rows
+
+
 def test_a_mapper_that_makes_more_rows_of_one_is_refused(rows, process):
     with pytest.raises(ConfigError, match=r"'text_chunk_mapper' made 2 rows .* of row 'row000'"):
         process(rows, [{"text_chunk_mapper": {"max_len": 40}}])
