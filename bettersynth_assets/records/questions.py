@@ -1,21 +1,25 @@
 """The question that goes with each caption. In: settings. Out: human turns by id, as the kit restores them.
 
 Original questions come from the profile's ``questions`` file, else from ``stage_1.json`` beside the seed, else from the
-seed itself where it is in LLaVA format. An id without one gets one of the 11, drawn from the id (see toolkit).
+seed itself where it is in LLaVA format. An id without one gets one of the 11, drawn from the id (see toolkit). A
+questions file is read by the same reader as the seed, and checked when the seed is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.records.seed_file import SeedIndex, seed_index
-from bettersynth_assets.records.seed_lines import RowError, read_line
+from bettersynth_assets.records.reserved import find_reserved
+from bettersynth_assets.records.seed_file import SeedIndex, Signature, seed_index, signature_of
 from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import parse_row
 from toolkit.files import file_sha256
+from toolkit.preprocess.row_lines import RowError, read_line
 
 BESIDE = "stage_1.json"
 
@@ -42,24 +46,45 @@ def questions_key(settings: Settings) -> str:
     return file_sha256(path) if path else seed_index(settings).questions_digest()
 
 
+def check_questions(settings: Settings) -> None:
+    """Read the questions file once for each version of it, before anything is computed from the seed.
+
+    Raises:
+        ConfigError: a questions file that cannot be used.
+    """
+    path = questions_file(settings)
+    if path is not None:
+        _checked(path, signature_of(path))
+
+
+@lru_cache(maxsize=4)
+def _checked(path: Path, signature: Signature) -> None:
+    for _ in _read(path):
+        pass
+
+
 def read_questions(settings: Settings) -> dict[str, str]:
     """Human turns by id, each with its image token.
 
     Raises:
-        ConfigError: a questions file that is not LLaVA JSON.
+        ConfigError: a questions file that cannot be used.
     """
     path = questions_file(settings)
-    if path is None:
-        return _own_questions(seed_index(settings))
-    from toolkit.preprocess.dj_to_llava import read_questions as read_file
+    return _own_questions(seed_index(settings)) if path is None else dict(_read(path))
 
+
+def _read(path: Path) -> Iterator[tuple[str, str]]:
+    """Ids and human turns of a questions file, held to the same rules as the seed's rows."""
+    from toolkit.preprocess.dj_to_llava import IMAGE_TOKEN, ConversionError, iterate_questions
+
+    fix = "fix it, or leave it out to have the questions drawn"
     try:
-        return read_file(path)
-    except (ValueError, LookupError, TypeError) as error:
-        raise ConfigError(
-            f"questions file {path} is not a LLaVA JSON array of id and conversations ({type(error).__name__}: "
-            f"{error}): mend it, or leave it out to have the questions drawn"
-        ) from None
+        for row_id, question in iterate_questions(path):
+            if token := find_reserved(question.replace(IMAGE_TOKEN, "")):
+                raise ConfigError(f"questions file {path}, id {row_id!r}: {token} inside the question: {fix}")
+            yield row_id, question
+    except ConversionError as error:
+        raise ConfigError(f"questions file {error}: it must be LLaVA JSON of id and conversations: {fix}") from None
 
 
 def _own_questions(index: SeedIndex) -> dict[str, str]:

@@ -4,7 +4,7 @@ A row enters as a line of the seed and keeps its ``id`` to the end. Each stage w
 go on), ``rejects`` (a rule of the recipe said no) and ``quarantine`` (the row could not be worked), and
 rows in = kept + rejects + quarantine. What the kept rows carry:
 
-seed_dataset      id, line, image, caption, width, height, words, mode, ...
+seed_dataset      id, line, image, caption, width, height, words, mode, extra, ...
 clip_scores       + clip_score
 filtered_set      + stats
 recaptioned_set   + original_caption, synthetic_caption, original_score, synthetic_score, choice, ...
@@ -32,6 +32,8 @@ SEED = pa.schema(
         ("bytes", pa.int64()),  # size of the image file
         # exif_rotated, broken_exif, animated; of recaptioned_set also regenerated, regeneration_refused
         ("flags", pa.list_(pa.string())),
+        # JSON object, keys sorted: the fields of the seed's row that neither format has; null where there are none.
+        ("extra", pa.string()),
     ]
 )
 SCORED = SEED.append(pa.field("clip_score", pa.float32())).append(  # cosine, [-1, 1]

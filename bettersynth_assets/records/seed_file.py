@@ -1,6 +1,7 @@
 """The seed file as a whole. In: settings. Out: a ``SeedIndex``: where each row lies, its shard, and what is bad.
 
-The file is read once per process, as a stream; what stays in memory is three numbers and an image path per row. Row
+The file is read once per process, as a stream; what stays in memory is three numbers and an image path per row. A
+compressed or Parquet file is first decoded into plain lines under the data root, once for each version of it. Row
 ``n`` (1-based line, or place in a JSON array) belongs to shard ``(n - 1) % shards``, so that an edited or appended row
 touches one shard and leaves the others as they are.
 """
@@ -21,10 +22,15 @@ from typing import Any, NamedTuple
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
-from bettersynth_assets.records.seed_lines import RowError, read_line, spans
 from bettersynth_assets.records.seed_path import seed_path
+from bettersynth_assets.records.seed_rows import field_names, image_field
+from toolkit.preprocess.row_files import RowFileError, plain_file
+from toolkit.preprocess.row_lines import RowError, read_line, spans
 
 SHOWN_LINES = 5
+MOST_FIELDS = 1000
+DECODED = "decoded"
+"""Folder, under the shared root, of plain lines that compressed and Parquet files were decoded into."""
 CONVERSATION = b'"conversations"'
 Signature = tuple[int, int]
 """Size in bytes and modification time in ns."""
@@ -45,7 +51,10 @@ class SeedIndex:
     """Where the rows of a seed file lie."""
 
     path: Path
+    plain: Path
+    """Where the rows are read from: ``path`` itself, or the lines that it was decoded into."""
     signature: Signature
+    """Of ``path``."""
     numbers: array[int] = field(default_factory=lambda: array("q"))
     starts: array[int] = field(default_factory=lambda: array("q"))
     ends: array[int] = field(default_factory=lambda: array("q"))
@@ -55,6 +64,8 @@ class SeedIndex:
     """Row number to the first row with the same id."""
     bad: dict[str, list[int]] = field(default_factory=dict)
     """Row numbers by the reason that makes the line a bad one."""
+    fields: set[str] = field(default_factory=set)
+    """Names of extra fields, see ``field_names``; at most ``MOST_FIELDS``."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -106,7 +117,7 @@ class SeedIndex:
         parts = [f"{reason} {_share(numbers, len(self))}" for reason, numbers in sorted(self.bad.items())]
         raise SeedError(
             f"seed file {self.path}: {bad} of {len(self)} lines ({bad / len(self):.1%}) cannot be used, over "
-            f"max_bad_line_share = {limits.max_bad_line_share:.1%}: {'; '.join(parts)}. Mend these lines, or raise "
+            f"max_bad_line_share = {limits.max_bad_line_share:.1%}: {'; '.join(parts)}. Fix these lines, or raise "
             "`limits: {max_bad_line_share: …}` in the profile to quarantine them and go on with the rest"
         )
 
@@ -119,8 +130,8 @@ class SeedIndex:
 
     @contextmanager
     def _mapped(self) -> Iterator[mmap.mmap]:
-        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if _signature(self.path) != self.signature:
+        with self.plain.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if signature_of(self.path) != self.signature:
                 raise SeedError(f"seed file {self.path} was changed while it was read: run again")
             yield data
 
@@ -132,26 +143,67 @@ def seed_index(settings: Settings) -> SeedIndex:
         SeedError: no file, an empty file, or more bad lines than the profile's limit.
     """
     path = seed_path(settings)
-    index = _scan(path, _signature(path))
+    signature = signature_of(path)
+    index = _scan(path, signature, _plain(path, signature, settings))
     index.check_share(settings.profile.limits)
     return index
 
 
+def seed_fields(settings: Settings) -> frozenset[str] | None:
+    """Names of the extra fields that rows of the seed have, those of nested objects with dots (``meta.score``).
+
+    Returns:
+        None where there are more than ``MOST_FIELDS``, so that a name can be neither confirmed nor refused.
+    """
+    fields = seed_index(settings).fields
+    return frozenset(fields) if len(fields) < MOST_FIELDS else None
+
+
+def plain_rows(path: Path, folder: Path) -> Path:
+    """The plain lines of a row file; a compressed or Parquet file is decoded into ``folder``, once for each version.
+
+    Raises:
+        SeedError: a file of another kind, or one that is damaged.
+    """
+    size, changed_ns = signature_of(path)
+    name = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    decoded = folder / f"{name}-{size}-{changed_ns}.jsonl"
+    try:
+        plain = plain_file(path, decoded)
+    except RowFileError as error:
+        raise SeedError(str(error)) from None
+    if plain == decoded:
+        for old in folder.glob(f"{name}-*.jsonl"):
+            if old != decoded:
+                old.unlink(missing_ok=True)
+    return plain
+
+
+def _plain(path: Path, signature: Signature, settings: Settings) -> Path:
+    if not signature[0]:
+        raise SeedError(f"seed file {path} is empty and holds no rows: name a file with one JSON object per line")
+    try:
+        return plain_rows(path, settings.shared_root / DECODED)
+    except SeedError as error:
+        raise SeedError(f"seed file {error}") from None
+
+
 @lru_cache(maxsize=2)
-def _scan(path: Path, signature: Signature) -> SeedIndex:
-    index = SeedIndex(path=path, signature=signature)
-    if signature[0] == 0:
+def _scan(path: Path, signature: Signature, plain: Path) -> SeedIndex:
+    index = SeedIndex(path=path, plain=plain, signature=signature)
+    size = plain.stat().st_size
+    if not size:
         return index
     first_rows: dict[str, int] = {}
     with index._mapped() as data:
         try:
-            for number, start, end in spans(data, signature[0]):
+            for number, start, end in spans(data, size):
                 index.numbers.append(number)
                 index.starts.append(start)
                 index.ends.append(end)
                 index.images.append(_note(index, first_rows, number, data[start:end]))
         except RowError as error:
-            raise SeedError(f"seed file {path}: {error.detail}: mend the file's end or its brackets") from None
+            raise SeedError(f"seed file {path}: {error.detail}: fix the file's end or its brackets") from None
     return index
 
 
@@ -166,11 +218,13 @@ def _note(index: SeedIndex, first_rows: dict[str, int], number: int, raw: bytes)
     if first != number:
         index.repeats[number] = first
         index.bad.setdefault("duplicate_id", []).append(number)
+    if len(values) > 3 and len(index.fields) < MOST_FIELDS:
+        index.fields.update(field_names(values))
     return _image_field(values)
 
 
 def _image_field(values: dict[str, Any]) -> str:
-    found = values.get("images", values.get("image"))
+    found = image_field(values)
     image = found[0] if isinstance(found, list) and found else found
     return image if isinstance(image, str) else ""
 
@@ -184,7 +238,8 @@ def _image_state(path: str) -> bytes:
     return b"%d %d" % (found.st_size, found.st_mtime_ns)
 
 
-def _signature(path: Path) -> Signature:
+def signature_of(path: Path) -> Signature:
+    """Size and modification time of a file."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns
 

@@ -18,8 +18,8 @@ from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.paths import image_path
 from bettersynth_assets.records.schema import QUARANTINE, SEED, kit_text, rows_table
 from bettersynth_assets.records.seed_file import SeedLine
-from bettersynth_assets.records.seed_lines import RowError, read_line
 from bettersynth_assets.records.seed_rows import parse_row
+from toolkit.preprocess.row_lines import RowError, read_line
 
 STAGE = "seed_dataset"
 
@@ -72,4 +72,5 @@ def _row(values: dict[str, Any], number: int, root: Path, limits: Limits) -> dic
         "format": header.format,
         "bytes": header.bytes,
         "flags": list(header.flags),
+        "extra": row.extra,
     }

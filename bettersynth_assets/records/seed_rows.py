@@ -3,18 +3,24 @@
 kit     {"id", "text": "<__dj__image>\\ncaption <|__dj__eoc|>", "images": ["images/00609/006092514.jpg"]}
 LLaVA   {"id", "image", "conversations": [{"from": "human", "value": "<image>\\nquestion"}, {"from": "gpt", "value"}]}
 
-Both image tokens, ``<__dj__image>`` and ``<image>``, and a string or a list of image paths mean the same in both.
+Both image tokens, ``<__dj__image>`` and ``<image>``, and a string or a list of image paths mean the same in both. A row
+of two joined files may have the keys of both formats: what is null or empty counts as absent. All other fields are the
+row's ``extra``.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, find_reserved
-from bettersynth_assets.records.seed_lines import RowError
+from toolkit.preprocess.row_lines import RowError
 
+OWN_FIELDS = frozenset({"id", "text", "images", "image", "conversations"})
+DEEPEST_NAMES = 6
 TOKEN = "|".join(IMAGE_TOKENS)
 LEADING = re.compile(rf"\s*(?:{TOKEN})")
 TRAILING = re.compile(rf"(?:{TOKEN})\s*\Z")
@@ -30,6 +36,8 @@ class SeedRow:
     """Special tokens taken off, stripped."""
     question: str | None = None
     """The human turn of a LLaVA row without its image token; None for a kit row."""
+    extra: str | None = None
+    """JSON object of the fields that neither format has, with sorted keys; None where there are none."""
 
 
 def parse_row(values: dict[str, Any]) -> SeedRow:
@@ -44,7 +52,7 @@ def parse_row(values: dict[str, Any]) -> SeedRow:
     """
     images = _images(values)
     question = None
-    if "conversations" in values:
+    if values.get("conversations"):
         prompt, answer = _turns(values["conversations"])
         question, tokens = _take_tokens(prompt)
         _refuse_reserved(question)
@@ -62,12 +70,42 @@ def parse_row(values: dict[str, Any]) -> SeedRow:
     if not caption:
         raise RowError("empty_text", "no caption beside the special tokens")
     _refuse_reserved(caption)
-    return SeedRow(id=values["id"], image=images[0], caption=caption, question=question)
+    return SeedRow(id=values["id"], image=images[0], caption=caption, question=question, extra=_extra(values))
+
+
+def image_field(values: Mapping[str, Any]) -> Any:
+    """What a row says about its image: ``images``, or ``image`` where that is absent or empty."""
+    return values.get("images") or values.get("image", values.get("images"))
+
+
+def field_names(values: Mapping[str, Any]) -> Iterator[str]:
+    """Names of a row's extra fields; those of nested objects with dots, e.g. ``meta`` and ``meta.score``."""
+    return _names({name: value for name, value in values.items() if name not in OWN_FIELDS}, "", DEEPEST_NAMES)
+
+
+def _names(values: Mapping[str, Any], above: str, levels: int) -> Iterator[str]:
+    for name, value in values.items():
+        yield above + name
+        if isinstance(value, dict) and levels > 1:
+            yield from _names(value, f"{above}{name}.", levels - 1)
+
+
+def _extra(values: dict[str, Any]) -> str | None:
+    found = {name: value for name, value in values.items() if name not in OWN_FIELDS}
+    if not found:
+        return None
+    try:
+        return json.dumps(found, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # 1e999 is a number to JSON and infinite to everything that reads it
+        raise RowError("nan", f"a number of {', '.join(sorted(found))} is too large") from None
+    except RecursionError:
+        raise RowError("invalid_json", f"objects nested too deep in {', '.join(sorted(found))}") from None
 
 
 def _images(values: dict[str, Any]) -> list[str]:
-    found = values.get("images", values.get("image"))
+    found = image_field(values)
     images = [found] if isinstance(found, str) else found
+    images = [image for image in images if image is not None] if isinstance(images, list) else images
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
         raise RowError("missing_field", f"`images` must be a path or a list of paths, found {found!r}")
     return images

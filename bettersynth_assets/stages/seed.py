@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.questions import check_questions
 from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.records.seed_file import SeedLine, seed_index
 from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
@@ -33,6 +34,7 @@ MOST_WORKERS = 16
 
 def _depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     limits = settings.profile.limits
+    check_questions(settings)
     return {
         "lines": seed_index(settings).digest(_number(shard), settings.profile.shards),
         "limits": [limits.max_pixels, limits.min_side, limits.max_metadata_bytes],
@@ -114,7 +116,7 @@ def _count(values: Iterable[str]) -> dict[str, int]:
 
 SEED_DATASET = Stage(
     name=STAGE,
-    version=1,
+    version=2,
     run=_run,
     depends=_depends,
     sharded=True,

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from bettersynth_assets.records.reserved import find_reserved
-from bettersynth_assets.records.seed_lines import RowError
 from bettersynth_assets.records.seed_rows import parse_row
 from bettersynth_assets_tests.seeds import REAL_SEED
+from toolkit.preprocess.row_lines import RowError
 
 
 @pytest.mark.parametrize(

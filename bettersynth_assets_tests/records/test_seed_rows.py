@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bettersynth_assets.records.seed_lines import RowError
 from bettersynth_assets.records.seed_rows import SeedRow, parse_row
+from toolkit.preprocess.row_lines import RowError
 
 GOOD = SeedRow(id="7", image="images/7.jpg", caption="a red boat")
 

@@ -98,7 +98,9 @@ def test_conversion_errors_name_the_row() -> None:
     with pytest.raises(dj_to_llava.ConversionError, match=r"'a'.*exactly one image"):
         dj_to_llava.to_llava([{"id": "a", "text": "x", "images": ["1", "2"]}])
     with pytest.raises(dj_to_llava.ConversionError, match="'id' and 'text'"):
-        dj_to_llava.to_llava([{"id": 5, "text": "x", "images": ["1"]}])
+        dj_to_llava.to_llava([{"id": 5, "text": 5, "images": ["1"]}])
+    with pytest.raises(dj_to_llava.ConversionError, match=r"'a'.*exactly one image, has \[None\]"):
+        dj_to_llava.to_llava([{"id": "a", "text": "x", "images": [None]}])
     with pytest.raises(dj_to_llava.ConversionError, match="'b'"):
         dj_to_llava.to_kit([{"id": "b", "conversations": []}])
 
@@ -107,10 +109,11 @@ def test_conversion_errors_name_the_row() -> None:
     ("content", "more", "fault"),
     [
         (None, [], "No such file"),
-        ('{"id": "a", "text": "x", "images": ["1"]}\n{"id": 5', [], "line 2: cannot be read as JSON"),
-        ("[1]", [], "line 1: is no JSON object"),
-        ('{"id": "a"}', ["--back"], "is no JSON list of objects"),
-        ('{"id": "a", "text": "x", "images": ["1"]}', ["--questions"], "row 0: needs an 'id'"),
+        ('{"id": "a", "text": "x", "images": ["1"]}\n{"id": 5', [], "row 2: invalid_json"),
+        ("[1]", [], "row 1: not_an_object"),
+        ('{"id": "a"}', ["--back"], "row 'a': needs one image"),
+        ('{"id": "a", "text": "x", "images": ["1"]}', ["--questions"], "row 1 (id 'a'): needs an 'id'"),
+        ('{"id": "a", "text": "\\ud83d", "images": ["1"]}', [], "row 1: invalid_utf8"),
     ],
 )
 def test_commands_name_the_file_that_they_cannot_use(
@@ -140,9 +143,9 @@ def test_real_rows_survive_the_way_to_llava_and_back(tmp_path: Path, capsys: pyt
     llava, back = tmp_path / "llava.json", tmp_path / "back.jsonl"
     assert dj_to_llava.main(["--input", str(source), "--output", str(llava)]) == 0
     assert dj_to_llava.main(["--input", str(llava), "--output", str(back), "--back"]) == 0
-    rows = dj_to_llava.read_jsonl(source)
+    rows = dj_to_llava.read_list(source)
     assert len(rows) == 800
-    assert dj_to_llava.read_jsonl(back) == [{**row, "text": _canonical(row["text"])} for row in rows]
+    assert dj_to_llava.read_list(back) == [{**row, "text": _canonical(row["text"])} for row in rows]
     assert '"questions_drawn": 800' in capsys.readouterr().out
 
 

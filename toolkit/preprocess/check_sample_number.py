@@ -1,6 +1,7 @@
 """Brings a data set to its sample budget, as the kit's ``check_sample_number.py`` and the third-place team's do.
 
-In: number of rows, or a JSONL file. Out: row indices, each one exposure; or the JSONL file of those rows.
+In: number of rows, or a file of rows (JSON lines or array, gzip, zstd, Parquet). Out: row indices, each one exposure; or
+the JSON lines of those rows.
 
 * Over budget: ``random.sample`` of the budget's size, seed 1024 (kit).
 * Under budget, ``order="shuffle"`` (third place): ``random.sample(rows, min(missing, len(rows)))`` until full, which is
@@ -17,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from toolkit.files import numbered_lines, write_atomically
+from toolkit.files import write_atomically
+from toolkit.preprocess.row_files import RowFileError, raw_rows
 
 Order = Literal["shuffle", "keep"]
 KIT_SEED = 1024
@@ -79,8 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     given = parser.parse_args(arguments)
     try:
-        lines = [line for _, line in numbered_lines(given.input)]
+        # A row of a JSON array may stand on several lines; in JSON a line break is a space.
+        lines = [raw.strip().replace(b"\n", b" ") for _, raw in raw_rows(given.input)]
         chosen = fill_budget(len(lines), given.budget, seed=given.seed, order=given.order)
+    except RowFileError as error:
+        parser.exit(2, f"error: {error}\n")
     except (BudgetError, OSError) as error:
         parser.exit(2, f"error: {given.input}: {error}\n")
     write_atomically(given.output, b"".join(lines[i] + b"\n" for i in chosen))

@@ -14,17 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import read_json_lines, write_atomically
+from toolkit.files import write_atomically
+from toolkit.preprocess.row_files import RowFileError, read_rows
+from toolkit.preprocess.row_ids import IMAGE_TOKEN, KIT_END, KIT_IMAGE_TOKEN, caption_of, row_id
 
 Row = dict[str, Any]
-
-IMAGE_TOKEN = "<image>"
-KIT_IMAGE_TOKEN = "<__dj__image>"
-KIT_END = "<|__dj__eoc|>"
 
 QUESTIONS = (
     "What is this?",
@@ -45,12 +43,6 @@ class ConversionError(ValueError):
     """A row that has no counterpart in the other format; the message names its id."""
 
 
-def caption_of(text: str) -> str:
-    """The caption alone: without image tokens of either kind, without the end mark, stripped."""
-    text = text.strip().removesuffix(KIT_END)
-    return text.replace(KIT_IMAGE_TOKEN, "").replace(IMAGE_TOKEN, "").strip()
-
-
 def question_for(row_id: str, questions: Mapping[str, str] | None = None) -> str:
     """The human turn of a row: its original one, else one of ``QUESTIONS`` drawn from the id."""
     if questions is not None and row_id in questions:
@@ -62,7 +54,7 @@ def to_llava(rows: Iterable[Row], questions: Mapping[str, str] | None = None) ->
     """Convert kit rows to LLaVA rows, in order.
 
     Args:
-        rows: with ``id``, ``text`` and ``images`` (a list of one path, or the path).
+        rows: with ``text`` and ``images`` (a list of one path, or the path); an ``id`` is derived where there is none.
         questions: original human turn by id, with its image token; see :func:`read_questions`.
 
     Raises:
@@ -72,17 +64,18 @@ def to_llava(rows: Iterable[Row], questions: Mapping[str, str] | None = None) ->
 
 
 def _to_llava(row: Row, questions: Mapping[str, str] | None) -> Row:
-    if not isinstance(row.get("id"), str) or not isinstance(row.get("text"), str):
+    found = row_id(row)
+    if found is None or not isinstance(row.get("text"), str):
         raise ConversionError(f"row {row.get('id')!r}: 'id' and 'text' must be strings")
-    images = row.get("images")
+    images = row.get("images") or row.get("image", row.get("images"))
     images = [images] if isinstance(images, str) else images
-    if not isinstance(images, list) or len(images) != 1:
-        raise ConversionError(f"row {row['id']!r}: needs exactly one image, has {images!r}")
+    if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
+        raise ConversionError(f"row {found!r}: needs exactly one image, has {images!r}")
     turns = [
-        {"from": "human", "value": question_for(row["id"], questions)},
+        {"from": "human", "value": question_for(found, questions)},
         {"from": "gpt", "value": caption_of(row["text"])},
     ]
-    return {"id": row["id"], "image": images[0], "conversations": turns}
+    return {"id": found, "image": images[0], "conversations": turns}
 
 
 def to_kit(rows: Iterable[Row]) -> list[Row]:
@@ -93,11 +86,12 @@ def to_kit(rows: Iterable[Row]) -> list[Row]:
     """
     kit = []
     for row in rows:
-        turns = row.get("conversations") or []
-        if len(turns) != 2 or not isinstance(row.get("image"), str):
+        turns, image, found = row.get("conversations") or [], row.get("image"), row_id(row)
+        image = image[0] if isinstance(image, list) and len(image) == 1 else image
+        answer = turns[1].get("value") if len(turns) == 2 and isinstance(turns[1], dict) else None
+        if found is None or not isinstance(answer, str) or not isinstance(image, str):
             raise ConversionError(f"row {row.get('id')!r}: needs one image and one question with its answer")
-        text = f"{KIT_IMAGE_TOKEN}\n{caption_of(turns[1]['value'])} {KIT_END}"
-        kit.append({"id": row["id"], "text": text, "images": [row["image"]]})
+        kit.append({"id": found, "text": f"{KIT_IMAGE_TOKEN}\n{caption_of(answer)} {KIT_END}", "images": [image]})
     return kit
 
 
@@ -105,48 +99,55 @@ def read_questions(path: Path) -> dict[str, str]:
     """Human turn by id, out of the kit's ``stage_1.json`` (LLaVA JSON).
 
     Raises:
-        ConversionError: no JSON list, or a row without id and first turn.
+        ConversionError: see :func:`iterate_questions`.
     """
-    questions = {}
-    for number, row in enumerate(read_list(path)):
+    return dict(iterate_questions(path))
+
+
+def iterate_questions(path: Path) -> Iterator[tuple[str, str]]:
+    """Ids with their human turn, which has exactly one ``<image>``; the kit's own image token is replaced by it.
+
+    Raises:
+        ConversionError: a file or row that cannot be read, a row without a human turn or with another number of image
+            tokens than one, or an id with two different questions; the message names the row.
+    """
+    seen: dict[str, tuple[int, int]] = {}
+    rows = 0
+    for where, row in _rows(path):
+        rows += 1
+        row_id, where = row["id"], f"{where} (id {row['id']!r})"
         try:
-            questions[row["id"]] = row["conversations"][0]["value"]
-        except (KeyError, IndexError, TypeError) as error:
-            raise ConversionError(f"{path}, row {number}: needs an 'id' and 'conversations' ({error!r})") from error
-    return questions
+            turn = row["conversations"][0]
+            speaker, question = turn["from"], turn["value"]
+        except (KeyError, IndexError, TypeError):
+            speaker, question = None, None
+        if speaker != "human" or not isinstance(question, str):
+            raise ConversionError(f"{where}: needs an 'id' and 'conversations' that begin with a human turn")
+        question = question.replace(KIT_IMAGE_TOKEN, IMAGE_TOKEN)
+        if (tokens := question.count(IMAGE_TOKEN)) != 1:
+            raise ConversionError(f"{where}: {tokens} {IMAGE_TOKEN} in its question, which needs exactly one")
+        first, digest = seen.setdefault(row_id, (rows, hash(question)))
+        if digest != hash(question):
+            raise ConversionError(f"{where}: row {first} has the same id and another question")
+        yield row_id, question
+    if not rows:
+        raise ConversionError(f"{path}: holds no rows; give a LLaVA JSON file")
 
 
 def read_list(path: Path) -> list[Row]:
-    """Rows of a LLaVA JSON file.
+    """Rows of a file: JSON lines or one JSON array, also compressed, or Parquet.
 
     Raises:
-        ConversionError: no JSON list.
+        ConversionError: names the row that is no JSON object.
     """
+    return [row for _, row in _rows(path)]
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
     try:
-        rows = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ConversionError(f"{path}: cannot be read as JSON ({error}); give a LLaVA JSON file") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ConversionError(f"{path}: is no JSON list of objects; give a LLaVA JSON file")
-    return rows
-
-
-def read_jsonl(path: Path) -> list[Row]:
-    """Rows of a JSONL file; lines end at ``\\n`` only.
-
-    Raises:
-        ConversionError: names the line that is no JSON object.
-    """
-
-    def fault(where: str, error: ValueError) -> ConversionError:
-        return ConversionError(f"{where}: cannot be read as JSON ({error}); give JSONL")
-
-    rows = []
-    for where, row in read_json_lines(path, fault):
-        if not isinstance(row, dict):
-            raise ConversionError(f"{where}: is no JSON object; give one row a line")
-        rows.append(row)
-    return rows
+        yield from read_rows(path)
+    except RowFileError as error:
+        raise ConversionError(str(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = {"rows": len(rows)}
         else:
             questions = read_questions(given.questions) if given.questions else {}
-            rows = to_llava(read_jsonl(given.input), questions)
+            rows = to_llava(read_list(given.input), questions)
             text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
             report = {"rows": len(rows), "questions_drawn": sum(row["id"] not in questions for row in rows)}
     except (ConversionError, OSError) as error:

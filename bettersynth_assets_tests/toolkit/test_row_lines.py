@@ -1,12 +1,14 @@
-"""Rows found in the bytes of a seed file, and read strictly."""
+"""Rows found in bytes, and read strictly."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from typing import Any
 
 import pytest
 
-from bettersynth_assets.records.seed_lines import RowError, read_line, spans
+from toolkit.preprocess.row_lines import RowError, read_line, spans
 
 
 def rows(data: bytes) -> list[tuple[int, bytes]]:
@@ -73,6 +75,9 @@ def test_a_jsonl_file_whose_first_line_is_an_array_is_still_read_line_by_line() 
     [
         (b'{"id": "1", "text": "caf\xe9"}', "invalid_utf8"),
         (b'{"id": "1", "text": "\\ud83d alone"}', "invalid_utf8"),
+        (b'{"id": "1", "meta": [{"\\ud83d": 1}]}', "invalid_utf8"),
+        (b'{"id": "\\udc00"}', "invalid_utf8"),
+        (b'{"\\ud83d": 1, "\\ud83d": 2}', "duplicate_key"),
         (b'{"id": "1", "text": "cut', "invalid_json"),
         (b"[" * 100_000, "invalid_json"),
         (b'{"id": ' + b"9" * 5000 + b"}", "invalid_json"),
@@ -82,7 +87,8 @@ def test_a_jsonl_file_whose_first_line_is_an_array_is_still_read_line_by_line() 
         (b'{"id": "1", "meta": {"a": 1, "a": 1}}', "duplicate_key"),
         (b'{"id": "1", "score": NaN}', "nan"),
         (b'{"id": "1", "score": [-Infinity]}', "nan"),
-        (b'{"text": "no id"}', "bad_id"),
+        (b"{}", "bad_id"),
+        (b'{"id": null, "text": null, "images": [null]}', "bad_id"),
         (b'{"id": " "}', "bad_id"),
         (b'{"id": true}', "bad_id"),
         (b'{"id": 1.5}', "bad_id"),
@@ -94,3 +100,31 @@ def test_a_bad_line_is_refused_with_its_reason(raw: bytes, expected: str) -> Non
 
 def test_a_whole_pair_of_surrogates_and_a_number_as_id_are_good() -> None:
     assert read_line(b'{"id": 17, "text": "\\ud83d\\ude00"}') == {"id": "17", "text": "\U0001f600"}
+    assert read_line(b'{"id": 17.0}') == {"id": "17"}  # what a table library makes of a column with nulls
+
+
+def test_the_details_of_every_refused_line_can_be_stored_as_utf_8() -> None:
+    with pytest.raises(RowError) as error:
+        read_line(b'{"\\ud83d": 1, "\\ud83d": 2}')
+    assert error.value.detail.encode() == b"more than once in one object: \\ud83d"
+
+
+def test_null_is_absent_at_any_depth() -> None:
+    raw = (
+        b'{"id": "1", "image": null, "conversations": null, "text": "a", "meta": {"a": null, "b": [null, {"c": null}]}}'
+    )
+    assert read_line(raw) == {"id": "1", "text": "a", "meta": {"b": [None, {}]}}
+
+
+def test_a_row_without_id_gets_the_one_that_is_documented_whatever_its_format() -> None:
+    expected = hashlib.sha256("images/1.jpg\na café".encode()).hexdigest()[:24]
+    turns = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "a café"}]
+    rows: list[dict[str, Any]] = [
+        {"text": "<__dj__image>\na café <|__dj__eoc|>", "images": ["images/1.jpg"]},
+        {"id": None, "text": "<image> a café", "images": "images/1.jpg"},
+        {"image": "images/1.jpg", "conversations": turns},
+        {"image": "images/1.jpg", "conversations": turns, "text": None, "images": None, "similarity": 0.3},
+    ]
+    assert [read_line(json.dumps(row).encode())["id"] for row in rows] == [expected] * 4
+    others = [{**rows[0], "images": ["images/2.jpg"]}, {**rows[0], "text": "<image>a cafe"}]
+    assert len({expected, *(read_line(json.dumps(row).encode())["id"] for row in others)}) == 3

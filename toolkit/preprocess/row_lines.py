@@ -1,4 +1,6 @@
-"""Lines of a seed file. In: the bytes of a JSONL file or of one JSON array. Out: where each row lies, and its values.
+"""Rows in bytes. In: the bytes of a JSONL file or of one JSON array. Out: where each row lies, and its values.
+
+The one reader of rows: seed files, questions files and the kit's commands come through it.
 
 A row is a line (JSONL) or an element (JSON array), told apart by the first byte. Rows are found in the bytes before
 anything is decoded, so that one bad row cannot take its neighbours with it; lines end at ``\\n`` and nowhere else.
@@ -11,6 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from toolkit.preprocess.row_ids import row_id
+
 NOT_BLANK = re.compile(rb"[^ \t\r\n\v\f]")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 JSON_PARTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]', re.DOTALL)
@@ -22,9 +26,15 @@ class RowError(ValueError):
     """A row that cannot be used. ``reason`` is one word for the quarantine table, ``detail`` says what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
+        detail = printable(detail)
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+def printable(text: str) -> str:
+    """The text with lone surrogates written as ``\\udXXX``, so that it can be stored and printed as UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Span(NamedTuple):
@@ -98,10 +108,10 @@ def _elements(data: Any, start: int) -> Iterator[Span]:
 
 
 def read_line(raw: bytes) -> dict[str, Any]:
-    """Read one row's values, strictly.
+    """Read one row's values, strictly. A key whose value is null is absent, at any depth.
 
     Returns:
-        The JSON object; ``id`` is a string that is not empty (a whole number becomes its digits).
+        The JSON object; ``id`` is a string that is not empty, derived from the content where the row has none.
 
     Raises:
         RowError: with one of ``LINE_REASONS``.
@@ -121,11 +131,11 @@ def read_line(raw: bytes) -> dict[str, Any]:
         raise RowError("invalid_json", f"{error}: {text[:80]!r}") from None
     if not isinstance(values, dict):
         raise RowError("not_an_object", f"{type(values).__name__}: {text[:80]!r}")
-    row_id = values.get("id")
-    if isinstance(row_id, int) and not isinstance(row_id, bool):
-        row_id = values["id"] = str(row_id)
-    if not isinstance(row_id, str) or not row_id.strip():
-        raise RowError("bad_id", f"`id` must be a text that is not empty, found {row_id!r}")
+    given = values.get("id")
+    if (found := row_id(values)) is None:
+        fault = "the row has no `id`, and neither image nor text to derive one from"
+        raise RowError("bad_id", fault if given is None else f"`id` must be a text or a whole number, found {given!r}")
+    values["id"] = found
     return values
 
 
@@ -135,6 +145,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
         raise RowError("duplicate_key", f"more than once in one object: {', '.join(twice)}")
+    if None in values.values():
+        return {name: value for name, value in pairs if value is not None}
     return values
 
 

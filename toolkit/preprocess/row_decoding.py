@@ -1,0 +1,110 @@
+"""Decoding of row files. In: a gzip, zstd or Parquet file. Out: the same rows as plain JSON lines, written atomically.
+
+Line ``n`` of what is written is line or row ``n`` of the source. Both kinds are decoded as a stream, so that a file of
+any size takes little memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.preprocess.row_kinds import HEAD, PARQUET, RowFileError, refuse_other
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CHUNK = 4 * 2**20
+_BATCH = 1024
+KIT_COLUMNS, LLAVA_COLUMNS = ("text", "images"), ("image", "conversations")
+
+
+def decode(path: Path, kind: str, target: Path) -> None:
+    """Write the rows of a file as plain JSON lines.
+
+    Args:
+        path: the file.
+        kind: one of ``row_kinds.DECODED``.
+        target: replaced when all is written.
+
+    Raises:
+        RowFileError: a file that is cut off or damaged, a table without the columns of a known layout or with columns
+            that JSON cannot hold, or other content than rows.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            for chunk in _table_lines(path) if kind == PARQUET else _decompressed(path, kind):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _decompressed(path: Path, kind: str) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    try:
+        with path.open("rb") as raw, pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), kind) as stream:
+            head = stream.read(_CHUNK)
+            refuse_other(path, head[:HEAD], kind)
+            while head:
+                yield head
+                head = stream.read(_CHUNK)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RowFileError(
+            f"{path} is {kind} that is cut off or damaged ({error}): copy or download it again"
+        ) from None
+
+
+def _table_lines(path: Path) -> Iterator[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as table:
+            names = [name for name in table.schema_arrow.names if not name.startswith("__index_level_")]
+            _check_columns(path, table.schema_arrow, names)
+            for batch in table.iter_batches(batch_size=_BATCH, columns=names):
+                yield b"".join(_line(row) for row in batch.to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise RowFileError(
+            f"{path} is Parquet that is cut off or damaged ({error}): copy or download it again"
+        ) from None
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    present = {name: value for name, value in row.items() if value is not None}
+    return json.dumps(present, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass") + b"\n"
+
+
+def _check_columns(path: Path, schema: pa.Schema, names: list[str]) -> None:
+    """Refuse a table that is in neither layout, or whose values JSON has no place for."""
+    for name in names:
+        if _holds_bytes(schema.field(name).type):
+            what = "image bytes" if name in ("image", "images") else "bytes"
+            raise RowFileError(
+                f"{path}: column {name!r} holds {what} ({schema.field(name).type}): write each image to a file, and "
+                "put its path, relative to this file's folder, into the column"
+                if what == "image bytes"
+                else f"{path}: column {name!r} holds {what}: leave it out"
+            )
+    if not any(set(columns) <= set(names) for columns in (KIT_COLUMNS, LLAVA_COLUMNS)):
+        raise RowFileError(
+            f"{path} has the columns {', '.join(names)}: rows need {' and '.join(KIT_COLUMNS)} (the kit's layout) or "
+            f"{' and '.join(LLAVA_COLUMNS)} (LLaVA's)"
+        )
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return True
+    return any(_holds_bytes(kind.field(index).type) for index in range(kind.num_fields))
