@@ -74,7 +74,9 @@ def run_process(
         ConfigError: a mapper that does not give back one row with a text for each row.
         UserError: an operator that fails on every row.
     """
-    rows = [make_row(values, image_root, with_score=rescore is not None) for values in table.to_pylist()]
+    given = table.to_pylist()
+    extra = {name for values in given for name in json.loads(values.get("extra") or "{}")}
+    rows = [make_row(values, image_root, with_score=rescore is not None, extra=extra) for values in given]
     if embeddings is not None:
         for row, embedding in zip(rows, embeddings, strict=True):
             if embedding is not None:

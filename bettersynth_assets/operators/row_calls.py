@@ -6,8 +6,9 @@ was, and its batch is worked again row by row, so that one row never takes its n
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ BROKEN_TOKEN = re.compile(r"__dj__|dj_*image|dj_*eoc", re.IGNORECASE)
 """What is left of the kit's tokens when a mapper changes characters of them."""
 SIMILARITY = "image_text_similarity"
 EMBEDDING = "image_embedding"
+NOT_EXTRA = re.compile(r"__(?!dj__suffix__$)|image_embedding$|image_hash$")
+"""Names that Data-Juicer or we give to fields of a sample; of these, only a suffix is the seed's to give."""
 # What these measure stands in the row already, from the image's header: nothing is opened for them.
 HEADER_STATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "image_shape_filter": lambda row: {"image_width": [row["width"]], "image_height": [row["height"]]},
@@ -44,23 +47,38 @@ class Row:
     """As in the table."""
     edits: list[dict[str, str]] = field(default_factory=list)
     """Captions that mappers changed: operator and what stood there before."""
+    extra: frozenset[str] = frozenset()
+    """Names of the seed's own fields."""
     pixels: dict[BuiltOperator, Any] = field(default_factory=dict)
     """The image as operators read it that will come yet."""
 
 
-def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool) -> Row:
-    """A row of schema ``SCORED`` with what is known of it in its stats."""
+def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extra: Collection[str] = ()) -> Row:
+    """A row of schema ``SCORED`` with what is known of it in its stats.
+
+    Args:
+        values: the row.
+        image_root: folder that its image is relative to.
+        with_score: whether its similarity is that of the operators' model.
+        extra: names that every sample has, as null where the row has no such field.
+
+    Returns:
+        The row. Its sample holds the extra fields of the seed under their names; none of them replaces one of ours.
+    """
     stats = HEADER_STATS["image_shape_filter"](values)
     if with_score:
         stats[SIMILARITY] = [values["clip_score"]]
+    found = dict.fromkeys(extra) | json.loads(values.get("extra") or "{}")
+    found = {name: value for name, value in found.items() if not NOT_EXTRA.match(name)}
     sample = {
+        **found,
         "id": values["id"],
         "text": kit_text(values["caption"]),
         "images": [f"{image_root}/{values['image']}"],
         STATS: stats,
         META: {},
     }
-    return Row(sample=sample, values=values)
+    return Row(sample=sample, values=values, extra=frozenset(found))
 
 
 def similarity_of(sample: dict[str, Any]) -> float:
@@ -119,7 +137,8 @@ def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:
 
 def columns(rows: list[Row]) -> dict[str, list[Any]]:
     """Rows as Data-Juicer's batch, a dict of lists; what a failing operator did to it does not reach the rows."""
-    batch = {name: [row.sample[name] for row in rows] for name in rows[0].sample}
+    names = dict.fromkeys(name for row in rows for name in row.sample)  # rows need not have the same extra fields
+    batch: dict[str, list[Any]] = {name: [row.sample.get(name) for row in rows] for name in names}
     return batch | {name: [dict(value) for value in batch[name]] for name in (STATS, META)}
 
 

@@ -80,7 +80,7 @@ def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | 
     else:
         gone = _missing(built, samples)
     for row in rows:
-        row.sample = {name: value for name, value in row.sample.items() if name in own}
+        row.sample = {name: value for name, value in row.sample.items() if name in own or name in row.extra}
     return gone
 
 

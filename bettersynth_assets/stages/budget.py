@@ -2,8 +2,8 @@
 
 The recipe's ``budget.select`` first takes rows out that are too like others (``selection``). The rest, in the order of
 the seed's lines, is drawn as the kit and the third-place team draw, by ``toolkit.preprocess.check_sample_number``.
-Beside the rows lie the same exposures in training order: the kit's ``processed_data.jsonl`` and ``llava.json`` with the
-original questions.
+Next to the rows are the same exposures in training order: the kit's ``processed_data.jsonl``, with the seed's extra
+fields, and ``llava.json`` with the original questions.
 """
 
 from __future__ import annotations
@@ -115,10 +115,18 @@ def split_by_exposures(rows: pa.Table, order: list[int], *, stage: str, budget: 
 
 
 def as_kit_rows(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows in the kit's format, in the same order."""
+    """Rows in the kit's format, in the same order; the extra fields of the seed's rows follow the kit's own.
+
+    They are not in ``llava.json``: no trainer reads them there, and that file is what the training depends on.
+    """
     return [
-        {"id": row["id"], "text": kit_text(row["caption"]), "images": [row["image"]]}
-        for row in rows.select(["id", "caption", "image"]).to_pylist()
+        {
+            "id": row["id"],
+            "text": kit_text(row["caption"]),
+            "images": [row["image"]],
+            **json.loads(row["extra"] or "{}"),
+        }
+        for row in rows.select(["id", "caption", "image", "extra"]).to_pylist()
     ]
 
 

@@ -1,7 +1,6 @@
 """Brings a data set to its sample budget, as the kit's ``check_sample_number.py`` and the third-place team's do.
 
-In: number of rows, or a file of rows (JSON lines or array, gzip, zstd, Parquet). Out: row indices, each one exposure; or
-the JSON lines of those rows.
+In: number of rows, or a file of rows (``row_files``). Out: row indices, one per exposure; or these rows as JSON lines.
 
 * Over budget: ``random.sample`` of the budget's size, seed 1024 (kit).
 * Under budget, ``order="shuffle"`` (third place): ``random.sample(rows, min(missing, len(rows)))`` until full, which is
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         # A row of a JSON array may stand on several lines; in JSON a line break is a space.
-        lines = [raw.strip().replace(b"\n", b" ") for _, raw in raw_rows(given.input)]
+        lines = [raw.replace(b"\n", b" ") for _, raw in raw_rows(given.input)]
         chosen = fill_budget(len(lines), given.budget, seed=given.seed, order=given.order)
     except RowFileError as error:
         parser.exit(2, f"error: {error}\n")
