@@ -17,6 +17,7 @@ NOTES = {
     "format": "JPEG, PNG, …",
     "bytes": "size of the image file",
     "flags": "exif_rotated, broken_exif, animated; regenerated, regeneration_refused",
+    "extra": "JSON object of the other fields of the row in the seed file; null where there are none",
     "clip_score": "cosine similarity of image and caption, -1 to 1",
     "text_truncated": "the caption is longer than the similarity model's context",
     "stats": "JSON: what Data-Juicer's operators measured",
