@@ -41,10 +41,10 @@ def build_asset(
         kinds=set(card.kinds),
         owners=[OWNER],
         description=card.description,
-        metadata={} if card.columns is None else {"dagster/column_schema": column_schema(card.columns)},
+        metadata={} if stage.columns is None else {"dagster/column_schema": column_schema(stage.columns)},
         check_specs=[
             dg.AssetCheckSpec(rule.name, asset=stage.name, description=rule.description, blocking=rule.blocking)
-            for rule in card.rules
+            for rule in stage.rules
         ],
     )
     def brought_up_to_date(

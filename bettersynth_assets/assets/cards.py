@@ -7,25 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from bettersynth_assets.checks import rules
-from bettersynth_assets.records import schema
-
 OWNER = "team:data-synthesis"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """How one asset is shown, checked and queued."""
+    """How one asset is shown and queued."""
 
     name: str
     group: str
     kinds: frozenset[str]
     description: str
-    columns: pa.Schema | None = None
-    """The record of a set of image-text rows; None for sets of other rows."""
-    rules: tuple[rules.Rule, ...] = ()
     uses_models: bool = False
     """True where it waits for the pool and the lease of the GPUs."""
     also_after: tuple[str, ...] = ()
@@ -41,16 +33,12 @@ CARDS = (
             "One row is one image-text pair of the seed file: id, line, image path, caption, image size and mode read "
             "from the header. A line that cannot be used is in the quarantine table, with the reason."
         ),
-        columns=schema.SEED,
-        rules=rules.EVERY_ROW_SET,
     ),
     Card(
         name="clip_scores",
         group="seed",
         kinds=frozenset({"pytorch", "huggingface", "parquet"}),
         description="One row is one pair of the seed with the cosine similarity of its image and caption, in [-1, 1].",
-        columns=schema.SCORED,
-        rules=rules.EVERY_ROW_SET,
         uses_models=True,
     ),
     Card(
@@ -61,7 +49,6 @@ CARDS = (
             "One row is one measure of the whole seed (similarity, words, width, height): mean, sd, k-sigma interval, "
             "percentiles, histogram. The recipe's thresholds that depend on all rows come from here."
         ),
-        rules=(rules.THRESHOLDS,),
     ),
     Card(
         name="operator_plan",
@@ -72,7 +59,6 @@ CARDS = (
             "seed: rows per second, share kept, seconds per rejected row and its place in the order that costs least. "
             "filtered_set takes that order only where the recipe says `order: planned`."
         ),
-        rules=(rules.SAME_KEPT,),
         uses_models=True,
     ),
     Card(
@@ -83,8 +69,6 @@ CARDS = (
             "One row is one pair that the recipe's `process` operators, run by Data-Juicer, let through. Each rejected "
             "row is in the rejects table with the operator, its value and the limit."
         ),
-        columns=schema.FILTERED,
-        rules=(*rules.EVERY_ROW_SET, rules.ROWS_LEFT),
         uses_models=True,
     ),
     Card(
@@ -95,8 +79,6 @@ CARDS = (
             "One row is one filtered pair with its original and its synthetic caption, both similarities and which of "
             "the two the recipe chose."
         ),
-        columns=schema.RECAPTIONED,
-        rules=(*rules.EVERY_ROW_SET, rules.ROWS_LEFT),
         uses_models=True,
     ),
     Card(
@@ -107,8 +89,6 @@ CARDS = (
             "One row is one pair with its number of exposures; the exposures of all rows are exactly the budget. The "
             "kit's processed_data.jsonl and the LLaVA JSON, in training order, lie beside it."
         ),
-        columns=schema.BUDGETED,
-        rules=(*rules.EVERY_ROW_SET, rules.BUDGET_MET),
         uses_models=True,  # where the recipe's `budget.select` holds an operator with one
     ),
     Card(
@@ -119,7 +99,6 @@ CARDS = (
             "One row is one training seed: the checkpoint after stage 1 (projector) and stage 2 (projector and "
             "language model), its last loss, steps and samples per second."
         ),
-        rules=(rules.FINITE_LOSS,),
         uses_models=True,
         also_after=("recaptioned_set",),
     ),
@@ -131,7 +110,6 @@ CARDS = (
             "One row is one training seed's accuracy on TextVQA and MMBench, in percent. The kit score compares their "
             "means with the baseline arm's."
         ),
-        rules=(rules.ALL_ANSWERED,),
         uses_models=True,
         also_after=("recaptioned_set",),
     ),
@@ -140,15 +118,12 @@ CARDS = (
         group="baseline",
         kinds=frozenset({"python", "parquet", "json"}),
         description="One row is one random pair of the seed, as it came, with its exposures; the recipe's budget.",
-        columns=schema.SEED.append(schema.BUDGETED.field("exposures")),
-        rules=(*rules.EVERY_ROW_SET, rules.BUDGET_MET),
     ),
     Card(
         name="baseline_checkpoint",
         group="baseline",
         kinds=frozenset({"pytorch", "huggingface"}),
         description="One row is one training seed of the baseline arm: base model, steps and seeds of the recipe's.",
-        rules=(rules.FINITE_LOSS,),
         uses_models=True,
     ),
     Card(
@@ -156,7 +131,6 @@ CARDS = (
         group="baseline",
         kinds=frozenset({"pytorch", "python"}),
         description="One row is one training seed's accuracy of the baseline arm: the noise floor of every comparison.",
-        rules=(rules.ALL_ANSWERED,),
         uses_models=True,
     ),
 )

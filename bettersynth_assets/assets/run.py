@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from bettersynth_assets.assets.cards import Card
-from bettersynth_assets.checks.rules import Evidence
+from bettersynth_assets.checks.rules import Verdict
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.metadata import Metadata, describe
@@ -21,6 +21,7 @@ from bettersynth_assets.resources.crew import Crew
 from bettersynth_assets.resources.gpu import GpuResource
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.resources.workers import Job
+from bettersynth_assets.stages.gate import judge
 from bettersynth_assets.stages.stage import Stage
 from toolkit.file_errors import EnvironmentFault
 from toolkit.process import ChildFailedError
@@ -62,10 +63,9 @@ class Workshop:
         gpu: GpuResource,
     ) -> None:
         self.context, self.name = context, name
-        self.cards = {card.name: card for card in cards}
         models = frozenset(card.name for card in cards if card.uses_models)
         self.job = Job(stages=stages, leased=models, settings=gpu.apply(settings.load()))
-        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made)
+        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
         self.reported: set[str] = set()
         """Shards of this asset of which Dagster has been told."""
         self.progress: ShardProgress | None = None
@@ -76,15 +76,17 @@ class Workshop:
         self.progress = ShardProgress(self.context.log.info, self.name, len(todo))
 
     def prepare(self, shards: Sequence[str]) -> dict[str, str]:
-        """Have worker processes bring shards, and what they are made of, up to date, if the profile asks for workers.
+        """Bring what shards are made of up to date, and the shards themselves if the profile asks for workers.
 
         Returns:
             Why shards failed; those of the others that are not up to date yet are this process's to make.
+
+        Raises:
+            UserError: at once; a set that fails a blocking rule among them.
         """
         gpu = self.pipeline.settings.profile.gpu
-        if gpu.workers == 1 and gpu.pool == "local":
-            return {}
-        pooled = frozenset(name for name in self.job.leased if self.pipeline.stages[name].sharded)
+        alone = gpu.workers == 1 and gpu.pool == "local"
+        pooled = frozenset(name for name in self.job.leased if self.pipeline.stages[name].sharded and not alone)
         crew = Crew(pipeline=self.pipeline, pooled=pooled, job=self.job, attempt=self.attempt)
         return crew.prepare(self.name, shards)
 
@@ -129,29 +131,33 @@ class Workshop:
 
     def tell(self, manifest: Manifest, metadata: Metadata) -> None:
         """Log a shard's materialization now, so that it counts even if this run ends badly."""
-        if manifest.lost and self.cards[manifest.stage].columns is not None:
+        if manifest.lost and self.pipeline.stages[manifest.stage].columns is not None:
             raise dg.Failure(f"{manifest.stage} {manifest.shard}: {manifest.lost} rows are in no table")
         partition = None if manifest.shard == WHOLE else manifest.shard
         self.context.log_event(dg.AssetMaterialization(manifest.stage, metadata=metadata, partition=partition))
 
     def metadata(self, manifest: Manifest) -> Metadata:
-        rows = self.cards[manifest.stage].columns is not None
+        rows = self.pipeline.stages[manifest.stage].columns is not None
         return describe(manifest, self.pipeline.settings, rows=rows)
 
+    def judged(self, name: str, verdicts: dict[str, Verdict]) -> None:
+        """Show Dagster the verdicts on a set that this asset reads: the set may have been built as a dependency."""
+        made = any(manifest.stage == name for manifest in self.pipeline.made)
+        if made or not all(verdict.passed for verdict in verdicts.values()):
+            for check, verdict in verdicts.items():
+                self.context.log_event(
+                    dg.AssetCheckEvaluation(
+                        asset_key=dg.AssetKey(name),
+                        check_name=check,
+                        passed=verdict.passed,
+                        severity=dg.AssetCheckSeverity.ERROR,
+                        description=verdict.words,
+                        metadata=verdict.numbers,
+                    )
+                )
+
     def checks(self) -> list[dg.AssetCheckResult]:
-        """Judge what is on disk of the set."""
-        name, card = self.name, self.cards[self.name]
-        evidence = Evidence(
-            manifests=self.pipeline.current(name),
-            upstream={
-                source: self.pipeline.current(source)
-                for source in self.pipeline.stages[name].inputs
-                if self.cards[source].columns is not None
-            },
-            settings=self.pipeline.settings,
-            columns=card.columns,
-        )
-        verdicts = {rule.name: rule.judge(evidence) for rule in card.rules}
+        """Judge the shards of this asset that are up to date."""
         return [
             dg.AssetCheckResult(
                 check_name=check,
@@ -160,7 +166,7 @@ class Workshop:
                 description=verdict.words,
                 metadata=verdict.numbers,
             )
-            for check, verdict in verdicts.items()
+            for check, verdict in judge(self.pipeline, self.name).items()
         ]
 
 

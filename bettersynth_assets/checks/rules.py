@@ -46,6 +46,8 @@ class Rule:
     description: str
     judge: Callable[[Evidence], Verdict]
     blocking: bool = True
+    fix: str = ""
+    """What the user can do about a failure; ends the error message."""
 
 
 def conservation(evidence: Evidence) -> Verdict:
@@ -181,7 +183,12 @@ def all_answered(evidence: Evidence) -> Verdict:
 
 CONSERVATION = Rule(name="rows_conserved", description=conservation.__doc__ or "", judge=conservation)
 SCHEMA = Rule(name="schema", description=schema.__doc__ or "", judge=schema)
-QUARANTINE = Rule(name="quarantine_share", description=quarantine_share.__doc__ or "", judge=quarantine_share)
+QUARANTINE = Rule(
+    name="quarantine_share",
+    description=quarantine_share.__doc__ or "",
+    judge=quarantine_share,
+    fix="the shards' quarantine tables name each row and its fault; fix the rows, or raise the limit in the profile",
+)
 ROWS_LEFT = Rule(name="rows_left", description=some_rows_left.__doc__ or "", judge=some_rows_left, blocking=False)
 THRESHOLDS = Rule(name="threshold_sanity", description=thresholds.__doc__ or "", judge=thresholds)
 SAME_KEPT = Rule(name="same_kept_rows", description=same_kept.__doc__ or "", judge=same_kept)

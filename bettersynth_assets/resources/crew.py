@@ -41,7 +41,7 @@ class Crew:
             Why shards failed or cannot be made, by shard.
 
         Raises:
-            UserError: at once.
+            UserError: at once; a set that fails a blocking rule among them.
         """
         failed: dict[str, str] = {}
         for source in self.pipeline.sources(name):
@@ -51,6 +51,7 @@ class Crew:
             if source not in self.pooled:
                 tried = {part: self.attempt(source, part) for part in wanted if part not in broken}
                 broken |= {part: words for part, words in tried.items() if words}
+            self.pipeline.admit(source)
             for part, words in broken.items():
                 for shard in [part] if together else shards:
                     failed.setdefault(shard, f"{source} {part} failed: {words}")

@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bettersynth_assets.checks.rules import BUDGET_MET, EVERY_ROW_SET
 from bettersynth_assets.config.recipe import BudgetSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.questions import questions_key, read_questions
-from bettersynth_assets.records.schema import QUARANTINE, REJECTS, kit_text, rows_table
+from bettersynth_assets.records.schema import BUDGETED, QUARANTINE, REJECTS, SEED, kit_text, rows_table
 from bettersynth_assets.records.store import write_text
 from bettersynth_assets.stages.selection import select_inputs, select_key, select_rows
 from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
@@ -156,6 +157,8 @@ def depends(settings: Settings, shard: str, inputs: Inputs, *, section: BudgetSe
 BUDGETED_SET = Stage(
     name="budgeted_set",
     version=1,
+    columns=BUDGETED,
+    rules=(*EVERY_ROW_SET, BUDGET_MET),
     run=partial(run, name="budgeted_set", source="recaptioned_set"),
     depends=depends,
     sharded=False,
@@ -166,6 +169,8 @@ BUDGETED_SET = Stage(
 BASELINE_SET = Stage(
     name="baseline_set",
     version=1,
+    columns=SEED.append(BUDGETED.field("exposures")),
+    rules=(*EVERY_ROW_SET, BUDGET_MET),
     run=partial(run, name="baseline_set", source="seed_dataset", section=BASELINE),
     depends=partial(depends, section=BASELINE),
     sharded=False,

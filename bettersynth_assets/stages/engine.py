@@ -4,22 +4,27 @@
 into a key, and runs the stage's function only where the current manifest has another key. Keys are made of the inputs'
 *contents*: when a new row moves the mean score a little and a shard's filtered rows stay the same, its captions are not
 made again.
+
+Inputs are brought up to date set by set, as Dagster runs assets one after another, and no set is read that fails one of
+its blocking rules (``gate``).
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 
 import pyarrow as pa
 
+from bettersynth_assets.checks.rules import Verdict
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.store import WHOLE, Manifest, Slot, digest_of, write_table
 from bettersynth_assets.resources.usage import measured
+from bettersynth_assets.stages.gate import judge, refuse_failed
 from bettersynth_assets.stages.stage import Inputs, Log, Stage, Work
 from toolkit.files import file_sha256
 
@@ -34,15 +39,22 @@ class Pipeline:
         *,
         log: Log = print,
         on_made: Callable[[Manifest], None] | None = None,
+        on_judged: Callable[[str, dict[str, Verdict]], None] | None = None,
     ) -> None:
         self.stages = {stage.name: stage for stage in stages}
         self.settings = settings
         self.log = log
         self.on_made = on_made
         """Told of each manifest as soon as it is there, whatever becomes of the call that made it."""
+        self.on_judged = on_judged
+        """Receives the verdicts on each set that another one reads, before a failed one stops the run."""
         self.made: list[Manifest] = []
         """Manifests that this object made (not those found up to date), in order."""
         self._current: dict[tuple[str, str], Manifest] = {}
+        self._admitted: dict[str, int] = {}
+        """Sets that passed their blocking rules, with the number of shards that were judged."""
+        self._vouched: set[str] = set()
+        """Sets whose shards came from the process that leads this run; it judged them."""
 
     def shards(self, name: str) -> list[str]:
         return self.settings.profile.shard_names() if self.stages[name].sharded else [WHOLE]
@@ -58,6 +70,7 @@ class Pipeline:
 
     def ensure_all(self, name: str) -> list[Manifest]:
         """Every shard of a stage, in order."""
+        self.ensure_inputs(name, self.shards(name))
         return [self.ensure(name, shard) for shard in self.shards(name)]
 
     def ensure(self, name: str, shard: str = WHOLE) -> Manifest:
@@ -68,12 +81,14 @@ class Pipeline:
 
         Raises:
             UserError: what the stage's function raises about the user's files or settings.
+            GateError: an input fails one of its blocking rules.
         """
         if (name, shard) in self._current:
             return self._current[name, shard]
         stage = self.stages[name]
+        self.ensure_inputs(name, [shard])
         inputs = {
-            source: [self.ensure(source, part) for part in self.needed(name, shard, source)]
+            source: [self._current[source, part] for part in self.needed(name, shard, source)]
             for source in self.sources(name)
         }
         slot = self.slot(name, shard)
@@ -87,6 +102,43 @@ class Pipeline:
         if not is_current:
             self.take(manifest)
         return manifest
+
+    def ensure_inputs(self, name: str, shards: Sequence[str]) -> None:
+        """Bring the sets that some shards are made of up to date, one set after another, and judge each.
+
+        Raises:
+            UserError: as ``ensure``.
+        """
+        for source in self.sources(name):
+            wanted = list(dict.fromkeys(part for shard in shards for part in self.needed(name, shard, source)))
+            missing = [part for part in wanted if (source, part) not in self._current]
+            if missing:
+                self.ensure_inputs(source, missing)
+                for part in missing:
+                    self.ensure(source, part)
+            self.admit(source)
+
+    def admit(self, name: str) -> None:
+        """Let other stages read a set, judged again only when more of its shards are up to date.
+
+        Raises:
+            GateError: the set fails one of its blocking rules.
+        """
+        if name in self._vouched or not self.stages[name].rules:
+            return
+        known = sum(1 for stage, _ in self._current if stage == name)
+        if self._admitted.get(name) == known:
+            return
+        verdicts = judge(self, name)
+        if self.on_judged is not None:
+            self.on_judged(name, verdicts)
+        refuse_failed(self.stages[name], verdicts)
+        self._admitted[name] = sum(1 for stage, _ in self._current if stage == name)
+
+    def up_to_date(self, name: str) -> list[Manifest]:
+        """Manifests of a set's shards that are up to date, in order; nothing is made."""
+        found = (self.found(name, shard) for shard in self.shards(name))
+        return [manifest for manifest in found if manifest is not None]
 
     def sources(self, name: str) -> tuple[str, ...]:
         """The stages whose output a stage reads under these settings."""
@@ -116,12 +168,13 @@ class Pipeline:
         return manifest
 
     def trust(self, manifest: Manifest) -> None:
-        """Count a shard as up to date, as another pipeline of the same run has found it."""
+        """Count a shard as up to date and its set as judged, as the pipeline that leads this run has found them."""
         self._current[manifest.stage, manifest.shard] = manifest
+        self._vouched.add(manifest.stage)
 
     def take(self, manifest: Manifest) -> None:
         """Count a shard as made, here or by a worker."""
-        self.trust(manifest)
+        self._current[manifest.stage, manifest.shard] = manifest
         self.made.append(manifest)
         if self.on_made is not None:
             self.on_made(manifest)

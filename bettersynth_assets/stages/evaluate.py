@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bettersynth_assets.checks.rules import ALL_ANSWERED
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.stages.arms import BENCHMARKS, arm_stats, compare
 from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
@@ -127,6 +128,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 EVAL_RESULTS = Stage(
     name="eval_results",
     version=1,
+    rules=(ALL_ANSWERED,),
     run=run,
     depends=depends,
     sharded=False,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bettersynth_assets.checks.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
@@ -95,6 +96,8 @@ def also(settings: Settings) -> tuple[str, ...]:
 FILTERED_SET = Stage(
     name=NAME,
     version=3,
+    columns=FILTERED,
+    rules=(*EVERY_ROW_SET, ROWS_LEFT),
     run=run,
     depends=depends,
     sharded=True,

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bettersynth_assets.checks.rules import SAME_KEPT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import UserError
@@ -200,6 +201,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 OPERATOR_PLAN = Stage(
     name=PLAN,
     version=2,
+    rules=(SAME_KEPT,),
     run=run,
     depends=depends,
     sharded=False,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bettersynth_assets.checks.rules import THRESHOLDS
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.seed_scores import SCORES_FILE
 from bettersynth_assets.records.accounting import nothing_left
@@ -53,5 +54,12 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 
 SEED_PROFILE = Stage(
-    name=NAME, version=1, run=run, depends=depends, sharded=False, inputs=("clip_scores",), shared=True
+    name=NAME,
+    version=1,
+    rules=(THRESHOLDS,),
+    run=run,
+    depends=depends,
+    sharded=False,
+    inputs=("clip_scores",),
+    shared=True,
 )

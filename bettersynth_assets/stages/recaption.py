@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from bettersynth_assets.checks.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.batching import Progress
@@ -161,6 +162,8 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 RECAPTIONED_SET = Stage(
     name=NAME,
     version=VERSION,
+    columns=RECAPTIONED,
+    rules=(*EVERY_ROW_SET, ROWS_LEFT),
     run=run,
     depends=depends,
     sharded=True,

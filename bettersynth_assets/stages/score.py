@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bettersynth_assets.checks.rules import EVERY_ROW_SET
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.clip_files import Scored, score_files
@@ -89,6 +90,8 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 CLIP_SCORES = Stage(
     name=NAME,
     version=2,
+    columns=SCORED,
+    rules=EVERY_ROW_SET,
     run=run,
     depends=depends,
     sharded=True,

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bettersynth_assets.checks.rules import EVERY_ROW_SET
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.questions import check_questions
@@ -117,6 +118,8 @@ def _count(values: Iterable[str]) -> dict[str, int]:
 SEED_DATASET = Stage(
     name=STAGE,
     version=2,
+    columns=SEED,
+    rules=EVERY_ROW_SET,
     run=_run,
     depends=_depends,
     sharded=True,

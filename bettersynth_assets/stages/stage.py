@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bettersynth_assets.checks.rules import Rule
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS
 from bettersynth_assets.records.store import Manifest, write_table
@@ -100,3 +101,7 @@ class Stage:
     libraries: tuple[str, ...] = ()
     resume: bool = False
     """True where the function can go on from what a killed run left in its folder."""
+    columns: pa.Schema | None = None
+    """Schema of the kept rows of a set of image-text pairs; None for other sets."""
+    rules: tuple[Rule, ...] = ()
+    """Checks of the set. No stage reads a set that fails one of its blocking rules."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bettersynth_assets.checks.rules import FINITE_LOSS
 from bettersynth_assets.config.devices import model_fingerprint, model_path
 from bettersynth_assets.config.profile import TrainingStage, resolve
 from bettersynth_assets.config.settings import Settings
@@ -175,6 +176,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 MGM_CHECKPOINT = Stage(
     name="mgm_checkpoint",
     version=2,
+    rules=(FINITE_LOSS,),
     run=partial(run, source="budgeted_set"),
     depends=depends,
     sharded=False,

@@ -77,10 +77,11 @@ def test_what_uses_models_waits_for_the_gpu_pool(graph):
 
 
 def test_every_check_that_guards_rows_blocks(graph):
-    for card in CARDS:
-        if card.columns is not None:
-            spec = graph.get_check_spec(dg.AssetCheckKey(key(card.name), "rows_conserved"))
-            assert spec.blocking
+    row_sets = [stage.name for stage in STAGES if stage.columns is not None]
+    assert len(row_sets) == 6
+    for name in row_sets:
+        for check in ("rows_conserved", "quarantine_share"):
+            assert graph.get_check_spec(dg.AssetCheckKey(key(name), check)).blocking
 
 
 def test_another_profile_gives_another_number_of_shards():

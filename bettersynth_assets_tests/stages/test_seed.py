@@ -13,6 +13,10 @@ import pytest
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.stages import seed as seed_stage
+from bettersynth_assets.stages.budget import BASELINE_SET
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.gate import GateError
+from bettersynth_assets.stages.seed import SEED_DATASET
 from bettersynth_assets_tests.seeds import encoded, kit_row, picture, settings_for, write_images, write_lines
 from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline
 
@@ -197,3 +201,15 @@ def test_worker_processes_give_the_same_rows_as_one_process(
     assert [manifest.digest for manifest in pooled.ensure_all("seed_dataset")] == alone
     seed_stage._pool().shutdown()
     seed_stage._pool.cache_clear()
+
+
+def test_no_stage_reads_a_seed_of_which_too_much_is_quarantined(tmp_path):
+    """The pipeline refuses by itself: the gate is the data's, whatever asks for it."""
+    rows = [kit_row(number, images=[f"/elsewhere/{number}.jpg"]) for number in range(4)]
+    write_images(tmp_path, range(4, 8))
+    seed = write_lines(tmp_path, rows + [kit_row(number) for number in range(4, 8)])
+    pipeline = Pipeline([SEED_DATASET, BASELINE_SET], settings_for(seed, tmp_path / "data"))
+    with pytest.raises(GateError, match=r"seed_dataset fails its blocking check quarantine_share.*4 of 8 rows.*20.00%"):
+        pipeline.ensure("baseline_set")
+    assert sum(manifest.kept for manifest in pipeline.current("seed_dataset")) == 4
+    assert pipeline.current("baseline_set") == []
