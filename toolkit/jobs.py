@@ -13,6 +13,8 @@ from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from typing import TypeVar
 
+from toolkit.worker_pools import naming_killed_workers
+
 SMALL_MODEL = 20_000_000
 """Parameters under which a model works on one core."""
 
@@ -38,7 +40,8 @@ def run_all(task: Callable[[T], None], items: Sequence[T], jobs: int) -> None:
         for item in items:
             task(item)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+    what = f"{getattr(task, '__qualname__', task)} of {len(items)} plans"
+    with naming_killed_workers(what), ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
         futures = [pool.submit(task, item) for item in items]
         done, open_ = wait(futures, return_when=FIRST_EXCEPTION)
         for future in open_:

@@ -12,11 +12,14 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
+
+from toolkit.worker_pools import MOST_ATTEMPTS, WorkerKilledError
 
 LARGEST = 1024
 """Pixels of the longest side that is plain: larger images would make those beside them costly."""
@@ -49,6 +52,21 @@ def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place
         For each part its slot, (SLOT,) uint8, which is good until the part after the next is asked for; and for each
         path its place in there, None where the file is not plain.
     """
+    done, killed = 0, 0
+    while done < len(parts):
+        try:
+            with closing(_read_ahead(parts[done:])) as readings:
+                for reading in readings:
+                    done += 1
+                    yield reading
+        except BrokenProcessPool:  # a reader was killed; its part is read again by others
+            _readers.cache_clear()
+            killed += 1
+            if killed == MOST_ATTEMPTS:
+                raise WorkerKilledError("reading of images", killed) from None
+
+
+def _read_ahead(parts: Sequence[Sequence[str]]) -> Generator[tuple[Any, list[Place | None]], None, None]:
     import torch
 
     pool, memory, block = _readers()
@@ -63,9 +81,6 @@ def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place
                 waiting.append((slot, pool.submit(_read, os.getpid(), memory, slot, list(parts[ahead]))))
             slot, read = waiting.popleft()
             yield slots[slot], read.result()
-    except BrokenProcessPool:
-        _readers.cache_clear()  # a reader was killed; the next caller gets others
-        raise
     finally:
         wait([read for _, read in waiting])  # none may write into a slot that the next caller is given
 

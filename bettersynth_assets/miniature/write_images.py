@@ -14,6 +14,7 @@ from PIL import Image
 
 from bettersynth_assets.miniature.render import render
 from bettersynth_assets.miniature.world import Scene
+from toolkit.worker_pools import naming_killed_workers
 
 _ORIENTATION_TAG = 0x0112
 _ROTATED_90 = 6
@@ -68,5 +69,8 @@ def write_images(jobs: Sequence[ImageJob], *, workers: int | None = None) -> Non
         return
     # Spawned, not forked: the caller may be a Dagster process with threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    with (
+        naming_killed_workers(f"drawing {len(jobs)} images"),
+        ProcessPoolExecutor(count, mp_context=context) as pool,
+    ):
         list(pool.map(_write, jobs, chunksize=64))

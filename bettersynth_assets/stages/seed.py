@@ -27,6 +27,7 @@ from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.records.seed_file import SeedLine, seed_index
 from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
 from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
+from toolkit.worker_pools import repeated
 
 POOL_ROWS = 20_000
 """Rows of a seed from which on starting worker processes pays."""
@@ -45,12 +46,15 @@ def _depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 def _run(work: Work) -> Result:
     index, limits = seed_index(work.settings), work.settings.profile.limits
     number, shards = _number(work.shard), work.settings.profile.shards
+    root = index.path.parent
     lines = list(index.lines(number, shards))
     if len(index) < POOL_ROWS:
-        done = ingest(lines, index.path.parent, limits)
+        done = ingest(lines, root, limits)
     else:
         following = list(index.lines(number + 1, shards)) if number + 1 < shards else []
-        done = _pooled(lines, following, index.path.parent, limits)
+        done = repeated(
+            lambda: _pooled(lines, following, root, limits), _replace_pool, f"{STAGE} {work.shard}, {len(lines)} rows"
+        )
     return Result(rows_in=len(lines), kept=done.kept, quarantine=done.quarantine, stats=_stats(done.kept))
 
 
@@ -94,6 +98,13 @@ def _pool() -> ProcessPoolExecutor:
     """One pool per process, kept from shard to shard. Spawned, because forking a process with threads can hang."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(_workers(), mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),))
+
+
+def _replace_pool() -> None:
+    """Forget a pool of which a worker was killed, and what it had begun beforehand."""
+    _ahead.clear()
+    _pool().shutdown(wait=False, cancel_futures=True)
+    _pool.cache_clear()
 
 
 def _end_with_parent(parent: int) -> None:

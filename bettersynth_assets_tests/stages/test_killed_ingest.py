@@ -1,16 +1,22 @@
-"""A run that is killed hard while it ingests: no process stays, nothing half-written is seen, the next one finishes."""
+"""Runs and workers that are killed while they ingest: no process stays, nothing is half-written, the rest goes on."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
+import pytest
 
+from bettersynth_assets.stages import seed as seed_stage
+from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
 from bettersynth_assets_tests.stages.toy import toy_pipeline
+from toolkit.jobs import run_all
+from toolkit.worker_pools import WorkerKilledError
 
 SHARDS = 40
 CHILD = """
@@ -51,3 +57,34 @@ def test_a_run_killed_hard_leaves_no_worker_and_the_next_run_makes_only_what_is_
     assert sorted([*finished, *(manifest.shard for manifest in after.made)]) == settings.profile.shard_names()
     clean = toy_pipeline(settings_for(path, tmp_path / "clean", shards=SHARDS)).ensure_all("seed_dataset")
     assert digests == [manifest.digest for manifest in clean]
+
+
+def test_a_killed_worker_is_replaced_and_its_shard_redone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path, range(12))
+    path = write_lines(tmp_path, [kit_row(number) for number in range(12)])
+    alone = [item.digest for item in pipeline(path, tmp_path / "alone").ensure_all("seed_dataset")]
+    monkeypatch.setattr(seed_stage, "POOL_ROWS", 0)
+    pooled = pipeline(path, tmp_path / "pooled")
+    digests = [pooled.ensure("seed_dataset", "shard-00000").digest]
+    for process in list(seed_stage._pool()._processes.values()):
+        process.kill()
+        process.join()
+    digests += [pooled.ensure("seed_dataset", shard).digest for shard in ("shard-00001", "shard-00002")]
+    assert digests == alone
+
+    seed_stage._replace_pool()
+    monkeypatch.setattr(seed_stage, "_end_with_parent", os._exit)  # every worker ends as it begins
+    with pytest.raises(WorkerKilledError, match=r"seed_dataset shard-00001, 4 rows: .* killed 3 times.* memory"):
+        pipeline(path, tmp_path / "none").ensure("seed_dataset", "shard-00001")
+    monkeypatch.undo()
+    seed_stage._replace_pool()
+    assert pipeline(path, tmp_path / "none").ensure("seed_dataset", "shard-00001").digest == alone[1]
+
+
+def pipeline(path: Path, data: Path) -> Pipeline:
+    return toy_pipeline(settings_for(path, data, shards=3))
+
+
+def test_the_likely_cause_is_named_where_a_pool_is_used_once() -> None:
+    with pytest.raises(WorkerKilledError, match=r"_exit of 2 plans: a worker process was killed.*memory"):
+        run_all(os._exit, [1, 1], 2)

@@ -22,6 +22,7 @@ from toolkit.data.llava import Sample
 from toolkit.mgm.configuration_mgm import IGNORE_INDEX
 from toolkit.mgm.conversation import EncodedRow, Turn
 from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.worker_pools import naming_killed_workers
 
 _CHUNK = 2048
 _Text = tuple[str, tuple[Turn, ...]]
@@ -126,7 +127,8 @@ def _encode_texts(texts: Sequence[_Text], processor: MGMProcessor) -> _Encoded:
         parts = [_encode(chunk) for chunk in chunks]
     else:
         # A fork: the processor is inherited, not pickled.
-        with ProcessPoolExecutor(jobs, get_context("fork"), initializer=_adopt, initargs=(processor,)) as pool:
+        pool = ProcessPoolExecutor(jobs, get_context("fork"), initializer=_adopt, initargs=(processor,))
+        with naming_killed_workers(f"encoding of {len(texts)} texts"), pool:
             parts = list(pool.map(_encode, chunks))
     tokens, learned, sizes = zip(*parts, strict=True)
     return np.concatenate(tokens), np.concatenate(learned), np.concatenate(sizes)
