@@ -43,7 +43,7 @@ class CaptionSection(ConfigModel):
     sampling: Sampling | None = None
     """None is greedy decoding."""
     clean: bool = True
-    """Cut "stock photo" and other tails; a caption that is empty, a loop or an echo keeps the original, flagged."""
+    """Cut "stock photo" and other tails; a degenerate caption (a loop, a refusal, ...) keeps the original, flagged."""
     refilter: list[Operator] = Field(default_factory=list)
 
     def key(self) -> dict[str, Any]:

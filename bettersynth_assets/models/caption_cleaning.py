@@ -1,23 +1,38 @@
 """Cleans what a captioner wrote. In: a raw caption and the prompt. Out: the text to use, and what was found.
 
-prompt_echo   the caption begins with the prompt; the prompt is cut
-lead_cut      a beginning of a machine-made description was cut: "Image may contain: ...", "This picture shows ..."
-tail_cut      an ending of a stock-photo site was cut: "... stock photo", "- image # 4711", "royalty free image"
-loop          the same one to eight words three times in a row, or one word for half of a longer caption: degenerate
-empty         nothing is left, or only punctuation, or only such an ending: degenerate
+Cut, and the rest is used:
 
-BLIP-2 writes such endings on watermarked images (third-place write-up), and greedy decoding falls into loops. A
-degenerate caption is never repaired: the caller keeps the original.
+reasoning_cut   a closed block before the answer: ``<think>...</think>``
+prompt_echo     the caption began with the prompt
+lead_cut        a beginning of a machine-made description: "Image may contain: ...", "Here is a caption: ..."
+quotes_cut      quotation marks around all of it
+tail_cut        an ending of a stock-photo site: "... stock photo", "- image # 4711", "royalty free image"
+
+Degenerate: never repaired, the caller keeps the original. The first one found is named.
+
+reserved_token  a token of the formats or of a tokenizer (``records.reserved``)
+broken_text     a control character, half of a character, or half of a surrogate pair
+reasoning       a block of reasoning that is not closed
+markup          JSON, a code fence, HTML, markdown (``caption_faults``, and so are the next two)
+refusal         "I'm sorry, but I can't help ...", "As an AI ..."
+loop            words that repeat themselves
+empty           nothing is left, or only punctuation, or only such an ending
+caption_failed  the captioner's server gave no usable answer (``served``)
+
+BLIP-2 writes such endings on watermarked images (third-place write-up), and greedy decoding falls into loops.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 
-DEGENERATE = frozenset({"loop", "empty"})
-MAX_CYCLE = 8
-REPEATS = 3
+from bettersynth_assets.models.caption_faults import is_loop, is_markup, is_refusal, straight
+from bettersynth_assets.models.reasoning import without_reasoning
+from bettersynth_assets.records.reserved import find_reserved
+
+DEGENERATE = frozenset(
+    {"reserved_token", "broken_text", "reasoning", "markup", "refusal", "loop", "empty", "caption_failed"}
+)
 
 _SITE = r"(?:shutterstock|getty ?images|istock(?: ?photo)?|alamy|dreamstime|depositphotos|123rf|adobe stock|freepik)"
 _KIND = r"(?:photo(?:graph)?s?|images?|pictures?|vectors?|illustrations?|footage|clip ?art|art)"
@@ -34,8 +49,14 @@ _LEAD = re.compile(
     rf"|^(?:the|this) {_KIND} (?:contain|show|depict)s\b[ :,-]*",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"\w+")
-_SENTENCE = re.compile(r".*[.!?。！？](?=\s|$)", re.DOTALL)
+_WRAPPER = re.compile(
+    r"^(?:(?:sure|certainly|of course|okay|ok|absolutely)[,.!:]*\s+)?"
+    r"(?:here(?:'s| is| are) (?:[\w-]+ ){1,8}?(?:caption|description|sentence|summary|answer)s?\b[^:.]{0,60}:"
+    r"|(?:\w+ )?(?:caption|description|alt[- ]text|answer|assistant) ?:)\s*",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"""(?:"([^"]+)"|“([^“”]+)”|「([^「」]+)」|«([^«»]+)»)\.?""")
+_BROKEN = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\ud800-\udfff\ufffd\ufffe\uffff]")
 
 
 def clean(caption: str, prompt: str = "") -> tuple[str, tuple[str, ...]]:
@@ -48,42 +69,55 @@ def clean(caption: str, prompt: str = "") -> tuple[str, tuple[str, ...]]:
     Returns:
         (text, flags). The text is "" where a flag is in ``DEGENERATE``; flags are sorted.
     """
-    flags: set[str] = set()
+    answer, has_reasoning, is_open = without_reasoning(caption)
+    flags = {"reasoning_cut"} if has_reasoning else set()
+    text = _cut(" ".join(answer.split()), " ".join(prompt.split()), flags)
+    # An open block holds reserved tokens more often than not; what is wrong with the caption is the block.
+    return _result(text, flags, "reasoning" if is_open else _fault(text, answer))
+
+
+def guarded(caption: str) -> tuple[str, tuple[str, ...]]:
+    """A caption that is not cleaned: only what no row may hold is degenerate. Returns the same as ``clean``."""
     text = " ".join(caption.split())
-    asked = " ".join(prompt.split())
+    return _result(text, set(), _entry_fault(text))
+
+
+def _result(text: str, flags: set[str], fault: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("", tuple(sorted({*flags, fault}))) if fault else (text, tuple(sorted(flags)))
+
+
+def _cut(text: str, asked: str, flags: set[str]) -> str:
+    """Cut the echo of the prompt, beginnings and endings; adds what was cut to ``flags``."""
     if asked and text.lower().startswith(asked.lower()):
         text = text[len(asked) :].lstrip(" :,.-?!")
         flags.add("prompt_echo")
-    if _LEAD.match(text):
-        text = _LEAD.sub("", text)
-        flags.add("lead_cut")
+    for lead in (_WRAPPER, _LEAD):
+        if found := lead.match(straight(text)):
+            text = text[found.end() :]
+            flags.add("lead_cut")
+    if found := _QUOTED.fullmatch(text):
+        text = next(part for part in found.groups() if part).strip()
+        flags.add("quotes_cut")
     while (shorter := _TAIL.sub("", text)) != text:
         text = shorter.rstrip()
         flags.add("tail_cut")
-    words = _WORD.findall(text.lower())
-    if not words:
-        flags.add("empty")
-    elif _loops(words):
-        flags.add("loop")
-    return "" if flags & DEGENERATE else text, tuple(sorted(flags))
+    return text
 
 
-def whole(text: str) -> str:
-    """A caption that the limit of tokens broke off, cut back to its last whole sentence, or else its last whole word.
-
-    Whether the last word is whole cannot be seen, so it is left out too, unless it is the only one.
-    """
-    text = text.strip()
-    if found := _SENTENCE.match(text):
-        return found.group().strip()
-    return text.rsplit(None, 1)[0].rstrip(" ,;:-") if " " in text else text
+def _entry_fault(text: str) -> str | None:
+    if find_reserved(text):
+        return "reserved_token"
+    if _BROKEN.search(text):
+        return "broken_text"
+    return None if re.search(r"\w", text) else "empty"
 
 
-def _loops(words: list[str]) -> bool:
-    """Whether one to ``MAX_CYCLE`` words stand ``REPEATS`` times in a row, or one word takes half of the text."""
-    for size in range(1, MAX_CYCLE + 1):
-        for first in range(len(words) - size * REPEATS + 1):
-            cycle = words[first : first + size]
-            if all(words[first + turn * size : first + (turn + 1) * size] == cycle for turn in range(1, REPEATS)):
-                return True
-    return len(words) >= 8 and Counter(words).most_common(1)[0][1] * 2 >= len(words)
+def _fault(text: str, answer: str) -> str | None:
+    """The first fault of a caption: of its text in one line, or of the answer with its line breaks."""
+    if fault := _entry_fault(text):
+        return fault
+    if is_markup(answer):
+        return "markup"
+    if is_refusal(text):
+        return "refusal"
+    return "loop" if is_loop(text) else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -119,10 +120,12 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
     image, levels = resizing(processor.image_processor)
 
     def tokens(captions: Sequence[str]) -> Tokens:
-        whole = processor.tokenizer(list(captions), return_attention_mask=False, verbose=False)["input_ids"]
+        # The tokenizer raises on an empty list.
+        read = partial(processor.tokenizer, return_attention_mask=False, verbose=False)
+        whole = read(list(captions))["input_ids"] if len(captions) else []
         # Cut as the tokenizer cuts: the end's token stays.
         rows = [ids if len(ids) <= context else [*ids[: context - 1], ids[-1]] for ids in whole]
-        lengths = np.array([len(ids) for ids in rows])
+        lengths = np.array([len(ids) for ids in rows], np.int64)
         longest = min(context, -(-int(lengths.max(initial=0)) // multiple) * multiple)
         padded = np.full((len(rows), longest), processor.tokenizer.pad_token_id)
         there = np.arange(padded.shape[1]) < lengths[:, None]
@@ -130,7 +133,7 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
         inputs = {"input_ids": padded, "attention_mask": there.astype(np.int64)}
         return Tokens(
             {name: torch.from_numpy(values) for name, values in inputs.items()},
-            np.array([len(ids) > context for ids in whole]),
+            np.array([len(ids) > context for ids in whole], bool),
         )
 
     return Backend(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bettersynth_assets.models.caption_cleaning import whole
 from bettersynth_assets.models.generation import GenerativeCaptioner
+from bettersynth_assets.models.sentences import whole
 
 PROMPT = (
     "Name the main elements of this picture in one short, plain sentence of at most 20 words. Say only what can be "

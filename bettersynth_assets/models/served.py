@@ -25,9 +25,9 @@ from urllib.parse import parse_qsl, urlsplit
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError, nearest
 from bettersynth_assets.models.batching import BatchSize
-from bettersynth_assets.models.caption_cleaning import whole
 from bettersynth_assets.models.llava import PROMPT
 from bettersynth_assets.models.sampling import check_keys
+from bettersynth_assets.models.sentences import whole
 
 SCHEMES = ("http://", "https://")
 TRIES = 5

@@ -1,8 +1,8 @@
 """``caption_mapper``: our captioners as a Data-Juicer operator. Reads an image, writes the text.
 
 For plain ``dj-process`` (``custom_operator_paths: [.../caption_mapper.py]``); a recipe of this project says the same in
-its ``caption`` section, which also scores and chooses. A degenerate caption (see ``caption_cleaning``) leaves the text
-as it was, and so does a row without an image.
+its ``caption`` section, which also scores and chooses. A degenerate caption (see ``caption_cleaning``; one with a
+reserved token is) leaves the text as it was, and so does a row without an image.
 """
 
 from __future__ import annotations

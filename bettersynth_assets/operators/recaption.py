@@ -22,7 +22,7 @@ import pyarrow as pa
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.batching import Progress
-from bettersynth_assets.models.caption_cleaning import DEGENERATE, clean
+from bettersynth_assets.models.caption_cleaning import DEGENERATE, clean, guarded
 from bettersynth_assets.models.captioner import Captioner
 from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.records.images import ImageError
@@ -87,7 +87,7 @@ def synthesise(
             sampling=section.sampling,
             keys=[ids[at] for at in chunk.good],
         )
-        cleaned = [_clean(caption, prompt, section) for caption in raw]
+        cleaned = [clean(caption, prompt) if section.clean else guarded(caption) for caption in raw]
         scored = [index for index, (text, _) in enumerate(cleaned) if text]
         scores = scorer.scores(for_scorer[scored], [cleaned[index][0] for index in scored]).tolist()
         score_at = dict(zip(scored, scores, strict=True))
@@ -129,13 +129,6 @@ def synthetic_rows(table: pa.Table) -> list[Synthetic | ImageError]:
         else Synthetic(raw=row["raw"], text=row["text"], flags=tuple(row["flags"]), score=row["score"])
         for row in table.to_pylist()
     ]
-
-
-def _clean(caption: str, prompt: str, section: CaptionSection) -> tuple[str, tuple[str, ...]]:
-    if section.clean:
-        return clean(caption, prompt)
-    text = " ".join(caption.split())
-    return text, () if text else ("empty",)
 
 
 def chosen(row: dict[str, Any], made: Synthetic | None, section: CaptionSection | None) -> dict[str, Any]:

@@ -49,7 +49,7 @@ RECAPTIONED = pa.schema(
         ("original_score", pa.float32()),  # cosine, [-1, 1]
         ("synthetic_score", pa.float32()),  # cosine, [-1, 1]; null where none was made
         ("choice", pa.string()),  # original or synthetic; `caption` and `clip_score` hold the chosen one
-        ("caption_flags", pa.list_(pa.string())),  # empty, loop, prompt_echo, lead_cut, tail_cut
+        ("caption_flags", pa.list_(pa.string())),  # what was cut, or why it is degenerate: models.caption_cleaning
     ]
 )
 BUDGETED = RECAPTIONED.append(pa.field("exposures", pa.int32()))  # times the row occurs in the training order, >= 1

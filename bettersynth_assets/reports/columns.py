@@ -27,7 +27,7 @@ NOTES = {
     "original_score": "cosine similarity of the original caption, -1 to 1",
     "synthetic_score": "cosine similarity of the synthetic caption, -1 to 1; null where none was made",
     "choice": "original or synthetic: which caption goes on",
-    "caption_flags": "empty, loop, prompt_echo, lead_cut, tail_cut",
+    "caption_flags": "what was cut (tail_cut, ...), or why the original stays (loop, refusal, reserved_token, ...)",
     "exposures": "times that the row occurs in the training order, at least 1",
 }
 

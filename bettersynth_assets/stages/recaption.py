@@ -41,7 +41,7 @@ from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
 from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 NAME = "recaptioned_set"
-VERSION = 2
+VERSION = 3
 """Raise it when the same rows would get other captions, other scores or another choice."""
 NOTHING = QUARANTINE.empty_table()
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "pillow")

@@ -1,0 +1,117 @@
+"""No rows in, no rows out: every call of a model and every kind of operator takes an empty batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bettersynth_assets.config.recipe import CaptionSection, RegenerateSection
+from bettersynth_assets.models.batching import Progress
+from bettersynth_assets.models.blip2 import Blip2Captioner
+from bettersynth_assets.models.clip_files import embed_files, score_files
+from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.models.diffusion import ImageMaker
+from bettersynth_assets.models.llava import LlavaCaptioner
+from bettersynth_assets.operators.classifier_models import load_classifier
+from bettersynth_assets.operators.data_juicer import build_operators
+from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.operators.recaption import Synthetic, synthesise, synthetic_rows, synthetic_table
+from bettersynth_assets.records.images import ImageError
+from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile, write_images
+from bettersynth_assets_tests.operators.small_synthesis_models import make_llava, make_stable_diffusion
+
+NO_PIXELS = torch.zeros(0, 32, 32, 3, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("kind", ["clip", "open_clip"])
+def test_a_scorer_scores_and_embeds_nothing(tiny_models, kind):
+    scorer = ClipScorer(str(getattr(tiny_models, kind)))
+    assert len(scorer.tokens([])) == 0 and scorer.tokens([]).truncated.dtype == bool
+    for images in ([], NO_PIXELS, torch.empty(0)):
+        assert scorer.scores(images, []).shape == (0,)
+        assert scorer.image_embeddings(images).shape[0] == 0
+    scored = score_files(scorer, [], [])
+    assert (scored.scores.shape, scored.truncated, scored.errors) == ((0,), [], {})
+    assert embed_files(scorer, []) == []
+
+
+@pytest.mark.parametrize("kind", ["blip2", "llava"])
+def test_a_captioner_captions_nothing(tiny_models, tmp_path, kind):
+    if kind == "blip2":
+        captioner = Blip2Captioner(str(tiny_models.captioner))
+    else:
+        captioner = LlavaCaptioner(str(make_llava(tmp_path / "llava")))
+    for images in ([], NO_PIXELS, torch.empty(0)):
+        assert captioner.captions(images, prompt="", max_new_tokens=3) == []
+
+
+def test_an_image_maker_makes_nothing(tiny_models, tmp_path):
+    maker = ImageMaker(str(make_stable_diffusion(tmp_path / "sd", tiny_models.clip)))
+    assert list(maker.images([], [], RegenerateSection(steps=1))) == []
+
+
+def test_a_classifier_classifies_nothing(tiny_models):
+    (built,) = build_operators([{"image_watermark_filter": {}}], tiny_profile(tiny_models))
+    model = load_classifier(built)
+    assert model.tokens([]) == [] and model.values(NO_PIXELS, []) == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"words_num_filter": {}},
+        {"replace_content_mapper": {"pattern": "a", "repl": "b"}},
+        {"image_watermark_filter": {}},
+        {"image_text_similarity_filter": {}},
+        {"clip_score_filter": {"method": "min", "min_score": 0.1}},
+        {"image_near_duplicate_deduplicator": {}},
+        {"document_deduplicator": {}},
+        {"kmeans_diversity_selector": {"count": 3}},
+        {"topk_specified_field_selector": {"field_key": "__dj__stats__.image_text_similarity", "topk": 3}},
+    ],
+    ids=lambda entry: next(iter(entry)),
+)
+def test_every_kind_of_operator_passes_no_rows_on(tiny_models, tmp_path, entry):
+    none = scored_table(tmp_path, 1).slice(0, 0)
+    built = build_operators([entry], tiny_profile(tiny_models), has_whole_set=True)
+    done = run_process(none, built, stage="filtered_set", image_root=tmp_path, rescore=lambda paths, captions: [])
+    assert (done.kept.num_rows, done.rejects.num_rows, done.quarantine.num_rows) == (0, 0, 0)
+
+
+class Says:
+    """A captioner that writes one text for all images."""
+
+    default_prompt = ""
+
+    def __init__(self, text, blip2):
+        self.text, self.batch, self.prepare = text, blip2.batch, blip2.prepare
+
+    def captions(self, images, *, keys, **how):
+        return [self.text for _ in images]
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [("", "empty"), ("no no no no no no", "loop"), ("a <image>", "reserved_token"), ('{"a": 1}', "markup")],
+)
+def test_a_batch_of_degenerate_captions_keeps_every_original(tiny_models, tmp_path, text, flag):
+    names = write_images(tmp_path, 4)
+    captioner = Says(text, Blip2Captioner(str(tiny_models.captioner), batch=2))
+    scorer, progress = ClipScorer(str(tiny_models.clip)), Progress(lambda line: None, "captions", 4)
+    made = synthesise([tmp_path / name for name in names], names, captioner, scorer, CaptionSection(), progress)
+    assert made == [Synthetic(raw=text, text="", flags=(flag,), score=None)] * 4
+    assert synthetic_rows(synthetic_table(made)) == made
+
+
+def test_a_batch_of_broken_images_gives_their_errors(tiny_models, tmp_path):
+    names = write_images(tmp_path, 4)
+    for name in names[:2]:
+        break_image(tmp_path, name)
+    paths = [tmp_path / name for name in names]
+    captioner, scorer = Blip2Captioner(str(tiny_models.captioner), batch=2), ClipScorer(str(tiny_models.clip), batch=2)
+    progress = Progress(lambda line: None, "captions", 4)
+    made = synthesise(paths, names, captioner, scorer, CaptionSection(), progress)
+    assert [isinstance(item, ImageError) for item in made] == [True, True, False, False]
+    scored = score_files(scorer, paths, ["a dog"] * 4)
+    assert np.isnan(scored.scores).tolist() == [True, True, False, False] and sorted(scored.errors) == [0, 1]
