@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 
 import toolkit as toolkit  # before anything imports torchvision beside a CPU build of torch
 from bettersynth_assets_tests.models import TinyModels, make_all
+
+
+def pytest_configure() -> None:
+    """Put every temporary folder below one whose name has spaces, so that all tests cover such paths."""
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        root = Path(tempfile.gettempdir()) / f"a folder with spaces {os.getuid()}"
+        root.mkdir(exist_ok=True)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(root)
 
 
 @pytest.fixture(scope="session")

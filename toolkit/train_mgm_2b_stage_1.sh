@@ -3,29 +3,33 @@
 # MMBench, a copy of this script. Stops at the first failure and names the step.
 #
 #   bash toolkit/train_mgm_2b_stage_1.sh            (from the project's folder; any value below can be set before it)
+#   GPUS=1 DEVICE=cpu DEEPSPEED= bash toolkit/train_mgm_2b_stage_1.sh                                 (without a GPU)
+#
+# Gradient accumulation follows from the global batch (256 and 128), the GPUs and the batch per GPU unless it is set.
 set -euo pipefail
 case "${1-}" in
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
-    ?*) echo "error: argument '$1' is not known; values are set before the command, e.g. GPUS=1 DEVICE=cpu bash $0" >&2; exit 2 ;;
+    ?*) echo "error: argument '$1' is not known; values are set before the command, e.g. GPUS=1 DEVICE=cpu DEEPSPEED= bash $0" >&2; exit 2 ;;
 esac
+KIT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 ############################## may be changed ##############################
 EXP_NAME=${EXP_NAME:-default}
 PRETRAIN_DATASET=${PRETRAIN_DATASET:-output/processed_data/processed_data.jsonl}
 PRETRAIN_DATASET_IMAGE_PATH=${PRETRAIN_DATASET_IMAGE_PATH:-input/pretrain_stage_1}
 PRETRAIN_BATCH_SIZE_PER_GPU=${PRETRAIN_BATCH_SIZE_PER_GPU:-8}
-PRETRAIN_GRADIENT_ACCUMULATION_STEPS=${PRETRAIN_GRADIENT_ACCUMULATION_STEPS:-4}
+PRETRAIN_GRADIENT_ACCUMULATION_STEPS=${PRETRAIN_GRADIENT_ACCUMULATION_STEPS-}    # empty: derived, 4 on 8 GPUs
 PRETRAIN_DATALOADER_NUM_WORKERS=${PRETRAIN_DATALOADER_NUM_WORKERS:-4}
 FINETUNE_BATCH_SIZE_PER_GPU=${FINETUNE_BATCH_SIZE_PER_GPU:-8}
-FINETUNE_GRADIENT_ACCUMULATION_STEPS=${FINETUNE_GRADIENT_ACCUMULATION_STEPS:-2}
+FINETUNE_GRADIENT_ACCUMULATION_STEPS=${FINETUNE_GRADIENT_ACCUMULATION_STEPS-}    # empty: derived, 2 on 8 GPUs
 FINETUNE_DATALOADER_NUM_WORKERS=${FINETUNE_DATALOADER_NUM_WORKERS:-4}
 LOGGING_STEP=${LOGGING_STEP:-1}
 CKPT_SAVE_STEPS=${CKPT_SAVE_STEPS:-100}      # steps between checkpoints, from which a killed run goes on; 0: none
 TOTAL_SAVE_CKPT_LIMIT=${TOTAL_SAVE_CKPT_LIMIT:-1}
 INFER_CUDA_IDX=${INFER_CUDA_IDX-}            # GPUs of the evaluation, e.g. "0"; empty: as they are
-GPUS=${GPUS:-8}                     # processes; DEVICE=cpu and GPUS=1 run it without a GPU
+GPUS=${GPUS:-8}                              # processes
 DEVICE=${DEVICE:-cuda}
-DEEPSPEED=${DEEPSPEED-toolkit/train/deepspeed/zero2.json}   # empty: without DeepSpeed
+DEEPSPEED=${DEEPSPEED-$KIT/train/deepspeed/zero2.json}   # empty: without DeepSpeed
 ############################ fixed by the contest ##########################
 SAMPLE_BUDGET=${SAMPLE_BUDGET:-200000}          # semifinal: 5000
 BASE_MODEL=${BASE_MODEL:-toolkit/training/model_zoo/MGM-2B-base}
@@ -47,23 +51,71 @@ PRETRAIN=MGM-2B-Pretrain-$EXP_NAME
 FINETUNE=MGM-2B-Finetune-$EXP_NAME
 EVALUATION=output/eval_results/$FINETUNE
 STEP=start
-trap 'code=$?; [ $code -eq 0 ] || echo "failed in step: $STEP (exit code $code)" >&2' EXIT
 
-case "$EXP_NAME" in *[!A-Za-z0-9._-]*|'') echo "EXP_NAME may hold letters, digits, '.', '_' and '-' alone" >&2; exit 2;; esac
+finish() {
+    local code=$?
+    [ "$code" -eq 0 ] || echo "failed in step: $STEP (exit code $code)" >&2
+}
+trap finish EXIT
+
+refuse() { # what is wrong and how to fix it
+    echo "error: $1" >&2
+    exit 2
+}
+
+need_number() { # name of a variable, least value
+    # Digits only: bash would evaluate anything else, commands included, in arithmetic.
+    if [[ ${!1} =~ ^[0-9]{1,9}$ ]]; then ((10#${!1} >= $2)); else false; fi || refuse "$1='${!1}': set $1 to a whole number of at least $2"
+}
+
+need_input() { # name of a variable, what it is: file or folder
+    if [ "$2" = file ]; then [ -f "${!1}" ]; else [ -d "${!1}" ]; fi || refuse "no such $2: $1='${!1}'; set $1=PATH before the command"
+}
+
+case "$EXP_NAME" in
+    *[!A-Za-z0-9._-]* | '' | .* | -*) refuse "EXP_NAME='$EXP_NAME': use letters, digits, '.', '_' and '-', and start with a letter, a digit or '_'" ;;
+esac
+case "$DEVICE" in auto | cuda | cpu) ;; *) refuse "DEVICE='$DEVICE': set DEVICE to cuda, cpu or auto" ;; esac
 
 STEP="1 global batch"
-check="$PYTHON -m toolkit.preprocess.check_global_batch_size"
-$check pretrain --gpus "$GPUS" --per-gpu "$PRETRAIN_BATCH_SIZE_PER_GPU" --accumulation "$PRETRAIN_GRADIENT_ACCUMULATION_STEPS"
-$check finetune --gpus "$GPUS" --per-gpu "$FINETUNE_BATCH_SIZE_PER_GPU" --accumulation "$FINETUNE_GRADIENT_ACCUMULATION_STEPS"
+need_number GPUS 1
+for stage in PRETRAIN FINETUNE; do
+    need_number "${stage}_BATCH_SIZE_PER_GPU" 1
+    need_number "${stage}_DATALOADER_NUM_WORKERS" 0
+done
+for name in LOGGING_STEP TOTAL_SAVE_CKPT_LIMIT SAMPLE_BUDGET; do need_number "$name" 1; done
+for name in CKPT_SAVE_STEPS SEED; do need_number "$name" 0; done
+
+accumulation() { # global batch, batch per GPU: micro-batches of a step, rounded down and at least 1
+    local steps=$(($1 / (10#$GPUS * 10#$2)))
+    echo $((steps > 0 ? steps : 1))
+}
+: "${PRETRAIN_GRADIENT_ACCUMULATION_STEPS:=$(accumulation 256 "$PRETRAIN_BATCH_SIZE_PER_GPU")}"
+: "${FINETUNE_GRADIENT_ACCUMULATION_STEPS:=$(accumulation 128 "$FINETUNE_BATCH_SIZE_PER_GPU")}"
+need_number PRETRAIN_GRADIENT_ACCUMULATION_STEPS 1
+need_number FINETUNE_GRADIENT_ACCUMULATION_STEPS 1
+
+check_batch() { # stage, batch per GPU, accumulation
+    "$PYTHON" -m toolkit.preprocess.check_global_batch_size "$1" --gpus "$GPUS" --per-gpu "$2" --accumulation "$3"
+}
+check_batch pretrain "$PRETRAIN_BATCH_SIZE_PER_GPU" "$PRETRAIN_GRADIENT_ACCUMULATION_STEPS"
+check_batch finetune "$FINETUNE_BATCH_SIZE_PER_GPU" "$FINETUNE_GRADIENT_ACCUMULATION_STEPS"
+
+STEP="inputs of all steps"
+for name in PRETRAIN_DATASET ORIGINAL_QUESTIONS FINETUNE_DATASET TEXTVQA_QUESTIONS TEXTVQA_ANNOTATIONS MMBENCH; do
+    need_input "$name" file
+done
+for name in PRETRAIN_DATASET_IMAGE_PATH BASE_MODEL FINETUNE_IMAGES TEXTVQA_IMAGES; do need_input "$name" folder; done
+[ -z "$DEEPSPEED" ] || need_input DEEPSPEED file
 
 STEP="2 sample budget"
 mkdir -p "$TRAINING"
 capped=$TRAINING/$PRETRAIN-data.jsonl
-$PYTHON -m toolkit.preprocess.check_sample_number --order keep --budget "$SAMPLE_BUDGET" --input "$PRETRAIN_DATASET" --output "$capped"
+"$PYTHON" -m toolkit.preprocess.check_sample_number --order keep --budget "$SAMPLE_BUDGET" --input "$PRETRAIN_DATASET" --output "$capped"
 
 STEP="3 LLaVA format"
 llava=$TRAINING/$PRETRAIN-data.json
-$PYTHON -m toolkit.preprocess.dj_to_llava --questions "$ORIGINAL_QUESTIONS" --input "$capped" --output "$llava"
+"$PYTHON" -m toolkit.preprocess.dj_to_llava --questions "$ORIGINAL_QUESTIONS" --input "$capped" --output "$llava"
 
 STEP="4 and 5 training"
 plan=$TRAINING/MGM-2B-$EXP_NAME-plan.json
@@ -71,7 +123,7 @@ export BASE_MODEL RUN SEED DEVICE DEEPSPEED LOGGING_STEP CKPT_SAVE_STEPS TOTAL_S
 export llava PRETRAIN_DATASET_IMAGE_PATH FINETUNE_DATASET FINETUNE_IMAGES
 export PRETRAIN_BATCH_SIZE_PER_GPU PRETRAIN_GRADIENT_ACCUMULATION_STEPS PRETRAIN_DATALOADER_NUM_WORKERS
 export FINETUNE_BATCH_SIZE_PER_GPU FINETUNE_GRADIENT_ACCUMULATION_STEPS FINETUNE_DATALOADER_NUM_WORKERS
-$PYTHON - > "$plan" <<'PLAN'
+"$PYTHON" - > "$plan" <<'PLAN'
 import json
 from os import environ as e
 
@@ -99,9 +151,9 @@ print(json.dumps({
 }, indent=1))
 PLAN
 if [ "$GPUS" -gt 1 ]; then
-    $PYTHON -m torch.distributed.run --standalone --nproc_per_node="$GPUS" -m toolkit.train.run "$plan"
+    "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node="$GPUS" -m toolkit.train.run "$plan"
 else
-    $PYTHON -m toolkit.train.run "$plan"
+    "$PYTHON" -m toolkit.train.run "$plan"
 fi
 for stage in pretrain finetune; do   # exit code and final-step marker are both required
     [ -f "$RUN/$stage/manifest.json" ] || { echo "$RUN/$stage has no manifest.json: the stage did not end" >&2; exit 1; }
@@ -111,7 +163,7 @@ ln -sfn "MGM-2B-$EXP_NAME/finetune" "$TRAINING/$FINETUNE"
 
 STEP="6 and 7 TextVQA and MMBench"
 [ -z "$INFER_CUDA_IDX" ] || export CUDA_VISIBLE_DEVICES=$INFER_CUDA_IDX
-$PYTHON -m toolkit.evaluate.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" \
+"$PYTHON" -m toolkit.evaluate.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" \
     --textvqa-questions "$TEXTVQA_QUESTIONS" --textvqa-annotations "$TEXTVQA_ANNOTATIONS" \
     --textvqa-images "$TEXTVQA_IMAGES" --mmbench "$MMBENCH"
 

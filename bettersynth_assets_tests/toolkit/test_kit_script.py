@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,13 +24,19 @@ def _run(folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     settings |= {"PRETRAIN_BATCH_SIZE_PER_GPU": "64", "FINETUNE_BATCH_SIZE_PER_GPU": "64"}
     settings |= {"PRETRAIN_DATALOADER_NUM_WORKERS": "0", "FINETUNE_DATALOADER_NUM_WORKERS": "0"}
     settings |= {"ORIGINAL_QUESTIONS": "data/data.json", "FINETUNE_DATASET": "data/data.json"}
-    settings |= {"FINETUNE_IMAGES": "data/images", "EXP_NAME": "try"} | changes
+    settings |= {"FINETUNE_IMAGES": "data/images", "EXP_NAME": "try", "BASE_MODEL": "empty", "TEXTVQA_IMAGES": "empty"}
+    settings |= dict.fromkeys(("TEXTVQA_QUESTIONS", "TEXTVQA_ANNOTATIONS", "MMBENCH"), "data/data.json") | changes
+    script = folder / "a copy of" / "toolkit" / SCRIPT.name
+    script.parent.mkdir(parents=True)
+    shutil.copy(SCRIPT, script)
     return subprocess.run(
-        ["bash", str(SCRIPT)], cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300
+        ["bash", str(script)], cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300
     )
 
 
 def _rows(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "no rows.jsonl").touch()
     write_rows(folder / "data", pictures=4, text_only=2)
     rows = [
         {"id": f"p{i}", "text": f"<__dj__image>\nnumber {i} <|__dj__eoc|>", "images": [f"{i}.png"]} for i in range(4)
@@ -69,17 +76,80 @@ def test_help_is_printed_and_other_arguments_are_refused(tmp_path: Path, script:
     assert not list(tmp_path.iterdir())
 
 
+def _fails(folder: Path, **change: str) -> str:
+    failed = _run(folder, **change)
+    assert failed.returncode != 0
+    assert not (folder / "output" / "train.sh").exists()
+    return failed.stderr
+
+
+def test_every_missing_input_is_found_before_any_step_and_named_by_its_variable(tmp_path: Path) -> None:
+    _rows(tmp_path)
+    files = ["PRETRAIN_DATASET", "ORIGINAL_QUESTIONS", "FINETUNE_DATASET"]
+    files += ["TEXTVQA_QUESTIONS", "TEXTVQA_ANNOTATIONS", "MMBENCH", "DEEPSPEED"]
+    folders = ["PRETRAIN_DATASET_IMAGE_PATH", "BASE_MODEL", "FINETUNE_IMAGES", "TEXTVQA_IMAGES"]
+    for kind, names in (("file", files), ("folder", folders)):
+        for name in names:
+            shutil.rmtree(tmp_path / "a copy of", ignore_errors=True)
+            # `true` takes the place of Python, which nothing needs before the inputs are checked.
+            words = _fails(tmp_path, PYTHON="true", **{name: "no such/path"})
+            assert words == (
+                f"error: no such {kind}: {name}='no such/path'; set {name}=PATH before the command\n"
+                "failed in step: inputs of all steps (exit code 2)\n"
+            )
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "per_gpu", "pretrain", "finetune"), [("1", "8", "32", "16"), ("8", "8", "4", "2"), ("2", "64", "2", "1")]
+)
+def test_accumulation_follows_from_gpus_and_batch(
+    tmp_path: Path, gpus: str, per_gpu: str, pretrain: str, finetune: str
+) -> None:
+    _rows(tmp_path)
+    echo = tmp_path / "echo the arguments"
+    echo.write_text('#!/bin/sh\necho "$*"\n')
+    echo.chmod(0o755)
+    batches = dict.fromkeys(("PRETRAIN_BATCH_SIZE_PER_GPU", "FINETUNE_BATCH_SIZE_PER_GPU"), per_gpu)
+    done = _run(tmp_path, PYTHON=str(echo), GPUS=gpus, **batches)
+    called = [line.split("check_global_batch_size ")[1] for line in done.stdout.splitlines()[:2]]
+    assert called == [
+        f"{stage} --gpus {gpus} --per-gpu {per_gpu} --accumulation {steps}"
+        for stage, steps in (("pretrain", pretrain), ("finetune", finetune))
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
         ({"PRETRAIN_BATCH_SIZE_PER_GPU": "63"}, "failed in step: 1 global batch"),
-        ({"PRETRAIN_DATASET": "missing.jsonl"}, "failed in step: 2 sample budget"),
-        ({"BASE_MODEL": "nowhere"}, "failed in step: 4 and 5 training"),
-        ({"EXP_NAME": "a/../b"}, "EXP_NAME may hold letters"),
+        ({"PRETRAIN_GRADIENT_ACCUMULATION_STEPS": "3"}, "= 192, not 256"),
+        ({"PRETRAIN_DATASET": "no rows.jsonl"}, "failed in step: 2 sample budget"),
+        ({"PRETRAIN_DATASET": "a copy of/toolkit/train_mgm_2b_stage_1.sh"}, "failed in step: 3 LLaVA format"),
+        ({}, "failed in step: 4 and 5 training"),
     ],
 )
 def test_the_first_failure_stops_it_and_is_named(tmp_path: Path, change: dict[str, str], cause: str) -> None:
     _rows(tmp_path)
-    failed = _run(tmp_path, **change)
-    assert failed.returncode != 0 and cause in failed.stderr
-    assert not (tmp_path / "output" / "train.sh").exists()
+    assert cause in _fails(tmp_path, **change)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EXP_NAME", "a/../b"),
+        ("EXP_NAME", ".."),
+        ("EXP_NAME", "$(touch broken)"),
+        ("GPUS", "x[$(touch broken)]"),
+        ("GPUS", "0"),
+        ("PRETRAIN_BATCH_SIZE_PER_GPU", "8; touch broken"),
+        ("FINETUNE_GRADIENT_ACCUMULATION_STEPS", "a[$(touch broken)]"),
+        ("SEED", "-1"),
+        ("DEVICE", "cuda:0 $(touch broken)"),
+    ],
+)
+def test_values_that_reach_the_shell_are_checked_and_never_run(tmp_path: Path, name: str, value: str) -> None:
+    _rows(tmp_path)
+    words = _fails(tmp_path, PYTHON="true", **{name: value})
+    assert words.startswith(f"error: {name}='{value}': ")
+    assert not (tmp_path / "broken").exists() and not (tmp_path / "output").exists()
