@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bettersynth_assets.config.names import check_name
 from bettersynth_assets.errors import ConfigError, nearest
+from toolkit.settings_files import SettingsFileError, read_settings_file
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-"""The folder that this package lies in."""
-# A copy that `pip install .` made has no project around it: that is then the folder in which the program was started.
-PROJECT_ROOT = PACKAGE_ROOT if (PACKAGE_ROOT / "profiles").is_dir() else Path.cwd()
-"""The folder of profiles, recipes and, unless a variable says otherwise, data."""
+"""The folder that this package lies in: a checkout, or ``site-packages``."""
+SHIPPED = Path(__file__).resolve().parents[1] / "shipped"
+"""In an installed package: its copies of the checkout's ``profiles``, ``recipes`` and ``dagster.yaml``."""
+PROJECT_ROOT = Path.cwd() if SHIPPED.is_dir() else PACKAGE_ROOT
+"""The checkout; for an installed package, the folder in which the program was started. Default place of the data."""
 
 
 class ConfigModel(BaseModel):
     """A frozen section of a profile or recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: object, *, where: str) -> Self:
@@ -40,6 +43,11 @@ class ConfigModel(BaseModel):
         except ValidationError as error:
             raise ConfigError("; ".join(_explain(cls, item, where) for item in error.errors())) from None
 
+    @classmethod
+    def extra_keys(cls) -> tuple[str, ...]:
+        """Keys that a file may hold besides the fields, for the list of valid keys in errors."""
+        return ()
+
 
 def _explain(model: type[BaseModel], item: Any, where: str) -> str:
     path = [str(part) for part in item["loc"]]
@@ -48,7 +56,8 @@ def _explain(model: type[BaseModel], item: Any, where: str) -> str:
         return f"{where}: unknown key {name!r}: {nearest(path[-1], _fields(model, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{where}: key {name!r} is missing: add it"
-    return f"{where}: {name} = {item['input']!r}: {item['msg']}"
+    value = reprlib.repr(item["input"])
+    return f"{where}: {name} = {value}: {item['msg'].removeprefix('Value error, ')}"
 
 
 def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
@@ -60,7 +69,7 @@ def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         if not inner:
             break
         model = inner[0]
-    return list(model.model_fields)
+    return [*model.model_fields, *(model.extra_keys() if issubclass(model, ConfigModel) else ())]
 
 
 def merged(base: Any, changes: Any) -> Any:
@@ -70,23 +79,46 @@ def merged(base: Any, changes: Any) -> Any:
     return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
 
 
-def read_yaml(name: str, folder: str) -> tuple[object, Path]:
+def shipped_files(folder: str) -> dict[str, Path]:
+    """Profiles or recipes that can be named without a path, those of the project's folder before the package's."""
+    places = [place / folder for place in (SHIPPED, PROJECT_ROOT) if (place / folder).is_dir()]
+    return {file.stem: file for place in places for file in sorted(place.glob("*.yaml"))}
+
+
+def read_yaml(name: str, folder: str) -> tuple[dict[str, Any], Path]:
     """Read a profile or recipe, by the name of a shipped one or by the path of the user's own file.
 
     Args:
-        name: ``third_place`` for ``<project>/<folder>/third_place.yaml``, or a path ending in ``.yaml`` or ``.yml``.
+        name: ``third_place`` for the shipped ``<folder>/third_place.yaml``, or a path ending in ``.yaml`` or ``.yml``.
         folder: ``recipes`` or ``profiles``.
 
+    Returns:
+        The file's keys and values, with ``name`` set to the file's name where it has none; and the file.
+
     Raises:
-        ConfigError: no such file (with the shipped names), or not YAML.
+        ConfigError: no such file (with the shipped names), not strict YAML, or a name that cannot be a folder's.
     """
-    is_path = name.endswith((".yaml", ".yml"))
-    path = Path(name).expanduser() if is_path else PROJECT_ROOT / folder / f"{name}.yaml"
-    if not path.is_file():
-        shipped = [file.stem for file in (PROJECT_ROOT / folder).glob("*.yaml")]
-        fix = nearest(name, shipped) if shipped else f"start it in the project's folder, which has {folder}/"
-        raise ConfigError(f"{folder[:-1]} {name!r} not found at {path}: {fix}, or give the path of a .yaml")
+    kind = folder[:-1]
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"{kind} {name!r} not found: no such file {path.absolute()}")
+    else:
+        known = shipped_files(folder)
+        if name not in known:
+            raise ConfigError(f"{kind} {name!r} not found: {nearest(name, known)}, or give the path of a .yaml")
+        path = known[name]
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")), path
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        values = read_settings_file(path)
+    except SettingsFileError as error:
+        raise ConfigError(f"{path} is not a valid {kind}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{kind} {path} cannot be read: {error.strerror}") from None
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{path}: expected a mapping of keys, found {found}")
+    try:
+        check_name(kind, values.setdefault("name", path.stem))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}; set `name` in the file") from None
+    return values, path

@@ -165,6 +165,10 @@ class Profile(ConfigModel):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     schedule: str = "0 3 * * *"
 
+    @classmethod
+    def extra_keys(cls) -> tuple[str, ...]:
+        return ("extends",)
+
     def shard_names(self) -> list[str]:
         """Partition keys, in order: ``shard-00000`` and so on."""
         return [f"shard-{index:05d}" for index in range(self.shards)]
@@ -187,12 +191,13 @@ def load_profile(name: str) -> Profile:
     return Profile.parse(values, where=str(path))
 
 
-def _values(name: str, above: tuple[Path, ...] = ()) -> tuple[object, Path]:
+def _values(name: str, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Path]:
     values, path = read_yaml(name, "profiles")
     if path in above:
         raise ConfigError(f"{path} extends itself: take `extends` out of one of {', '.join(map(str, above))}")
-    if isinstance(values, dict):
-        values.setdefault("name", path.stem)
-        if base := values.pop("extends", None):
-            values = merged(_values(str(base), (*above, path))[0], values)
-    return values, path
+    base = values.pop("extends", None)
+    if base is None:
+        return values, path
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends = {base!r}: give the name or the path of one profile")
+    return merged(_values(base, (*above, path))[0], values), path

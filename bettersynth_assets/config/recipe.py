@@ -122,6 +122,4 @@ def load_recipe(name: str) -> Recipe:
         ConfigError: unknown file or key (with the nearest valid one), or a recipe without synthesis.
     """
     values, path = read_yaml(name, "recipes")
-    if isinstance(values, dict):
-        values.setdefault("name", path.stem)
     return Recipe.parse(values, where=str(path))

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -41,7 +36,7 @@ def test_every_shipped_profile_loads_and_names_its_shards_in_order(path: Path) -
 
 
 def test_an_unknown_recipe_names_the_nearest_shipped_one() -> None:
-    with pytest.raises(ConfigError, match=r"recipe 'third_plaice' not found .* did you mean 'third_place'\?"):
+    with pytest.raises(ConfigError, match=r"recipe 'third_plaice' not found: did you mean 'third_place'\?"):
         load_recipe("third_plaice")
 
 
@@ -53,7 +48,10 @@ def test_an_unknown_recipe_names_the_nearest_shipped_one() -> None:
         (RECIPE.replace("replace", "always"), r"caption.policy = 'always': .*'replace'"),
         (RECIPE + "budget: {order: random}", r"budget.order = 'random': .*'keep'"),
         ("[1, 2]", "expected a mapping of keys, found list"),
-        ("process: [", "is not valid YAML"),
+        ("process: [", "is not a valid recipe: line 1, column 11"),
+        ("process: []\nbaseline: true\nprocess: []", "key 'process' stands twice, in lines 1 and 3"),
+        (RECIPE + "budget: {exposures: 1e2.5}", "budget.exposures = '1e2.5'"),
+        ("caption: {low_score: .inf}", r"caption.low_score.* = inf: .*finite number"),
         ("process: []", "nothing is synthesised.*baseline: true"),
         ("process: [{a: {}, b: {}}]\nbaseline: true", "each operator is one"),
     ],
@@ -113,6 +111,21 @@ def test_a_profile_that_extends_another_differs_only_in_its_own_keys(tmp_path: P
     assert mine.gpu == own.gpu.model_copy(update={"devices": [1]})
 
 
+def test_a_recipes_number_may_be_written_as_in_json(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path / "mine.yaml", "caption: {low_score: 3e-1}\nprocess: [{a: {b: 1e-3}}]"))
+    assert recipe.caption is not None and recipe.caption.low_score == 0.3
+    assert recipe.process == [{"a": {"b": 0.001}}]
+
+
+def test_extends_is_among_the_valid_keys_of_a_profile(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'extend': did you mean 'extends'\?"):
+        load_profile(write(tmp_path / "mine.yaml", "extend: miniature"))
+    with pytest.raises(ConfigError, match=r"extends = \['miniature'\]: give the name or the path of one profile"):
+        load_profile(write(tmp_path / "mine.yaml", "extends: [miniature]"))
+    with pytest.raises(ConfigError, match="key 'gpu' stands twice, in lines 2 and 3"):
+        load_profile(write(tmp_path / "mine.yaml", "extends: miniature\ngpu: {}\ngpu: {}"))
+
+
 def test_a_profile_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> None:
     one = tmp_path / "one.yaml"
     one.write_text(f"extends: {write(tmp_path / 'two.yaml', f'extends: {one}')}")
@@ -120,44 +133,3 @@ def test_a_profile_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> 
         load_profile(str(one))
     with pytest.raises(ConfigError, match=r"profile 'mgm-3b' not found"):
         load_profile(write(tmp_path / "mine.yaml", "extends: mgm-3b"))
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages as ``pip install .`` leaves them: with no project around them."""
-    folder = tmp_path_factory.mktemp("site-packages")
-    for name in ("bettersynth_assets", "toolkit"):
-        shutil.copytree(
-            PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
-        )
-    return folder
-
-
-def in_folder(folder: Path, installed: Path, code: str) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("BETTERSYNTH_")}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder, env=env | {"PYTHONPATH": str(installed)}, capture_output=True, text=True,
-    )  # fmt: skip
-
-
-def test_an_installed_copy_takes_the_folder_that_it_is_started_in_for_the_project(
-    installed: Path, tmp_path: Path
-) -> None:
-    for name in ("profiles", "recipes"):
-        shutil.copytree(PROJECT_ROOT / name, tmp_path / name)
-    code = (
-        "import json; from bettersynth_assets.config.profile import resolve;"
-        "from bettersynth_assets.config.settings import load_settings; found = load_settings();"
-        "print(json.dumps([found.profile.name, str(found.data_root), resolve(found.profile.models.clip)]))"
-    )
-    done = in_folder(tmp_path, installed, code)
-    assert done.returncode == 0, done.stderr
-    clip = installed / "bettersynth_assets" / "miniature" / "weights" / "clip"
-    assert json.loads(done.stdout) == ["miniature", str(tmp_path / "data"), str(clip)]
-
-
-def test_an_installed_copy_that_is_started_elsewhere_says_where_to_start_it(installed: Path, tmp_path: Path) -> None:
-    done = in_folder(tmp_path, installed, "import bettersynth_assets.definitions")
-    assert done.returncode != 0
-    assert f"not found at {tmp_path / 'profiles' / 'miniature.yaml'}: start it in the project's folder" in done.stderr

@@ -304,6 +304,12 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(world: Path, tm
     bad.write_text("seed: 1\nstages: []\n")
     with pytest.raises(PlanError, match=r"bad\.yaml: .*'base_model' is missing"):
         read_plan(bad)
+    twice = tmp_path / "twice.json"
+    twice.write_text('{"seed": 1,\n "seed": 2}')
+    with pytest.raises(PlanError, match=r"twice\.json: key 'seed' stands twice, in lines 1 and 2"):
+        read_plan(twice)
+    with pytest.raises(PlanError, match=r"none\.json: No such file"):
+        read_plan(tmp_path / "none.json")
     failed = subprocess.run([*command, str(bad)], cwd=ROOT, capture_output=True, text=True)
     assert failed.returncode == 2 and "'base_model' is missing" in failed.stderr
     assert json.loads(failed.stdout)["event"] == "error"

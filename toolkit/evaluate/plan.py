@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from toolkit.evaluate.answer_files import AnswerError
+from toolkit.settings_files import SettingsFileError, parse_json
 
 _FILES = ("textvqa_questions", "textvqa_annotations", "mmbench")
 _TEXTVQA = ("textvqa_questions", "textvqa_annotations", "textvqa_images")
@@ -73,12 +73,14 @@ def read_plan(path: Path) -> EvaluationPlan:
     """Read a plan from a JSON file.
 
     Raises:
-        AnswerError: no JSON, an unknown or missing key, or a fault in the plan.
+        AnswerError: no JSON object, a key twice, unknown or missing, or a fault in the plan.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        values = parse_json(path.read_bytes())
+    except (OSError, SettingsFileError) as error:
         raise AnswerError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise AnswerError(f"{path}: a plan is an object of keys and values, not {type(values).__name__}")
     return make_plan(values)
 
 

@@ -35,9 +35,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from toolkit.mgm.aspect import ASPECTS, Aspect
+from toolkit.settings_files import SettingsFileError, read_settings_file
 from toolkit.train.values import PlanError, build, need, one_of
 
 __all__ = ["NonFiniteLossError", "Plan", "PlanError", "StagePlan", "parse_plan", "read_plan", "to_values"]
@@ -191,14 +190,17 @@ def parse_plan(values: Mapping[str, Any]) -> Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan from a ``.yaml``, ``.yml`` or ``.json`` file (JSON is YAML).
+    """Read a plan from a ``.yaml``, ``.yml`` or ``.json`` file.
 
     Raises:
-        PlanError: no such file, no YAML, or a fault in the plan; the message names the file.
+        PlanError: no such file, not strict YAML or JSON (see ``toolkit.settings_files``), or a fault in the plan; the
+            message names the file.
     """
     try:
-        return parse_plan(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, PlanError) as error:
+        return parse_plan(read_settings_file(path))
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}") from error
+    except (SettingsFileError, PlanError) as error:
         raise PlanError(f"{path}: {error}") from error
 
 

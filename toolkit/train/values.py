@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,7 +45,9 @@ def _coerce(name: str, kind: str, value: Any) -> Any:
         if wanted == "Path":
             return Path(value)
         if wanted == "float":
-            return float(value)
+            number = float(value)
+            need(not isinstance(value, bool) and math.isfinite(number), name, value, "must be a number")
+            return number
         if wanted == "int":
             need(isinstance(value, int) and not isinstance(value, bool), name, value, "must be a whole number")
         if wanted == "bool":

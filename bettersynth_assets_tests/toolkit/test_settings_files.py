@@ -1,0 +1,107 @@
+"""YAML and JSON of settings: what is read, and what is refused with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toolkit.settings_files import SettingsFileError, parse_json, parse_yaml, read_settings_file
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-1", 0.3),
+        ("-2E+3", -2000.0),
+        ("1.5e3", 1500.0),
+        (".5", 0.5),
+        ("1_000", 1000),
+        ("0o17", "0o17"),
+        ("1e", "1e"),
+        ("e5", "e5"),
+        ("12e4567x", "12e4567x"),
+        ("'3e-1'", "3e-1"),
+        ("'yes'", "yes"),
+        ('"017"', "017"),
+        ("true", True),
+        ("~", None),
+        ("2026-11-26", "2026-11-26"),
+        ("{a: &x [1, 2], b: *x}", {"a": [1, 2], "b": [1, 2]}),
+        ("base: &b {p: 1, q: 2}\nown: {<<: *b, q: 3}", {"base": {"p": 1, "q": 2}, "own": {"p": 1, "q": 3}}),
+        ("\ufeffa: é", {"a": "é"}),
+        ("", None),
+        ("# nothing", None),
+    ],
+)
+def test_values_of_yaml(text: str, value: object) -> None:
+    found = parse_yaml(text.encode())
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("process: []\nbudget: {}\nprocess: []", "key 'process' stands twice, in lines 1 and 3: take one out"),
+        ("a:\n  - f: {min_num: 400, min_num: 1}", "key 'min_num' stands twice, in lines 2 and 2: take one out"),
+        ('a: 1\n"a": 2', "key 'a' stands twice, in lines 1 and 2: take one out"),
+        ("&k a: 1\n*k : 2", "key 'a' stands twice, in lines 1 and 1: take one out"),
+        ("b: &b {}\na:\n  <<: *b\n  <<: *b", "key '<<' stands twice, in lines 3 and 4: take one out"),
+        ("a:\n  b: yes", "line 2: yes is read differently by YAML 1.1 and 1.2: write true or false, or quote it"),
+        ("lang: NO", "line 1: NO is read differently by YAML 1.1 and 1.2: write true or false, or quote it"),
+        ("on: 1", "line 1: on is read differently by YAML 1.1 and 1.2: write true or false, or quote it"),
+        ("t: 1:30", "line 1: 1:30 is read differently by YAML 1.1 and 1.2: write one number, or quote it"),
+        ("n: 017", "line 1: 017 is read differently by YAML 1.1 and 1.2: write the number without leading zeros, "
+         "or quote it"),
+        ("n: .NaN", "line 1: .NaN is not a number: write one, or null"),
+        ("rev: 12e4567", "line 1: 12e4567 is too large for a number: quote it if it is text"),
+        ("a: 1\n\tb: 2", "line 2, column 1: a tab stands where YAML needs spaces"),
+        ("a: 1\n---\na: 2", "line 2, column 1: but found another document"),
+        ("a: !!python/name:os.system x", "line 1, column 4: could not determine a constructor for the tag "
+         "'tag:yaml.org,2002:python/name:os.system'"),
+        ("a: &a [*a]", "line 1: an alias refers to the value that it is part of"),
+        ("[" * 3000, "values are nested too deeply"),
+        ("a: [1", "line 1, column 6: expected ',' or ']', but got '<stream end>'"),
+    ],
+)  # fmt: skip
+def test_yaml_with_two_readings_or_none_is_refused_in_one_line(text: str, words: str) -> None:
+    with pytest.raises(SettingsFileError) as error:
+        parse_yaml(text)
+    assert str(error.value) == words
+
+
+def test_aliases_may_not_multiply_a_small_file() -> None:
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    with pytest.raises(SettingsFileError, match="aliases make more than 100000 values of it"):
+        parse_yaml("\n".join(levels))
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(SettingsFileError, match=r"invalid (continuation|start) byte"):
+        parse_yaml(b"a: \xff\xfe\xfa")
+    with pytest.raises(SettingsFileError, match=r"is not UTF-8 \(byte 6\)"):
+        parse_json(b'{"a": \xff}')
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{\n\t"seed": 1,\n\t"b": {},\n\t"seed": 2\n}', "key 'seed' stands twice, in lines 2 and 4: take one out"),
+        ('{"a": NaN}', "NaN is not a number that JSON knows"),
+        ('{"a": 1,\n}', "line 2, column 1: Expecting property name enclosed in double quotes"),
+    ],
+)
+def test_json_is_as_strict(text: str, words: str) -> None:
+    with pytest.raises(SettingsFileError) as error:
+        parse_json(text)
+    assert str(error.value) == words
+
+
+def test_json_files_are_read_as_json_and_others_as_yaml(tmp_path: Path) -> None:
+    values = {"path": "a/😀/\ttab", "rate": 1e-05, "yes": "no"}
+    (tmp_path / "plan.json").write_text(json.dumps(values))
+    assert read_settings_file(tmp_path / "plan.json") == values
+    (tmp_path / "plan.yaml").write_text("rate: 1e-5")
+    assert read_settings_file(tmp_path / "plan.yaml") == {"rate": 1e-5}

@@ -1,0 +1,171 @@
+"""YAML and JSON files of settings (recipes, profiles, training plans). In: a file. Out: plain values, read strictly.
+
+YAML as PyYAML's safe loader reads it, except for what it would read in silence as something else than was meant:
+
+- The same key twice is an error with both line numbers; the loader keeps the last one.
+- ``3e-1`` is a number, as in YAML 1.2 and JSON; YAML 1.1 reads a string.
+- ``yes``, ``no``, ``on``, ``off``, ``1:30`` and ``017`` are errors: YAML 1.1 and 1.2 read different values.
+- ``2026-11-26`` is a string, because no setting is a date. ``.nan`` is an error.
+- Aliases that refer to themselves, or that multiply a small file into many values, are errors.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+MOST_VALUES = 100_000
+"""Values that a file may hold, those of aliases counted each time."""
+
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+")
+_NAN = re.compile(r"\.nan", re.IGNORECASE)
+_TWO_READINGS = (
+    (re.compile(r"yes|no|on|off", re.IGNORECASE), "true or false"),
+    (re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"), "one number"),
+    (re.compile(r"[-+]?0[0-7_]+"), "the number without leading zeros"),
+)
+_PLAIN = "tag:yaml.org,2002:"
+
+
+class SettingsFileError(ValueError):
+    """A file that is not readable YAML or JSON, or that two readers would understand differently; one line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """``SafeLoader`` with numbers as in YAML 1.2 and without dates."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_PLAIN}timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(f"{_PLAIN}float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
+
+
+def read_settings_file(path: Path) -> Any:
+    """Read a ``.json`` file as JSON and any other as YAML.
+
+    Raises:
+        SettingsFileError: the content is not valid or has two readings.
+        OSError: the file cannot be read.
+    """
+    content = path.read_bytes()
+    return parse_json(content) if path.suffix == ".json" else parse_yaml(content)
+
+
+def parse_yaml(content: bytes | str) -> Any:
+    """Plain values of one YAML document; None for an empty one. Raises as ``read_settings_file``."""
+    try:
+        loader = _Loader(content)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _count_values(node, {}, ())
+            for scalar in _checked_scalars(node, set()):
+                _refuse_two_readings(scalar)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise SettingsFileError("values are nested too deeply") from None
+    except yaml.YAMLError as error:
+        raise SettingsFileError(_in_one_line(error)) from None
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Plain values of a JSON document, strictly. Raises as ``read_settings_file``."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            # JSON's parser knows no lines; YAML's does. Tabs stand only between values in JSON.
+            parse_yaml(text.replace("\t", " "))
+            raise SettingsFileError(f"one of the keys {', '.join(map(repr, found))} stands twice: take one out")
+        return found
+
+    def constant(name: str) -> float:
+        raise SettingsFileError(f"{name} is not a number that JSON knows")
+
+    try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise SettingsFileError(f"is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise SettingsFileError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise SettingsFileError("values are nested too deeply") from None
+
+
+def _count_values(node: Node, counted: dict[int, int], above: tuple[int, ...]) -> int:
+    """Number of values that a node stands for with its aliases written out."""
+    if id(node) in above:
+        raise SettingsFileError(f"line {_line(node)}: an alias refers to the value that it is part of")
+    if id(node) not in counted:
+        inside = (*above, id(node))
+        counted[id(node)] = total = 1 + sum(_count_values(child, counted, inside) for child in _children(node))
+        if total > MOST_VALUES:
+            raise SettingsFileError(f"line {_line(node)}: aliases make more than {MOST_VALUES} values of it")
+    return counted[id(node)]
+
+
+def _children(node: Node) -> Iterator[Node]:
+    if isinstance(node, MappingNode):
+        for pair in node.value:
+            yield from pair
+    elif isinstance(node, SequenceNode):
+        yield from node.value
+
+
+def _checked_scalars(node: Node, seen: set[int]) -> Iterator[ScalarNode]:
+    """All scalars below a node, each once, after the keys of each mapping are found to be different."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, ScalarNode):
+        yield node
+    if isinstance(node, MappingNode):
+        first: dict[tuple[str, str], Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                continue
+            if other := first.get((key.tag, key.value)):
+                lines = f"{_line(other)} and {_line(key)}"
+                raise SettingsFileError(f"key {key.value!r} stands twice, in lines {lines}: take one out")
+            first[key.tag, key.value] = key
+    for child in _children(node):
+        yield from _checked_scalars(child, seen)
+
+
+def _refuse_two_readings(node: ScalarNode) -> None:
+    if node.style is not None:  # quoted
+        return
+    for pattern, fix in _TWO_READINGS:
+        if pattern.fullmatch(node.value):
+            raise SettingsFileError(
+                f"line {_line(node)}: {node.value} is read differently by YAML 1.1 and 1.2: write {fix}, or quote it"
+            )
+    if _NAN.fullmatch(node.value):
+        raise SettingsFileError(f"line {_line(node)}: {node.value} is not a number: write one, or null")
+    if _FLOAT.fullmatch(node.value) and abs(float(node.value)) == float("inf"):
+        raise SettingsFileError(f"line {_line(node)}: {node.value} is too large for a number: quote it if it is text")
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _in_one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    if "'\\t'" in problem:
+        problem = "a tab stands where YAML needs spaces"
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return " ".join(f"{where}{problem}".split())
