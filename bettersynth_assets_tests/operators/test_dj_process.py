@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
@@ -25,6 +27,13 @@ from bettersynth_assets_tests.operators.small_synthesis_models import make_stabl
 
 WORDS = {"words_num_filter": {"min_num": 5, "max_num": 24}}
 SCORES = {"clip_score_filter": {"method": "min", "min_score": -0.13}}
+
+
+@pytest.fixture
+def tmp_path():
+    """Without spaces: Data-Juicer's command splits a dataset's path there and reads sampling weights."""
+    with tempfile.TemporaryDirectory(prefix="dj-process-") as folder:
+        yield Path(folder)
 
 
 def plain_dj_process(folder, table, process, own):
