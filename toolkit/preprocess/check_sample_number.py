@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from toolkit.file_errors import EnvironmentFault
 from toolkit.files import write_atomically
 from toolkit.preprocess.row_files import RowFileError, raw_rows
 
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A row of a JSON array may stand on several lines; in JSON a line break is a space.
         lines = [raw.replace(b"\n", b" ") for _, raw in raw_rows(given.input)]
         chosen = fill_budget(len(lines), given.budget, seed=given.seed, order=given.order)
-    except RowFileError as error:
+    except (RowFileError, EnvironmentFault) as error:
         parser.exit(2, f"error: {error}\n")
     except (BudgetError, OSError) as error:
         parser.exit(2, f"error: {given.input}: {error}\n")

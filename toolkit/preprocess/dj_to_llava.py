@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.file_errors import EnvironmentFault
 from toolkit.files import write_atomically
 from toolkit.preprocess.row_files import RowFileError, read_rows
 from toolkit.preprocess.row_ids import IMAGE_TOKEN, KIT_END, KIT_IMAGE_TOKEN, caption_of, row_id
@@ -170,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = to_llava(read_list(given.input), questions)
             text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
             report = {"rows": len(rows), "questions_drawn": sum(row["id"] not in questions for row in rows)}
-    except (ConversionError, OSError) as error:
+    except (ConversionError, EnvironmentFault, OSError) as error:
         parser.exit(2, f"error: {given.input} to {given.output}: {error}\n")
     write_atomically(given.output, text)
     print(json.dumps(report))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.file_errors import environment_fault
 from toolkit.preprocess.row_kinds import HEAD, PARQUET, RowFileError, refuse_other
 
 if TYPE_CHECKING:
@@ -33,12 +34,20 @@ def decode(path: Path, kind: str, target: Path) -> None:
     Raises:
         RowFileError: a file that is cut off or damaged, a table without the columns of a known layout or with columns
             that JSON cannot hold, or other content than rows.
+        EnvironmentFault: the disk of ``target`` is full, or the environment keeps either file from us.
     """
+    try:
+        _write(target, _table_lines(path) if kind == PARQUET else _decompressed(path, kind))
+    except OSError as error:
+        raise environment_fault(error, target) or error from error
+
+
+def _write(target: Path, chunks: Iterator[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            for chunk in _table_lines(path) if kind == PARQUET else _decompressed(path, kind):
+            for chunk in chunks:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
@@ -58,9 +67,7 @@ def _decompressed(path: Path, kind: str) -> Iterator[bytes]:
                 yield head
                 head = stream.read(_CHUNK)
     except (OSError, pa.ArrowInvalid) as error:
-        raise RowFileError(
-            f"{path} is {kind} that is cut off or damaged ({error}): copy or download it again"
-        ) from None
+        raise _damaged(path, kind, error) from None
 
 
 def _table_lines(path: Path) -> Iterator[bytes]:
@@ -74,9 +81,14 @@ def _table_lines(path: Path) -> Iterator[bytes]:
             for batch in table.iter_batches(batch_size=_BATCH, columns=names):
                 yield b"".join(_line(row) for row in batch.to_pylist())
     except (OSError, pa.ArrowException) as error:
-        raise RowFileError(
-            f"{path} is Parquet that is cut off or damaged ({error}): copy or download it again"
-        ) from None
+        raise _damaged(path, PARQUET, error) from None
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> Exception:
+    """Arrow reports damaged bytes as an ``OSError`` without an error number."""
+    words = " ".join(str(error).split())
+    fault = RowFileError(f"{path} is {kind} that is cut off or damaged ({words}): copy or download it again")
+    return environment_fault(error, path) or fault
 
 
 def _line(row: dict[str, Any]) -> bytes:

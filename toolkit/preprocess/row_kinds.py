@@ -6,6 +6,8 @@ import re
 import zipfile
 from pathlib import Path
 
+from toolkit.file_errors import patiently
+
 GZIP, ZSTD, PARQUET, PLAIN = "gzip", "zstd", "Parquet", "plain"
 DECODED = (GZIP, ZSTD, PARQUET)
 """Kinds that are read after decoding."""
@@ -61,11 +63,11 @@ def kind_of(path: Path) -> str:
     """What a file is: ``plain`` or one of ``DECODED``.
 
     Raises:
-        RowFileError: any other kind that is known, or a file that cannot be opened.
+        RowFileError: any other kind that is known, or no such file.
+        EnvironmentFault: the environment keeps the file from us.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
+        head = patiently(lambda: _head(path), path, seen=False)
     except OSError as error:
         raise RowFileError(f"{path} cannot be read: {error.strerror or error}") from error
     if head.startswith(b"\x1f\x8b"):
@@ -76,6 +78,11 @@ def kind_of(path: Path) -> str:
         return PARQUET
     refuse_other(path, head)
     return PLAIN
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def refuse_other(path: Path, head: bytes, inside: str = "") -> None:
