@@ -7,29 +7,35 @@ LLaVA's layouts, which MGM's scripts write too: for TextVQA ``question_id`` (the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.files import read_json_lines
+from toolkit.files import numbered_lines
+
+DECIMALS = 8
+"""Of figures in percent: all that 10,000 questions can differ by, without the noise of binary floats."""
 
 
 class AnswerError(ValueError):
-    """Answers that cannot be scored: missing, surplus, or belonging to no question. Says how many and which first."""
+    """Benchmark files or answers that cannot be used; the message names the file, the row and what is wrong with it."""
 
 
 def read_lines(path: Path, keys: Sequence[str], *, texts: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Read JSON lines; blank ones are skipped.
 
     Args:
-        keys: each row must have them.
+        keys: each row must have them. An id (``question_id``) may be text or a whole number and is returned as it is.
         texts: those of the keys whose values must be text.
 
     Raises:
         AnswerError: no rows, a line that is no JSON object, a key that is missing; file, line and key are named.
     """
     rows = []
-    for where, row in read_json_lines(path, lambda at, e: AnswerError(f"{at}: no JSON ({e}); was the file cut off?")):
+    for number, line in numbered_lines(path):
+        where = f"{path}, line {number}"
+        row = decode_json(line, where)
         missing = [key for key in keys if not isinstance(row, dict) or key not in row]
         if missing:
             found = f"it has {', '.join(map(repr, row))}" if isinstance(row, dict) else "it is no object"
@@ -37,7 +43,71 @@ def read_lines(path: Path, keys: Sequence[str], *, texts: Sequence[str] = ()) ->
         wrong = [key for key in texts if not isinstance(row[key], str)]
         if wrong:
             raise AnswerError(f"{where}: {wrong[0]!r} is no text but {row[wrong[0]]!r}")
+        if "question_id" in keys:
+            id_text(row["question_id"], where=f"{where}: 'question_id'")
         rows.append(row)
     if not rows:
         raise AnswerError(f"{path}: holds no rows")
     return rows
+
+
+def decode_json(data: bytes, where: str) -> Any:
+    """Decode JSON strictly: UTF-8, no key twice, no NaN.
+
+    Args:
+        data: a whole file or one line; a byte order mark at its beginning is skipped.
+        where: begins the message of an error.
+
+    Raises:
+        AnswerError: the bytes are no such JSON.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+        value = _DECODER.decode(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AnswerError(f"{where}: no UTF-8 (byte {error.start}: {error.reason})") from None
+    except UnicodeEncodeError:
+        raise AnswerError(f"{where}: half of a surrogate pair in its text") from None
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"{where}: no JSON ({error}); was the file cut off?") from None
+    return value
+
+
+def id_text(value: object, *, where: str) -> str:
+    """An id as text: 7, 7.0 and "7" are the same id.
+
+    Args:
+        where: begins the message of an error.
+
+    Raises:
+        AnswerError: null, empty, or neither text nor a whole number.
+    """
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    raise AnswerError(f"{where} must be text or a whole number; found {json.dumps(value)}")
+
+
+def percent(part: float, whole: int) -> float:
+    """A share in percent, rounded to ``DECIMALS``."""
+    return round(100 * part / whole, DECIMALS)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return values
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, strict=False)

@@ -1,4 +1,4 @@
-"""MMBench's prompt and metric. In: the official TSV, and predictions in its upload layout. Out: CircularEval accuracy.
+"""MMBench's metric. In: a benchmark or upload table, and predictions. Out: CircularEval accuracy.
 
 A question's rotations are rows of their own with the same ``index % 1000000``; it counts only when every rotation is
 answered right. What names no option is counted as ``unparsed`` and is wrong; it is never guessed.
@@ -6,89 +6,42 @@ answered right. What names no option is counted as ``unparsed`` and is wrong; it
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.answer_files import AnswerError, percent
+from toolkit.evaluate.letters import LETTERS, parse_letter
+from toolkit.evaluate.mmbench_table import (
+    GROUP,
+    check_answers,
+    clean_questions,
+    options_of,
+    pictures,
+    prompt,
+    read_table,
+)
 
-LETTERS = "ABCD"
-GROUP = 1_000_000
+__all__ = [
+    "LETTERS",
+    "Prediction",
+    "check_answers",
+    "clean_questions",
+    "evaluate",
+    "missing_rotations",
+    "options_of",
+    "parse_letter",
+    "pictures",
+    "prompt",
+    "read_table",
+    "upload_table",
+    "write_upload",
+]
+
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
-_LETTER = re.compile(r"\s*\(?([A-D])(?:\s*$|[.):,])")
-_EMPTY = {"", "nan", "none"}
 _UPLOAD = ("index", "question", *LETTERS, "prediction", "answer", "split")
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a benchmark or prediction table (``.tsv`` or ``.xlsx``); every cell is text, an empty one is ``""``.
-
-    Raises:
-        AnswerError: no rows, or no column ``index`` of whole numbers.
-    """
-    if path.suffix == ".xlsx":
-        table = pd.read_excel(path, dtype=str, keep_default_na=False)
-    else:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    if "index" not in table or not len(table) or not table["index"].str.fullmatch(r"\d+").all():
-        raise AnswerError(f"{path}: needs rows with a column 'index' of whole numbers")
-    return table
-
-
-def pictures(table: pd.DataFrame) -> dict[str, bytes]:
-    """Bytes of each row's picture by index; a cell may name another row's index instead of holding base64.
-
-    Raises:
-        AnswerError: no column ``image``, a cell that is no base64, or a reference to a row that has no picture.
-    """
-    if "image" not in table:
-        raise AnswerError(f"column 'image' is missing; it has {', '.join(table.columns)}")
-    cells: dict[str, str] = dict(zip(table["index"], table["image"], strict=True))
-    found = {}
-    for index, cell in cells.items():
-        try:
-            found[index] = base64.b64decode(cells.get(cell, cell), validate=True)
-        except binascii.Error as error:
-            raise AnswerError(f"row {index}: its image is no base64 ({error})") from error
-        if not found[index]:
-            raise AnswerError(f"row {index}: has no image")
-    return found
-
-
-def options_of(row: Mapping[Any, str]) -> list[str]:
-    """Texts of the options, A first, up to the first empty one."""
-    options: list[str] = []
-    for letter in LETTERS:
-        text = row.get(letter, "")
-        if text.strip().lower() in _EMPTY:
-            break
-        options.append(text)
-    return options
-
-
-def prompt(row: Mapping[Any, str]) -> str:
-    """Hint if there is one, question, one line per option: what an answers file calls the prompt."""
-    hint = row.get("hint", "")
-    lines = [] if hint.strip().lower() in _EMPTY else [hint]
-    lines.append(row["question"])
-    lines += [f"{letter}. {text}" for letter, text in zip(LETTERS, options_of(row), strict=False)]
-    return "\n".join(lines)
-
-
-def parse_letter(prediction: str, options: int = len(LETTERS)) -> str | None:
-    """The option letter that an answer begins with (``B``, ``B.``, ``(B) text``), or None.
-
-    Args:
-        prediction: the model's answer.
-        options: how many there are; a letter beyond them is no answer.
-    """
-    found = _LETTER.match(prediction)
-    return found[1] if found and LETTERS.index(found[1]) < options else None
 
 
 class Prediction(NamedTuple):
@@ -113,7 +66,7 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
         prompt_name: how the model was asked.
 
     Returns:
-        ``accuracy`` (CircularEval) and ``row_accuracy`` in percent, ``n`` questions, ``right``, ``rows``, ``unparsed``,
+        ``accuracy`` (CircularEval) and ``row_accuracy`` in percent (``answer_files.DECIMALS`` decimals), ``n`` questions, ``right``, ``rows``, ``unparsed``,
         ``missing`` (0), ``protocol``.
 
     Raises:
@@ -128,7 +81,8 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
     groups: dict[int, bool] = {}
     for prediction in predictions:
         question = known[prediction.row]
-        letter = parse_letter(prediction.text, len(options_of(question)))
+        shown = prediction.letters[: len(options_of(question))]
+        letter = parse_letter(prediction.text, [question[option] for option in shown])
         right = letter is not None and prediction.letters[LETTERS.index(letter)] == question["answer"]
         group = int(prediction.row) % GROUP
         groups[group] = groups.get(group, True) and right
@@ -137,8 +91,8 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
     rotated = len(predictions) > len(groups)
     style = ("CircularEval in turns of each row" if turned else "CircularEval") if rotated else "one order of options"
     return {
-        "accuracy": 100 * sum(groups.values()) / len(groups),
-        "row_accuracy": 100 * right_rows / len(predictions),
+        "accuracy": percent(sum(groups.values()), len(groups)),
+        "row_accuracy": percent(right_rows, len(predictions)),
         "n": len(groups),
         "right": sum(groups.values()),
         "rows": len(predictions),
@@ -148,17 +102,44 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
     }
 
 
-def check_answers(questions: pd.DataFrame) -> None:
-    """Refuse a benchmark without right answers, as that of a test split.
+def missing_rotations(table: pd.DataFrame, *, one_order: bool) -> dict[str, tuple[int, int]]:
+    """Questions whose rotations are not all in a table, as in a file that was cut off.
 
-    Raises:
-        AnswerError: no column ``answer``, or a cell of it that is no letter.
+    An option that stands in the same place in every row of a question ("all of the above") is not rotated, as in the
+    official dev file: four options, three rotations.
+
+    Args:
+        one_order: True accepts a table in which no question has a second row, as a benchmark without rotations.
+
+    Returns:
+        Rows found and rows expected, by the question's index without its rotation.
     """
-    if "answer" not in questions:
-        raise AnswerError(f"column 'answer' is missing; it has {', '.join(questions.columns)}. Give a dev file")
-    wrong = questions[~questions["answer"].isin(list(LETTERS))]
-    if len(wrong):
-        raise AnswerError(f"{len(wrong)} rows have no right answer (first: index {wrong['index'].iloc[0]})")
+    groups: dict[int, dict[int, list[str]]] = {}
+    for row in table.drop(columns="image", errors="ignore").to_dict("records"):
+        turn, question = divmod(int(row["index"]), GROUP)
+        groups.setdefault(question, {})[turn] = options_of(row)
+    if one_order and len(groups) == len(table):
+        return {}
+    counts = {str(question): (len(orders), _rotations(orders)) for question, orders in groups.items()}
+    return {question: (found, wanted) for question, (found, wanted) in counts.items() if found < wanted}
+
+
+def _rotations(orders: Mapping[int, list[str]]) -> int:
+    """Rows that a question must have, told from its options, by turn, in the rows that are there."""
+    (start, first), *_ = orders.items()
+    if len(orders) == 1:
+        return len(first)
+    for moving in range(len(first), 1, -1):
+        for way in (1, -1):
+            if all(_turned(first, moving, way * (turn - start)) == options for turn, options in orders.items()):
+                return moving
+    return sum(len(set(texts)) > 1 for texts in zip(*orders.values(), strict=False))
+
+
+def _turned(options: list[str], moving: int, turns: int) -> list[str]:
+    """Options of which the first ``moving`` have been rotated."""
+    at = turns % moving
+    return options[at:moving] + options[:at] + options[moving:]
 
 
 def _check_complete(given: Sequence[tuple[str, int]], wanted: set[tuple[str, int]]) -> None:

@@ -1,25 +1,26 @@
 """TextVQA's metric. In: annotations and answers. Out: accuracy, and under which protocol.
 
 Score of one answer: over the ten human answers, leave one out, min(1, matches among the other nine / 3), averaged.
-Answers are joined with ``TextVQA_0.5.1_val.json`` on (image id, lower-cased question), the question being read off the
-prompt, as in LLaVA's evaluation; or, when ``question_id`` is an annotation's own number, on that. The protocol names
-version and split, whether prompts carried OCR tokens, and the instruction: figures of other protocols do not compare.
+An answer belongs to the annotation that its ``question_id`` names: the annotation's own number, or the id of an image
+with a single question. Where an image has several questions, as in LLaVA's files, (image id, lower-cased question)
+decides, the question being read off the prompt. The protocol names version and split, whether prompts carried OCR
+tokens, and the instruction: figures of other protocols do not compare.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.annotations import HUMANS, Annotation, read_annotations
+from toolkit.evaluate.answer_files import AnswerError, id_text, percent
 from toolkit.evaluate.answer_processing import process_answer
 
 __all__ = ["AnswerError", "Prompted", "answer_score", "evaluate", "match", "read_prompt"]
 
-HUMANS = 10
 INSTRUCTION = "Answer the question using a single word or phrase."
 _OCR = "Reference OCR token:"
 _OLD_FORM = re.compile(r"OCR tokens: .*?Question: (.*?) Short answer:", re.DOTALL)
@@ -77,36 +78,65 @@ def match(annotations: Path, answers: Iterable[Mapping[str, Any]]) -> tuple[list
         Ten human answers per answer, in order; name of the protocol.
 
     Raises:
-        AnswerError: an annotated question without answer, or an answer more than there are questions.
+        AnswerError: annotations that cannot be used, an annotated question without answer, an answer more than there
+            are questions, or a prompt without a question where only the question tells which one is answered.
     """
-    data = json.loads(annotations.read_text("utf-8"))
-    rows: list[dict[str, Any]] = data["data"]
-    open_: dict[object, list[int]] = {}
-    for number, row in enumerate(rows):
-        open_.setdefault((str(row["image_id"]), row["question"].lower()), []).append(number)
-    by_number = {str(row["question_id"]): number for number, row in enumerate(rows) if "question_id" in row}
-    taken: set[int] = set()
+    known = read_annotations(annotations)
+    index = _Index(known.rows)
     found, surplus, prompts = [], [], []
+    differ = 0
     for answer in answers:
-        asked = read_prompt(answer["prompt"])
+        key = id_text(answer["question_id"], where="question_id of an answer")
+        number, asked = index.take(key, answer["prompt"])
         prompts.append(asked)
-        key = str(answer["question_id"])
-        candidates = open_.get((key, asked.question.lower())) or ([by_number[key]] if key in by_number else [])
-        number = next((n for n in candidates if n not in taken), -1)
-        if number < 0:
-            surplus.append((key, asked.question))
-        else:
-            taken.add(number)
-            found.append(rows[number]["answers"])
-    missing = [(row["image_id"], row["question"]) for number, row in enumerate(rows) if number not in taken]
+        if number is None:
+            surplus.append((key, asked.question if asked else answer["prompt"]))
+            continue
+        found.append(known.rows[number].answers)
+        differ += asked is None or _question_key(asked.question) != _question_key(known.rows[number].question)
+    missing = [(row.image_id, row.question) for number, row in enumerate(known.rows) if number not in index.taken]
     if missing or surplus:
         first = (missing or surplus)[0]
         raise AnswerError(
-            f"{len(missing)} of {len(rows)} questions have no answer and {len(surplus)} answers belong to no question "
-            f"or come twice; the first: image {first[0]!r}, question {first[1]!r}. No score over a part of the set"
+            f"{len(missing)} of {len(known.rows)} questions have no answer and {len(surplus)} answers belong to no "
+            f"question or come twice; the first: image {first[0]!r}, question {first[1]!r}. No score over a part of "
+            "the set"
         )
-    splits = {str(row.get("set_name", data.get("dataset_type", "?"))) for row in rows}
-    return found, f"TextVQA {data.get('dataset_version', '?')} {'+'.join(sorted(splits))}, {_prompt_name(prompts)}"
+    others = f", {differ} prompts differ from their question" if differ else ""
+    return found, f"{known.name}, {_prompt_name([prompt for prompt in prompts if prompt])}{others}"
+
+
+class _Index:
+    """Annotations by what an answer can name, and which of them have been taken."""
+
+    def __init__(self, rows: Sequence[Annotation]) -> None:
+        self.taken: set[int] = set()
+        self.by_number = {row.question_id: number for number, row in enumerate(rows) if row.question_id is not None}
+        self.by_image: dict[str, list[int]] = {}
+        for number, row in enumerate(rows):
+            self.by_image.setdefault(row.image_id, []).append(number)
+        self.questions = [_question_key(row.question) for row in rows]
+
+    def take(self, key: str, prompt: str) -> tuple[int | None, Prompted | None]:
+        """The annotation of an answer, or None where there is none (any more), and the parts of its prompt."""
+        numbered = [self.by_number[key]] if key in self.by_number else []
+        candidates = list(dict.fromkeys([*numbered, *self.by_image.get(key, [])]))
+        try:
+            asked = read_prompt(prompt)
+        except AnswerError as error:
+            if len(candidates) != 1:
+                raise AnswerError(f"question_id {key}: {error}") from None
+            asked = None
+        if len(candidates) > 1 and asked is not None:
+            candidates = [n for n in candidates if self.questions[n] == _question_key(asked.question)] or numbered
+        number = next((n for n in candidates if n not in self.taken), None)
+        if number is not None:
+            self.taken.add(number)
+        return number, asked
+
+
+def _question_key(question: str) -> str:
+    return " ".join(question.lower().split())
 
 
 def evaluate(annotations: Path, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -117,8 +147,8 @@ def evaluate(annotations: Path, answers: Sequence[Mapping[str, Any]]) -> dict[st
         answers: ``question_id``, ``prompt``, ``text`` of each.
 
     Returns:
-        ``accuracy`` in percent, ``n``, ``missing`` (0), ``unparsed`` (0: any text is an answer), ``protocol``,
-        ``scores`` in the order of the answers.
+        ``accuracy`` in percent (``answer_files.DECIMALS`` decimals), ``n``, ``missing`` (0), ``unparsed`` (0: any text
+        is an answer), ``protocol``, ``scores`` in the order of the answers.
 
     Raises:
         AnswerError: as of :func:`match`.
@@ -126,7 +156,7 @@ def evaluate(annotations: Path, answers: Sequence[Mapping[str, Any]]) -> dict[st
     humans, protocol = match(annotations, answers)
     scores = [answer_score(answer["text"], given) for answer, given in zip(answers, humans, strict=True)]
     return {
-        "accuracy": 100 * sum(scores) / len(scores),
+        "accuracy": percent(math.fsum(scores), len(scores)),
         "n": len(scores),
         "missing": 0,
         "unparsed": 0,
@@ -136,6 +166,8 @@ def evaluate(annotations: Path, answers: Sequence[Mapping[str, Any]]) -> dict[st
 
 
 def _prompt_name(prompts: Sequence[Prompted]) -> str:
+    if not prompts:
+        return "prompts of another layout"
     with_ocr = sum(prompt.ocr for prompt in prompts)
     ocr = "with OCR tokens" if with_ocr == len(prompts) else "OCR tokens in part" if with_ocr else "without OCR tokens"
     instructions = sorted({prompt.instruction for prompt in prompts})

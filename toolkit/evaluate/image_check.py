@@ -1,0 +1,69 @@
+"""A look at a benchmark's images before anything is answered. In: files or bytes. Out: the first that cannot be decoded.
+
+Decoding all images of a benchmark up front would take about as long as preparing them for the model, so only headers
+are read where the file ends as its format says; an image whose end is missing, and every format whose end cannot be
+told, is decoded. Damage inside a file is found when the image is used. PNG files are checked by their sums.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+_JPEG_END = b"\xff\xd9"
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def first_broken(images: Iterable[tuple[str, Path | bytes]]) -> tuple[str, str] | None:
+    """Id and fault of the first image that is missing, cut off or no image; None where there is none.
+
+    Args:
+        images: ids and files or bytes; an image that several ids share is read once.
+    """
+    seen: set[Path | bytes] = set()
+    for id_, image in images:
+        if image not in seen:
+            seen.add(image)
+            fault = fault_of(image)
+            if fault:
+                return id_, fault
+    return None
+
+
+def fault_of(image: Path | bytes) -> str | None:
+    """Why an image cannot be decoded, or None."""
+    where = "its inline image" if isinstance(image, bytes) else f"image {image}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            if isinstance(image, bytes):
+                _look(io.BytesIO(image))
+            else:
+                with image.open("rb") as file:
+                    _look(file)
+    except FileNotFoundError:
+        return f"{where} is missing"
+    except _BROKEN as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return f"{where} cannot be read ({reason})"
+    return None
+
+
+def _look(file: io.BufferedIOBase) -> None:
+    with Image.open(file) as image:
+        if image.format == "PNG":
+            image.verify()
+            return
+        if image.format in ("JPEG", "MPO"):
+            file.seek(-len(_JPEG_END), io.SEEK_END)
+            if file.read() == _JPEG_END:
+                return
+        file.seek(0)
+    file.seek(0)
+    with Image.open(file) as image:
+        image.load()

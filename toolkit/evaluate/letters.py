@@ -1,0 +1,77 @@
+"""Reads the option letter of a multiple-choice answer. In: the model's text and the options. Out: a letter or None.
+
+An answer counts when it begins with exactly one letter that is marked as such: it stands alone, or a line break,
+punctuation, a bracket, a quotation mark, Markdown or a special token follows it. Two different letters are no answer,
+and a sentence that only mentions a letter is none either: nothing is guessed. Full-width forms count as their ASCII
+letters and punctuation. An answer that repeats its option's text is that option, whatever letters the text holds
+(``D. both A and B``).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+LETTERS = "ABCD"
+
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_SPECIAL_TOKEN = re.compile(r"<[/|]*[a-z_][\w.-]*[/|]*>")
+_INVISIBLE = re.compile("[\u200b\u200e\u200f\u2060\ufeff]")
+
+_BEGINNING = re.compile(
+    rf"[\s*_`\"'“‘「『(\[{{【〔《$]*([{LETTERS}])"
+    r"(?:[ \t]*(?:$|(?=[\n.):,;。、]))|[*_`\"'”’」』)\]}】〕》$]+(?!\w)|\))"
+)
+_JOINED = r"(?:\b(?:and|or|und|oder|et|ou)\b|[&+/]|和|或|与|及)"
+_WRAP = r"[\s.):,;。、*_(\[\]]*"
+_END = rf"[\s)\]*_]*(?:$|[\n.):,;。、|]|{_JOINED})"
+# In a list, `A` before a word is an article: `B, A man is riding`.
+_LISTED = re.compile(rf"{_WRAP}(?:[,;、|]|{_JOINED}){_WRAP}(?:([B-D])\b(?!['’])|(A)(?={_END}))")
+# Behind a label, the second letter must be marked too: `A. B cells` is an option's text.
+_LABELLED = re.compile(rf"{_WRAP}([{LETTERS}])(?={_END})")
+_LINE = re.compile(rf"\n[\s(\[*_]*([{LETTERS}])(?=[)\]*_]*(?:[.):,;。、]|[ \t]*(?:$|\n)))")
+_ALTERNATIVE = re.compile(rf"{_JOINED}[\s(\[*_]*([{LETTERS}])(?=[\s)\]*_.]*$|[)\]])")
+
+
+def parse_letter(prediction: str, options: int | Sequence[str] = len(LETTERS)) -> str | None:
+    """The one option letter that an answer begins with, or None.
+
+    Args:
+        prediction: the model's answer.
+        options: their texts, or how many there are; a letter beyond them is no answer.
+    """
+    texts = [""] * options if isinstance(options, int) else list(options)
+    text = _plain(prediction)
+    found = _BEGINNING.match(text)
+    if found is None or LETTERS.index(found[1]) >= len(texts):
+        return None
+    letter, rest = found[1], text[found.end() :]
+    own = _words(texts[LETTERS.index(letter)])
+    if own and _words(rest) == own and not rest.lstrip().startswith((",", ";", "、")):
+        return letter
+    others = {*_further_letters(rest), *(LETTERS[i] for i, t in enumerate(texts) if _repeats(rest, LETTERS[i], t))}
+    return letter if others <= {letter} else None
+
+
+def _further_letters(rest: str) -> Iterator[str]:
+    """Letters that the text behind the first one names as options."""
+    yield from (found[1] for pattern in (_LINE, _ALTERNATIVE) for found in pattern.finditer(rest))
+    while found := _LISTED.match(rest) or _LABELLED.match(rest):
+        yield next(filter(None, found.groups()))
+        rest = rest[found.end() :]
+
+
+def _repeats(text: str, letter: str, option: str) -> bool:
+    """True where the text holds an option with its label: ``B. blue``."""
+    label = f"{letter}. {option}".casefold()
+    return bool(option.strip()) and label in re.sub(r"[):]", ".", text).casefold()
+
+
+def _plain(text: str) -> str:
+    text = _SPECIAL_TOKEN.sub("\n", _THOUGHT.sub("\n", text))
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).strip()
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", _plain(text).casefold())
