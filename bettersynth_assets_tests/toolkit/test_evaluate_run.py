@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image
 
 from toolkit.evaluate import mmbench, score
 from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.output import replaced_together
 from toolkit.evaluate.run import evaluate, main, make_plan
 from toolkit.mgm.images import ImageError
 from toolkit.mgm.tiny import save_tiny
@@ -152,3 +155,163 @@ def test_pictures_may_refer_to_another_row() -> None:
 def test_command_reports_a_fault_as_an_event(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", "nowhere", "--output", "out", "--mmbench", __file__]) == 2
     assert json.loads(capfd.readouterr().out)["kind"] == "AnswerError"
+
+
+FILES = ("textvqa/answers.jsonl", "mmbench/answers.jsonl", "mmbench/upload.tsv", "results.json")
+
+
+@pytest.fixture(scope="module")
+def earlier(bench: Path) -> Path:
+    """The output of a first model's run, to be copied."""
+    evaluate(make_plan(_values(bench, bench / "earlier")), lambda event: None)
+    return bench / "earlier"
+
+
+@pytest.fixture
+def output(earlier: Path, tmp_path: Path) -> Path:
+    """A folder with an earlier run's output."""
+    return Path(shutil.copytree(earlier, tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def other(bench: Path) -> str:
+    """A second model."""
+    save_tiny(bench / "other", initializer_range=0.3)
+    return str(bench / "other")
+
+
+def _broken(bench: Path, folder: Path) -> Path:
+    """The benchmark with a third image cell that is cut off."""
+    table = mmbench.read_table(bench / "m.tsv")
+    table.loc[2, "image"] = base64.b64encode(base64.b64decode(table["image"][2])[:-20]).decode()
+    table.to_csv(folder / "broken.tsv", sep="\t", index=False)
+    return folder / "broken.tsv"
+
+
+def test_a_run_that_fails_leaves_an_earlier_models_output_whole(
+    bench: Path, output: Path, other: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {name: (output / name).read_bytes() for name in FILES}
+    values = {**_values(bench, output), "model": other, "mmbench": str(_broken(bench, tmp_path))}
+    (tmp_path / "plan.json").write_text(json.dumps(values))
+    assert main([str(tmp_path / "plan.json")]) == 2
+    event = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert event["event"] == "error" and "sample '1'" in event["message"] and "\n" not in event["message"]
+    assert {name: (output / name).read_bytes() for name in FILES} == before
+    assert sorted(path.name for path in output.iterdir()) == ["mmbench", "results.json", "textvqa"]
+
+
+@pytest.mark.parametrize("killed_in", ["answers", "swap"])
+def test_a_run_that_dies_leaves_no_results_beside_answers_of_another_model(
+    bench: Path, output: Path, other: str, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
+    before = {name: (output / name).read_bytes() for name in FILES}
+    (output / ".partial").mkdir()
+    (output / ".partial" / "results.json").write_text("of a run that was killed")
+
+    class Killed(BaseException):
+        pass
+
+    if killed_in == "answers":
+
+        def emit(event: dict[str, Any]) -> None:
+            if event["event"] == "progress" and event["benchmark"] == "mmbench":
+                raise Killed
+    else:
+        replace = Path.replace
+
+        def one_then_killed(self: Path, target: Path) -> Path:
+            if target == output / "mmbench" / "answers.jsonl":
+                raise Killed
+            return replace(self, target)
+
+        monkeypatch.setattr(Path, "replace", one_then_killed)
+        emit = [].append  # type: ignore[assignment]
+    with pytest.raises(Killed):
+        evaluate(make_plan({**_values(bench, output), "model": other}), emit)
+    if killed_in == "answers":
+        assert {name: (output / name).read_bytes() for name in FILES} == before
+    else:
+        assert not (output / "results.json").exists()
+
+
+def test_a_run_of_one_benchmark_removes_an_earlier_runs_answers_to_the_other(
+    bench: Path, output: Path, other: str
+) -> None:
+    (output / "textvqa" / "mine.txt").write_text("kept")
+    values = {key: value for key, value in _values(bench, output).items() if not key.startswith("textvqa")}
+    results = evaluate(make_plan({**values, "model": other}), lambda event: None)
+    assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
+        "mmbench/answers.jsonl", "mmbench/upload.tsv", "mmbench/upload.xlsx", "results.json", "textvqa/mine.txt",
+    ]  # fmt: skip
+    assert "textvqa" not in results and list(results["files_sha256"]) == ["mmbench"]
+    answer = json.loads((output / "mmbench" / "answers.jsonl").read_text().splitlines()[0])
+    assert (answer["model_id"], results["model"]) == ("other", other)
+
+
+def test_two_runs_do_not_write_to_one_folder(bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    values = _values(bench, tmp_path / "out")
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    assert main([str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    assert "two plans write to" in json.loads(capfd.readouterr().out)["message"]
+    (tmp_path / "out").mkdir()
+    with replaced_together(tmp_path / "out") as folder:
+        (folder / "results.json").write_text("{}")
+        with pytest.raises(AnswerError, match="another evaluation is writing to"):
+            evaluate(make_plan(values), lambda event: None)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
+
+
+def test_image_tokens_in_questions_are_not_asked(bench: Path, earlier: Path, tmp_path: Path) -> None:
+    table = mmbench.read_table(bench / "m.tsv")
+    table["image"] = "data:image/png;base64," + table["image"]
+    table.loc[0, "question"] = "<image>\nWhich?<image>"
+    table.loc[1, "A"] = "<image>a"
+    table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    questions = (bench / "q.jsonl").read_text().replace("What is it??", "<image>\\nWhat is it??")
+    (tmp_path / "q.jsonl").write_text(questions)
+    files = {"mmbench": str(tmp_path / "m.tsv"), "textvqa_questions": str(tmp_path / "q.jsonl")}
+    evaluate(make_plan({**_values(bench, tmp_path / "out"), **files}), lambda event: None)
+    for name in FILES[:3]:
+        assert (tmp_path / "out" / name).read_text() == (earlier / name).read_text()
+
+
+def test_a_benchmark_whose_rotations_are_cut_off_is_marked(bench: Path, tmp_path: Path) -> None:
+    table = mmbench.read_table(bench / "m.tsv")[:3]
+    table[["A", "B", "C", "answer"]] = [["a", "b", "", "A"], ["b", "a", "", "B"], ["a", "b", "c", "A"]]
+    table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    values = {key: value for key, value in _values(bench, tmp_path / "out").items() if not key.startswith("textvqa")}
+    result = evaluate(make_plan({**values, "mmbench": str(tmp_path / "m.tsv")}), lambda event: None)["mmbench"]
+    assert (result["incomplete"], result["missing"]) == (1, 2)
+    assert result["protocol"] == "incomplete, MMBench dev, CircularEval, letter asked for directly"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mmbench": "FOLDER"}, r"mmbench: '.*' is a folder, not a file"),
+        ({"batch_size": "4"}, r"batch_size: '4' is not int"),
+        ({"compiled": 1}, r"compiled: 1 is not bool"),
+        ({"mmbench": 7}, r"mmbench: 7 is not a path"),
+        ({"model": None}, r"missing keys \['model'\]"),
+        ({"dtype": ["float32"]}, r"dtype: \['float32'\] is not str"),
+        ({"output": "FILE"}, r"output: '.*' is a file; give a folder"),
+    ],
+)
+def test_faults_of_a_plans_values_are_named(
+    bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+) -> None:
+    places = {"FOLDER": str(tmp_path), "FILE": str(bench / "a.json")}
+    changed = {key: places.get(value, value) if isinstance(value, str) else value for key, value in change.items()}
+    (tmp_path / "plan.json").write_text(json.dumps({**_values(bench, tmp_path / "out"), **changed}))
+    assert main([str(tmp_path / "plan.json")]) == 2
+    printed = capfd.readouterr()
+    assert re.search(message, printed.err) and printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "null", ""])
+def test_a_plan_that_is_no_object_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    assert main([str(tmp_path / "plan.json")]) == 2
+    assert str(tmp_path / "plan.json") in capfd.readouterr().err

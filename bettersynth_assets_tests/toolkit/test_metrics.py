@@ -183,3 +183,98 @@ def test_mmbench_refuses_a_part_of_the_rows_and_a_table_without_right_answers() 
         mmbench.evaluate(
             _predicted("A", "B", "B"), _bench().replace({"Size?": ""}).assign(answer=["A", "B", ""]), prompt_name=""
         )
+
+
+def test_figures_are_rounded_to_what_they_mean(tmp_path: Path) -> None:
+    humans = ["red" if place in (2, 5, 9) else "blue" for place in range(10)]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps({"data": [{"image_id": "i1", "question": "What?", "answers": humans}]}))
+    result = textvqa.evaluate(path, [{"question_id": "i1", "prompt": "What?", "text": "red"}])
+    assert (result["scores"], result["accuracy"]) == ([0.8999999999999998], 90.0)
+    thirds = mmbench.evaluate(_predicted("A", "A", "B"), _bench(), prompt_name="")
+    assert thirds["row_accuracy"] == 66.66666667
+
+
+def test_an_answer_belongs_to_the_annotation_that_its_id_names_whatever_its_prompt_says(tmp_path: Path) -> None:
+    data = [
+        {"question_id": 11, "image_id": "i1", "question": "What is it?", "answers": ["fox"] * 10},
+        {"question_id": 12, "image_id": "i1", "question": "Which colour?", "answers": ["red"] * 10},
+        {"question_id": 13, "image_id": "i2", "question": "What is it?", "answers": ["tea"] * 10},
+    ]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps({"data": data}))
+
+    def score_of(*rows: tuple[Any, str, str]) -> tuple[float, str]:
+        answers = [{"question_id": id_, "prompt": prompt, "text": text} for id_, prompt, text in rows]
+        result = textvqa.evaluate(path, answers)
+        return result["accuracy"], result["protocol"]
+
+    numbers = [(13, "Name it.", "tea"), (11, "a\nb\nc\nd", "fox"), ("12", "Which  COLOUR?", "red")]
+    accuracy, protocol = score_of(*numbers)
+    assert accuracy == 100 and protocol.endswith("no instruction, 2 prompts differ from their question, leave-one-out")
+    images = [("i2", "Another question", "tea"), ("i1", "what is it?", "fox"), ("i1", "Which colour?", "red")]
+    assert score_of(*images)[0] == 100
+    with pytest.raises(AnswerError, match="1 answers belong to no question"):  # two questions: the id does not decide
+        score_of(images[0], ("i1", "Another question", "fox"), images[2])
+    with pytest.raises(AnswerError, match="question_id i1: no question found in the prompt"):
+        score_of(images[0], ("i1", "a\nb\nc\nd", "fox"), images[2])
+
+
+def test_an_answer_of_spaces_is_an_empty_one(tmp_path: Path) -> None:
+    annotations = _annotations(tmp_path)
+    empty, spaces = (
+        textvqa.evaluate(annotations, [ANSWERS[0], {**ANSWERS[1], "text": text}, ANSWERS[2]]) for text in ("", " \n\t ")
+    )
+    assert empty == spaces and empty["scores"] == [0, 0, 1]
+    result = mmbench.evaluate(_predicted("A", "B", " \n "), _bench(), prompt_name="")
+    assert (result["unparsed"], result["right"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"), [("A, B", 0), ("A,B,C,D", 0), ("A. or B.", 0), ("A\nbecause", 1), ("（A）", 1)]
+)
+def test_several_letters_score_nothing(text: str, right: int) -> None:
+    table = _bench()[:1]
+    result = mmbench.evaluate([mmbench.Prediction("7", text)], table, prompt_name="")
+    assert (result["right"], result["unparsed"]) == (right, 1 - right)
+
+
+def _rotated(index: int, options: list[str], moving: int, turns: int) -> list[dict[str, str]]:
+    """Rows as the official file has them: the first options go round to the right, the others stay."""
+    rows = []
+    for turn in range(turns):
+        cells = options[:moving][-turn % moving :] + options[:moving][: -turn % moving] + options[moving:]
+        row = dict(zip("ABCD", [*cells, "", "", ""], strict=False))
+        rows.append({"index": str(index + turn * 1_000_000), "question": "?", **row, "answer": "A"})
+    return rows
+
+
+def test_missing_rotations_are_counted_and_a_fixed_last_option_is_none() -> None:
+    whole = [
+        *_rotated(1, ["a", "b", "c", "d"], 4, 4),
+        *_rotated(2, ["a", "b", "c", "all of them"], 3, 3),
+        *_rotated(3, ["a", "b", "a", "all of them"], 3, 3),
+        *_rotated(4, ["a", "b", "c", "b"], 4, 4),
+        *_rotated(5, ["yes", "no"], 2, 2),
+    ]
+
+    def missing(rows: list[dict[str, str]], one_order: bool = False) -> dict[str, tuple[int, int]]:
+        return mmbench.missing_rotations(pd.DataFrame(rows), one_order=one_order)
+
+    assert missing(whole) == {}
+    for row, expected in (
+        (whole[3], {"1": (3, 4)}), (whole[0], {"1": (3, 4)}), (whole[6], {"2": (2, 3)}), (whole[9], {"3": (2, 3)}),
+        (whole[13], {"4": (3, 4)}), (whole[15], {"5": (1, 2)}),
+    ):  # fmt: skip
+        assert missing([other for other in whole if other is not row]) == expected
+    first = [row for row in whole if int(row["index"]) < 1_000_000]
+    assert missing(first, one_order=True) == {}
+    assert missing(first) == {"1": (1, 4), "2": (1, 4), "3": (1, 4), "4": (1, 4), "5": (1, 2)}
+
+
+@golden
+def test_no_rotation_is_missing_from_the_real_dev_file() -> None:
+    table = mmbench.read_table(GOLDEN / "mmbench_dev_predictions.tsv")
+    assert mmbench.missing_rotations(table, one_order=False) == {}
+    assert list(mmbench.missing_rotations(table[:-1], one_order=False).values()) == [(3, 4)]
+    mmbench.check_answers(table)

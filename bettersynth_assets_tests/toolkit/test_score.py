@@ -221,3 +221,116 @@ def test_golden_predictions_score_the_same_in_every_layout(tmp_path: Path, capsy
     ]
     assert results[0] == results[1] == results[2]
     assert (results[0]["right"], results[0]["n"]) == (274, 400)
+
+
+def _upload(folder: Path, rows: int) -> tuple[Path, Path]:
+    """The first rows of a complete upload, all answered right, and the benchmark."""
+    questions = _questions(folder)
+    table = mmbench.read_table(questions).sort_values("index", key=lambda index: index.astype(int))
+    upload = mmbench.upload_table(table, list(table["answer"]))
+    upload[:rows].to_csv(folder / "upload.tsv", sep="\t", index=False)
+    return folder / "upload.tsv", questions
+
+
+@pytest.mark.parametrize(("rows", "incomplete", "missing"), [(4, 1, 1), (3, 1, 2), (2, 2, 3), (1, 1, 1)])
+def test_an_upload_that_was_cut_off_never_looks_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int, incomplete: int, missing: int
+) -> None:
+    upload, questions = _upload(tmp_path, rows)
+    command = ["mmbench", "--predictions", str(upload)]
+    assert score.main(command) == 3
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["incomplete"], result["missing"]) == (incomplete, missing)
+    assert result["protocol"].startswith("incomplete, MMBench dev, ")
+    assert printed.err.startswith(f"incomplete: {incomplete} of {result['n']} questions have fewer rows than rotations")
+    assert score.main([*command, "--allow-incomplete"]) == 0
+    assert json.loads(capsys.readouterr().out) == result
+    assert f"{5 - rows} of 5 rows have no prediction" in _refused(capsys, *command, "--questions", questions)
+
+
+def test_a_whole_upload_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    upload, _ = _upload(tmp_path, 5)
+    result = _score(capsys, "mmbench", "--predictions", upload)
+    assert (result["accuracy"], result["missing"], "incomplete" in result) == (100, 0, False)
+    assert result["protocol"] == "MMBench dev, CircularEval, prompt not recorded"
+
+
+def test_a_benchmark_that_was_cut_off_is_incomplete_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = _questions(tmp_path)
+    lines = _answer_lines(questions, all_turns=False, wrong=(0, 0))
+    table = pd.read_table(questions, dtype=str, keep_default_na=False)
+    for rows, code in ((5, 0), (4, 3)):
+        table[:rows].to_csv(questions, sep="\t", index=False)
+        answers = _lines(tmp_path / "answers.jsonl", lines[:rows])
+        assert score.main(["mmbench", "--predictions", str(answers), "--questions", str(questions)]) == code
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["protocol"].startswith("incomplete, ")
+
+
+@golden
+def test_a_part_of_the_real_upload_is_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = pd.read_table(GOLDEN / "mmbench_dev_predictions.tsv", dtype=str, keep_default_na=False)
+    for rows, incomplete in ((300, 300), (900, 313), (1480, 1)):
+        lines[:rows].to_csv(tmp_path / "upload.tsv", sep="\t", index=False)
+        assert score.main(["mmbench", "--predictions", str(tmp_path / "upload.tsv")]) == 3
+        assert json.loads(capsys.readouterr().out)["incomplete"] == incomplete
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"round_id": None}, "question 7: 'round_id' must be a whole number from 0; found null"),
+        ({"round_id": 0.5}, "'round_id' must be a whole number from 0; found 0.5"),
+        ({"round_id": -1}, "'round_id' must be a whole number from 0; found -1"),
+        ({"round_id": True}, "'round_id' must be a whole number from 0; found true"),
+        ({"option_char": None}, "question 7, turn 0: needs 'option_char'"),
+        ({"option_char": ["A", None]}, "question 7, turn 0: needs 'option_char'"),
+        ({"option_char": ["A", "A"]}, "question 7, turn 0: needs 'option_char'"),
+        ({"question_id": None}, "line 1: 'question_id' must be text or a whole number; found null"),
+        ({"text": 5}, "line 1: 'text' is no text but 5"),
+    ],
+)
+def test_faults_of_a_mmbench_answers_file_name_the_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+) -> None:
+    questions = _questions(tmp_path)
+    lines = _answer_lines(questions, all_turns=False, wrong=(0, 0))
+    answers = _lines(tmp_path / "answers.jsonl", [{**lines[0], **change}, *lines[1:]])
+    words = _refused(capsys, "mmbench", "--predictions", answers, "--questions", questions)
+    assert message in words and words.count("\n") == 1
+
+
+def test_ids_as_text_and_as_numbers_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = _questions(tmp_path)
+    lines = _answer_lines(questions, all_turns=False, wrong=(0, 0))
+    changed = [{**line, "question_id": str(line["question_id"]), "round_id": "0"} for line in lines[:2]]
+    changed += [{**line, "question_id": float(line["question_id"])} for line in lines[2:]]
+    answers = _lines(tmp_path / "answers.jsonl", changed)
+    assert _score(capsys, "mmbench", "--predictions", answers, "--questions", questions)["right"] == 2
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "tsv", "xlsx", "json"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty"])
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, kind: str
+) -> None:
+    path = tmp_path / f"x.{suffix}"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    questions = _questions(tmp_path)
+    if suffix == "json":
+        _, answers = _textvqa(tmp_path, [row["question"] for row in DATA])
+        command: tuple[object, ...] = ("textvqa", "--annotations", path, "--answers", answers)
+    else:
+        command = ("mmbench", "--predictions", path, "--questions", questions)
+    words = _refused(capsys, *command)
+    assert words.startswith("error: ") and str(path) in words and words.count("\n") == 1
+
+
+def test_annotations_that_are_a_list_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations, answers = _textvqa(tmp_path, [row["question"] for row in DATA])
+    annotations.write_text(json.dumps(DATA))
+    words = _refused(capsys, "textvqa", "--annotations", annotations, "--answers", answers)
+    assert "needs an object with a list 'data'" in words and words.count("\n") == 1

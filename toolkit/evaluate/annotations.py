@@ -3,10 +3,10 @@
 ::
 
     {"dataset_version": "0.5.1", "dataset_type": "val", "data": [
-        {"question_id": 34602, "image_id": "003a8ae2ef43b901", "question": "…", "answers": [ten texts], "set_name": "val"}
+        {"question_id": 34602, "image_id": "003a8ae2ef43b901", "question": "…", "answers": [ten texts]}, …
     ]}
 
-``question_id`` and ``set_name`` may be absent; null counts as absent.
+``question_id`` may be absent, and a row may have its own ``set_name``; null counts as absent.
 """
 
 from __future__ import annotations

@@ -93,6 +93,13 @@ def id_text(value: object, *, where: str) -> str:
     raise AnswerError(f"{where} must be text or a whole number; found {json.dumps(value)}")
 
 
+def one_line(error: Exception) -> str:
+    """An error's message on one line; of the system's errors, the file and the reason."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return " ".join(str(error).split())
+
+
 def percent(part: float, whole: int) -> float:
     """A share in percent, rounded to ``DECIMALS``."""
     return round(100 * part / whole, DECIMALS)

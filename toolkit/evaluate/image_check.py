@@ -1,4 +1,4 @@
-"""A look at a benchmark's images before anything is answered. In: files or bytes. Out: the first that cannot be decoded.
+"""A look at a benchmark's images before anything is answered. In: files or bytes. Out: the first broken one.
 
 Decoding all images of a benchmark up front would take about as long as preparing them for the model, so only headers
 are read where the file ends as its format says; an image whose end is missing, and every format whose end cannot be
@@ -11,9 +11,13 @@ import io
 import struct
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import IO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from toolkit.file_errors import patiently
 
 _JPEG_END = b"\xff\xd9"
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -36,25 +40,39 @@ def first_broken(images: Iterable[tuple[str, Path | bytes]]) -> tuple[str, str] 
 
 
 def fault_of(image: Path | bytes) -> str | None:
-    """Why an image cannot be decoded, or None."""
+    """Why an image cannot be decoded, or None.
+
+    Raises:
+        EnvironmentFault: the environment keeps the file from us.
+    """
     where = "its inline image" if isinstance(image, bytes) else f"image {image}"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            if isinstance(image, bytes):
-                _look(io.BytesIO(image))
-            else:
-                with image.open("rb") as file:
-                    _look(file)
+        if isinstance(image, bytes):
+            _look(io.BytesIO(image))
+        else:
+            patiently(partial(_look_at, image), image, seen=False)
     except FileNotFoundError:
         return f"{where} is missing"
+    except UnidentifiedImageError:
+        return f"{where} is no image of a known format"
     except _BROKEN as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         return f"{where} cannot be read ({reason})"
     return None
 
 
-def _look(file: io.BufferedIOBase) -> None:
+def _look_at(path: Path) -> None:
+    with path.open("rb") as file:
+        _look(file)
+
+
+def _look(file: IO[bytes]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pixels and EXIF: neither says that an image cannot be decoded
+        _decode_where_needed(file)
+
+
+def _decode_where_needed(file: IO[bytes]) -> None:
     with Image.open(file) as image:
         if image.format == "PNG":
             image.verify()

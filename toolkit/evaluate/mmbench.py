@@ -30,6 +30,7 @@ __all__ = [
     "check_answers",
     "clean_questions",
     "evaluate",
+    "mark_incomplete",
     "missing_rotations",
     "options_of",
     "parse_letter",
@@ -66,8 +67,8 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
         prompt_name: how the model was asked.
 
     Returns:
-        ``accuracy`` (CircularEval) and ``row_accuracy`` in percent (``answer_files.DECIMALS`` decimals), ``n`` questions, ``right``, ``rows``, ``unparsed``,
-        ``missing`` (0), ``protocol``.
+        ``accuracy`` (CircularEval) and ``row_accuracy`` in percent (``answer_files.DECIMALS`` decimals), ``n``
+        questions, ``right``, ``rows``, ``unparsed``, ``missing`` (0), ``protocol``.
 
     Raises:
         AnswerError: no right answers, or rows without prediction, twice, or unknown.
@@ -82,7 +83,7 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
     for prediction in predictions:
         question = known[prediction.row]
         shown = prediction.letters[: len(options_of(question))]
-        letter = parse_letter(prediction.text, [question[option] for option in shown])
+        letter = parse_letter(prediction.text, [question.get(option, "") for option in shown])
         right = letter is not None and prediction.letters[LETTERS.index(letter)] == question["answer"]
         group = int(prediction.row) % GROUP
         groups[group] = groups.get(group, True) and right
@@ -100,6 +101,20 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
         "missing": 0,
         "protocol": f"MMBench {splits}, {style}, {prompt_name}",
     }
+
+
+def mark_incomplete(result: dict[str, Any], table: pd.DataFrame, *, one_order: bool) -> dict[str, Any]:
+    """A result of :func:`evaluate` that says where rotations are missing from the table that it was computed over.
+
+    Returns:
+        ``result``, and where rotations are missing: ``missing``, how many; ``incomplete``, of how many questions; and a
+        ``protocol`` that begins with ``incomplete``.
+    """
+    short = missing_rotations(table, one_order=one_order)
+    if not short:
+        return result
+    missing = sum(wanted - found for found, wanted in short.values())
+    return {**result, "missing": missing, "incomplete": len(short), "protocol": f"incomplete, {result['protocol']}"}
 
 
 def missing_rotations(table: pd.DataFrame, *, one_order: bool) -> dict[str, tuple[int, int]]:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
+import re
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +54,24 @@ def read_table(path: Path) -> pd.DataFrame:
         if len(row) != len(names):
             raise AnswerError(f"{path}, row {number}: {len(row)} cells for {len(names)} columns; was the file cut off?")
     table = pd.DataFrame(rows, columns=names, dtype=str)
-    index = table["index"].str.strip().str.replace(r"\.0+$", "", regex=True)
-    wrong = ~index.str.fullmatch(r"[0-9]{1,18}")
-    if wrong.any():
-        row = wrong.idxmax()
-        raise AnswerError(
-            f"{path}, row {row + 1}: needs rows with a column 'index' of whole numbers; found {table['index'][row]!r}"
-        )
-    table["index"] = index.astype("int64").astype(str)
-    double = table["index"].duplicated()
-    if double.any():
-        row = double.idxmax()
-        raise AnswerError(f"{path}, row {row + 1}: index {table['index'][row]} comes twice")
+    table["index"] = _indices(path, list(table["index"]))
     return table
+
+
+def _indices(path: Path, cells: Sequence[str]) -> list[str]:
+    """Indices in one form: ``7``, also where a spreadsheet made ``7.0`` of it."""
+    seen: dict[str, int] = {}
+    for number, cell in enumerate(cells, start=1):
+        found = re.fullmatch(r"([0-9]{1,18})(?:\.0+)?", cell.strip())
+        if found is None:
+            raise AnswerError(
+                f"{path}, row {number}: needs rows with a column 'index' of whole numbers; found {cell[:60]!r}"
+            )
+        index = str(int(found[1]))
+        if index in seen:
+            raise AnswerError(f"{path}, row {number}: index {index} is that of row {seen[index]} too")
+        seen[index] = number
+    return list(seen)
 
 
 def _read_cells(path: Path) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ class EvaluationPlan:
         for name in _FILES:
             path = getattr(self, name)
             if path is not None and not path.is_file():
-                raise AnswerError(f"{name}: {str(path)!r} is no file")
+                found = "is a folder, not a file" if path.is_dir() else "is no file"
+                raise AnswerError(f"{name}: {str(path)!r} {found}")
         if not (self.model / "config.json").is_file():
             raise AnswerError(f"model: {str(self.model)!r} holds no config.json; give an MGM checkpoint")
         for name, least in (("batch_size", 1), ("max_new_tokens", 1), ("workers", 0)):
@@ -67,6 +69,10 @@ class EvaluationPlan:
         for name, known in (("device", DEVICES), ("dtype", DTYPES)):
             if getattr(self, name) not in known:
                 raise AnswerError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(known)}")
+
+    def files(self) -> dict[str, Path]:
+        """The benchmark files that are given, by field."""
+        return {name: path for name in _FILES if (path := getattr(self, name)) is not None}
 
 
 def read_plan(path: Path) -> EvaluationPlan:
@@ -85,10 +91,43 @@ def read_plan(path: Path) -> EvaluationPlan:
 
 
 def make_plan(values: dict[str, Any]) -> EvaluationPlan:
-    """Build a plan from plain values."""
+    """Build a plan from plain values; null is as good as absent.
+
+    Raises:
+        AnswerError: an unknown or missing key, a value of another type, or a fault in the plan.
+    """
     known = {field.name: str(field.type) for field in fields(EvaluationPlan)}
-    unknown, missing = sorted(set(values) - set(known)), sorted({"model", "output"} - set(values))
+    given = {name: value for name, value in values.items() if value is not None}
+    unknown, missing = sorted(set(values) - set(known)), sorted({"model", "output"} - set(given))
     if unknown or missing:
         raise AnswerError(f"unknown keys {unknown}, missing keys {missing}; known are {', '.join(known)}")
-    paths = {k: Path(v) for k, v in values.items() if v is not None and "Path" in known[k]}
-    return EvaluationPlan(**{**values, **paths})
+    return EvaluationPlan(**{name: _typed(name, value, known[name]) for name, value in given.items()})
+
+
+def check_outputs(plans: Sequence[EvaluationPlan]) -> None:
+    """Refuse plans that would replace each other's output.
+
+    Raises:
+        AnswerError: two plans write to one folder.
+    """
+    seen: set[Path] = set()
+    for plan in plans:
+        folder = plan.output.resolve()
+        if folder in seen:
+            raise AnswerError(f"output: two plans write to {str(plan.output)!r}; give each a folder of its own")
+        seen.add(folder)
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    if "Path" in kind:
+        right = isinstance(value, str | Path) and str(value) != ""
+    elif kind == "bool":
+        right = isinstance(value, bool)
+    elif kind.startswith("int"):
+        right = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        right = isinstance(value, str)
+    if not right:
+        expected = "a path" if "Path" in kind else kind.removesuffix(" | None")
+        raise AnswerError(f"{name}: {value!r} is not {expected}")
+    return Path(value) if "Path" in kind else value

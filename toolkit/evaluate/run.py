@@ -6,10 +6,11 @@
     python -m toolkit.evaluate.run plan.json [plan.json …]      (the same names as keys, with underscores)
 
 Either benchmark may be left out. Out, under ``output``, in the kit's formats: ``textvqa/answers.jsonl``,
-``mmbench/answers.jsonl``, ``mmbench/upload.xlsx`` and ``.tsv``, and, last, ``results.json``: per benchmark accuracy in
-percent, n, protocol, missing and unparsed; device, dtype and answers per second. Progress goes to stdout as JSON lines:
-``loaded``, ``progress``, ``done``, ``error``. Exit code 2 names what is missing, before anything is answered where that
-can be told; there is no score over a part.
+``mmbench/answers.jsonl``, ``mmbench/upload.xlsx`` and ``.tsv``, and ``results.json``: per benchmark accuracy in
+percent, n, protocol, missing and unparsed; hashes of the benchmark files, device, dtype and answers per second. They
+replace an earlier run's output together, at the end; a run that fails leaves it as it was. Progress goes to stdout as
+JSON lines: ``loaded``, ``progress``, ``done``, ``error``. Exit code 2 names what is missing or broken; files and
+pictures are checked before the model is loaded, and there is no score over a part.
 """
 
 from __future__ import annotations
@@ -24,17 +25,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.evaluate import mmbench, textvqa
-from toolkit.evaluate.answer_files import AnswerError, read_lines
-from toolkit.evaluate.plan import EvaluationPlan, make_plan, read_plan
+from toolkit.evaluate import mmbench, output, textvqa
+from toolkit.evaluate.answer_files import AnswerError, one_line
+from toolkit.evaluate.inputs import Benchmarks, answer_rows, first_broken_image, read_benchmarks
+from toolkit.evaluate.plan import EvaluationPlan, check_outputs, make_plan, read_plan
 from toolkit.events import Emit, json_lines, tagged
 from toolkit.file_errors import EnvironmentFault
-from toolkit.files import write_atomically, write_json
+from toolkit.files import file_sha256, write_atomically, write_json
 from toolkit.jobs import jobs_for, limit_threads, run_all
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from toolkit.evaluate.generate import Answerer, Prompt
 
 __all__ = ["EvaluationPlan", "evaluate", "load", "main", "make_plan", "read_plan"]
@@ -44,32 +44,46 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
     """Answer and score; returns what ``results.json`` holds.
 
     Raises:
-        AnswerError: benchmark files that do not fit together, or a device that is not there.
+        AnswerError: benchmark files that cannot be used, an output folder in use, or a device that is not there.
         ImageError: a picture that cannot be read; the message names the question.
+        EnvironmentFault: the environment keeps a picture from us.
     """
     began = time.monotonic()
     emit = tagged(emit, output=str(plan.output))
-    questions = _textvqa_questions(plan) if plan.textvqa_questions else None
-    table = mmbench.read_table(plan.mmbench) if plan.mmbench else None
-    if table is not None:
-        mmbench.check_answers(table)
-    answerer = load(plan)
-    model = answerer.model
-    results: dict[str, Any] = {
-        "model": str(plan.model),
-        "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "aux_drop_path": model.config.aux_drop_path,
-    }
-    emit({"event": "loaded", **results, "seconds": round(time.monotonic() - began, 2)})
-    if questions is not None:
-        results["textvqa"] = _run_textvqa(plan, answerer, questions, emit)
-    if table is not None:
-        results["mmbench"] = _run_mmbench(plan, answerer, table, emit)
-    results["seconds"] = round(time.monotonic() - began, 2)
-    write_json(plan.output / "results.json", results)
+    hashes = {name: file_sha256(path) for name, path in plan.files().items()}
+    asked = _checked(plan)
+    with output.replaced_together(plan.output) as folder:
+        answerer = load(plan)
+        results: dict[str, Any] = {
+            "model": str(plan.model),
+            "device": str(answerer.model.device),
+            "dtype": str(answerer.model.dtype).removeprefix("torch."),
+            "aux_drop_path": answerer.model.config.aux_drop_path,
+        }
+        emit({"event": "loaded", **results, "seconds": round(time.monotonic() - began, 2)})
+        results["files_sha256"] = hashes
+        if asked.textvqa is not None:
+            results["textvqa"] = _run_textvqa(plan, answerer, asked, folder, emit)
+        if asked.mmbench is not None:
+            results["mmbench"] = _run_mmbench(plan, answerer, asked, folder, emit)
+        results["seconds"] = round(time.monotonic() - began, 2)
+        write_json(folder / output.RESULTS, results)
     emit({"event": "done", **results})
     return results
+
+
+def _checked(plan: EvaluationPlan) -> Benchmarks:
+    asked = read_benchmarks(
+        questions=plan.textvqa_questions,
+        annotations=plan.textvqa_annotations,
+        images=plan.textvqa_images,
+        mmbench=plan.mmbench,
+    )
+    if broken := first_broken_image(asked):
+        from toolkit.mgm.images import ImageError
+
+        raise ImageError(f"sample {broken[0]!r}: {broken[1]}; nothing has been answered")
+    return asked
 
 
 def load(plan: EvaluationPlan) -> Answerer:
@@ -112,54 +126,47 @@ def _answers(name: str, answerer: Answerer, prompts: list[Prompt], emit: Emit) -
     return answers, {"questions": len(prompts), "answers": len(answers), "answers_per_s": rate(len(answers))}
 
 
-def _textvqa_questions(plan: EvaluationPlan) -> list[dict[str, Any]]:
-    assert plan.textvqa_questions and plan.textvqa_annotations
-    questions = read_lines(plan.textvqa_questions, ("question_id", "image", "text"), texts=("image", "text"))
-    textvqa.match(plan.textvqa_annotations, [{**row, "prompt": row["text"]} for row in questions])
-    return questions
-
-
 def _run_textvqa(
-    plan: EvaluationPlan, answerer: Answerer, questions: Sequence[dict[str, Any]], emit: Emit
+    plan: EvaluationPlan, answerer: Answerer, asked: Benchmarks, folder: Path, emit: Emit
 ) -> dict[str, Any]:
     from toolkit.evaluate.generate import Prompt
 
-    assert plan.textvqa_images and plan.textvqa_annotations
-    prompts = [
-        Prompt(id=str(row["question_id"]), image=plan.textvqa_images / row["image"], text=row["text"])
-        for row in questions
-    ]
+    assert asked.textvqa and plan.textvqa_annotations
+    prompts = [Prompt(id=str(question.id), image=question.image, text=question.text) for question in asked.textvqa]
     answers, made = _answers("textvqa", answerer, prompts, emit)
-    rows = [
-        {"question_id": row["question_id"], "prompt": row["text"], "text": text, **_answer_tail(plan, number)}
-        for number, (row, text) in enumerate(zip(questions, answers, strict=True))
-    ]
-    _write_jsonl(plan.output / "textvqa" / "answers.jsonl", rows)
+    rows = answer_rows(asked.textvqa, answers)
+    _write_jsonl(
+        folder / output.TEXTVQA_ANSWERS, [{**row, **_answer_tail(plan, number)} for number, row in enumerate(rows)]
+    )
     result = textvqa.evaluate(plan.textvqa_annotations, rows)
     return {key: value for key, value in result.items() if key != "scores"} | made
 
 
-def _run_mmbench(plan: EvaluationPlan, answerer: Answerer, table: pd.DataFrame, emit: Emit) -> dict[str, Any]:
+def _run_mmbench(
+    plan: EvaluationPlan, answerer: Answerer, asked: Benchmarks, folder: Path, emit: Emit
+) -> dict[str, Any]:
     from toolkit.evaluate.generate import Prompt
 
-    questions = table.to_dict("records")
-    pictures = mmbench.pictures(table)
-    asked = [mmbench.prompt(question) for question in questions]
+    table = asked.mmbench
+    assert table is not None
+    questions = table.drop(columns="image").to_dict("records")
+    shown = [mmbench.prompt(question) for question in questions]
     prompts = [
-        Prompt(id=question["index"], image=pictures[question["index"]], text=f"{text}\n{mmbench.INSTRUCTION}")
-        for question, text in zip(questions, asked, strict=True)
+        Prompt(id=question["index"], image=asked.pictures[question["index"]], text=f"{text}\n{mmbench.INSTRUCTION}")
+        for question, text in zip(questions, shown, strict=True)
     ]
     answers, made = _answers("mmbench", answerer, prompts, emit)
     rows = []
-    for number, (question, prompt, text) in enumerate(zip(questions, asked, answers, strict=True)):
+    for number, (question, prompt, text) in enumerate(zip(questions, shown, answers, strict=True)):
         options = mmbench.options_of(question)
-        shown = {"options": options, "option_char": list(mmbench.LETTERS[: len(options)])}
+        letters = {"options": options, "option_char": list(mmbench.LETTERS[: len(options)])}
         row = {"question_id": int(question["index"]), "round_id": 0, "prompt": prompt, "text": text}
-        rows.append({**row, **shown, **_answer_tail(plan, number)})
-    _write_jsonl(plan.output / "mmbench" / "answers.jsonl", rows)
-    mmbench.write_upload(mmbench.upload_table(table, answers), plan.output / "mmbench" / "upload")
+        rows.append({**row, **letters, **_answer_tail(plan, number)})
+    _write_jsonl(folder / output.MMBENCH_ANSWERS, rows)
+    mmbench.write_upload(mmbench.upload_table(table, answers), folder / output.MMBENCH_UPLOAD)
     given = [mmbench.Prediction(question["index"], text) for question, text in zip(questions, answers, strict=True)]
-    return mmbench.evaluate(given, table, prompt_name="letter asked for directly") | made
+    result = mmbench.evaluate(given, table, prompt_name="letter asked for directly")
+    return mmbench.mark_incomplete(result, table, one_order=True) | made
 
 
 def _answer_tail(plan: EvaluationPlan, number: int) -> dict[str, Any]:
@@ -195,11 +202,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(plans) > 1:
             import toolkit.evaluate.generate  # noqa: F401 (once, before the plans are forked)
 
+        check_outputs(plans)
         jobs = given_jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
         run_all(partial(_evaluate, emit=emit), plans, jobs)
-    except (ValueError, KeyError, EnvironmentFault) as error:
-        emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError, EnvironmentFault) as error:
+        message = one_line(error)
+        emit({"event": "error", "kind": type(error).__name__, "message": message})
+        print(f"error: {message}", file=sys.stderr)
         return 2
     return 0
 

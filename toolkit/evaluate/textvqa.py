@@ -83,8 +83,8 @@ def match(annotations: Path, answers: Iterable[Mapping[str, Any]]) -> tuple[list
     """
     known = read_annotations(annotations)
     index = _Index(known.rows)
-    found, surplus, prompts = [], [], []
-    differ = 0
+    found: list[Sequence[str]] = []
+    surplus, prompts, differ = [], [], 0
     for answer in answers:
         key = id_text(answer["question_id"], where="question_id of an answer")
         number, asked = index.take(key, answer["prompt"])
