@@ -1,4 +1,4 @@
-"""Makes `dagster asset materialize --select recaptioned_set+` work as it is typed. In: argv. Out: variables.
+"""Makes `dagster asset materialize --select recaptioned_set+` work as typed. In: argv. Out: variables, or an error.
 
 That command reads neither `workspace.yaml` nor `[tool.dagster]`, and refuses partitioned assets without a partition; it
 does read environment variables. `bettersynth_cli.pth`, which is installed beside the package, calls this when a Python
@@ -8,8 +8,9 @@ starts as `dagster`. Only that process and its children see the variables.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 LIST_MODULE = "DAGSTER_CLI_ASSET_LIST_MODULE_NAME"
@@ -17,7 +18,50 @@ MODULE = "DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME"
 RANGE = "DAGSTER_CLI_ASSET_MATERIALIZE_PARTITION_RANGE"
 HOME = "DAGSTER_HOME"
 _DEFINITIONS = "bettersynth_assets.definitions"
+_CONFIGS = {"-c", "--config", "--config-json"}
 _TARGETS = {"-m", "--module-name", "-f", "--python-file", "--package-name", "-w", "--workspace"}
+
+
+def start(argv: Sequence[str], env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
+    """Refuse settings that cannot be used in one line, else fill in what the command line leaves out.
+
+    Dagster would print its own traceback of some 70 lines, ``dagster dev`` without the message.
+    """
+    if message := refusal(argv, env, folder):
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        # Not SystemExit: while Python starts, that would print a traceback too.
+        os._exit(2)
+    set_defaults(argv, env, folder)
+
+
+def refusal(argv: Sequence[str], env: Mapping[str, str] = os.environ, folder: Path | None = None) -> str | None:
+    """Why a command that loads our definitions cannot work; None where it can, or loads something else."""
+    command = [argument for argument in argv[1:3] if not argument.startswith("-")]
+    if command[:1] not in (["dev"], ["asset"], ["definitions"], ["job"]) or "--help" in argv:
+        return None
+    if not _loads_ours(argv, folder or Path.cwd(), unless_told=command[:1] == ["asset"]):
+        return None
+
+    from bettersynth_assets.config.settings import check_data_root, load_active_profile, load_settings
+    from bettersynth_assets.errors import ConfigError
+
+    try:
+        if command == ["asset", "materialize"] and not _CONFIGS & {argument.split("=", 1)[0] for argument in argv}:
+            check_data_root(load_settings(env).data_root)
+        else:
+            load_active_profile(env)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def _loads_ours(argv: Sequence[str], folder: Path, *, unless_told: bool) -> bool:
+    """Whether a command's code is this package: it is named, or nothing is and the folder says so."""
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    if _TARGETS & {*words}:
+        return _DEFINITIONS in words
+    files = (folder / name for name in ("workspace.yaml", "pyproject.toml"))
+    return unless_told or any(_DEFINITIONS in path.read_text("utf-8") for path in files if path.is_file())
 
 
 def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:

@@ -13,6 +13,7 @@ import dagster as dg
 
 from bettersynth_assets.assets.cards import Card
 from bettersynth_assets.checks.rules import Verdict
+from bettersynth_assets.config.settings import check_data_root
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.metadata import Metadata, describe
@@ -65,6 +66,7 @@ class Workshop:
         self.context, self.name = context, name
         models = frozenset(card.name for card in cards if card.uses_models)
         self.job = Job(stages=stages, leased=models, settings=gpu.apply(settings.load()))
+        check_data_root(self.job.settings.data_root)
         self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
         self.reported: set[str] = set()
         """Shards of this asset of which Dagster has been told."""
@@ -73,6 +75,7 @@ class Workshop:
     def begin(self, shards: Sequence[str]) -> None:
         """Count from now on the shards of this asset that are made."""
         todo = [shard for shard in shards if self.pipeline.found(self.name, shard) is None]
+        check_data_root(self.job.settings.data_root, writing=bool(todo))
         self.progress = ShardProgress(self.context.log.info, self.name, len(todo))
 
     def prepare(self, shards: Sequence[str]) -> dict[str, str]:
@@ -203,6 +206,7 @@ def run_whole(shop: Workshop) -> dg.MaterializeResult:
     Raises:
         dagster.Failure: naming what it is made of and cannot be made.
     """
+    shop.begin([WHOLE])
     if failed := shop.prepare([WHOLE]):
         raise dg.Failure(f"{shop.name} cannot be made: {failed[WHOLE]}", allow_retries=False)
     manifest = shop.pipeline.ensure(shop.name)

@@ -80,12 +80,12 @@ def limit_memory(device: str, limit_gib: float | None) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gib / total), device)
 
 
-def model_path(path_or_id: str, *, role: str = "model") -> str:
+def model_path(path_or_id: str, *, role: str) -> str:
     """Check a model's name as the profile gives it.
 
     Args:
         path_or_id: a folder, absolute or relative to the project root, or a hub id ``org/name`` or ``hf-hub:org/name``.
-        role: the profile's key, for the error.
+        role: the key of the profile's ``models``, for the error.
 
     Returns:
         The absolute folder, or the hub id unchanged.
@@ -107,17 +107,18 @@ def model_path(path_or_id: str, *, role: str = "model") -> str:
     )
 
 
-def model_fingerprint(path_or_id: str) -> str:
+def model_fingerprint(path_or_id: str, *, role: str) -> str:
     """A hash that changes when the model does.
 
     Args:
         path_or_id: what ``model_path`` takes.
+        role: likewise.
 
     Returns:
         For a folder, sha256 over its files' names, sizes and contents (files of 64 MiB and more count by their time of
         change instead, because hashing them for each shard would take longer than the shard); for a hub id, the id.
     """
-    name = model_path(path_or_id)
+    name = model_path(path_or_id, role=role)
     folder = Path(name)
     if not folder.is_dir():
         return name

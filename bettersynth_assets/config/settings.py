@@ -8,6 +8,7 @@ of several partitions. ``BETTERSYNTH_PROFILE`` and ``BETTERSYNTH_RECIPE`` take a
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,3 +92,37 @@ def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | None = N
     root = Path(env.get("BETTERSYNTH_DATA") or PROJECT_ROOT / "data").expanduser().absolute()
     name = recipe or env.get("BETTERSYNTH_RECIPE") or DEFAULT_RECIPE
     return Settings(profile=profile, recipe=load_recipe(name), data_root=root)
+
+
+def check_data_root(root: Path, *, writing: bool = False) -> None:
+    """Check that a data root can be used, before any shard is started.
+
+    Args:
+        root: the folder, which need not exist.
+        writing: True where something has to be written; a data root in which all is up to date may be read-only.
+
+    Raises:
+        ConfigError: naming BETTERSYNTH_DATA, the folder and the cause.
+    """
+    # The nearest thing that exists decides whether the rest can be made.
+    there = next(path for path in (root, *root.parents) if os.path.lexists(path))
+    if there.is_symlink() and not there.exists():
+        cause = f"{there} is a link to {there.readlink()}, which does not exist"
+    elif not there.is_dir():
+        cause = f"{there} is not a folder"
+    elif not os.access(there, os.R_OK | os.X_OK):
+        cause = f"{there} may not be read by this user"
+    elif (writing or there != root) and not (os.access(there, os.W_OK) and _holds_files(there)):
+        cause = f"nothing can be written in {there}"
+    else:
+        return
+    raise ConfigError(f"BETTERSYNTH_DATA = {str(root)!r} cannot be used: {cause}; name a folder that can be written")
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether files can be made in a folder, as they cannot in /proc whatever its permissions say."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

@@ -59,7 +59,8 @@ def load_captioner(model: str, gpu: Gpu) -> Captioner:
     if is_address(model):
         return _reach(model, fixed(gpu.caption_batch, 128))
     name = model_path(model, role="captioner")
-    return _load(name, model_fingerprint(model), first_device(gpu), gpu.dtype, gpu.caption_batch, gpu.batch_sizes)
+    fingerprint = model_fingerprint(model, role="captioner")
+    return _load(name, fingerprint, first_device(gpu), gpu.dtype, gpu.caption_batch, gpu.batch_sizes)
 
 
 @lru_cache(maxsize=1)
@@ -111,7 +112,7 @@ def captioner_key(profile: Profile) -> dict[str, Any]:
     if is_address(profile.models.captioner):
         return {"captioner": address(profile.models.captioner).key}
     return {
-        "captioner": model_fingerprint(profile.models.captioner),
+        "captioner": model_fingerprint(profile.models.captioner, role="captioner"),
         "dtype": gpu.dtype,
         "batch": gpu.caption_batch,
         **decode_key(gpu),

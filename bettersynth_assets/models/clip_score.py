@@ -169,7 +169,7 @@ def load_scorer(model: str, gpu: Gpu) -> ClipScorer:
     """The profile's scorer on its first device; loaded once per process for all shards."""
     name = model_path(model, role="clip")
     how = gpu.dtype, gpu.decode, gpu.compiled
-    return _load(name, model_fingerprint(model), first_device(gpu), *how, gpu.clip_batch, gpu.batch_sizes)
+    return _load(name, model_fingerprint(model, role="clip"), first_device(gpu), *how, gpu.clip_batch, gpu.batch_sizes)
 
 
 @lru_cache(maxsize=2)
@@ -186,5 +186,5 @@ def _load(
 def scorer_key(profile: Profile) -> dict[str, Any]:
     """What scores depend on besides rows: weights, decoder, dtype and batch size (these two move the last bits)."""
     gpu = profile.gpu
-    how = {"clip": model_fingerprint(profile.models.clip), "dtype": gpu.dtype, "batch": gpu.clip_batch}
+    how = {"clip": model_fingerprint(profile.models.clip, role="clip"), "dtype": gpu.dtype, "batch": gpu.clip_batch}
     return how | decode_key(gpu) | ({"compiled": True} if gpu.compiled else {})

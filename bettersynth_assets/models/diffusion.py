@@ -153,7 +153,7 @@ def load_image_maker(profile: Profile) -> ImageMaker:
     name, gpu = diffusion_model(profile), profile.gpu
     device = resolve_devices(gpu)[0]
     limit_memory(device, gpu.memory_limit_gib)
-    return _load(name, model_fingerprint(name), device, gpu.dtype, gpu.diffusion_batch)
+    return _load(name, model_fingerprint(name, role="diffusion"), device, gpu.dtype, gpu.diffusion_batch)
 
 
 @lru_cache(maxsize=1)

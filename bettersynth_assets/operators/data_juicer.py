@@ -104,9 +104,10 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
     classifiers are run, where that is not Data-Juicer's way."""
     models = profile.models
     pairs = [entry_of(entry) for entry in entries]
-    given = {name: getattr(models, MODEL_ARGUMENTS[name][1]) for name, _ in pairs if name in MODEL_ARGUMENTS}
+    roles = {name: MODEL_ARGUMENTS[name][1] for name, _ in pairs if name in MODEL_ARGUMENTS}
+    given = {name: getattr(models, role) for name, role in roles.items()}
     own = {
-        f"{name}.{argument}": model_fingerprint(value)
+        f"{name}.{argument}": model_fingerprint(value, role=argument)
         for name, arguments in pairs
         for argument, value in arguments.items()
         if isinstance(value, str) and "/" in value and Path(value).is_dir()
@@ -120,7 +121,9 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
     if {name for name, _ in pairs} & {*IMAGE_CLASSIFIERS}:
         how = decode_key(profile.gpu) | ({"dtype": profile.gpu.dtype} if profile.gpu.dtype != "float32" else {})
     how |= {f"{name}.way": WAYS[name] for name, _ in pairs if name in WAYS}
-    fingerprints = {name: model_fingerprint(given[name]) for name in sorted(given) if given[name] is not None}
+    fingerprints = {
+        name: model_fingerprint(given[name], role=roles[name]) for name in sorted(given) if given[name] is not None
+    }
     return own | local | how | fingerprints
 
 

@@ -176,7 +176,7 @@ def image_key(settings: Settings, section: RegenerateSection) -> dict[str, Any]:
     return {
         "version": VERSION,
         "section": section.model_dump(exclude={"policy", "below"}),
-        "model": model_fingerprint(diffusion_model(settings.profile)),
+        "model": model_fingerprint(diffusion_model(settings.profile), role="diffusion"),
         "dtype": gpu.dtype,
         "batch": gpu.diffusion_batch,
         "libraries": versions(LIBRARIES),

@@ -166,7 +166,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     for stage in ("stage_1", "stage_2"):
         del training[stage]["workers"]
     return {
-        "base": model_fingerprint(settings.profile.models.mgm),
+        "base": model_fingerprint(settings.profile.models.mgm, role="mgm"),
         "training": training,
         "finetune": fingerprint(finetune_files(settings)),
         "dtype": settings.profile.gpu.dtype,

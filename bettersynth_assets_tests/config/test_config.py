@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import load_recipe
-from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.config.settings import check_data_root, load_settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.served import address
 
@@ -133,3 +133,30 @@ def test_a_profile_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> 
         load_profile(str(one))
     with pytest.raises(ConfigError, match=r"profile 'mgm-3b' not found"):
         load_profile(write(tmp_path / "mine.yaml", "extends: mgm-3b"))
+
+
+def test_a_data_root_that_cannot_be_used_names_its_variable_and_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    causes = {
+        tmp_path / "file": f"{tmp_path / 'file'} is not a folder",
+        tmp_path / "file" / "data": f"{tmp_path / 'file'} is not a folder",
+        tmp_path / "dangling": f"{tmp_path / 'dangling'} is a link to {tmp_path / 'none'}, which does not exist",
+        Path("/proc/nope"): "nothing can be written in /proc",
+        Path("/dev/null/x"): "/dev/null is not a folder",
+    }
+    for root, cause in causes.items():
+        with pytest.raises(ConfigError) as error:
+            check_data_root(root)
+        assert str(error.value) == (
+            f"BETTERSYNTH_DATA = {str(root)!r} cannot be used: {cause}; name a folder that can be written"
+        )
+
+
+def test_a_data_root_may_be_new_and_one_for_reading_may_be_read_only(tmp_path: Path) -> None:
+    check_data_root(tmp_path / "a" / "b", writing=True)
+    check_data_root(tmp_path, writing=True)
+    assert not list(tmp_path.iterdir())
+    check_data_root(Path("/proc"))
+    with pytest.raises(ConfigError, match="nothing can be written in /proc; name a folder"):
+        check_data_root(Path("/proc"), writing=True)

@@ -120,3 +120,13 @@ def test_a_gpu_that_is_not_there_is_refused_by_name(materialize, monkeypatch):
     config = {"resources": {"gpu": {"config": {"devices": "0"}}}}
     result = materialize("rows", "copies", run_config=config)
     assert failure(result, "copies").startswith("gpu.devices = [0]: GPU 0 was asked for and this process sees 0 GPUs")
+
+
+def test_a_data_root_that_cannot_be_used_is_one_error_that_names_its_variable(materialize, data_root, monkeypatch):
+    (data_root / "file").touch()
+    for root, cause in ((data_root / "file", "is not a folder"), ("/proc/nope", "nothing can be written in /proc")):
+        monkeypatch.setenv("BETTERSYNTH_DATA", str(root))
+        result = materialize()
+        words = failure(result, "rows")
+        assert words.startswith(f"BETTERSYNTH_DATA = '{root}' cannot be used: ") and cause in words
+        assert len([event for event in result.all_events if event.is_step_failure]) == 1

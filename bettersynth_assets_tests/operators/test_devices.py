@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 
 import pytest
 import torch
 
 from bettersynth_assets.config.devices import model_fingerprint, model_path, resolve_devices
-from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.config.profile import Gpu, load_profile
 from bettersynth_assets.errors import ConfigError, DeviceError
+from bettersynth_assets.operators.data_juicer import MODEL_ARGUMENTS, operators_key
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_auto_takes_every_gpu_and_a_list_takes_those(two_gpus):
 
 @pytest.mark.parametrize("name", ["openai/clip-vit-base-patch32", "hf-hub:org/name", "hf-hub:recipes/name"])
 def test_hub_ids_pass(name):
-    assert model_path(name) == name
+    assert model_path(name, role="clip") == name
 
 
 @pytest.mark.parametrize("name", ["./weights", "/nowhere/clip", "recipes/clip", "a/b/c", "clip", "~/no-such-model"])
@@ -55,13 +57,37 @@ def test_the_fingerprint_follows_contents_and_names_and_not_the_place_or_the_tim
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"weights")
     os.utime(second / "model.safetensors", (1, 1))
-    assert model_fingerprint(str(first)) == model_fingerprint(str(second))
+    assert model_fingerprint(str(first), role="clip") == model_fingerprint(str(second), role="clip")
     (second / "model.safetensors").write_bytes(b"Weights")
-    assert model_fingerprint(str(first)) != model_fingerprint(str(second))
-    before = model_fingerprint(str(first))
+    assert model_fingerprint(str(first), role="clip") != model_fingerprint(str(second), role="clip")
+    before = model_fingerprint(str(first), role="clip")
     (first / "model.safetensors").rename(first / "other.safetensors")
-    assert model_fingerprint(str(first)) != before
+    assert model_fingerprint(str(first), role="clip") != before
 
 
 def test_the_fingerprint_of_a_hub_id_is_the_id():
-    assert model_fingerprint("org/name") == "org/name"
+    assert model_fingerprint("org/name", role="clip") == "org/name"
+
+
+@pytest.mark.parametrize(
+    ("role", "key_of"),
+    [("clip", "clip_score.scorer_key"), ("captioner", "captioner.captioner_key")],
+)
+def test_a_missing_model_is_named_by_its_own_key(role: str, key_of: str) -> None:
+    profile = load_profile("miniature")
+    without = profile.model_copy(update={"models": profile.models.model_copy(update={role: "./none"})})
+    module, name = key_of.split(".")
+    with pytest.raises(ConfigError, match=rf"^models\.{role} = './none': no such folder"):
+        getattr(import_module(f"bettersynth_assets.models.{module}"), name)(without)
+
+
+@pytest.mark.parametrize(
+    ("operator", "role"),
+    # phrase_grounding_recall_filter asks for NLTK data first, which the miniature has not.
+    [(name, role) for name, (_, role) in MODEL_ARGUMENTS.items() if role != "grounding"],
+)
+def test_a_missing_model_of_an_operator_is_named_by_its_own_key(operator: str, role: str) -> None:
+    profile = load_profile("miniature")
+    without = profile.model_copy(update={"models": profile.models.model_copy(update={role: "./none"})})
+    with pytest.raises(ConfigError, match=rf"^models\.{role} = './none': no such folder"):
+        operators_key([{operator: {}}], without)
