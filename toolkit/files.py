@@ -5,27 +5,59 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from toolkit.file_errors import LASTING, environment_fault
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Write a file so that readers see the old one or the new one whole, never a part.
+
+    Args:
+        path: the file; its folder is made.
+        durable: flush the file to disk before it takes its place.
+
+    Yields:
+        A path in the same folder to write to, which takes ``path``'s place when the block ends without an error, and
+        is removed when it does not. Create the file as usual, so that the umask sets its permissions.
+
+    Raises:
+        EnvironmentFault: the disk is full or read-only; names ``path``.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if durable:
+            flush(partial)
+        partial.replace(path)
+    except OSError as error:
+        if error.errno in LASTING and (fault := environment_fault(error, path)):
+            raise fault from error
+        raise
+    finally:
+        with suppress(OSError):  # its folder may be gone; the error in flight says more
+            partial.unlink(missing_ok=True)
+
 
 def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Write to a temporary file in the same folder, flush it to disk if ``durable``, then rename it over ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Replace a file by ``content`` in one step (see ``replacing``); text is written as UTF-8."""
+    with replacing(path, durable=durable) as partial:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def flush(path: Path) -> None:
+    """Flush a file or a folder's entries to disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        os.fsync(handle)
     finally:
-        Path(name).unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -72,7 +72,7 @@ def schema(evidence: Evidence) -> Verdict:
     assert evidence.columns is not None
     wrong = {}
     for item in evidence.manifests:
-        found = pq.read_schema(item.path / "kept.parquet")
+        found = pq.read_schema(item.file("kept.parquet"))
         if not found.equals(evidence.columns, check_metadata=False):
             wrong[item.shard] = sorted(
                 str(name)

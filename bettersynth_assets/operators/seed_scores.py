@@ -20,7 +20,7 @@ def with_limits(entries: list[Operator], seed_profile: Manifest) -> list[Operato
     """A ``process:`` list with the numbers that the seed's scores give it (see ``data_juicer.resolve_limits``)."""
     if not entries:
         return []
-    scores, ids = _read(seed_profile.path / SCORES_FILE)
+    scores, ids = _read(seed_profile.file(SCORES_FILE))
     return resolve_limits(entries, scores, ids)
 
 

@@ -1,104 +1,56 @@
 """Durable files of the stages. In: tables and a manifest. Out: a folder that is either whole or not there.
 
 <stage root>/shard-00003/         (unsharded stages: ``all``)
-    manifest.json                 written last: its existence means that the files it names are whole
+    manifest.json                 the commit point: names the version, with sizes and hashes of its files
+    v-3fa9c1d20b7e/               files of one version, named by its key
+        kept.parquet ...
     current -> v-3fa9c1d20b7e     for people and scripts that want a steady path
-    v-3fa9c1d20b7e/               files of one version, named by its key; an old version is removed only
-        kept.parquet ...          after the manifest names the new one
+    captions-<key>-<sha256>.parquet     memos: costly tables on the way to a version (``Work.memo``)
+    .lock                         held by the process that writes here
+
+One rename commits a version: that of ``manifest.json``. Everything else follows from it. The link ``current`` is
+derived: each look at a shard that is up to date (``Slot.tidy``) compares it with the manifest and repairs it, so a
+process that was killed between manifest and link, or a copy of the data root without its links, does no harm. The link
+is not the commit point itself because copies and object stores drop links; they keep files.
+
+Only the holder of the lock writes, so whatever else it finds here was left by a killed process: partial files, other
+versions, memos that the current version does not name. The next run of the shard removes them. It deletes nothing that
+it did not write: a folder or file in the place of ``current`` or ``manifest.json`` is renamed to ``<name>.aside-<n>``.
+
+A data root that cannot be written to is used as it is where everything is up to date: reading takes no lock.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bettersynth_assets.records.integrity import DamagedFileError, digest_of, fault_of
+from bettersynth_assets.records.manifest import FILE, Manifest, read_manifest
+from bettersynth_assets.records.write_errors import CANNOT_WRITE, naming_the_path
+from toolkit.files import flush, replacing, write_atomically
+
+__all__ = ["WHOLE", "Manifest", "Slot", "digest_of", "replacing", "write_table", "write_text"]
+
 WHOLE = "all"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What one shard of one stage holds and what it was made from."""
-
-    stage: str
-    shard: str
-    key: str
-    """Hash of everything that the output depends on: version, settings, libraries, digests of the inputs."""
-    rows_in: int
-    kept: int
-    rejected: dict[str, int]
-    """Rows by operator."""
-    quarantined: dict[str, int]
-    """Rows by reason."""
-    digest: str
-    """sha256 of the kept rows (or of the named files of a stage without rows): what downstream keys are made of."""
-    files: dict[str, dict[str, Any]]
-    stats: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    inputs: dict[str, Any] = field(default_factory=dict)
-    libraries: dict[str, str] = field(default_factory=dict)
-    usage: dict[str, Any] = field(default_factory=dict)
-    """Peak memory and GPU of the process that made it; like the seconds, in no key and no digest."""
-    created: str = ""
-    folder: str = ""
-
-    @property
-    def path(self) -> Path:
-        return Path(self.folder)
-
-    @property
-    def lost(self) -> int:
-        """Rows that no table accounts for; anything but 0 is a bug."""
-        return self.rows_in - self.kept - sum(self.rejected.values()) - sum(self.quarantined.values())
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.rows_in / self.seconds if self.seconds > 0 else 0.0
-
-    def table(self, name: str = "kept") -> pa.Table:
-        """Read one of the shard's tables: ``kept``, ``rejects`` or ``quarantine``."""
-        return pq.read_table(self.path / f"{name}.parquet")
-
-
-def digest_of(*parts: object) -> str:
-    """sha256 over the canonical JSON of ``parts``; the same values give the same hash in every process."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file so that readers see the old one or the new one whole, never a part.
-
-    Yields:
-        A path in the same folder to write to; it is flushed to disk and takes ``path``'s place when the block ends
-        without an error, and is removed when it does not.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+LINK, LOCK = "current", ".lock"
+_PARTIAL = re.compile(r"\..+\.partial|\..+\.[a-z0-9_]{8}")
+"""Names of files, links and folders that were being written; the second form is that of ``tempfile.mkstemp``."""
+_MEMO = re.compile(r".+-[0-9a-f]{12}(-[0-9a-f]{16})?\.parquet")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, UTF-8, ``\\n`` line ends."""
-    with replacing(path) as partial:
-        partial.write_bytes(text.encode("utf-8"))
+    write_atomically(path, text)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -120,46 +72,168 @@ class Slot:
         return self.root / self.stage / self.shard
 
     def read(self) -> Manifest | None:
-        """The current manifest, or None where nothing whole is there."""
-        path = self.folder / "manifest.json"
-        if not path.is_file():
+        """The committed manifest, for reports; None where it or a file is missing or, by its size, damaged."""
+        manifest = self._committed_or_none()
+        return None if manifest is None or manifest.faults(sizes_only=True) else manifest
+
+    def committed(self) -> Manifest | None:
+        """The committed manifest, or None where nothing was committed.
+
+        Raises:
+            DamagedFileError: there is a manifest that cannot be read.
+        """
+        try:
+            manifest = read_manifest(self.folder / FILE)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-        folder = self.folder / version_name(manifest.key)
-        whole = all((folder / name).exists() for name in manifest.files)
-        # The folder is filled in on reading, so that a data root can be moved.
-        return Manifest(**{**asdict(manifest), "folder": str(folder)}) if whole else None
+        return replace(manifest, folder=str(self.folder / version_name(manifest.key)))
+
+    def _committed_or_none(self) -> Manifest | None:
+        try:
+            return self.committed()
+        except DamagedFileError:
+            return None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold this shard; a second run on it waits here. The lock ends with the process, however that ends."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
+        """Hold this shard; a second run on it waits here. The lock ends with the process, however that ends.
+
+        Raises:
+            StorageError: the folder or the lock file cannot be made.
+        """
+        with naming_the_path(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / LOCK).open("w")
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def tidy(self, manifest: Manifest) -> list[str]:
+        """Repair the link and remove what killed runs have left next to the committed version.
+
+        Does nothing where all is in order, where another process holds the shard, or where it cannot write.
+
+        Returns:
+            What was done, as sentences.
+        """
+        if not self._leftovers(manifest) and self._link_is_right(manifest):
+            return []
+        try:
+            with (self.folder / LOCK).open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._committed_or_none() != manifest:  # another run has committed meanwhile
+                    return []
+                done = self._remove(self._leftovers(manifest))
+                return done + self._set_link(manifest)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            if error.errno in CANNOT_WRITE:
+                return []
+            raise
+
     def begin(self, key: str, *, resume: bool) -> Path:
-        """A folder for a new version; what a killed run left there is wiped unless ``resume``."""
-        folder = self.folder / version_name(key)
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
+        """A folder for a new version; the lock must be held.
+
+        What killed runs left is removed, except memos, and except the folder of ``key`` itself if ``resume``. Damaged
+        files of the committed version are removed too, so that no stage can take them for finished work. With
+        ``resume`` all goes that lies under the same first name of the version's folder, e.g. ``seed-1``.
+        """
+        committed, folder = self._committed_or_none(), self.folder / version_name(key)
+        if committed is not None:
+            self._remove_damaged(committed, all_files=committed.path == folder)
+        kept = {folder.name, *([committed.path.name] if committed else [])}
+        self._remove([path for path in self._leftovers(committed) if path.name not in kept and not _is_memo(path)])
+        if folder.is_symlink() or (folder.exists() and not (resume and folder.is_dir())):
+            _remove(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def commit(self, manifest: Manifest) -> Manifest:
-        """Make a finished version the current one, then remove the older ones."""
-        name = version_name(manifest.key)
-        values = {**asdict(manifest), "folder": ""}
-        write_text(self.folder / "manifest.json", json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False))
-        link = self.folder / ".current.partial"
-        link.unlink(missing_ok=True)
-        link.symlink_to(name)
-        link.replace(self.folder / "current")
-        for old in self.folder.glob("v-*"):
-            if old.name != name:
-                shutil.rmtree(old)
-        return Manifest(**{**values, "folder": str(self.folder / name)})
+        """Make a finished version the current one, then remove the older ones; the lock must be held."""
+        folder = self.folder / version_name(manifest.key)
+        flush(folder)
+        _set_aside(self.folder / FILE, unless=Path.is_file)
+        write_text(self.folder / FILE, manifest.to_json())
+        manifest = replace(read_manifest(self.folder / FILE), folder=str(folder))
+        flush(self.folder)
+        self._set_link(manifest)
+        self._remove(self._leftovers(manifest))
+        return manifest
+
+    def _leftovers(self, manifest: Manifest | None) -> list[Path]:
+        """What a killed process left: other versions, partial files at any depth, memos that ``manifest`` lacks."""
+        version = manifest.path.name if manifest else ""
+        found: list[Path] = []
+        folders = [self.folder]
+        while folders:
+            with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:  # another process may write here
+                for entry in entries:
+                    path, at_top = Path(entry.path), Path(entry.path).parent == self.folder
+                    is_old = at_top and (
+                        (entry.name.startswith("v-") and entry.name != version)
+                        or (_is_memo(path) and manifest is not None and entry.name not in manifest.memos)
+                    )
+                    if is_old or _PARTIAL.fullmatch(entry.name):
+                        found.append(path)
+                    elif entry.is_dir(follow_symlinks=False) and ".aside-" not in entry.name:
+                        folders.append(path)
+        return found
+
+    def _remove(self, paths: list[Path]) -> list[str]:
+        for path in paths:
+            _remove(path)
+        names = ", ".join(sorted(str(path.relative_to(self.folder)) for path in paths))
+        return [f"{self.stage} {self.shard}: removed what a killed run had left: {names}"] if paths else []
+
+    def _remove_damaged(self, manifest: Manifest, *, all_files: bool) -> None:
+        """Remove damaged files: those next to the version's folder, which later versions take over, or all."""
+        for name, entry in manifest.files.items():
+            is_next_to_it = name.startswith("../")
+            if (all_files or is_next_to_it) and fault_of(manifest.path / name, entry):
+                _remove(manifest.path / (name if is_next_to_it else Path(name).parts[0]))
+
+    def _link_is_right(self, manifest: Manifest) -> bool:
+        link = self.folder / LINK
+        return link.is_symlink() and str(link.readlink()) == manifest.path.name
+
+    def _set_link(self, manifest: Manifest) -> list[str]:
+        """Point ``current`` at the version, by a rename."""
+        if self._link_is_right(manifest):
+            return []
+        link, partial = self.folder / LINK, self.folder / f".{LINK}.partial"
+        aside = _set_aside(link, unless=Path.is_symlink)
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(manifest.path.name)
+        partial.replace(link)
+        moved = f"; what stood in its place is now {aside}" if aside else ""
+        return [f"{self.stage} {self.shard}: repaired the link {link}{moved}"]
 
 
 def version_name(key: str) -> str:
+    """Name of a version's folder."""
     return f"v-{key[:12]}"
+
+
+def _is_memo(path: Path) -> bool:
+    return _MEMO.fullmatch(path.name) is not None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _set_aside(path: Path, *, unless: Callable[[Path], bool]) -> Path | None:
+    """Rename what a user put in the place of a file of ours; an empty folder is removed."""
+    if unless(path) or not (path.exists() or path.is_symlink()):
+        return None
+    if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+        path.rmdir()
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
+        number += 1
+    return path.rename(aside)

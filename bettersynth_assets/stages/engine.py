@@ -3,7 +3,8 @@
 ``Pipeline.ensure`` brings the inputs up to date first, hashes (version, settings, libraries, digests of the inputs)
 into a key, and runs the stage's function only where the current manifest has another key. Keys are made of the inputs'
 *contents*: when a new row moves the mean score a little and a shard's filtered rows stay the same, its captions are not
-made again.
+made again. A shard counts as up to date only if its files have the sizes and hashes that its manifest states: a damaged
+one is named in the log and rebuilt.
 
 Inputs are brought up to date set by set, as Dagster runs assets one after another, and no set is read that fails one of
 its blocking rules (``gate``).
@@ -22,11 +23,12 @@ import pyarrow as pa
 
 from bettersynth_assets.checks.rules import Verdict
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.records.store import WHOLE, Manifest, Slot, digest_of, write_table
+from bettersynth_assets.records.integrity import DamagedFileError, digest_of, seal
+from bettersynth_assets.records.store import WHOLE, Manifest, Slot, write_table
+from bettersynth_assets.records.write_errors import naming_the_path
 from bettersynth_assets.resources.usage import measured
 from bettersynth_assets.stages.gate import judge, refuse_failed
-from bettersynth_assets.stages.stage import Inputs, Log, Stage, Work
-from toolkit.files import file_sha256
+from bettersynth_assets.stages.stage import Inputs, Log, Stage, Work, no_log
 
 
 class Pipeline:
@@ -92,15 +94,17 @@ class Pipeline:
             for source in self.sources(name)
         }
         slot = self.slot(name, shard)
-        with slot.locked():
-            key = self._key(stage, shard, inputs)
-            manifest = slot.read()
-            is_current = manifest is not None and manifest.key == key
-            if manifest is None or not is_current:
-                manifest = self._make(stage, slot, key, inputs)
+        # The first look takes no lock and writes nothing, so a read-only data root that is up to date can be used.
+        manifest, made = self._usable(slot, self._key(stage, shard, inputs)), None
+        if manifest is None:
+            with slot.locked(), naming_the_path(slot.folder):
+                key = self._key(stage, shard, inputs)
+                manifest = self._usable(slot, key, log=self.log)  # another run may have held the lock
+                if manifest is None:
+                    manifest = made = self._make(stage, slot, key, inputs)
         self._current[name, shard] = manifest
-        if not is_current:
-            self.take(manifest)
+        if made is not None:
+            self.take(made)
         return manifest
 
     def ensure_inputs(self, name: str, shards: Sequence[str]) -> None:
@@ -161,10 +165,31 @@ class Pipeline:
                 if (item := self.found(source, part)) is None:
                     return None
                 inputs[source].append(item)
-        manifest = self.slot(name, shard).read()
-        if manifest is None or manifest.key != self._key(self.stages[name], shard, inputs):
+        manifest = self._usable(self.slot(name, shard), self._key(self.stages[name], shard, inputs))
+        if manifest is not None:
+            self._current[name, shard] = manifest
+        return manifest
+
+    def _usable(self, slot: Slot, key: str, *, log: Log = no_log) -> Manifest | None:
+        """The committed version if it is that of ``key`` and all its files are whole; else None.
+
+        Args:
+            slot: the shard's; its link is repaired and what killed runs left is removed, if the version is usable.
+            key: that the version must have.
+            log: called with what is damaged.
+        """
+        try:
+            manifest = slot.committed()
+        except DamagedFileError as error:
+            log(f"{slot.stage} {slot.shard} is rebuilt: {error}")
             return None
-        self._current[name, shard] = manifest
+        if manifest is None or manifest.key != key:
+            return None
+        if faults := manifest.faults():
+            log(f"{slot.stage} {slot.shard} is rebuilt: {'; '.join(faults.values())}")
+            return None
+        for line in slot.tidy(manifest):
+            self.log(line)
         return manifest
 
     def trust(self, manifest: Manifest) -> None:
@@ -203,10 +228,8 @@ class Pipeline:
         tables = {"kept": result.kept, "rejects": result.rejects, "quarantine": result.quarantine}
         for table_name, table in tables.items():
             write_table(folder / f"{table_name}.parquet", table)
-        names = [*(f"{table_name}.parquet" for table_name in tables), *result.files]
-        files = {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)} for name in names
-        }
+        names = (*(f"{name}.parquet" for name in tables), *result.files, *result.other_files)
+        files = {name: seal(folder / name) for name in names}
         manifest = Manifest(
             stage=stage.name,
             shard=slot.shard,
@@ -217,6 +240,7 @@ class Pipeline:
             quarantined=_counts(result.quarantine, "reason"),
             digest=digest_of(files["kept.parquet"]["sha256"], *(files[name]["sha256"] for name in result.files)),
             files=files,
+            memos=sorted(set(work.memos)),
             stats=result.stats,
             seconds=round(seconds, 3),
             inputs={source: [item.digest for item in items] for source, items in inputs.items()},

@@ -47,6 +47,7 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
         ChildError: answers are missing; there is no score over a part of a benchmark.
     """
     (checkpoints,) = work.inputs[source]
+    checkpoints.verify()
     models = {row["seed"]: checkpoints.path / row["path"] for row in checkpoints.table().to_pylist()}
     plans = {
         work.folder / f"plan-{seed}.json": plan(work.settings, work.folder / folder_of(seed), model)
@@ -118,7 +119,9 @@ def run(work: Work) -> Result:
 
 def _result(rows: list[dict[str, Any]], stats: dict[str, Any]) -> Result:
     files = tuple(f"{folder_of(row['seed'])}/{name}/answers.jsonl" for row in rows for name in BENCHMARKS)
-    return Result(rows_in=len(rows), kept=pa.Table.from_pylist(rows, schema=RESULTS), stats=stats, files=files)
+    other = tuple(f"{folder_of(row['seed'])}/results.json" for row in rows)
+    kept = pa.Table.from_pylist(rows, schema=RESULTS)
+    return Result(rows_in=len(rows), kept=kept, stats=stats, files=files, other_files=other)
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:

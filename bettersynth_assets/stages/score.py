@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
+from toolkit.files import write_atomically
 
 NAME = "clip_scores"
 EMBEDDINGS_FILE = "embeddings.npy"
@@ -73,13 +75,15 @@ def run(work: Work) -> Result:
         Progress(work.log, f"{NAME} {work.shard}", table.num_rows),
     )
     result = add_scores(table, scored)
-    np.save(work.folder / EMBEDDINGS_FILE, scored.embeddings, allow_pickle=False)
+    content = BytesIO()  # numpy's own write to a file does not say why it failed, e.g. of a full disk
+    np.save(content, scored.embeddings, allow_pickle=False)
+    write_atomically(work.folder / EMBEDDINGS_FILE, content.getvalue())
     return replace(result, files=(EMBEDDINGS_FILE,))
 
 
 def read_embeddings(manifests: Sequence[Manifest]) -> NDArray[np.float32]:
     """Embeddings of the kept rows of some shards, in their order."""
-    found = [np.load(manifest.path / EMBEDDINGS_FILE, allow_pickle=False) for manifest in manifests]
+    found = [np.load(manifest.file(EMBEDDINGS_FILE), allow_pickle=False) for manifest in manifests]
     return np.concatenate([part for part in found if len(part)] or found[:1])
 
 

@@ -17,6 +17,7 @@ from bettersynth_assets.checks.rules import Rule
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS
 from bettersynth_assets.records.store import Manifest, write_table
+from toolkit.files import file_sha256
 
 Log = Callable[[str], None]
 Inputs = Mapping[str, list[Manifest]]
@@ -34,6 +35,8 @@ class Result:
     """Small JSON values for metadata and for later stages (thresholds, histograms)."""
     files: tuple[str, ...] = ()
     """Further files that the function wrote into ``Work.folder``, relative to it."""
+    other_files: tuple[str, ...] = ()
+    """Files that are verified like ``files`` but are not part of the digest: they hold seconds or paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ class Work:
     folder: Path
     inputs: Inputs
     log: Log
+    memos: list[str] = field(default_factory=list)
+    """Names of the memos that the function has asked for."""
 
     def log_with_shard(self, line: str) -> None:
         """Log a line that does not say which shard it is of; workers' lines come mixed."""
@@ -55,25 +60,37 @@ class Work:
         return pa.concat_tables([manifest.table(table) for manifest in self.inputs[stage]])
 
     def memo(self, name: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
-        """A costly table on the way to the result, kept beside the shard's versions.
+        """A costly table on the way to the result, kept next to the shard's versions, whose hash is in its name.
+
+        It outlives a killed run. Older ones are removed when the version that was made with this one is committed.
 
         Args:
             name: of the table, e.g. ``captions``.
             key: hash of everything that the table depends on, which is less than the result does.
-            make: called only where no table of this key is there; older ones are then removed.
+            make: called only where no undamaged table of this key is there.
         """
-        path = self.folder.parent / f"{name}-{key[:12]}.parquet"
-        if not path.is_file():
-            write_table(path, make())
-            for old in path.parent.glob(f"{name}-*.parquet"):
-                if old != path:
-                    old.unlink()
+        folder, stem = self.folder.parent, f"{name}-{key[:12]}"
+        for path in sorted(folder.glob(f"{stem}-*.parquet")):
+            if file_sha256(path)[:16] == path.stem.removeprefix(f"{stem}-"):
+                self.memos.append(path.name)
+                return pq.read_table(path)
+            self.log_with_shard(f"{path} has changed since it was written and is made again")
+            path.unlink()
+        written = folder / f".{stem}.partial"
+        write_table(written, make())
+        path = folder / f"{stem}-{file_sha256(written)[:16]}.parquet"
+        written.replace(path)
+        self.memos.append(path.name)
         return pq.read_table(path)
 
     def stats(self, stage: str) -> dict[str, Any]:
         """Stats of an input that is not sharded."""
         (manifest,) = self.inputs[stage]
         return manifest.stats
+
+
+def no_log(line: str) -> None:
+    """Log nothing."""
 
 
 def nothing_more(settings: Settings) -> tuple[str, ...]:

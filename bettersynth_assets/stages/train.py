@@ -46,7 +46,7 @@ def run(work: Work, *, source: str) -> Result:
         ChildError: data or a loss that training cannot go on with; seeds that had finished stay.
     """
     seeds = work.settings.profile.training.seeds
-    data = work.inputs[source][0].path / LLAVA_FILE
+    data = work.inputs[source][0].file(LLAVA_FILE)
     plans = {work.folder / f"plan-{seed}.json": plan(work.settings, work.folder, data, seed) for seed in seeds}
     run_child(
         MODULE,
@@ -65,12 +65,14 @@ def run(work: Work, *, source: str) -> Result:
         }
         for seed, stages in done.items()
     ]
-    weights = [path for seed in seeds for path in sorted((work.folder / folder_of(seed)).rglob("*.safetensors"))]
+    written = [path for seed in seeds for path in sorted((work.folder / folder_of(seed)).rglob("[!.]*.*"))]
+    names = {path: path.relative_to(work.folder).as_posix() for path in written if path.is_file()}
     return Result(
         rows_in=len(seeds),
         kept=pa.Table.from_pylist(rows, schema=CHECKPOINTS),
         stats=_stats(done),
-        files=tuple(path.relative_to(work.folder).as_posix() for path in weights),
+        files=tuple(name for path, name in names.items() if path.suffix == ".safetensors"),
+        other_files=tuple(name for path, name in names.items() if path.suffix != ".safetensors"),
     )
 
 

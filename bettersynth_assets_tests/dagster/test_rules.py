@@ -18,6 +18,7 @@ from bettersynth_assets.checks.rules import (
     thresholds,
 )
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.records.integrity import seal
 from bettersynth_assets.records.store import Manifest
 
 
@@ -39,7 +40,8 @@ def evidence(data_root):
 
 def kept(folder, **columns) -> Manifest:
     pq.write_table(pa.table(columns), folder / "kept.parquet")
-    return manifest(folder=str(folder), kept=len(next(iter(columns.values()))))
+    files = {"kept.parquet": seal(folder / "kept.parquet")}
+    return manifest(folder=str(folder), kept=len(next(iter(columns.values()))), files=files)
 
 
 def test_conservation_counts_rejects_and_quarantine(evidence):

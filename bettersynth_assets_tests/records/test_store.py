@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from bettersynth_assets.records.integrity import seal
 from bettersynth_assets.records.store import Manifest, Slot, digest_of, replacing, write_table, write_text
 
 
@@ -26,7 +27,7 @@ def manifest(key: str, **changes: object) -> Manifest:
 def commit(slot: Slot, key: str, values: list[int]) -> Manifest:
     folder = slot.begin(key, resume=False)
     write_table(folder / "kept.parquet", pa.table({"value": values}))
-    return slot.commit(manifest(key))
+    return slot.commit(manifest(key, files={"kept.parquet": seal(folder / "kept.parquet")}))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.records.integrity import seal
 from bettersynth_assets.records.store import WHOLE, Manifest, write_table
 from bettersynth_assets.reports.summary import FILE, as_text, main, write_summary
 from bettersynth_assets.stages.arms import arm_stats, compare
@@ -35,7 +36,11 @@ def put(settings, stage: str, shard: str = WHOLE, rows: list[dict[str, object]] 
     complete = {"rows_in": 10, "kept": 10, "rejected": {}, "quarantined": {}, "digest": "d", "seconds": 1.5}
     slot.commit(
         Manifest(
-            stage=stage, shard=shard, key=f"key-of-{stage}-{shard}", files={"kept.parquet": {}}, **(complete | values)
+            stage=stage,
+            shard=shard,
+            key=f"key-of-{stage}-{shard}",
+            files={"kept.parquet": seal(folder / "kept.parquet")},
+            **(complete | values),
         )
     )
 

@@ -6,6 +6,7 @@ import pytest
 
 from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets.miniature.question_sets import SetSizes
+from bettersynth_assets.records.integrity import seal
 from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.reports import world_quality as module
 from bettersynth_assets.reports.world_quality import world_quality
@@ -31,7 +32,7 @@ def shard(tmp_path):
         for name, rows in tables.items():
             pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
         made = Manifest(stage=stage, shard="all", key="k", rows_in=0, kept=0, rejected={}, quarantined={}, digest="d",
-                        files={}, stats=stats or {}, folder=str(folder))  # fmt: skip
+                        files={path.name: seal(path) for path in folder.iterdir()}, stats=stats or {}, folder=str(folder))  # fmt: skip
         return {stage: [made]}
 
     return build

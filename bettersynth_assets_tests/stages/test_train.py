@@ -47,7 +47,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 raise Interrupted
 
         (tmp_path / folder).mkdir(exist_ok=True)
-        inputs = {"budgeted_set": [cast(Any, SimpleNamespace(path=tmp_path / "budgeted"))]}
+        inputs = {"budgeted_set": [cast(Any, SimpleNamespace(file=lambda name: tmp_path / "budgeted" / name))]}
         return Work(settings=load_settings(), shard="all", folder=tmp_path / folder, inputs=inputs, log=log)
 
     return build
@@ -63,3 +63,7 @@ def test_an_interrupted_step_goes_on_inside_the_stage(work: Any) -> None:
     assert not any("pretrain:" in line for line in told)
     assert [row["steps"] for row in made.kept.to_pylist()] == [6]
     assert set(made.files) == {"seed-3/pretrain/projector.safetensors", "seed-3/finetune/model.safetensors"}
+    phase = {
+        f"seed-3/{name}/{file}" for name in train.STAGES for file in ("config.json", "samples.jsonl", "manifest.json")
+    }
+    assert phase | {"seed-3/finetune/tokenizer.json"} < set(made.other_files)

@@ -1,0 +1,71 @@
+"""Errors of the data root's disk. In: an ``OSError`` of a write. Out: one sentence that names the path and the fix.
+
+A full disk, a read-only file system or missing permission is the same for every shard, so it is a ``UserError``: the
+run ends at once, and what was committed stays as it is.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bettersynth_assets.errors import UserError
+from toolkit.file_errors import EnvironmentFault
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+CANNOT_WRITE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM})
+_IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOENT})
+_ROOT = "or set BETTERSYNTH_DATA to a folder that can be written to"
+
+
+class StorageError(UserError):
+    """A path of the data root that cannot be written to or read."""
+
+
+@contextmanager
+def naming_the_path(folder: Path) -> Iterator[None]:
+    """Turn errors of writing below ``folder`` into a ``StorageError``; other errors pass.
+
+    Raises:
+        StorageError: the disk is full, wherever that was met, or something under ``folder`` cannot be written to.
+    """
+    try:
+        yield
+    except (OSError, EnvironmentFault) as error:
+        found = storage_error(error, folder)
+        if found is None:
+            raise
+        raise found from error
+
+
+def storage_error(error: OSError | EnvironmentFault, folder: Path) -> StorageError | None:
+    """What an error of writing below ``folder`` amounts to; None where it is about something else."""
+    code = error.errno if isinstance(error, OSError) else error.code
+    named = error.filename if isinstance(error, OSError) else error.path
+    path = Path(named) if isinstance(named, str) and named else folder
+    if code in FULL:
+        return StorageError(
+            f"{path}: no space left on the disk, or over its quota. What was finished before is whole: free space, "
+            f"{_ROOT}, and run again"
+        )
+    if code == errno.EROFS:
+        return StorageError(f"{path}: the file system is read-only: mount it for writing, {_ROOT}")
+    if not named or (not path.is_relative_to(folder) and not folder.is_relative_to(path)):
+        return None
+    if code in (errno.EACCES, errno.EPERM):
+        return StorageError(f"{path}: permission denied: let this user write there, {_ROOT}")
+    if code in _IN_THE_WAY and (blocking := _blocking(folder)):
+        return StorageError(f"{blocking}, where a folder belongs: move it away, {_ROOT}")
+    return None
+
+
+def _blocking(folder: Path) -> str:
+    """What stands in the place of a folder or of one above it; empty where nothing does."""
+    for part in (*reversed(folder.parents), folder):
+        if part.is_symlink() and not part.exists():
+            return f"{part} is a link to {part.readlink()}, which does not exist"
+        if part.exists() and not part.is_dir():
+            return f"{part} is a file"
+    return ""
