@@ -65,15 +65,20 @@ def run(work: Work, *, source: str) -> Result:
         }
         for seed, stages in done.items()
     ]
-    written = [path for seed in seeds for path in sorted((work.folder / folder_of(seed)).rglob("[!.]*.*"))]
-    names = {path: path.relative_to(work.folder).as_posix() for path in written if path.is_file()}
+    names = [name for seed in seeds for name in _written(work.folder, folder_of(seed))]
     return Result(
         rows_in=len(seeds),
         kept=pa.Table.from_pylist(rows, schema=CHECKPOINTS),
         stats=_stats(done),
-        files=tuple(name for path, name in names.items() if path.suffix == ".safetensors"),
-        other_files=tuple(name for path, name in names.items() if path.suffix != ".safetensors"),
+        files=tuple(name for name in names if name.endswith(".safetensors")),
+        other_files=tuple(name for name in names if not name.endswith(".safetensors")),
     )
+
+
+def _written(folder: Path, seed: str) -> list[str]:
+    """Files of a finished seed, relative to ``folder``; not what only resuming needs."""
+    found = [path.relative_to(folder) for path in sorted((folder / seed).rglob("[!.]*")) if path.is_file()]
+    return [path.as_posix() for path in found if "checkpoints" not in path.parts]
 
 
 def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, Any]:

@@ -34,15 +34,8 @@ def put(settings, stage: str, shard: str = WHOLE, rows: list[dict[str, object]] 
     folder = slot.begin(f"key-of-{stage}-{shard}", resume=False)
     write_table(folder / "kept.parquet", pa.Table.from_pylist(rows or [{"id": "a"}]))
     complete = {"rows_in": 10, "kept": 10, "rejected": {}, "quarantined": {}, "digest": "d", "seconds": 1.5}
-    slot.commit(
-        Manifest(
-            stage=stage,
-            shard=shard,
-            key=f"key-of-{stage}-{shard}",
-            files={"kept.parquet": seal(folder / "kept.parquet")},
-            **(complete | values),
-        )
-    )
+    files = {"kept.parquet": seal(folder / "kept.parquet")}
+    slot.commit(Manifest(stage=stage, shard=shard, key=f"key-of-{stage}-{shard}", files=files, **(complete | values)))
 
 
 @pytest.fixture

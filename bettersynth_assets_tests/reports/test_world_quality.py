@@ -31,8 +31,9 @@ def shard(tmp_path):
         folder.mkdir()
         for name, rows in tables.items():
             pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+        files = {path.name: seal(path) for path in folder.iterdir()}
         made = Manifest(stage=stage, shard="all", key="k", rows_in=0, kept=0, rejected={}, quarantined={}, digest="d",
-                        files={path.name: seal(path) for path in folder.iterdir()}, stats=stats or {}, folder=str(folder))  # fmt: skip
+                        files=files, stats=stats or {}, folder=str(folder))  # fmt: skip
         return {stage: [made]}
 
     return build
