@@ -39,6 +39,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: no such file, a pickle with more than tensors in it, or no dictionary of tensors.
     """
+    if not path.is_file():
+        raise WeightsError(f"{path}: " + ("is a folder, not a file" if path.is_dir() else "no such file"))
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
