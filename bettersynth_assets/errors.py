@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from bettersynth_assets.redaction import redacted
+
 
 class UserError(ValueError):
-    """Something in the user's files, settings or data is wrong; the message says what and how to mend it."""
+    """Something in the user's files, settings or data is wrong; the message says what it is and how to fix it.
+
+    Secrets are removed from the message, because it is logged, stored and shown.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 class ConfigError(UserError):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from bettersynth_assets.config.address import check_no_secrets, is_address
 from bettersynth_assets.config.model import PACKAGE_ROOT, PROJECT_ROOT, ConfigModel, merged, read_yaml
 from bettersynth_assets.errors import ConfigError
 
@@ -26,7 +27,7 @@ class Models(ConfigModel):
     watermark: str
     captioner: str
     """A ``Blip2ForConditionalGeneration`` or ``LlavaForConditionalGeneration`` checkpoint, as its config.json says; or
-    any that is served: ``http://host:port/v1#name`` (see ``models/served.py``)."""
+    any that is served: ``http://host:port/v1#name`` (see ``config/address.py``), without keys or passwords."""
     mgm: str
     """MGM base: language model, both towers, processor."""
     diffusion: str | None = None
@@ -89,6 +90,8 @@ class Limits(ConfigModel):
     max_metadata_bytes: int = 1_000_000
     max_bad_line_share: float = Field(default=0.2, ge=0, le=1)
     max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
+    max_failed_captions_share: float = Field(default=0.2, ge=0, le=1)
+    """Rows of a shard for which a captioner's server may fail; they keep their captions, flagged ``caption_failed``."""
 
 
 class TrainingStage(ConfigModel):
@@ -188,7 +191,10 @@ def load_profile(name: str) -> Profile:
         ConfigError: unknown file or key (with the nearest valid one), or a value out of range.
     """
     values, path = _values(name)
-    return Profile.parse(values, where=str(path))
+    profile = Profile.parse(values, where=str(path))
+    if is_address(profile.models.captioner):
+        check_no_secrets(profile.models.captioner)
+    return profile
 
 
 def _values(name: str, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Path]:

@@ -14,13 +14,15 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from bettersynth_assets.config.address import address, is_address
 from bettersynth_assets.config.devices import decode_key, first_device, model_fingerprint, model_path
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize
-from bettersynth_assets.models.served import ServedCaptioner, address, is_address
+from bettersynth_assets.models.served import ServedCaptioner
+from bettersynth_assets.records.reserved import CaptionError
 
 CLASSES = {"blip-2": ("blip2", "Blip2Captioner"), "llava": ("llava", "LlavaCaptioner")}
 """Module and class by ``model_type`` in the checkpoint's ``config.json``."""
@@ -47,9 +49,10 @@ class Captioner(Protocol):
         max_new_tokens: int,
         sampling: Sampling | None = None,
         keys: Sequence[str] | None = None,
-    ) -> list[str]:
+    ) -> Sequence[str | CaptionError]:
         """Caption images, RGB or prepared; the prompt is not part of what comes back.
 
+        An image that gets no caption, which only happens with a served model, has an error in its place.
         With ``sampling``, ``keys`` holds one id per image, on which alone depends what is drawn for it.
         """
 

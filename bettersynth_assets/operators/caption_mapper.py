@@ -2,7 +2,7 @@
 
 For plain ``dj-process`` (``custom_operator_paths: [.../caption_mapper.py]``); a recipe of this project says the same in
 its ``caption`` section, which also scores and chooses. A degenerate caption (see ``caption_cleaning``; one with a
-reserved token is) leaves the text as it was, and so does a row without an image.
+reserved token is) leaves the text as it was, and so do a row without an image and a served captioner that fails.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CaptionMapper(Mapper):
                 keys=[keys[at] for at in chunk.good],
             )
             for at, caption in zip(chunk.good, made, strict=True):
-                if text := clean(caption, prompt)[0]:
+                if isinstance(caption, str) and (text := clean(caption, prompt)[0]):
                     samples[self.text_key][rows[at]] = kit_text(text)
         return samples
 

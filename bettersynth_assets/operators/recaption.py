@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,10 @@ from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.caption_cleaning import DEGENERATE, clean, guarded
 from bettersynth_assets.models.captioner import Captioner
 from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.operators.synthetic import FAILED, Synthetic, check_failed
 from bettersynth_assets.records.images import ImageError
+from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import RECAPTIONED
-
-
-@dataclass(frozen=True, kw_only=True)
-class Synthetic:
-    """A new caption of one row."""
-
-    raw: str
-    text: str
-    """After cleaning; "" where degenerate."""
-    flags: tuple[str, ...]
-    score: float | None
-    """Cosine; None where degenerate."""
 
 
 def wanted(scores: Sequence[float], section: CaptionSection, low_score: float) -> list[int]:
@@ -61,6 +50,7 @@ def synthesise(
     scorer: ClipScorer,
     section: CaptionSection,
     progress: Progress,
+    max_failed: int | None = None,
 ) -> list[Synthetic | ImageError]:
     """Caption, clean and score images; each file is decoded once for both models.
 
@@ -71,9 +61,13 @@ def synthesise(
         scorer: gives the cosines.
         section: the recipe's.
         progress: told of each chunk.
+        max_failed: rows for which the captioner may fail; None for any number.
 
     Returns:
         One entry per path, in order; a file that fails to decode gives its ``ImageError``.
+
+    Raises:
+        UserError: the captioner failed for more rows.
     """
     prompt = section.prompt or captioner.default_prompt
     results: dict[int, Synthetic | ImageError] = {}
@@ -87,48 +81,32 @@ def synthesise(
             sampling=section.sampling,
             keys=[ids[at] for at in chunk.good],
         )
-        cleaned = [clean(caption, prompt) if section.clean else guarded(caption) for caption in raw]
+        cleaned = [_cleaned(caption, prompt, section) for caption in raw]
         scored = [index for index, (text, _) in enumerate(cleaned) if text]
         scores = scorer.scores(for_scorer[scored], [cleaned[index][0] for index in scored]).tolist()
         score_at = dict(zip(scored, scores, strict=True))
         results.update(chunk.errors)
         results.update(
-            (chunk.good[index], Synthetic(raw=caption, text=text, flags=flags, score=score_at.get(index)))
+            (chunk.good[index], _synthetic(caption, text, flags, score_at.get(index)))
             for index, (caption, (text, flags)) in enumerate(zip(raw, cleaned, strict=True))
         )
+        if max_failed is not None:
+            check_failed({ids[at]: found for at, found in results.items()}, len(paths), max_failed)
         progress.add(chunk.files)
     return [results[at] for at in range(len(paths))]
 
 
-SYNTHETIC = pa.schema(
-    [
-        ("raw", pa.string()),
-        ("text", pa.string()),
-        ("flags", pa.list_(pa.string())),
-        ("score", pa.float32()),
-        ("reason", pa.string()),  # of an image that failed to decode; the columns before are null then
-        ("detail", pa.string()),
-    ]
-)
+def _cleaned(caption: str | CaptionError, prompt: str, section: CaptionSection) -> tuple[str, tuple[str, ...]]:
+    if isinstance(caption, CaptionError):
+        return "", (FAILED,)
+    return clean(caption, prompt) if section.clean else guarded(caption)
 
 
-def synthetic_table(made: Sequence[Synthetic | ImageError]) -> pa.Table:
-    """What ``synthesise`` gave, as a table of schema ``SYNTHETIC``."""
-    rows = [
-        {"reason": item.reason, "detail": item.detail} if isinstance(item, ImageError) else asdict(item)
-        for item in made
-    ]
-    return pa.Table.from_pylist(rows, schema=SYNTHETIC)
-
-
-def synthetic_rows(table: pa.Table) -> list[Synthetic | ImageError]:
-    """The reverse of ``synthetic_table``."""
-    return [
-        ImageError(row["reason"], row["detail"])
-        if row["reason"]
-        else Synthetic(raw=row["raw"], text=row["text"], flags=tuple(row["flags"]), score=row["score"])
-        for row in table.to_pylist()
-    ]
+def _synthetic(caption: str | CaptionError, text: str, flags: tuple[str, ...], score: float | None) -> Synthetic:
+    if isinstance(caption, CaptionError):
+        return Synthetic(raw=None, text=text, flags=flags, score=score, detail=caption.detail)
+    raw = caption.encode("utf-8", "backslashreplace").decode()  # no table holds half of a surrogate pair
+    return Synthetic(raw=raw, text=text, flags=flags, score=score)
 
 
 def chosen(row: dict[str, Any], made: Synthetic | None, section: CaptionSection | None) -> dict[str, Any]:
@@ -149,7 +127,7 @@ def chosen(row: dict[str, Any], made: Synthetic | None, section: CaptionSection 
     result = {
         **row,
         "original_caption": row["caption"],
-        "synthetic_caption": made.text if made else None,
+        "synthetic_caption": made.text if made and not made.has_failed else None,
         "raw_caption": made.raw if made else None,
         "original_score": row["clip_score"],
         "synthetic_score": made.score if made else None,

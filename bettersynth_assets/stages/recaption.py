@@ -8,8 +8,10 @@ and the policy: when a few new rows move the seed's mean, every shard is filtere
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,16 +23,9 @@ from bettersynth_assets.models.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.clip_score import load_scorer, scorer_key
 from bettersynth_assets.operators.data_juicer import build_operators, check_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.recaption import (
-    chosen,
-    recaptioned_table,
-    summary,
-    synthesise,
-    synthetic_rows,
-    synthetic_table,
-    wanted,
-)
+from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
 from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synthetic_rows, synthetic_table
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
 from bettersynth_assets.records.seed_path import image_root
@@ -77,27 +72,10 @@ def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa
     Returns:
         Rows of schema ``RECAPTIONED``; rows whose image cannot be decoded, for the quarantine.
     """
-    settings, gpu = work.settings, work.settings.profile.gpu
     rows = table.to_pylist()
     todo = wanted(table.column("clip_score").to_pylist(), section, low_score(section, work.inputs["seed_profile"][0]))
-    root = image_root(settings)
-
-    def make() -> pa.Table:
-        return synthetic_table(
-            synthesise(
-                [Path(root, rows[index]["image"]) for index in todo],
-                [rows[index]["id"] for index in todo],
-                load_captioner(settings.profile.models.captioner, gpu),
-                load_scorer(settings.profile.models.clip, gpu),
-                section,
-                Progress(work.log, f"{NAME} {work.shard}", len(todo)),
-            )
-        )
-
-    identity = ("id", "image", "bytes", "width", "height")
-    images = [[rows[index][name] for name in identity] for index in todo]
-    made = work.memo("captions", digest_of(images, caption_key(settings, section)), make)
-    by_row = dict(zip(todo, synthetic_rows(made), strict=True))
+    made = _captions(work, [rows[index] for index in todo], section)
+    by_row = dict(zip(todo, made, strict=True))
     kept, quarantine = [], []
     for index, row in enumerate(rows):
         found = by_row.get(index)
@@ -108,6 +86,46 @@ def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa
         else:
             kept.append(chosen(row, found, section))
     return recaptioned_table(kept), rows_table(quarantine, QUARANTINE)
+
+
+def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSection) -> list[Synthetic | ImageError]:
+    """Captions of rows, made or found; rows for which the captioner failed in an earlier run are asked again.
+
+    Raises:
+        UserError: the captioner failed for more rows than the profile allows.
+    """
+    settings = work.settings
+    most = int(settings.profile.limits.max_failed_captions_share * len(rows))
+    is_new = False
+
+    def ask(some: Sequence[dict[str, Any]], max_failed: int | None = None) -> list[Synthetic | ImageError]:
+        root = image_root(settings)
+        return synthesise(
+            [Path(root, row["image"]) for row in some],
+            [row["id"] for row in some],
+            load_captioner(settings.profile.models.captioner, settings.profile.gpu),
+            load_scorer(settings.profile.models.clip, settings.profile.gpu),
+            section,
+            Progress(work.log, f"{NAME} {work.shard}", len(some)),
+            max_failed,
+        )
+
+    def make() -> pa.Table:
+        nonlocal is_new
+        is_new = True
+        return synthetic_table(ask(rows, most))
+
+    identity = ("id", "image", "bytes", "width", "height")
+    key = digest_of([[row[name] for name in identity] for row in rows], caption_key(settings, section))
+    made = synthetic_rows(work.memo("captions", key, make))
+    failed = [at for at, found in enumerate(made) if isinstance(found, Synthetic) and found.has_failed]
+    if failed and not is_new:
+        for at, found in zip(failed, ask([rows[at] for at in failed]), strict=True):
+            made[at] = found
+        work.forget("captions", key)
+        work.memo("captions", key, lambda: synthetic_table(made))
+    check_failed({row["id"]: found for row, found in zip(rows, made, strict=True)}, len(rows), most)
+    return made
 
 
 def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:

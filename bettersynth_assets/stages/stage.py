@@ -83,6 +83,11 @@ class Work:
         self.memos.append(path.name)
         return pq.read_table(path)
 
+    def forget(self, name: str, key: str) -> None:
+        """Remove a table that ``memo`` keeps, so that the next call makes it."""
+        for path in self.folder.parent.glob(f"{name}-{key[:12]}*.parquet"):
+            path.unlink()
+
     def stats(self, stage: str) -> dict[str, Any]:
         """Stats of an input that is not sharded."""
         (manifest,) = self.inputs[stage]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from bettersynth_assets.config.address import address
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.settings import check_data_root, load_settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.served import address
 
 RECIPE = "process: [{words_num_filter: {min_num: 4}}]\ncaption: {policy: replace}\n"
 

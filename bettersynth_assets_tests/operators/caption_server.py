@@ -1,12 +1,13 @@
-"""A server of OpenAI's chat protocol around one of our captioners, as vLLM's is; what it was asked is kept."""
+"""A server of OpenAI's chat protocol around one of our captioners, as vLLM's is, or around a script that answers
+anything; what it was asked is kept."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -17,6 +18,22 @@ from PIL import Image
 from bettersynth_assets.models.llava import LlavaCaptioner
 
 NAME = "org/tiny-llava"
+MODELS = {"data": [{"id": NAME}, {"id": "org/other"}]}
+Reply = tuple[int, dict[str, str], bytes]
+"""Status, headers, body."""
+
+
+def completion(content: Any, finish_reason: str = "stop") -> Reply:
+    """A good answer with that content."""
+    choice = {"message": {"role": "assistant", "content": content}, "finish_reason": finish_reason}
+    return 200, {}, json.dumps({"choices": [choice]}).encode()
+
+
+def image_of(body: dict[str, Any]) -> Image.Image:
+    """The image of a request."""
+    picture, _ = body["messages"][0]["content"]
+    data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
+    return Image.open(io.BytesIO(data))
 
 
 @dataclass
@@ -28,13 +45,18 @@ class Served:
     asked: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)
     """Statuses that the next requests are answered with."""
+    script: Callable[[dict[str, Any]], Reply] | None = None
+    """Answers in the captioner's place."""
+    listing: Reply | None = None
+    """Answer to a request for the models."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """Of all requests."""
     lock: Lock = field(default_factory=Lock)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """One choice, as the captioner's tokens are: cut off by the limit, or ended."""
-        picture, question = body["messages"][0]["content"]
-        data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
-        image = Image.open(io.BytesIO(data))
+        _, question = body["messages"][0]["content"]
+        image = image_of(body)
         ended = []
 
         def texts(tokens: Any) -> list[str]:
@@ -57,21 +79,30 @@ def serving(captioner: LlavaCaptioner | None) -> Iterator[Served]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self.say(200 if self.path == "/v1/models" else 404, {"data": [{"id": NAME}, {"id": "org/other"}]})
+            state.headers.append(dict(self.headers))
+            found = self.path == "/v1/models"
+            self.send(*(state.listing or (200 if found else 404, {}, json.dumps(MODELS).encode())))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            state.headers.append(dict(self.headers))
             if state.refusals:
-                self.say(state.refusals.pop(0), {"error": "the image has no size"})
+                self.send(state.refusals.pop(0), {}, json.dumps({"error": "the image has no size"}).encode())
+            elif state.script is not None:
+                with state.lock:
+                    state.asked.append(body)
+                    reply = state.script(body)
+                self.send(*reply)
             else:
-                self.say(200, {"choices": [state.answer(body)]})
+                self.send(200, {}, json.dumps({"choices": [state.answer(body)]}).encode())
 
-        def say(self, status: int, value: object) -> None:
-            data = json.dumps(value).encode()
+        def send(self, status: int, headers: dict[str, str], data: bytes) -> None:
             self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
+            for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(ConnectionError):  # the client has seen enough
+                self.wfile.write(data)
 
         def log_message(self, *args: Any) -> None:
             """Nothing into the tests' output."""

@@ -16,7 +16,8 @@ from bettersynth_assets.models.llava import LlavaCaptioner
 from bettersynth_assets.operators.classifier_models import load_classifier
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.recaption import Synthetic, synthesise, synthetic_rows, synthetic_table
+from bettersynth_assets.operators.recaption import synthesise
+from bettersynth_assets.operators.synthetic import Synthetic, synthetic_rows, synthetic_table
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile, write_images
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava, make_stable_diffusion

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from bettersynth_assets.config.recipe import CaptionSection, Sampling
@@ -10,6 +12,7 @@ from bettersynth_assets.models.clip_score import load_scorer
 from bettersynth_assets.models.llava import LlavaCaptioner
 from bettersynth_assets.models.served import ServedCaptioner
 from bettersynth_assets.operators.recaption import synthesise
+from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets_tests.operators.caption_server import NAME, serving
 from bettersynth_assets_tests.operators.rows import tiny_profile
 from bettersynth_assets_tests.operators.small_synthesis_models import distinct_images, make_llava
@@ -83,13 +86,14 @@ def test_drawn_tokens_have_a_seed_of_the_row_and_not_of_its_place(server, images
         served.captions(images[:3], prompt="a dog", max_new_tokens=2, sampling=Sampling())
 
 
-def test_a_busy_server_is_asked_again_and_a_refusal_is_told_in_its_own_words(server, images):
+def test_a_busy_server_is_asked_again_and_a_refused_row_has_the_servers_words(server, images):
     served = ServedCaptioner(f"{server.address}#{NAME}", batch=1)
     server.refusals[:] = [503, 429]
     assert len(served.captions(images[:2], prompt="a dog", max_new_tokens=2)) == 2 and not server.refusals
     server.refusals[:] = [400]
-    with pytest.raises(ConfigError, match=r"/v1/chat/completions answered 400 \(row r7\): .*the image has no size"):
-        served.captions(images[:1], prompt="a dog", max_new_tokens=2, keys=["r7"])
+    refused, caption = served.captions(images[:2], prompt="a dog", max_new_tokens=2, keys=["r7", "r8"])
+    assert isinstance(refused, CaptionError) and isinstance(caption, str)
+    assert re.search(r"/v1/chat/completions answered 400 \(row r7\): .*the image has no size", refused.detail)
 
 
 def test_what_cannot_be_reached_is_named_with_what_to_do(server):

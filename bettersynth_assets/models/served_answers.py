@@ -1,0 +1,230 @@
+"""Requests to a server of OpenAI's chat protocol. In: a path, a body. Out: the caption, or why there is none.
+
+A fault is of the environment or of one row. No server, a refused key, an unknown model or path, a redirect: a
+``ConfigError`` at once, in one sentence. Whatever concerns the request alone (a refused image, an answer that is no
+caption, 429, 5xx and time-outs after several tries): a ``CaptionError``, and the row keeps its original caption.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from bettersynth_assets.config.address import SCHEMES, Address
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.records.reserved import CaptionError
+from bettersynth_assets.redaction import redacted
+
+TRIES = 5
+"""For 429, 5xx and broken connections, with growing pauses."""
+ANSWER_TRIES = 3
+"""For an answer that is no caption."""
+SECONDS = 600.0
+"""For one answer; a request may wait for all those before it."""
+MAX_WAIT = 60.0
+MAX_ANSWER_BYTES = 65_536
+MAX_LIST_BYTES = 16 * 2**20
+MAX_CAPTION = 8_000
+"""Characters; 512 tokens, the longest that a recipe can ask for, are fewer."""
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+ROW_STATUSES = frozenset({400, 413, 415, 422, 451})
+"""The server refuses this image or prompt; another row may do."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def failed(detail: str) -> CaptionError:
+    """What a row without a caption gets."""
+    return CaptionError("caption_failed", redacted(detail))
+
+
+class Refused(CaptionError):
+    """A request that is not sent again: the server refuses it, or has been asked often enough."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("caption_failed", redacted(detail))
+
+
+class Endpoint:
+    """One server, asked from several threads."""
+
+    def __init__(self, address: Address, connections: int) -> None:
+        """Open a session; keys come from the environment alone, never from the address or from ``~/.netrc``."""
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        self.address = address
+        self._session = requests.Session()
+        self._session.trust_env = not _is_this_machine(address.url)  # a proxy would take requests to this machine away
+        self._session.auth = _authorize
+        self._session.headers["Accept-Encoding"] = "identity"
+        for scheme in SCHEMES:
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))
+
+    def models(self) -> list[str]:
+        """Names of the served models.
+
+        Raises:
+            ConfigError: nothing answers, or no list.
+        """
+        try:
+            found = self._ask("GET", "models", tries=2, seconds=30.0, limit=MAX_LIST_BYTES)
+        except CaptionError as error:
+            raise ConfigError(f"models.captioner: {error.detail}") from None
+        try:
+            return [str(model["id"]) for model in json.loads(found)["data"]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ConfigError(
+                f"models.captioner: {self.address.url}/models is no list of models ({type(error).__name__}): give the "
+                "address that speaks OpenAI's protocol, which ends in /v1 as a rule"
+            ) from None
+
+    def caption(self, body: dict[str, Any], what: str) -> tuple[str, bool]:
+        """Ask for one caption.
+
+        Returns:
+            The text, and whether the token limit cut it off.
+
+        Raises:
+            CaptionError: this row gets none.
+            ConfigError: no row would get one.
+        """
+        error: CaptionError | None = None
+        for _ in range(ANSWER_TRIES):
+            try:
+                return caption_of(self._ask("POST", "chat/completions", what=what, body=body))
+            except Refused:
+                raise
+            except CaptionError as found:
+                error = found
+        assert error is not None
+        raise error
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        what: str = "",
+        tries: int = TRIES,
+        seconds: float = SECONDS,
+        limit: int = MAX_ANSWER_BYTES,
+        body: Any = None,
+    ) -> bytes:
+        """The body of a good answer, at most ``limit`` bytes."""
+        import requests
+
+        where = f"{self.address.url}/{path}"
+        for attempt in range(1, tries + 1):
+            try:
+                with self._session.request(
+                    method, where, timeout=seconds, stream=True, allow_redirects=False, json=body
+                ) as answer:
+                    if answer.status_code not in RETRIED:
+                        _check(answer, where, what)
+                        return _read(answer, limit, seconds)
+                    fault = Refused(f"{where} answered {answer.status_code}{what} {tries} times: {_words(answer)}")
+                    wait = _retry_after(answer.headers.get("Retry-After"), attempt)
+            except requests.Timeout:
+                fault = Refused(f"{where} did not answer{what} within {seconds:.0f} s, {tries} times")
+                wait = _retry_after(None, attempt)
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+                if attempt == tries:
+                    raise ConfigError(
+                        f"models.captioner: {where} does not answer{what} ({type(error).__name__}): start the server, "
+                        f"e.g. `vllm serve {self.address.name}`, or name where it is"
+                    ) from None
+                wait = _retry_after(None, attempt)
+            except requests.RequestException as error:
+                raise ConfigError(f"models.captioner: {where} cannot be asked ({type(error).__name__})") from None
+            if attempt < tries:
+                time.sleep(wait)
+        raise fault
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _authorize(request: Any) -> Any:
+    """Add the key; as an ``auth`` of the session, it also keeps requests from looking into ``~/.netrc``."""
+    whole, key = os.environ.get("BETTERSYNTH_CAPTIONER_AUTHORIZATION"), os.environ.get("OPENAI_API_KEY")
+    if whole or key:
+        request.headers["Authorization"] = whole or f"Bearer {key}"
+    return request
+
+
+def _check(answer: Any, where: str, what: str) -> None:
+    """Raise what an answer other than a good one means."""
+    status = answer.status_code
+    if status < 300:
+        return
+    if status < 400:
+        raise ConfigError(
+            f"models.captioner: {where} redirects to {answer.headers.get('Location', 'nowhere')!r}, and images are not "
+            "sent to another address: name the final address in models.captioner"
+        )
+    if status in ROW_STATUSES:
+        raise Refused(f"{where} answered {status}{what}: {_words(answer)}")
+    fix = ": set OPENAI_API_KEY in the environment to a key that it takes" if status in (401, 403) else ""
+    raise ConfigError(f"models.captioner: {where} answered {status}{what}: {_words(answer)}{fix}")
+
+
+def _read(answer: Any, limit: int, seconds: float) -> bytes:
+    """The body, or a failure as soon as it is too long or too slow."""
+    parts, size, end = [], 0, time.monotonic() + seconds
+    for part in answer.iter_content(8192):
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise failed(f"the answer is longer than {limit} bytes")
+        if time.monotonic() > end:
+            raise failed(f"the answer was not complete within {seconds:.0f} s")
+    return b"".join(parts)
+
+
+def _words(answer: Any) -> str:
+    """The begin of an error's body, in one line."""
+    import requests
+
+    try:
+        text = next(answer.iter_content(2048), b"").decode("utf-8", "replace")
+    except requests.RequestException:
+        return ""
+    return " ".join(_CONTROL.sub(" ", text).split())[:300]
+
+
+def _retry_after(header: str | None, attempt: int) -> float:
+    """Seconds to wait: what the server asks for, at most ``MAX_WAIT``, or else twice as long each time."""
+    asked = float(header) if header and re.fullmatch(r"\d+(\.\d+)?", header.strip()) else 0.0
+    return min(MAX_WAIT, max(asked, 0.5 * 2 ** (attempt - 1)))
+
+
+def caption_of(body: bytes) -> tuple[str, bool]:
+    """The caption in an answer, and whether the token limit cut it off.
+
+    Raises:
+        CaptionError: there is none.
+    """
+    try:
+        choice = json.loads(body)["choices"][0]
+        text = choice["message"]["content"]
+        reason = choice.get("finish_reason")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        begin = " ".join(_CONTROL.sub(" ", body[:120].decode("utf-8", "replace")).split())
+        raise failed(f"the answer is no chat completion ({type(error).__name__}): {begin!r}") from None
+    if not isinstance(text, str):
+        raise failed(f"the answer's content is no text ({type(text).__name__})")
+    if len(text) > MAX_CAPTION:
+        raise failed(f"the caption has {len(text)} characters, more than {MAX_CAPTION}")
+    if found := _CONTROL.search(text):
+        raise failed(f"the caption holds the character U+{ord(found.group()):04X}")
+    return text, reason == "length"
