@@ -6,14 +6,14 @@ The work itself is the stage's; here it is started, reported and, where it fails
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 
 import dagster as dg
 
 from bettersynth_assets.assets.cards import Card
 from bettersynth_assets.checks.rules import Verdict
-from bettersynth_assets.config.settings import check_data_root
+from bettersynth_assets.config.settings import Settings, check_data_root
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.metadata import Metadata, describe
@@ -67,6 +67,7 @@ class Workshop:
         models = frozenset(card.name for card in cards if card.uses_models)
         self.job = Job(stages=stages, leased=models, settings=gpu.apply(settings.load()))
         check_data_root(self.job.settings.data_root)
+        check_side_inputs(name, stages, _selected(context), self.job.settings)
         self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
         self.reported: set[str] = set()
         """Shards of this asset of which Dagster has been told."""
@@ -171,6 +172,26 @@ class Workshop:
             )
             for check, verdict in judge(self.pipeline, self.name).items()
         ]
+
+
+def check_side_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:
+    """Run the preflight checks of a run's stages, in the first of its steps.
+
+    Args:
+        name: of this step's stage. Where an input of it is selected too, an earlier step has checked.
+        selected: names of all stages that the run will come to.
+
+    Raises:
+        UserError: a file that a later stage cannot use.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    if selected.isdisjoint(by_name[name].inputs):
+        for check in {stage.preflight for stage in stages if stage.name in selected | {name}}:
+            check(settings)
+
+
+def _selected(context: dg.AssetExecutionContext) -> set[str]:
+    return {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
 
 
 def run_shards(shop: Workshop) -> dg.MaterializeResult:

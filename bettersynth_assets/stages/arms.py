@@ -12,6 +12,8 @@ from decimal import ROUND_DOWN, Decimal
 from statistics import mean, stdev
 from typing import Any
 
+DECIMALS = 8
+"""Of percentages, as in the results of the evaluation: without the noise of binary floats."""
 BENCHMARKS = ("textvqa", "mmbench")
 
 
@@ -27,8 +29,8 @@ def arm_stats(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     stats: dict[str, float | None] = {}
     for name in BENCHMARKS:
         values = [row[name] for row in rows]
-        stats[f"{name}_mean"] = mean(values)
-        stats[f"{name}_sd"] = stdev(values) if len(values) > 1 else None
+        stats[f"{name}_mean"] = round(mean(values), DECIMALS)
+        stats[f"{name}_sd"] = round(stdev(values), DECIMALS) if len(values) > 1 else None
     return stats
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from bettersynth_assets.checks.rules import ALL_ANSWERED
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.stages.arms import BENCHMARKS, arm_stats, compare
-from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
+from bettersynth_assets.stages.benchmarks import benchmark_files, check_benchmarks, fingerprint, images_digest
 from bettersynth_assets.stages.child import Event, run_child
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.stages.train import folder_of
@@ -52,8 +52,8 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     plans = {
         work.folder / f"plan-{seed}.json": plan(work.settings, work.folder / folder_of(seed), model)
         for seed, model in models.items()
-        # Written last, so a killed run's finished seeds need no second answer.
-        if not (work.folder / folder_of(seed) / "results.json").is_file()
+        # Written last and with its answers, so a killed run's finished seeds are not answered again.
+        if not _is_answered(work.folder / folder_of(seed))
     }
     if plans:
         run_child(MODULE, plans, on_event=Reporter(source, work.log), log=work.log)
@@ -94,6 +94,17 @@ class Reporter:
         elif event.get("event") == "done":
             scores = ", ".join(f"{name} {event[name]['accuracy']:.2f}" for name in BENCHMARKS)
             self.log(f"{where}: {scores}, {event['seconds']:.1f} s")
+            for name in BENCHMARKS:
+                if "incomplete" in event[name]:
+                    self.log(f"{where} {name}: {event[name]['protocol']}; {event[name]['missing']} rows are missing")
+
+
+def _is_answered(folder: Path) -> bool:
+    try:
+        _row(0, folder / "results.json")
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged by whatever ended the run
+        return False
+    return all((folder / name / "answers.jsonl").is_file() for name in BENCHMARKS)
 
 
 def _row(seed: int, results: Path) -> dict[str, Any]:
@@ -125,12 +136,13 @@ def _result(rows: list[dict[str, Any]], stats: dict[str, Any]) -> Result:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    return {"benchmarks": fingerprint(benchmark_files(settings)), "dtype": settings.profile.gpu.dtype}
+    files = benchmark_files(settings)
+    return {"benchmarks": fingerprint(files), "images": images_digest(files), "dtype": settings.profile.gpu.dtype}
 
 
 EVAL_RESULTS = Stage(
     name="eval_results",
-    version=1,
+    version=2,
     rules=(ALL_ANSWERED,),
     run=run,
     depends=depends,
@@ -138,6 +150,7 @@ EVAL_RESULTS = Stage(
     inputs=("mgm_checkpoint", "baseline_results"),
     libraries=("torch", "transformers"),
     resume=True,
+    preflight=check_benchmarks,
 )
 BASELINE_RESULTS = replace(
     EVAL_RESULTS,

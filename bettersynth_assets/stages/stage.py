@@ -98,6 +98,10 @@ def no_log(line: str) -> None:
     """Log nothing."""
 
 
+def nothing_to_check(settings: Settings) -> None:
+    """Check nothing."""
+
+
 def nothing_more(settings: Settings) -> tuple[str, ...]:
     return ()
 
@@ -123,6 +127,9 @@ class Stage:
     libraries: tuple[str, ...] = ()
     resume: bool = False
     """True where the function can go on from what a killed run left in its folder."""
+    preflight: Callable[[Settings], None] = nothing_to_check
+    """Checks files of the user's that only this stage reads. Called when a run begins that will come to this stage, so
+    that a broken file is found before the stages in front of it are paid for. Raises ``UserError``."""
     columns: pa.Schema | None = None
     """Schema of the kept rows of a set of image-text pairs; None for other sets."""
     rules: tuple[Rule, ...] = ()

@@ -10,6 +10,7 @@ import yaml
 
 from bettersynth_assets.assets.cards import Card
 from bettersynth_assets.checks import rules
+from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import QUARANTINE, SEED, rows_table
 from bettersynth_assets.stages.stage import Result, Stage, Work
@@ -52,6 +53,11 @@ def _total(work: Work) -> Result:
     return Result(rows_in=rows, kept=pa.table({"rows": [rows]}), stats={"rows": rows, "loss": [2.0, 1.0]})
 
 
+def _preflight(settings: Settings) -> None:
+    if (settings.data_root / "broken-benchmark").exists():
+        raise ConfigError("the benchmark of `total` is broken: name another")
+
+
 def depends(settings: object, shard: str, inputs: object) -> object:
     return None
 
@@ -77,7 +83,9 @@ STAGES = (
         columns=SEED,
         rules=(rules.CONSERVATION, rules.SCHEMA),
     ),
-    Stage(name="total", version=1, run=_total, depends=depends, sharded=False, inputs=("copies",)),
+    Stage(
+        name="total", version=1, run=_total, depends=depends, sharded=False, inputs=("copies",), preflight=_preflight
+    ),
 )
 CARDS = (
     Card(name="rows", group="a", kinds=frozenset({"python"}), description="One row."),

@@ -1,8 +1,12 @@
 """Runs over a range of shards: what is reported, what goes on after a failure, what a rerun redoes."""
 
+from dataclasses import replace
+
 import dagster as dg
 
-from bettersynth_assets_tests.dagster.fake_graph import ROWS
+from bettersynth_assets.assets.run import check_side_inputs
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets_tests.dagster.fake_graph import ROWS, STAGES
 
 SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
 
@@ -130,3 +134,26 @@ def test_a_data_root_that_cannot_be_used_is_one_error_that_names_its_variable(ma
         words = failure(result, "rows")
         assert words.startswith(f"BETTERSYNTH_DATA = '{root}' cannot be used: ") and cause in words
         assert len([event for event in result.all_events if event.is_step_failure]) == 1
+
+
+def test_a_side_input_of_a_later_stage_is_checked_before_the_first_one_is_made(materialize, data_root, instance):
+    (data_root / "broken-benchmark").touch()
+    result = materialize()
+    assert failure(result, "rows") == "the benchmark of `total` is broken: name another"
+    assert partitions_of(instance, "rows") == []
+    assert materialize("rows").success
+
+
+def test_a_side_input_is_checked_once_in_a_run(data_root):
+    calls = []
+    total = next(stage for stage in STAGES if stage.name == "total")
+    stages = [replace(stage, preflight=calls.append) if stage is total else stage for stage in STAGES]
+    settings = load_settings()
+    selected = {stage.name for stage in STAGES}
+    for stage in STAGES:
+        check_side_inputs(stage.name, stages, selected, settings)
+    assert calls == [settings]
+    check_side_inputs("copies", stages, {"copies"}, settings)
+    assert len(calls) == 1
+    check_side_inputs("total", stages, {"total"}, settings)
+    assert len(calls) == 2

@@ -1,0 +1,100 @@
+"""What the evaluation stages check and depend on; answering itself is the toolkit's (``test_evaluate_run``)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.stages import evaluate
+from bettersynth_assets.stages.benchmarks import benchmark_files, check_benchmarks, images_digest
+from bettersynth_assets_tests.dagster.fake_graph import write_profile
+
+HEAD = "index\tquestion\tA\tB\tanswer\timage\n"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A profile that names benchmarks of one question each."""
+    folder = tmp_path / "bench"
+    (folder / "images").mkdir(parents=True)
+    Image.new("RGB", (9, 9), "red").save(folder / "images" / "i1.bmp")
+    Image.new("RGB", (9, 9), "red").save(folder / "red.png")
+    (folder / "q.jsonl").write_text(json.dumps({"question_id": "i1", "image": "i1.bmp", "text": "What?"}) + "\n")
+    (folder / "a.json").write_text(
+        json.dumps({"data": [{"image_id": "i1", "question": "What?", "answers": ["x"] * 10}]})
+    )
+    image = base64.b64encode((folder / "red.png").read_bytes()).decode()
+    (folder / "m.tsv").write_text(f"{HEAD}7\tWhich?\tred\tblue\tA\t{image}\n")
+    names = {"textvqa_questions": "q.jsonl", "textvqa_annotations": "a.json", "textvqa_images": "images"}
+    named = {name: str(folder / file) for name, file in {**names, "mmbench": "m.tsv"}.items()}
+    monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "p.yaml", evaluation=named)))
+    monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
+    return load_settings()
+
+
+def _key(settings: Settings) -> object:
+    return evaluate.depends(settings, "all", {})
+
+
+def test_whole_benchmark_files_pass(settings: Settings) -> None:
+    check_benchmarks(settings)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "a.json").write_text("[]"), r"a\.json: needs an object with a list 'data'"),
+        (lambda folder: (folder / "q.jsonl").write_text('{"question_id"'), r"q\.jsonl, line 1: no JSON"),
+        (lambda folder: (folder / "m.tsv").write_text(HEAD), r"m\.tsv: needs rows with a column 'index'"),
+        (lambda folder: (folder / "m.tsv").write_text(f"{HEAD}7\tWhich?\tred\t\tB\taGk=\n"), "question 7: the right"),
+        (lambda folder: (folder / "m.tsv").write_text(f"{HEAD}7\tWhich?\tred\t\tA\taGk=\n"), "question 7: its inline"),
+        (lambda folder: (folder / "images" / "i1.bmp").unlink(), r"question i1: image .*i1\.bmp is missing"),
+        (lambda folder: (folder / "images" / "i1.bmp").write_bytes(b"BM"), r"question i1: image .*i1\.bmp"),
+    ],
+)  # fmt: skip
+def test_a_broken_benchmark_is_a_fault_of_the_profile(
+    settings: Settings, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(tmp_path / "bench")
+    with pytest.raises(ConfigError, match=rf"benchmark files \(profile, `evaluation`\): .*{message}") as refused:
+        check_benchmarks(settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_replaced_image_of_equal_size_gives_another_key(settings: Settings, tmp_path: Path) -> None:
+    before = _key(settings)
+    image = tmp_path / "bench" / "images" / "i1.bmp"
+    size = image.stat().st_size
+    Image.new("RGB", (9, 9), "blue").save(image)
+    assert image.stat().st_size == size and _key(settings) != before
+    Image.new("RGB", (9, 9), "red").save(image)
+    assert _key(settings) == before
+    image.unlink()
+    with pytest.raises(ConfigError, match=r"no such file: .*i1\.bmp"):
+        images_digest(benchmark_files(settings))
+
+
+def test_both_stages_check_the_benchmarks_when_a_run_begins() -> None:
+    assert evaluate.EVAL_RESULTS.preflight is evaluate.BASELINE_RESULTS.preflight is check_benchmarks
+
+
+def test_a_seed_counts_as_answered_only_with_whole_results_and_both_answers(tmp_path: Path) -> None:
+    whole = json.dumps({
+        "textvqa": {"accuracy": 1.0, "questions": 1, "answers": 1},
+        "mmbench": {"accuracy": 1.0, "questions": 1, "answers": 1, "unparsed": 0},
+    })  # fmt: skip
+    for name in ("textvqa", "mmbench"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "answers.jsonl").touch()
+    for content, done in (("", False), ("{}", False), ("null", False), (whole[:-9], False), (whole, True)):
+        (tmp_path / "results.json").write_text(content)
+        assert evaluate._is_answered(tmp_path) is done
+    (tmp_path / "mmbench" / "answers.jsonl").unlink()
+    assert not evaluate._is_answered(tmp_path)
