@@ -1,24 +1,31 @@
-"""Makes `dagster asset materialize --select recaptioned_set+` work as typed. In: argv. Out: variables, or an error.
+"""Makes Dagster's commands work as typed, e.g. `dagster asset materialize --select recaptioned_set+`.
 
-That command reads neither `workspace.yaml` nor `[tool.dagster]`, and refuses partitioned assets without a partition; it
-does read environment variables. `bettersynth_cli.pth`, which is installed beside the package, calls this when a Python
-starts as `dagster`. Only that process and its children see the variables.
+Those commands read neither `workspace.yaml` nor `[tool.dagster]`, and refuse partitioned assets without a partition.
+They do read environment variables. `bettersynth_cli.pth`, which is installed next to the package, calls this when a
+Python starts as `dagster` or `dg`. Only that process and its children see the variables.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence, Set
 from pathlib import Path
 
 LIST_MODULE = "DAGSTER_CLI_ASSET_LIST_MODULE_NAME"
 MODULE = "DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME"
 RANGE = "DAGSTER_CLI_ASSET_MATERIALIZE_PARTITION_RANGE"
+JOB_MODULE = "DAGSTER_CLI_JOB_{}_MODULE_NAME"
+JOB_TAGS = "DAGSTER_CLI_JOB_{}_TAGS"
+DG_RANGE = "DAGSTER_DG_LAUNCH_PARTITION_RANGE"
 HOME = "DAGSTER_HOME"
 _DEFINITIONS = "bettersynth_assets.definitions"
+JOB_RUNS = (["job", "execute"], ["job", "launch"])
 _CONFIGS = {"-c", "--config", "--config-json"}
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+_PARTITIONS = {"--partition", "--partition-range"}
 _TARGETS = {"-m", "--module-name", "-f", "--python-file", "--package-name", "-w", "--workspace"}
 
 
@@ -37,9 +44,12 @@ def start(argv: Sequence[str], env: MutableMapping[str, str] = os.environ, folde
 def refusal(argv: Sequence[str], env: Mapping[str, str] = os.environ, folder: Path | None = None) -> str | None:
     """Why a command that loads our definitions cannot work; None where it can, or loads something else."""
     command = [argument for argument in argv[1:3] if not argument.startswith("-")]
-    if command[:1] not in (["dev"], ["asset"], ["definitions"], ["job"]) or "--help" in argv:
+    loading = (
+        ("launch", "dev", "check", "list") if Path(argv[0]).name == "dg" else ("dev", "asset", "definitions", "job")
+    )
+    if not command or command[0] not in loading or "--help" in argv:
         return None
-    if not _loads_ours(argv, folder or Path.cwd(), unless_told=command[:1] == ["asset"]):
+    if not _loads_ours(argv, folder or Path.cwd(), unless_told=command[0] == "asset" or command in JOB_RUNS):
         return None
 
     from bettersynth_assets.config.settings import check_data_root, load_active_profile, load_settings
@@ -76,14 +86,29 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
     if typed & _TARGETS:
         return
     use_home(env, folder)
-    # Dagster would have `dg` typed instead; its version is pinned, so its older commands stay.
+    # Dagster recommends `dg`; its version is pinned, so the older commands stay.
     warnings.filterwarnings("ignore", message="Function `.*_command` is superseded")
-    if list(argv[1:3]) == ["asset", "list"]:
+    program, command = Path(argv[0]).name, list(argv[1:3])
+    if program == "dg":
+        if command[:1] == ["launch"]:
+            _set_range(env, DG_RANGE, typed)
+    elif command == ["asset", "list"]:
         env.setdefault(LIST_MODULE, _DEFINITIONS)
-    if list(argv[1:3]) == ["asset", "materialize"]:
+    elif command == ["asset", "materialize"]:
         env.setdefault(MODULE, _DEFINITIONS)
-        if not typed & {"--partition", "--partition-range"} and (value := shard_range(env)):
-            env.setdefault(RANGE, value)
+        _set_range(env, RANGE, typed)
+    elif command in JOB_RUNS:
+        kind = command[1].upper()
+        env.setdefault(JOB_MODULE.format(kind), _DEFINITIONS)
+        # These commands have no option for partitions; the tags of a run name its shards.
+        if "--tags" not in typed and (value := shard_range(env)):
+            env.setdefault(JOB_TAGS.format(kind), json.dumps(dict(zip(RANGE_TAGS, value.split("..."), strict=True))))
+
+
+def _set_range(env: MutableMapping[str, str], variable: str, typed: Set[str]) -> None:
+    """Cover all shards unless the user typed some."""
+    if not typed & _PARTITIONS and (value := shard_range(env)):
+        env.setdefault(variable, value)
 
 
 def use_home(env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
@@ -94,7 +119,7 @@ def use_home(env: MutableMapping[str, str] = os.environ, folder: Path | None = N
 
 
 def shard_range(env: MutableMapping[str, str]) -> str | None:
-    """First and last shard of the active profile; None where it cannot be read, which the command then tells."""
+    """First and last shard of the active profile; None where it cannot be read, which the command reports."""
     from bettersynth_assets.config.settings import load_active_profile
     from bettersynth_assets.errors import ConfigError
 

@@ -6,8 +6,8 @@ Static, because dynamic partitions have no keys before the first run. What does 
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from bettersynth_assets.command_line import RANGE_TAGS
 from bettersynth_assets.config.profile import Profile
 
 
@@ -19,4 +19,4 @@ def shard_partitions(profile: Profile) -> dg.StaticPartitionsDefinition:
 def all_shards(profile: Profile) -> dict[str, str]:
     """Tags that make one run cover every shard."""
     names = profile.shard_names()
-    return {ASSET_PARTITION_RANGE_START_TAG: names[0], ASSET_PARTITION_RANGE_END_TAG: names[-1]}
+    return dict(zip(RANGE_TAGS, (names[0], names[-1]), strict=True))

@@ -1,5 +1,6 @@
 """What the installed `.pth` line fills in, and when it keeps its hands off."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,8 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from bettersynth_assets.command_line import HOME, LIST_MODULE, MODULE, RANGE, refusal, set_defaults
+from bettersynth_assets.command_line import (
+    DG_RANGE,
+    HOME,
+    LIST_MODULE,
+    MODULE,
+    RANGE,
+    RANGE_TAGS,
+    refusal,
+    set_defaults,
+)
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 
@@ -38,6 +49,25 @@ def test_asset_list_finds_the_graph(tmp_path):
     assert filled(["/bin/dagster", "asset", "list"], tmp_path) == {LIST_MODULE: "bettersynth_assets.definitions"}
 
 
+@pytest.mark.parametrize("kind", ["execute", "launch"])
+def test_a_job_covers_all_shards(tmp_path, kind):
+    profile = str(write_profile(tmp_path / "p.yaml"))
+    command = ["/bin/dagster", "job", kind, "-j", "everything"]
+    env = filled(command, tmp_path, BETTERSYNTH_PROFILE=profile)
+    assert env[f"DAGSTER_CLI_JOB_{kind.upper()}_MODULE_NAME"] == "bettersynth_assets.definitions"
+    tags = json.loads(env[f"DAGSTER_CLI_JOB_{kind.upper()}_TAGS"])
+    assert tags == {ASSET_PARTITION_RANGE_START_TAG: "shard-00000", ASSET_PARTITION_RANGE_END_TAG: "shard-00002"}
+    assert tuple(tags) == RANGE_TAGS
+    assert not any(name.endswith("_TAGS") for name in filled([*command, "--tags", "{}"], tmp_path))
+
+
+def test_dg_launch_covers_all_shards(tmp_path):
+    profile = str(write_profile(tmp_path / "p.yaml"))
+    command = ["/bin/dg", "launch", "--job", "everything"]
+    assert filled(command, tmp_path, BETTERSYNTH_PROFILE=profile)[DG_RANGE] == "shard-00000...shard-00002"
+    assert DG_RANGE not in filled([*command, "--partition", "shard-00001"], tmp_path, BETTERSYNTH_PROFILE=profile)
+
+
 @pytest.mark.parametrize("typed", [["--partition", "shard-00001"], ["--partition-range=a...b"]])
 def test_a_typed_partition_is_left_alone(tmp_path, typed):
     env = filled([*COMMAND, *typed], tmp_path)
@@ -49,7 +79,8 @@ def test_a_typed_partition_is_left_alone(tmp_path, typed):
     "argv",
     [
         ["/bin/dagster", "dev"],
-        ["/bin/dagster", "job", "execute"],
+        ["/bin/dagster", "job", "list"],
+        ["/bin/dg", "list", "defs"],
         [*COMMAND, "-m", "other.definitions"],
         [*COMMAND, "--python-file=x.py"],
     ],

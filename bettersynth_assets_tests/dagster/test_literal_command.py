@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -54,6 +56,15 @@ def type_in(command: str, project) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command.split(), cwd=root, env=env, capture_output=True, text=True, timeout=300)
 
 
+@contextmanager
+def opened(root: Path) -> Iterator[dg.DagsterInstance]:
+    """The project's history; its storage paths are relative to the working folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        with dg.DagsterInstance.from_config(str(root)) as instance:
+            yield instance
+
+
 @pytest.fixture(scope="module")
 def ran(project):
     done = type_in(COMMAND, project)
@@ -81,17 +92,14 @@ def test_no_warning_of_an_old_command_is_shown(ran):
 
 
 def test_history_is_kept_and_upstream_that_was_made_shows_as_made(ran, project):
-    root = project[0]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        with dg.DagsterInstance.from_config(str(root)) as instance:
-            (run,) = instance.get_runs()
-            assert run.status == dg.DagsterRunStatus.SUCCESS
-            for stage in NEEDED:
-                found = instance.get_materialized_partitions(dg.AssetKey(stage.name))
-                made = instance.get_latest_materialization_event(dg.AssetKey(stage.name))
-                assert made is not None, stage.name
-                assert len(found - {None}) == (SHARDS if stage.sharded else 0), stage.name
+    with opened(project[0]) as instance:
+        (run,) = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+        for stage in NEEDED:
+            found = instance.get_materialized_partitions(dg.AssetKey(stage.name))
+            made = instance.get_latest_materialization_event(dg.AssetKey(stage.name))
+            assert made is not None, stage.name
+            assert len(found - {None}) == (SHARDS if stage.sharded else 0), stage.name
 
 
 def test_the_summary_is_written_with_both_arms(ran, project):
@@ -104,6 +112,30 @@ def test_a_second_call_does_nothing_again(ran, project, pipeline):
     made = {(item.stage, item.shard): item.created for stage in STAGES for item in pipeline.current(stage.name)}
     assert type_in(COMMAND, project).returncode == 0
     assert made == {(item.stage, item.shard): item.created for stage in STAGES for item in pipeline.current(stage.name)}
+
+
+JOB = [
+    "dagster job execute -j everything",
+    pytest.param(
+        "dg launch --job everything",
+        marks=pytest.mark.skipif(shutil.which("dg") is None, reason="dagster-dg-cli is not installed"),
+    ),
+]
+
+
+@pytest.mark.parametrize("command", JOB)
+def test_the_job_covers_all_shards(ran, project, command):
+    shutil.copy(PROJECT_ROOT / "pyproject.toml", project[0])
+    done = type_in(command, project)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    with opened(project[0]) as instance:
+        run = instance.get_runs(limit=1)[0]
+        assert (run.job_name, run.status) == ("everything", dg.DagsterRunStatus.SUCCESS)
+        entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        events = [entry.get_dagster_event() for entry in entries]
+        shown = {(event.asset_key.to_user_string(), event.partition) for event in events}
+        assert {("filtered_set", f"shard-{shard:05d}") for shard in range(SHARDS)} <= shown
+        assert ("eval_results", None) in shown
 
 
 def test_one_shard_can_be_named(ran, project):
