@@ -85,9 +85,9 @@ class Gpu(ConfigModel):
 class Limits(ConfigModel):
     """Bounds of what is accepted from a seed file; a row outside them is quarantined, not rejected."""
 
-    max_pixels: int = 89_478_485
+    max_pixels: int = Field(default=89_478_485, ge=1)
     min_side: int = Field(default=2, ge=1)
-    max_metadata_bytes: int = 1_000_000
+    max_metadata_bytes: int = Field(default=1_000_000, ge=0)
     max_bad_line_share: float = Field(default=0.2, ge=0, le=1)
     max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
     max_failed_captions_share: float = Field(default=0.2, ge=0, le=1)
@@ -155,6 +155,8 @@ class Profile(ConfigModel):
     description: str = ""
     seed: str | None = None
     """The seed file, kit JSONL or LLaVA JSON; images are relative to its folder."""
+    image_roots: list[str] = Field(default_factory=list)
+    """Folders, besides the seed's, that links to images may lead to, e.g. the blobs of a hub cache or a shared disk."""
     questions: str | None = None
     """LLaVA JSON with the original question of each id; None looks for ``stage_1.json`` beside the seed file."""
     world_rows: int = Field(default=3000, ge=50)

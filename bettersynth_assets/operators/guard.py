@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.records.images import strict_decoding
+from toolkit.image_decoding import strict_decoding
 
 NEEDLESS = ("spacy-pkuseg",)
 """Asked for whatever the language, and by a name under which it is never found; only Chinese pipelines import it."""

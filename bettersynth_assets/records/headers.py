@@ -3,13 +3,15 @@
 Ingest reads headers only, because decoding takes many times as long, and so must find by other means what decoding
 would have found: a file that does not end as its format says is decoded after all, pixels are counted before any are
 made, and metadata is bounded as stored and as expanded.
+The file is hashed in the same look: one open, and for all but large files one read.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -23,12 +25,17 @@ from bettersynth_assets.records.images import (
     TURNS,
     ImageError,
     as_image_error,
+    content_hash,
+    file_hash,
     orientation_of,
-    strict_decoding,
 )
 from bettersynth_assets.records.structure import Structure, look
+from toolkit.file_errors import patiently
+from toolkit.image_decoding import strict_decoding
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+READ_AT_ONCE = 8 * 2**20
+"""Bytes up to which a file is read into memory; a larger one is hashed a piece at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,8 @@ class Header:
     """Pillow's mode of the file, before the RGB rule."""
     format: str
     bytes: int
+    image_hash: str = ""
+    """``content_hash`` of the file."""
     flags: tuple[str, ...] = ()
     """``exif_rotated``, ``broken_exif``, ``animated``."""
 
@@ -55,25 +64,45 @@ def read_header(path: Path | str, limits: Limits) -> Header:
 
     Raises:
         ImageError: ``missing_image``, ``decode_error``, ``too_many_pixels``, ``too_small`` or ``metadata_bomb``.
+        EnvironmentFault: the file cannot be opened or read.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a string from image_path
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise ImageError("decode_error", "the file is empty")
-            structure = look(file, size)
-            if structure.plain and not structure.suspicious:
-                width, height, mode = structure.plain
-                _check_size(width, height, limits)
-                return Header(width=width, height=height, mode=mode, format="JPEG", bytes=size)
-            return _by_pillow(file, size, structure, limits)
+        return patiently(lambda: _read(path, limits), path, seen=False)
     except FileNotFoundError:
         raise ImageError("missing_image", f"no such file: {path}") from None
     except (Image.DecompressionBombError, *BROKEN) as error:
         raise as_image_error(error) from None
 
 
-def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits) -> Header:
+def _read(path: Path | str, limits: Limits) -> Header:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            raise ImageError("decode_error", "the file is empty")
+        if size <= READ_AT_ONCE:
+            data = os.read(descriptor, size)
+            while len(data) < size and (more := os.read(descriptor, size - len(data))):
+                data += more
+            return _header(io.BytesIO(data), len(data), limits, content_hash(data))
+        with open(descriptor, "rb", closefd=False) as file:
+            header = _header(file, size, limits)
+            file.seek(0)
+            return replace(header, image_hash=file_hash(file))
+    finally:
+        os.close(descriptor)
+
+
+def _header(file: IO[bytes], size: int, limits: Limits, image_hash: str = "") -> Header:
+    structure = look(file, size)
+    if structure.plain and not structure.suspicious:
+        width, height, mode = structure.plain
+        _check_size(width, height, limits)
+        return Header(width=width, height=height, mode=mode, format="JPEG", bytes=size, image_hash=image_hash)
+    return _by_pillow(file, size, structure, limits, image_hash)
+
+
+def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits, image_hash: str) -> Header:
     _check_metadata(structure.metadata_bytes, limits)
     # Pillow says by a warning that EXIF is cut off; the filter is the process's, so ingest uses processes, not threads.
     with strict_decoding, warnings.catch_warnings(record=True) as said:
@@ -102,6 +131,7 @@ def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits)
         mode=image.mode,
         format=image.format or "",
         bytes=size,
+        image_hash=image_hash,
         flags=tuple(name for name, is_set in flags.items() if is_set),
     )
 

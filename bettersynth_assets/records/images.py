@@ -10,17 +10,21 @@ several frames                   the first
 F, LAB and other modes           refused (``decode_error``)
 
 Decoding is strict: half an image is an error, even where another library has told Pillow in this process to accept it.
+A file that the environment keeps from us (``toolkit.file_errors``) is no ``ImageError``: it fails the shard.
 """
 
 from __future__ import annotations
 
 import struct
-import threading
 import zlib
 from pathlib import Path
-from types import TracebackType
+from typing import IO
 
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+import xxhash
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from toolkit.file_errors import EnvironmentFault, patiently
+from toolkit.image_decoding import strict_decoding
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that runs another program, as EPS does
 TURNS = {
@@ -52,51 +56,61 @@ class ImageError(ValueError):
         return type(self), (self.reason, self.detail)
 
 
-class _StrictDecoding:
-    """Pillow refuses truncated files while any thread is inside; what another library had set comes back after."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._saved = False
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._saved = ImageFile.LOAD_TRUNCATED_IMAGES
-                ImageFile.LOAD_TRUNCATED_IMAGES = False
-            self._inside += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = self._saved
-
-
-strict_decoding = _StrictDecoding()
-
-
 def open_rgb(path: Path) -> Image.Image:
-    """Decode an image strictly and bring it to RGB by the rule above.
+    """Decode an image that ingest has seen, strictly, and bring it to RGB by the rule above.
 
     Returns:
         An image of mode RGB, loaded, with the rotation applied and no file left open.
 
     Raises:
-        ImageError: ``missing_image``, ``decode_error``, ``too_many_pixels`` or ``metadata_bomb``.
+        ImageError: ``decode_error``, ``too_many_pixels`` or ``metadata_bomb``: a fault of the bytes.
+        EnvironmentFault: the file cannot be opened or read, or is gone.
     """
     with strict_decoding:
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                turn = TURNS.get(orientation_of(image)[0])
-                rgb = _to_rgb(image)
-        except FileNotFoundError:
-            raise ImageError("missing_image", f"no such file: {path}") from None
+            rgb, turn = patiently(lambda: _decoded(path), path)
         except (Image.DecompressionBombError, *BROKEN) as error:
             raise as_image_error(error) from None
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def _decoded(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
+    with Image.open(path, formats=FORMATS) as image:
+        image.load()
+        turn = TURNS.get(orientation_of(image)[0])
+        return _to_rgb(image), turn
+
+
+def content_hash(data: bytes) -> str:
+    """The hash that stands for an image file's bytes in every key: 128 bits of XXH3, hexadecimal.
+
+    It tells a replaced file from the one before, 13 times as fast as SHA-256; it does not withstand somebody who makes
+    two files with the same hash on purpose.
+    """
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def file_hash(file: IO[bytes]) -> str:
+    """``content_hash`` of a file from its position on, a piece at a time."""
+    found = xxhash.xxh3_128()
+    while piece := file.read(2**20):
+        found.update(piece)
+    return found.hexdigest()
+
+
+def check_unchanged(path: Path, image_hash: str) -> None:
+    """Make sure that a file that failed is the one that ingest saw, before its row is blamed.
+
+    Raises:
+        EnvironmentFault: it is another one, or cannot be read.
+    """
+
+    def hash_now() -> str:
+        with path.open("rb") as file:
+            return file_hash(file)
+
+    if patiently(hash_now, path) != image_hash:
+        raise EnvironmentFault(f"{path} was changed since seed_dataset read it: run again", str(path))
 
 
 def orientation_of(image: Image.Image) -> tuple[int, bool]:

@@ -30,6 +30,10 @@ SEED = pa.schema(
         ("mode", pa.string()),  # Pillow mode of the file before the RGB rule: RGB, L, CMYK, P, I;16, ...
         ("format", pa.string()),  # JPEG, PNG, ...
         ("bytes", pa.int64()),  # size of the image file
+        (
+            "image_hash",
+            pa.string(),
+        ),  # of the image file's bytes (``records.images.content_hash``): stands for it in keys
         # exif_rotated, broken_exif, animated; of recaptioned_set also regenerated, regeneration_refused
         ("flags", pa.list_(pa.string())),
         # JSON object, keys sorted: the fields of the seed's row that neither format has; null where there are none.
@@ -76,11 +80,26 @@ QUARANTINE = pa.schema(
 )
 
 
+DETAIL_CHARACTERS = 400
+"""Longest detail of a quarantined row; what was found may be a whole image in the place of its name."""
+
+
 def rows_table(rows: list[dict[str, object]], schema: pa.Schema) -> pa.Table:
-    """Build a table of exactly this schema; a key that the schema lacks is a bug and raises."""
+    """Build a table of exactly this schema; a key that the schema lacks is a bug and raises.
+
+    Long values of ``detail`` are cut, with their full length at the end.
+    """
     for row in rows:
         assert row.keys() <= set(schema.names), sorted(row.keys() - set(schema.names))
+    if "detail" in schema.names:
+        rows = [{**row, "detail": _cut(row.get("detail"))} for row in rows]
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _cut(detail: object) -> object:
+    if not isinstance(detail, str) or len(detail) <= DETAIL_CHARACTERS:
+        return detail
+    return f"{detail[:DETAIL_CHARACTERS]}… ({len(detail)} characters)"
 
 
 def kit_text(caption: str) -> str:

@@ -26,6 +26,10 @@ from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import field_names, image_field
 from toolkit.preprocess.row_files import RowFileError, plain_file
 from toolkit.preprocess.row_lines import RowError, read_line, spans
+from bettersynth_assets.records.images import ImageError
+from bettersynth_assets.records.paths import LONGEST, image_path
+from bettersynth_assets.records.seed_path import seed_path
+from toolkit.file_errors import EnvironmentFault, patiently
 
 SHOWN_LINES = 5
 MOST_FIELDS = 1000
@@ -78,16 +82,22 @@ class SeedIndex:
                 yield SeedLine(number, data[self.starts[place] : self.ends[place]], self.repeats.get(number, 0))
 
     def digest(self, shard: int, shards: int) -> str:
-        """sha256 over what a shard is made of: its lines, their numbers, and size and time of their images.
+        """sha256 over what a shard is made of: its lines, their numbers, and size and times of their images.
 
-        An image that is replaced on disk changes its shard's digest, without any image being read for it.
+        An image that is replaced on disk changes its shard's digest, without any image being read for it: not only the
+        time of modification, which ``cp -p`` and ``rsync -a`` set back, but also that of the last change of its inode,
+        which nothing sets back. A seed that was copied is thus ingested again; where the hashes of its images are the
+        same, nothing after that is done again.
+
+        Raises:
+            EnvironmentFault: an image whose state cannot be had although it may be there.
         """
         found = hashlib.sha256()
         root = str(self.path.parent)
         with self._mapped() as data:
             for place in self._places(shard, shards):
                 number, raw = self.numbers[place], data[self.starts[place] : self.ends[place]]
-                state = _image_state(f"{root}/{self.images[place]}")
+                state = _image_state(root, self.images[place])
                 found.update(b"%d %d %d %s\n" % (number, self.repeats.get(number, 0), len(raw), state))
                 found.update(raw)
         return found.hexdigest()
@@ -226,16 +236,25 @@ def _note(index: SeedIndex, first_rows: dict[str, int], number: int, raw: bytes)
 def _image_field(values: dict[str, Any]) -> str:
     found = image_field(values)
     image = found[0] if isinstance(found, list) and found else found
-    return image if isinstance(image, str) else ""
+    return image if isinstance(image, str) and len(image) <= LONGEST else ""
 
 
-def _image_state(path: str) -> bytes:
-    """Size and time of an image file; the row's fate is decided later, by ``image_path``."""
+def _image_state(root: str, image: str) -> bytes:
+    """Size and times of an image file; what becomes of the row is decided later, by ``image_path``."""
+    path = f"{root}/{image}"
+    if not image:
+        return b"-"
     try:
-        found = os.stat(path)  # noqa: PTH116 - for every row of every run
+        found = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116 - for every row of every run
     except (OSError, ValueError):
         return b"-"
-    return b"%d %d" % (found.st_size, found.st_mtime_ns)
+    except EnvironmentFault:
+        try:
+            image_path(root, image)
+        except ImageError:  # refused whatever the disk says
+            return b"-"
+        raise
+    return b"%d %d %d" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def signature_of(path: Path) -> Signature:

@@ -5,8 +5,9 @@ Each line ends in exactly one of the two, in the order they came.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.records.headers import read_header
 from bettersynth_assets.records.images import ImageError
-from bettersynth_assets.records.paths import image_path
+from bettersynth_assets.records.paths import FolderGoneError, Roots, image_path
 from bettersynth_assets.records.schema import QUARANTINE, SEED, kit_text, rows_table
 from bettersynth_assets.records.seed_file import SeedLine
 from bettersynth_assets.records.seed_rows import parse_row
@@ -30,16 +31,28 @@ class Ingested:
 
     kept: pa.Table
     quarantine: pa.Table
+    found: int = 0
+    """Rows whose image file is there, whatever its bytes."""
+    missing: int = 0
+    """Rows that name an image that is not there."""
+    gone: Counter[str] = field(default_factory=Counter)
+    """Of these, the rows of folders that are missing or empty, by folder."""
 
 
-def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits) -> Ingested:
+def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots = ()) -> Ingested:
     """Check lines one by one: text first, then the path, then the image's header.
 
     Args:
         lines: rows as they lie in the file.
         root: the image root.
         limits: bounds from the profile.
+        roots: further folders that links may lead to.
+
+    Raises:
+        EnvironmentFault: a file that cannot be looked at or read.
     """
+    strict_decoding.raise_ceilings(pixels=limits.max_pixels, metadata_bytes=limits.max_metadata_bytes)
+    found, missing, gone = 0, 0, Counter[str]()
     kept: list[dict[str, Any]] = []
     quarantine: list[dict[str, Any]] = []
     for line in lines:
@@ -49,17 +62,28 @@ def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits) -> Ingested:
             row_id = values["id"]
             if line.first:
                 raise RowError("duplicate_id", f"row {line.first} has the same id and was taken")
-            kept.append(_row(values, line.number, root, limits))
+            kept.append(_row(values, line.number, root, limits, roots))
         except (RowError, ImageError) as error:
+            if isinstance(error, ImageError):
+                missing += error.reason == "missing_image"
+                found += error.reason not in ("missing_image", "path_escape", "url_refused")
+            if isinstance(error, FolderGoneError):
+                gone[error.folder] += 1
             quarantine.append(
                 {"id": row_id, "line": line.number, "stage": STAGE, "reason": error.reason, "detail": error.detail}
             )
-    return Ingested(kept=rows_table(kept, SEED), quarantine=rows_table(quarantine, QUARANTINE))
+    return Ingested(
+        kept=rows_table(kept, SEED),
+        quarantine=rows_table(quarantine, QUARANTINE),
+        found=found + len(kept),
+        missing=missing,
+        gone=gone,
+    )
 
 
-def _row(values: dict[str, Any], number: int, root: Path, limits: Limits) -> dict[str, Any]:
+def _row(values: dict[str, Any], number: int, root: Path, limits: Limits, roots: Roots) -> dict[str, Any]:
     row = parse_row(values)
-    header = read_header(image_path(root, row.image), limits)
+    header = read_header(image_path(root, row.image, roots), limits)
     return {
         "id": row.id,
         "line": number,
@@ -71,6 +95,7 @@ def _row(values: dict[str, Any], number: int, root: Path, limits: Limits) -> dic
         "mode": header.mode,
         "format": header.format,
         "bytes": header.bytes,
+        "image_hash": header.image_hash,
         "flags": list(header.flags),
         "extra": row.extra,
     }

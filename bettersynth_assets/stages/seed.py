@@ -5,6 +5,7 @@ A large seed is read by worker processes: reading a header is nearly all Python,
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import threading
@@ -23,38 +24,52 @@ from bettersynth_assets.checks.rules import EVERY_ROW_SET
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.questions import check_questions
+from bettersynth_assets.records.paths import Roots, real_roots
 from bettersynth_assets.records.schema import QUARANTINE, SEED
-from bettersynth_assets.records.seed_file import SeedLine, seed_index
+from bettersynth_assets.records.seed_file import SeedIndex, SeedLine, seed_index
 from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
 from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 from toolkit.worker_pools import repeated
+from toolkit.file_errors import EnvironmentFault, patiently
 
 POOL_ROWS = 20_000
 """Rows of a seed from which on starting worker processes pays."""
 MOST_WORKERS = 16
+SHOWN_FOLDERS = 3
+FEW_ROWS = 3
+"""Missing images from which on a shard without any image that is there is not the rows' fault."""
 
 
 def _depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    limits = settings.profile.limits
     check_questions(settings)
+    limits, roots = settings.profile.limits, real_roots(settings.profile)
     return {
         "lines": seed_index(settings).digest(_number(shard), settings.profile.shards),
         "limits": [limits.max_pixels, limits.min_side, limits.max_metadata_bytes],
+        **({"image_roots": sorted(roots)} if roots else {}),
     }
 
 
 def _run(work: Work) -> Result:
     index, limits = seed_index(work.settings), work.settings.profile.limits
     number, shards = _number(work.shard), work.settings.profile.shards
-    root = index.path.parent
+    root, roots = index.path.parent, real_roots(work.settings.profile)
     lines = list(index.lines(number, shards))
-    if len(index) < POOL_ROWS:
-        done = ingest(lines, root, limits)
-    else:
-        following = list(index.lines(number + 1, shards)) if number + 1 < shards else []
-        done = repeated(
-            lambda: _pooled(lines, following, root, limits), _replace_pool, f"{STAGE} {work.shard}, {len(lines)} rows"
-        )
+
+    def complete() -> Ingested:
+        if len(index) < POOL_ROWS:
+            done = ingest(lines, root, limits, roots)
+        else:
+            following = list(index.lines(number + 1, shards)) if number + 1 < shards else []
+            done = repeated(
+                lambda: _pooled(lines, following, root, limits, roots),
+                _replace_pool,
+                f"{STAGE} {work.shard}, {len(lines)} rows",
+            )
+        check_folders(done, index, limits)
+        return done
+
+    done = patiently(complete, root)
     return Result(rows_in=len(lines), kept=done.kept, quarantine=done.quarantine, stats=_stats(done.kept))
 
 
@@ -68,25 +83,62 @@ def _stats(kept: pa.Table) -> dict[str, Any]:
     }
 
 
-_ahead: list[tuple[list[SeedLine], Path, Limits, list[Future[Ingested]]]] = []
+def check_folders(done: Ingested, index: SeedIndex, limits: Limits) -> None:
+    """Tell missing folders, as of a disk that is not mounted, from rows that name an image that never was.
+
+    Rows of missing or empty folders are the environment's where they are so large a share of the whole seed that its
+    quarantine would be refused anyway; below that they go to the quarantine, and are looked at again in each run. So are
+    the rows of a shard none of whose images is there.
+
+    Raises:
+        EnvironmentFault: naming the folders.
+    """
+    root = index.path.parent
+    if done.gone:
+        folders = tuple(sorted(done.gone))
+        rows = sum(image.startswith(folders) for image in index.images)
+        if rows > limits.max_quarantined_share * len(index):
+            shown = ", ".join(str(root / folder) for folder in folders[:SHOWN_FOLDERS])
+            more = f" and {len(folders) - SHOWN_FOLDERS} more" if len(folders) > SHOWN_FOLDERS else ""
+            raise EnvironmentFault(
+                f"folder {shown}{more} is missing or empty, and {rows} of the seed's {len(index)} rows name images in "
+                "it: mount it or put it back and run again (with `limits.max_quarantined_share` in the profile above "
+                "that share, the rows are quarantined)",
+                str(root / folders[0]),
+                errno.ENOENT,
+            )
+    if done.missing >= FEW_ROWS and not done.found:
+        raise EnvironmentFault(
+            f"none of the {done.missing} images of this shard is under {root}: put them beside the seed file, whose "
+            "folder image paths are relative to, and run again",
+            str(root),
+            errno.ENOENT,
+        )
+
+
+_ahead: list[tuple[list[SeedLine], Path, Limits, Roots, list[Future[Ingested]]]] = []
 """The shard that the workers have begun beforehand; at most one."""
 
 
-def _pooled(lines: list[SeedLine], following: list[SeedLine], root: Path, limits: Limits) -> Ingested:
+def _pooled(lines: list[SeedLine], following: list[SeedLine], root: Path, limits: Limits, roots: Roots) -> Ingested:
     """Ingest by worker processes, which go on with the next shard while this one is written."""
-    begun = [futures for *what, futures in _ahead if what == [lines, root, limits]]
-    futures = begun[0] if begun else _begin(lines, root, limits)
-    _ahead[:] = [(following, root, limits, _begin(following, root, limits))] if following else []
+    begun = [futures for *what, futures in _ahead if what == [lines, root, limits, roots]]
+    futures = begun[0] if begun else _begin(lines, root, limits, roots)
+    _ahead[:] = [(following, root, limits, roots, _begin(following, root, limits, roots))] if following else []
     parts = [future.result() for future in futures]
     return Ingested(
         kept=pa.concat_tables([SEED.empty_table(), *(part.kept for part in parts)]),
         quarantine=pa.concat_tables([QUARANTINE.empty_table(), *(part.quarantine for part in parts)]),
+        found=sum(part.found for part in parts),
+        missing=sum(part.missing for part in parts),
+        gone=sum((part.gone for part in parts), Counter()),
     )
 
 
-def _begin(lines: list[SeedLine], root: Path, limits: Limits) -> list[Future[Ingested]]:
+def _begin(lines: list[SeedLine], root: Path, limits: Limits, roots: Roots) -> list[Future[Ingested]]:
     size = max(1, -(-len(lines) // (2 * _workers())))
-    return [_pool().submit(ingest, lines[start : start + size], root, limits) for start in range(0, len(lines), size)]
+    starts = range(0, len(lines), size)
+    return [_pool().submit(ingest, lines[start : start + size], root, limits, roots) for start in starts]
 
 
 def _workers() -> int:
