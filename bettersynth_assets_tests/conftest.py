@@ -11,6 +11,8 @@ import pytest
 import toolkit as toolkit  # before anything imports torchvision beside a CPU build of torch
 from bettersynth_assets_tests.models import TinyModels, make_all
 
+os.environ.setdefault("BETTERSYNTH_FILE_PATIENCE", "0.05")  # files that are missing on purpose are not waited for
+
 
 def pytest_configure() -> None:
     """Put every temporary folder below one whose name has spaces, so that all tests cover such paths."""

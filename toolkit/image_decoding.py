@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import NamedTuple
 
 from PIL import Image, ImageFile, PngImagePlugin
 
@@ -21,48 +24,79 @@ PIXELS_VARIABLE = "BETTERSYNTH_MAX_PIXELS"
 METADATA_VARIABLE = "BETTERSYNTH_MAX_METADATA_BYTES"
 
 
+class _Ceilings(NamedTuple):
+    pixels: int
+    metadata_bytes: int
+
+
+_NONE = _Ceilings(0, 0)
+
+
 class _StrictDecoding:
     """The switches are set while any thread is inside; what stood there before comes back after the last one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
-        self._saved: tuple[bool, int | None, int, int] = (False, None, 0, 0)
-        self._pixels = int(os.environ.get(PIXELS_VARIABLE, 0))
-        self._metadata = int(os.environ.get(METADATA_VARIABLE, 0))
+        self._saved: tuple[bool, int | None, int, int] | None = None
+        self._ceilings = [_Ceilings(int(os.environ.get(PIXELS_VARIABLE, 0)), int(os.environ.get(METADATA_VARIABLE, 0)))]
+        """The process's own, then those of everybody who is inside."""
 
     def raise_ceilings(self, *, pixels: int, metadata_bytes: int) -> None:
-        """Let later images have so many pixels and bytes of metadata; lower values than before change nothing."""
+        """Let all later images of this process have so many pixels and bytes of metadata, or what held before."""
         with self._lock:
-            self._pixels, self._metadata = max(self._pixels, pixels), max(self._metadata, metadata_bytes)
-            if self._inside:
-                self._set()
+            before = self._ceilings[0]
+            self._ceilings[0] = _Ceilings(max(before.pixels, pixels), max(before.metadata_bytes, metadata_bytes))
+            self._set()
 
     def environment(self) -> dict[str, str]:
         """Variables by which a child process takes over the ceilings."""
-        return {PIXELS_VARIABLE: str(self._pixels), METADATA_VARIABLE: str(self._metadata)}
+        own = self._ceilings[0]
+        return {PIXELS_VARIABLE: str(own.pixels), METADATA_VARIABLE: str(own.metadata_bytes)}
+
+    @contextmanager
+    def allowing(self, *, pixels: int = 0, metadata_bytes: int = 0) -> Iterator[None]:
+        """Be inside, with ceilings of one's own."""
+        mine = _Ceilings(pixels, metadata_bytes)
+        self._enter(mine)
+        try:
+            yield
+        finally:
+            self._exit(mine)
 
     def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                text = (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
-                self._saved = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, *text)
-                self._set()
-            self._inside += 1
+        self._enter(_NONE)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._exit(_NONE)
+
+    def _enter(self, ceilings: _Ceilings) -> None:
         with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
+            if self._saved is None:
+                text = (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+                self._saved = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, *text)
+            self._ceilings.append(ceilings)
+            self._set()
+
+    def _exit(self, ceilings: _Ceilings) -> None:
+        with self._lock:
+            assert self._saved is not None
+            self._ceilings.remove(ceilings)
+            self._set()
+            if len(self._ceilings) == 1:
                 ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, *text = self._saved
                 PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = text
+                self._saved = None
 
     def _set(self) -> None:
+        if self._saved is None:
+            return
         _, pixels, chunk, memory = self._saved
+        metadata = max(ceilings.metadata_bytes for ceilings in self._ceilings)
+        most = max(ceilings.pixels for ceilings in self._ceilings)
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-        Image.MAX_IMAGE_PIXELS = None if pixels is None else max(pixels, self._pixels)
-        PngImagePlugin.MAX_TEXT_CHUNK = max(chunk, self._metadata)
-        PngImagePlugin.MAX_TEXT_MEMORY = max(memory, self._metadata)
+        Image.MAX_IMAGE_PIXELS = None if pixels is None else max(pixels, most)
+        PngImagePlugin.MAX_TEXT_CHUNK = max(chunk, metadata)
+        PngImagePlugin.MAX_TEXT_MEMORY = max(memory, metadata)
 
 
 strict_decoding = _StrictDecoding()

@@ -126,6 +126,9 @@ def one_core_threads() -> Iterator[ThreadPoolExecutor]:
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(DECODERS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+            try:
+                yield pool
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # after a fault, what waits is not worth its time
     finally:
         torch.set_num_threads(threads)  # a thread's setting is the default of all threads made later

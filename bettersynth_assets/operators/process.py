@@ -28,7 +28,7 @@ from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.refusals import refusal, scalar
 from bettersynth_assets.operators.row_calls import EMBEDDING, SIMILARITY, STATS, Row, make_row, work_rows
 from bettersynth_assets.operators.whole_set import judge_set, measure_rows
-from bettersynth_assets.records.images import ImageError, open_rgb
+from bettersynth_assets.records.images import ImageError, check_unchanged, open_rgb
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 
@@ -172,6 +172,8 @@ def _quarantined(row: Row, stage: str, built: BuiltOperator, error: BaseExceptio
         detail, reason = f"{built.name}: {error.detail}", error.reason
         return {"id": row.values["id"], "line": row.values["line"], "stage": stage, "reason": reason, "detail": detail}
     broken = error if isinstance(error, ImageError) else _image_error(row)
+    if broken:
+        check_unchanged(Path(row.sample["images"][0]), row.values["image_hash"])
     detail = broken.detail if broken else f"{built.name}: {type(error).__name__}: {error}"
     reason = broken.reason if broken else "operator_error"
     return {"id": row.values["id"], "line": row.values["line"], "stage": stage, "reason": reason, "detail": detail}

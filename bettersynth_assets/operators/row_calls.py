@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, CaptionError, check_caption
 from bettersynth_assets.records.schema import kit_text
+from toolkit.file_errors import EnvironmentFault, environment_fault, patiently
+
+T = TypeVar("T")
 
 STATS, META = "__dj__stats__", "__dj__meta__"
 KIT_IMAGE = IMAGE_TOKENS[0]
@@ -114,16 +117,54 @@ def work_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dic
     return failed
 
 
+def retried(call: Callable[[], T], images: Sequence[str]) -> T:
+    """Call an operator, and again while the environment keeps its images from it.
+
+    Args:
+        call: must be safe to repeat.
+        images: paths of the rows' images, which earlier steps have read.
+
+    Raises:
+        EnvironmentFault: it keeps failing; whatever else the operator raises comes as it is.
+    """
+
+    def one_try() -> T:
+        try:
+            return call()
+        except ROW_ERRORS as error:
+            if fault := _environmental(error, images):
+                raise fault from error
+            raise
+
+    return patiently(one_try, images[0] if images else "", seen=False)
+
+
+def _environmental(error: BaseException, images: Sequence[str]) -> EnvironmentFault | None:
+    """The environment's fault behind what an operator raised, also where the operator wrapped it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError):
+            # A file that the row does not name, e.g. a model's, may be missing because of the recipe.
+            path = str(found.filename or (images[0] if images else ""))
+            if fault := environment_fault(found, path, seen=str(found.filename) in images):
+                return fault
+        found = found.__cause__
+    return None
+
+
 def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:
     """Call an operator on some rows; what it raises comes back as a value and leaves the rows as they were."""
     import torch
 
-    samples = columns(rows)
     rank = {} if built.rank is None else {"rank": built.rank}
     method = built.operator.compute_stats if built.is_filter else built.operator.process
-    try:
+
+    def call() -> dict[str, Any]:
         with torch.no_grad():
-            result = method(samples, **rank)
+            return method(columns(rows), **rank)
+
+    try:
+        result = retried(call, [path for row in rows for path in row.sample["images"]])
     except UserError:
         raise
     except ROW_ERRORS as error:

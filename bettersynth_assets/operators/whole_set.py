@@ -19,7 +19,7 @@ import numpy as np
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.row_calls import EMBEDDING, META, ROW_ERRORS, STATS, Row
+from bettersynth_assets.operators.row_calls import EMBEDDING, META, ROW_ERRORS, STATS, Row, retried
 from bettersynth_assets.records.images import ImageError
 
 AT_ONCE = 4096
@@ -55,13 +55,17 @@ def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> 
     elif hasattr(built.operator, "compute_hash"):
         for index, row in enumerate(rows):
             try:
-                row.sample = built.operator.compute_hash(dict(row.sample))
+                row.sample = _hashed(built, row)
             except UserError:
                 raise
             except ROW_ERRORS as error:
                 failed[index] = error
             done(1)
     return failed
+
+
+def _hashed(built: BuiltOperator, row: Row) -> dict[str, Any]:
+    return retried(lambda: built.operator.compute_hash(dict(row.sample)), row.sample["images"])
 
 
 def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | None, str]]:

@@ -105,7 +105,8 @@ def _header(file: IO[bytes], size: int, limits: Limits, image_hash: str = "") ->
 def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits, image_hash: str) -> Header:
     _check_metadata(structure.metadata_bytes, limits)
     # Pillow says by a warning that EXIF is cut off; the filter is the process's, so ingest uses processes, not threads.
-    with strict_decoding, warnings.catch_warnings(record=True) as said:
+    allowed = strict_decoding.allowing(pixels=limits.max_pixels, metadata_bytes=limits.max_metadata_bytes)
+    with allowed, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         file.seek(0)
         image: Image.Image = Image.open(file, formats=FORMATS)

@@ -51,7 +51,6 @@ def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots =
     Raises:
         EnvironmentFault: a file that cannot be looked at or read.
     """
-    strict_decoding.raise_ceilings(pixels=limits.max_pixels, metadata_bytes=limits.max_metadata_bytes)
     found, missing, gone = 0, 0, Counter[str]()
     kept: list[dict[str, Any]] = []
     quarantine: list[dict[str, Any]] = []

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from toolkit.file_errors import EnvironmentFault
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -31,7 +33,7 @@ def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | 
     Args:
         rows: kept rows with ``id``, ``image``, ``caption`` and perhaps ``clip_score``.
         image_root: folder that the ``image`` paths are relative to.
-        opener: reads one picture as RGB; what it raises as ``ValueError`` or ``OSError`` is shown instead of it.
+        opener: reads one picture as RGB; a ``ValueError``, ``OSError`` or ``EnvironmentFault`` is shown instead.
         limit: the score that separates kept from rejected, or, where None, the median of these rows.
         each: rows of each kind.
     """
@@ -59,7 +61,7 @@ def thumbnail(path: Path, opener: Opener) -> str:
     """A picture as a markdown image of at most ``THUMBNAIL_BYTES`` of JPEG, or a word on why there is none."""
     try:
         image = opener(path)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EnvironmentFault) as error:
         return code(f"no picture: {type(error).__name__}")
     image.thumbnail((SIDE, SIDE))
     for quality in (60, 40, 20, 5):

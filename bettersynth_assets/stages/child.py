@@ -17,6 +17,7 @@ from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.store import write_text
 from bettersynth_assets.resources.lease import MASK, held_locks
+from toolkit.image_decoding import strict_decoding
 
 Event = dict[str, Any]
 
@@ -74,7 +75,7 @@ def run_child(
 def _environment(has_launcher: bool) -> dict[str, str]:
     # The package need not be installed for the child to find it.
     path = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH"))))
-    env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, **strict_decoding.environment(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     if not has_launcher and env.get(MASK):
         env[MASK] = env[MASK].split(",")[0]
     return env

@@ -29,6 +29,8 @@ from bettersynth_assets.records.write_errors import naming_the_path
 from bettersynth_assets.resources.usage import measured
 from bettersynth_assets.stages.gate import judge, refuse_failed
 from bettersynth_assets.stages.stage import Inputs, Log, Stage, Work, no_log
+from toolkit.file_errors import EnvironmentFault
+from toolkit.image_decoding import strict_decoding
 
 
 class Pipeline:
@@ -43,6 +45,8 @@ class Pipeline:
         on_made: Callable[[Manifest], None] | None = None,
         on_judged: Callable[[str, dict[str, Verdict]], None] | None = None,
     ) -> None:
+        limits = settings.profile.limits
+        strict_decoding.raise_ceilings(pixels=limits.max_pixels, metadata_bytes=limits.max_metadata_bytes)
         self.stages = {stage.name: stage for stage in stages}
         self.settings = settings
         self.log = log
@@ -165,7 +169,11 @@ class Pipeline:
                 if (item := self.found(source, part)) is None:
                     return None
                 inputs[source].append(item)
-        manifest = self._usable(self.slot(name, shard), self._key(self.stages[name], shard, inputs))
+        try:
+            key = self._key(self.stages[name], shard, inputs)
+        except EnvironmentFault:  # reported by the attempt to bring the shard up to date
+            return None
+        manifest = self._usable(self.slot(name, shard), key)
         if manifest is not None:
             self._current[name, shard] = manifest
         return manifest

@@ -26,7 +26,7 @@ from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synthetic_rows, synthetic_table
-from bettersynth_assets.records.images import ImageError
+from bettersynth_assets.records.images import ImageError, check_unchanged
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.records.store import Manifest, digest_of
@@ -100,8 +100,9 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
 
     def ask(some: Sequence[dict[str, Any]], max_failed: int | None = None) -> list[Synthetic | ImageError]:
         root = image_root(settings)
-        return synthesise(
-            [Path(root, row["image"]) for row in some],
+        paths = [Path(root, row["image"]) for row in some]
+        made = synthesise(
+            paths,
             [row["id"] for row in some],
             load_captioner(settings.profile.models.captioner, settings.profile.gpu),
             load_scorer(settings.profile.models.clip, settings.profile.gpu),
@@ -109,13 +110,17 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
             Progress(work.log, f"{NAME} {work.shard}", len(some)),
             max_failed,
         )
+        for path, row, found in zip(paths, some, made, strict=True):
+            if isinstance(found, ImageError):
+                check_unchanged(path, row["image_hash"])
+        return made
 
     def make() -> pa.Table:
         nonlocal is_new
         is_new = True
         return synthetic_table(ask(rows, most))
 
-    identity = ("id", "image", "bytes", "width", "height")
+    identity = ("id", "image_hash")
     key = digest_of([[row[name] for name in identity] for row in rows], caption_key(settings, section))
     made = synthetic_rows(work.memo("captions", key, make))
     failed = [at for at, found in enumerate(made) if isinstance(found, Synthetic) and found.has_failed]

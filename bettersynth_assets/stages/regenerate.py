@@ -12,6 +12,7 @@ image the safety checker refused at every try keeps its own, flagged ``regenerat
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +28,13 @@ from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.clip_files import score_files
 from bettersynth_assets.models.clip_score import load_scorer, scorer_key
 from bettersynth_assets.models.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker, save_image
+from bettersynth_assets.records.images import content_hash
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_path import REGENERATED
 from bettersynth_assets.records.store import Manifest, digest_of, write_table
 from bettersynth_assets.stages.engine import versions
 from bettersynth_assets.stages.stage import Work
+from toolkit.file_errors import EnvironmentFault, patiently
 
 VERSION = 1
 """Raise it when the same caption would give another image."""
@@ -117,8 +120,9 @@ def _scores(settings: Settings, paths: Sequence[Path | None], captions: Sequence
         return [None] * len(paths)
     scorer = load_scorer(settings.profile.models.clip, settings.profile.gpu)
     scored = score_files(scorer, [path for path in paths if path is not None], [captions[at] for at in there])
-    for error in scored.errors.values():  # written here a moment ago: the disk is at fault and not the row
-        raise error
+    for at, error in scored.errors.items():  # written here a moment ago: the disk is at fault and not the row
+        path = paths[there[at]]
+        raise EnvironmentFault(f"{path}: {error}: remove the file and run again", str(path))
     found = dict(zip(there, scored.scores.tolist(), strict=True))
     return [found.get(at) for at in range(len(paths))]
 
@@ -146,9 +150,11 @@ def _of_file(path: Path) -> dict[str, Any]:
     """What a row says of its image file."""
     from PIL import Image
 
-    with Image.open(path) as image:
+    data = patiently(path.read_bytes, path)
+    with Image.open(io.BytesIO(data)) as image:
         size = {"width": image.width, "height": image.height}
-    return {**size, "mode": "RGB", "format": "JPEG", "bytes": path.stat().st_size, "flags": ["regenerated"]}
+    of_bytes = {"bytes": len(data), "image_hash": content_hash(data)}
+    return {**size, **of_bytes, "mode": "RGB", "format": "JPEG", "flags": ["regenerated"]}
 
 
 def _remove_others(work: Work, paths: Sequence[Path | None]) -> None:

@@ -21,6 +21,7 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.clip_files import Scored, score_files
 from bettersynth_assets.models.clip_score import load_scorer, scorer_key
+from bettersynth_assets.records.images import check_unchanged
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.records.store import Manifest
@@ -68,12 +69,15 @@ def run(work: Work) -> Result:
     table = work.rows("seed_dataset")
     root = image_root(work.settings)
     scorer = load_scorer(profile.models.clip, profile.gpu)
+    paths = [Path(root, image) for image in table.column("image").to_pylist()]
     scored = score_files(
         scorer,
-        [Path(root, image) for image in table.column("image").to_pylist()],
+        paths,
         table.column("caption").to_pylist(),
         Progress(work.log, f"{NAME} {work.shard}", table.num_rows),
     )
+    for at in scored.errors:
+        check_unchanged(paths[at], table.column("image_hash")[at].as_py())
     result = add_scores(table, scored)
     content = BytesIO()  # numpy's own write to a file does not say why it failed, e.g. of a full disk
     np.save(content, scored.embeddings, allow_pickle=False)

@@ -86,9 +86,9 @@ def _stats(kept: pa.Table) -> dict[str, Any]:
 def check_folders(done: Ingested, index: SeedIndex, limits: Limits) -> None:
     """Tell missing folders, as of a disk that is not mounted, from rows that name an image that never was.
 
-    Rows of missing or empty folders are the environment's where they are so large a share of the whole seed that its
-    quarantine would be refused anyway; below that they go to the quarantine, and are looked at again in each run. So are
-    the rows of a shard none of whose images is there.
+    Rows of missing or empty folders count as a fault of the environment where they are so large a share of the whole
+    seed that the check of quarantined rows would refuse it anyway. Below that they are quarantined, and looked at again
+    in each run. A shard none of whose images is there is a fault of the environment too.
 
     Raises:
         EnvironmentFault: naming the folders.

@@ -64,7 +64,7 @@ def embeddings_of(work: Work, rows: pa.Table) -> list[np.ndarray | None]:
 
 
 def _images(rows: pa.Table) -> zip[tuple[str, str]]:
-    return zip(rows["id"].to_pylist(), rows["image"].to_pylist(), strict=True)
+    return zip(rows["id"].to_pylist(), rows["image_hash"].to_pylist(), strict=True)
 
 
 def select_inputs(settings: Settings) -> tuple[str, ...]:

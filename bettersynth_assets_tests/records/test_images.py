@@ -10,13 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from bettersynth_assets.config.profile import Limits
+from bettersynth_assets.records import headers
 from bettersynth_assets.records.headers import read_header
-from bettersynth_assets.records.images import ImageError, open_rgb
+from bettersynth_assets.records.images import ImageError, check_unchanged, content_hash, open_rgb
 from bettersynth_assets.records.structure import look
 from bettersynth_assets_tests.seeds import encoded, picture
+from toolkit.file_errors import EnvironmentFault
+from toolkit.image_decoding import strict_decoding
+from toolkit.mgm.images import read_image
 
 LIMITS = Limits()
 SIDEWAYS_EXIF = Image.Exif()
@@ -91,20 +96,77 @@ def test_decoding_stays_strict_when_another_library_has_made_pillow_lenient(
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-def test_no_global_limit_of_pillow_is_raised(file: Any) -> None:
-    before = Image.MAX_IMAGE_PIXELS
-    header = read_header(file(encoded(picture())), Limits(max_pixels=10**12))
-    assert (header.width, header.height) == (40, 30)
-    assert before == Image.MAX_IMAGE_PIXELS
+def test_a_limit_above_pillows_own_works_and_leaves_pillows_as_it_was(file: Any) -> None:
+    before = (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
+    many = encoded(Image.new("1", (20_000, 10_000)), "PNG")
+    assert read_header(file(many), Limits(max_pixels=200_000_000)).width == 20_000
     with pytest.raises(ImageError, match="too_many_pixels"):
-        read_header(file(png_of_size(50_000, 50_000)), Limits(max_pixels=10**12))
+        read_header(file(many), LIMITS)
+    text = PngInfo()
+    text.add_text("comment", "x" * 1_500_000, zip=True)
+    long = file(encoded(picture(), "PNG", pnginfo=text))
+    assert read_header(long, Limits(max_metadata_bytes=2_000_000)).width == 40
+    for limits in (LIMITS, Limits(max_metadata_bytes=1_400_000)):
+        with pytest.raises(ImageError, match="metadata_bomb"):
+            read_header(long, limits)
+    assert before == (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 
 
-def test_a_missing_file_is_named_as_such(tmp_path: Path) -> None:
-    for read in (open_rgb, lambda path: read_header(path, LIMITS)):
-        with pytest.raises(ImageError) as error:
-            read(tmp_path / "none.jpg")
-        assert error.value.reason == "missing_image"
+def test_what_a_pipelines_limits_allow_every_later_opening_allows(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 1000)
+    text = PngInfo()
+    text.add_text("comment", "x" * 1500, zip=True)
+    path = file(encoded(picture(40, 30), "PNG", pnginfo=text))
+    fresh = type(strict_decoding)()
+    monkeypatch.setattr("bettersynth_assets.records.images.strict_decoding", fresh)
+    monkeypatch.setattr("toolkit.mgm.images.strict_decoding", fresh)
+    with pytest.raises(ImageError):
+        open_rgb(path)
+    fresh.raise_ceilings(pixels=1200, metadata_bytes=1500)
+    assert open_rgb(path).size == read_image(path, sample_id="a").size == (40, 30)
+    assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK) == (100, 1000)
+    for name, value in fresh.environment().items():
+        monkeypatch.setenv(name, value)
+    child = type(strict_decoding)()
+    with child:
+        assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK) == (1200, 1500)
+
+
+def test_a_missing_file_is_the_rows_fault_at_ingest_and_the_environments_later(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="missing_image"):
+        read_header(tmp_path / "none.jpg", LIMITS)
+    with pytest.raises(EnvironmentFault, match=r"none\.jpg was read before and is gone: put it back and run again"):
+        open_rgb(tmp_path / "none.jpg")
+    with pytest.raises(EnvironmentFault, match=f"folder {tmp_path}/images is not there"):
+        open_rgb(tmp_path / "images/00/none.jpg")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux only: a file whose reading ends in EIO")
+def test_an_error_of_the_disk_is_not_a_broken_image(file: Any) -> None:
+    path = file(encoded(picture()))
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(EnvironmentFault, match=r"Input/output error \(EIO\)"):
+        open_rgb(path)
+
+
+def test_a_file_that_changed_since_ingest_is_not_blamed_on_the_row(file: Any) -> None:
+    path = file(encoded(picture(), "PNG"))
+    seen = read_header(path, LIMITS).image_hash
+    check_unchanged(path, seen)
+    path.write_bytes(b"damaged")
+    with pytest.raises(EnvironmentFault, match="was changed since seed_dataset read it: run again"):
+        check_unchanged(path, seen)
+
+
+def test_large_and_small_files_have_the_hash_of_their_bytes(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for data in (encoded(picture()), encoded(picture(), "PNG")):
+        whole = read_header(file(data), LIMITS)
+        assert whole.image_hash == content_hash(data) and len(whole.image_hash) == 32
+        with monkeypatch.context() as changed:
+            changed.setattr(headers, "READ_AT_ONCE", 100)
+            assert read_header(file(data), LIMITS) == whole
 
 
 def test_bytes_behind_the_end_of_a_whole_jpeg_do_no_harm(file: Any) -> None:

@@ -1,7 +1,7 @@
 """Features of the frozen towers on disk, so that epochs, arms and seeds share one pass over the pictures.
 
 In: pictures by path or as bytes. Out: :class:`TowerFeatures`, one small file per picture (float16), under
-``<root>/<hash of towers and preprocessing>/<two letters>/<hash of path, size and mtime, or of the bytes>.npy``.
+``<root>/<hash of towers and preprocessing>/<two letters>/<hash of path, size and times, or of the bytes>.npy``.
 
 A changed picture, tower or preprocessing gives another name, so an entry is never stale. Features are stored as
 float16: a run with the cache differs from one without by that rounding, and equals every other run with it.
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toolkit.file_errors import patiently
 from toolkit.files import json_sha256, write_atomically
 from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.images import read_image
@@ -141,8 +142,12 @@ class FeatureCache:
 def _name_of(image: Picture) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()[:32]
-    stat = image.stat() if image.exists() else None
-    return json_sha256([str(image.resolve()), stat and stat.st_size, stat and stat.st_mtime_ns])[:32]
+    try:
+        stat = patiently(image.stat, image, seen=False)
+    except FileNotFoundError:
+        return json_sha256([str(image.resolve()), None])[:32]  # reading it will say so, with the sample's id
+    # The last of these changes with every replacement, also with one that keeps the time of modification.
+    return json_sha256([str(image.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])[:32]
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

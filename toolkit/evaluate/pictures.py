@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from toolkit.data.feature_cache import FeatureCache
+from toolkit.file_errors import EnvironmentFault
 from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.towers import TowerFeatures
@@ -25,20 +26,20 @@ Part = Sequence[tuple[Picture, str]]
 """Pictures with the id of a prompt each, to be named in errors."""
 
 
-class _Parts(Dataset[Tensor | TowerFeatures | ImageError]):
+class _Parts(Dataset[Tensor | TowerFeatures | ImageError | EnvironmentFault]):
     def __init__(self, parts: Sequence[Part], processor: MGMProcessor, cache: FeatureCache | None) -> None:
         self.parts, self.processor, self.cache = parts, processor, cache
 
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __getitem__(self, number: int) -> Tensor | TowerFeatures | ImageError:
+    def __getitem__(self, number: int) -> Tensor | TowerFeatures | ImageError | EnvironmentFault:
         part = self.parts[number]
         if self.cache is not None:
             return self.cache.load([picture for picture, _ in part])
         try:
             return self.processor.squares([read_image(picture, sample_id=id_) for picture, id_ in part], aspect="pad")
-        except ImageError as error:
+        except (ImageError, EnvironmentFault) as error:
             # Raised in a worker, its message would come wrapped in the worker's traceback.
             return error
 
@@ -55,11 +56,11 @@ def loaded(
     Raises:
         ImageError: a picture that cannot be read; the message names the prompt.
     """
-    loader: DataLoader[Tensor | TowerFeatures | ImageError] = DataLoader(
+    loader: DataLoader[Tensor | TowerFeatures | ImageError | EnvironmentFault] = DataLoader(
         _Parts(parts, processor, cache), batch_size=None, num_workers=min(workers, len(parts)), pin_memory=pin
     )
     for item in loader:
-        if isinstance(item, ImageError):
+        if isinstance(item, ImageError | EnvironmentFault):
             raise item
         yield item
 

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from toolkit.file_errors import ABSENT, EnvironmentFault, patiently
+from toolkit.image_decoding import strict_decoding
 from toolkit.mgm.aspect import ASPECTS, Aspect
 
 PAD_COLOUR = (122, 116, 104)
@@ -54,10 +56,21 @@ def read_image(source: Path | bytes, *, sample_id: str) -> Image.Image:
 
     Raises:
         ImageError: missing, empty, truncated or no image; the message names the sample.
+        EnvironmentFault: the file system does not let us read it (``toolkit.file_errors``); names the sample too.
     """
-    try:
+
+    def decoded() -> Image.Image:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             return to_rgb(opened)
+
+    try:
+        with strict_decoding:
+            return decoded() if isinstance(source, bytes) else patiently(decoded, source)
+    except EnvironmentFault as fault:
+        if fault.code in ABSENT:
+            words = f"sample {sample_id!r}: image {source!s} cannot be read ({fault}); repair or remove the row"
+            raise ImageError(words) from fault
+        raise EnvironmentFault(f"sample {sample_id!r}: image {fault}", fault.path, fault.code) from fault
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         where = "inline image" if isinstance(source, bytes) else f"image {source}"
         raise ImageError(f"sample {sample_id!r}: {where} cannot be read ({error}); repair or remove the row") from error

@@ -24,6 +24,7 @@ from toolkit.data.llava import read_llava
 from toolkit.data.order import exposure_order, grouped_order, planned_steps
 from toolkit.data.rows import Rows, encode_rows
 from toolkit.events import Emit
+from toolkit.file_errors import EnvironmentFault
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
@@ -117,7 +118,7 @@ def train_stage(
             emit({"event": "resume", "stage": stage.name, "step": start.step})
         try:
             trainer.train()
-        except ValueError as error:
+        except (ValueError, EnvironmentFault) as error:
             if "DataLoader worker" not in str(error):
                 raise
             raise type(error)(_own_words(error)) from error
@@ -178,7 +179,7 @@ def _trainer(
     return trainer
 
 
-def _own_words(error: ValueError) -> str:
+def _own_words(error: Exception) -> str:
     """What an error said in the loader process that raised it, without that process's traceback."""
     name = f"{type(error).__module__}.{type(error).__qualname__}: "
     return str(error).rsplit(name, 1)[-1].strip()
