@@ -118,10 +118,9 @@ def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits,
             image.load()
         _check_metadata(sum(len(value) for value in image.info.values() if isinstance(value, (bytes, str))), limits)
         orientation, whole = orientation_of(image)
-    bomb = Image.DecompressionBombWarning  # about pixels, which have their own limit
     flags = {
         "exif_rotated": orientation in TURNS,
-        "broken_exif": not whole or any(not issubclass(item.category, bomb) for item in said),
+        "broken_exif": not whole or any(issubclass(item.category, UserWarning) for item in said),
         "animated": image.format != "MPO" and bool(getattr(image, "is_animated", False)),
     }
     if orientation in SIDEWAYS:

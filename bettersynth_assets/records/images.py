@@ -98,8 +98,12 @@ def file_hash(file: IO[bytes]) -> str:
     return found.hexdigest()
 
 
-def check_unchanged(path: Path, image_hash: str) -> None:
+def check_unchanged(path: Path, image_hash: str | None) -> None:
     """Make sure that a file that failed is the one that ingest saw, before its row is blamed.
+
+    Args:
+        path: the file.
+        image_hash: of the row; None where it is not known, and nothing is checked.
 
     Raises:
         EnvironmentFault: it is another one, or cannot be read.
@@ -109,7 +113,7 @@ def check_unchanged(path: Path, image_hash: str) -> None:
         with path.open("rb") as file:
             return file_hash(file)
 
-    if patiently(hash_now, path) != image_hash:
+    if image_hash is not None and patiently(hash_now, path) != image_hash:
         raise EnvironmentFault(f"{path} was changed since seed_dataset read it: run again", str(path))
 
 

@@ -22,14 +22,13 @@ from typing import Any, NamedTuple
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
-from bettersynth_assets.records.seed_path import seed_path
-from bettersynth_assets.records.seed_rows import field_names, image_field
-from toolkit.preprocess.row_files import RowFileError, plain_file
-from toolkit.preprocess.row_lines import RowError, read_line, spans
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.paths import LONGEST, image_path
 from bettersynth_assets.records.seed_path import seed_path
+from bettersynth_assets.records.seed_rows import field_names, image_field
 from toolkit.file_errors import EnvironmentFault, patiently
+from toolkit.preprocess.row_files import RowFileError, plain_file
+from toolkit.preprocess.row_lines import RowError, read_line, spans
 
 SHOWN_LINES = 5
 MOST_FIELDS = 1000

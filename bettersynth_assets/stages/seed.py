@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from bettersynth_assets.checks.rules import EVERY_ROW_SET
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.records.questions import check_questions
 from bettersynth_assets.records.paths import Roots, real_roots
+from bettersynth_assets.records.questions import check_questions
 from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.records.seed_file import SeedIndex, SeedLine, seed_index
 from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest

@@ -157,16 +157,49 @@ def test_the_gpu_decodes_what_pillow_decodes_and_refuses_what_pillow_refuses(tmp
         data = jpeg(image.convert("L") if number % 7 == 0 else image, progressive=number % 5 == 0)
         (tmp_path / f"{number}.jpg").write_bytes(data)
     (tmp_path / "3.jpg").write_bytes(jpeg(picture(90, 90))[:-200])
-    (tmp_path / "11.jpg").unlink()
+    (tmp_path / "11.jpg").write_bytes(b"")
     picture(99, 77).save(tmp_path / "12.jpg", "PNG")
     paths = [tmp_path / f"{number}.jpg" for number in range(40)]
     by_pillow = list(chunks(paths, 16, KINDS))
     by_gpu = list(chunks(paths, 16, KINDS, decode="nvjpeg", device="cuda:0"))
     assert [chunk.good for chunk in by_gpu] == [chunk.good for chunk in by_pillow]
     reasons = [{at: error.reason for at, error in chunk.errors.items()} for chunk in by_gpu]
-    assert reasons == [{3: "decode_error", 11: "missing_image"}, {}, {}]
+    assert reasons == [{3: "decode_error", 11: "decode_error"}, {}, {}]
     assert all(isinstance(error, ImageError) for chunk in by_gpu for error in chunk.errors.values())
     for ours, theirs in zip(by_gpu, by_pillow, strict=True):
         for found, expected in zip(ours.inputs, theirs.inputs, strict=True):
             assert found.is_cuda and found.shape == expected.shape
             assert (found.cpu().float() - expected.float()).abs().mean() < 2.0
+
+
+def without_tables(data):
+    """A whole JPEG file that looks plain, without the tables that its pixels are read by: no decoder can use it."""
+    start = data.index(b"\xff\xdb")
+    while data[start : start + 2] == b"\xff\xdb":
+        data = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4]) :]
+    return data
+
+
+def jpegs_with_a_bad_one(folder):
+    for at in range(12):
+        data = jpeg(picture(70 + at, 60, seed=at))
+        (folder / f"{at:02d}.jpg").write_bytes(without_tables(data) if at == 5 else data)
+    return sorted(folder.glob("*.jpg"))
+
+
+def test_a_bad_jpeg_that_looks_plain_fails_alone(tmp_path):
+    paths = jpegs_with_a_bad_one(tmp_path)
+    assert plain_size(paths[5].read_bytes()) == (75, 60)
+    (chunk,) = chunks(paths, 16, KINDS[:1])
+    assert {at: error.reason for at, error in chunk.errors.items()} == {5: "decode_error"}
+
+
+@needs_gpu
+def test_one_bad_jpeg_in_a_gpu_batch_fails_alone(tmp_path):
+    paths = jpegs_with_a_bad_one(tmp_path)
+    (chunk,) = chunks(paths, 16, KINDS, decode="nvjpeg", device="cuda:0")
+    assert {at: error.reason for at, error in chunk.errors.items()} == {5: "decode_error"}
+    assert chunk.good == [at for at in range(12) if at != 5]
+    (alone,) = chunks([path for at, path in enumerate(paths) if at != 5], 16, KINDS, decode="nvjpeg", device="cuda:0")
+    for found, expected in zip(chunk.inputs, alone.inputs, strict=True):
+        assert torch.equal(found, expected), "neighbours are what they are without the bad file"

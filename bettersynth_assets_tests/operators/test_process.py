@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
@@ -13,6 +14,8 @@ from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile
+from toolkit import file_errors
+from toolkit.file_errors import EnvironmentFault
 
 STOCK = [
     {"words_num_filter": {"min_num": 5, "max_num": 24}},
@@ -180,16 +183,53 @@ def test_the_stock_similarity_filter_uses_the_scores_that_are_there(rows, proces
 
 def test_a_broken_image_is_quarantined_alone(rows, process, tmp_path):
     whole = process(rows, STOCK)
-    victims = whole.kept["id"].to_pylist()[:2]
-    break_image(tmp_path, f"images/{victims[0][3:]}.png")
-    (tmp_path / f"images/{victims[1][3:]}.png").unlink()
+    victim, gone = whole.kept["id"].to_pylist()[:2]
+    break_image(tmp_path, f"images/{victim[3:]}.png")
     done = process(rows, STOCK)
-    assert [(row["id"], row["reason"]) for row in done.quarantine.to_pylist()] == [
-        (victims[0], "decode_error"),
-        (victims[1], "missing_image"),
-    ]
-    assert done.kept["id"].to_pylist() == whole.kept["id"].to_pylist()[2:]
+    assert [(row["id"], row["reason"]) for row in done.quarantine.to_pylist()] == [(victim, "decode_error")]
+    assert done.kept["id"].to_pylist() == whole.kept["id"].to_pylist()[1:]
     assert done.rejects == whole.rejects
+    (tmp_path / f"images/{gone[3:]}.png").unlink()
+    with pytest.raises(EnvironmentFault, match=rf"{gone[3:]}\.png was read before and is gone"):
+        process(rows, STOCK)
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(errno.EIO, "Input/output error"), r"EIO"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{image}"), r"006\.png was read before and is gone"),
+        (ValueError("wrapped"), r"ESTALE"),
+    ],
+)
+def test_an_error_of_the_environment_within_an_operator_blames_no_row(
+    rows, process, monkeypatch, tmp_path, error, found
+):
+    from data_juicer.ops.filter.words_num_filter import WordsNumFilter
+
+    original, calls = WordsNumFilter.compute_stats_batched, []
+    if isinstance(error, FileNotFoundError):
+        error.filename = f"{tmp_path}/images/006.png"
+    if isinstance(error, ValueError):
+        error.__cause__ = OSError(errno.ESTALE, "Stale file handle")
+    lasting = True
+
+    def failing(self, samples, context=False):
+        if "row006" in samples["id"]:
+            calls.append(1)
+            if lasting or len(calls) == 1:
+                raise error
+        return original(self, samples, context)
+
+    monkeypatch.setattr(WordsNumFilter, "compute_stats_batched", failing)
+    monkeypatch.setattr(file_errors, "_gave_up", {})
+    entries = [{"words_num_filter": {"min_num": 1, "max_num": 1000 + len(found)}}]  # built anew for each case
+    with pytest.raises(EnvironmentFault, match=found):
+        process(rows, entries)
+    lasting = False
+    calls.clear()
+    monkeypatch.setattr(file_errors, "_gave_up", {})
+    assert process(rows, entries).kept.num_rows == rows.num_rows and len(calls) == 2
 
 
 def test_an_operator_that_fails_on_one_row_quarantines_it_and_names_itself(rows, process, monkeypatch):

@@ -77,5 +77,8 @@ def test_all_shards_are_measured_together_and_every_score_is_kept(tmp_path: Path
 
 def test_a_seed_of_which_nothing_can_be_used_says_what_took_the_rows(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [kit_row(number) for number in range(5)])
-    with pytest.raises(EmptySetError, match=r"no rows are left of 5\. quarantine missing_image of seed_dataset"):
+    (tmp_path / "images").mkdir()
+    for number in range(5):
+        (tmp_path / f"images/{number:03d}.jpg").write_bytes(b"")
+    with pytest.raises(EmptySetError, match=r"no rows are left of 5\. quarantine decode_error of seed_dataset"):
         toy_pipeline(settings_for(path, tmp_path / "data", shards=2)).ensure("seed_profile")

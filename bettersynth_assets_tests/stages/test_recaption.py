@@ -14,6 +14,7 @@ from bettersynth_assets.stages.recaption import caption_key
 from bettersynth_assets_tests.operators.rows import break_image
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
 from bettersynth_assets_tests.stages.conftest import STAGES
+from toolkit.file_errors import EnvironmentFault
 
 SHORT = {"max_new_tokens": 6}
 UPSTREAM = ("seed_dataset", "clip_scores", "seed_profile")
@@ -80,13 +81,20 @@ def test_changing_only_the_caption_section_redoes_only_the_captions(pipeline):
     assert {shard.stage for shard in changed.made} == {"recaptioned_set"} and len(changed.made) == 3
 
 
-def test_an_image_that_breaks_meanwhile_is_quarantined_alone(pipeline, seed_root):
+def test_an_image_that_breaks_meanwhile_fails_its_shard_and_is_quarantined_by_the_next_run(pipeline, seed_root):
     run = pipeline(caption={**SHORT})
     run.ensure_all("filtered_set")
     break_image(seed_root, "images/012.png")
-    shards = run.ensure_all("recaptioned_set")
-    (row,) = all_rows(shards, "quarantine")
-    assert (row["id"], row["stage"], row["reason"]) == ("row012", "recaptioned_set", "decode_error")
+    with pytest.raises(EnvironmentFault, match=r"images/012\.png was changed since seed_dataset read it: run again"):
+        run.ensure_all("recaptioned_set")
+    again = pipeline(caption={**SHORT})
+    shards = again.ensure_all("recaptioned_set")
+    quarantined = [
+        row for name in ("seed_dataset", "recaptioned_set") for row in all_rows(again.current(name), "quarantine")
+    ]
+    assert [(row["id"], row["stage"], row["reason"]) for row in quarantined] == [
+        ("row012", "seed_dataset", "decode_error")
+    ]
     assert [shard.lost for shard in shards] == [0, 0, 0] and sum(shard.kept for shard in shards) == 29
 
 

@@ -6,7 +6,7 @@ from bettersynth_assets.models.clip_files import score_files
 from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.records.schema import SCORED
 from bettersynth_assets.stages.score import read_embeddings
-from bettersynth_assets_tests.operators.rows import break_image
+from bettersynth_assets_tests.operators.rows import break_pixels
 
 
 def test_every_row_gets_its_score(pipeline, seed_root, tiny_models):
@@ -27,11 +27,9 @@ def test_every_row_gets_its_score(pipeline, seed_root, tiny_models):
         assert shard.stats["truncated"] == sum(expected.truncated) > 0
 
 
-def test_an_image_that_breaks_after_ingest_is_quarantined_alone(pipeline, seed_root):
-    run = pipeline()
-    run.ensure_all("seed_dataset")
-    break_image(seed_root, "images/007.png")
-    shards = run.ensure_all("clip_scores")
+def test_an_image_whose_pixels_are_broken_is_quarantined_alone(pipeline, seed_root):
+    break_pixels(seed_root, "images/007.png")
+    shards = pipeline().ensure_all("clip_scores")
     assert [shard.lost for shard in shards] == [0, 0, 0]
     (row,) = [row for shard in shards for row in shard.table("quarantine").to_pylist()]
     assert (row["id"], row["stage"], row["reason"]) == ("row007", "clip_scores", "decode_error")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bettersynth_assets.checks.rules import Evidence, budget_met, conservation, quarantine_share
+from bettersynth_assets.checks.rules import Evidence, budget_met, conservation
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError, EmptySetError
@@ -25,6 +25,7 @@ from bettersynth_assets.stages.selection import embeddings_of
 from bettersynth_assets.stages.stage import Work
 from bettersynth_assets_tests.operators.rows import break_image
 from bettersynth_assets_tests.stages.conftest import ROWS, STAGES
+from toolkit.file_errors import EnvironmentFault
 
 IMAGES = {"image_near_duplicate_deduplicator": {"max_distance": 4}}
 CLUSTERS = {"kmeans_diversity_selector": {"clusters": 4, "count": 9, "prefer": "centre"}}
@@ -114,9 +115,10 @@ def test_a_row_whose_image_is_another_now_has_no_embedding(run: Callable[..., Pi
     inputs = {"clip_scores": pipeline.ensure_all("clip_scores")}
     work = Work(settings=pipeline.settings, shard="all", folder=tmp_path, inputs=inputs, log=print)
     rows = work.rows("clip_scores").sort_by("line")
-    images = rows["image"].to_pylist()
-    images[7] = "images/new.png"
-    found = embeddings_of(work, rows.set_column(rows.schema.get_field_index("image"), "image", pa.array(images)))
+    hashes = rows["image_hash"].to_pylist()
+    hashes[7] = "another"
+    place = rows.schema.get_field_index("image_hash")
+    found = embeddings_of(work, rows.set_column(place, "image_hash", pa.array(hashes)))
     assert [place for place, embedding in enumerate(found) if embedding is None] == [7]
     by_id = dict(zip(work.rows("clip_scores")["id"].to_pylist(), read_embeddings(inputs["clip_scores"]), strict=True))
     assert all(
@@ -126,15 +128,16 @@ def test_a_row_whose_image_is_another_now_has_no_embedding(run: Callable[..., Pi
     )
 
 
-def test_an_image_that_broke_since_is_quarantined_alone(run: Callable[..., Pipeline], seed_root: Path) -> None:
+def test_an_image_that_broke_since_fails_the_set_until_it_is_ingested_again(
+    run: Callable[..., Pipeline], seed_root: Path
+) -> None:
     pipeline = run([IMAGES])
     pipeline.ensure_all("recaptioned_set")
     break_image(seed_root, "images/005.png")
-    manifest = pipeline.ensure("budgeted_set")
-    assert ids(manifest, "quarantine") == ["row005"] and manifest.quarantined == {"decode_error": 1}
-    assert manifest.lost == 0 and manifest.kept == ROWS - len(COPIES) - 1
-    evidence = Evidence(manifests=[manifest], upstream={}, settings=pipeline.settings, columns=None)
-    assert quarantine_share(evidence).passed
+    with pytest.raises(EnvironmentFault, match=r"images/005\.png was changed since seed_dataset read it: run again"):
+        pipeline.ensure("budgeted_set")
+    manifest = run([IMAGES]).ensure("budgeted_set")
+    assert manifest.quarantined == {} and manifest.lost == 0 and manifest.kept == ROWS - len(COPIES) - 1
 
 
 def test_limits_of_the_whole_seed_reach_a_filter_there(run: Callable[..., Pipeline]) -> None:
