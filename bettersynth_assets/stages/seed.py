@@ -5,7 +5,6 @@ A large seed is read by worker processes: reading a header is nearly all Python,
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import threading
@@ -26,18 +25,16 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.paths import Roots, real_roots
 from bettersynth_assets.records.questions import check_questions
 from bettersynth_assets.records.schema import QUARANTINE, SEED
-from bettersynth_assets.records.seed_file import SeedIndex, SeedLine, seed_index
+from bettersynth_assets.records.seed_file import SeedLine, seed_index
+from bettersynth_assets.records.seed_folders import check_folders
 from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
 from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
+from toolkit.file_errors import patiently
 from toolkit.worker_pools import repeated
-from toolkit.file_errors import EnvironmentFault, patiently
 
 POOL_ROWS = 20_000
 """Rows of a seed from which on starting worker processes pays."""
 MOST_WORKERS = 16
-SHOWN_FOLDERS = 3
-FEW_ROWS = 3
-"""Missing images from which on a shard without any image that is there is not the rows' fault."""
 
 
 def _depends(settings: Settings, shard: str, inputs: Inputs) -> object:
@@ -81,39 +78,6 @@ def _stats(kept: pa.Table) -> dict[str, Any]:
         "flags": _count(flags),
         "image_bytes": pc.sum(kept["bytes"]).as_py() or 0,
     }
-
-
-def check_folders(done: Ingested, index: SeedIndex, limits: Limits) -> None:
-    """Tell missing folders, as of a disk that is not mounted, from rows that name an image that never was.
-
-    Rows of missing or empty folders count as a fault of the environment where they are so large a share of the whole
-    seed that the check of quarantined rows would refuse it anyway. Below that they are quarantined, and looked at again
-    in each run. A shard none of whose images is there is a fault of the environment too.
-
-    Raises:
-        EnvironmentFault: naming the folders.
-    """
-    root = index.path.parent
-    if done.gone:
-        folders = tuple(sorted(done.gone))
-        rows = sum(image.startswith(folders) for image in index.images)
-        if rows > limits.max_quarantined_share * len(index):
-            shown = ", ".join(str(root / folder) for folder in folders[:SHOWN_FOLDERS])
-            more = f" and {len(folders) - SHOWN_FOLDERS} more" if len(folders) > SHOWN_FOLDERS else ""
-            raise EnvironmentFault(
-                f"folder {shown}{more} is missing or empty, and {rows} of the seed's {len(index)} rows name images in "
-                "it: mount it or put it back and run again (with `limits.max_quarantined_share` in the profile above "
-                "that share, the rows are quarantined)",
-                str(root / folders[0]),
-                errno.ENOENT,
-            )
-    if done.missing >= FEW_ROWS and not done.found:
-        raise EnvironmentFault(
-            f"none of the {done.missing} images of this shard is under {root}: put them beside the seed file, whose "
-            "folder image paths are relative to, and run again",
-            str(root),
-            errno.ENOENT,
-        )
 
 
 _ahead: list[tuple[list[SeedLine], Path, Limits, Roots, list[Future[Ingested]]]] = []

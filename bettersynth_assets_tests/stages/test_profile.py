@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.errors import EmptySetError
 from bettersynth_assets.records.distribution import describe
 from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
 from bettersynth_assets_tests.stages.toy import score_of, toy_pipeline
+
+ANY_SHARE = Limits(max_quarantined_share=1)
 
 
 def test_the_figures_are_those_of_the_textbook() -> None:
@@ -81,4 +84,4 @@ def test_a_seed_of_which_nothing_can_be_used_says_what_took_the_rows(tmp_path: P
     for number in range(5):
         (tmp_path / f"images/{number:03d}.jpg").write_bytes(b"")
     with pytest.raises(EmptySetError, match=r"no rows are left of 5\. quarantine decode_error of seed_dataset"):
-        toy_pipeline(settings_for(path, tmp_path / "data", shards=2)).ensure("seed_profile")
+        toy_pipeline(settings_for(path, tmp_path / "data", shards=2, limits=ANY_SHARE)).ensure("seed_profile")
