@@ -16,6 +16,7 @@ NOTES = {
     "mode": "colour mode of the file before it is made RGB: RGB, L, CMYK, P, I;16, …",
     "format": "JPEG, PNG, …",
     "bytes": "size of the image file",
+    "image_hash": "XXH3 hash (128 bits) of the image file, from which every later result is keyed",
     "flags": "exif_rotated, broken_exif, animated; regenerated, regeneration_refused",
     "extra": "JSON object of the other fields of the row in the seed file; null where there are none",
     "clip_score": "cosine similarity of image and caption, -1 to 1",
