@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -102,11 +103,36 @@ class Slot:
             StorageError: the folder or the lock file cannot be made.
         """
         with naming_the_path(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / LOCK).open("w")
+            file = self._lock()
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _lock(self) -> IO[str]:
+        """The lock file, held. Again where another run has meanwhile abandoned the shard and removed the file."""
+        path = self.folder / LOCK
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                file = path.open("w")
+            except FileNotFoundError:
+                if path.is_symlink():  # to a place that does not exist
+                    raise
+                continue
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    return file
+            file.close()
+
+    def abandon(self, key: str) -> None:
+        """Remove the empty folders that a stage leaves when it refuses its settings; the lock must be held."""
+        with suppress(OSError):  # whatever is not empty stays
+            (self.folder / version_name(key)).rmdir()
+        if self.folder.is_dir() and [path.name for path in self.folder.iterdir()] == [LOCK]:
+            (self.folder / LOCK).unlink()
+            with suppress(OSError):
+                for folder in (self.folder, self.folder.parent, self.root, self.root.parent):
+                    folder.rmdir()
 
     def tidy(self, manifest: Manifest) -> list[str]:
         """Repair the link and remove what killed runs have left next to the committed version.

@@ -16,18 +16,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 
 import pyarrow as pa
 
 from bettersynth_assets.checks.rules import Verdict
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.integrity import DamagedFileError, digest_of, seal
 from bettersynth_assets.records.store import WHOLE, Manifest, Slot, write_table
 from bettersynth_assets.records.write_errors import naming_the_path
 from bettersynth_assets.resources.usage import measured
 from bettersynth_assets.stages.gate import judge, refuse_failed
+from bettersynth_assets.stages.libraries import installed_versions, key_versions
 from bettersynth_assets.stages.stage import Inputs, Log, Stage, Work, no_log
 from toolkit.file_errors import EnvironmentFault
 from toolkit.image_decoding import strict_decoding
@@ -105,7 +105,11 @@ class Pipeline:
                 key = self._key(stage, shard, inputs)
                 manifest = self._usable(slot, key, log=self.log)  # another run may have held the lock
                 if manifest is None:
-                    manifest = made = self._make(stage, slot, key, inputs)
+                    try:
+                        manifest = made = self._make(stage, slot, key, inputs)
+                    except UserError:
+                        slot.abandon(key)
+                        raise
         self._current[name, shard] = manifest
         if made is not None:
             self.take(made)
@@ -218,7 +222,7 @@ class Pipeline:
             stage.version,
             shard,
             stage.depends(self.settings, shard, inputs),
-            versions(stage.libraries),
+            key_versions(stage.libraries),
             {
                 source: [item.digest for item in items]
                 for source, items in inputs.items()
@@ -252,17 +256,11 @@ class Pipeline:
             stats=result.stats,
             seconds=round(seconds, 3),
             inputs={source: [item.digest for item in items] for source, items in inputs.items()},
-            libraries=versions(stage.libraries),
+            libraries=installed_versions(stage.libraries),
             usage=usage,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return slot.commit(manifest)
-
-
-@cache
-def versions(libraries: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions by distribution; read once a process, since a set of 400 shards asks for them each time."""
-    return {library: version(library) for library in libraries}
 
 
 def _counts(table: pa.Table, column: str) -> dict[str, int]:

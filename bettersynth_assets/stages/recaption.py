@@ -30,8 +30,8 @@ from bettersynth_assets.records.images import ImageError, check_unchanged
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.records.store import Manifest, digest_of
-from bettersynth_assets.stages.engine import versions
 from bettersynth_assets.stages.filter import rescorer
+from bettersynth_assets.stages.libraries import key_versions
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
 from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
@@ -163,7 +163,7 @@ def caption_key(settings: Settings, section: CaptionSection) -> object:
         **({} if section.sampling is None else {"sampling": section.sampling.model_dump()}),
         **captioner_key(settings.profile),
         "scorer": scorer_key(settings.profile),
-        "libraries": versions(LIBRARIES),
+        "libraries": key_versions(LIBRARIES),
     }
 
 

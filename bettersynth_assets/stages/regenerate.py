@@ -32,7 +32,7 @@ from bettersynth_assets.records.images import content_hash
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_path import REGENERATED
 from bettersynth_assets.records.store import Manifest, digest_of, write_table
-from bettersynth_assets.stages.engine import versions
+from bettersynth_assets.stages.libraries import key_versions
 from bettersynth_assets.stages.stage import Work
 from toolkit.file_errors import EnvironmentFault, patiently
 
@@ -185,7 +185,7 @@ def image_key(settings: Settings, section: RegenerateSection) -> dict[str, Any]:
         "model": model_fingerprint(diffusion_model(settings.profile), role="diffusion"),
         "dtype": gpu.dtype,
         "batch": gpu.diffusion_batch,
-        "libraries": versions(LIBRARIES),
+        "libraries": key_versions(LIBRARIES),
     }
 
 

@@ -19,8 +19,8 @@ from bettersynth_assets.operators.recipe_lists import check_recipe
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.seed_path import image_root
-from bettersynth_assets.stages.engine import versions
 from bettersynth_assets.stages.filter import compares_images, rescorer
+from bettersynth_assets.stages.libraries import key_versions
 from bettersynth_assets.stages.score import read_embeddings
 from bettersynth_assets.stages.stage import Inputs, Work
 
@@ -83,5 +83,5 @@ def select_key(settings: Settings, inputs: Inputs) -> dict[str, object]:
     return {
         "select": with_limits(entries, inputs["seed_profile"][0]),
         "models": operators_key(entries, settings.profile),
-        "libraries": versions(LIBRARIES),
+        "libraries": key_versions(LIBRARIES),
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.stage import Result, Stage, Work
@@ -87,7 +89,7 @@ def made(world: World) -> list[str]:
 
 
 def test_everything_missing_is_made_upstream_first_and_once(world: World) -> None:
-    order = ["source 0", "doubled 0", "source 1", "doubled 1", "source 2", "doubled 2", "total l"]
+    order = ["source 0", "source 1", "source 2", "doubled 0", "doubled 1", "doubled 2", "total l"]
     assert made(world) == order
     assert (world.pipeline().ensure("total").path / "sum.txt").read_text() == "12"
 
@@ -166,7 +168,7 @@ def test_a_failed_shard_is_redone_alone_and_what_is_finished_stays(world: World)
     with pytest.raises(ValueError, match="on purpose"):
         made(world)
     world.fail = ""
-    assert made(world) == ["doubled 1", "source 2", "doubled 2", "total l"]
+    assert made(world) == ["doubled 1", "doubled 2", "total l"]
 
 
 def test_every_row_is_counted_once(world: World) -> None:
@@ -207,3 +209,47 @@ def run_together(*calls: Callable[[], object]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_refused_setting_leaves_no_folder(world: World) -> None:
+    def refuse(work: Work) -> Result:
+        raise ConfigError("no such operator")
+
+    data = world.settings.data_root
+    stages = [replace(stage, run=refuse) if stage.name == "source" else stage for stage in world.stages()]
+    with pytest.raises(ConfigError):
+        Pipeline(stages, world.settings).ensure_all("total")
+    assert not list(data.iterdir())
+
+    world.pipeline().ensure_all("source")
+    before = sorted(data.rglob("*"))
+    stages = [replace(stage, run=refuse) if stage.name == "doubled" else stage for stage in world.stages()]
+    with pytest.raises(ConfigError):
+        Pipeline(stages, world.settings).ensure_all("total")
+    assert sorted(data.rglob("*")) == before
+
+    world.pipeline().ensure_all("total")
+    before = sorted(data.rglob("*"))
+    world.version = 2
+    stages = [replace(stage, run=refuse) if stage.name == "doubled" else stage for stage in world.stages()]
+    with pytest.raises(ConfigError):
+        Pipeline(stages, world.settings).ensure_all("total")
+    assert sorted(data.rglob("*")) == before, "what was made under other settings stays"
+
+
+def test_a_lock_file_that_another_run_removes_while_it_is_waited_for_is_made_again(world: World) -> None:
+    slot = world.pipeline().slot("source", "shard-00000")
+    entered = threading.Event()
+
+    def second() -> None:
+        with slot.locked():
+            entered.set()
+
+    with slot.locked():
+        other = threading.Thread(target=second)
+        other.start()
+        assert not entered.wait(0.2)
+        slot.abandon("0" * 64)
+        assert not slot.folder.exists()
+    other.join(timeout=30)
+    assert entered.is_set() and (slot.folder / ".lock").is_file()
