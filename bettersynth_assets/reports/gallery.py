@@ -1,4 +1,4 @@
-"""A few rows of a stage to look at. In: kept rows and where their images lie. Out: markdown of under 16 kB.
+"""A few rows of a stage to look at. In: kept rows and where their images lie. Out: markdown, ``GALLERY_BYTES`` at most.
 
 Captions come from the web, and images too: a caption is shown as a code span, in which neither markdown nor HTML nor a
 link counts, and a picture is a small ``data:`` JPEG made here, so that a page asks no other server for anything.
@@ -24,6 +24,9 @@ SIDE = 72
 """Longest side of a thumbnail, pixels."""
 THUMBNAIL_BYTES = 2_000
 CAPTION_CHARACTERS = 120
+GALLERY_BYTES = 16_000
+"""Of the whole markdown; pictures that do not fit any more are left out."""
+NO_ROOM = "`no picture: the gallery is full`"
 Opener = Callable[[Path], "Image"]
 
 
@@ -37,15 +40,24 @@ def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | 
         limit: the score that separates kept from rejected, or, where None, the median of these rows.
         each: rows of each kind.
     """
-    lines = []
+    entries = []
     for title, indices in _choices(rows, limit, each).items():
         for index in indices:
             row = {name: rows[name][index].as_py() for name in ("id", "image", "caption")}
             score = f"{rows['clip_score'][index].as_py():.4f} " if "clip_score" in rows.column_names else ""
-            picture = thumbnail(image_root / row["image"], opener)
-            lines += [f"**{title}** {score}{code(row['id'])}", picture, code(row["caption"])]
+            words = [f"**{title}** {score}{code(row['id'])}", code(row["caption"])]
             if "original_caption" in rows.column_names:
-                lines.append(f"was {code(rows['original_caption'][index].as_py())}")
+                words.append(f"was {code(rows['original_caption'][index].as_py())}")
+            entries.append((words, image_root / row["image"]))
+    left = GALLERY_BYTES - sum(len(f"{word}\n\n{NO_ROOM}\n\n".encode()) for words, _ in entries for word in words)
+    lines = []
+    for (title, *words), path in entries:
+        picture = thumbnail(path, opener)
+        if len(picture) > left:
+            picture = NO_ROOM
+        else:
+            left -= len(picture)
+        lines += [title, picture, *words]
     return "\n\n".join(lines) or "no rows"
 
 

@@ -87,6 +87,7 @@ class Work:
         """Remove a table that ``memo`` keeps, so that the next call makes it."""
         for path in self.folder.parent.glob(f"{name}-{key[:12]}*.parquet"):
             path.unlink()
+            self.memos[:] = [memo for memo in self.memos if memo != path.name]
 
     def stats(self, stage: str) -> dict[str, Any]:
         """Stats of an input that is not sharded."""

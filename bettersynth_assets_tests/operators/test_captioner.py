@@ -6,7 +6,10 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.blip2 import Blip2Captioner
 from bettersynth_assets.models.captioner import load_captioner
 from bettersynth_assets.models.llava import LlavaCaptioner
-from bettersynth_assets_tests.operators.rows import tiny_profile
+from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.records.schema import kit_text
+from bettersynth_assets_tests.operators.caption_server import NAME, completion, serving
+from bettersynth_assets_tests.operators.rows import tiny_profile, write_images
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
 
 
@@ -30,3 +33,16 @@ def test_a_checkpoint_that_makes_no_captions_is_refused_by_name(tiny_models, tmp
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"it has no config.json with a model_type"):
         load_captioner(str(tmp_path / "empty"), gpu)
+
+
+def test_the_mapper_of_plain_dj_process_leaves_a_text_as_it_was_where_the_caption_is_degenerate(tmp_path):
+    (name,) = write_images(tmp_path, 1)
+    mapper = registry().modules["caption_mapper"]
+    texts = ["a dog", "a <image> dog", "a dog <|im_end|>", "I cannot assist", "<think>x</think>a cat", ""]
+    with serving(None) as server:
+        server.script = lambda body: completion(texts[len(server.asked) - 1])
+        operator = mapper(captioner=f"{server.address}#{NAME}")
+        before = kit_text("old")
+        samples = [{"text": [before], "images": [[str(tmp_path / name)]], "id": ["r"]} for _ in texts]
+        found = [operator.process_batched(sample)["text"][0] for sample in samples]
+    assert found == [kit_text("a dog"), before, before, before, kit_text("a cat"), before]

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from PIL import Image
 
-from bettersynth_assets.reports.gallery import SIDE, THUMBNAIL_BYTES, code, gallery, thumbnail
+from bettersynth_assets.reports.gallery import GALLERY_BYTES, NO_ROOM, SIDE, THUMBNAIL_BYTES, code, gallery, thumbnail
 
 
 def opener(path: Path) -> Image.Image:
@@ -62,3 +63,41 @@ def test_a_caption_cannot_leave_its_code_span():
     assert shown.count("`") == 2
     assert len(code("x" * 500)) == 122
     assert code("") == "` `"
+
+
+TAGS = ("p", "code", "strong")
+HOSTILE = (
+    "![x](http://evil.test/i.png) <img src=http://evil.test/i.png onerror=alert(1)>",
+    "<script>alert(1)</script> [click](javascript:alert(1)) `code` ``` fence",
+    "a\n\n# heading\n\n- list\n\n| a | b |\n|---|---|\n",
+    "https://evil.test/ <a href='https://evil.test'>x</a> &lt;b&gt; \u202egnp.exe\u2028 \x00\x1b[31m",
+    "` <img src=x> `` <img src=x> ``` <img src=x>",
+    "\\` <iframe src=//evil.test> \\",
+)
+
+
+def test_no_caption_or_id_of_a_gallery_is_read_as_markdown_html_or_a_link(tmp_path):
+    reader = pytest.importorskip("markdown_it").MarkdownIt("commonmark", {"html": True}).enable("table")
+    for caption in HOSTILE:
+        table = pa.table({"id": [caption], "image": ["a.png"], "caption": [caption], "original_caption": [caption]})
+        html = reader.render(gallery(table, image_root=tmp_path, opener=opener))
+        assert set(re.findall(r"<(/?[a-zA-Z][a-zA-Z0-9]*)", html)) == {
+            f"{end}{tag}" for end in ("", "/") for tag in TAGS
+        }
+        assert html.count("<code>") == 4
+
+
+def test_a_gallery_has_a_byte_cap_whatever_its_pictures_and_captions_are(tmp_path):
+    count = 9
+    for number in range(count):
+        Image.effect_noise((90, 90), 255).convert("RGB").save(tmp_path / f"r{number}.png")
+    noise = rows([number / 10 for number in range(count)])
+    for caption in ("x" * 999, "猫" * 999, "`" * 999):
+        captions = pa.array([caption] * count)
+        table = noise.set_column(2, "caption", captions).append_column("original_caption", captions)
+        for each in (2, 3):
+            shown = gallery(table, image_root=tmp_path, opener=opener, each=each)
+            pictures = re.findall(r"data:image/jpeg;base64,([^)]+)\)", shown)
+            assert len(shown.encode()) <= GALLERY_BYTES and len(pictures) + shown.count(NO_ROOM) == 3 * each
+            assert NO_ROOM in shown or each == 2
+            assert len(pictures) >= 3 and all(len(base64.b64decode(data)) <= THUMBNAIL_BYTES for data in pictures)
