@@ -17,6 +17,11 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def is_first_of_machine() -> bool:
+    """Whether this is the only process on its machine, or the first of those that a launcher started there."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 @dataclass(frozen=True)
 class JsonLines:
     """Writes each event as one line, in one piece, so that lines of sibling processes do not mix."""

@@ -106,7 +106,7 @@ class TrainingStage(ConfigModel):
     """None is one epoch over the data."""
     deepspeed: str | None = None
     loss_group: int | None = Field(default=None, ge=1)
-    """Rows whose mean loss counts once; None is ``per_device_batch``. The kit's is 8, whatever fits on a device."""
+    """Rows whose mean loss counts once. None is the kit's 8, or what 8 and ``global_batch`` have as largest divisor."""
     pad_multiple: int = Field(default=1, ge=1)
     """Sequences are padded to a multiple of it, so that compiled shapes repeat."""
     workers: int = Field(default=0, ge=0)

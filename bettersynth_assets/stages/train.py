@@ -10,7 +10,6 @@ How long it took is in the stats and not in the rows: the same data, settings an
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -26,8 +25,11 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
-from bettersynth_assets.stages.child import Event, run_child
+from bettersynth_assets.stages.child import ChildError, Event, run_child
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
+from toolkit.train.file_record import MarkerError, read_marker
+from toolkit.train.identity import NOT_IN_WEIGHTS, ROUNDING, STAGE_ROUNDING
+from toolkit.train.plan import rows_of_a_mean
 
 MODULE = "toolkit.train.run"
 STAGES = ("pretrain", "finetune")
@@ -35,15 +37,17 @@ CHECKPOINTS = pa.schema(
     [("seed", pa.int64()), ("final_loss", pa.float64()), ("steps", pa.int64()), ("path", pa.string())]
 )
 _CURVE_POINTS = 100
-_NOT_IN_WEIGHTS = ("checkpoint_every", "checkpoint_limit", "log_every", "report_to")
-"""Settings that leave the trained weights as they are."""
+_OF_THE_PLAN = ("checkpoint_every", "checkpoint_limit", "log_every", "report_to", "speed")
+"""Settings of the profile's ``training`` that a plan has under the same name."""
+_MARKER = "manifest.json"
 
 
 def run(work: Work, *, source: str) -> Result:
     """Train every seed of the profile.
 
     Raises:
-        ChildError: data or a loss that training cannot go on with; seeds that had finished stay.
+        ChildError: data or a loss that training cannot go on with, or a trainer that ended before its last step; seeds
+            that had finished stay.
     """
     seeds = work.settings.profile.training.seeds
     data = work.inputs[source][0].file(LLAVA_FILE)
@@ -93,7 +97,7 @@ def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, A
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if training.feature_cache else None,
         "memory_limit_gib": gpu.memory_limit_gib,
-        **{name: getattr(training, name) for name in (*_NOT_IN_WEIGHTS, "speed")},
+        **{name: getattr(training, name) for name in _OF_THE_PLAN},
         "stages": [
             {
                 "name": "pretrain", "data": str(data), "images": str(image_root(settings)), "trained": "projector",
@@ -140,6 +144,8 @@ class Reporter:
             self.log(f"{where}: {event['steps']} steps over {event['rows']} rows")
         elif kind == "resume":
             self.log(f"{where}: goes on after step {event['step']}")
+        elif kind == "damaged":
+            self.log(f"{where}: {event['message']}")
         elif kind == "features":
             self.log(f"{where}: features of {event['computed']} pictures in {event['seconds']:.1f} s")
         elif kind == "step":
@@ -150,8 +156,25 @@ class Reporter:
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    """A seed's manifests by stage; the toolkit writes each last, so that it stands for a complete stage."""
-    return {name: json.loads((folder / name / "manifest.json").read_text(encoding="utf-8")) for name in STAGES}
+    """A seed's manifests by stage, which the toolkit writes last.
+
+    A launcher may return 0 although its trainer died, so the exit code alone proves nothing.
+
+    Raises:
+        ChildError: a stage without a manifest, or one that does not say that the last step was taken.
+    """
+    return {name: _finished(folder / name / _MARKER) for name in STAGES}
+
+
+def _finished(marker: Path) -> dict[str, Any]:
+    try:
+        found = read_marker(marker, ("final_step", "planned_steps", "loss_curve", "seconds", "samples_per_s"))
+    except MarkerError as error:
+        raise ChildError(f"{MODULE} ended with exit code 0 before its last step: {error}; see its output") from error
+    if found["final_step"] != found["planned_steps"]:
+        steps = f"step {found['final_step']} of {found['planned_steps']}"
+        raise ChildError(f"{MODULE} ended with exit code 0 but after {steps}: {marker}; see its output")
+    return found
 
 
 def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -168,10 +191,11 @@ def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    elsewhere = {"finetune_json", "finetune_images", "launcher", *_NOT_IN_WEIGHTS}
+    elsewhere = {"finetune_json", "finetune_images", "launcher", *NOT_IN_WEIGHTS, *ROUNDING}
     training = settings.profile.training.model_dump(exclude=elsewhere)
-    for stage in ("stage_1", "stage_2"):
-        del training[stage]["workers"]
+    for name in ("stage_1", "stage_2"):
+        stage = {key: value for key, value in training[name].items() if key not in STAGE_ROUNDING}
+        training[name] = {**stage, "loss_group": rows_of_a_mean(stage["loss_group"], stage["global_batch"])}
     return {
         "base": model_fingerprint(settings.profile.models.mgm, role="mgm"),
         "training": training,
@@ -182,7 +206,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 MGM_CHECKPOINT = Stage(
     name="mgm_checkpoint",
-    version=2,
+    version=3,
     rules=(FINITE_LOSS,),
     run=partial(run, source="budgeted_set"),
     depends=depends,

@@ -1,8 +1,10 @@
-"""The training stage with its real child process: a step that was interrupted goes on inside the stage."""
+"""The training stage with its real child process: interrupted, it goes on; only a last step counts as its end."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +13,7 @@ import pytest
 
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.stages import train
+from bettersynth_assets.stages.child import ChildError
 from bettersynth_assets.stages.stage import Work
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
@@ -29,18 +32,20 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     shutil.copytree(tmp_path / "images", tmp_path / "budgeted" / "images")
     shutil.copy(data, tmp_path / "budgeted" / "llava.json")
     stage = {"global_batch": 4, "per_device_batch": 4, "learning_rate": 1e-3, "max_steps": 3}
-    write_profile(
-        tmp_path / "p.yaml",
-        seed=str(tmp_path / "images" / "seed.jsonl"),
-        models={"clip": "none", "watermark": "none", "captioner": "none", "mgm": str(tmp_path / "base")},
-        training={"seeds": [3], "stage_1": stage, "stage_2": stage, "finetune_json": str(data),
-                  "finetune_images": str(tmp_path / "images"), "checkpoint_every": 1, "log_every": 1},
-    )  # fmt: skip
     (tmp_path / "images" / "seed.jsonl").touch()
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(tmp_path / "p.yaml"))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
 
-    def build(folder: str, told: list[str], stop_at: str = "never") -> Work:
+    def build(folder: str, told: list[str], stop_at: str = "never", launcher: Sequence[str] = ()) -> Work:
+        write_profile(
+            tmp_path / "p.yaml",
+            seed=str(tmp_path / "images" / "seed.jsonl"),
+            models={"clip": "none", "watermark": "none", "captioner": "none", "mgm": str(tmp_path / "base")},
+            training={"seeds": [3], "stage_1": stage, "stage_2": stage, "finetune_json": str(data),
+                      "finetune_images": str(tmp_path / "images"), "checkpoint_every": 1, "log_every": 1,
+                      "launcher": list(launcher)},
+        )  # fmt: skip
+
         def log(line: str) -> None:
             told.append(line)
             if stop_at in line:
@@ -67,3 +72,27 @@ def test_an_interrupted_step_goes_on_inside_the_stage(work: Any) -> None:
         f"seed-3/{name}/{file}" for name in train.STAGES for file in ("config.json", "samples.jsonl", "manifest.json")
     }
     assert phase | {"seed-3/finetune/tokenizer.json"} < set(made.other_files)
+
+
+def test_a_trainer_that_ends_with_0_and_without_its_last_step_has_failed(work: Any, tmp_path: Path) -> None:
+    """Fault 30: a launcher may return 0 although its trainer died."""
+
+    def run() -> None:
+        train.run(work("run", [], launcher=["true"]), source="budgeted_set")
+
+    folder = tmp_path / "run" / "seed-3"
+    with pytest.raises(ChildError, match=r"exit code 0 before its last step: .*pretrain/manifest\.json is missing"):
+        run()
+    for stage in train.STAGES:
+        (folder / stage).mkdir(parents=True)
+    marks = [folder / stage / "manifest.json" for stage in train.STAGES]
+    marks[0].write_text("")
+    with pytest.raises(ChildError, match=r"exit code 0 before its last step: .*pretrain/manifest\.json is empty"):
+        run()
+    whole = {"planned_steps": 3, "final_step": 3, "loss_curve": [1.0] * 3, "seconds": 1.0, "samples_per_s": 12.0}
+    marks[0].write_text(json.dumps(whole))
+    marks[1].write_text(json.dumps({**whole, "final_step": 2}))
+    with pytest.raises(ChildError, match=r"exit code 0 but after step 2 of 3: .*finetune/manifest\.json"):
+        run()
+    marks[1].write_text(json.dumps(whole))
+    run()

@@ -1,3 +1,19 @@
 """Before any test module imports torchvision, the hook that makes it importable beside a CPU torch must be there."""
 
+from pathlib import Path
+
+import pytest
+
 import toolkit  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model and a small LLaVA set."""
+    from bettersynth_assets_tests.toolkit.test_train_data import write_rows
+    from toolkit.mgm.tiny import save_tiny
+
+    folder = tmp_path_factory.mktemp("train")
+    save_tiny(folder / "base")
+    write_rows(folder, pictures=6, text_only=4)
+    return folder

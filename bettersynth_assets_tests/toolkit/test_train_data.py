@@ -180,7 +180,7 @@ def test_unreadable_picture_stops_the_fill_and_names_the_sample(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"conversations": []}, "'id'"),
+        ({"conversations": []}, "row 0: needs an 'id'"),
         ({"id": "a", "conversations": [{"from": "robot", "value": ""}]}, "row 0.*'a'.*robot"),
         ({"id": "a", "image": "x.png", "conversations": [{"from": "human", "value": "hi"}]}, "0 <image>.*x.png"),
         ({"id": "a", "image": "../x", "conversations": [{"from": "human", "value": "<image>"}]}, "inside"),

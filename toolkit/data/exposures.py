@@ -44,7 +44,7 @@ class Exposures(Dataset[Exposure]):
         chosen = np.array(order, dtype=np.int64)
         dealt = deal(rows.lengths[chosen], global_batch, per_device_batch, processes)
         self.rows, self.global_batch = rows, global_batch
-        self.samples = chosen[dealt]
+        self.samples, self.order = chosen[dealt], chosen
         self.weights = loss_weights(rows.labelled[chosen], global_batch, group)[dealt]
 
     def __len__(self) -> int:
@@ -59,6 +59,10 @@ class Exposures(Dataset[Exposure]):
         )  # fmt: skip
 
     def step_ids(self) -> list[list[str]]:
-        """Ids of each step's samples, in the order in which they are computed."""
-        steps = self.samples.reshape(-1, self.global_batch)
-        return [[self.rows.ids[int(sample)] for sample in step] for step in steps]
+        """Ids of each step's samples in the order of the seed, which no way to cut a step changes."""
+        return [self.ids_of(step) for step in range(1, len(self.order) // self.global_batch + 1)]
+
+    def ids_of(self, step: int) -> list[str]:
+        """Ids of the samples of one step, counted from 1, in the order of the seed."""
+        samples = self.order[(step - 1) * self.global_batch : step * self.global_batch]
+        return [self.rows.ids[int(sample)] for sample in samples]

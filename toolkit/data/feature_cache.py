@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.file_errors import patiently
@@ -77,6 +78,7 @@ class FeatureCache:
         self.model, self.processor, self.aspect = model, processor, aspect
         self.folder = root / tower_hash(model, processor, aspect)
         self.shapes = feature_shapes(model)
+        self._bytes = len(_npy(np.zeros(sum(map(prod, self.shapes)), dtype=np.float16)))
         self._paths: dict[Picture, Path] = {}
 
     def path_of(self, image: Picture) -> Path:
@@ -96,14 +98,14 @@ class FeatureCache:
         Returns:
             Number of pictures computed.
         """
-        missing = [(image, id_) for image, id_ in wanted.items() if not self.path_of(image).exists()][rank::world]
+        missing = [(image, id_) for image, id_ in wanted.items() if not self._is_whole(image)][rank::world]
         chunks = list(_chunks(missing, batch))
         # Other runs may be at the same pictures: each takes them in an order of its own and leaves out what is there.
         random.Random(os.getpid()).shuffle(chunks)
         computed = 0
         with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
             for chunk in chunks:
-                chunk = [item for item in chunk if not self.path_of(item[0]).exists()]
+                chunk = [item for item in chunk if not self._is_whole(item[0])]
                 if not chunk:
                     continue
                 computed += len(chunk)
@@ -117,6 +119,13 @@ class FeatureCache:
                     self._store(chunk[at : at + step], features)
         return computed
 
+    def _is_whole(self, image: Picture) -> bool:
+        """Whether features are there and of the right size: a machine that loses power may leave an empty file."""
+        try:
+            return self.path_of(image).stat().st_size == self._bytes
+        except FileNotFoundError:
+            return False
+
     def _square(self, item: tuple[Picture, str]) -> Tensor:
         image, sample_id = item
         return self.processor.squares([read_image(image, sample_id=sample_id)], aspect=self.aspect)
@@ -126,17 +135,34 @@ class FeatureCache:
         for row, (image, sample_id) in zip(torch.cat(parts, dim=1).numpy(), chunk, strict=True):
             if not np.isfinite(row).all():
                 raise FeatureError(f"sample {sample_id!r}: the tower features of its picture do not fit float16")
-            buffer = io.BytesIO()
-            np.save(buffer, row)
-            write_atomically(self.path_of(image), buffer.getvalue(), durable=False)
+            write_atomically(self.path_of(image), _npy(row), durable=False)
 
     def load(self, images: Sequence[Picture]) -> TowerFeatures:
-        """Features (float32, on the CPU) of pictures, in order; zeros for one picture when there is none."""
-        rows = [np.load(self.path_of(image), allow_pickle=False) for image in images]
+        """Features (float32, on the CPU) of pictures, in order; zeros for one picture when there is none.
+
+        Raises:
+            FeatureError: a file that is damaged or holds anything but numbers; names it.
+        """
+        rows = [self._read(self.path_of(image)) for image in images]
         joined = torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(1, sum(map(prod, self.shapes)))
         parts = joined.split([prod(shape) for shape in self.shapes], dim=1)
         low, *maps = [part.reshape(len(joined), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return TowerFeatures(low, tuple(maps))
+
+    def _read(self, path: Path) -> NDArray[np.float16]:
+        try:
+            row = patiently(lambda: np.load(path, allow_pickle=False), path)
+        except (ValueError, EOFError, OSError) as error:
+            raise FeatureError(f"{path}: cannot be read as features ({error}); remove it and run again") from error
+        if row.dtype != np.float16 or row.shape != (sum(map(prod, self.shapes)),):
+            raise FeatureError(f"{path}: holds {row.dtype} {row.shape} in place of features; remove it and run again")
+        return row
+
+
+def _npy(row: NDArray[np.float16]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, row, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _name_of(image: Picture) -> str:

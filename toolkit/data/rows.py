@@ -25,7 +25,8 @@ from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.worker_pools import naming_killed_workers
 
 _CHUNK = 2048
-_Text = tuple[str, tuple[Turn, ...]]
+_Text = tuple[str, str, tuple[Turn, ...]]
+"""Where it is in its file, the id of its row, and its turns."""
 
 
 class Strings:
@@ -94,12 +95,12 @@ def encode_rows(samples: Sequence[Sample], processor: MGMProcessor) -> Rows:
     """Tokenise every sample, on all cores that this process may use when there are many.
 
     Raises:
-        LabelError, ValueError: a row that cannot be encoded; the message names it.
+        LabelError, ValueError: a row that cannot be encoded; the message names file, row and id.
     """
     numbers: dict[tuple[Turn, ...], int] = {}
     text = np.array([numbers.setdefault(sample.turns, len(numbers)) for sample in samples], dtype=np.int64)
     first = np.unique(text, return_index=True)[1]
-    texts: list[_Text] = [(samples[at].id, samples[at].turns) for at in first]
+    texts: list[_Text] = [(_place(samples[at]), samples[at].id, samples[at].turns) for at in first]
     tokens, learned, sizes = _encode_texts(texts, processor)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     labelled = np.add.reduceat(learned.astype(np.int64), starts[:-1])
@@ -112,6 +113,10 @@ def encode_rows(samples: Sequence[Sample], processor: MGMProcessor) -> Rows:
         labelled=labelled[text],
         text=text, starts=starts, tokens=tokens, learned=learned,
     )  # fmt: skip
+
+
+def _place(sample: Sample) -> str:
+    return f"{sample.source}, row {sample.number}"
 
 
 _Encoded = tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]
@@ -141,7 +146,12 @@ def _adopt(processor: MGMProcessor) -> None:
 
 def _encode(texts: Sequence[_Text]) -> _Encoded:
     assert _processor is not None
-    rows: list[EncodedRow] = [_processor.encode_row(turns, row_id=row_id) for row_id, turns in texts]
+    rows: list[EncodedRow] = []
+    for place, row_id, turns in texts:
+        try:
+            rows.append(_processor.encode_row(turns, row_id=row_id))
+        except ValueError as error:
+            raise type(error)(f"{place}: {error}") from error
     tokens = np.concatenate([np.array(row.input_ids, dtype=np.int32) for row in rows])
     labels = np.concatenate([np.array(row.labels, dtype=np.int32) for row in rows])
     return tokens, labels != IGNORE_INDEX, np.array([len(row.input_ids) for row in rows], dtype=np.int64)

@@ -13,7 +13,7 @@ original's too, its oddities included, since published models were trained that 
 * a question without text loses its ``<end_of_turn>``; an answer before the first question is left out;
 * a row with an empty answer, an unanswered question, or ``<eos>``, ``<pad>`` or ``<start_of_turn>model`` in its text
   taught the original nothing: its own count of tokens came out wrong, it printed a warning and ignored the row. Here
-  such a row is an error that names it.
+  such a row is an error that names it. So is an answer of white space alone, although the original learned its end.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class EncodedRow:
     labels: list[int]
 
 
+def is_blank(text: str) -> bool:
+    """Whether a turn says nothing: no text, or white space and ``<image>`` alone."""
+    return not text.replace(IMAGE_TOKEN, "").strip()
+
+
 def put_image_first(text: str) -> str:
     """Move an ``<image>`` to the front, on a line of its own, as the kit does; other text comes back stripped."""
     if IMAGE_TOKEN not in text:
@@ -85,7 +90,7 @@ def encode_row(
 
     Args:
         turns: human and gpt in turn, the human first.
-        row_id: named in errors.
+        row_id: named in errors: an id, or file, row and id.
         room: longest number of ids; what is over is cut off at the end.
 
     Raises:
@@ -97,7 +102,7 @@ def encode_row(
         raise ValueError(f"row {row_id!r}: turns must alternate human, gpt: {[t.speaker for t in turns]}")
     text = ""
     for human, gpt in itertools.zip_longest(turns[::2], turns[1::2]):
-        if gpt is None or not gpt.text:
+        if gpt is None or is_blank(gpt.text):
             raise LabelError(f"row {row_id!r}: a question has no answer or an empty one; complete or drop the row")
         text += _turn("user", put_image_first(human.text))
         text += _turn("model", put_image_first(gpt.text)) + str(tokenizer.eos_token)

@@ -1,19 +1,23 @@
 """Checkpoints inside a stage: a run that was killed goes on as if it had not been.
 
 Out, under ``<stage>/checkpoints/step-000100/``: what is trained (never the frozen weights), the optimizer, the learning
-rate's schedule, the random states of every process, the losses so far, and ``complete.json``. A checkpoint is written
-under another name, ``complete.json`` last, flushed to disk and then renamed, so one that can be seen is whole. With
-several machines the folder must be shared by all of them.
+rate's schedule, the random states of every process, the losses so far, and ``complete.json`` with the size and hash of
+each file. A checkpoint is written under another name, ``complete.json`` last, flushed to disk and then renamed. Before
+one is used its files are compared with their hashes; the newest that is whole is taken. With several machines the
+folder must be shared by all of them.
 
-A file of weights is safetensors; optimizer and random states are torch's, read with ``weights_only``.
+A file of weights is safetensors. Optimizer, schedule and random states are torch's, which are pickles: they are read
+with ``weights_only``, DeepSpeed's too, so that a file can hold tensors and plain values and run nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +27,18 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.files import write_json
+from toolkit.train.file_record import MarkerError, find_damage, flush, read_marker, record_files
 from toolkit.train.plan import PlanError
 from toolkit.train.random_state import random_state, set_random_state
 from toolkit.train.trainer import MGMTrainer
 
 FOLDER = "checkpoints"
 _MARK, _PARTIAL, _ENGINE = "complete.json", ".partial", "deepspeed"
+_VALUES = ("step", "losses", "seconds", "processes", "resumed_from")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; names the file and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +53,29 @@ class Checkpoint:
     resumed_from: list[int]
 
 
-def newest(folder: Path, key: str) -> Checkpoint | None:
+def newest(folder: Path, key: str, report: Callable[[Path, str], None]) -> Checkpoint | None:
     """The newest whole checkpoint of a stage's folder.
+
+    Args:
+        report: called with each newer one that is damaged, and with what is wrong with it.
 
     Raises:
         PlanError: it belongs to another plan, data or base model.
+        EnvironmentFault: the file system does not let this user read it.
     """
-    found = sorted(path for path in (folder / FOLDER).glob("step-*[0-9]") if (path / _MARK).is_file())
-    if not found:
-        return None
-    mark = json.loads((found[-1] / _MARK).read_text("utf-8"))
-    if mark.pop("key") != key:
-        raise PlanError(f"checkpoint: {str(found[-1])!r} belongs to another plan, data or base model; remove it")
-    return Checkpoint(path=found[-1], **mark)
+    for path in sorted((folder / FOLDER).glob("step-*[0-9]"), reverse=True):
+        try:
+            mark = read_marker(path / _MARK, ("key", "files", *_VALUES))
+        except MarkerError as error:
+            report(path, str(error))
+            continue
+        if mark["key"] != key:
+            raise PlanError(f"checkpoint: {str(path)!r} belongs to another plan, data or base model; remove it")
+        damage = find_damage(path, mark["files"])
+        if damage is None:
+            return Checkpoint(path=path, **{name: mark[name] for name in _VALUES})
+        report(path, damage)
+    return None
 
 
 def remove_partial(folder: Path) -> None:
@@ -109,11 +129,11 @@ class Checkpoints(TrainerCallback):
                     f"and cannot be read by {args.world_size}; start as many, or remove it"
                 )
             _restore(trainer, self.start.path)
-            trainer.losses = list(self.start.losses)
+            trainer.go_on_from(self.start.losses)
             state.global_step = trainer._globalstep_last_logged = self.start.step
             file = self.start.path / _random_file(args.process_index)
             if self.start.processes == args.world_size:
-                self._random = torch.load(file, weights_only=True)
+                self._random = _load(file)
         self._began = time.monotonic()
 
     def on_step_begin(
@@ -128,6 +148,7 @@ class Checkpoints(TrainerCallback):
         if self.every is None or state.global_step % self.every or state.global_step == state.max_steps:
             return
         trainer, step = self._trainer(), state.global_step
+        trainer.check_weights()
         final = self.folder / f"step-{step:06d}"
         partial = final.with_suffix(_PARTIAL)
         wait = trainer.accelerator.wait_for_everyone
@@ -140,7 +161,9 @@ class Checkpoints(TrainerCallback):
         wait()
         if args.process_index == 0:
             mark = {"step": step, "losses": trainer.losses, "seconds": self.seconds, "processes": args.world_size}
-            write_json(partial / _MARK, {**mark, "resumed_from": self.resumed_from, "key": self.key})
+            files = record_files(partial, (path for path in partial.rglob("*") if path.is_file()))
+            mark |= {"resumed_from": self.resumed_from, "files": files}
+            write_json(partial / _MARK, {**mark, "key": self.key})
             publish(partial, final)
             for old in sorted(self.folder.glob("step-*[0-9]"))[: -self.limit]:
                 shutil.rmtree(old)
@@ -154,18 +177,10 @@ class Checkpoints(TrainerCallback):
 def publish(partial: Path, final: Path) -> None:
     """Flush a folder's files to disk, then give it its name."""
     for path in [*partial.rglob("*"), partial]:
-        _flush(path)
+        flush(path)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    _flush(final.parent)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush(final.parent)
 
 
 def _trained(trainer: MGMTrainer) -> dict[str, torch.nn.Parameter]:
@@ -192,16 +207,66 @@ def _restore(trainer: MGMTrainer, folder: Path) -> None:
     if trainer.is_deepspeed_enabled:
         engine: Any = trainer.model_wrapped
         # Not strict, because the frozen weights are not in it; the run's key says that the rest fits.
-        engine.load_checkpoint(str(folder), tag=_ENGINE, load_module_strict=False, load_lr_scheduler_states=False)
+        with _weights_only(folder), torch.serialization.safe_globals(_deepspeed_values()):
+            engine.load_checkpoint(str(folder), tag=_ENGINE, load_module_strict=False, load_lr_scheduler_states=False)
     else:
         stored = load_file(folder / "trained.safetensors")
         with torch.no_grad():
             for name, value in _trained(trainer).items():
                 value.copy_(stored[name])
-        trainer.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
-    trainer.lr_scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+        trainer.optimizer.load_state_dict(_load(folder / "optimizer.pt"))
+    trainer.lr_scheduler.load_state_dict(_load(folder / "scheduler.pt"))
     for group, rate in zip(trainer.optimizer.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
+
+
+def _load(file: Path) -> Any:
+    """Read a file of torch's that may hold tensors and plain values only.
+
+    Raises:
+        CheckpointError: it holds anything else, or is damaged.
+    """
+    try:
+        with _weights_only(file):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (EOFError, RuntimeError) as error:
+        words = str(error).strip().splitlines()[:1]
+        raise CheckpointError(f"checkpoint: {str(file)!r} is damaged ({words}); remove this checkpoint") from error
+
+
+@contextmanager
+def _weights_only(path: Path) -> Iterator[None]:
+    """Make every ``torch.load`` inside refuse pickles of code, also where DeepSpeed asks it not to."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint: {str(path)!r} holds more than tensors and plain values, so it is not read "
+            f"({_refused(error)}); remove this checkpoint"
+        ) from error
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def _deepspeed_values() -> list[Any]:
+    """The classes of plain values that DeepSpeed keeps beside its tensors."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """The sentence of torch's long message that names what was refused."""
+    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line]
+    return lines[-1] if lines else str(error).splitlines()[0]
 
 
 def _random_file(process: int) -> str:

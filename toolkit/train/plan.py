@@ -10,7 +10,7 @@
     dtype: float32                    # float32 | bfloat16 (trained weights keep float32 masters)
     speed: auto                       # auto | reference (as the original computes) | {compiled: false}, see mgm.speed
     cache_dir: cache/features         # null: towers run in every step
-    loss_average: micro_batch         # micro_batch as in the kit | token
+    loss_average: micro_batch         # micro_batch as in the kit (loss_group rows) | token
     log_every: 10
     report_to: []                     # tensorboard, wandb, mlflow
     checkpoint_every: 100             # steps; null: a killed stage starts anew
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -39,7 +40,10 @@ from toolkit.mgm.aspect import ASPECTS, Aspect
 from toolkit.settings_files import SettingsFileError, read_settings_file
 from toolkit.train.values import PlanError, build, need, one_of
 
-__all__ = ["NonFiniteLossError", "Plan", "PlanError", "StagePlan", "parse_plan", "read_plan", "to_values"]
+__all__ = [
+    "DivergedLossError", "LossError", "NonFiniteLossError", "Plan", "PlanError", "StagePlan", "parse_plan", "read_plan",
+    "to_values",
+]  # fmt: skip
 
 StageName = Literal["pretrain", "finetune"]
 Trained = Literal["projector", "projector+llm"]
@@ -48,10 +52,25 @@ Dtype = Literal["float32", "bfloat16"]
 LossAverage = Literal["micro_batch", "token"]
 REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 """Package that each kind of log needs."""
+KIT_GROUP = 8
+"""Rows that the kit takes the mean loss of."""
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; names the step and the samples of its batch."""
+class LossError(RuntimeError):
+    """A loss that training cannot go on with; names the step and the samples of its batch."""
+
+
+class NonFiniteLossError(LossError):
+    """The loss, or a trained weight, became NaN or infinite."""
+
+
+class DivergedLossError(LossError):
+    """The loss exploded; see :mod:`toolkit.train.divergence`."""
+
+
+def rows_of_a_mean(loss_group: int | None, global_batch: int) -> int:
+    """Rows whose mean loss counts once under ``loss_average: micro_batch``; see ``StagePlan``."""
+    return loss_group or math.gcd(KIT_GROUP, global_batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +80,10 @@ class StagePlan:
     ``max_steps``: None is one epoch, rounded down to whole steps. ``accumulation``: None follows from the batches and
     the number of processes; given, it is checked. ``max_grad_norm``: None clips nothing, as in the kit.
     ``fresh_projector``: None starts the projector anew in ``pretrain`` only, unless the plan has one. ``deepspeed``:
-    path of a DeepSpeed JSON. ``loss_group``: rows, in the order of the seed, that the kit takes the mean loss of (its
-    micro-batch, 8); None is ``per_device_batch``. It counts for ``loss_average: micro_batch`` alone, and makes the loss
-    independent of how the rows are dealt to processes and micro-batches. ``pad_multiple``: sequences are padded to a
+    path of a DeepSpeed JSON. ``loss_group``: rows, in the order of the seed, whose mean loss counts once; the kit's
+    micro-batch is 8. None is 8 as well, or where 8 does not divide ``global_batch`` the largest number that divides
+    both. It counts for ``loss_average: micro_batch`` alone, and makes the loss independent of ``per_device_batch`` and
+    of how the rows are dealt to processes and micro-batches. ``pad_multiple``: sequences are padded to a
     multiple of it, so that compiled shapes repeat. ``workers``: loader processes per training process; 0 loads in the
     training process.
     """
@@ -115,7 +135,7 @@ class StagePlan:
     @property
     def group(self) -> int:
         """Rows whose mean loss counts once, see ``loss_group``."""
-        return self.loss_group or self.per_device_batch
+        return rows_of_a_mean(self.loss_group, self.global_batch)
 
     def accumulation_for(self, processes: int) -> int:
         """Micro-batches per step.

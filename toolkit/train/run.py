@@ -8,11 +8,13 @@ In: plans (see ``toolkit.train.plan``). Out, in each plan's ``output_dir``::
     <stage>/checkpoints/    while the stage is trained: what a killed run goes on from; see toolkit.train.checkpoint
     <stage>/logs/           with report_to
 
-A stage's manifest is written last, so its existence means that the stage is complete. Progress goes to stdout, one JSON
-object a line, each with its ``output_dir``: ``features``, ``start``, ``resume``, ``step``, ``stage_done``, ``done``,
-``error``. Everything else goes to stderr. Several plans on the CPU are trained side by side, one per core (``--jobs``).
-Exit codes: 0 done, 2 a fault in plan or data, 3 a loss that is NaN or infinite; a launcher may put its own in their
-place.
+A stage's manifest is written last and has the hash of each file: a stage is complete when both agree. Progress goes to
+stdout, one JSON object a line, each with its ``output_dir``: ``damaged`` (a file that is not used, and what is done
+instead), ``features``, ``start``, ``resume``, ``step``, ``stage_done``, ``done``, ``error``. Everything else goes to
+stderr. Several plans on the CPU are trained side by side, one per core (``--jobs``).
+
+Exit codes: 0 done, 2 a fault in plan, data or files, 3 a loss that is NaN or infinite or exploded; a launcher may put
+its own in their place.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pathlib import Path
 from toolkit.events import json_lines
 from toolkit.file_errors import EnvironmentFault
 from toolkit.jobs import jobs_for, run_all
-from toolkit.train.plan import NonFiniteLossError, read_plan
+from toolkit.train.plan import LossError, read_plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         jobs = given.jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
         run_all(partial(train, emit=emit), plans, jobs)
-    except (ValueError, EnvironmentFault, NonFiniteLossError) as error:
+    except (ValueError, EnvironmentFault, LossError) as error:
         emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
         print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, NonFiniteLossError) else 2
+        return 3 if isinstance(error, LossError) else 2
     return 0
 
 

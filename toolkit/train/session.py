@@ -1,7 +1,10 @@
 """A whole plan, stage by stage. In: a :class:`Plan`. Out: its ``output_dir``, laid out as ``toolkit.train.run`` says.
 
-A stage's manifest is written last, so its existence means that the stage is complete: a run that was killed goes on
-with the first stage without one, from that stage's newest checkpoint.
+A stage's manifest is written last and has the hash of every other file, so a stage is complete when both are there and
+agree: a run that was killed goes on with the first stage that is not, from that stage's newest whole checkpoint.
+
+A folder is claimed by ``run.json`` only when the plan has passed all checks (batches, device, rows, image files, base
+model), so a refused plan leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -11,28 +14,36 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from toolkit.convert_weights import load_projector
-from toolkit.events import Emit, is_main_process, tagged
-from toolkit.files import write_atomically, write_json
+from toolkit.data.image_files import check_images
+from toolkit.data.llava import read_llava
+from toolkit.data.rows import Rows, encode_rows
+from toolkit.events import Emit, is_first_of_machine, is_main_process, tagged
+from toolkit.files import json_sha256, write_atomically, write_json
 from toolkit.jobs import limit_threads
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.train.checkpoint import remove_all, remove_partial
-from toolkit.train.manifest import MANIFEST, is_complete, run_key, stage_manifest
+from toolkit.train.file_record import MarkerError, flush, read_marker
+from toolkit.train.identity import differences, training_identity
+from toolkit.train.manifest import MANIFEST, is_complete, result_files, stage_manifest
 from toolkit.train.plan import Plan, PlanError, StagePlan, to_values
-from toolkit.train.stage import StageResult, train_stage
+from toolkit.train.stage import StageResult, check_device, train_stage
 
+T = TypeVar("T")
 PROJECTOR_FILE = "projector.safetensors"
+RUN = "run.json"
 LOCK_WAIT = 10.0
 """Seconds that a run waits for one that is just ending in its folder."""
 
@@ -41,27 +52,35 @@ def train(plan: Plan, emit: Emit) -> None:
     """Train all stages of a plan, or find them complete.
 
     Raises:
-        PlanError: the output folder belongs to something else, or another run is at work in it.
-        ValueError: data that cannot be used.
-        NonFiniteLossError: the loss became NaN or infinite.
+        PlanError: the output folder belongs to something else, or another run is at work in it; the batches do not
+            multiply to the global batch; no such device; a base model that cannot be loaded.
+        DataError, LabelError, ImageError, CheckpointError: data or a checkpoint that cannot be used.
+        EnvironmentFault: a file that the environment does not let this process read.
+        LossError: the loss became NaN or infinite, or exploded.
     """
     emit = tagged(emit, output_dir=str(plan.output_dir))
-    key = run_key(plan)
-    claim_folder(plan, key)
-    if all(is_complete(plan.output_dir / stage.name, key) for stage in plan.stages):
+    identity = training_identity(plan)
+    check_folder(plan, identity)
+    if all(complete_stages(plan, identity, emit)):
         emit({"event": "done", "cached": True, "seconds": 0.0})
         return
-    with alone_in(plan.output_dir):
-        _train(plan, key, emit)
-
-
-def _train(plan: Plan, key: str, emit: Emit) -> None:
-    began = time.monotonic()
-    done = [is_complete(plan.output_dir / stage.name, key) for stage in plan.stages]
+    check_device(plan)
+    processor = _of_base(plan, lambda: MGMProcessor.from_pretrained(plan.base_model))
+    rows: dict[str, Rows] = {stage.name: read_rows(stage, processor) for stage in plan.stages}
     model = load_base(plan)
+    claim_folder(plan, identity)
+    with alone_in(plan.output_dir):
+        _train(plan, identity, model, processor, rows, emit)
+
+
+def _train(
+    plan: Plan, identity: dict[str, Any], model: MGMGemmaForCausalLM, processor: MGMProcessor, rows: dict[str, Rows],
+    emit: Emit,
+) -> None:  # fmt: skip
+    began, key = time.monotonic(), json_sha256(identity)
     limit_threads(model.num_parameters(), on_cpu=plan.device == "cpu")
-    processor = MGMProcessor.from_pretrained(plan.base_model)
-    for stage, complete in zip(plan.stages, done, strict=True):
+    # Once more, because another run may have been at work while this one waited for the folder.
+    for stage, complete in zip(plan.stages, complete_stages(plan, identity, emit), strict=True):
         folder = plan.output_dir / stage.name
         if is_main_process():
             (remove_all if complete else remove_partial)(folder)
@@ -69,7 +88,7 @@ def _train(plan: Plan, key: str, emit: Emit) -> None:
             load_trained(model, folder)
             emit({"event": "stage_done", "stage": stage.name, "cached": True})
             continue
-        result = train_stage(model, processor, plan, stage, emit, key)
+        result = train_stage(model, processor, plan, stage, rows[stage.name], emit, key)
         if is_main_process():
             write_stage(folder, model, processor, plan, stage, result, key)
         if stage.deepspeed is not None:
@@ -85,12 +104,46 @@ def _train(plan: Plan, key: str, emit: Emit) -> None:
     emit({"event": "done", "cached": False, "seconds": seconds})
 
 
+def complete_stages(plan: Plan, identity: dict[str, Any], emit: Emit) -> list[bool]:
+    """Whether each stage is complete; a stage that had been and is damaged is reported."""
+
+    def report(message: str) -> None:
+        emit({"event": "damaged", "message": message})
+
+    key = json_sha256(identity)
+    return [is_complete(plan.output_dir / stage.name, key, report) for stage in plan.stages]
+
+
+def read_rows(stage: StagePlan, processor: MGMProcessor) -> Rows:
+    """Read, check and tokenise a stage's data, and check that all its image files are there."""
+    stage.accumulation_for(int(os.environ.get("WORLD_SIZE", "1")))
+    samples = read_llava(stage.data, stage.images)
+    # Once per machine: the processes of one share its file systems.
+    if is_first_of_machine():
+        check_images(samples, stage.data, stage.images)
+    return encode_rows(samples, processor)
+
+
 def load_base(plan: Plan) -> MGMGemmaForCausalLM:
-    """The base model in float32, with the plan's projector; what is held in bfloat16 is the stage's business."""
-    model = MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
+    """The base model in float32, with the plan's projector; what is held in bfloat16 is the stage's business.
+
+    Raises:
+        PlanError: the base model is damaged or no MGM model.
+    """
+    model: MGMGemmaForCausalLM = _of_base(
+        plan, lambda: MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
+    )
     if plan.projector is not None:
         load_projector(model, plan.projector)
     return model
+
+
+def _of_base(plan: Plan, load: Callable[[], T]) -> T:
+    try:
+        return load()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        words = " ".join(str(error).split())
+        raise PlanError(f"base_model: {str(plan.base_model)!r} cannot be loaded ({words}); copy it again") from error
 
 
 def leave_deepspeed() -> None:
@@ -103,22 +156,37 @@ def leave_deepspeed() -> None:
         os.environ.pop(name, None)
 
 
-def claim_folder(plan: Plan, key: str) -> None:
-    """Take an empty folder, or one that the same plan left; refuse any other."""
-    mark = plan.output_dir / "run.json"
-    if mark.is_file():
-        found = json.loads(mark.read_text("utf-8"))["key"]
-        if found != key:
-            raise PlanError(
-                f"output_dir: {str(plan.output_dir)!r} holds a run of another plan, data or base model "
-                f"({found[:12]}, this is {key[:12]}); give an empty folder"
-            )
-    elif is_main_process():
+def check_folder(plan: Plan, identity: dict[str, Any]) -> bool:
+    """Whether the same training has claimed the folder.
+
+    Raises:
+        PlanError: another training, or files that are none of ours; ``run.json`` cannot be read.
+    """
+    folder, mark = plan.output_dir, plan.output_dir / RUN
+    if not mark.exists():
         # The other processes come too early or too late to judge what the first one is just writing.
-        if plan.output_dir.is_dir() and any(plan.output_dir.iterdir()):
-            where = str(plan.output_dir)
-            raise PlanError(f"output_dir: {where!r} holds other files but no run.json; give an empty folder")
-        write_json(mark, {"key": key, "plan": to_values(plan)})
+        if is_main_process() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise PlanError(f"output_dir: {str(folder)!r} holds other files but no {RUN}; give an empty folder")
+        return False
+    try:
+        found = read_marker(mark, ("key",))
+    except MarkerError as error:
+        raise PlanError(f"output_dir: {error}; put {RUN} back, or give an empty folder") from error
+    if found["key"] != json_sha256(identity):
+        named = list(differences(found["identity"], identity)) if isinstance(found.get("identity"), dict) else []
+        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        raise PlanError(
+            f"output_dir: {str(folder)!r} holds a run of another plan, data or base model"
+            f"{': ' if named else ''}{', '.join(named[:3])}{more}; give an empty folder"
+        )
+    return True
+
+
+def claim_folder(plan: Plan, identity: dict[str, Any]) -> None:
+    """Take an empty folder, or one that the same training left; see :func:`check_folder`."""
+    if not check_folder(plan, identity) and is_main_process():
+        values = {"key": json_sha256(identity), "identity": identity, "plan": to_values(plan)}
+        write_json(plan.output_dir / RUN, values)
 
 
 @contextmanager
@@ -133,7 +201,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    with (folder / "run.json").open("r+") as mark:
+    with (folder / RUN).open("r+") as mark:
         until = time.monotonic() + LOCK_WAIT
         while True:
             try:
@@ -173,6 +241,8 @@ def write_stage(
         processor.save_pretrained(folder)
     lines = (json.dumps(ids, ensure_ascii=False, separators=(",", ":")) for ids in result.samples)
     write_atomically(folder / "samples.jsonl", "".join(line + "\n" for line in lines))
+    for path in [*result_files(folder), folder]:
+        flush(path)
     write_json(folder / MANIFEST, stage_manifest(folder, plan, stage, result, key))
     remove_all(folder)
 

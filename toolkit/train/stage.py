@@ -7,6 +7,7 @@ pass rounds; under DeepSpeed the engine does the same in its own way.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -14,22 +15,22 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from toolkit.data.collator import Collator
 from toolkit.data.exposures import Exposures
 from toolkit.data.feature_cache import FeatureCache
-from toolkit.data.llava import read_llava
 from toolkit.data.order import exposure_order, grouped_order, planned_steps
-from toolkit.data.rows import Rows, encode_rows
-from toolkit.events import Emit
+from toolkit.data.rows import Rows
+from toolkit.events import Emit, tagged
 from toolkit.file_errors import EnvironmentFault
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.train.arguments import training_arguments
-from toolkit.train.checkpoint import Checkpoints, newest
+from toolkit.train.checkpoint import Checkpoint, Checkpoints, newest
 from toolkit.train.plan import Plan, PlanError, StagePlan
 from toolkit.train.progress import Progress
 from toolkit.train.trainer import MGMTrainer
@@ -80,24 +81,28 @@ def order_of(rows: Rows, stage: StagePlan, steps: int, seed: int) -> list[int]:
     return grouped_order(rows.words.tolist(), rows.has_picture, steps, stage.global_batch, seed)
 
 
-def train_stage(
-    model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan, emit: Emit, key: str
-) -> StageResult:
-    """Train one stage in place, from its newest checkpoint if there is one.
-
-    Raises:
-        PlanError: the batches do not multiply to the global batch, or a GPU is asked for where there is none.
-        DataError, LabelError, ImageError: data that cannot be used; the message names the row.
-        NonFiniteLossError: the loss became NaN or infinite.
-    """
+def check_device(plan: Plan) -> None:
+    """Refuse a plan for a GPU where there is none."""
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise PlanError("device: 'cuda' asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
+
+
+def train_stage(
+    model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan, rows: Rows, emit: Emit, key: str
+) -> StageResult:
+    """Train one stage in place, from its newest whole checkpoint if there is one.
+
+    Raises:
+        PlanError: the batches do not multiply to the global batch.
+        ImageError, CheckpointError: an image or a checkpoint that cannot be used; the message names it.
+        EnvironmentFault: a file that the environment does not let this process read.
+        LossError: the loss became NaN or infinite, or exploded.
+    """
     folder = plan.output_dir / stage.name
-    start = newest(folder, key)
-    rows = encode_rows(read_llava(stage.data, stage.images), processor)
     steps = planned_steps(len(rows), stage.global_batch, stage.max_steps)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(plan, stage, steps, logs=folder / "logs", scratch=Path(scratch))
+        start = _newest(folder, key, arguments, tagged(emit, stage=stage.name))
         exposures = Exposures(
             rows, order_of(rows, stage, steps, plan.seed), global_batch=stage.global_batch,
             per_device_batch=stage.per_device_batch, processes=arguments.world_size,
@@ -122,12 +127,31 @@ def train_stage(
             if "DataLoader worker" not in str(error):
                 raise
             raise type(error)(_own_words(error)) from error
+        trainer.check_weights()
     if trainer.state.global_step != steps or len(trainer.losses) != steps:
         raise RuntimeError(f"stage {stage.name} ended at step {trainer.state.global_step} of {steps}")
     return StageResult(
         steps=steps, losses=trainer.losses, samples=exposures.step_ids(), rows=len(rows), seconds=checkpoints.seconds,
         processes=arguments.world_size, device=str(arguments.device), resumed_from=checkpoints.resumed_from,
     )  # fmt: skip
+
+
+def _newest(folder: Path, key: str, arguments: TrainingArguments, emit: Emit) -> Checkpoint | None:
+    """The newest whole checkpoint, the same in all processes; damaged ones are reported and removed."""
+    damaged: list[Path] = []
+
+    def report(checkpoint: Path, message: str) -> None:
+        damaged.append(checkpoint)
+        emit({"event": "damaged", "message": f"{message}; checkpoint {checkpoint.name} is not used"})
+
+    found = [newest(folder, key, report) if arguments.process_index == 0 else None]
+    if arguments.world_size > 1:
+        broadcast_object_list(found)
+    for path in damaged:
+        shutil.rmtree(path)
+    if damaged and found[0] is None:
+        emit({"event": "damaged", "message": "no whole checkpoint is left; the stage starts again from its first step"})
+    return found[0]
 
 
 def _prepare(model: MGMGemmaForCausalLM, plan: Plan, stage: StagePlan, arguments: TrainingArguments) -> None:
@@ -172,6 +196,7 @@ def _trainer(
     progress = Progress(stage=stage.name, global_batch=stage.global_batch, log_every=plan.log_every, emit=emit)
     trainer = MGMTrainer(
         model=model, args=arguments, exposures=exposures, processor=collator.processor, data_collator=collator,
+        vocabulary=model.config.vocab_size,
         first_step=checkpoints.start.step if checkpoints.start else 0, callbacks=[checkpoints, progress],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)

@@ -20,7 +20,8 @@ from transformers import Trainer
 
 from toolkit.data.exposures import Exposures
 from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.train.plan import NonFiniteLossError
+from toolkit.train.divergence import LossWatch
+from toolkit.train.plan import DivergedLossError, NonFiniteLossError
 
 
 class FromPosition(Sampler[int]):
@@ -42,18 +43,43 @@ class MGMTrainer(Trainer):
     Args:
         exposures: of all steps.
         processor: turns the loaders' pictures into what the towers read, on the device.
+        vocabulary: number of tokens that the model chooses from; see ``toolkit.train.divergence``.
         first_step: number of steps that an earlier process has trained already.
     """
 
-    def __init__(self, *, exposures: Exposures, processor: MGMProcessor, first_step: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, exposures: Exposures, processor: MGMProcessor, vocabulary: int, first_step: int = 0, **kwargs: Any
+    ) -> None:  # fmt: skip
         super().__init__(train_dataset=exposures, **kwargs)
         self.exposures, self.processor, self.first_step = exposures, processor, first_step
         # False: Trainer then neither counts labels nor passes their number to the model.
         self.model_accepts_loss_kwargs = False
         self.losses: list[float] = []
+        self._watch = LossWatch(vocabulary)
         self._micro_losses: list[Tensor] = []
         self._micro_ids: list[list[str]] = []
         self._scale = self.args.world_size * (self.args.gradient_accumulation_steps if self.is_deepspeed_enabled else 1)
+
+    def go_on_from(self, losses: list[float]) -> None:
+        """Take over the losses of the steps that an earlier process trained."""
+        self.losses = list(losses)
+        for loss in losses:
+            self._watch.add(loss)
+
+    def check_weights(self) -> None:
+        """Refuse weights that the last step has ruined: its own loss was from before it.
+
+        Raises:
+            NonFiniteLossError: a trained weight is NaN or infinite; names the step and its samples.
+        """
+        model: nn.Module = self.accelerator.unwrap_model(self.model)
+        trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+        finite = torch.stack([torch.isfinite(value.detach()).all() for _, value in trained]).tolist()
+        if all(finite):
+            return
+        name, step = trained[finite.index(False)][0], self.state.global_step
+        ids = ", ".join(self.exposures.ids_of(step))
+        raise NonFiniteLossError(f"{name} became NaN or infinite in step {step}; samples of the batch: {ids}")
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return FromPosition(self.first_step * self.exposures.global_batch, len(self.exposures))
@@ -89,6 +115,7 @@ class MGMTrainer(Trainer):
 
         Raises:
             NonFiniteLossError: in every process; names the step and the samples of the first bad micro-batch.
+            DivergedLossError: in every process; names the step and its samples.
         """
         own, ids = torch.stack(self._micro_losses), self._micro_ids
         self._micro_losses, self._micro_ids = [], []
@@ -96,9 +123,17 @@ class MGMTrainer(Trainer):
             own = self.accelerator.gather(own)
         losses = own.double().cpu().reshape(self.args.world_size, -1)
         self.losses.append(float(losses.sum()))
+        step = self.state.global_step + 1
         if torch.isfinite(losses).all():
+            fault = self._watch.add(self.losses[-1])
+            if fault is not None:
+                ids_of_step = ", ".join(self.exposures.ids_of(step))
+                raise DivergedLossError(
+                    f"loss diverged: it is {self.losses[-1]:.4g} in step {step}, {fault}; lower the learning rate, or "
+                    f"look at the samples of the batch: {ids_of_step}"
+                )
             return
         micro, process = (int(at) for at in (~torch.isfinite(losses)).T.nonzero()[0])
-        value, step = float(losses[process, micro]), self.state.global_step + 1
+        value = float(losses[process, micro])
         named = gather_object([ids[micro]])[process] if self.args.world_size > 1 else ids[micro]
         raise NonFiniteLossError(f"loss is {value} in step {step}; samples of the batch: {', '.join(named)}")

@@ -1,0 +1,96 @@
+"""Sizes and hashes of finished files, so that a damaged one is noticed before it is used.
+
+In: a folder. Out: ``{"name": {"bytes": 12, "sha256": "…"}}`` for its marker, and later the first file that differs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from toolkit.file_errors import patiently
+from toolkit.files import file_sha256
+
+Record = dict[str, dict[str, Any]]
+
+
+class MarkerError(ValueError):
+    """A marker file that says nothing; names it."""
+
+
+def record_files(folder: Path, files: Iterable[Path]) -> Record:
+    """Size and sha256 of files, by their path within ``folder``; several are hashed at once."""
+    listed = sorted(files)
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(file_sha256, listed))
+    return {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": digest}
+        for file, digest in zip(listed, hashes, strict=True)
+    }
+
+
+def find_damage(folder: Path, record: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What is wrong with the first file that differs from its record; None where all are whole.
+
+    Raises:
+        EnvironmentFault: the file system does not let this user read a file.
+    """
+    if not isinstance(record, Mapping) or not all(isinstance(values, Mapping) for values in record.values()):
+        return f"the list of files of {folder} is malformed"
+    for name, expected in record.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        size = path.stat().st_size
+        if size != expected.get("bytes"):
+            return f"{path} has {size} bytes instead of {expected.get('bytes')}"
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(lambda name: _sha256_of(folder / name), record))
+    for name, digest in zip(record, hashes, strict=True):
+        if digest != record[name].get("sha256"):
+            return f"{folder / name} has other content than was written (sha256 {digest[:12]})"
+    return None
+
+
+def read_marker(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """The JSON object of a marker file.
+
+    Raises:
+        MarkerError: missing, empty, no JSON object, or without one of the keys.
+        EnvironmentFault: the file system does not let this user read it.
+    """
+    try:
+        found = json.loads(patiently(path.read_bytes, path, seen=False))
+    except OSError as error:
+        raise MarkerError(f"{path} is missing ({error.strerror})") from error
+    except ValueError as error:
+        raise MarkerError(f"{path} is {'no JSON' if path.stat().st_size else 'empty'} ({error})") from error
+    missing = [key for key in keys if not isinstance(found, dict) or found.get(key) is None]
+    if missing:
+        raise MarkerError(f"{path} is no JSON object with {', '.join(missing)}")
+    return dict(found)
+
+
+def flush(path: Path) -> None:
+    """Flush a file or a folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256_of(path: Path) -> str:
+    stat = path.stat()
+    return patiently(lambda: _sha256(path, stat.st_size, stat.st_mtime_ns), path)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """A file's hash, computed once per process for each of its states."""
+    return file_sha256(path)
