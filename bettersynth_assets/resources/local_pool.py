@@ -13,17 +13,49 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.errors import DeviceError
 from bettersynth_assets.resources.lease import MASK, chosen_devices, visible_devices
 from bettersynth_assets.resources.parent import die_with_parent
-from bettersynth_assets.resources.workers import Job, Pool, Worker, serve
+from bettersynth_assets.resources.workers import Job, Message, Pool, Task, Worker, serve
+
+
+class LocalWorker(Worker):
+    """A process of this machine.
+
+    What it sends is pickled, over an anonymous pipe that only it and its parent hold.
+    """
+
+    def __init__(self, place: int, process: subprocess.Popen[bytes], connection: Connection) -> None:
+        super().__init__(place)
+        self.process, self.connection = process, connection
+
+    def send(self, task: Task) -> None:
+        with suppress(OSError):
+            self.connection.send(task)
+
+    def message(self) -> Message | None:
+        try:
+            return self.connection.recv() if self.connection.poll() else None
+        except (EOFError, OSError):
+            return None
+
+    def fate(self, seconds: float) -> str | None:
+        with suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(seconds)
+            return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return None
+
+    def end(self) -> None:
+        self.process.kill()  # half-written files are never seen as whole
+        self.process.wait()
+        self.connection.close()
 
 
 class LocalPool:
@@ -62,21 +94,14 @@ class LocalPool:
                 env=env, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
             )  # fmt: skip
 
-        def fate(seconds: float) -> str | None:
-            with suppress(subprocess.TimeoutExpired):
-                code = process.wait(seconds)
-                return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            return None
-
-        def end() -> None:
-            process.kill()  # half-written files are never seen as whole
-            process.wait()
-            ours.close()
-
-        worker = Worker(place=place, fate=fate, end=end, connection=ours)
         with suppress(OSError):  # where it has died already, the next look at it shows so
             ours.send_bytes(self.job)
-        return worker
+        return LocalWorker(place, process, ours)
+
+    def wait(self, workers: Sequence[LocalWorker], seconds: float) -> Sequence[Worker]:
+        ready = wait([worker.connection for worker in workers], timeout=seconds)
+        # A child of a dead worker may hold the other end open, so that end alone does not tell that it has died.
+        return [worker for worker in workers if worker.connection in ready or worker.fate(0) is not None]
 
 
 @contextmanager
@@ -91,7 +116,7 @@ def main() -> None:
     number = int(sys.argv[1])
     os.set_inheritable(number, False)  # a child of ours must not keep the parent waiting for our end
     with Connection(number) as connection:
-        serve(connection, pickle.loads(connection.recv_bytes()))
+        serve(connection.recv, connection.send, pickle.loads(connection.recv_bytes()))
 
 
 if __name__ == "__main__":

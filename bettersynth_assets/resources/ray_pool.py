@@ -1,36 +1,75 @@
 """Workers on a Ray cluster. In: a profile's ``gpu`` section. Out: actors, each with one GPU, or one CPU, of its own.
 
-The step runs on a node of the cluster. Actors call it back over TCP, so that a shard goes to them and manifests and
-lines come from them as they do locally; Ray places them, gives each its GPU and says when one has died. All nodes have
-this package installed, and see the data root, the seed's images and the models under the same paths.
+Ray places the actors, gives each its GPU, says when one has died, and carries all messages: a shard is the argument of
+an actor's method, and log lines and manifests are what this method yields. So no port of ours is open, and who may
+send to an actor is the cluster's own rule (docs/scale.md). The step runs on a node of the cluster. All nodes have this
+package installed, and see the data root, the seed's images and the models under the same paths.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-import pickle
-import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from queue import SimpleQueue
 from typing import Any
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import ConfigError, DeviceError
-from bettersynth_assets.resources.workers import Job, Pool, Worker, serve
+from bettersynth_assets.resources.workers import LAST, Job, Message, Pool, Task, Worker, serve
 
-CALLERS = 64
-"""Actors that may call at the same moment."""
+
+class RayWorker(Worker):
+    """An actor, and the stream of messages about the shard that it was given last."""
+
+    def __init__(self, place: int, actor: Any) -> None:
+        super().__init__(place)
+        self.actor = actor
+        self.reason: str | None = None
+        self.stream: Any = actor.work.options(num_returns="streaming").remote(None)
+        """What ``work`` yields; None while it has no shard."""
+
+    def send(self, task: Task) -> None:
+        self.stream = self.actor.work.options(num_returns="streaming").remote(task)
+
+    def message(self) -> Message | None:
+        import ray
+
+        try:
+            message: Message = ray.get(next(self.stream))
+        except StopIteration:
+            self.reason = "it ended in the middle of its shard"
+        except ray.exceptions.RayTaskError as error:
+            self.reason = str(error).strip().splitlines()[-1]
+        except ray.exceptions.RayError as error:
+            self.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        else:
+            if message[0] in LAST:
+                self.stream = None
+            return message
+        return None
+
+    def fate(self, seconds: float) -> str | None:
+        return self.reason
+
+    def end(self) -> None:
+        import ray
+
+        ray.kill(self.actor)
 
 
 class RayPool:
     """Starts the actors of one job on the cluster that this process is connected to."""
 
-    def __init__(self, job: Job, listener: Listener, key: bytes) -> None:
+    def __init__(self, job: Job) -> None:
+        """Count the places.
+
+        Raises:
+            DeviceError: more workers than GPUs.
+        """
         import ray
 
         gpu, there = job.settings.profile.gpu, ray.cluster_resources()
@@ -44,64 +83,53 @@ class RayPool:
             )
         inside = gpu.model_copy(update={"devices": "auto" if self.with_gpu else "cpu"})
         profile = job.settings.profile.model_copy(update={"gpu": inside})
-        self.job = pickle.dumps(replace(job, settings=replace(job.settings, profile=profile)))
-        self.listener, self.key = listener, key
-        self.started: dict[int, Worker] = {}
-        self.is_open = True
-        self.answering = threading.Thread(target=self._answer, daemon=True)
-        self.answering.start()
-
-    def close(self) -> None:
-        """Take no more calls."""
-        self.is_open = False
-        Client(self.listener.address, authkey=self.key).close()  # ends the wait for the next call
-        self.answering.join()
+        self.job = replace(job, settings=replace(job.settings, profile=profile))
 
     def start(self, place: int) -> Worker:
         import ray
 
-        number = len(self.started)
         needs = {"num_cpus": 1, "num_gpus": int(self.with_gpu), "max_restarts": 0}
-        actor: Any = ray.remote(_Actor).options(**needs).remote()
-        serving = actor.serve.remote(self.listener.address, self.key, number, self.job)
+        return RayWorker(place, ray.remote(_Actor).options(**needs).remote(self.job))
 
-        def fate(seconds: float) -> str | None:
-            if not ray.wait([serving], timeout=seconds)[0]:
-                return None
-            try:
-                ray.get(serving)
-            except ray.exceptions.RayTaskError as error:
-                return str(error).strip().splitlines()[-1]
-            except ray.exceptions.RayError as error:
-                return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            return "it ended"
+    def wait(self, workers: Sequence[RayWorker], seconds: float) -> Sequence[Worker]:
+        import ray
 
-        def end() -> None:
-            ray.kill(actor)
-            if worker.connection is not None:
-                worker.connection.close()
-
-        self.started[number] = worker = Worker(place=place, fate=fate, end=end)
-        return worker
-
-    def _answer(self) -> None:
-        """Take the calls of actors."""
-        while self.is_open:
-            # Who calls may be no actor of ours, or die while it calls.
-            with suppress(AuthenticationError, EOFError, ConnectionError):
-                connection = self.listener.accept()
-                self.started[connection.recv()].connection = connection
+        streams = [worker.stream for worker in workers if worker.stream is not None]
+        if not streams:
+            return []
+        ray.wait(streams, num_returns=1, timeout=seconds)
+        # Once more for all of them: the first call stops at the first one that is ready.
+        ready = ray.wait(streams, num_returns=len(streams), timeout=0)[0]
+        return [worker for worker in workers if worker.stream in ready]
 
 
 class _Actor:
-    """One worker, in the process that Ray gave it."""
+    """One worker, in the process that Ray gave it.
 
-    def serve(self, address: Any, key: bytes, number: int, job: bytes) -> None:
-        connection = Client(address, authkey=key)
-        assert isinstance(connection, Connection)
-        with connection:
-            connection.send(number)
-            serve(connection, pickle.loads(job))
+    The shards run in one thread for the actor's whole life, because what a stage keeps for the next shard (pools of
+    processes among it) may depend on the thread that made it. ``work`` yields what this thread has to say meanwhile.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.tasks: SimpleQueue[Task] = SimpleQueue()
+        self.messages: SimpleQueue[Message | None] = SimpleQueue()
+        threading.Thread(target=self._serve, args=(job,), daemon=True).start()
+
+    def _serve(self, job: Job) -> None:
+        try:
+            serve(self.tasks.get, self.messages.put, job)
+        finally:
+            self.messages.put(None)
+
+    def work(self, task: Task | None) -> Iterator[Message]:
+        """Messages about one shard, the last one of a kind of ``LAST``; without a shard until the worker is ready."""
+        if task is not None:
+            self.tasks.put(task)
+        while (message := self.messages.get()) is not None:
+            yield message
+            if message[0] in LAST:
+                return
+        raise RuntimeError("the worker's thread ended; see its error in the actor's log")
 
 
 @contextmanager
@@ -120,14 +148,8 @@ def ray_pool(job: Job) -> Iterator[Pool]:
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True, logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(f"gpu.ray_address = {address!r}: no Ray cluster answers there ({error})") from error
-    key = secrets.token_bytes(32)
     try:
-        with Listener((ray.util.get_node_ip_address(), 0), backlog=CALLERS, authkey=key) as listener:
-            pool = RayPool(job, listener, key)
-            try:
-                yield pool
-            finally:
-                pool.close()
+        yield RayPool(job)
     finally:
         if joined:
             ray.shutdown()
@@ -143,7 +165,7 @@ def _checked(gpu: Gpu) -> str:
         )
     if gpu.ray_address.startswith("ray://"):
         raise ConfigError(
-            f"gpu.ray_address = {gpu.ray_address!r}: workers call the step back, so it runs on a node of the cluster "
-            "itself: start it there, with `ray_address: auto`"
+            f"gpu.ray_address = {gpu.ray_address!r}: a Ray client cannot stream an actor's messages, so the step "
+            "runs on a node of the cluster itself: start it there, with `ray_address: auto`"
         )
     return gpu.ray_address

@@ -1,9 +1,9 @@
-"""A stage's shards worked by several processes. In: shards, and a way to start workers. Out: manifests as they come.
+"""Brings a stage's shards up to date in several processes. In: shards and a pool. Out: manifests as they are written.
 
 The parent gives each worker one shard at a time. A worker brings it up to date as the parent would, under a lease of
-its own device, and sends log lines and manifests as they come; rows are the same whoever works them. A worker that dies
-loses its shard only, which another one redoes. Where workers are is a ``Pool``'s part: ``local_pool`` or ``ray_pool``.
-Nothing here knows Dagster.
+its own device, and sends log lines and manifests back; the rows are the same in whichever process they are made. A
+worker that dies loses its shard only, which another one redoes. A ``Pool`` starts workers and carries messages:
+``local_pool`` over anonymous pipes, ``ray_pool`` over Ray. Neither opens a port. Nothing here knows Dagster.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from bettersynth_assets.config.settings import Settings
@@ -49,19 +48,27 @@ class Job:
         return Pipeline(stages, self.settings, **hooks)
 
 
-def serve(connection: Connection, job: Job) -> None:
-    """Be a worker: bring the shards that come over a connection up to date, until it closes."""
+Task = tuple[str, str, Sequence[Manifest]]
+"""Stage, shard, and the manifests of the shard's inputs."""
+Message = tuple[str, Any]
+"""Its kind (``log``, ``made`` or one of ``LAST``) and its value."""
+LAST = frozenset({"ready", "done", "failed", "refused"})
+"""Kinds of message after which a worker waits for the next shard."""
+
+
+def serve(receive: Callable[[], Task], send_message: Callable[[Message], None], job: Job) -> None:
+    """Run a worker: bring the received shards up to date, until ``receive`` raises EOFError or OSError."""
     lock = threading.Lock()
 
     def send(kind: str, value: object = None) -> None:
         with lock:  # a stage may log from its threads
-            connection.send((kind, value))
+            send_message((kind, value))
 
     pipeline = job.pipeline(log=lambda text: send("log", text), on_made=lambda manifest: send("made", manifest))
     send("ready")
     while True:
         try:
-            name, shard, inputs = connection.recv()
+            name, shard, inputs = receive()
         except (EOFError, OSError):
             return
         for manifest in inputs:  # the parent has looked; with many shards looking again would take longer than working
@@ -77,38 +84,38 @@ def serve(connection: Connection, job: Job) -> None:
             send("failed", (f"{type(error).__name__}: {error}", traceback.format_exc()))
 
 
-@dataclass(kw_only=True)
-class Worker:
-    """The parent's end of a worker."""
+class Worker(ABC):
+    """The parent's end of a worker.
 
-    place: int
-    """Which device, or share of the cores, it has: 0 ... ``Pool.size`` - 1."""
-    fate: Callable[[float], str | None]
-    """How it ended; None where it lives, also after these seconds."""
-    end: Callable[[], None]
-    """End it, at once; called once, dead or alive."""
-    connection: Connection | None = None
-    """None until it has called."""
-    is_ready: bool = False
-    shard: str | None = None
-    """What it works on."""
+    Args:
+        place: which device, or share of the cores, it has: 0 ... ``Pool.size`` - 1.
+    """
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+        self.is_ready = False
+        self.shard: str | None = None
+        """The shard that it has been given and not finished."""
 
     def give(self, name: str, shard: str, inputs: Sequence[Manifest]) -> None:
-        assert self.connection is not None
         self.shard = shard
-        with suppress(OSError):  # where it has died, the next look at it shows so
-            self.connection.send((name, shard, inputs))
+        self.send((name, shard, inputs))
 
-    def has_message(self) -> bool:
-        return self.connection is not None and self.connection.poll()
+    @abstractmethod
+    def send(self, task: Task) -> None:
+        """Hand over a shard; a worker that has died shows at the next look."""
 
-    def message(self) -> tuple[str, Any] | None:
-        """The next message; None where there will be none."""
-        assert self.connection is not None
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            return None
+    @abstractmethod
+    def message(self) -> Message | None:
+        """The next message of a worker that ``Pool.wait`` returned; None where it has ended."""
+
+    @abstractmethod
+    def fate(self, seconds: float) -> str | None:
+        """How it ended; None where it still lives after these seconds."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """End it at once; called once, dead or alive."""
 
 
 class Pool(Protocol):
@@ -119,6 +126,9 @@ class Pool(Protocol):
 
     def start(self, place: int) -> Worker:
         """Start a worker; it need not be ready, or even placed, when this returns."""
+
+    def wait(self, workers: Sequence[Any], seconds: float) -> Sequence[Worker]:
+        """Wait until some of the pool's workers have a message or have ended; returns these."""
 
 
 def work_shards(pool: Pool, pipeline: Pipeline, name: str, shards: Sequence[str]) -> dict[str, str]:
@@ -169,14 +179,14 @@ class _Shift:
         return self.failed
 
     def _listen(self) -> None:
-        calling = {worker.connection: worker for worker in self.workers if worker.connection is not None}
-        heard = [calling[connection] for connection in wait(list(calling), timeout=0 if self.untold else 1)]  # type: ignore[index]
+        heard = self.pool.wait(self.workers, 0 if self.untold else 1)
         for worker in list(self.workers):
-            message = worker.message() if worker in heard else None
-            if message is not None:
-                self._hear(worker, *message)
-            elif worker in heard or (worker.fate(0) is not None and not worker.has_message()):
-                self._bury(worker)
+            if worker in heard:
+                message = worker.message()
+                if message is None:
+                    self._bury(worker)
+                else:
+                    self._hear(worker, *message)
             if worker.is_ready and worker.shard is None and self.queue:
                 shard = self.queue.popleft()
                 worker.give(self.name, shard, self._inputs(shard))

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from bettersynth_assets.errors import ConfigError, UserError
@@ -62,10 +63,28 @@ def test_a_users_error_ends_the_run(cluster, tmp_path):
 def test_what_a_cluster_cannot_follow_is_refused(cluster, tmp_path):
     for gpu, words in (
         ({"devices": [0]}, r"gpu.devices = \[0\], but under `pool: ray`"),
-        ({"ray_address": "ray://127.0.0.1:10001"}, "runs on a node of the cluster"),
+        ({"ray_address": "ray://127.0.0.1:10001"}, "runs on a node of the cluster itself"),
     ):
         with pytest.raises(ConfigError, match=words), open_pool(Run(tmp_path, pool="ray", **gpu).job):
             pass
+
+
+def test_the_step_opens_no_port_for_its_actors(cluster, tmp_path):
+    """Messages go through Ray, so no stray peer can stop or feed a pool."""
+
+    def ports() -> set[int]:
+        return {c.laddr.port for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+
+    with open_pool(on(cluster, tmp_path).job) as pool:
+        before = ports()
+        worker = pool.start(0)
+        try:
+            until(lambda: pool.wait([worker], 1))
+            assert worker.message() == ("ready", None)
+            assert pool.wait([worker], 0) == []
+            assert ports() == before
+        finally:
+            worker.end()
 
 
 def test_a_killed_node_costs_its_shard_only(alone, cluster, tmp_path):

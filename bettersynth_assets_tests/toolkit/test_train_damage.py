@@ -78,7 +78,7 @@ def _same(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "harm", "words"),
     [
-        ("trained.safetensors", _halve, "bytes instead of"),
+        ("trained.safetensors", _halve, "has "),
         ("optimizer.pt", Path.unlink, "is missing"),
         ("scheduler.pt", _flip, "has other content than was written"),
         ("complete.json", _empty, "is empty"),
