@@ -17,10 +17,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
+from toolkit.tensor_files import save_tensors
 
 _WRAPPERS = re.compile(r"^(?:base_model\.model\.|module\.|_orig_mod\.)+")
 _BARE = ("mm_projector.", "vlm_uni_", "vision_tower.", "vision_tower_aux.")
@@ -149,8 +150,7 @@ def convert(source: Path, target: Path, *, keep_towers: bool = False) -> dict[st
     kept = {name: tensor.contiguous().clone() for name, tensor in tensors.items() if name not in set(skipped)}
     if not kept:
         raise WeightsError(f"{source}: holds only the frozen towers; --keep-towers converts those")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(kept, target, metadata={"format": "pt"})
+    save_tensors(kept, target, metadata={"format": "pt"})
     return {"kept": sorted(kept), "skipped": sorted(skipped)}
 
 

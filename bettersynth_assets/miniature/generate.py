@@ -19,6 +19,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from bettersynth_assets.miniature.question_sets import (
     SetSizes,
     finetune_rows,
@@ -30,6 +32,8 @@ from bettersynth_assets.miniature.question_sets import (
 from bettersynth_assets.miniature.seed_rows import SeedRow, plan_rows
 from bettersynth_assets.miniature.write_images import ImageJob, write_images
 from bettersynth_assets.miniature.write_seed import seed_job, write_seed_files
+from bettersynth_assets.records.store import write_text
+from bettersynth_assets.records.write_errors import naming_the_path
 
 GENERATOR_VERSION = 2
 """Raise it with every change of what is written; older worlds are then written anew."""
@@ -99,6 +103,7 @@ def generate_world(
         workers: processes that draw; None is one per core, at most 8. The bytes do not depend on it.
 
     Raises:
+        StorageError: the disk is full or cannot be written to.
         ValueError: fewer than 50 rows.
     """
     sizes = sizes or SetSizes()
@@ -107,17 +112,33 @@ def generate_world(
     if _marker_of(root) == wanted:
         return paths
     planned = plan_rows(rows, seed)
+    _remove_leftovers(root)
     fresh = root.with_name(f".{root.name}.{os.getpid()}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    _write_world(WorldPaths(root=fresh), planned, sizes, seed, workers)
-    (fresh / MARKER).write_text(json.dumps(wanted, indent=1) + "\n")
-    _put_in_place(fresh, root, wanted)
+    try:
+        with naming_the_path(root.parent):
+            shutil.rmtree(fresh, ignore_errors=True)
+            _write_world(WorldPaths(root=fresh), planned, sizes, seed, workers)
+            write_text(fresh / MARKER, json.dumps(wanted, indent=1) + "\n")
+            _put_in_place(fresh, root, wanted)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return paths
 
 
 def _marker_of(root: Path) -> object:
     marker = root / MARKER
-    return json.loads(marker.read_text()) if marker.is_file() else None
+    try:
+        return json.loads(marker.read_text()) if marker.is_file() else None
+    except ValueError:  # damaged: written again
+        return None
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Remove worlds that killed processes of this machine had not finished."""
+    for path in root.parent.glob(f".{root.name}.*.partial"):
+        number = path.name.removeprefix(f".{root.name}.").split(".")[0].split("-")[0]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _put_in_place(fresh: Path, root: Path, wanted: object) -> None:
@@ -126,7 +147,10 @@ def _put_in_place(fresh: Path, root: Path, wanted: object) -> None:
         if _marker_of(root) == wanted:
             shutil.rmtree(fresh)
             return
-        shutil.rmtree(root)
+        # Moved first: removed in its place it would, when that is interrupted, be found with its marker and in part.
+        old = root.with_name(f".{root.name}.{os.getpid()}-old.partial")
+        root.rename(old)
+        shutil.rmtree(old)
     fresh.rename(root)
 
 

@@ -53,6 +53,7 @@ def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) 
 
     from bettersynth_assets.miniature.tokenizer import base_tokenizer
     from bettersynth_assets.miniature.training.bank import make_bank
+    from toolkit.tensor_files import apply_umask
 
     torch.backends.cuda.matmul.allow_tf32 = True
     begun = time.monotonic()
@@ -66,6 +67,7 @@ def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) 
         if name in wanted:
             begun = time.monotonic()
             figures = make()
+            apply_umask(out)
             spent: dict[str, object] = {"seconds": round(time.monotonic() - begun), "device": device}
             if name in STEPS:
                 spent |= {"steps": _steps(name, budget), "rows": lessons if name == "language" else images}

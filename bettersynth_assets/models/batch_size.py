@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.records.store import write_text
 
@@ -92,7 +93,10 @@ def once(path: Path, name: str, find: Callable[[], int]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise ConfigError(f"{path} is not valid JSON ({error}): remove it, and the sizes are found again") from None
         if name not in known:
             known[name] = find()
             write_text(path, json.dumps(known, indent=1, sort_keys=True))

@@ -61,6 +61,11 @@ def storage_error(error: OSError | EnvironmentFault, folder: Path) -> StorageErr
     return None
 
 
+def is_read_only(error: OSError | EnvironmentFault) -> bool:
+    """Whether an error of writing says that this user cannot write there at all."""
+    return (error.errno if isinstance(error, OSError) else error.code) in CANNOT_WRITE - FULL
+
+
 def _blocking(folder: Path) -> str:
     """What stands in the place of a folder or of one above it; empty where nothing does."""
     for part in (*reversed(folder.parents), folder):

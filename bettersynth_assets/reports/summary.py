@@ -14,9 +14,11 @@ from typing import Any
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.records.store import Manifest, write_text
+from bettersynth_assets.records.write_errors import is_read_only
 from bettersynth_assets.reports.world_quality import world_quality
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
+from toolkit.file_errors import EnvironmentFault
 
 FILE = "summary.json"
 MINIATURE_MODELS = PROJECT_ROOT / "bettersynth_assets" / "miniature" / "weights"
@@ -56,9 +58,15 @@ def summarize(settings: Settings) -> Summary:
 
 
 def write_summary(settings: Settings) -> Summary:
-    """Collect the figures and write ``summary.json`` at the data root."""
+    """Collect the figures and write ``summary.json`` at the data root, unless it is read-only."""
     summary = summarize(settings)
-    write_text(settings.data_root / FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    path, text = settings.data_root / FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        try:
+            write_text(path, text)
+        except (OSError, EnvironmentFault) as error:
+            if not is_read_only(error):
+                raise
     return summary
 
 

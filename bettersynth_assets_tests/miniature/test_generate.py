@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bettersynth_assets.miniature.generate import WorldPaths, generate_world
+from bettersynth_assets.miniature.generate import MARKER, WorldPaths, generate_world
 from bettersynth_assets.miniature.question_sets import finetune_rows, mmbench_rows, textvqa_rows
 from bettersynth_assets.miniature.seed_rows import BROKEN_RATES, RATES, plan_rows
 from bettersynth_assets.miniature.world import scene_from_json
@@ -40,6 +41,18 @@ def test_a_finished_world_is_left_alone_and_another_replaces_it(tmp_path: Path) 
     generate_world(tmp_path / "world", rows=51, seed=1, sizes=SIZES, workers=1)
     assert len(paths.seed.read_text().splitlines()) == 51
     assert [p.name for p in tmp_path.iterdir()] == ["world"]
+
+
+def test_what_a_killed_process_left_is_removed_and_a_damaged_marker_is_no_world(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = tmp_path / f".world.{int(done.stdout)}.partial"
+    (left / "seed").mkdir(parents=True)
+    marker = generate_world(tmp_path / "world", rows=50, seed=1, sizes=SIZES, workers=1).root / MARKER
+    whole = marker.read_bytes()
+    marker.write_bytes(whole[:9])
+    generate_world(tmp_path / "world", rows=50, seed=1, sizes=SIZES, workers=1)
+    assert marker.read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
 def test_every_line_of_the_seed_has_its_truth(small_world: WorldPaths) -> None:

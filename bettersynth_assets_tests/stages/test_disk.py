@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,12 +13,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
+from bettersynth_assets.miniature.generate import generate_world
+from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.records.write_errors import StorageError
+from bettersynth_assets.reports.summary import write_summary
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.stage import Result, Stage, Work
 from bettersynth_assets_tests.seeds import settings_for
 from bettersynth_assets_tests.stages.killed_storage import run, settings_of, snapshot, stages
+from toolkit.file_errors import EnvironmentFault
+from toolkit.mgm.tiny import tiny_mgm
+from toolkit.tensor_files import save_tensors, writing
 
 WRITES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.truncate", "os.chmod", "os.utime"}
 
@@ -32,6 +40,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this user cannot mount a file system")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_world_that_does_not_fit_is_named_and_leaves_nothing(small_disk: Path) -> None:
+    sizes = SetSizes(finetune=6, textvqa=4, mmbench=2)
+    with pytest.raises(StorageError, match=rf"{small_disk}.*: no space left on the disk"):
+        generate_world(small_disk / "world", rows=400, sizes=sizes, workers=1)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(small_disk: Path) -> None:
+    model = tiny_mgm()
+    (small_disk / "filler").write_bytes(bytes(small_disk_free(small_disk) - 20_000))
+    with pytest.raises(EnvironmentFault, match=rf"{small_disk}/model/model\.safetensors: .*free space"):
+        model.save_pretrained(small_disk / "model")
+    tensors = {"a": torch.zeros(30_000)}
+    with pytest.raises(EnvironmentFault, match=rf"{small_disk}/weights\.safetensors: .*free space"):
+        save_tensors(tensors, small_disk / "weights.safetensors")
+    with pytest.raises(EnvironmentFault, match="optimizer"), writing(small_disk / "optimizer.pt"):
+        torch.save(tensors, small_disk / "optimizer.pt")
+    assert not list(small_disk.rglob(".*.partial"))
 
 
 def rows_pipeline(root: Path) -> Pipeline:
@@ -90,6 +118,15 @@ def test_a_broken_link_on_a_read_only_disk_does_not_stop_readers(small_disk: Pat
         link.unlink()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert Pipeline(stages(1), settings).found("trained") is not None
+
+
+def test_a_summary_that_cannot_be_written_is_still_collected(small_disk: Path) -> None:
+    settings = settings_of(small_disk)
+    first = write_summary(settings)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    other = write_summary(settings.with_recipe("clip_top_k"))
+    assert (first["recipe"], other["recipe"]) == ("third_place", "clip_top_k")
+    assert json.loads((small_disk / "summary.json").read_text()) == first
 
 
 def test_looking_at_what_is_up_to_date_writes_nothing(tmp_path: Path) -> None:

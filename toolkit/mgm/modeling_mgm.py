@@ -12,7 +12,9 @@ Parameter names are those of the public MGM-2B weights. ``encode_images`` (froze
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -30,6 +32,7 @@ from toolkit.mgm.mining import mine, mine_plain
 from toolkit.mgm.speed import CPU, Speed, compiled, speed_for
 from toolkit.mgm.towers import TowerFeatures
 from toolkit.mgm.windows import Windows, cut, resize_matrices
+from toolkit.tensor_files import apply_umask, writing
 
 
 class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[misc]
@@ -63,6 +66,16 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
             self.gradient_checkpointing_enable({"use_reentrant": False})
         else:
             self.gradient_checkpointing_disable()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Write config and weights, as transformers does, with the permissions that the umask leaves.
+
+        Raises:
+            EnvironmentFault: the disk is full or read-only.
+        """
+        with writing(Path(save_directory, "model.safetensors")):
+            super().save_pretrained(save_directory, *args, **kwargs)
+            apply_umask(Path(save_directory))
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bettersynth_assets.miniature.tokenizer import make_tokenizer
@@ -18,6 +18,7 @@ from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.tensor_files import save_tensors
 
 PARTS = {
     "clip_tower": "model.vision_tower.vision_tower.",
@@ -30,7 +31,7 @@ PARTS = {
 def save_part(module: nn.Module, path: Path) -> None:
     """Keep one trained part until :func:`assemble`."""
     tied = {"lm_head.weight"}
-    save_file({k: v.contiguous() for k, v in module.state_dict().items() if k not in tied}, path)
+    save_tensors({k: v.contiguous() for k, v in module.state_dict().items() if k not in tied}, path)
 
 
 OUTPUT_SCALE = 1.5

@@ -17,13 +17,13 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.bank import load
 from bettersynth_assets.miniature.training.loop import auc, held_out, train
 from bettersynth_assets.miniature.training.towers import normalise
+from toolkit.tensor_files import save_tensors
 
 SIDE, WIDTH, SPACE = 64, 96, 64
 WRONG_CAPTIONS = 0.1
@@ -98,5 +98,5 @@ def save(model: CLIP, folder: Path, vocabulary: int) -> None:
     described = {"model_cfg": model_config(vocabulary), "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n")
     state = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
-    save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    save_tensors(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     make_tokenizer("clip").save_pretrained(folder)

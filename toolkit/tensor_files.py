@@ -1,0 +1,71 @@
+"""Weights on disk. In: tensors or a model. Out: safetensors files with the umask's permissions; a full disk is named.
+
+safetensors gives its files mode 0600 whatever the umask is, and reports a full disk as an error of its own, torch as a
+``RuntimeError`` without a number. ``save_tensors`` and ``writing`` put both right.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from toolkit.file_errors import LASTING, environment_fault
+from toolkit.files import replacing
+
+_FULL_BELOW = 1 << 20
+"""Free bytes under which a failed write is put down to the disk."""
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, *, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically.
+
+    Raises:
+        EnvironmentFault: the disk is full or read-only; names ``path``.
+    """
+    with writing(path), replacing(path) as partial:
+        save_file(dict(tensors), partial, metadata=metadata)
+        apply_umask(partial)
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file, or the safetensors files of a folder, the permissions that the umask leaves to new files."""
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    for file in files:
+        like = file.with_name(f".{file.name}.mode.partial")
+        like.touch()  # the umask cannot be read without changing it for all threads
+        file.chmod(like.stat().st_mode & 0o777)
+        like.unlink()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what libraries raise on a full or read-only disk into an ``EnvironmentFault`` that names ``path``.
+
+    Raises:
+        EnvironmentFault: the disk is full or read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        fault = environment_fault(error, path) if error.errno in LASTING else None
+        if fault is None:
+            raise
+        raise fault from error
+    except (SafetensorError, RuntimeError) as error:
+        fault = environment_fault(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)
+        if fault is None or not (_is_full(path) or "os error 28" in str(error)):
+            raise
+        raise fault from error
+
+
+def _is_full(path: Path) -> bool:
+    folder = next(folder for folder in path.parents if folder.is_dir())
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize < _FULL_BELOW
