@@ -8,6 +8,7 @@ questions file is read by the same reader as the seed, and checked when the seed
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,13 +16,16 @@ from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.reserved import find_reserved
-from bettersynth_assets.records.seed_file import SeedIndex, Signature, seed_index, signature_of
+from bettersynth_assets.records.seed_file import DECODED, SeedIndex, remove_older, seed_index, version_name
 from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import parse_row
+from bettersynth_assets.records.store import write_text
 from toolkit.files import file_sha256
 from toolkit.preprocess.row_lines import RowError, read_line
 
 BESIDE = "stage_1.json"
+CHECKED = ".checked-1"
+"""Suffix of a note that a questions file was checked; its number is that of the rules."""
 
 
 def questions_file(settings: Settings) -> Path | None:
@@ -54,13 +58,19 @@ def check_questions(settings: Settings) -> None:
     """
     path = questions_file(settings)
     if path is not None:
-        _checked(path, signature_of(path))
+        _check(path, settings.shared_root / DECODED / f"{version_name(path)}{CHECKED}")
 
 
 @lru_cache(maxsize=4)
-def _checked(path: Path, signature: Signature) -> None:
+def _check(path: Path, note: Path) -> None:
+    """Read a file unless a note says that another process has done so: 400,000 questions take seconds."""
+    if note.is_file():
+        return
     for _ in _read(path):
         pass
+    with suppress(OSError):  # a data root that cannot be written: every process checks for itself
+        write_text(note, f"{path}\n")
+        remove_older(note)
 
 
 def read_questions(settings: Settings) -> dict[str, str]:

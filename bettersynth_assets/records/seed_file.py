@@ -174,18 +174,27 @@ def plain_rows(path: Path, folder: Path) -> Path:
     Raises:
         SeedError: a file of another kind, or one that is damaged.
     """
-    size, changed_ns = signature_of(path)
-    name = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    decoded = folder / f"{name}-{size}-{changed_ns}.jsonl"
+    decoded = folder / f"{version_name(path)}.jsonl"
     try:
         plain = plain_file(path, decoded)
     except RowFileError as error:
         raise SeedError(str(error)) from None
     if plain == decoded:
-        for old in folder.glob(f"{name}-*.jsonl"):
-            if old != decoded:
-                old.unlink(missing_ok=True)
+        remove_older(decoded)
     return plain
+
+
+def version_name(path: Path) -> str:
+    """A file name that stands for one version of a file: of its path, size and modification time."""
+    size, changed_ns = signature_of(path)
+    return f"{hashlib.sha256(str(path).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}-{size}-{changed_ns}"
+
+
+def remove_older(newest: Path) -> None:
+    """Remove what was kept for other versions of the same file."""
+    for old in newest.parent.glob(f"{newest.name.partition('-')[0]}-*{newest.suffix}"):
+        if old != newest:
+            old.unlink(missing_ok=True)
 
 
 def _plain(path: Path, signature: Signature, settings: Settings) -> Path:
