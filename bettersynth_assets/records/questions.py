@@ -34,14 +34,19 @@ def questions_file(settings: Settings) -> Path | None:
     Raises:
         ConfigError: the profile names one that is not there.
     """
+    path = questions_place(settings)
+    if path.is_file():
+        return path
     named = settings.profile.questions
-    if named is None:
-        beside = seed_path(settings).with_name(BESIDE)
-        return beside if beside.is_file() else None
-    path = Path(resolve(named)).expanduser().absolute()
-    if not path.is_file():
+    if named is not None:
         raise ConfigError(f"questions = {named!r}: no such file ({path}); name a LLaVA JSON, or leave it out")
-    return path
+    return None
+
+
+def questions_place(settings: Settings) -> Path:
+    """Where the questions file is, if there is one."""
+    named = settings.profile.questions
+    return seed_path(settings).with_name(BESIDE) if named is None else Path(resolve(named)).expanduser().absolute()
 
 
 def questions_key(settings: Settings) -> str:

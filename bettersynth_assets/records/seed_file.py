@@ -75,10 +75,10 @@ class SeedIndex:
 
     def lines(self, shard: int, shards: int) -> Iterator[SeedLine]:
         """The rows of one shard, in file order."""
-        with self._mapped() as data:
+        with self._opened() as file:
             for place in self._places(shard, shards):
                 number = self.numbers[place]
-                yield SeedLine(number, data[self.starts[place] : self.ends[place]], self.repeats.get(number, 0))
+                yield SeedLine(number, self._raw(file, place), self.repeats.get(number, 0))
 
     def digest(self, shard: int, shards: int) -> str:
         """sha256 over what a shard is made of: its lines, their numbers, and size and times of their images.
@@ -93,9 +93,9 @@ class SeedIndex:
         """
         found = hashlib.sha256()
         root = str(self.path.parent)
-        with self._mapped() as data:
+        with self._opened() as file:
             for place in self._places(shard, shards):
-                number, raw = self.numbers[place], data[self.starts[place] : self.ends[place]]
+                number, raw = self.numbers[place], self._raw(file, place)
                 state = _image_state(root, self.images[place])
                 found.update(b"%d %d %d %s\n" % (number, self.repeats.get(number, 0), len(raw), state))
                 found.update(raw)
@@ -137,12 +137,27 @@ class SeedIndex:
         places: list[int] = np.flatnonzero((numbers - 1) % shards == shard).tolist()
         return places
 
+    def _raw(self, file: int, place: int) -> bytes:
+        # Not from a memory map: if the file is cut meanwhile, reading a map kills the process.
+        start = self.starts[place]
+        return os.pread(file, self.ends[place] - start, start)
+
     @contextmanager
-    def _mapped(self) -> Iterator[mmap.mmap]:
-        with self.plain.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if signature_of(self.path) != self.signature:
-                raise SeedError(f"seed file {self.path} was changed while it was read: run again")
-            yield data
+    def _opened(self) -> Iterator[int]:
+        """The file that the rows are read from, which must be the same version before and after."""
+        with self.plain.open("rb") as file:
+            self.refuse_changed()
+            yield file.fileno()
+            self.refuse_changed()
+
+    def refuse_changed(self) -> None:
+        """Compare the seed file with the version that this index is of.
+
+        Raises:
+            SeedError: it is another one.
+        """
+        if not self.path.is_file() or signature_of(self.path) != self.signature:
+            raise SeedError(f"seed file {self.path} was changed while it was read: run again")
 
 
 def seed_index(settings: Settings) -> SeedIndex:
@@ -213,7 +228,8 @@ def _scan(path: Path, signature: Signature, plain: Path) -> SeedIndex:
     if not size:
         return index
     first_rows: dict[str, int] = {}
-    with index._mapped() as data:
+    index.refuse_changed()
+    with plain.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             for number, start, end in spans(data, size):
                 index.numbers.append(number)
@@ -221,7 +237,9 @@ def _scan(path: Path, signature: Signature, plain: Path) -> SeedIndex:
                 index.ends.append(end)
                 index.images.append(_note(index, first_rows, number, data[start:end]))
         except RowError as error:
+            index.refuse_changed()
             raise SeedError(f"seed file {path}: {error.detail}: fix the file's end or its brackets") from None
+    index.refuse_changed()
     return index
 
 

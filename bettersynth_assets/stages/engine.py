@@ -22,6 +22,7 @@ import pyarrow as pa
 from bettersynth_assets.checks.rules import Verdict
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import UserError
+from bettersynth_assets.records.input_files import Versions, refuse_changed
 from bettersynth_assets.records.integrity import DamagedFileError, digest_of, seal
 from bettersynth_assets.records.store import WHOLE, Manifest, Slot, write_table
 from bettersynth_assets.records.write_errors import naming_the_path
@@ -61,6 +62,8 @@ class Pipeline:
         """Sets that passed their blocking rules, with the number of shards that were judged."""
         self._vouched: set[str] = set()
         """Sets whose shards came from the process that leads this run; it judged them."""
+        self.versions: Versions | None = None
+        """Versions of the user's files, as this pipeline saw them first."""
 
     def shards(self, name: str) -> list[str]:
         return self.settings.profile.shard_names() if self.stages[name].sharded else [WHOLE]
@@ -91,6 +94,7 @@ class Pipeline:
         """
         if (name, shard) in self._current:
             return self._current[name, shard]
+        self.refuse_changed_files()
         stage = self.stages[name]
         self.ensure_inputs(name, [shard])
         inputs = {
@@ -114,6 +118,17 @@ class Pipeline:
         if made is not None:
             self.take(made)
         return manifest
+
+    def refuse_changed_files(self) -> None:
+        """Refuse to go on, or to commit, once a file of the user's is not the one that was seen first.
+
+        Raises:
+            SeedError: naming the file.
+        """
+        now = {name: version for stage in self.stages.values() for name, version in stage.files(self.settings).items()}
+        if self.versions is None:
+            self.versions = now
+        refuse_changed(self.versions, now)
 
     def ensure_inputs(self, name: str, shards: Sequence[str]) -> None:
         """Bring the sets that some shards are made of up to date, one set after another, and judge each.
@@ -260,6 +275,7 @@ class Pipeline:
             usage=usage,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        self.refuse_changed_files()
         return slot.commit(manifest)
 
 

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from bettersynth_assets.checks.rules import EVERY_ROW_SET
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.input_files import input_versions
 from bettersynth_assets.records.paths import Roots, real_roots
 from bettersynth_assets.records.questions import check_questions
 from bettersynth_assets.records.schema import QUARANTINE, SEED
@@ -151,5 +152,6 @@ SEED_DATASET = Stage(
     depends=_depends,
     sharded=True,
     shared=True,
+    files=input_versions,
     libraries=("pillow",),
 )

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from bettersynth_assets.checks.rules import Rule
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.records.input_files import Versions
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS
 from bettersynth_assets.records.store import Manifest, write_table
 from toolkit.files import file_sha256
@@ -107,6 +108,10 @@ def nothing_more(settings: Settings) -> tuple[str, ...]:
     return ()
 
 
+def no_files(settings: Settings) -> Versions:
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One step of a row's journey. Its functions are a module's own, so that it can be sent to worker processes."""
@@ -131,6 +136,8 @@ class Stage:
     preflight: Callable[[Settings], None] = nothing_to_check
     """Checks files of the user's that only this stage reads. Called when a run begins that will come to this stage, so
     that a broken file is found before the stages in front of it are paid for. Raises ``UserError``."""
+    files: Callable[[Settings], Versions] = no_files
+    """Versions of the user's files that this stage reads; a run in which one of them changes fails."""
     columns: pa.Schema | None = None
     """Schema of the kept rows of a set of image-text pairs; None for other sets."""
     rules: tuple[Rule, ...] = ()

@@ -216,7 +216,7 @@ def test_any_other_file_is_named_with_what_to_do_before_anything_is_made(
 ) -> None:
     path = tmp_path / "seed.jsonl"
     path.write_bytes(make())
-    with pytest.raises(SeedError, match=rf"seed file \S*seed\.jsonl.*{fault}") as error:
+    with pytest.raises(SeedError, match=rf"seed file .*seed\.jsonl.*{fault}") as error:
         toy_pipeline(settings(path)).ensure_all("seed_dataset")
     assert "\n" not in str(error.value)
     assert not [item for item in (tmp_path / "data").rglob("*") if item.is_file() and item.stat().st_size]
