@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from bettersynth_assets.assets.cards import Card
+from bettersynth_assets.assets.run_inputs import refuse_changed_inputs
 from bettersynth_assets.checks.rules import Verdict
 from bettersynth_assets.config.settings import Settings, check_data_root
 from bettersynth_assets.errors import UserError
@@ -69,9 +70,14 @@ class Workshop:
         check_data_root(self.job.settings.data_root)
         check_side_inputs(name, stages, _selected(context), self.job.settings)
         self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
+        self.refuse_changed_inputs()
         self.reported: set[str] = set()
         """Shards of this asset of which Dagster has been told."""
         self.progress: ShardProgress | None = None
+
+    def refuse_changed_inputs(self) -> None:
+        """Fail if the seed or questions file is not what the run saw first."""
+        refuse_changed_inputs(self.context, self.pipeline)
 
     def begin(self, shards: Sequence[str]) -> None:
         """Count from now on the shards of this asset that are made."""
@@ -218,6 +224,7 @@ def run_shards(shop: Workshop) -> dg.MaterializeResult:
             + ". The others are done; materialize again and only these are redone.",
             allow_retries=False,
         )
+    shop.refuse_changed_inputs()
     return dg.MaterializeResult(check_results=shop.checks())
 
 
@@ -231,6 +238,7 @@ def run_whole(shop: Workshop) -> dg.MaterializeResult:
     if failed := shop.prepare([WHOLE]):
         raise dg.Failure(f"{shop.name} cannot be made: {failed[WHOLE]}", allow_retries=False)
     manifest = shop.pipeline.ensure(shop.name)
+    shop.refuse_changed_inputs()
     if shop.name == "eval_results":
         write_summary(shop.pipeline.settings)
     return dg.MaterializeResult(

@@ -11,10 +11,11 @@ from pathlib import Path
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.questions import questions_place
+from bettersynth_assets.records.seed_file import signature_of
 from bettersynth_assets.records.seed_path import seed_path
 
 Versions = dict[str, str]
-"""Size and modification time by what the file is and where it is, e.g. ``seed file /data/seed.jsonl``."""
+"""Signatures by what the file is and where it is, e.g. ``seed file /data/seed.jsonl``."""
 
 
 def input_versions(settings: Settings) -> Versions:
@@ -38,7 +39,6 @@ def refuse_changed(before: Versions, now: Versions) -> None:
 
 def _version(path: Path) -> str:
     try:
-        found = path.stat()
+        return "-".join(map(str, signature_of(path)))
     except FileNotFoundError:
         return "absent"
-    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"

@@ -35,8 +35,8 @@ MOST_FIELDS = 1000
 DECODED = "decoded"
 """Folder, under the shared root, of plain lines that compressed and Parquet files were decoded into."""
 CONVERSATION = b'"conversations"'
-Signature = tuple[int, int]
-"""Size in bytes and modification time in ns."""
+Signature = tuple[int, int, int]
+"""Size in bytes, modification time in ns and inode, which differ where a file was replaced by another."""
 
 
 class SeedLine(NamedTuple):
@@ -200,9 +200,9 @@ def plain_rows(path: Path, folder: Path) -> Path:
 
 
 def version_name(path: Path) -> str:
-    """A file name that stands for one version of a file: of its path, size and modification time."""
-    size, changed_ns = signature_of(path)
-    return f"{hashlib.sha256(str(path).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}-{size}-{changed_ns}"
+    """A file name that stands for one version of a file: of its path and its signature."""
+    name = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return "-".join(map(str, (name, *signature_of(path))))
 
 
 def remove_older(newest: Path) -> None:
@@ -284,9 +284,9 @@ def _image_state(root: str, image: str) -> bytes:
 
 
 def signature_of(path: Path) -> Signature:
-    """Size and modification time of a file."""
+    """What tells one version of a file from another without reading it."""
     found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _share(numbers: list[int], rows: int) -> str:

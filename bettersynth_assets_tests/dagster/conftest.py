@@ -36,7 +36,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def materialize(data_root: Path, instance: dg.DagsterInstance) -> Materialize:
     """Run a selection of the small graph over a range of shards, in this process."""
 
-    def run(*names: str, shards: tuple[str, str] | None = None, **more: object) -> dg.ExecuteInProcessResult:
+    def run(
+        *names: str,
+        shards: tuple[str, str] | None = None,
+        extra_tags: dict[str, str] | None = None,
+        **more: object,
+    ) -> dg.ExecuteInProcessResult:
         profile = load_active_profile()
         defs = build_definitions(STAGES, profile, CARDS)
         tags = all_shards(profile)
@@ -45,7 +50,7 @@ def materialize(data_root: Path, instance: dg.DagsterInstance) -> Materialize:
         job = defs.resolve_job_def("everything")
         return job.execute_in_process(
             instance=instance,
-            tags=tags,
+            tags=tags | (extra_tags or {}),
             asset_selection=[dg.AssetKey(name) for name in names or ("rows", "copies", "total")],
             raise_on_error=False,
             **more,

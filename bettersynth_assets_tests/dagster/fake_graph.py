@@ -12,6 +12,7 @@ from bettersynth_assets.assets.cards import Card
 from bettersynth_assets.checks import rules
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.records.input_files import input_versions
 from bettersynth_assets.records.schema import QUARANTINE, SEED, rows_table
 from bettersynth_assets.stages.stage import Result, Stage, Work
 
@@ -44,6 +45,10 @@ def _rows(work: Work) -> Result:
 
 def _copies(work: Work) -> Result:
     kept = work.rows("rows")
+    if (trigger := work.settings.data_root / f"change-seed-in-{work.shard}").exists():
+        trigger.unlink()
+        with (work.settings.data_root / "seed.jsonl").open("a") as file:
+            file.write("a line more\n")
     work.log(f"{work.shard} copied by process {os.getpid()}")
     return Result(rows_in=kept.num_rows, kept=kept)
 
@@ -70,6 +75,7 @@ STAGES = (
         depends=depends,
         sharded=True,
         shared=True,
+        files=input_versions,
         columns=SEED,
         rules=(rules.CONSERVATION, rules.QUARANTINE),
     ),

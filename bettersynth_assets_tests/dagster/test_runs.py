@@ -1,11 +1,16 @@
 """Runs over a range of shards: what is reported, what goes on after a failure, what a rerun redoes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import dagster as dg
+import pytest
 
 from bettersynth_assets.assets.run import check_side_inputs
+from bettersynth_assets.assets.run_inputs import TAG, refuse_changed_inputs
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.errors import SeedError
+from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.dagster.fake_graph import ROWS, STAGES
 
 SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
@@ -157,3 +162,34 @@ def test_a_side_input_is_checked_once_in_a_run(data_root):
     assert len(calls) == 1
     check_side_inputs("total", stages, {"total"}, settings)
     assert len(calls) == 2
+
+
+def test_a_seed_file_that_changes_during_a_run_fails_it_and_the_next_run_is_whole(materialize, data_root):
+    (data_root / "change-seed-in-shard-00001").touch()
+    result = materialize()
+    assert not result.success
+    words = failure(result, "copies")
+    assert (
+        words.startswith(f"seed file {data_root / 'seed.jsonl'} was changed during this run") and "run again" in words
+    )
+    assert not [event for event in result.all_events if event.is_step_success and event.step_key in ("copies", "total")]
+    tags = {key: value for key, value in result.dagster_run.tags.items() if key == TAG}
+    assert materialize(extra_tags=tags).success
+
+
+def test_steps_of_one_run_compare_the_versions_that_they_saw(data_root, instance):
+    run_id = instance.create_run_for_job(dg.GraphDefinition("empty").to_job()).run_id
+    other = instance.create_run_for_job(dg.GraphDefinition("empty").to_job()).run_id
+
+    def step(run: str) -> None:
+        """A step has a pipeline of its own."""
+        context = SimpleNamespace(instance=instance, run_id=run)
+        refuse_changed_inputs(context, Pipeline(STAGES, load_settings()))
+
+    step(run_id)
+    step(run_id)
+    (data_root / "stage_1.json").write_text("[]")
+    with pytest.raises(SeedError, match=r"questions file .*stage_1\.json was changed during this run"):
+        step(run_id)
+    instance.add_run_tags(other, instance.get_run_by_id(run_id).tags)  # as a run has that repeats this one
+    step(other)
