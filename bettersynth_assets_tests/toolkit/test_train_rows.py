@@ -158,6 +158,7 @@ def test_a_fault_of_the_environment_is_tried_again_and_then_names_the_image(
         return open_image(source)
 
     monkeypatch.setattr(Image, "open", failing)
+    monkeypatch.setenv(PATIENCE_VARIABLE, "2")
     assert read_image(world / "images" / "0.png", sample_id="p0").size == (50, 40)
     failures += [errno.EIO] * 99
     monkeypatch.setenv(PATIENCE_VARIABLE, "0.1")
