@@ -21,6 +21,7 @@ from bettersynth_assets.checks.rules import BUDGET_MET, EVERY_ROW_SET
 from bettersynth_assets.config.recipe import BudgetSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.accounting import nothing_left
+from bettersynth_assets.records.input_files import input_versions
 from bettersynth_assets.records.questions import questions_key, read_questions
 from bettersynth_assets.records.schema import BUDGETED, QUARANTINE, REJECTS, SEED, kit_text, rows_table
 from bettersynth_assets.records.store import write_text
@@ -161,6 +162,7 @@ BUDGETED_SET = Stage(
     rules=(*EVERY_ROW_SET, BUDGET_MET),
     run=partial(run, name="budgeted_set", source="recaptioned_set"),
     depends=depends,
+    files=input_versions,
     sharded=False,
     inputs=("recaptioned_set",),
     by_value=("seed_profile",),
@@ -173,6 +175,7 @@ BASELINE_SET = Stage(
     rules=(*EVERY_ROW_SET, BUDGET_MET),
     run=partial(run, name="baseline_set", source="seed_dataset", section=BASELINE),
     depends=partial(depends, section=BASELINE),
+    files=input_versions,
     sharded=False,
     inputs=("seed_dataset",),
     shared=True,
