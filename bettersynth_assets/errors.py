@@ -22,6 +22,14 @@ class ConfigError(UserError):
     """A profile, recipe or environment variable that cannot be used as it is written."""
 
 
+class FetchRefusedError(ConfigError):
+    """An operator that would fetch or install something; ``words`` go on after the operator's name."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(f"a Data-Juicer operator {words}")
+        self.words = words
+
+
 class SeedError(UserError):
     """A seed file that cannot be read, or that holds too many bad lines to go on."""
 

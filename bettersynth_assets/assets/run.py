@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from bettersynth_assets.assets.cards import Card
+from bettersynth_assets.assets.recipe_gate import with_checked_recipe
 from bettersynth_assets.assets.run_inputs import refuse_changed_inputs
 from bettersynth_assets.checks.rules import Verdict
 from bettersynth_assets.config.settings import Settings, check_data_root
@@ -66,7 +67,8 @@ class Workshop:
     ) -> None:
         self.context, self.name = context, name
         models = frozenset(card.name for card in cards if card.uses_models)
-        self.job = Job(stages=stages, leased=models, settings=gpu.apply(settings.load()))
+        checked = with_checked_recipe(context, settings.load())
+        self.job = Job(stages=stages, leased=models, settings=gpu.apply(checked))
         check_data_root(self.job.settings.data_root)
         check_side_inputs(name, stages, _selected(context), self.job.settings)
         self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)

@@ -20,7 +20,7 @@ Count = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 
 class Models(ConfigModel):
-    """Models by role: a local folder (relative to the project root) or a hub id; the last four are always local."""
+    """Models by role: a local folder (relative to the project root) or a hub id; the last six are always local."""
 
     clip: str
     """Scores image-text similarity. An OpenCLIP folder, ``hf-hub:`` id, or a transformers CLIP folder or id."""
@@ -40,13 +40,17 @@ class Models(ConfigModel):
     grounding: str | None = None
     """An ``OwlViTForObjectDetection`` checkpoint."""
     language_id: str | None = None
-    """A fastText file. None, here and for the next three, refuses the operators that need it."""
+    """A fastText file. None, here and for the next five, refuses the operators that need it."""
     perplexity: str | None = None
     """Folder of ``en.sp.model`` and ``en.arpa.bin``."""
     spacy: str | None = None
     """Folder of a spaCy pipeline."""
     nltk: str | None = None
     """Folder of NLTK data."""
+    words: str | None = None
+    """Folder of ``flagged_words.json`` and ``stopwords.json``."""
+    tokenizer: str | None = None
+    """Folder of a transformers tokenizer."""
 
 
 class Gpu(ConfigModel):
@@ -163,6 +167,8 @@ class Profile(ConfigModel):
     """Rows of the miniature world, used only where ``seed`` is None."""
     shards: int = Field(ge=1, le=100_000)
     budget: int
+    trusted_code: bool = False
+    """Allow operators that run code, call addresses, download or upload (docs/security.md)."""
     models: Models
     gpu: Gpu = Field(default_factory=Gpu)
     limits: Limits = Field(default_factory=Limits)

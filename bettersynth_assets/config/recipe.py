@@ -37,6 +37,8 @@ class CaptionSection(ConfigModel):
     policy: Policy = "replace"
     low_score: float | Literal["mean"] = "mean"
     """``low_score_only``: rows whose original scores under this cosine (or the seed's mean) are recaptioned."""
+    captioner: Literal["blip-2", "llava"] | None = None
+    """The kind of captioner that the recipe is written for; a profile with another one is refused. None takes any."""
     prompt: str = ""
     """Empty takes the captioner's own: none for BLIP-2, a request for one short sentence for LLaVA."""
     max_new_tokens: int = Field(default=30, ge=1, le=512)
@@ -47,8 +49,9 @@ class CaptionSection(ConfigModel):
     refilter: list[Operator] = Field(default_factory=list)
 
     def key(self) -> dict[str, Any]:
-        """JSON value for keys; a later addition that is left out is not part of it, so that older keys stay."""
-        return self.model_dump(exclude={"sampling"} if self.sampling is None else None)
+        """JSON value for keys: without ``captioner``, since the model itself is in the key, and without ``sampling``
+        where it is left out, so that older keys stay."""
+        return self.model_dump(exclude={"captioner", *(("sampling",) if self.sampling is None else ())})
 
 
 class RegenerateSection(ConfigModel):

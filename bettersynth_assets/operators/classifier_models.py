@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from bettersynth_assets.errors import UserError
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
 from bettersynth_assets.operators.data_juicer import MATCHING, BuiltOperator
-from bettersynth_assets.operators.row_calls import ROW_ERRORS
+from bettersynth_assets.operators.guarded import attempt, guarded
 
 AT_ONCE = {"cpu": 64, "cuda": 256}
 """Images a call."""
@@ -67,9 +66,8 @@ class ClassifierModel:
         """What the model reads of each text, or why it cannot; nothing where it sees images alone."""
         if self.read is None:
             return [[] for _ in texts]
-        try:
-            read = self.read(texts)
-        except ROW_ERRORS as error:
+        read, error = attempt(lambda: self.read(texts) if self.read else [])
+        if error is not None:
             return [error] if len(texts) == 1 else [found for text in texts for found in self.tokens([text])]
         known = self.model.get_input_embeddings().num_embeddings
         return [
@@ -78,7 +76,7 @@ class ClassifierModel:
             else ValueError(
                 f"its caption has token {max(tokens)}, and the model knows {known}: tokenizer of another model"
             )
-            for tokens in read
+            for tokens in read or []
         ]
 
     def values(self, pixels: Any, tokens: Sequence[Any]) -> list[float]:
@@ -123,20 +121,15 @@ def load_classifier(built: BuiltOperator) -> ClassifierModel:
     """An operator's model on its device; loaded once per process.
 
     Raises:
-        UserError: it cannot be loaded.
+        OperatorError: it cannot be loaded.
     """
     import torch
     from data_juicer.utils.model_utils import get_model
     from PIL import Image
 
     kind, reads_captions = "cpu" if built.rank is None else "cuda", built.name == MATCHING
-    try:
+    with guarded(built.name, built.limits, "when its model was loaded", "name a folder that holds it, or a hub id"):
         model, processor = get_model(built.operator.model_key, built.rank, built.rank is not None)
-    except ROW_ERRORS as error:
-        raise UserError(
-            f"operator {built.name!r} with {built.limits}: its model cannot be loaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}): name a folder that holds it, or a hub id"
-        ) from error
     prepare, levels = resizing(getattr(processor, "image_processor", processor))
     device = kind if built.rank is None else f"cuda:{built.rank}"
     dtype = getattr(torch, built.dtype)

@@ -7,27 +7,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.config.devices import decode_key, model_fingerprint, model_path, resolve_devices
+from bettersynth_assets.config.devices import (
+    decode_key,
+    files_fingerprint,
+    model_fingerprint,
+    model_path,
+    resolve_devices,
+)
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.fields import top_fields
 from bettersynth_assets.operators.guard import registry, undisturbed
+from bettersynth_assets.operators.guarded import guarded
 from bettersynth_assets.operators.local_models import (
-    check_packages,
+    check_local,
     loading_from,
     local_files,
     local_fingerprint,
-    need_of,
+    needs_of,
 )
 from bettersynth_assets.operators.recipe_lists import AESTHETICS, check_aesthetics, check_operators, entry_of, needs_set
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.operators.thresholds import last_tied_id, score_limits
+from bettersynth_assets.operators.trust import PLACE, nested
 
 SIMILARITY_FILTER = "image_text_similarity_filter"
 MATCHING = "image_text_matching_filter"
@@ -40,6 +48,7 @@ MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
     "image_nsfw_filter": ("hf_nsfw_model", "nsfw"),
     MATCHING: ("hf_blip", "matching"),
     "phrase_grounding_recall_filter": ("hf_owlvit", "grounding"),
+    "text_pair_similarity_filter": ("hf_clip", "clip"),
 }
 
 
@@ -61,6 +70,10 @@ class BuiltOperator:
     is_filter: bool
     rank: int | None
     """GPU number for operators with a model; None on the CPU."""
+    step: int = 1
+    """Rows that it is given at once. Mappers get one: only so does it show when one makes more rows of one."""
+    reads: frozenset[str] = frozenset()
+    """Columns that its arguments name."""
     needs_set: bool = False
     """True for Deduplicators and Selectors, which judge all rows at once."""
     decode: str = "pillow"
@@ -107,15 +120,15 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
     roles = {name: MODEL_ARGUMENTS[name][1] for name, _ in pairs if name in MODEL_ARGUMENTS}
     given = {name: getattr(models, role) for name, role in roles.items()}
     own = {
-        f"{name}.{argument}": model_fingerprint(value, role=argument)
+        f"{name}.{argument}": files_fingerprint(Path(value))
         for name, arguments in pairs
-        for argument, value in arguments.items()
-        if isinstance(value, str) and "/" in value and Path(value).is_dir()
+        for argument, key, value in nested(arguments)
+        if PLACE.search(key) and isinstance(value, str) and "/" in value and Path(value).exists()
     }
     local = {
-        f"{name}.{need.role}": local_fingerprint(name, arguments, models)
+        f"{name}.{need.role}": local_fingerprint(name, need, arguments, models)
         for name, arguments in pairs
-        if (need := need_of(name, arguments))
+        for need in needs_of(name, arguments)
     }
     how: dict[str, str] = {}
     if {name for name, _ in pairs} & {*IMAGE_CLASSIFIERS}:
@@ -150,7 +163,7 @@ def build_operators(
             "shards' rows at once, or set `shards: 1` in the profile"
         )
     stock = [entry for entry in entries if entry_of(entry)[0] != CLIP_SCORE_FILTER]
-    check_operators(stock)
+    check_operators(stock, trusted_code=profile.trusted_code)
     if own_similarity(entries) and len(stock) < len(entries):
         raise ConfigError(
             f"{SIMILARITY_FILTER} with a model of its own and {CLIP_SCORE_FILTER} stand in one list, and Data-Juicer "
@@ -166,9 +179,11 @@ def build_operators(
             arguments.setdefault(argument, model_path(model, role=role))
         if name == AESTHETICS:
             check_aesthetics(arguments)
-        check_packages(name, arguments)
-        need = need_of(name, arguments)
-        local = (need.role, str(local_files(name, arguments, profile.models)[0])) if need else None
+        check_local(name, arguments, profile.models)
+        local = tuple(
+            (need.role, str(local_files(name, need, arguments, profile.models)[0]))
+            for need in needs_of(name, arguments)
+        )
         how = device, profile.gpu.decode, profile.gpu.dtype
         built.append(_build(name, limits, json.dumps(arguments, sort_keys=True), *how, local))
     return built
@@ -176,7 +191,13 @@ def build_operators(
 
 @lru_cache(maxsize=32)
 def _build(
-    name: str, limits: str, arguments_json: str, device: str, decode: str, dtype: str, local: tuple[str, str] | None
+    name: str,
+    limits: str,
+    arguments_json: str,
+    device: str,
+    decode: str,
+    dtype: str,
+    local: tuple[tuple[str, str], ...],
 ) -> BuiltOperator:
     """Build one operator; kept for all shards of the process, because each holds its model.
 
@@ -187,29 +208,28 @@ def _build(
         device: torch's name of it.
         decode: the profile's.
         dtype: the profile's.
-        local: role and path of the profile's model that it loads, where it is not one from the hub.
+        local: role and path of each of the profile's models that it loads, where it is not one from the hub.
     """
     operators = registry()
     from data_juicer.ops.base_op import Filter
 
     arguments = json.loads(arguments_json)
     accelerator = {"accelerator": "cpu"} if device == "cpu" else {}
-    try:
-        with undisturbed(), loading_from(local[0], Path(local[1])) if local else nullcontext():
-            operator = operators.modules[name](
-                **{"skip_op_error": False, "auto_op_parallelism": False, "num_proc": None, **accelerator, **arguments}
-            )
-    except ConfigError:
-        raise
-    except (ValueError, TypeError, ImportError, RuntimeError, OSError, LookupError) as error:
-        raise ConfigError(f"{name} with {arguments_json}: {error}") from error
-    uses_gpu = device != "cpu" and operator.use_cuda()
+    with guarded(name, arguments_json, "when it was made"), undisturbed(), loading_from(local):
+        operator = operators.modules[name](
+            **{"skip_op_error": False, "auto_op_parallelism": False, "num_proc": None, **accelerator, **arguments}
+        )
+        uses_gpu = device != "cpu" and operator.use_cuda()
+        is_filter = isinstance(operator, Filter)
+        step = int(operator.batch_size) if is_filter and operator.is_batched_op() else 1
     return BuiltOperator(
         name=name,
         limits=limits,
         operator=operator,
-        is_filter=isinstance(operator, Filter),
+        is_filter=is_filter,
         rank=int(device.split(":")[1]) if uses_gpu else None,
+        step=step,
+        reads=frozenset(top_fields(name, arguments)),
         needs_set=needs_set(name),
         decode=decode if uses_gpu else "pillow",
         dtype=dtype,

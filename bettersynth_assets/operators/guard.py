@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.errors import FetchRefusedError
 from toolkit.image_decoding import strict_decoding
 
 NEEDLESS = ("spacy-pkuseg",)
@@ -25,8 +25,8 @@ NEEDLESS = ("spacy-pkuseg",)
 def _refuse_install(cls: type, package_spec: str, pip_args: object = None) -> None:
     if package_spec in NEEDLESS:
         return
-    raise ConfigError(
-        f"a Data-Juicer operator needs the package {package_spec!r}, which is not installed, and installing at run "
+    raise FetchRefusedError(
+        f"needs the package {package_spec!r}, which is not installed, and installing at run "
         "time is switched off: install it yourself, or take the operator out of the recipe"
     )
 
@@ -40,15 +40,29 @@ def _local_model(model_name: str, force: bool = False) -> str:
     if found and not force:
         return str(found[0])
     what = f"cannot be read ({found[0]})" if found else f"is not in {DATA_JUICER_MODELS_CACHE}"
-    raise ConfigError(
-        f"a Data-Juicer operator needs the model file {model_name!r}, which {what}, and fetching at run time is "
+    raise FetchRefusedError(
+        f"needs the model file {model_name!r}, which {what}, and fetching at run time is "
         "switched off: put it there yourself, or take the operator out of the recipe"
     )
 
 
+def _refuse_words(words_dir: str, words_type: str) -> NoReturn:
+    raise FetchRefusedError(
+        f"needs the word list {words_type!r}, and fetching at run time is switched off: name a "
+        "folder that holds it in models.words of the profile"
+    )
+
+
+def _refuse_code(*arguments: object, **more: object) -> NoReturn:
+    raise FetchRefusedError(
+        "loads a model with Python code of its own, which is never run: name a checkpoint of a class that transformers "
+        "itself has"
+    )
+
+
 def _refuse_pickles(**arguments: object) -> NoReturn:
-    raise ConfigError(
-        "a Data-Juicer operator would fetch NLTK's sentence splitter and load it as a pickle, which NLTK itself "
+    raise FetchRefusedError(
+        "would fetch NLTK's sentence splitter and load it as a pickle, which NLTK itself "
         "refuses: take the operator out of the recipe"
     )
 
@@ -67,16 +81,23 @@ def registry() -> Any:
 
         LazyLoader._install_package = classmethod(_refuse_install)
         from data_juicer.utils import model_utils
+        from transformers import dynamic_module_utils
 
         model_utils.check_model = _local_model
         model_utils.MODEL_FUNCTION_MAPPING["nltk"] = _refuse_pickles
+        # Whatever way an argument took to get there; the second keeps transformers from asking on the terminal.
+        dynamic_module_utils.get_class_in_module = _refuse_code
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
         if is_first:
             # It put its own handler in place of loguru's default one; an error of an operator reaches us as an error.
             logger.remove()
             logger.add(sys.stderr)
         logger.disable("data_juicer")
         from data_juicer.ops import OPERATORS
+        from data_juicer.ops.filter import flagged_words_filter, stopwords_filter
 
+        for module in (flagged_words_filter, stopwords_filter):
+            module.load_words_asset = _refuse_words
         from bettersynth_assets.operators import (
             clip_score_filter,
             image_near_duplicate_deduplicator,

@@ -7,8 +7,9 @@ with loaders that read from there and fetch nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -34,6 +35,8 @@ class Need:
     """Module and the package that holds it."""
     files: tuple[str, ...] = ("",)
     """What has to be there, relative to the role's path; ``{lang}`` is the operator's language."""
+    argument: str | None = None
+    """The operator's argument that names another path than the profile's."""
 
 
 _SPACY = Need(role="spacy", packages=(("spacy", "spacy"),))
@@ -52,27 +55,46 @@ NEEDS = {
         files=("tokenizers/punkt_tab/english", "taggers/averaged_perceptron_tagger_eng"),
     ),
 }
+WORD_LISTS = {"flagged_words_filter": "flagged_words", "stopwords_filter": "stopwords"}
+"""The file that an operator reads, without its ending; its argument that names the folder adds ``_dir``."""
+NEEDS |= {
+    name: Need(role="words", packages=(), files=(f"{kind}.json",), argument=f"{kind}_dir")
+    for name, kind in WORD_LISTS.items()
+}
+NEEDS["token_num_filter"] = Need(role="tokenizer", packages=(), argument="hf_tokenizer")
+_TOKENIZER = Need(role="tokenizer", packages=())
 _SPLITS_WORDS = Need(role="perplexity", packages=(("sentencepiece", "sentencepiece"),), files=(PIECES,))
 FETCH = {
     "language_id": "a fastText model file: lid.176.bin of fasttext.cc/docs/en/language-identification.html",
     "perplexity": "a folder with en.sp.model and en.arpa.bin: huggingface.co/edugp/kenlm, folder wikipedia",
     "spacy": "the folder of a spaCy pipeline with tagger and parser: en_core_web_md, unpacked, with its config.cfg",
     "nltk": "a folder of NLTK data: python -m nltk.downloader -d FOLDER punkt_tab averaged_perceptron_tagger_eng",
+    "words": 'a folder with flagged_words.json and stopwords.json, each {"en": ["word", ...]}',
+    "tokenizer": "the folder of a transformers tokenizer, as save_pretrained leaves it",
 }
 
 
-def need_of(name: str, arguments: Mapping[str, Any]) -> Need | None:
-    """What an operator loads from the profile's local models; None for most."""
-    if arguments.get("tokenization") is True:  # splits words by SentencePiece, in any of the operators on words
-        return _SPLITS_WORDS
-    return NEEDS.get(name)
+def needs_of(name: str, arguments: Mapping[str, Any]) -> tuple[Need, ...]:
+    """What an operator loads from the profile's local models; nothing for most."""
+    own = (NEEDS[name],) if name in NEEDS else ()
+    if arguments.get("tokenization") is not True:
+        return own
+    # One operator splits by a tokenizer of transformers, all others on words by SentencePiece.
+    return (*own, _TOKENIZER if name == "alphanumeric_filter" else _SPLITS_WORDS)
 
 
-def local_files(name: str, arguments: Mapping[str, Any], models: Models) -> tuple[Path, list[Path]]:
+def place_of(need: Need, arguments: Mapping[str, Any], models: Models) -> str | None:
+    """Where the recipe, else the profile, says that a role's files lie."""
+    named: str | None = arguments.get(need.argument) if need.argument else None
+    return named or getattr(models, need.role)
+
+
+def local_files(name: str, need: Need, arguments: Mapping[str, Any], models: Models) -> tuple[Path, list[Path]]:
     """Find what an operator loads.
 
     Args:
-        name: the operator; one that ``need_of`` knows.
+        name: the operator.
+        need: one of those that it has.
         arguments: its arguments in the recipe.
         models: of the profile.
 
@@ -82,59 +104,94 @@ def local_files(name: str, arguments: Mapping[str, Any], models: Models) -> tupl
     Raises:
         ConfigError: the profile names none, or something is not there; says what to fetch and where to name it.
     """
-    need = need_of(name, arguments)
-    assert need is not None
-    place = getattr(models, need.role)
+    place = place_of(need, arguments, models)
     if place is None:
         raise ConfigError(
             f"operator {name!r} needs models.{need.role}, which the profile leaves out: name {FETCH[need.role]}"
         )
+    named = need.argument if need.argument and arguments.get(need.argument) else f"models.{need.role}"
     base = Path(resolve(str(Path(place).expanduser()))).absolute()
     files = [base / file.format(lang=arguments.get("lang", "en")) for file in need.files]
     missing = [str(file) for file in files if not file.exists()]
     if missing:
         raise ConfigError(
-            f"models.{need.role} = {place!r}: {' and '.join(missing)} not found, which operator {name!r} reads: "
+            f"{named} = {place!r}: {' and '.join(missing)} not found, which operator {name!r} reads: "
             f"name {FETCH[need.role]}"
         )
     return base, files
 
 
-def local_fingerprint(name: str, arguments: Mapping[str, Any], models: Models) -> str:
+def local_fingerprint(name: str, need: Need, arguments: Mapping[str, Any], models: Models) -> str:
     """A hash that changes when what an operator loads does."""
-    return files_fingerprint(*local_files(name, arguments, models)[1])
+    return files_fingerprint(*local_files(name, need, arguments, models)[1])
 
 
-def check_packages(name: str, arguments: Mapping[str, Any]) -> None:
-    """Check that what an operator imports is installed.
+def check_local(name: str, arguments: Mapping[str, Any], models: Models) -> None:
+    """Check that what an operator imports is installed, and that what it loads is there and can be read.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: something is missing, or a word list is none.
     """
-    need = need_of(name, arguments)
-    for module, package in need.packages if need else ():
-        if find_spec(module) is None:
-            raise ConfigError(
-                f"operator {name!r} needs the package {package!r}: pip install 'bettersynth-assets[operators]', or "
-                "take the operator out"
-            )
+    for need in needs_of(name, arguments):
+        for module, package in need.packages:
+            if find_spec(module) is None:
+                raise ConfigError(
+                    f"operator {name!r} needs the package {package!r}: pip install 'bettersynth-assets[operators]', or "
+                    "take the operator out"
+                )
+        _, files = local_files(name, need, arguments, models)
+        if need.role == "words":
+            words = read_words(files[0])
+            language = arguments.get("lang", "en")
+            if language != "all" and language not in words:
+                raise ConfigError(
+                    f"{name}: lang = {language!r}, and {files[0]} has words of {', '.join(sorted(words))}: name one of "
+                    "these, or all"
+                )
+
+
+def read_words(path: Path) -> dict[str, list[str]]:
+    """Read a word list: a JSON object of languages, each with an array of words.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a word list in JSON ({error}): name {FETCH['words']}") from None
+    is_list = isinstance(words, dict) and all(
+        isinstance(found, list) and all(isinstance(word, str) for word in found) for found in words.values()
+    )
+    if not is_list or not words:
+        raise ConfigError(f"{path} is not a word list (an object of languages, each an array of words)")
+    return dict(words)
 
 
 @contextmanager
-def loading_from(role: str, base: Path) -> Iterator[None]:
-    """Give an operator that is built in this context the profile's models, now and when it first works a row."""
+def loading_from(places: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Give an operator that is built in this context the profile's models, now and when it first works a row.
+
+    Args:
+        places: (role, path) of each.
+    """
+    from data_juicer.ops.filter import flagged_words_filter, stopwords_filter
     from data_juicer.utils.model_utils import MODEL_FUNCTION_MAPPING
 
-    theirs = dict(MODEL_FUNCTION_MAPPING)
-    MODEL_FUNCTION_MAPPING.update(_loaders(role, base))
-    try:
-        if role == "nltk":
-            with _nltk_left_alone():
-                yield
-        else:
-            yield
-    finally:
-        MODEL_FUNCTION_MAPPING.update(theirs)
+    theirs, refuse = dict(MODEL_FUNCTION_MAPPING), flagged_words_filter.load_words_asset
+    with ExitStack() as stack:
+        stack.callback(MODEL_FUNCTION_MAPPING.update, theirs)
+        for role, path in places:
+            MODEL_FUNCTION_MAPPING.update(_loaders(role, Path(path)))
+            if role == "nltk":
+                stack.enter_context(_nltk_left_alone())
+            if role == "words":
+                for module in (flagged_words_filter, stopwords_filter):
+                    stack.callback(setattr, module, "load_words_asset", refuse)
+                    module.load_words_asset = lambda words_dir, words_type, base=Path(path): read_words(
+                        base / f"{words_type}.json"
+                    )
+        yield
 
 
 def _loaders(role: str, base: Path) -> dict[str, Callable[..., Any]]:
@@ -145,10 +202,21 @@ def _loaders(role: str, base: Path) -> dict[str, Callable[..., Any]]:
         return {"spacy": lambda lang, **_: _spacy(str(base), lang)}
     if role == "nltk":
         return {"nltk_pos_tagger": lambda **_: _pos_tag(str(base))}
-    return {
-        "sentencepiece": lambda lang, **_: _sentencepiece(str(base / PIECES.format(lang=lang))),
-        "kenlm": lambda lang, **_: _kenlm(str(base / f"{lang}.arpa.bin")),
-    }
+    if role == "tokenizer":
+        return {"huggingface": lambda *_, **__: _tokenizer(str(base))}
+    if role == "perplexity":
+        return {
+            "sentencepiece": lambda lang, **_: _sentencepiece(str(base / PIECES.format(lang=lang))),
+            "kenlm": lambda lang, **_: _kenlm(str(base / f"{lang}.arpa.bin")),
+        }
+    return {}
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(path: str) -> Any:
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 @lru_cache(maxsize=1)

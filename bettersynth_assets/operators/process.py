@@ -20,18 +20,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bettersynth_assets.errors import UserError
 from bettersynth_assets.models.batching import Done, Progress
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guard import undisturbed
+from bettersynth_assets.operators.guarded import FIX, OperatorError, attempt, guarded, in_words
 from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.refusals import refusal, scalar
-from bettersynth_assets.operators.row_calls import EMBEDDING, SIMILARITY, STATS, Row, make_row, work_rows
-from bettersynth_assets.operators.whole_set import judge_set, measure_rows
+from bettersynth_assets.operators.row_calls import EMBEDDING, SIMILARITY, STATS, Row, make_row, retried, work_rows
+from bettersynth_assets.operators.whole_set import judge_set, known_fields, measure_rows
 from bettersynth_assets.records.images import ImageError, check_unchanged, open_rgb
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 
+MODEL_FIX = "name another model in the profile, or take it out of the recipe"
 Rescore = Callable[[Sequence[Path], Sequence[str]], Sequence[float | ImageError]]
 
 
@@ -72,7 +73,8 @@ def run_process(
 
     Raises:
         ConfigError: a mapper that does not give back one row with a text for each row.
-        UserError: an operator that fails on every row.
+        OperatorError: an operator that fails on every row, or on the whole set.
+        EnvironmentFault: an operator cannot read a file, and the file is not at fault.
     """
     given = table.to_pylist()
     extra = {name for values in given for name in json.loads(values.get("extra") or "{}")}
@@ -90,9 +92,10 @@ def run_process(
         failed = _work(built, rows, rescore, operators[number:], progress.add)
         quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
         rows = [row for index, row in enumerate(rows) if index not in failed]
-        said_no = _refused(built, rows)
+        said_no, failed = _refused(built, rows)
+        quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
         rejects.extend(_rejected(rows[index], stage, built, *reason) for index, reason in said_no.items())
-        rows = [row for index, row in enumerate(rows) if index not in said_no]
+        rows = [row for index, row in enumerate(rows) if index not in said_no and index not in failed]
         seconds = round(time.monotonic() - start, 6)
         speeds.append({"name": built.name, "rows_in": rows_in, "rows_out": len(rows), "seconds": seconds})
         log(f"{stage}: {built.name} let {len(rows)} of {rows_in} rows through in {seconds:.3f} s")
@@ -113,10 +116,12 @@ def _work(
         What went wrong, by the row's position.
     """
     with undisturbed():
-        if classifies(built):
-            failed = classify(built, rows, [other for other in later if classifies(other)], done)
-        else:
-            failed = (measure_rows if built.needs_set else work_rows)(built, rows, done)
+        how = (MODEL_FIX,) if classifies(built) else ()
+        with guarded(built.name, built.limits, f"on {len(rows)} rows", *how):
+            if classifies(built):
+                failed = classify(built, rows, [other for other in later if classifies(other)], done)
+            else:
+                failed = (measure_rows if built.needs_set else work_rows)(built, rows, done)
     if rows and len(failed) == len(rows):
         _raise_if_not_images(built, rows, failed)
     if built.is_filter or built.needs_set or rescore is None:
@@ -132,19 +137,35 @@ def _work(
     return dict(sorted(failed.items()))
 
 
-def _refused(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | None, str]]:
-    """The rows that do not go on, by position: the value that was refused and the reason."""
+def _refused(
+    built: BuiltOperator, rows: list[Row]
+) -> tuple[dict[int, tuple[float | None, str]], dict[int, BaseException]]:
+    """Ask which rows do not go on.
+
+    Returns:
+        By position, the value that was refused and the reason; and what the operator raised about a row.
+    """
     if built.needs_set:
         with undisturbed():
-            return judge_set(built, rows)
-    return {index: reason for index, row in enumerate(rows) if (reason := _judge(built, row)) is not None}
+            return judge_set(built, rows), {}
+    if not built.is_filter:
+        return {index: (None, "no caption left") for index, row in enumerate(rows) if not row.values["caption"]}, {}
+    reasons: dict[int, tuple[float | None, str]] = {}
+    failed: dict[int, BaseException] = {}
+    with undisturbed():
+        for index, row in enumerate(rows):
+            reason, error = attempt(lambda row=row: _asked(built, row))  # type: ignore[misc]
+            if error is not None:
+                failed[index] = error
+            elif reason is not None:
+                reasons[index] = reason
+    if rows and len(failed) == len(rows):
+        _raise_if_not_images(built, rows, failed)
+    return reasons, failed
 
 
-def _judge(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
-    """None where a row goes on, else the value that was refused and the reason."""
-    if built.is_filter:
-        return refusal(built, row)
-    return None if row.values["caption"] else (None, "no caption left")
+def _asked(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
+    return retried(lambda: refusal(built, row), row.sample["images"])
 
 
 def _raise_if_not_images(built: BuiltOperator, rows: list[Row], failed: dict[int, BaseException]) -> None:
@@ -154,8 +175,10 @@ def _raise_if_not_images(built: BuiltOperator, rows: list[Row], failed: dict[int
     if all(_image_error(row) is not None for row in rows):
         return
     first = failed[min(failed)]
-    raise UserError(
-        f"operator {built.name!r} with {built.limits} failed on all {len(rows)} rows: {type(first).__name__}: {first}"
+    looks_for_field = isinstance(first, AssertionError | LookupError | AttributeError)
+    there = f" (a row has {known_fields(rows)})" if looks_for_field else ""
+    raise OperatorError(
+        f"operator {built.name!r} with {built.limits} failed on all {len(rows)} rows: {in_words(first)}: {FIX}{there}"
     ) from first
 
 
@@ -174,7 +197,7 @@ def _quarantined(row: Row, stage: str, built: BuiltOperator, error: BaseExceptio
     broken = error if isinstance(error, ImageError) else _image_error(row)
     if broken:
         check_unchanged(Path(row.sample["images"][0]), row.values["image_hash"])
-    detail = broken.detail if broken else f"{built.name}: {type(error).__name__}: {error}"
+    detail = broken.detail if broken else f"{built.name}: {in_words(error)}"
     reason = broken.reason if broken else "operator_error"
     return {"id": row.values["id"], "line": row.values["line"], "stage": stage, "reason": reason, "detail": detail}
 

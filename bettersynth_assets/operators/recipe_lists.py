@@ -3,8 +3,8 @@
 Allowed are Filters and Mappers that look at one row and give one row back, and, in ``budget.select`` or where all rows
 lie in one shard, Deduplicators and Selectors, which need the whole set. Refused, with the reason: Groupers, Aggregators
 and Pipelines, mappers that add or drop rows or write captions (the recipe's ``caption`` section does that), operators
-made for something else, ``skip_op_error`` and ``trust_remote_code``. Arguments are checked against the operator's own
-signature.
+that are made for something else or need the profile's ``trusted_code`` (``trust``), and ``skip_op_error``. Arguments
+are checked against the operator's own signature.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_type_hints
 
-from bettersynth_assets.config.recipe import Operator, Recipe
+from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError, nearest
-from bettersynth_assets.models.diffusion import check_package
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.operators.thresholds import check_arguments
+from bettersynth_assets.operators.trust import check_trust
 
 MINHASH, AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
 SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
@@ -28,8 +28,27 @@ OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
 FILTER_ARGUMENTS = ("min_closed_interval", "max_closed_interval", "reversed_range")
 REFUSED_ARGUMENTS = {
     "skip_op_error": "one failing row would empty its whole batch without a word",
-    "trust_remote_code": "a model's own code is never run",
+    "batch_mode": "a recipe gives each operator the batches that it is made for",
 }
+NOT_ZERO = {
+    ("random_selector", "select_ratio"),
+    ("topk_specified_field_selector", "top_ratio"),
+    ("frequency_specified_field_selector", "top_ratio"),
+}
+"""Shares of the rows of which Data-Juicer takes 0 for "not given": it fails, or keeps every row."""
+
+NEEDED = {
+    "specified_field_filter": ("field_key", "target_value"),
+    "specified_numeric_field_filter": ("field_key",),
+    "topk_specified_field_selector": ("field_key",),
+    "range_specified_field_selector": ("field_key",),
+    "frequency_specified_field_selector": ("field_key",),
+    "tags_specified_field_selector": ("field_key", "target_tags"),
+    "text_pair_similarity_filter": ("text_key_second",),
+    "general_field_filter": ("filter_condition",),
+    "suffix_filter": ("suffixes",),
+}
+"""Arguments without which Data-Juicer fails, or keeps every row."""
 
 
 def entry_of(entry: Operator) -> tuple[str, dict[str, Any]]:
@@ -38,8 +57,12 @@ def entry_of(entry: Operator) -> tuple[str, dict[str, Any]]:
     return name, dict(arguments or {})
 
 
-def check_operators(entries: Sequence[Operator]) -> None:
+def check_operators(entries: Sequence[Operator], *, trusted_code: bool = False) -> None:
     """Check a ``process:`` list without building anything.
+
+    Args:
+        entries: the list.
+        trusted_code: of the profile.
 
     Raises:
         ConfigError: unknown operator or argument (with the nearest valid one), a value of the wrong type, or an
@@ -48,6 +71,7 @@ def check_operators(entries: Sequence[Operator]) -> None:
     for entry in entries:
         name, arguments = entry_of(entry)
         _check_class(name)
+        check_trust(name, registry().modules[name], arguments, trusted_code=trusted_code)
         if name == CLIP_SCORE_FILTER:
             check_arguments(arguments)
         else:
@@ -56,17 +80,13 @@ def check_operators(entries: Sequence[Operator]) -> None:
             _check_minhash(arguments)
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Check every list of a recipe, so that an error in a later one does not wait until hours of work are done.
+def check_select(entries: Sequence[Operator]) -> None:
+    """Refuse Mappers in ``budget.select``.
 
     Raises:
-        ConfigError: as ``check_operators``; a Mapper in ``budget.select``; no package to make images with.
+        ConfigError: a Mapper.
     """
-    if recipe.regenerate:
-        check_package()
-    for entries in (recipe.process, recipe.refilter, recipe.budget.select):
-        check_operators(entries)
-    for name, _ in map(entry_of, recipe.budget.select):
+    for name, _ in map(entry_of, entries):
         if "Mapper" in _kinds(name):
             raise ConfigError(
                 f"operator {name!r} in budget.select is a Mapper, and a caption that it changes there would have no "
@@ -81,7 +101,7 @@ def _check_class(name: str) -> None:
     kinds = _kinds(name)
     other = next((kind for kind in kinds if kind in OTHER_ROWS), None)
     if other:
-        raise ConfigError(f"operator {name!r} is a {other}, which makes other rows of those it is given: take it out")
+        raise ConfigError(f"operator {name!r} makes other rows of those it is given (kind: {other}): take it out")
     if name.startswith("ray_"):
         raise ConfigError(f"operator {name!r} works only in Data-Juicer's own Ray mode: {_near(name[4:], modules)}")
     if name in SYNTHESIS:
@@ -139,7 +159,10 @@ def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     operator_class = registry().modules[name]
     own = [item for item in _parameters(operator_class) if item not in ("args", "kwargs")]
     valid = {*own, *OP._BASE_PARAMS, *FILTER_ARGUMENTS}
-    hints = get_type_hints(vars(operator_class).get("__init__", OP.__init__), include_extras=True)
+    hints = {key: kind for key, (kind, _) in OP._BASE_PARAMS.items() if kind is not None}
+    hints |= get_type_hints(vars(operator_class).get("__init__", OP.__init__), include_extras=True)
+    if missing := next((item for item in NEEDED.get(name, ()) if not arguments.get(item)), None):
+        raise ConfigError(f"{name}: argument {missing!r} is missing, without which it does nothing: add it")
     for argument, value in arguments.items():
         if argument not in valid:
             raise ConfigError(f"{name}: unknown argument {argument!r}: {nearest(argument, own)}")
@@ -153,6 +176,10 @@ def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
                 TypeAdapter(hints[argument]).validate_python(value, strict=isinstance(value, str | bool))
             except ValidationError as error:
                 raise ConfigError(f"{name}: {argument} = {value!r}: {error.errors()[0]['msg']}") from None
+        if argument == "batch_size" and isinstance(value, int) and value < 1:
+            raise ConfigError(f"{name}: batch_size = {value}: write 1 or more")
+        if (name, argument) in NOT_ZERO and value == 0:
+            raise ConfigError(f"{name}: {argument} = {value!r} would keep no row: write a share above 0")
 
 
 def _parameters(operator_class: Any) -> list[str]:

@@ -34,23 +34,27 @@ def _recorded(operator: Any) -> Iterator[list[tuple[Any, Any, Any]]]:
 
 
 def refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
-    """Ask a filter whether it keeps a row.
+    """Ask a filter whether it keeps a row; call it through ``guarded.attempt``.
 
     Returns:
         None if it does, else (the value that it refused, the reason in words).
     """
     with _recorded(built.operator) as refused:
-        if bool(next(iter(built.operator.process(columns([row]))))):
-            return None
-    if not refused:
+        answers = list(built.operator.process(columns([row])))
+    if len(answers) != 1:
+        raise ValueError(f"it gave {len(answers)} answers about one row")
+    if bool(answers[0]):
+        return None
+    if not refused or not all(isinstance(limit, int | float | None) for limit in refused[-1][1:]):
         return None, f"refused by {built.name}"
     value, low, high = refused[-1]
+    if not isinstance(value, int | float) and not hasattr(value, "__float__"):
+        return None, f"refused by {built.name}: {value!r}"
     is_low = low is not None and not value >= low
     limit = low if is_low or high is None else high
     stat, argument = _names(built, row, value, limit)
-    number = float(value) if isinstance(value, int | float) or hasattr(value, "__float__") else None
     sign = "<" if is_low else ">" if high is not None and value > high else "beside"
-    return number, f"{stat} {value:.6g} {sign} {argument} {limit:.6g}"
+    return float(value), f"{stat} {value:.6g} {sign} {argument} {limit:.6g}"
 
 
 def _names(built: BuiltOperator, row: Row, value: Any, limit: Any) -> tuple[str, str]:

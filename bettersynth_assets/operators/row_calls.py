@@ -1,7 +1,7 @@
 """One row as Data-Juicer sees it, and the calls that an operator gets. In: rows and an operator. Out: what it raised.
 
 Filters put their measurements into a row's stats, mappers change its text. An operator that raises leaves the row as it
-was, and its batch is worked again row by row, so that one row never takes its neighbours with it.
+was, and its batch is repeated row by row, so that one row never takes its neighbours with it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.operators.guarded import attempt
 from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, CaptionError, check_caption
 from bettersynth_assets.records.schema import kit_text
 from toolkit.file_errors import EnvironmentFault, environment_fault, patiently
@@ -36,8 +37,6 @@ HEADER_STATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "image_aspect_ratio_filter": lambda row: {"aspect_ratios": [row["width"] / row["height"]]},
     "image_size_filter": lambda row: {"image_sizes": [row["bytes"]]},
 }
-# What operators raise about a row. MemoryError, KeyboardInterrupt and the like are not among them.
-ROW_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, SyntaxError, AttributeError)
 
 
 @dataclass
@@ -50,8 +49,8 @@ class Row:
     """As in the table."""
     edits: list[dict[str, str]] = field(default_factory=list)
     """Captions that mappers changed: operator and what stood there before."""
-    extra: frozenset[str] = frozenset()
-    """Names of the seed's own fields."""
+    measured: set[str] = field(default_factory=set)
+    """Fields of the sample that a whole-set operator has just added for itself."""
     pixels: dict[BuiltOperator, Any] = field(default_factory=dict)
     """The image as operators read it that will come yet."""
 
@@ -81,7 +80,7 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extr
         STATS: stats,
         META: {},
     }
-    return Row(sample=sample, values=values, extra=frozenset(found))
+    return Row(sample=sample, values=values)
 
 
 def similarity_of(sample: dict[str, Any]) -> float:
@@ -102,8 +101,7 @@ def work_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dic
         for row in rows:
             row.sample[STATS].update(HEADER_STATS[built.name](row.values))
         return {}
-    # Mappers go row by row: only so does it show when one makes more rows of one, and none maps a row twice.
-    step = built.operator.batch_size if built.is_filter and built.operator.is_batched_op() else 1
+    step = built.step
     failed: dict[int, BaseException] = {}
     for first in range(0, len(rows), step):
         indices = range(first, min(first + step, len(rows)))
@@ -131,7 +129,7 @@ def retried(call: Callable[[], T], images: Sequence[str]) -> T:
     def one_try() -> T:
         try:
             return call()
-        except ROW_ERRORS as error:
+        except Exception as error:
             if fault := _environmental(error, images):
                 raise fault from error
             raise
@@ -157,23 +155,28 @@ def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:
     import torch
 
     rank = {} if built.rank is None else {"rank": built.rank}
-    method = built.operator.compute_stats if built.is_filter else built.operator.process
 
-    def call() -> dict[str, Any]:
+    def call() -> Any:
+        method = built.operator.compute_stats if built.is_filter else built.operator.process
         with torch.no_grad():
-            return method(columns(rows), **rank)
+            result = method(columns(rows), **rank)
+        if built.is_filter:
+            stats = [dict(found) for found in result[STATS]]
+            if len(stats) != len(rows):
+                raise ValueError(f"it gave back stats of {len(stats)} rows for {len(rows)}")
+            return stats
+        return list(result["text"]), [list(paths) for paths in result["images"]]
 
-    try:
-        result = retried(call, [path for row in rows for path in row.sample["images"]])
-    except UserError:
-        raise
-    except ROW_ERRORS as error:
+    images = [path for row in rows for path in row.sample["images"]]
+    made, error = attempt(lambda: retried(call, images))
+    if error is not None:
         return error
+    assert made is not None
     if built.is_filter:
-        for row, stats in zip(rows, result[STATS], strict=True):
-            row.sample[STATS] = dict(stats)
+        for row, stats in zip(rows, made, strict=True):
+            row.sample[STATS] = stats
         return None
-    return _take_text(built, rows[0], result)
+    return _take_text(built, rows[0], *made)
 
 
 def columns(rows: list[Row]) -> dict[str, list[Any]]:
@@ -183,9 +186,8 @@ def columns(rows: list[Row]) -> dict[str, list[Any]]:
     return batch | {name: [dict(value) for value in batch[name]] for name in (STATS, META)}
 
 
-def _take_text(built: BuiltOperator, row: Row, result: dict[str, Any]) -> CaptionError | None:
+def _take_text(built: BuiltOperator, row: Row, texts: list[Any], images: list[list[Any]]) -> CaptionError | None:
     """Take over what a mapper made of a row's text; a caption that no row may hold comes back as an error."""
-    texts, images = list(result["text"]), [list(paths) for paths in result["images"]]
     if len(texts) != 1 or not isinstance(texts[0], str):
         raise ConfigError(
             f"operator {built.name!r} made {len(texts)} rows ({type(texts[0]).__name__ if texts else 'none'}) of row "

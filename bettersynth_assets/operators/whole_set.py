@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.row_calls import EMBEDDING, META, ROW_ERRORS, STATS, Row, retried
+from bettersynth_assets.operators.guarded import FIX, attempt, guarded
+from bettersynth_assets.operators.row_calls import EMBEDDING, META, STATS, Row, retried
 from bettersynth_assets.records.images import ImageError
 
 AT_ONCE = 4096
@@ -39,7 +40,7 @@ def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> 
     """
     failed: dict[int, BaseException] = {}
     name = getattr(built.operator, "measures", None)
-    if name is not None:
+    if name is not None:  # one of ours, which gives back errors of rows
         rank = {} if built.rank is None else {"rank": built.rank}
         unknown = [index for index, row in enumerate(rows) if name not in row.sample]
         for first in range(0, len(unknown), AT_ONCE):
@@ -51,21 +52,22 @@ def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> 
                     failed[index] = measure
                 else:
                     rows[index].sample[name] = measure
+                    rows[index].measured |= {name} - {EMBEDDING}
             done(len(part))
     elif hasattr(built.operator, "compute_hash"):
         for index, row in enumerate(rows):
-            try:
-                row.sample = _hashed(built, row)
-            except UserError:
-                raise
-            except ROW_ERRORS as error:
+            hashed, error = attempt(lambda row=row: _hashed(built, row))  # type: ignore[misc]
+            if error is not None:
                 failed[index] = error
+            elif hashed is not None:
+                row.measured |= hashed.keys() - row.sample.keys()
+                row.sample = hashed
             done(1)
     return failed
 
 
 def _hashed(built: BuiltOperator, row: Row) -> dict[str, Any]:
-    return retried(lambda: built.operator.compute_hash(dict(row.sample)), row.sample["images"])
+    return retried(lambda: dict(built.operator.compute_hash(dict(row.sample))), row.sample["images"])
 
 
 def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | None, str]]:
@@ -77,32 +79,49 @@ def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | 
     Raises:
         ConfigError: the operator gives back rows that it was not given, or one twice.
     """
-    own = {"id", "text", "images", STATS, META, EMBEDDING}
     samples = [row.sample for row in rows]
-    if hasattr(built.operator, "verdicts"):
-        gone: dict[int, tuple[float | None, str]] = built.operator.verdicts(samples)
-    else:
-        gone = _missing(built, samples)
+    fix = f"{FIX} (a row has {known_fields(rows)})"
+    with guarded(built.name, built.limits, f"on the whole set of {len(rows)} rows", fix):
+        if hasattr(built.operator, "verdicts"):
+            gone: dict[int, tuple[float | None, str]] = built.operator.verdicts(samples)
+        else:
+            gone = _missing(built, samples, {name for row in rows for name in row.measured})
     for row in rows:
-        row.sample = {name: value for name, value in row.sample.items() if name in own or name in row.extra}
+        row.sample = {name: value for name, value in row.sample.items() if name not in row.measured}
+        row.measured = set()
     return gone
 
 
-def _missing(built: BuiltOperator, samples: list[dict[str, Any]]) -> dict[int, tuple[float | None, str]]:
+def known_fields(rows: list[Row]) -> str:
+    """Fields and stats of a row, for errors of operators that look for another one."""
+    if not rows:
+        return "no row"
+    fields = sorted(rows[0].sample.keys() - {STATS, META, EMBEDDING} - rows[0].measured)
+    return f"the fields {', '.join(fields)} and the stats {', '.join(sorted(rows[0].sample[STATS])) or 'none'}"
+
+
+def _missing(
+    built: BuiltOperator, samples: list[dict[str, Any]], measured: set[str]
+) -> dict[int, tuple[float | None, str]]:
     """The rows that are not in what an operator of Data-Juicer gives back."""
     from data_juicer.core.data import NestedDataset
 
     if not samples:
         return {}
-    # Stats as plain lists: a column of Arrow has one type.
-    given = [sample | {PLACE: place, META: None, EMBEDDING: None} for place, sample in enumerate(samples)]
+    # A column of Arrow has one type, so that extra fields which are numbers here and text there would not fit: the
+    # operator gets those that its arguments name.
+    named = {"id", "text", "images", STATS, *measured, *built.reads}
+    columns = sorted({name for sample in samples for name in sample} & named)
+    given = [{name: sample.get(name) for name in columns} | {PLACE: place} for place, sample in enumerate(samples)]
     with _seeded(), redirect_stderr(io.StringIO()):  # progress bars; what fails is raised
         left = built.operator.process(NestedDataset.from_list(given))
     left = left[0] if isinstance(left, tuple) else left
     places = list(left[PLACE])
-    if len({*places}) != len(places):
-        raise ConfigError(f"operator {built.name!r} gave back a row twice; a recipe takes operators that only choose")
     stays = {*places}
+    if len(stays) != len(places) or not stays <= {*range(len(samples))}:
+        raise ConfigError(f"operator {built.name!r} gave back a row twice; a recipe takes operators that only choose")
+    if list(left["text"]) != [samples[place]["text"] for place in places]:
+        raise ConfigError(f"operator {built.name!r} changed texts; a recipe takes operators that only choose")
     hashed = next((name for name in SAME if name in samples[0]), None)
     first = {samples[place][hashed]: place for place in sorted(stays, reverse=True)} if hashed else {}
     gone: dict[int, tuple[float | None, str]] = {}

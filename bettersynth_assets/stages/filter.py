@@ -16,7 +16,8 @@ from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import Rescore, run_process
-from bettersynth_assets.operators.recipe_lists import check_recipe, entry_of
+from bettersynth_assets.operators.recipe_check import check_once
+from bettersynth_assets.operators.recipe_lists import entry_of
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import FILTERED
@@ -61,7 +62,7 @@ def run(work: Work) -> Result:
     """Filter one shard."""
     settings, entries = work.settings, work.settings.recipe.process
     table = work.rows("clip_scores")
-    check_recipe(settings.recipe)
+    check_once(settings)
     limits = process_list(settings, work.inputs)
     done = run_process(
         table,

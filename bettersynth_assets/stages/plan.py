@@ -23,15 +23,10 @@ from bettersynth_assets.checks.rules import SAME_KEPT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import UserError
-from bettersynth_assets.operators.data_juicer import (
-    BuiltOperator,
-    build_operators,
-    check_operators,
-    operators_key,
-    own_similarity,
-)
+from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.order import Measured, planned_order, predicted_seconds
 from bettersynth_assets.operators.process import Processed, run_process
+from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.seed_path import image_root
@@ -78,7 +73,7 @@ def run(work: Work) -> Result:
     rows = work.rows("clip_scores")
     if not rows.num_rows:
         raise nothing_left(PLAN, settings)
-    check_operators([*entries, *after])
+    check_once(settings)
     built, built_after = (
         build_operators(with_limits(part, work.inputs["seed_profile"][0]), settings.profile)
         for part in (entries, after)

@@ -21,9 +21,10 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.clip_score import load_scorer, scorer_key
-from bettersynth_assets.operators.data_juicer import build_operators, check_operators, operators_key, own_similarity
+from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
+from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synthetic_rows, synthetic_table
 from bettersynth_assets.records.images import ImageError, check_unchanged
@@ -57,7 +58,7 @@ def run(work: Work) -> Result:
     if section is None:
         done, quarantine = recaptioned_table([chosen(row, None, None) for row in table.to_pylist()]), NOTHING
     else:
-        check_operators(section.refilter)
+        check_once(work.settings)
         done, quarantine = _recaption(work, table, section)
     result = Result(rows_in=table.num_rows, kept=done, quarantine=quarantine, stats=summary(done))
     if recipe.regenerate and done.num_rows:

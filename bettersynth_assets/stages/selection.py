@@ -15,7 +15,7 @@ import pyarrow as pa
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import Processed, run_process
-from bettersynth_assets.operators.recipe_lists import check_recipe
+from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.seed_path import image_root
@@ -40,7 +40,7 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
         EmptySetError: no row is left; names the operator that took most.
     """
     settings, entries = work.settings, work.settings.recipe.budget.select
-    check_recipe(settings.recipe)
+    check_once(settings)
     done = run_process(
         rows,
         build_operators(with_limits(entries, work.inputs["seed_profile"][0]), settings.profile, has_whole_set=True),

@@ -45,7 +45,7 @@ def test_the_shipped_operators_are_accepted():
         ({"word_repetition_filter": {"rep_len": 0}}, "rep_len = 0: Input should be greater than 0"),
         ({"words_num_filter": {"skip_op_error": True}}, "skip_op_error = True is refused"),
         ({"image_watermark_filter": {"trust_remote_code": True}}, "trust_remote_code = True is refused"),
-        ({"naive_grouper": {}}, "is a Grouper, which makes other rows"),
+        ({"naive_grouper": {}}, "makes other rows of those it is given \\(kind: Grouper\\)"),
         ({"image_captioning_mapper": {}}, "describe synthesis in the `caption` section"),
         ({"clip_score_filter": {"method": "top-k"}}, "did you mean 'top_k'"),
         ({"clip_score_filter": {"method": "mean", "hf_clip": "x"}}, "'hf_clip' does not go with method mean"),
@@ -57,7 +57,7 @@ def test_an_operator_that_cannot_be_used_is_named_with_the_reason(entry, says):
 
 
 def test_a_value_that_the_operator_itself_refuses_names_the_operator(tiny_models):
-    with pytest.raises(ConfigError, match=r"image_shape_filter with .*any_or_all.*is not supported"):
+    with pytest.raises(ConfigError, match=r"'image_shape_filter' with .*any_or_all.*is not supported"):
         build_operators([{"image_shape_filter": {"any_or_all": "some"}}], tiny_profile(tiny_models))
 
 

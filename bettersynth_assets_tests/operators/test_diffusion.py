@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import Recipe, RegenerateSection
+from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.diffusion import ImageMaker, diffusion_model, load_image_maker
-from bettersynth_assets.operators.recipe_lists import check_recipe
+from bettersynth_assets.operators.recipe_check import check_recipe
 from bettersynth_assets_tests.operators.rows import CAPTIONS, tiny_profile
 from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion
 
@@ -108,11 +109,14 @@ def with_model(profile, model):
     return profile.model_copy(update={"models": profile.models.model_copy(update={"diffusion": model})})
 
 
-def test_a_missing_package_is_named_with_the_recipe_before_any_row_is_worked(monkeypatch):
+def test_a_missing_package_is_named_with_the_recipe_before_any_row_is_worked(tiny_models, tmp_path, monkeypatch):
     recipe = Recipe.parse({"name": "test", "regenerate": {}}, where="test")
-    check_recipe(recipe)
+    settings = Settings(
+        profile=with_model(tiny_profile(tiny_models), "org/pipeline"), recipe=recipe, data_root=tmp_path
+    )
+    assert check_recipe(settings) == []
     monkeypatch.setattr("bettersynth_assets.models.diffusion.find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"needs the package 'diffusers': pip install 'bettersynth-assets\[operators\]'"
     ):
-        check_recipe(recipe)
+        check_recipe(settings)

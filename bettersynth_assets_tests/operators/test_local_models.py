@@ -31,7 +31,12 @@ CAPTIONS = [*ENGLISH, *FRENCH]
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, tiny_models):
     root = tmp_path_factory.mktemp("local-models")
+    (root / "words").mkdir()
+    for kind, words in (("flagged_words", ["red", "cat"]), ("stopwords", ["a", "the", "of", "on"])):
+        (root / "words" / f"{kind}.json").write_text(json.dumps({"en": words}))
     return {
+        "words": root / "words",
+        "tokenizer": tiny_models.clip,
         "language_id": make_fasttext(root / "lid.bin"),
         "perplexity": make_perplexity(root / "perplexity"),
         "spacy": make_spacy(root / "spacy"),
@@ -171,6 +176,54 @@ def test_words_split_by_sentencepiece_take_the_profiles_model(process, rows, mod
     assert stats_of(done, "num_words")["row001"] == expected > len(kit_text(ENGLISH[1]).split())
 
 
+def test_word_lists_and_a_tokenizer_come_from_the_profile(process, rows, models):
+    words = lambda text: kit_text(text).split()  # noqa: E731
+    done = process({"stopwords_filter": {"min_ratio": 0.2}}, rows)
+    shares = [sum(word in ("a", "the", "of", "on") for word in words(text)) / len(words(text)) for text in CAPTIONS]
+    assert stats_of(done, "stopwords_ratio")["row001"] == pytest.approx(shares[1], abs=0.02) and shares[1] > 0.2
+    assert done.rejects.num_rows and done.kept.num_rows
+    flagged = process({"flagged_words_filter": {"max_ratio": 0.0}}, rows.slice(0, len(ENGLISH)))
+    assert ids(flagged.rejects) == [
+        f"row{index:03d}" for index, text in enumerate(ENGLISH) if {"red", "cat"} & {*text.split()}
+    ]
+    tokens = process({"token_num_filter": {"min_num": 1}}, rows.slice(0, 2))
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(models["tokenizer"])
+    assert stats_of(tokens, "num_token")["row001"] == len(own.tokenize(kit_text(ENGLISH[1])))
+    split = process(
+        {"alphanumeric_filter": {"tokenization": True, "min_ratio": 0.0, "max_ratio": 99.0}}, rows.slice(0, 2)
+    )
+    assert stats_of(split, "alpha_token_ratio")["row001"] > 0
+
+
+def test_a_word_list_that_is_none_is_named_and_nothing_is_fetched_or_written(profile_of, tmp_path, monkeypatch):
+    import requests
+
+    monkeypatch.setattr(requests, "get", lambda *arguments, **more: pytest.fail("fetched"))
+    entry, folder = [{"stopwords_filter": {}}], tmp_path / "words"
+    with pytest.raises(
+        ConfigError, match=r"models\.words = .*stopwords\.json not found, which operator 'stopwords_filter'"
+    ):
+        build_operators(entry, profile_of({"words": folder}))
+    assert not folder.exists()
+    with pytest.raises(ConfigError, match=r"stopwords_dir = .*not found"):
+        build_operators([{"stopwords_filter": {"stopwords_dir": str(folder)}}], profile_of({}))
+    folder.mkdir()
+    for text, says in (
+        ("{", "is not a word list in JSON"), ('["a"]', "is not a word list"), ('{"en": [1]}', "is not a word list"),
+        ("{}", "is not a word list"), ('{"fr": ["le"]}', r"lang = 'en', and .* has words of fr"),
+    ):  # fmt: skip
+        (folder / "stopwords.json").write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            build_operators(entry, profile_of({"words": folder}))
+    (folder / "stopwords.json").write_text('{"en": ["the"]}')
+    named = [{"stopwords_filter": {"stopwords_dir": str(folder)}}]
+    assert build_operators(named, profile_of({}))[0].operator.STOPWORDS["en"] == {"the"}
+    with pytest.raises(ConfigError, match=r"needs models\.perplexity"):
+        build_operators([{"stopwords_filter": {"tokenization": True}}], profile_of({"words": folder}))
+
+
 @pytest.mark.parametrize("name", local_models.NEEDS)
 def test_a_model_that_the_profile_leaves_out_is_named_with_what_to_fetch(name, profile_of):
     role = local_models.NEEDS[name].role
@@ -191,7 +244,7 @@ def test_a_file_that_is_missing_is_named(profile_of, models):
 def test_a_pipeline_of_another_language_and_a_file_of_another_kind_are_named(profile_of, models):
     with pytest.raises(ConfigError, match=r"pipeline for 'en', and lang = 'zh'"):
         build_operators([{"text_action_filter": {"lang": "zh"}}], profile_of(models))
-    with pytest.raises(ConfigError, match=r"language_id_score_filter with .*"):
+    with pytest.raises(ConfigError, match=r"'language_id_score_filter' with .*"):
         build_operators([{"language_id_score_filter": {}}], profile_of({"language_id": models["spacy"] / "config.cfg"}))
 
 
@@ -205,12 +258,13 @@ def test_the_key_changes_with_the_files_that_are_read(name, models, profile_of, 
     profile = profile_of({role: copy})
     before = operators_key([{name: {}}], profile)
     assert list(before) == [f"{name}.{role}"]
-    changed = copy if copy.is_file() else next(path for path in sorted(copy.rglob("*.*")) if path.is_file())
+    named = local_models.NEEDS[name].files[0].format(lang="en")
+    changed = next(path for path in sorted([copy, copy / named, *copy.rglob("*.*")]) if path.is_file())
     changed.write_bytes(changed.read_bytes() + b"\n")
     assert operators_key([{name: {}}], profile) != before
 
 
-@pytest.mark.parametrize("name", local_models.NEEDS)
+@pytest.mark.parametrize("name", [name for name, need in local_models.NEEDS.items() if need.packages])
 def test_a_package_that_is_missing_is_named_before_any_row(name, models, profile_of, monkeypatch):
     monkeypatch.setattr(local_models, "find_spec", lambda module: None)
     package = local_models.NEEDS[name].packages[0][1]

@@ -256,7 +256,7 @@ def test_an_operator_that_fails_on_one_row_quarantines_it_and_names_itself(rows,
 
 def test_an_operator_that_fails_on_every_row_is_an_error_and_empties_nothing(rows, process, tmp_path):
     (tmp_path / "not-a-model").mkdir()
-    with pytest.raises(UserError, match=r"'image_nsfw_filter' with .*: its model cannot be loaded \(ValueError: "):
+    with pytest.raises(UserError, match=r"'image_nsfw_filter' with .* failed when its model was loaded: ValueError: "):
         process(rows, [{"image_nsfw_filter": {"hf_nsfw_model": str(tmp_path / "not-a-model")}}])
     with pytest.raises(UserError, match=r"'image_text_matching_filter' with .* failed on all 40 rows: "):
         arguments = {"hf_blip": str(tmp_path / "not-a-model"), "vertical_flip": True}

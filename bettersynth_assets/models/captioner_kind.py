@@ -1,0 +1,49 @@
+"""Which kind of captioner a profile names. In: a folder, hub id or address. Out: ``blip-2``, ``llava``, ... or None.
+
+Nothing is loaded or fetched: a folder's ``config.json`` says it, a hub id or a served model by its name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from bettersynth_assets.config.model import shipped_files
+from bettersynth_assets.config.profile import Profile, load_profile, resolve
+from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.errors import ConfigError
+
+NAMES = {"blip-2": re.compile(r"blip-?2", re.I), "llava": re.compile(r"llava", re.I)}
+
+
+def captioner_kind(model: str) -> str | None:
+    """The kind of a profile's ``models.captioner``; None where it cannot be told."""
+    config = Path(resolve(str(Path(model).expanduser()))) / "config.json"
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        return str(found) if found else None
+    except (OSError, ValueError, AttributeError):
+        return next((kind for kind, name in NAMES.items() if name.search(model)), None)
+
+
+def check_captioner(recipe: Recipe, profile: Profile) -> None:
+    """Check that a profile has the captioner that a recipe is written for.
+
+    Raises:
+        ConfigError: it has another one; names the shipped profiles that fit.
+    """
+    wanted = recipe.caption.captioner if recipe.caption else None
+    if wanted is None:
+        return
+    found = captioner_kind(profile.models.captioner)
+    if found == wanted:
+        return
+    fitting = [
+        name for name in shipped_files("profiles") if captioner_kind(load_profile(name).models.captioner) == wanted
+    ]
+    raise ConfigError(
+        f"recipe {recipe.name!r} asks for `captioner: {wanted}`, and models.captioner of profile {profile.name!r} is "
+        f"{'a ' + found if found else 'of an unknown kind'}: set BETTERSYNTH_PROFILE to "
+        f"{' or '.join(fitting) or 'a profile with such a captioner'}, or take `captioner` out of the recipe"
+    )

@@ -1,0 +1,129 @@
+"""Fields of a row that an operator names. In: a list of operators. Out: nothing, or the field that no row has.
+
+A row as operators see it holds ``ROW_FIELDS`` and the extra fields of the seed's rows. A stat is there once an operator
+before it in the same list has written it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from bettersynth_assets.config.recipe import Operator
+from bettersynth_assets.errors import ConfigError, nearest
+from bettersynth_assets.operators.guard import registry
+
+STATS, META = "__dj__stats__", "__dj__meta__"
+ROW_FIELDS = ("id", "text", "images", STATS, META)
+GIVEN_STATS = ("image_width", "image_height", "image_text_similarity")
+"""Known of every row before the first operator runs."""
+OWN_STATS = {
+    "clip_score_filter": ("image_text_similarity",),
+    "kmeans_diversity_selector": ("image_cluster",),
+    "image_near_duplicate_deduplicator": ("image_hash",),
+}
+READ_KEYS = (
+    "field_key", "text_key", "text_key_second", "query_key", "response_key", "history_key", "prompt_key", "system_key",
+    "instruction_key", "upload_field", "download_field",
+)  # fmt: skip
+"""Arguments that name a field that is read; others ending in ``_key`` name what an operator writes."""
+
+
+def fields_read(name: str, arguments: Mapping[str, Any]) -> list[str]:
+    """Fields that an operator's arguments name, with dots as written: ``extra.score``, ``__dj__stats__.num_words``."""
+    found = [value for key in READ_KEYS if isinstance(value := arguments.get(key), str) and value]
+    if name == "general_field_filter" and isinstance(arguments.get("filter_condition"), str):
+        found += _names_in(arguments["filter_condition"])
+    if name == "suffix_filter" and arguments.get("suffixes"):
+        found.append("__dj__suffix__")
+    return found
+
+
+def top_fields(name: str, arguments: Mapping[str, Any]) -> set[str]:
+    """The columns that these fields are in."""
+    return {field.split(".")[0] for field in fields_read(name, arguments)}
+
+
+def extra_fields_read(entries: Sequence[Operator]) -> set[str]:
+    """Columns that a list reads and that only the seed's own extra fields could hold."""
+    pairs = [next(iter(entry.items())) for entry in entries]
+    return {field for name, arguments in pairs for field in top_fields(name, arguments or {})} - {*ROW_FIELDS}
+
+
+def check_fields(entries: Sequence[Operator], extra: Collection[str] | None) -> None:
+    """Check that each operator finds the fields that it names.
+
+    Args:
+        entries: one list of a recipe.
+        extra: extra fields of the seed's rows; None where they are not known.
+
+    Raises:
+        ConfigError: names the operator, the field and what there is.
+    """
+    stats: set[str] | None = {*GIVEN_STATS}
+    for entry in entries:
+        ((name, given),) = entry.items()
+        arguments = given or {}
+        for field in fields_read(name, arguments):
+            column, _, stat = field.partition(".")
+            if extra is not None and column not in ROW_FIELDS and column not in extra:
+                raise ConfigError(
+                    f"operator {name!r} reads the field {field!r}, which neither our rows nor the seed's have: "
+                    f"{nearest(column, [*ROW_FIELDS, *extra])}"
+                )
+            if column == STATS and stat and stats is not None and not {stat, stat.split(".")[0]} & stats:
+                raise ConfigError(_absent_stat(name, field, stat, stats))
+        _check_keys(name, arguments)
+        written = stats_written(name)
+        stats = None if stats is None or written is None else stats | {*written} | {*fields_read(name, arguments)}
+
+
+def _check_keys(name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse keys that would have an operator work on another field than those that a recipe records."""
+    kinds = {kind.__name__ for kind in registry().modules[name].__mro__}
+    if arguments.get("image_key", "images") != "images":
+        raise ConfigError(f"{name}: image_key = {arguments['image_key']!r}: a row's image is in 'images': leave it out")
+    if "Mapper" in kinds and arguments.get("text_key", "text") != "text":
+        raise ConfigError(
+            f"{name}: text_key = {arguments['text_key']!r}: a recipe records what a mapper makes of the caption only, "
+            "which is in 'text': leave it out"
+        )
+
+
+def _absent_stat(name: str, field: str, stat: str, stats: Collection[str]) -> str:
+    writers = sorted(other for other in registry().modules if stat in (stats_written(other) or ()))
+    fix = f"put {' or '.join(writers)} before it" if writers else nearest(stat, stats)
+    return f"operator {name!r} reads the field {field!r}, a stat that no operator before it in the list writes: {fix}"
+
+
+@lru_cache(maxsize=512)
+def stats_written(name: str) -> tuple[str, ...] | None:
+    """Stats that an operator writes; None for a plugin's, which cannot be told.
+
+    Data-Juicer does not declare them: they are read from the operator's source, which names each as ``StatsKeys.x``.
+    """
+    if name in OWN_STATS:
+        return OWN_STATS[name]
+    operator = registry().modules[name]
+    if not operator.__module__.startswith("data_juicer."):
+        return None
+    from data_juicer.utils.constant import StatsKeysConstant
+
+    used = re.findall(r"StatsKeys\.(\w+)", inspect.getsource(inspect.getmodule(operator)))  # type: ignore[arg-type]
+    return tuple(sorted({getattr(StatsKeysConstant, key) for key in used if hasattr(StatsKeysConstant, key)}))
+
+
+def _names_in(condition: str) -> Iterator[str]:
+    """Fields of a ``general_field_filter`` condition; nothing where it is no expression, which the operator tells."""
+    try:
+        tree = ast.parse(condition.strip() or "True", mode="eval")
+    except SyntaxError:
+        return
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inner:
+            yield ast.unparse(node)

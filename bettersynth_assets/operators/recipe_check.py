@@ -1,0 +1,119 @@
+"""Everything that can be wrong with a recipe under a profile, found before the first stage runs. Writes no file.
+
+In: settings. Out: warnings, or an error that names the thing, its value and the fix. Operators are built, but no model
+of a captioner or diffusion pipeline is loaded and no row is read, unless a list names a field that only the seed's own
+rows can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from bettersynth_assets.config.devices import model_path
+from bettersynth_assets.config.profile import Profile
+from bettersynth_assets.config.recipe import Operator, Recipe
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.models.captioner_kind import check_captioner
+from bettersynth_assets.models.diffusion import diffusion_model
+from bettersynth_assets.models.served import address, is_address
+from bettersynth_assets.operators.data_juicer import build_operators
+from bettersynth_assets.operators.fields import check_fields, extra_fields_read
+from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.recipe_lists import check_operators, check_select, entry_of
+from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
+from bettersynth_assets.operators.thresholds import check_arguments
+from bettersynth_assets.operators.trust import warning
+from bettersynth_assets.records.seed_file import seed_fields
+from bettersynth_assets.records.store import digest_of
+
+INT, NUMBER = (int,), (int, float)
+PLAIN: dict[str, dict[str, tuple[type, ...]]] = {
+    "words_num_filter": {"min_num": INT, "max_num": INT},
+    "word_repetition_filter": {"rep_len": INT, "min_ratio": NUMBER, "max_ratio": NUMBER},
+    "image_shape_filter": dict.fromkeys(("min_width", "max_width", "min_height", "max_height"), INT),
+    "image_watermark_filter": {"prob_threshold": NUMBER},
+}
+"""Entries that need no look at Data-Juicer, whose import takes seconds: those of the shipped recipes."""
+
+
+_checked: set[str] = set()
+
+
+def check_recipe(settings: Settings) -> list[str]:
+    """Check a recipe: its models first, which takes no time, then its operators.
+
+    Returns:
+        Warnings: operators that nobody has reviewed.
+
+    Raises:
+        ConfigError: an operator or argument that cannot be used, a model, package or word list that is not there, a
+            captioner of another kind than the recipe asks for, or a field that no row has.
+    """
+    _check_models(settings)
+    lists = lists_of(settings.recipe)
+    if all(_is_plain(entry, settings.profile) for entries in lists.values() for entry in entries):
+        return []
+    for entries in lists.values():
+        check_operators(entries, trusted_code=settings.profile.trusted_code)
+        check_fields(entries, _seed_fields(settings, entries))
+    check_select(settings.recipe.budget.select)
+    # On the CPU: the process that checks may be another one than those that hold GPUs.
+    cpu = settings.profile.gpu.model_copy(update={"devices": "cpu", "decode": "pillow"})
+    profile = settings.profile.model_copy(update={"gpu": cpu})
+    for place, entries in lists.items():
+        build_operators(entries, profile, has_whole_set=place == "budget.select")
+    names = sorted({entry_of(entry)[0] for entries in lists.values() for entry in entries})
+    modules = registry().modules
+    return [words for name in names if (words := warning(name, modules[name]))]
+
+
+def check_once(settings: Settings) -> None:
+    """Check a recipe as ``check_recipe``, once per process: for stages, which are called for each shard."""
+    key = recipe_key(settings)
+    if key not in _checked:
+        check_recipe(settings)
+        _checked.add(key)
+
+
+def recipe_key(settings: Settings) -> str:
+    """A hash of what ``check_recipe`` looks at, but for files that are named."""
+    profile = settings.profile.model_dump(include={"models", "trusted_code", "seed", "shards"})
+    return digest_of(settings.recipe.model_dump(), profile)
+
+
+def lists_of(recipe: Recipe) -> dict[str, list[Operator]]:
+    """A recipe's lists of operators, by their place in it."""
+    return {"process": recipe.process, "caption.refilter": recipe.refilter, "budget.select": recipe.budget.select}
+
+
+def _check_models(settings: Settings) -> None:
+    recipe, models = settings.recipe, settings.profile.models
+    check_captioner(recipe, settings.profile)
+    if recipe.regenerate:
+        diffusion_model(settings.profile)
+    if recipe.caption and is_address(models.captioner):
+        address(models.captioner)
+    elif recipe.caption:
+        model_path(models.captioner, role="captioner")
+
+
+def _is_plain(entry: Operator, profile: Profile) -> bool:
+    """Whether an entry is known to be usable, by ``PLAIN``; models are checked here too."""
+    name, arguments = entry_of(entry)
+    if name == CLIP_SCORE_FILTER:
+        check_arguments(arguments)
+        return True
+    if name == "image_watermark_filter":
+        model_path(profile.models.watermark, role="watermark")
+    known = PLAIN.get(name)
+    return known is not None and all(
+        type(value) in known.get(argument, ()) and (argument != "rep_len" or value > 0)
+        for argument, value in arguments.items()
+    )
+
+
+def _seed_fields(settings: Settings, entries: list[Operator]) -> Collection[str] | None:
+    """Extra fields of the seed's rows; the seed is read only where a list names one. None where there are too many."""
+    if settings.profile.seed is None or not extra_fields_read(entries):
+        return ()
+    return seed_fields(settings)
