@@ -16,6 +16,7 @@ from typing import Any
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError, nearest
 from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.reviewed import PURE
 
 STATS, META = "__dj__stats__", "__dj__meta__"
 ROW_FIELDS = ("id", "text", "images", STATS, META)
@@ -95,7 +96,7 @@ def _check_keys(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _absent_stat(name: str, field: str, stat: str, stats: Collection[str]) -> str:
-    writers = sorted(other for other in registry().modules if stat in (stats_written(other) or ()))
+    writers = sorted(other for other in PURE if stat in (stats_written(other) or ()))
     fix = f"put {' or '.join(writers)} before it" if writers else nearest(stat, stats)
     return f"operator {name!r} reads the field {field!r}, a stat that no operator before it in the list writes: {fix}"
 

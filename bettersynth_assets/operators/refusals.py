@@ -62,7 +62,8 @@ def _names(built: BuiltOperator, row: Row, value: Any, limit: Any) -> tuple[str,
     known = {name: scalar(found) for name, found in row.sample[STATS].items()}
     stats = [name for name, found in known.items() if (value in found if isinstance(found, list) else value == found)]
     stats = stats or ["value"]
-    arguments = [name for name, found in vars(built.operator).items() if found is limit or found == limit] or ["limit"]
+    numbers = {name: found for name, found in vars(built.operator).items() if not isinstance(found, bool)}
+    arguments = [name for name, found in numbers.items() if found is limit or found == limit] or ["limit"]
     pairs = [(stat, name) for stat in stats for name in arguments]
     return next((pair for pair in pairs if pair[1].split("_")[-1] in pair[0].split("_")), pairs[-1])
 
