@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from bettersynth_assets.config.address import address, is_address
 from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator, Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.captioner_kind import check_captioner
 from bettersynth_assets.models.diffusion import diffusion_model
-from bettersynth_assets.models.served import address, is_address
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.fields import check_fields, extra_fields_read
 from bettersynth_assets.operators.guard import registry
