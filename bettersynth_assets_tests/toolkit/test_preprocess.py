@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bettersynth_assets_tests.drawn_seed import ROWS, row
 from toolkit.preprocess import check_global_batch_size, check_sample_number, dj_to_llava
 from toolkit.preprocess.check_sample_number import BudgetError, fill_budget
 
@@ -137,16 +138,23 @@ def test_budget_command_names_a_file_that_is_not_there(tmp_path: Path, capsys: p
     assert stopped.value.code == 2 and "none.jsonl" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not SEED_800.is_dir(), reason="the real seed rows are not on this machine")
-def test_real_rows_survive_the_way_to_llava_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = next(SEED_800.glob("*.jsonl"))
+real = pytest.mark.skipif(not SEED_800.is_dir(), reason="the real seed rows are not on this machine")
+
+
+@pytest.mark.parametrize("count", [ROWS, pytest.param(800, marks=real)])
+def test_rows_survive_the_way_to_llava_and_back(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "seed.jsonl"
+    if count == ROWS:
+        source.write_text("".join(json.dumps(row(number)) + "\n" for number in range(ROWS)))
+    else:
+        source = next(SEED_800.glob("*.jsonl"))
     llava, back = tmp_path / "llava.json", tmp_path / "back.jsonl"
     assert dj_to_llava.main(["--input", str(source), "--output", str(llava)]) == 0
     assert dj_to_llava.main(["--input", str(llava), "--output", str(back), "--back"]) == 0
     rows = dj_to_llava.read_list(source)
-    assert len(rows) == 800
-    assert dj_to_llava.read_list(back) == [{**row, "text": _canonical(row["text"])} for row in rows]
-    assert '"questions_drawn": 800' in capsys.readouterr().out
+    assert len(rows) == count
+    assert dj_to_llava.read_list(back) == [{**one, "text": _canonical(one["text"])} for one in rows]
+    assert f'"questions_drawn": {count}' in capsys.readouterr().out
 
 
 def _canonical(text: str) -> str:
