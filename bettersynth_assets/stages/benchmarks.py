@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
+from toolkit.file_errors import environment_fault
 from toolkit.files import file_sha256, json_sha256
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def check_benchmarks(settings: Settings) -> None:
 
     Raises:
         ConfigError: a file that cannot be used; names the file and the question.
+        EnvironmentFault: a file that the environment keeps from us.
     """
     from toolkit.evaluate.inputs import first_broken_image, read_benchmarks
 
@@ -109,8 +111,11 @@ def _named() -> Iterator[None]:
     """Say which section of the profile an error is about."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise ConfigError(f"benchmark files (profile, `evaluation`): no such file: {error.filename}") from None
+    except OSError as error:
+        if fault := environment_fault(error, error.filename or "", seen=False):
+            raise fault from None
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"benchmark files (profile, `evaluation`): {error.filename}: {reason}") from None
     except ValueError as error:
         raise ConfigError(f"benchmark files (profile, `evaluation`): {error}") from None
 

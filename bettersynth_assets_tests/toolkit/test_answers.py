@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.generate import Answerer, Prompt, by_picture, fitting
 from toolkit.evaluate.greedy import ROOM, Batch, answer
 from toolkit.evaluate.prefixes import joined, read_prefixes
@@ -93,6 +94,16 @@ def test_pictures_prepared_by_other_processes_give_the_same_answers(
     missing = Prompt(id="q7", image=Path("nowhere.png"), text="x?")
     with pytest.raises(ImageError, match=r"^sample 'q7': image nowhere\.png cannot be read"):
         there([*prompts, missing])
+
+
+def test_an_image_token_inside_a_prompt_is_refused_and_no_prompts_have_no_answers(
+    processor: MGMProcessor, prompts: list[Prompt]
+) -> None:
+    answerer = Answerer(model=tiny_mgm(), processor=processor)
+    second = Prompt(id="q8", image=prompts[0].image, text="What is <image> here?")
+    with pytest.raises(AnswerError, match="prompt 'q8': holds an <image> of its own"):
+        answerer([prompts[0], second])
+    assert answerer([]) == []
 
 
 def test_a_few_long_answers_are_put_off_and_the_others_kept(processor: MGMProcessor, prompts: list[Prompt]) -> None:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.data.feature_cache import FeatureCache
+from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.greedy import Batch, answer
 from toolkit.evaluate.pictures import loaded, workers_for
 from toolkit.evaluate.prefixes import Prefix, joined, read_prefixes
@@ -83,12 +84,13 @@ class Answerer:
         """Answer all prompts; ``on_batch`` hears how many are done.
 
         Raises:
+            AnswerError: a prompt with an image token of its own; the message names the prompt.
             ImageError: a picture that cannot be read; the message names the prompt.
             torch.OutOfMemoryError: not even one prompt fits.
         """
         if self.cache is not None:
             self.cache.fill({prompt.image: prompt.id for prompt in prompts})
-        ids = [self.processor.encode_prompt(f"<image>\n{prompt.text}") for prompt in prompts]
+        ids = [self._encode(prompt) for prompt in prompts]
         found: dict[int, list[int]] = {}
         put_off = True
         while len(found) < len(prompts):
@@ -99,6 +101,13 @@ class Answerer:
             put_off = False
         texts = self.processor.tokenizer.batch_decode([found[i] for i in range(len(prompts))], skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        """Ids of a prompt behind its picture's placeholder, the only one: what follows it must fit any picture."""
+        ids = self.processor.encode_prompt(f"<image>\n{prompt.text}")
+        if ids.count(IMAGE_TOKEN_INDEX) != 1:
+            raise AnswerError(f"prompt {prompt.id!r}: holds an <image> of its own; the picture is put before it")
+        return ids
 
     def _answer_all(
         self, prompts: Mapping[int, Prompt], ids: Sequence[list[int]], *, put_off: bool

@@ -158,11 +158,18 @@ def pictures(table: pd.DataFrame) -> dict[str, bytes]:
     if "image" not in table:
         raise AnswerError(f"column 'image' is missing; it has {', '.join(table.columns)}")
     cells: dict[str, str] = dict(zip(table["index"], table["image"].str.strip(), strict=True))
-    return {index: _picture(index, cells.get(cell, cell)) for index, cell in cells.items()}
+    decoded: dict[str, bytes] = {}  # a question's rotations repeat its picture
+    found = {}
+    for index, cell in cells.items():
+        cell = cells.get(cell, cell)
+        if cell not in decoded:
+            decoded[cell] = _picture(index, cell)
+        found[index] = decoded[cell]
+    return found
 
 
 def _picture(index: str, cell: str) -> bytes:
-    if cell.lower().startswith("data:"):
+    if cell[:5].lower() == "data:":
         head, comma, cell = cell.partition(",")
         if not comma or not head.lower().endswith(";base64"):
             raise AnswerError(f"row {index}: its image is a data: URI without ';base64,'")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.answer_files import AnswerError, one_line
 from toolkit.settings_files import SettingsFileError, parse_json
 
 _FILES = ("textvqa_questions", "textvqa_annotations", "mmbench")
@@ -83,7 +83,9 @@ def read_plan(path: Path) -> EvaluationPlan:
     """
     try:
         values = parse_json(path.read_bytes())
-    except (OSError, SettingsFileError) as error:
+    except OSError as error:
+        raise AnswerError(one_line(error)) from None
+    except SettingsFileError as error:
         raise AnswerError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(values, dict):
         raise AnswerError(f"{path}: a plan is an object of keys and values, not {type(values).__name__}")
