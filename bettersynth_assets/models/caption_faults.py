@@ -63,6 +63,7 @@ _MARKUP = re.compile(
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
 _NUMBER = r"\d{1,3}(?:[ \u00a0\u202f]\d{3}\b){1,4}|\d+(?:[.,:/'’-]\d+)*"
 _LETTERS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_CHARACTER = re.compile(rf"[{_LETTERS}]")
 _WORD = re.compile(rf"{_NUMBER}|[{_LETTERS}]|[^\W{_LETTERS}]+")
 """A number with its separators is one word, and so is each Chinese or Japanese character."""
 _STUTTER = re.compile(r"([^\W\d_]{1,6}?)\1{11,}|([.,:]\d{1,3})\2{7,}")
@@ -72,8 +73,7 @@ labeled labelled title titled named called caption captioned written writes writ
 chanting yells yelling lyrics phrase phrases slogan message quote inscription inscribed logo
 """
 _READS = frozenset(_READING.split())
-_FUNCTION = "a an the of and in on with to at is are by for from as or it its this that"
-_FUNCTION_WORDS = frozenset(_FUNCTION.split())
+_STRESSED = frozenset({"very", "really", "so", "too", "much"})
 _QUOTES = ('"', "'", "“", "‘", "«", "„", "「", "『")
 
 
@@ -103,14 +103,10 @@ def is_markup(text: str) -> bool:
 def is_loop(text: str) -> bool:
     """Whether the caption repeats itself as a decoder in a loop does.
 
-    A cycle of up to ``MAX_CYCLE`` words that stands ``REPEATS`` times in a row or more is a loop where it
-
-    - has three words or more, or only function words ("the the the"),
-    - takes more than half of the caption, or
-    - stands there more than ``MAX_ALLOWED`` times.
-
-    The last rule alone counts for numbers, and for up to ``MAX_QUOTED`` words that the caption quotes ("a sign that
-    reads no no no"). One word that takes half of a caption of eight words or more is a loop too, unless a number.
+    A cycle of up to ``MAX_CYCLE`` words that stands ``REPEATS`` times in a row or more is a loop. Numbers ("7 7 7"),
+    "very" and its like, single Chinese and Japanese characters, and up to ``MAX_QUOTED`` words that the caption quotes
+    ("a sign that reads no no no") may stand ``MAX_ALLOWED`` times. One word that takes half of a caption of eight words
+    or more is a loop too, unless it is a number or quoted.
     """
     if _STUTTER.search(text.lower()):
         return True
@@ -128,13 +124,17 @@ def is_loop(text: str) -> bool:
             if repeats < REPEATS:
                 continue
             cycle = words[first : first + size]
-            allowed = size <= MAX_QUOTED and (all(word[0].isdigit() for word in cycle) or quoted(first))
-            long = size > 2 or _FUNCTION_WORDS.issuperset(cycle) or repeats * size * 2 > len(words)
-            if repeats > MAX_ALLOWED or (long and not allowed):
+            free = _CHARACTER.fullmatch("".join(cycle)) or all(map(_is_number_or_stress, cycle))
+            allowed = size <= MAX_QUOTED and repeats <= MAX_ALLOWED and (free or quoted(first))
+            if not allowed:
                 return True
-            quotes.update(range(first, first + repeats * size) if allowed else ())
+            quotes.update(range(first, first + repeats * size))
     counts = Counter(word for at, word in enumerate(words) if at not in quotes and not word[0].isdigit())
     return len(words) >= 8 and bool(counts) and max(counts.values()) * 2 >= len(words)
+
+
+def _is_number_or_stress(word: str) -> bool:
+    return word[0].isdigit() or word in _STRESSED
 
 
 def _repeats(words: list[str], first: int, size: int) -> int:

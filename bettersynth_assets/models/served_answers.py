@@ -34,6 +34,8 @@ MAX_CAPTION = 8_000
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 ROW_STATUSES = frozenset({400, 413, 415, 422, 451})
 """The server refuses this image or prompt; another row may do."""
+CUT = ("length", "max_tokens")
+"""How servers say that the token limit cut the answer off."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -227,4 +229,4 @@ def caption_of(body: bytes) -> tuple[str, bool]:
         raise failed(f"the caption has {len(text)} characters, more than {MAX_CAPTION}")
     if found := _CONTROL.search(text):
         raise failed(f"the caption holds the character U+{ord(found.group()):04X}")
-    return text, reason == "length"
+    return text, reason in CUT

@@ -171,6 +171,8 @@ def test_numbers_short_quoted_repeats_and_plain_sentences_stay(raw):
     [
         "a sign that reads no no no no no no no no",
         "a man on a hill with a dog and a tree the the the",
+        "a wall painting of john lennon lennon lennon in the style of the beatles",
+        "红色红色红色的花",
         "a dog and a cat and a cat and a cat and a cat",
         "a stove, a sink, a stove, a sink, a stove, a sink in a big room with two people and a dog at the window",
         "1 1 1 1 1 1 1 1",

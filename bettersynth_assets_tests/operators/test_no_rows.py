@@ -21,6 +21,9 @@ from bettersynth_assets.operators.synthetic import Synthetic, synthetic_rows, sy
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile, write_images
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava, make_stable_diffusion
+from toolkit.evaluate.generate import Answerer
+from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
 
 NO_PIXELS = torch.zeros(0, 32, 32, 3, dtype=torch.uint8)
 
@@ -56,6 +59,12 @@ def test_a_classifier_classifies_nothing(tiny_models):
     (built,) = build_operators([{"image_watermark_filter": {}}], tiny_profile(tiny_models))
     model = load_classifier(built)
     assert model.tokens([]) == [] and model.values(NO_PIXELS, []) == []
+
+
+def test_an_answerer_answers_nothing():
+    processor = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
+    assert Answerer(model=tiny_mgm().eval(), processor=processor)([]) == []
+    assert processor.preprocess([], aspect="pad").images.shape[0] == 0
 
 
 @pytest.mark.parametrize(

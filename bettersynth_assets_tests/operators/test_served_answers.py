@@ -87,6 +87,12 @@ def test_an_answer_that_is_good_the_second_time_is_taken(server):
     assert captions(server) == ["a red dog", "a dog", "a red dog", "a red dog"]
 
 
+def test_an_answer_that_the_token_limit_cut_off_ends_with_its_last_sentence(server):
+    text = "A view of Mt. Fuji. A boat in the"
+    server.script = lambda asked: completion(text, {40: "stop", 41: "length"}.get(image_of(asked).width, "max_tokens"))
+    assert captions(server) == [text, *["A view of Mt. Fuji."] * 3]
+
+
 def test_a_server_that_stays_busy_is_asked_a_few_times_and_as_late_as_it_says(server, pauses):
     busy = (429, {"Retry-After": "7"}, b"slow down")
     server.script = lambda asked: busy if image_of(asked).width == BAD else completion("a red dog")
