@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.records.images import (
@@ -32,6 +32,7 @@ from bettersynth_assets.records.images import (
 from bettersynth_assets.records.structure import Structure, look
 from toolkit.file_errors import patiently
 from toolkit.image_decoding import strict_decoding
+from toolkit.preprocess.row_kinds import HEAD, known_kind
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 READ_AT_ONCE = 8 * 2**20
@@ -70,8 +71,17 @@ def read_header(path: Path | str, limits: Limits) -> Header:
         return patiently(lambda: _read(path, limits), path, seen=False)
     except FileNotFoundError:
         raise ImageError("missing_image", f"no such file: {path}") from None
+    except UnidentifiedImageError as error:
+        raise _other_file(Path(path), as_image_error(error)) from None
     except (Image.DecompressionBombError, *BROKEN) as error:
         raise as_image_error(error) from None
+
+
+def _other_file(path: Path, error: ImageError) -> ImageError:
+    """Say what a file is that is no image, e.g. an archive of images or the error page of a download."""
+    with path.open("rb") as file:
+        kind = known_kind(path, file.read(HEAD))
+    return ImageError(error.reason, f"{error.detail}; it is {kind[0]}: name image files") if kind else error
 
 
 def _read(path: Path | str, limits: Limits) -> Header:

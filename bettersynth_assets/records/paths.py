@@ -130,6 +130,8 @@ def _missing(root: str, image: str, error: OSError) -> ImageError:
         return ImageError("missing_image", f"{detail}; {other}")
     parts = image.split("/")[:-1]
     above = ["/".join(parts[: number + 1]) for number in range(len(parts))]
+    if file := next((folder for folder in above if os.path.isfile(f"{root}/{folder}")), None):  # noqa: PTH113
+        return ImageError("missing_image", f"{detail}; {_shown(file)} is a file: unpack it if it is an archive")
     if gone := next((folder for folder in above if not os.path.lexists(f"{root}/{folder}")), None):
         return FolderGoneError("missing_image", f"{detail}; there is no folder {_shown(gone)}", f"{gone}/")
     if above and _is_gone(f"{root}/{above[-1]}"):

@@ -238,6 +238,23 @@ def test_an_archive_is_refused_without_unpacking_whatever_its_members_are_called
     assert left == ["seed.jsonl"]
 
 
+def test_archives_and_pages_in_the_place_of_images_are_named_and_not_unpacked(tmp_path: Path) -> None:
+    write_images(tmp_path, range(ROWS))
+    named = ["images.tar", "images.zip", "page.jpg", "images.tar/001.jpg"]
+    files = [tar("../escaped.jpg"), zipped("../escaped.jpg"), b"<html><body>404</body></html>"]
+    for name, data in zip(named, files, strict=False):
+        (tmp_path / name).write_bytes(data)
+    rows = [*KIT, *(kit_row(100 + number, images=[name]) for number, name in enumerate(named))]
+    path = tmp_path / "seed.jsonl"
+    path.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    found = all_rows(toy_pipeline(settings(path)), "seed_dataset", "quarantine").sort_by("line").to_pylist()
+    assert [row["reason"] for row in found] == ["decode_error"] * 3 + ["missing_image"]
+    wanted = ["it is a tar archive", "it is a ZIP archive", "it is an HTML page", "'images.tar' is a file: unpack it"]
+    for row, words in zip(found, wanted, strict=True):
+        assert words in row["detail"]
+    assert not list(tmp_path.rglob("escaped*")) and not list(tmp_path.parent.glob("escaped*"))
+
+
 def test_the_kits_commands_read_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain, outputs = tmp_path / "seed.jsonl", []
     plain.write_bytes(LINES)

@@ -96,10 +96,7 @@ def refuse_other(path: Path, head: bytes, inside: str = "") -> None:
     Raises:
         RowFileError: says what the file is.
     """
-    what, fix = _zip_kind(path) if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else ("", "")
-    if not what:
-        found = ((what, fix) for pattern, what, fix in _REFUSED if pattern.match(head))
-        what, fix = next(found, ("", ""))
+    what, fix = known_kind(path, head) or ("", "")
     if not what and _COLUMNS.match(head):
         what, fix = "a table of separated values (CSV)", "write it as JSON lines or Parquet, with lists as lists"
     if not what and inside and head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1")):
@@ -107,6 +104,13 @@ def refuse_other(path: Path, head: bytes, inside: str = "") -> None:
     if what:
         place = f"{path} holds, as {inside}, " if inside else f"{path} is "
         raise RowFileError(f"{place}{what}: {fix}")
+
+
+def known_kind(path: Path, head: bytes) -> tuple[str, str] | None:
+    """What a file is, in words, and how to get rows from it; None for a kind that is not known."""
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _zip_kind(path)
+    return next(((what, fix) for pattern, what, fix in _REFUSED if pattern.match(head)), None)
 
 
 def _zip_kind(path: Path) -> tuple[str, str]:
