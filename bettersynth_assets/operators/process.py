@@ -77,7 +77,9 @@ def run_process(
         EnvironmentFault: an operator cannot read a file, and the file is not at fault.
     """
     given = table.to_pylist()
+    # A field that only rows of other shards have is null in all rows of this one.
     extra = {name for values in given for name in json.loads(values.get("extra") or "{}")}
+    extra |= {name for built in operators for name in built.reads}
     rows = [make_row(values, image_root, with_score=rescore is not None, extra=extra) for values in given]
     if embeddings is not None:
         for row, embedding in zip(rows, embeddings, strict=True):

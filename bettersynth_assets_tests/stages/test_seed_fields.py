@@ -105,7 +105,7 @@ def processed(tmp_path: Path, extra: list[dict[str, Any] | None], *entries: Any)
     for row, fields in zip(rows, extra, strict=True):
         row["extra"] = None if fields is None else json.dumps(fields)
     table = scored_table(tmp_path, len(extra)).from_pylist(rows, schema=scored_table(tmp_path, 1).schema)
-    built = build_operators(list(entries), settings_for(tmp_path, tmp_path).profile)
+    built = build_operators(list(entries), settings_for(tmp_path, tmp_path, shards=1).profile)
     return run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=None)
 
 
@@ -123,6 +123,13 @@ def test_operators_see_extra_fields_which_never_replace_ours(tmp_path: Path) -> 
     assert [json.loads(row["extra"]) for row in kept] == [extra[0], extra[2]]
     assert kept[1]["line"] == 3 and kept[1]["clip_score"] != "mine"
     assert kept[1]["caption"] != "x"
+    alone = processed(tmp_path, [None, {"other": 1}], by_score)  # the shard's rows lack the field that others have
+    assert (alone.kept.num_rows, alone.rejects.num_rows, alone.quarantine.num_rows) == (0, 2, 0)
+    mixed: list[dict[str, Any] | None] = [{"score": 2, "other": 1}, {"score": 7, "other": "text"}, {"score": 5}]
+    best = processed(tmp_path, mixed, {"topk_specified_field_selector": {"field_key": "score", "topk": 2}}).kept
+    assert [(row["id"], json.loads(row["extra"])) for row in best.to_pylist()] == [
+        ("row001", mixed[1]), ("row002", mixed[2])
+    ]  # fmt: skip
     nested = {"specified_numeric_field_filter": {"field_key": "meta.rank", "max_value": 4}}
     assert [row["id"] for row in processed(tmp_path, extra[:1] * 2, nested).kept.to_pylist()] == ["row000", "row001"]
 
