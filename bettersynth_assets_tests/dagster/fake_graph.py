@@ -15,6 +15,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.input_files import input_versions
 from bettersynth_assets.records.schema import QUARANTINE, SEED, rows_table
 from bettersynth_assets.stages.stage import Result, Stage, Work
+from toolkit.file_errors import patiently
 
 ROWS = 5
 
@@ -24,6 +25,9 @@ def _rows(work: Work) -> Result:
     broken = work.settings.data_root / f"break-{work.shard}"
     if broken.exists():
         raise OSError(f"cannot read {work.shard}")
+    if (work.settings.data_root / f"unmounted-{work.shard}").exists():
+        image = work.settings.data_root / "images/0.jpg"
+        patiently(image.read_bytes, image)
     if (work.settings.data_root / "user-error").exists():
         raise ConfigError("model path 'x' does not exist: set models.clip")
     rows = [

@@ -74,6 +74,20 @@ def test_a_failed_shard_does_not_stop_the_others_and_the_rerun_redoes_it_alone(m
     assert manifest.stat().st_mtime_ns == written
 
 
+def test_a_fault_of_the_environment_fails_its_shard_with_the_cause_in_one_line(materialize, instance, data_root):
+    (data_root / "unmounted-shard-00001").touch()
+    result = materialize()
+    words = failure(result, "rows")
+    cause = (
+        f"shard-00001: folder {data_root}/images is not there ({data_root}/images/0.jpg was): mount it or put it back"
+    )
+    assert words.startswith(f"1 of 3 shards of rows failed: {cause} and run again. The others are done")
+    assert partitions_of(instance, "rows") == [SHARDS[0], SHARDS[2]]
+    (data_root / "unmounted-shard-00001").unlink()
+    assert materialize().success
+    assert partitions_of(instance, "rows") == SHARDS
+
+
 def test_a_users_error_stops_at_once_and_says_only_how_to_mend_it(materialize, data_root):
     (data_root / "user-error").touch()
     result = materialize()
