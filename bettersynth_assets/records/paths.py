@@ -55,7 +55,7 @@ def image_path(root: Path | str, image: str, roots: Roots = ()) -> str:
         raise ImageError("url_refused", f"{_shown(image)} is a URL: fetch the image and name the file")
     if len(image) > LONGEST:
         raise ImageError("missing_image", f"{_shown(image)} is too long for a path: write the image to a file")
-    if ABSOLUTE.match(image) or ".." in SEPARATOR.split(image):
+    if ABSOLUTE.match(image) or (".." in image and ".." in SEPARATOR.split(image)):
         raise ImageError(
             "path_escape", f"{_shown(image)} is absolute or climbs out: paths are relative to the seed file"
         )

@@ -267,11 +267,14 @@ def _image_field(values: dict[str, Any]) -> str:
 
 def _image_state(root: str, image: str) -> bytes:
     """Size and times of an image file; what becomes of the row is decided later, by ``image_path``."""
-    path = f"{root}/{image}"
     if not image:
         return b"-"
+    path = f"{root}/{image}"
     try:
-        found = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116 - for every row of every run
+        try:
+            found = os.stat(path)  # noqa: PTH116 - for every row of every run
+        except OSError:
+            found = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116
     except (OSError, ValueError):
         return b"-"
     except EnvironmentFault:

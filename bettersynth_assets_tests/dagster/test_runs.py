@@ -78,10 +78,9 @@ def test_a_fault_of_the_environment_fails_its_shard_with_the_cause_in_one_line(m
     (data_root / "unmounted-shard-00001").touch()
     result = materialize()
     words = failure(result, "rows")
-    cause = (
-        f"shard-00001: folder {data_root}/images is not there ({data_root}/images/0.jpg was): mount it or put it back"
-    )
-    assert words.startswith(f"1 of 3 shards of rows failed: {cause} and run again. The others are done")
+    folder = data_root / "images"
+    cause = f"folder {folder} is not there ({folder}/0.jpg was): mount it or put it back and run again"
+    assert words.startswith(f"1 of 3 shards of rows failed: shard-00001: {cause}. The others are done")
     assert partitions_of(instance, "rows") == [SHARDS[0], SHARDS[2]]
     (data_root / "unmounted-shard-00001").unlink()
     assert materialize().success
