@@ -15,7 +15,8 @@ from toolkit.evaluate.letters import parse_letter
         "**A. red**", "*A*", "__A__", "`A`", "'A'", '"A."', "“A”", "$A$", "A</s>", "A <end_of_turn>\n<eos>",
         "<s> A</s>", "A<|im_end|>", "A<br>because", "\ufeffA", "A. A red car", "A: yes", "A, A",
         "A\n\nThe cat is black.", "A. Vitamin C helps here", "A. I think so",
-        "A. B cells", "A, because a cat is there", "(A)red", "【A】",
+        "A. B cells", "A, because a cat is there", "(A)red", "【A】", "A!", "A！",
+        "A - red", "A — red",
         "<think>B. or C. perhaps</think>\nA",
     ],
 )  # fmt: skip
@@ -31,7 +32,7 @@ def test_a_marked_letter_is_the_answer(text: str) -> None:
         "A或B", "A\nB", "A,\nB", "(A) (B)", "(A), (B)", "(A)(B)", "（A）（B）", "Ａ，Ｂ", "A. B", "A. B.", "A) B)",
         "A|B", "A+B", "A.B", "A:B", "A, A, B", "A, B and C", "A, B are right", "A, or B looks right", "A. red or B",
         "(A) red and (B) blue", "A. red\nB. blue", "A. red B. blue", "**A** and **B**", "**A**, **B**", "A</s>B",
-        "B, A", "B; A.", "B\nA", "A. B. C.", "A和B",
+        "B, A", "B; A.", "B\nA", "A. B. C.", "A - B", "A – B", "A和B",
     ],
 )  # fmt: skip
 def test_several_letters_are_no_answer(text: str) -> None:

@@ -21,11 +21,11 @@ _INVISIBLE = re.compile("[\u200b\u200e\u200f\u2060\ufeff]")
 
 _BEGINNING = re.compile(
     rf"[\s*_`\"'“‘「『(\[{{【〔《$]*([{LETTERS}])"
-    r"(?:[ \t]*(?:$|(?=[\n.):,;。、]))|[*_`\"'”’」』)\]}】〕》$]+(?!\w)|\))"
+    r"(?:[ \t]*(?:$|(?=[\n.):,;。、!]|[ \t][-–—―][ \t]))|[*_`\"'”’」』)\]}】〕》$]+(?!\w)|\))"
 )
 _JOINED = r"(?:\b(?:and|or|und|oder|et|ou)\b|[&+/]|和|或|与|及)"
-_WRAP = r"[\s.):,;。、*_(\[\]]*"
-_END = rf"[\s)\]*_]*(?:$|[\n.):,;。、|]|{_JOINED})"
+_WRAP = r"[\s.):,;。、!*_(\[\]–—―-]*"
+_END = rf"[\s)\]*_]*(?:$|[\n.):,;。、!|]|{_JOINED})"
 # In a list, `A` before a word is an article: `B, A man is riding`.
 _LISTED = re.compile(rf"{_WRAP}(?:[,;、|]|{_JOINED}){_WRAP}(?:([B-D])\b(?!['’])|(A)(?={_END}))")
 # Behind a label, the second letter must be marked too: `A. B cells` is an option's text.

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluate import mmbench, output, textvqa
 from toolkit.evaluate.answer_files import AnswerError, one_line
+from toolkit.evaluate.checkpoint_files import whole_checkpoint
 from toolkit.evaluate.inputs import Benchmarks, answer_rows, first_broken_image, read_benchmarks
 from toolkit.evaluate.plan import EvaluationPlan, check_outputs, make_plan, read_plan
 from toolkit.events import Emit, json_lines, tagged
@@ -87,7 +88,11 @@ def _checked(plan: EvaluationPlan) -> Benchmarks:
 
 
 def load(plan: EvaluationPlan) -> Answerer:
-    """The checkpoint on its device, in evaluation mode."""
+    """The checkpoint on its device, in evaluation mode.
+
+    Raises:
+        AnswerError: a damaged checkpoint, or a device that is not there.
+    """
     import torch
 
     from toolkit.data.feature_cache import FeatureCache
@@ -99,8 +104,9 @@ def load(plan: EvaluationPlan) -> Answerer:
         raise AnswerError("device: 'cuda' asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
     on_gpu = plan.device != "cpu" and torch.cuda.is_available()
     dtype = plan.dtype if plan.dtype != "auto" else "bfloat16" if on_gpu else "float32"
-    model: Any = MGMGemmaForCausalLM.from_pretrained(plan.model, dtype=getattr(torch, dtype))
-    processor = MGMProcessor.from_pretrained(plan.model)
+    with whole_checkpoint(plan.model):
+        model: Any = MGMGemmaForCausalLM.from_pretrained(plan.model, dtype=getattr(torch, dtype))
+        processor = MGMProcessor.from_pretrained(plan.model)
     model = model.eval().to("cuda" if on_gpu else "cpu")
     model.set_speed({"compiled": plan.compiled and on_gpu})
     limit_threads(model.num_parameters(), on_cpu=not on_gpu)
