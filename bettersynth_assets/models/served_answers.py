@@ -22,10 +22,13 @@ from bettersynth_assets.redaction import redacted
 
 TRIES = 5
 """For 429, 5xx and broken connections, with growing pauses."""
+SLOW_TRIES = 2
+"""For a request that is not answered in time."""
 ANSWER_TRIES = 3
 """For an answer that is no caption."""
 SECONDS = 600.0
 """For one answer; a request may wait for all those before it."""
+CONNECT_SECONDS = 20.0
 MAX_WAIT = 60.0
 MAX_ANSWER_BYTES = 65_536
 MAX_LIST_BYTES = 16 * 2**20
@@ -113,39 +116,57 @@ class Endpoint:
         *,
         what: str = "",
         tries: int = TRIES,
-        seconds: float = SECONDS,
+        seconds: float | None = None,
         limit: int = MAX_ANSWER_BYTES,
         body: Any = None,
     ) -> bytes:
         """The body of a good answer, at most ``limit`` bytes."""
         import requests
 
-        where = f"{self.address.url}/{path}"
+        where, seconds = f"{self.address.url}/{path}", seconds or SECONDS
         for attempt in range(1, tries + 1):
+            wait = _pause(attempt)
             try:
                 with self._session.request(
-                    method, where, timeout=seconds, stream=True, allow_redirects=False, json=body
+                    method, where, timeout=(CONNECT_SECONDS, seconds), stream=True, allow_redirects=False, json=body
                 ) as answer:
                     if answer.status_code not in RETRIED:
                         _check(answer, where, what)
                         return _read(answer, limit, seconds)
-                    fault = Refused(f"{where} answered {answer.status_code}{what} {tries} times: {_words(answer)}")
-                    wait = _retry_after(answer.headers.get("Retry-After"), attempt)
-            except requests.Timeout:
-                fault = Refused(f"{where} did not answer{what} within {seconds:.0f} s, {tries} times")
-                wait = _retry_after(None, attempt)
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-                if attempt == tries:
-                    raise ConfigError(
+                    fault = Refused(f"{where} answered {answer.status_code}{what} {attempt} times: {_words(answer)}")
+                    wait = _pause(attempt, answer.headers.get("Retry-After"))
+            except requests.RequestException as error:
+                if not _is_broken_off(error):
+                    wrong = ConfigError(
                         f"models.captioner: {where} does not answer{what} ({type(error).__name__}): start the server, "
                         f"e.g. `vllm serve {self.address.name}`, or name where it is"
-                    ) from None
-                wait = _retry_after(None, attempt)
-            except requests.RequestException as error:
-                raise ConfigError(f"models.captioner: {where} cannot be asked ({type(error).__name__})") from None
+                    )
+                    if attempt == tries:
+                        raise wrong from None
+                else:
+                    is_slow = isinstance(error, requests.Timeout)
+                    how = f"did not answer within {seconds:g} s" if is_slow else f"broke off ({type(error).__name__})"
+                    fault = Refused(f"{where} {how}{what}, {attempt} times")
+                    if is_slow and attempt >= SLOW_TRIES:
+                        raise fault from None
             if attempt < tries:
                 time.sleep(wait)
         raise fault
+
+
+def _is_broken_off(error: Exception) -> bool:
+    """Whether the server took a request and gave no whole answer; otherwise it cannot be reached at all."""
+    import requests
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError | requests.exceptions.ProxyError):
+        return False
+    if isinstance(
+        getattr(error.args[0] if error.args else None, "reason", None), NewConnectionError | ConnectTimeoutError
+    ):
+        return False
+    kinds = (requests.Timeout, requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, (*kinds, requests.exceptions.ContentDecodingError))
 
 
 def _is_this_machine(url: str) -> bool:
@@ -204,9 +225,9 @@ def _words(answer: Any) -> str:
     return " ".join(_CONTROL.sub(" ", text).split())[:300]
 
 
-def _retry_after(header: str | None, attempt: int) -> float:
-    """Seconds to wait: what the server asks for, at most ``MAX_WAIT``, or else twice as long each time."""
-    asked = float(header) if header and re.fullmatch(r"\d+(\.\d+)?", header.strip()) else 0.0
+def _pause(attempt: int, retry_after: str | None = None) -> float:
+    """Seconds before the next try: twice as long each time, or what the server asks for, at most ``MAX_WAIT``."""
+    asked = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after.strip()) else 0.0
     return min(MAX_WAIT, max(asked, 0.5 * 2 ** (attempt - 1)))
 
 

@@ -67,7 +67,7 @@ def synthesise(
         One entry per path, in order; a file that fails to decode gives its ``ImageError``.
 
     Raises:
-        UserError: the captioner failed for more rows.
+        EnvironmentFault: the captioner failed for more rows.
     """
     prompt = section.prompt or captioner.default_prompt
     results: dict[int, Synthetic | ImageError] = {}

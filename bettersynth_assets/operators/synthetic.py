@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
-from bettersynth_assets.errors import UserError
 from bettersynth_assets.records.images import ImageError
+from toolkit.file_errors import EnvironmentFault
 
 FAILED = "caption_failed"
 
@@ -41,12 +41,12 @@ def check_failed(made: Mapping[str, Synthetic | ImageError], asked: int, most: i
         most: rows that may fail.
 
     Raises:
-        UserError: more did; names the first.
+        EnvironmentFault: more did; names the first. The shard fails, and the others go on.
     """
     bad = [(row, found.detail) for row, found in made.items() if isinstance(found, Synthetic) and found.has_failed]
     if len(bad) > most:
         row, detail = bad[0]
-        raise UserError(
+        raise EnvironmentFault(
             f"the captioner failed for {len(bad)} of {asked} rows, and limits.max_failed_captions_share of the profile "
             f"allows {most}; the first, row {row!r}: {detail}: look at the server, or raise the limit"
         )

@@ -93,7 +93,7 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
     """Captions of rows, made or found; rows for which the captioner failed in an earlier run are asked again.
 
     Raises:
-        UserError: the captioner failed for more rows than the profile allows.
+        EnvironmentFault: the captioner failed for more rows than the profile allows.
     """
     settings = work.settings
     most = int(settings.profile.limits.max_failed_captions_share * len(rows))

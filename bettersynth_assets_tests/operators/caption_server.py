@@ -20,7 +20,7 @@ from bettersynth_assets.models.llava import LlavaCaptioner
 NAME = "org/tiny-llava"
 MODELS = {"data": [{"id": NAME}, {"id": "org/other"}]}
 Reply = tuple[int, dict[str, str], bytes]
-"""Status, headers, body."""
+"""Status, headers, body; status 0 closes the connection without an answer."""
 
 
 def completion(content: Any, finish_reason: str = "stop") -> Reply:
@@ -91,17 +91,19 @@ def serving(captioner: LlavaCaptioner | None) -> Iterator[Served]:
             elif state.script is not None:
                 with state.lock:
                     state.asked.append(body)
-                    reply = state.script(body)
-                self.send(*reply)
+                self.send(*state.script(body))
             else:
                 self.send(200, {}, json.dumps({"choices": [state.answer(body)]}).encode())
 
         def send(self, status: int, headers: dict[str, str], data: bytes) -> None:
+            if not status:
+                self.close_connection = True
+                return
             self.send_response(status)
             for name, value in {"Content-Length": str(len(data)), **headers}.items():
                 self.send_header(name, value)
-            self.end_headers()
             with suppress(ConnectionError):  # the client has seen enough
+                self.end_headers()
                 self.wfile.write(data)
 
         def log_message(self, *args: Any) -> None:

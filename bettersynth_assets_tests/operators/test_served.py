@@ -53,7 +53,8 @@ def test_the_profile_reaches_it_and_captions_are_scored_like_any_others(server, 
     paths = [tmp_path / f"{at}.png" for at in range(len(images))]
     for image, path in zip(images, paths, strict=True):
         image.save(path)
-    paths.insert(2, tmp_path / "gone.png")
+    paths.insert(2, tmp_path / "broken.png")
+    paths[2].write_bytes(b"no image")
     ids = [str(at) for at in range(len(paths))]
 
     def made(captioner):

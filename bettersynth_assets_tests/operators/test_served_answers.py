@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from threading import Event
 
 import pytest
 import requests
@@ -107,6 +108,29 @@ def test_a_server_that_stays_busy_is_asked_a_few_times_and_as_late_as_it_says(se
     server.script = lambda asked: (500, {}, b"") if image_of(asked).width == BAD else completion("a red dog")
     captions(server)
     assert pauses == [0.5, 1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("reply", [(0, {}, b""), (200, {"Content-Length": "99"}, b'{"choices": ')])
+def test_a_connection_that_breaks_off_is_its_rows_fault_after_some_tries(server, pauses, monkeypatch, reply):
+    monkeypatch.setattr(served_answers, "SECONDS", 0.5)
+    server.script = lambda asked: reply if image_of(asked).width == BAD else completion("a red dog")
+    made = captions(server)
+    assert [made[0], *made[2:]] == ["a red dog"] * 3
+    assert "broke off" in made[1].detail and "(row r1), 5 times" in made[1].detail
+
+
+def test_a_row_that_takes_too_long_fails_alone(server, pauses, monkeypatch):
+    monkeypatch.setattr(served_answers, "SECONDS", 0.4)
+
+    def slow(asked):
+        if image_of(asked).width == BAD:
+            Event().wait(1.2)
+        return completion("a red dog")
+
+    server.script = slow
+    made = captions(server)
+    assert [made[0], *made[2:]] == ["a red dog"] * 3
+    assert "did not answer within 0.4 s (row r1), 2 times" in made[1].detail
 
 
 def test_an_answer_that_trickles_in_is_given_up(server):

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from bettersynth_assets.config.recipe import Recipe
-from bettersynth_assets.errors import UserError
 from bettersynth_assets.models import captioner
 from bettersynth_assets.reports.metadata import describe
 from bettersynth_assets.stages.budget import BUDGETED_SET
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.operators.caption_server import NAME, completion, image_of, serving
 from bettersynth_assets_tests.stages.conftest import STAGES
+from toolkit.file_errors import EnvironmentFault
 
 SECRET = "sk-0123456789-secret"
 
@@ -81,12 +81,14 @@ def test_more_failures_than_the_profile_allows_fail_the_shard_and_name_the_first
     answers = server.script
     server.script = lambda body: (200, {}, b"<html>") if row_of(body) in range(3, 10) else answers(body)
     with pytest.raises(
-        UserError, match=r"failed for 7 of 30 rows, and limits\.max_failed_captions_share .* allows 6; "
+        EnvironmentFault, match=r"failed for 7 of 30 rows, and limits\.max_failed_captions_share .* allows 6; "
     ):
         run(shards=1).ensure_all("recaptioned_set")
     (shard,) = run(allowed=0.25, shards=1).ensure_all("recaptioned_set")
     assert (shard.kept, shard.stats["flags"]) == (30, {"caption_failed": 7})
-    with pytest.raises(UserError, match=r"of 30 rows, .* allows 0; the first, row 'row00[3-9]': the answer is no chat"):
+    with pytest.raises(
+        EnvironmentFault, match=r"of 30 rows, .* allows 0; the first, row 'row00[3-9]': the answer is no chat"
+    ):
         run("best_of", allowed=0.0, shards=1).ensure_all("recaptioned_set")
 
 
@@ -125,7 +127,7 @@ def test_nothing_that_a_run_leaves_holds_the_key(run, server, monkeypatch, setti
     manifests = pipeline.ensure_all("recaptioned_set")
     assert server.headers[-1]["Authorization"] == f"Bearer {SECRET}"
     shown = [str(describe(manifest, pipeline.settings, rows=True)) for manifest in manifests]
-    with pytest.raises(UserError) as error:
+    with pytest.raises(EnvironmentFault) as error:
         run("best_of", allowed=0.0).ensure_all("recaptioned_set")
     assert "Bearer ***" in str(error.value)
     texts = [*shown, *pipeline.lines, str(error.value), repr(pipeline.settings)]
