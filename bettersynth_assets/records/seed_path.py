@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
+from toolkit.file_errors import patiently
 
 REGENERATED = "regenerated"
 """Where the paths of images that a recipe makes begin."""
@@ -18,7 +20,8 @@ def seed_path(settings: Settings) -> Path:
     """The seed file, absolute; the miniature world is generated where the profile names none.
 
     Raises:
-        SeedError: no such file.
+        SeedError: no such file, or no regular one.
+        EnvironmentFault: the environment keeps us from looking.
     """
     named = settings.profile.seed
     if named is None:
@@ -26,9 +29,15 @@ def seed_path(settings: Settings) -> Path:
 
         return generate_world(settings.world_root, rows=settings.profile.world_rows).seed
     path = Path(resolve(named)).expanduser().absolute()
-    if path.is_dir():
-        raise SeedError(f"seed {path} is a folder: name the .jsonl or .json file in it")
-    if not path.is_file():
+    try:
+        mode = patiently(lambda: path.stat().st_mode, path, seen=False)
+    except OSError:
+        mode = 0
+    if stat.S_ISDIR(mode):
+        raise SeedError(f"seed {path} is a folder: name the file in it that holds the rows")
+    if mode and not stat.S_ISREG(mode):
+        raise SeedError(f"seed {path} is a pipe or a device, which cannot be read twice: copy the rows into a file")
+    if not mode:
         raise SeedError(
             f"seed file {path} does not exist: set BETTERSYNTH_SEED, or `seed` in profile {settings.profile.name!r}, "
             "to a kit JSONL or LLaVA JSON file with its images beside it (or leave both out for the miniature world)"

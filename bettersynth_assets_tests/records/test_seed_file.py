@@ -117,6 +117,9 @@ def test_a_missing_seed_file_and_a_folder_say_what_to_do(tmp_path: Path) -> None
         seed_path(settings_for(tmp_path / "none.jsonl", tmp_path))
     with pytest.raises(SeedError, match="is a folder: name the"):
         seed_path(settings_for(tmp_path, tmp_path))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(SeedError, match="is a pipe or a device"):
+        seed_path(settings_for(tmp_path / "pipe.jsonl", tmp_path))
 
 
 def test_images_lie_in_the_folder_of_the_seed_file(seed: Path) -> None:
