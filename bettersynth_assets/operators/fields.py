@@ -17,6 +17,7 @@ from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError, nearest
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.reviewed import PURE
+from bettersynth_assets.records.seed_rows import DEEPEST_NAMES
 
 STATS, META = "__dj__stats__", "__dj__meta__"
 ROW_FIELDS = ("id", "text", "images", STATS, META)
@@ -71,10 +72,12 @@ def check_fields(entries: Sequence[Operator], extra: Collection[str] | None) -> 
         arguments = given or {}
         for field in fields_read(name, arguments):
             column, _, stat = field.partition(".")
-            if extra is not None and column not in ROW_FIELDS and column not in extra:
+            # Names of nested fields are known to a certain depth.
+            known = column in (extra or ()) and (field in (extra or ()) or field.count(".") >= DEEPEST_NAMES)
+            if extra is not None and column not in ROW_FIELDS and not known:
                 raise ConfigError(
                     f"operator {name!r} reads the field {field!r}, which neither our rows nor the seed's have: "
-                    f"{nearest(column, [*ROW_FIELDS, *extra])}"
+                    f"{nearest(field, [*ROW_FIELDS, *extra])}"
                 )
             if column == STATS and stat and stats is not None and not {stat, stat.split(".")[0]} & stats:
                 raise ConfigError(_absent_stat(name, field, stat, stats))

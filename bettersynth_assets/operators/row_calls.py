@@ -19,6 +19,7 @@ from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guarded import attempt
 from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, CaptionError, check_caption
 from bettersynth_assets.records.schema import kit_text
+from bettersynth_assets.records.seed_rows import OUR_NAMES
 from toolkit.file_errors import EnvironmentFault, environment_fault, patiently
 
 T = TypeVar("T")
@@ -29,8 +30,6 @@ BROKEN_TOKEN = re.compile(r"__dj__|dj_*image|dj_*eoc", re.IGNORECASE)
 """What is left of the kit's tokens when a mapper changes characters of them."""
 SIMILARITY = "image_text_similarity"
 EMBEDDING = "image_embedding"
-NOT_EXTRA = re.compile(r"__(?!dj__suffix__$)|image_embedding$|image_hash$")
-"""Names that Data-Juicer or we give to fields of a sample; of these, only a suffix is the seed's to give."""
 # What these measure stands in the row already, from the image's header: nothing is opened for them.
 HEADER_STATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "image_shape_filter": lambda row: {"image_width": [row["width"]], "image_height": [row["height"]]},
@@ -71,7 +70,7 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extr
     if with_score:
         stats[SIMILARITY] = [values["clip_score"]]
     found = dict.fromkeys(extra) | json.loads(values.get("extra") or "{}")
-    found = {name: value for name, value in found.items() if not NOT_EXTRA.match(name)}
+    found = {name: value for name, value in found.items() if not OUR_NAMES.match(name)}
     sample = {
         **found,
         "id": values["id"],

@@ -20,6 +20,8 @@ from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, find
 from toolkit.preprocess.row_lines import RowError
 
 OWN_FIELDS = frozenset({"id", "text", "images", "image", "conversations"})
+OUR_NAMES = re.compile(r"__(?!dj__suffix__$)|image_embedding$|image_hash$")
+"""Names that Data-Juicer or we give to fields of a sample; of these, only a suffix is the seed's to give."""
 DEEPEST_NAMES = 6
 TOKEN = "|".join(IMAGE_TOKENS)
 LEADING = re.compile(rf"\s*(?:{TOKEN})")
@@ -79,8 +81,9 @@ def image_field(values: Mapping[str, Any]) -> Any:
 
 
 def field_names(values: Mapping[str, Any]) -> Iterator[str]:
-    """Names of a row's extra fields; those of nested objects with dots, e.g. ``meta`` and ``meta.score``."""
-    return _names({name: value for name, value in values.items() if name not in OWN_FIELDS}, "", DEEPEST_NAMES)
+    """Names of extra fields that operators are shown; those of nested objects with dots, e.g. ``meta.score``."""
+    extra = {name: value for name, value in values.items() if name not in OWN_FIELDS and not OUR_NAMES.match(name)}
+    return _names(extra, "", DEEPEST_NAMES)
 
 
 def _names(values: Mapping[str, Any], above: str, levels: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.data_juicer import build_operators
+from bettersynth_assets.operators.fields import check_fields
 from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.records.seed_file import seed_fields
 from bettersynth_assets_tests.operators.rows import scored_table
@@ -179,3 +180,24 @@ def test_numbers_and_texts_as_ids_meet_in_the_questions_file(tmp_path: Path) -> 
         row["id"]: row["conversations"][0]["value"] for row in json.loads((manifest.path / "llava.json").read_text())
     }
     assert asked == {row_id: f"<image>\nWho is {row_id}?" for row_id in ("17", "18", "19")}
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({"specified_numeric_field_filter": {"field_key": "similarty", "min_value": 0.1}}, "similarty"),
+        ({"specified_field_filter": {"field_key": "meta.scores", "target_value": [1]}}, "meta.scores"),
+        ({"specified_numeric_field_filter": {"field_key": "image_hash"}}, "image_hash"),
+        ({"suffix_filter": {"suffixes": ["jpg"]}}, "__dj__suffix__"),
+    ],
+)
+def test_a_recipe_that_names_a_field_which_no_row_has_is_refused_before_work(
+    entry: Any, field: str, tmp_path: Path
+) -> None:
+    seed = write_lines(tmp_path, [kit_row(0, similarity=0.3, meta={"score": 1}, image_hash="theirs"), kit_row(1)])
+    names = seed_fields(settings(seed))
+    assert names == {"similarity", "meta", "meta.score"}
+    with pytest.raises(ConfigError, match=rf"reads the field '{field}', which neither our rows nor the seed's have"):
+        check_fields([entry], names)
+    named = {"field_key": "meta.score", "min_value": 0}
+    check_fields([{"specified_numeric_field_filter": named}], names)
