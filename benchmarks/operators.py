@@ -7,8 +7,9 @@ Pictures are drawn JPEG files of about 400 × 370 at 40 KB and captions are draw
 in the kit's format. Models that look at images have random weights: tiny ones, or with ``--full`` the size of the
 public ones (ViT-B/16, CLIP ViT-B/32, ViT-L/14, BLIP ITM base, OWL-ViT base). Models of text are trained on a few
 sentences; their size hardly matters. Runs on a GPU where there is one. An operator first works ``WARM`` rows, which
-loads its model. Prints one line of JSON per operator; ``data_juicer_rows_per_s`` is the same operator called row by row
-on the same files, in turn with it, where a recipe's way is another one. Files come from the page cache.
+loads its model. Prints one line of JSON per operator; one whose package is not installed is skipped and says so.
+``data_juicer_rows_per_s`` is the same operator called row by row on the same files, alternating with it, where a
+recipe's way is another one. Files come from the page cache.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from bettersynth_assets.config.devices import resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile, load_profile
 from bettersynth_assets.operators.data_juicer import MODEL_ARGUMENTS, BuiltOperator, build_operators
 from bettersynth_assets.operators.guard import registry, undisturbed
-from bettersynth_assets.operators.local_models import need_of
+from bettersynth_assets.operators.local_models import needs_of
 from bettersynth_assets.operators.process import run_process
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -92,9 +94,14 @@ CASES = (
 
 def roles_of(case: Case) -> set[str]:
     """Keys of the profile's models that an operator loads."""
-    need = need_of(case.name, case.arguments)
     named = {MODEL_ARGUMENTS[case.name][1]} if case.name in MODEL_ARGUMENTS else set()
-    return named | ({need.role} if need else set())
+    return named | {need.role for need in needs_of(case.name, case.arguments)}
+
+
+def missing_package(case: Case) -> str | None:
+    """A package that an operator imports and that is not installed."""
+    packages = [package for need in needs_of(case.name, case.arguments) for package in need.packages]
+    return next((package for module, package in packages if find_spec(module) is None), None)
 
 
 def write_models(root: Path, captions: list[str], roles: set[str], *, full: bool) -> dict[str, str]:
@@ -247,7 +254,11 @@ def main() -> None:
             paths, captions = read_rows(given.seed, given.rows)
         else:
             paths, captions = write_rows(root / "images", given.rows)[0], draw_captions(given.rows)
-        cases = [case for case in CASES if not given.only or case.name in given.only]
+        wanted = [case for case in CASES if not given.only or case.name in given.only]
+        cases = [case for case in wanted if not missing_package(case)]
+        for case in wanted:
+            if package := missing_package(case):
+                print(json.dumps({"operator": case.name, "skipped": f"package {package} is not installed"}), flush=True)
         named = write_models(root, captions, set().union(*map(roles_of, cases)), full=given.full)
         profile = load_profile("miniature")
         decode = "pillow" if resolve_devices(Gpu()) == ["cpu"] else "nvjpeg"

@@ -40,7 +40,9 @@ def check_captioner(recipe: Recipe, profile: Profile) -> None:
     if found == wanted:
         return
     fitting = [
-        name for name in shipped_files("profiles") if captioner_kind(load_profile(name).models.captioner) == wanted
+        name
+        for name in sorted(shipped_files("profiles"))
+        if captioner_kind(load_profile(name).models.captioner) == wanted
     ]
     raise ConfigError(
         f"recipe {recipe.name!r} asks for `captioner: {wanted}`, and models.captioner of profile {profile.name!r} is "

@@ -1,0 +1,111 @@
+"""A recipe is refused before the first stage, whatever it lacks, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from bettersynth_assets.config.model import shipped_files
+from bettersynth_assets.config.profile import load_profile
+from bettersynth_assets.config.recipe import Recipe, load_recipe
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.captioner_kind import captioner_kind
+from bettersynth_assets.operators import recipe_check
+from bettersynth_assets.operators.data_juicer import operators_key
+from bettersynth_assets.operators.recipe_check import PLAIN, check_recipe, lists_of
+from bettersynth_assets.operators.recipe_lists import check_operators
+from bettersynth_assets_tests.operators.rows import tiny_profile
+
+SHIPPED = {  # recipe: profiles that it can be used with
+    "llava_recaption": {"mgm-2b-llava", "mgm-2b-llava-vllm"},
+    "regenerate_worst": {"mgm-2b", "mgm-2b-llava", "mgm-2b-llava-vllm"},
+}
+
+
+def settings_of(profile, tmp_path, **sections):
+    values = {"name": "test", "baseline": "caption" not in sections and "regenerate" not in sections, **sections}
+    return Settings(profile=profile, recipe=Recipe.parse(values, where="test"), data_root=tmp_path / "data")
+
+
+@pytest.mark.parametrize("recipe", shipped_files("recipes"))
+@pytest.mark.parametrize("profile", shipped_files("profiles"))
+def test_shipped_recipes_are_accepted_or_refused_by_what_the_profile_has(recipe, profile, tmp_path):
+    settings = Settings(profile=load_profile(profile), recipe=load_recipe(recipe), data_root=tmp_path / "data")
+    if profile in SHIPPED.get(recipe, shipped_files("profiles")):
+        assert check_recipe(settings) == []
+    else:
+        with pytest.raises(ConfigError, match=r"captioner: llava|needs a text-to-image pipeline, and profile '"):
+            check_recipe(settings)
+    assert not (tmp_path / "data").exists()
+
+
+def test_shipped_recipes_are_checked_without_data_juicer_and_are_valid_to_it(tmp_path, monkeypatch):
+    for name in shipped_files("recipes"):
+        for entries in lists_of(load_recipe(name)).values():
+            check_operators(entries)
+    monkeypatch.setattr(
+        recipe_check, "check_operators", lambda *arguments, **more: pytest.fail("looked at Data-Juicer")
+    )
+    settings = Settings(profile=load_profile("miniature"), recipe=load_recipe("third_place"), data_root=tmp_path)
+    check_recipe(settings)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_counts_as_plain_is_valid_to_data_juicer_and_nothing_else_is_plain(name, tiny_models):
+    value = 1
+    check_operators([{name: dict.fromkeys(PLAIN[name], value)}])
+    profile = tiny_profile(tiny_models)
+    assert recipe_check._is_plain({name: dict.fromkeys(PLAIN[name], value)}, profile)
+    for wrong in ("1", None, True, [1]):
+        assert not recipe_check._is_plain({name: dict.fromkeys(PLAIN[name], wrong)}, profile)
+    assert not recipe_check._is_plain({name: {"other": 1}}, profile)
+
+
+def test_the_profiles_that_have_the_captioner_are_named(tmp_path, tiny_models):
+    profile = tiny_profile(tiny_models)
+    with pytest.raises(ConfigError) as error:
+        check_recipe(settings_of(profile, tmp_path, caption={"captioner": "llava"}))
+    assert str(error.value) == (
+        "recipe 'test' asks for `captioner: llava`, and models.captioner of profile 'miniature' is a blip-2: set "
+        "BETTERSYNTH_PROFILE to mgm-2b-llava or mgm-2b-llava-vllm, or take `captioner` out of the recipe"
+    )
+    assert check_recipe(settings_of(profile, tmp_path, caption={"captioner": "blip-2"})) == []
+    assert captioner_kind("http://127.0.0.1:8000/v1#some-model") is None
+    with pytest.raises(ConfigError, match=r"caption\.captioner = 'lava'"):
+        settings_of(profile, tmp_path, caption={"captioner": "lava"})
+
+
+def test_the_kind_of_captioner_is_part_of_no_key(tmp_path):
+    plain, named = (load_recipe("third_place").caption, load_recipe("llava_recaption").caption)
+    assert named.captioner == "llava"
+    for section in (plain, named):
+        assert section.key() == section.model_copy(update={"captioner": None}).key()
+        assert "captioner" not in section.key()
+
+
+@pytest.mark.parametrize(
+    ("models", "sections", "says"),
+    [
+        ({"captioner": "./none"}, {"caption": {}}, r"models\.captioner = './none'"),
+        ({"watermark": "./none"}, {"process": [{"image_watermark_filter": {}}]}, r"models\.watermark = './none'"),
+        ({"diffusion": "./none"}, {"regenerate": {}}, r"models\.diffusion = './none'"),
+        ({}, {"regenerate": {}}, r"needs a text-to-image pipeline, and profile 'miniature' has none: set models\."),
+        ({}, {"caption": {"refilter": [{"stopwords_filter": {}}]}}, r"'stopwords_filter' needs models\.words"),
+        ({}, {"budget": {"select": [{"clean_links_mapper": {}}]}}, r"in budget\.select is a Mapper"),
+        ({}, {"process": [{"document_deduplicator": {}}]}, r"needs the whole set"),
+        ({}, {"caption": {"refilter": [{"python_lambda_mapper": {}}]}}, r"runs code that the recipe holds"),
+        ({}, {"budget": {"select": [{"image_deduplicator": {}}]}}, r"operator 'image_deduplicator' needs the package"),
+    ],
+)  # fmt: skip
+def test_what_a_later_list_lacks_is_found_before_the_first_stage(models, sections, says, tmp_path, tiny_models):
+    profile = tiny_profile(tiny_models)
+    profile = profile.model_copy(update={"models": profile.models.model_copy(update=models)})
+    with pytest.raises(ConfigError, match=says):
+        check_recipe(settings_of(profile, tmp_path, **sections))
+    assert not (tmp_path / "data").exists()
+
+
+def test_trust_is_part_of_no_key(tiny_models):
+    entries = [{"words_num_filter": {}}, {"image_watermark_filter": {}}]
+    plain, trusted = tiny_profile(tiny_models), tiny_profile(tiny_models, trusted_code=True)
+    assert operators_key(entries, plain) == operators_key(entries, trusted)
