@@ -121,7 +121,7 @@ def _named() -> Iterator[None]:
 
 
 def fingerprint(files: FinetuneFiles | BenchmarkFiles) -> dict[str, str]:
-    """Contents of the files and names of the folders; a folder's images are taken to change only with its list."""
+    """Contents of the files and names of the folders; the images in them have hashes of their own."""
     return {name: _content(path) if path.is_file() else path.name for name, path in asdict(files).items()}
 
 

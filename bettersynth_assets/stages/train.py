@@ -26,6 +26,7 @@ from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
 from bettersynth_assets.stages.child import ChildError, Event, run_child
+from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from toolkit.train.file_record import MarkerError, read_marker
 from toolkit.train.identity import NOT_IN_WEIGHTS, ROUNDING, STAGE_ROUNDING
@@ -193,13 +194,17 @@ def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     elsewhere = {"finetune_json", "finetune_images", "launcher", *NOT_IN_WEIGHTS, *ROUNDING}
     training = settings.profile.training.model_dump(exclude=elsewhere)
+    finetune = finetune_files(settings)
     for name in ("stage_1", "stage_2"):
         stage = {key: value for key, value in training[name].items() if key not in STAGE_ROUNDING}
         training[name] = {**stage, "loss_group": rows_of_a_mean(stage["loss_group"], stage["global_batch"])}
     return {
         "base": model_fingerprint(settings.profile.models.mgm, role="mgm"),
         "training": training,
-        "finetune": fingerprint(finetune_files(settings)),
+        "finetune": fingerprint(finetune),
+        "finetune_images": finetune_images_hash(
+            finetune.data, finetune.images, settings.shared_root / "finetune_images.parquet"
+        ),
         "dtype": settings.profile.gpu.dtype,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from PIL import Image
 
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.stages import image_folder
 from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.seed import SEED_DATASET
 from bettersynth_assets_tests.operators.rows import break_pixels
 from bettersynth_assets_tests.seeds import encoded, kit_row, picture, settings_for, write_images, write_lines
@@ -206,3 +209,34 @@ def test_links_lead_where_the_profile_allows_and_the_message_names_the_key(tmp_p
     assert [row["id"] for row in rows_of(ingest(some), "seed_dataset", "quarantine")] == ["009"]
     both = settings_for(seed, tmp_path / "data", shards=1, image_roots=roots)
     assert len(rows_of(ingest(both), "seed_dataset")) == 5
+
+
+def test_replaced_image_of_the_fine_tuning_set_changes_its_hash_and_only_moved_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, memo, folder = tmp_path / "sft.json", tmp_path / "memo/hashes.parquet", tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.bmp").write_bytes(encoded(picture(seed=number), "BMP"))
+    data.write_text(json.dumps([{"id": "t"}, *[{"id": str(at), "image": f"{at}.bmp"} for at in range(4)]]))
+    first = finetune_images_hash(data, folder, memo)
+    read = []
+    original = image_folder._content
+    monkeypatch.setattr(image_folder, "_content", lambda path: read.append(path.name) or original(path))
+
+    def again() -> str:
+        image_folder._hash.cache_clear()
+        return finetune_images_hash(data, folder, memo)
+
+    assert again() == first and read == []
+    os.utime(folder / "2.bmp")
+    assert again() == first and read == ["2.bmp"]
+    replaced(folder / "1.bmp", encoded(picture(seed=9), "BMP"))
+    second = again()
+    assert second != first and read == ["2.bmp", "1.bmp"]
+    memo.write_bytes(b"damaged")
+    assert again() == second
+    (folder / "3.bmp").write_bytes(b"there now")
+    assert again() != second
+    data.write_text("no JSON")
+    assert again() == again()

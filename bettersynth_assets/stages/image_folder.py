@@ -1,0 +1,112 @@
+"""The images of a fine-tuning set as one hash. In: its rows and its folder. Out: a hash that changes with any image.
+
+Hashing all images takes as long as reading them, so the hash of each is kept with the file's size and times, and only
+files whose size or times moved are read again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bettersynth_assets.records.images import file_hash
+from bettersynth_assets.records.integrity import digest_of
+from bettersynth_assets.records.store import write_table
+from toolkit.file_errors import EnvironmentFault, patiently
+
+READERS = 8
+HASHES = pa.schema(
+    [
+        ("name", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("ctime_ns", pa.int64()),
+        ("hash", pa.string()),
+    ]
+)
+State = tuple[int, int, int]
+"""Size in bytes, time of modification and of the last change, ns."""
+
+
+def finetune_images_hash(data: Path, images: Path, memo: Path) -> str:
+    """Hash of the names and contents of the images that a LLaVA file names.
+
+    Args:
+        data: the LLaVA file; one that cannot be read counts as naming none, and the training says why.
+        images: folder that the names are relative to.
+        memo: Parquet file for the hashes; where it cannot be written, they are computed in each process.
+
+    Raises:
+        EnvironmentFault: an image that is there and cannot be read.
+    """
+    with suppress(OSError):
+        state = data.stat()
+        return _hash(data, (state.st_size, state.st_mtime_ns, state.st_ctime_ns), images, memo)
+    return ""
+
+
+@lru_cache(maxsize=4)
+def _hash(data: Path, state: State, images: Path, memo: Path) -> str:
+    """Computed once per process and version of the file."""
+    return images_hash(images, _names(data), memo)
+
+
+def images_hash(folder: Path, names: Iterable[str], memo: Path) -> str:
+    """Hash of the names and contents of images; a missing one has the hash ""."""
+    known = _known(memo)
+    states = {name: _state(folder / name) for name in sorted({*names})}
+    moved = [name for name, state in states.items() if state is not None and known.get(name, (None,))[0] != state]
+    with ThreadPoolExecutor(READERS) as pool:
+        read = dict(zip(moved, pool.map(lambda name: _content(folder / name), moved), strict=True))
+    found = {name: (state, read.get(name) or known[name][1]) for name, state in states.items() if state is not None}
+    if moved:
+        rows = [(name, *state, content) for name, (state, content) in found.items()]
+        columns = [
+            pa.array(list(column), field.type) for column, field in zip(zip(*rows, strict=True), HASHES, strict=True)
+        ]
+        with suppress(OSError, EnvironmentFault):  # a data root that is only read
+            write_table(memo, pa.Table.from_arrays(columns, schema=HASHES))
+    return digest_of([[name, found[name][1] if name in found else ""] for name in states])
+
+
+def _names(data: Path) -> list[str]:
+    try:
+        rows = json.loads(data.read_bytes())
+    except ValueError:
+        return []
+    found = [row.get("image") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return [name for name in found if isinstance(name, str) and name and "\0" not in name]
+
+
+def _known(memo: Path) -> dict[str, tuple[State, str]]:
+    if not memo.is_file():
+        return {}
+    try:
+        table = pq.read_table(memo, schema=HASHES)
+    except pa.ArrowException:
+        return {}
+    return {row["name"]: ((row["size"], row["mtime_ns"], row["ctime_ns"]), row["hash"]) for row in table.to_pylist()}
+
+
+def _state(path: Path) -> State | None:
+    try:
+        found = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _content(path: Path) -> str:
+    def read() -> str:
+        with path.open("rb") as file:
+            return file_hash(file)
+
+    return patiently(read, path)
