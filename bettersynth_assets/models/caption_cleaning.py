@@ -28,8 +28,10 @@ import re
 
 from bettersynth_assets.models.caption_faults import is_loop, is_markup, is_refusal, straight
 from bettersynth_assets.models.reasoning import without_reasoning
+from bettersynth_assets.models.sentences import whole
 from bettersynth_assets.records.reserved import find_reserved
 
+__all__ = ["DEGENERATE", "clean", "guarded", "whole"]
 DEGENERATE = frozenset(
     {"reserved_token", "broken_text", "reasoning", "markup", "refusal", "loop", "empty", "caption_failed"}
 )
