@@ -70,7 +70,11 @@ def seconds_to_ready(settings: Settings) -> float:
     pool = LocalPool(Job(stages=STAGES, leased=frozenset(), settings=settings))
     began = time.perf_counter()
     worker = pool.start(0)
-    message = worker.message()
+    message = None
+    while message is None and pool.wait([worker], 60.0):
+        message = worker.message()
+        if message is None and worker.fate(0) is not None:
+            break
     seconds = time.perf_counter() - began
     worker.end()
     if message is None:

@@ -28,6 +28,8 @@ SLOTS = 2 * PROCESSES
 SLOT = 32 * 2**20
 """Bytes that files read together may have; a file for which no room is left is not plain."""
 _BASELINE, _SCAN = 0xC0, 0xDA
+_TABLES = (0xDB, 0xC4)
+"""Quantisation and Huffman tables. Without them nvJPEG decodes to other pixels and reports no error."""
 _OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
 """4:4:4, 4:2:2 and 4:2:0: how many samples each component has, across and down, in a byte each"""
@@ -152,13 +154,15 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
     if data[:2] != b"\xff\xd8" or data.rfind(b"\xff\xd9", max(0, len(data) - 64)) < 0:
         return None  # not a JPEG, or its end is missing
     at, size, components = 2, None, 0
+    tables = set(_TABLES)
     while at + 10 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if marker == 0xFF:  # filling
             at += 1
             continue
+        tables.discard(marker)
         if marker == _SCAN:  # of all components, or there are more scans behind it
-            return size if data[at + 4] == components else None
+            return size if data[at + 4] == components and not tables else None
         if marker == _BASELINE:
             height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
             components = data[at + 9]

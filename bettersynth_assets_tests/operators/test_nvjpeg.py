@@ -173,7 +173,7 @@ def test_the_gpu_decodes_what_pillow_decodes_and_refuses_what_pillow_refuses(tmp
 
 
 def without_tables(data):
-    """A whole JPEG file that looks plain, without the tables that its pixels are read by: no decoder can use it."""
+    """A whole JPEG file without its quantisation tables: Pillow refuses it, nvJPEG decodes it to other pixels."""
     start = data.index(b"\xff\xdb")
     while data[start : start + 2] == b"\xff\xdb":
         data = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4]) :]
@@ -187,9 +187,9 @@ def jpegs_with_a_bad_one(folder):
     return sorted(folder.glob("*.jpg"))
 
 
-def test_a_bad_jpeg_that_looks_plain_fails_alone(tmp_path):
+def test_a_jpeg_without_tables_is_left_to_pillow_and_fails_alone(tmp_path):
     paths = jpegs_with_a_bad_one(tmp_path)
-    assert plain_size(paths[5].read_bytes()) == (75, 60)
+    assert [at for at, path in enumerate(paths) if plain_size(path.read_bytes()) is None] == [5]
     (chunk,) = chunks(paths, 16, KINDS[:1])
     assert {at: error.reason for at, error in chunk.errors.items()} == {5: "decode_error"}
 
