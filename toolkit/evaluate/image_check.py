@@ -18,6 +18,7 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from toolkit.file_errors import patiently
+from toolkit.image_decoding import strict_decoding
 
 _JPEG_END = b"\xff\xd9"
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -67,7 +68,7 @@ def _look_at(path: Path) -> None:
 
 
 def _look(file: IO[bytes]) -> None:
-    with warnings.catch_warnings():
+    with strict_decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pixels and EXIF: neither says that an image cannot be decoded
         _decode_where_needed(file)
 
