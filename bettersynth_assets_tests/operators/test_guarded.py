@@ -69,6 +69,8 @@ def test_extra_fields_of_the_seed_are_filtered_and_selected_by(rows, process):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
+        ({"specified_numeric_field_filter": {"field_key": "text.gone"}}, r"all 12 rows: AttributeError: 'str' object"),
+        ({"specified_field_filter": {"field_key": "text.gone", "target_value": [1]}}, r"AttributeError: 'str' object"),
         ({"topk_specified_field_selector": {"field_key": STAT, "topk": 3}}, r"whole set of 12 rows: AssertionError"),
         ({"frequency_specified_field_selector": {"field_key": STAT, "topk": 3}}, r"whole set of 12 rows: Asser"),
         (
