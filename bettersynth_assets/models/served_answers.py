@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from bettersynth_assets.config.address import SCHEMES, Address
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.chat_completion import CONTROL, Refused, caption_of, failed
 from bettersynth_assets.records.reserved import CaptionError
-from bettersynth_assets.redaction import redacted
 
 TRIES = 5
 """For 429, 5xx and broken connections, with growing pauses."""
@@ -32,26 +32,9 @@ CONNECT_SECONDS = 20.0
 MAX_WAIT = 60.0
 MAX_ANSWER_BYTES = 65_536
 MAX_LIST_BYTES = 16 * 2**20
-MAX_CAPTION = 8_000
-"""Characters; 512 tokens, the longest that a recipe can ask for, are fewer."""
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 ROW_STATUSES = frozenset({400, 413, 415, 422, 451})
 """The server refuses this image or prompt; another row may do."""
-CUT = ("length", "max_tokens")
-"""How servers say that the token limit cut the answer off."""
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
-
-
-def failed(detail: str) -> CaptionError:
-    """What a row without a caption gets."""
-    return CaptionError("caption_failed", redacted(detail))
-
-
-class Refused(CaptionError):
-    """A request that is not sent again: the server refuses it, or has been asked often enough."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("caption_failed", redacted(detail))
 
 
 class Endpoint:
@@ -222,32 +205,10 @@ def _words(answer: Any) -> str:
         text = next(answer.iter_content(2048), b"").decode("utf-8", "replace")
     except requests.RequestException:
         return ""
-    return " ".join(_CONTROL.sub(" ", text).split())[:300]
+    return " ".join(CONTROL.sub(" ", text).split())[:300]
 
 
 def _pause(attempt: int, retry_after: str | None = None) -> float:
     """Seconds before the next try: twice as long each time, or what the server asks for, at most ``MAX_WAIT``."""
     asked = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after.strip()) else 0.0
     return min(MAX_WAIT, max(asked, 0.5 * 2 ** (attempt - 1)))
-
-
-def caption_of(body: bytes) -> tuple[str, bool]:
-    """The caption in an answer, and whether the token limit cut it off.
-
-    Raises:
-        CaptionError: there is none.
-    """
-    try:
-        choice = json.loads(body)["choices"][0]
-        text = choice["message"]["content"]
-        reason = choice.get("finish_reason")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        begin = " ".join(_CONTROL.sub(" ", body[:120].decode("utf-8", "replace")).split())
-        raise failed(f"the answer is no chat completion ({type(error).__name__}): {begin!r}") from None
-    if not isinstance(text, str):
-        raise failed(f"the answer's content is no text ({type(text).__name__})")
-    if len(text) > MAX_CAPTION:
-        raise failed(f"the caption has {len(text)} characters, more than {MAX_CAPTION}")
-    if found := _CONTROL.search(text):
-        raise failed(f"the caption holds the character U+{ord(found.group()):04X}")
-    return text, reason in CUT
