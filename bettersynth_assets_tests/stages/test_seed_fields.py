@@ -201,3 +201,26 @@ def test_a_recipe_that_names_a_field_which_no_row_has_is_refused_before_work(
         check_fields([entry], names)
     named = {"field_key": "meta.score", "min_value": 0}
     check_fields([{"specified_numeric_field_filter": named}], names)
+
+
+def test_half_of_a_surrogate_pair_anywhere_in_a_row_quarantines_that_row_alone(tmp_path: Path) -> None:
+    write_images(tmp_path, range(4))
+    written = [
+        kit_row(1, "a boat HALF"),
+        kit_row(1, id="HALF"),
+        kit_row(1, images=["images/HALF.jpg"]),
+        kit_row(1, note="HALF"),
+        kit_row(1, note={"HALF": [1]}),
+        {"image": "images/001.jpg", "conversations": turns(1, "<image> HALF")},
+        {"text": "<image> HALF", "images": ["images/001.jpg"]},
+    ]
+    halves = [json.dumps(row).encode().replace(b"HALF", b"\\ud83d") for row in written]
+    twice = b'{"id": "x", "\\ud83d": 1, "\\ud83d": 2}'
+    rows: list[Any] = [kit_row(0), *halves, twice, kit_row(2, "a whole \U0001f600 pair")]
+    shares = {"max_bad_line_share": 1.0, "max_quarantined_share": 1.0}
+    lenient = settings(tmp_path).profile.limits.model_copy(update=shares)
+    pipeline = toy_pipeline(settings(write_lines(tmp_path, rows), limits=lenient))
+    manifest = pipeline.ensure("budgeted_set")
+    quarantine = all_rows(pipeline, "seed_dataset", "quarantine").sort_by("line").to_pylist()
+    assert [row["reason"] for row in quarantine] == ["invalid_utf8"] * 7 + ["duplicate_key"]
+    assert {row["id"] for row in manifest.table().to_pylist()} == {"000", "002"}
