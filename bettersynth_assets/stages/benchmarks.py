@@ -6,8 +6,6 @@ into the keys of the stages that read them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,8 +14,7 @@ from typing import TYPE_CHECKING
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from toolkit.file_errors import environment_fault
-from toolkit.files import file_sha256, json_sha256
+from toolkit.files import file_sha256
 
 if TYPE_CHECKING:
     from bettersynth_assets.miniature.generate import WorldPaths
@@ -71,58 +68,9 @@ def benchmark_files(settings: Settings) -> BenchmarkFiles:
     return BenchmarkFiles(**{name: _existing(f"evaluation.{name}", path) for name, path in named.items()})
 
 
-def check_benchmarks(settings: Settings) -> None:
-    """Check the files of both benchmarks as the evaluation does before it answers: all text, every picture's header.
-
-    Raises:
-        ConfigError: a file that cannot be used; names the file and the question.
-        EnvironmentFault: a file that the environment keeps from us.
-    """
-    from toolkit.evaluate.inputs import first_broken_image, read_benchmarks
-
-    files = benchmark_files(settings)
-    with _named():
-        found = read_benchmarks(
-            questions=files.textvqa_questions,
-            annotations=files.textvqa_annotations,
-            images=files.textvqa_images,
-            mmbench=files.mmbench,
-        )
-        if broken := first_broken_image(found):
-            raise ValueError(f"question {broken[0]}: {broken[1]}")
-
-
-def images_digest(files: BenchmarkFiles) -> str:
-    """Hash of the names and contents of TextVQA's images; MMBench's are in its table.
-
-    Raises:
-        ConfigError: questions that cannot be used, or an image that is missing.
-    """
-    from toolkit.evaluate.inputs import read_textvqa
-
-    with _named():
-        questions = read_textvqa(files.textvqa_questions, files.textvqa_annotations, files.textvqa_images)
-        images = sorted({question.image for question in questions})
-        return json_sha256([[path.relative_to(files.textvqa_images).as_posix(), _content(path)] for path in images])
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    """Say which section of the profile an error is about."""
-    try:
-        yield
-    except OSError as error:
-        if fault := environment_fault(error, error.filename or "", seen=False):
-            raise fault from None
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(f"benchmark files (profile, `evaluation`): {error.filename}: {reason}") from None
-    except ValueError as error:
-        raise ConfigError(f"benchmark files (profile, `evaluation`): {error}") from None
-
-
 def fingerprint(files: FinetuneFiles | BenchmarkFiles) -> dict[str, str]:
     """Contents of the files and names of the folders; the images in them have hashes of their own."""
-    return {name: _content(path) if path.is_file() else path.name for name, path in asdict(files).items()}
+    return {name: content_of(path) if path.is_file() else path.name for name, path in asdict(files).items()}
 
 
 def world_paths(settings: Settings) -> WorldPaths:
@@ -141,12 +89,12 @@ def _existing(key: str, named: str | None) -> Path:
     return path.absolute()
 
 
-def _content(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """Hash of a file's bytes, computed once per process for each of its states."""
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=100_000)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """A file's hash, computed once per process for each of its states."""
     return file_sha256(path)

@@ -17,8 +17,9 @@ import pyarrow as pa
 from bettersynth_assets.checks.rules import ALL_ANSWERED
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.stages.arms import BENCHMARKS, arm_stats, compare
-from bettersynth_assets.stages.benchmarks import benchmark_files, check_benchmarks, fingerprint, images_digest
+from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
 from bettersynth_assets.stages.child import Event, run_child
+from bettersynth_assets.stages.side_inputs import check_benchmarks, images_digest
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.stages.train import folder_of
 

@@ -27,6 +27,7 @@ from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
 from bettersynth_assets.stages.child import ChildError, Event, run_child
 from bettersynth_assets.stages.image_folder import finetune_images_hash
+from bettersynth_assets.stages.side_inputs import check_finetune
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from toolkit.train.file_record import MarkerError, read_marker
 from toolkit.train.identity import NOT_IN_WEIGHTS, ROUNDING, STAGE_ROUNDING
@@ -219,6 +220,7 @@ MGM_CHECKPOINT = Stage(
     inputs=("budgeted_set",),
     libraries=("torch", "transformers", "accelerate"),
     resume=True,
+    preflight=check_finetune,
 )
 BASELINE_CHECKPOINT = replace(
     MGM_CHECKPOINT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.stages import evaluate
-from bettersynth_assets.stages.benchmarks import benchmark_files, check_benchmarks, images_digest
+from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets.stages.benchmarks import benchmark_files
+from bettersynth_assets.stages.side_inputs import check_benchmarks, check_finetune, images_digest
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 
 HEAD = "index\tquestion\tA\tB\tanswer\timage\n"
@@ -82,8 +84,34 @@ def test_a_replaced_image_of_equal_size_gives_another_key(settings: Settings, tm
         images_digest(benchmark_files(settings))
 
 
-def test_both_stages_check_the_benchmarks_when_a_run_begins() -> None:
+def test_side_inputs_are_checked_when_a_run_begins() -> None:
     assert evaluate.EVAL_RESULTS.preflight is evaluate.BASELINE_RESULTS.preflight is check_benchmarks
+    assert train.MGM_CHECKPOINT.preflight is train.BASELINE_CHECKPOINT.preflight is check_finetune
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"tune\.json: cannot be read as JSON"),
+        ("[]", "needs a list of at least one row"),
+        ('[{"id": "t", "image": "gone.png", "conversations": TURNS}]', r"1 of 1 image files are missing.*gone\.png"),
+        ('[{"id": "t", "image": "i1.bmp", "conversations": []}]', r"tune\.json, row 0"),
+        ('[{"id": "t", "image": "i1.bmp", "conversations": TURNS}]', None),
+    ],
+)
+def test_a_broken_fine_tuning_set_is_a_fault_of_the_profile(
+    settings: Settings, tmp_path: Path, content: str, message: str | None
+) -> None:
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A fox."}]
+    (tmp_path / "tune.json").write_text(content.replace("TURNS", json.dumps(turns)))
+    named = {"finetune_json": str(tmp_path / "tune.json"), "finetune_images": str(tmp_path / "bench" / "images")}
+    training = settings.profile.training.model_copy(update=named)
+    changed = replace(settings, profile=settings.profile.model_copy(update={"training": training}))
+    if message is None:
+        check_finetune(changed)
+        return
+    with pytest.raises(ConfigError, match=rf"fine-tuning set \(profile, `training`\): .*{message}"):
+        check_finetune(changed)
 
 
 def test_a_seed_counts_as_answered_only_with_whole_results_and_both_answers(tmp_path: Path) -> None:
