@@ -97,7 +97,8 @@ class Manifest:
 
     def faults(self, *, sizes_only: bool = False) -> dict[str, str]:
         """What is wrong with the version's files, by name; empty where all are as the stage wrote them."""
-        found = {name: fault_of(self.path / name, entry, sizes_only=sizes_only) for name, entry in self.files.items()}
+        folder = self.path
+        found = {name: fault_of(folder / name, entry, sizes_only=sizes_only) for name, entry in self.files.items()}
         return {name: fault for name, fault in found.items() if fault}
 
     def to_json(self) -> str:

@@ -149,8 +149,8 @@ class Slot:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._committed_or_none() != manifest:  # another run has committed meanwhile
                     return []
-                done = self._remove(self._leftovers(manifest))
-                return done + self._set_link(manifest)
+                done = self._set_link(manifest)  # first: until then it may point at an older version
+                return done + self._remove(self._leftovers(manifest))
         except BlockingIOError:
             return []
         except OSError as error:
@@ -189,21 +189,22 @@ class Slot:
 
     def _leftovers(self, manifest: Manifest | None) -> list[Path]:
         """What a killed process left: other versions, partial files at any depth, memos that ``manifest`` lacks."""
-        version = manifest.path.name if manifest else ""
-        found: list[Path] = []
-        folders = [self.folder]
+        version = version_name(manifest.key) if manifest else ""
+        top, found = str(self.folder), []
+        folders = [top]
         while folders:
-            with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:  # another process may write here
+            here = folders.pop()
+            with suppress(FileNotFoundError), os.scandir(here) as entries:  # another process may write here
                 for entry in entries:
-                    path, at_top = Path(entry.path), Path(entry.path).parent == self.folder
-                    is_old = at_top and (
-                        (entry.name.startswith("v-") and entry.name != version)
-                        or (_is_memo(path) and manifest is not None and entry.name not in manifest.memos)
+                    name = entry.name
+                    is_old = here == top and (
+                        (name.startswith("v-") and name != version)
+                        or (manifest is not None and name not in manifest.memos and _MEMO.fullmatch(name))
                     )
-                    if is_old or _PARTIAL.fullmatch(entry.name):
-                        found.append(path)
-                    elif entry.is_dir(follow_symlinks=False) and ".aside-" not in entry.name:
-                        folders.append(path)
+                    if is_old or (name.startswith(".") and _PARTIAL.fullmatch(name)):
+                        found.append(Path(entry.path))
+                    elif entry.is_dir(follow_symlinks=False) and ".aside-" not in name:
+                        folders.append(entry.path)
         return found
 
     def _remove(self, paths: list[Path]) -> list[str]:

@@ -22,6 +22,13 @@ def test_a_link_that_is_being_repaired_is_repaired_by_the_next_run(tmp_path: Pat
     assert campaign.findings == []
 
 
+def test_a_second_kill_while_the_first_is_repaired_leaves_the_link_on_a_whole_version(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, ["another version"])
+    for at in (41, 43):  # between manifest and link of the first set
+        assert all(campaign.trial("another version", at, again) for again in range(3, 14))
+    assert campaign.findings == []
+
+
 def test_the_campaign_sees_a_commit_in_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Slot, "tidy", lambda self, manifest: [])  # as if links and leftovers were never looked at
     campaign = Campaign(tmp_path, ["another version"])

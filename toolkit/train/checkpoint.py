@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from toolkit.files import write_json
-from toolkit.train.file_record import MarkerError, find_damage, flush, read_marker, record_files
+from toolkit.files import flush, write_json
+from toolkit.tensor_files import save_tensors, writing
+from toolkit.train.file_record import MarkerError, find_damage, read_marker, record_files
 from toolkit.train.plan import PlanError
 from toolkit.train.random_state import random_state, set_random_state
 from toolkit.train.trainer import MGMTrainer
@@ -156,15 +157,17 @@ class Checkpoints(TrainerCallback):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         wait()
-        torch.save(random_state(), partial / _random_file(args.process_index))
-        _save(trainer, partial)
+        with writing(final):
+            torch.save(random_state(), partial / _random_file(args.process_index))
+            _save(trainer, partial)
         wait()
         if args.process_index == 0:
             mark = {"step": step, "losses": trainer.losses, "seconds": self.seconds, "processes": args.world_size}
             files = record_files(partial, (path for path in partial.rglob("*") if path.is_file()))
             mark |= {"resumed_from": self.resumed_from, "files": files}
-            write_json(partial / _MARK, {**mark, "key": self.key})
-            publish(partial, final)
+            with writing(final):
+                write_json(partial / _MARK, {**mark, "key": self.key})
+                publish(partial, final)
             for old in sorted(self.folder.glob("step-*[0-9]"))[: -self.limit]:
                 shutil.rmtree(old)
         wait()
@@ -198,7 +201,7 @@ def _save(trainer: MGMTrainer, folder: Path) -> None:
     torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
     if not trainer.is_deepspeed_enabled:
         weights = {name: value.detach().cpu().contiguous() for name, value in _trained(trainer).items()}
-        save_file(weights, folder / "trained.safetensors")
+        save_tensors(weights, folder / "trained.safetensors")
         torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
 
 

@@ -6,7 +6,6 @@ In: a folder. Out: ``{"name": {"bytes": 12, "sha256": "…"}}`` for its marker, 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -74,15 +73,6 @@ def read_marker(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     if missing:
         raise MarkerError(f"{path} is no JSON object with {', '.join(missing)}")
     return dict(found)
-
-
-def flush(path: Path) -> None:
-    """Flush a file or a folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sha256_of(path: Path) -> str:

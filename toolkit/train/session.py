@@ -22,20 +22,21 @@ from typing import Any, TypeVar, cast
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from toolkit.convert_weights import load_projector
 from toolkit.data.image_files import check_images
 from toolkit.data.llava import read_llava
 from toolkit.data.rows import Rows, encode_rows
 from toolkit.events import Emit, is_first_of_machine, is_main_process, tagged
-from toolkit.files import json_sha256, write_atomically, write_json
+from toolkit.files import flush, json_sha256, write_atomically, write_json
 from toolkit.jobs import limit_threads
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.tensor_files import save_tensors, writing
 from toolkit.train.checkpoint import remove_all, remove_partial
-from toolkit.train.file_record import MarkerError, flush, read_marker
+from toolkit.train.file_record import MarkerError, read_marker
 from toolkit.train.identity import differences, training_identity
 from toolkit.train.manifest import MANIFEST, is_complete, result_files, stage_manifest
 from toolkit.train.plan import Plan, PlanError, StagePlan, to_values
@@ -62,6 +63,9 @@ def train(plan: Plan, emit: Emit) -> None:
     identity = training_identity(plan)
     check_folder(plan, identity)
     if all(complete_stages(plan, identity, emit)):
+        if is_main_process():
+            for stage in plan.stages:  # of a run that was killed right after its last manifest
+                remove_all(plan.output_dir / stage.name)
         emit({"event": "done", "cached": True, "seconds": 0.0})
         return
     check_device(plan)
@@ -90,7 +94,8 @@ def _train(
             continue
         result = train_stage(model, processor, plan, stage, rows[stage.name], emit, key)
         if is_main_process():
-            write_stage(folder, model, processor, plan, stage, result, key)
+            with writing(folder):
+                write_stage(folder, model, processor, plan, stage, result, key)
         if stage.deepspeed is not None:
             leave_deepspeed()
         if stage is not plan.stages[-1] and (stage.deepspeed is not None or plan.dtype == "bfloat16"):
@@ -231,7 +236,7 @@ def write_stage(
     if stage.trained == "projector":
         weights = model.state_dict().items()
         trained = {k: v.detach().cpu().contiguous() for k, v in weights if k.startswith(TRAINED_IN_STAGE_1)}
-        save_file(trained, folder / PROJECTOR_FILE, metadata={"format": "pt"})
+        save_tensors(trained, folder / PROJECTOR_FILE, metadata={"format": "pt"})
         model.config.save_pretrained(folder)
     else:
         if plan.dtype == "bfloat16":

@@ -1,0 +1,91 @@
+"""How long a run takes to find a set up to date. In: shards and rows. Out: one JSON line.
+
+    python benchmarks/up_to_date.py --shards 400 --rows 1000 --embedding 512
+
+Two sets as seed_dataset and clip_scores hold them (a row of text and numbers, an embedding per row) are built below
+a temporary folder. Then a new pipeline looks at all shards, three times, and the script prints the best seconds, the MB
+of the files and, for comparison, the seconds of the same look that compares sizes only. Files are in the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bettersynth_assets.records import integrity, manifest
+from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.stages.stage import Result, Stage, Work
+from bettersynth_assets_tests.seeds import settings_for
+from toolkit.files import write_atomically
+
+
+def rows(work: Work, *, count: int) -> Result:
+    """Rows of about 150 bytes."""
+    rng = np.random.default_rng(int(work.shard[-5:]))
+    ids = [f"{work.shard}-{number}" for number in range(count)]
+    captions = [f"a picture of {number} things on a table {number % 17}" for number in rng.integers(0, 9e9, count)]
+    return Result(rows_in=count, kept=pa.table({"id": ids, "caption": captions, "bytes": rng.integers(0, 9e6, count)}))
+
+
+def embeddings(work: Work, *, width: int) -> Result:
+    """The same rows, and a float32 embedding of each in a file next to them."""
+    table = work.rows("rows")
+    content = BytesIO()
+    np.save(content, np.random.default_rng(0).random((table.num_rows, width), np.float32))
+    write_atomically(work.folder / "embeddings.npy", content.getvalue())
+    return Result(rows_in=table.num_rows, kept=table, files=("embeddings.npy",))
+
+
+def nothing(*_: Any) -> None:
+    """Depends on nothing."""
+
+
+def pipeline(root: Path, given: argparse.Namespace) -> Pipeline:
+    """Both sets over all shards."""
+    stages = [
+        Stage(name="rows", version=1, run=partial(rows, count=given.rows), depends=nothing, sharded=True),
+        Stage(name="embeddings", version=1, run=partial(embeddings, width=given.embedding), depends=nothing,
+              sharded=True, inputs=("rows",)),
+    ]  # fmt: skip
+    return Pipeline(stages, settings_for(root / "none.jsonl", root, shards=given.shards), log=lambda line: None)
+
+
+def look(root: Path, given: argparse.Namespace) -> float:
+    """Seconds of a first look at every shard."""
+    integrity._sha256.cache_clear()
+    began, found = time.monotonic(), pipeline(root, given)
+    assert all(found.found("embeddings", shard) for shard in found.shards("embeddings"))
+    return round(time.monotonic() - began, 2)
+
+
+def main() -> int:
+    """Command; see the module's text."""
+    parser = argparse.ArgumentParser(description="Time a run that finds everything up to date.")
+    for name, default in (("shards", 400), ("rows", 1000), ("embedding", 512)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        pipeline(root, given).ensure_all("embeddings")
+        files = [path for path in root.rglob("v-*/*") if path.is_file()]
+        megabytes = round(sum(path.stat().st_size for path in files) / 1e6, 1)
+        verified = min(look(root, given) for _ in range(3))
+        manifest.fault_of = partial(integrity.fault_of, sizes_only=True)
+        sizes_only = min(look(root, given) for _ in range(3))
+    found = {"files": len(files), "megabytes": megabytes, "seconds": verified, "seconds_sizes_only": sizes_only}
+    print(json.dumps({**vars(given), **found}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
