@@ -70,7 +70,7 @@ def benchmark_files(settings: Settings) -> BenchmarkFiles:
 
 def fingerprint(files: FinetuneFiles | BenchmarkFiles) -> dict[str, str]:
     """Contents of the files and names of the folders; the images in them have hashes of their own."""
-    return {name: content_of(path) if path.is_file() else path.name for name, path in asdict(files).items()}
+    return {name: _content(path) if path.is_file() else path.name for name, path in asdict(files).items()}
 
 
 def world_paths(settings: Settings) -> WorldPaths:
@@ -89,7 +89,7 @@ def _existing(key: str, named: str | None) -> Path:
     return path.absolute()
 
 
-def content_of(path: Path) -> str:
+def _content(path: Path) -> str:
     """Hash of a file's bytes, computed once per process for each of its states."""
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)

@@ -19,7 +19,7 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.stages.arms import BENCHMARKS, arm_stats, compare
 from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
 from bettersynth_assets.stages.child import Event, run_child
-from bettersynth_assets.stages.side_inputs import check_benchmarks, images_digest
+from bettersynth_assets.stages.side_inputs import benchmark_images_hash, check_benchmarks
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.stages.train import folder_of
 
@@ -137,8 +137,11 @@ def _result(rows: list[dict[str, Any]], stats: dict[str, Any]) -> Result:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    files = benchmark_files(settings)
-    return {"benchmarks": fingerprint(files), "images": images_digest(files), "dtype": settings.profile.gpu.dtype}
+    return {
+        "benchmarks": fingerprint(benchmark_files(settings)),
+        "images": benchmark_images_hash(settings),
+        "dtype": settings.profile.gpu.dtype,
+    }
 
 
 EVAL_RESULTS = Stage(

@@ -1,4 +1,4 @@
-"""The images of a fine-tuning set as one hash. In: its rows and its folder. Out: a hash that changes with any image.
+"""The images of a fine-tuning set or a benchmark as one hash, which changes with any image. In: names and a folder.
 
 Hashing all images takes as long as reading them, so the hash of each is kept with the file's size and times, and only
 files whose size or times moved are read again.

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.stages.benchmarks import BenchmarkFiles, benchmark_files, content_of, finetune_files
+from bettersynth_assets.stages.benchmarks import benchmark_files, finetune_files
+from bettersynth_assets.stages.image_folder import images_hash
 from toolkit.file_errors import environment_fault
-from toolkit.files import json_sha256
 
 BENCHMARKS = "benchmark files (profile, `evaluation`)"
 FINETUNE = "fine-tuning set (profile, `training`)"
@@ -55,18 +55,20 @@ def check_benchmarks(settings: Settings) -> None:
             raise ValueError(f"question {broken[0]}: {broken[1]}")
 
 
-def images_digest(files: BenchmarkFiles) -> str:
+def benchmark_images_hash(settings: Settings) -> str:
     """Hash of the names and contents of TextVQA's images; MMBench's are in its table.
 
     Raises:
-        ConfigError: questions that cannot be used, or an image that is missing.
+        ConfigError: questions that cannot be used.
+        EnvironmentFault: an image that is there and cannot be read.
     """
     from toolkit.evaluate.inputs import read_textvqa
 
+    files = benchmark_files(settings)
     with _about(BENCHMARKS):
         questions = read_textvqa(files.textvqa_questions, files.textvqa_annotations, files.textvqa_images)
-        images = sorted({question.image for question in questions})
-        return json_sha256([[path.relative_to(files.textvqa_images).as_posix(), content_of(path)] for path in images])
+    names = [question.image.relative_to(files.textvqa_images).as_posix() for question in questions]
+    return images_hash(files.textvqa_images, names, settings.shared_root / "benchmark_images.parquet")
 
 
 @contextmanager

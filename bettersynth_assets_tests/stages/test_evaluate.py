@@ -14,8 +14,7 @@ from PIL import Image
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages import evaluate, train
-from bettersynth_assets.stages.benchmarks import benchmark_files
-from bettersynth_assets.stages.side_inputs import check_benchmarks, check_finetune, images_digest
+from bettersynth_assets.stages.side_inputs import check_benchmarks, check_finetune
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 
 HEAD = "index\tquestion\tA\tB\tanswer\timage\n"
@@ -79,9 +78,9 @@ def test_a_replaced_image_of_equal_size_gives_another_key(settings: Settings, tm
     assert image.stat().st_size == size and _key(settings) != before
     Image.new("RGB", (9, 9), "red").save(image)
     assert _key(settings) == before
-    image.unlink()
-    with pytest.raises(ConfigError, match=r"i1\.bmp: no such file"):
-        images_digest(benchmark_files(settings))
+    (tmp_path / "bench" / "q.jsonl").write_text("")
+    with pytest.raises(ConfigError, match=r"q\.jsonl: holds no rows"):
+        _key(settings)
 
 
 def test_side_inputs_are_checked_when_a_run_begins() -> None:
