@@ -7,9 +7,8 @@ questions file is read by the same reader as the seed, and checked when the seed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 
 from bettersynth_assets.config.profile import resolve
@@ -24,6 +23,7 @@ from toolkit.files import file_sha256
 from toolkit.preprocess.row_lines import RowError, read_line
 
 BESIDE = "stage_1.json"
+FIX = "fix it, or leave it out to have the questions drawn"
 CHECKED = ".checked-1"
 """Suffix of a note that a questions file was checked; its number is that of the rules."""
 
@@ -63,16 +63,24 @@ def check_questions(settings: Settings) -> None:
     """
     path = questions_file(settings)
     if path is not None:
-        _check(path, settings.shared_root / DECODED / f"{version_name(path)}{CHECKED}")
+        index = seed_index(settings)
+        name = f"{version_name(path)}-{version_name(index.path)}{CHECKED}"
+        _check(path, settings.shared_root / DECODED / name, lambda: _ids(index))
 
 
-@lru_cache(maxsize=4)
-def _check(path: Path, note: Path) -> None:
+_checked: set[Path] = set()
+
+
+def _check(path: Path, note: Path, seed_ids: Callable[[], set[str]]) -> None:
     """Read a file unless a note says that another process has done so: 400,000 questions take seconds."""
-    if note.is_file():
+    if note in _checked or note.is_file():
         return
-    for _ in _read(path):
-        pass
+    text_only = {row_id for row_id, question in _read(path) if question is None}
+    if both := sorted(text_only & seed_ids()) if text_only else []:
+        raise ConfigError(
+            f"questions file {path}, id {both[0]!r}: 0 <image> in its question, and the seed's row has an image: {FIX}"
+        )
+    _checked.add(note)
     with suppress(OSError):  # a data root that cannot be written: every process checks for itself
         write_text(note, f"{path}\n")
         remove_older(note)
@@ -85,21 +93,31 @@ def read_questions(settings: Settings) -> dict[str, str]:
         ConfigError: a questions file that cannot be used.
     """
     path = questions_file(settings)
-    return _own_questions(seed_index(settings)) if path is None else dict(_read(path))
+    if path is None:
+        return _own_questions(seed_index(settings))
+    return {row_id: question for row_id, question in _read(path) if question is not None}
 
 
-def _read(path: Path) -> Iterator[tuple[str, str]]:
-    """Ids and human turns of a questions file, held to the same rules as the seed's rows."""
+def _ids(index: SeedIndex) -> set[str]:
+    """Ids of all rows that can be read."""
+    found = set()
+    for line in index.lines(0, 1):
+        with suppress(RowError):  # in quarantine
+            found.add(read_line(line.raw)["id"])
+    return found
+
+
+def _read(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Ids and human turns of a questions file, held to the same rules as the seed's rows; None for text only."""
     from toolkit.preprocess.dj_to_llava import IMAGE_TOKEN, ConversionError, iterate_questions
 
-    fix = "fix it, or leave it out to have the questions drawn"
     try:
         for row_id, question in iterate_questions(path):
-            if token := find_reserved(question.replace(IMAGE_TOKEN, "")):
-                raise ConfigError(f"questions file {path}, id {row_id!r}: {token} inside the question: {fix}")
+            if question and (token := find_reserved(question.replace(IMAGE_TOKEN, ""))):
+                raise ConfigError(f"questions file {path}, id {row_id!r}: {token} inside the question: {FIX}")
             yield row_id, question
     except ConversionError as error:
-        raise ConfigError(f"questions file {error}: it must be LLaVA JSON of id and conversations: {fix}") from None
+        raise ConfigError(f"questions file {error}: it must be LLaVA JSON of id and conversations: {FIX}") from None
 
 
 def _own_questions(index: SeedIndex) -> dict[str, str]:

@@ -145,7 +145,8 @@ def test_operators_see_extra_fields_which_never_replace_ours(tmp_path: Path) -> 
         (b'[{"id": 1}]', r"row 1 \(id '1'\): needs .* human turn"),
         (b'[{"id": 1, "conversations": null}]', r"row 1 \(id '1'\): needs .* human turn"),
         (b'[{"id": 1, "conversations": [{"from": "human", "value": null}]}]', r"row 1 \(id '1'\): needs"),
-        (b'[{"id": 1, "conversations": [{"from": "human", "value": "What?"}]}]', r"\(id '1'\): 0 <image>"),
+        (b'[{"id": "000", "conversations": [{"from": "human", "value": "What?"}]}]', r"id '000': 0 <image>"),
+        (b'[{"id": 1, "image": "1.jpg", "conversations": [{"from": "human", "value": "?"}]}]', r"'1'\): 0 <image>"),
         (b'[{"id": 1, "conversations": [{"from": "human", "value": "<image><__dj__image> A?"}]}]', r"'1'\): 2 <image>"),
         (b'[{"id": 1, "conversations": [{"from": "human", "value": "<image> A<eos>?"}]}]', r"id '1': <eos> inside"),
         (b'[{"id": 1, "conversations": [{"from": "human", "value": "<image> \\ud83d"}]}]', r"row 1: invalid_utf8"),
@@ -174,7 +175,8 @@ def test_numbers_and_texts_as_ids_meet_in_the_questions_file(tmp_path: Path) -> 
     write_images(tmp_path, range(3))
     path = write_lines(tmp_path, [kit_row(0, id=17), kit_row(1, id="18"), kit_row(2, id=19.0)])
     rows = [{"id": row_id, "conversations": turns(0, f"<__dj__image>\nWho is {row_id}?")} for row_id in ("17", 18, 19)]
-    path.with_name("stage_1.json").write_text(json.dumps([*rows, rows[0]]))
+    text_only = {"id": "of no row", "conversations": turns(0, "What is two and two?")}
+    path.with_name("stage_1.json").write_text(json.dumps([*rows, rows[0], text_only]))
     manifest = toy_pipeline(settings(path)).ensure("budgeted_set")
     asked = {
         row["id"]: row["conversations"][0]["value"] for row in json.loads((manifest.path / "llava.json").read_text())

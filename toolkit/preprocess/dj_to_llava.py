@@ -72,8 +72,11 @@ def _to_llava(row: Row, questions: Mapping[str, str] | None) -> Row:
     images = [images] if isinstance(images, str) else images
     if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
         raise ConversionError(f"row {found!r}: needs exactly one image, has {images!r}")
+    question = question_for(found, questions)
+    if question.count(IMAGE_TOKEN) != 1:
+        raise ConversionError(f"row {found!r}: {question.count(IMAGE_TOKEN)} {IMAGE_TOKEN} in its question, needs one")
     turns = [
-        {"from": "human", "value": question_for(found, questions)},
+        {"from": "human", "value": question},
         {"from": "gpt", "value": caption_of(row["text"])},
     ]
     return {"id": found, "image": images[0], "conversations": turns}
@@ -99,14 +102,19 @@ def to_kit(rows: Iterable[Row]) -> list[Row]:
 def read_questions(path: Path) -> dict[str, str]:
     """Human turn by id, out of the kit's ``stage_1.json`` (LLaVA JSON).
 
+    Returns:
+        An empty text for a row of text only, which must not be the question of a row with an image.
+
     Raises:
         ConversionError: see :func:`iterate_questions`.
     """
-    return dict(iterate_questions(path))
+    return {row_id: question or "" for row_id, question in iterate_questions(path)}
 
 
-def iterate_questions(path: Path) -> Iterator[tuple[str, str]]:
+def iterate_questions(path: Path) -> Iterator[tuple[str, str | None]]:
     """Ids with their human turn, which has exactly one ``<image>``; the kit's own image token is replaced by it.
+
+    A row of text only, with neither an image nor its token, has None: it may be about no row of ours.
 
     Raises:
         ConversionError: a file or row that cannot be read, a row without a human turn or with another number of image
@@ -125,7 +133,11 @@ def iterate_questions(path: Path) -> Iterator[tuple[str, str]]:
         if speaker != "human" or not isinstance(question, str):
             raise ConversionError(f"{where}: needs an 'id' and 'conversations' that begin with a human turn")
         question = question.replace(KIT_IMAGE_TOKEN, IMAGE_TOKEN)
-        if (tokens := question.count(IMAGE_TOKEN)) != 1:
+        tokens = question.count(IMAGE_TOKEN)
+        if tokens == 0 and not row.get("image"):
+            yield row_id, None
+            continue
+        if tokens != 1:
             raise ConversionError(f"{where}: {tokens} {IMAGE_TOKEN} in its question, which needs exactly one")
         first, digest = seen.setdefault(row_id, (rows, hash(question)))
         if digest != hash(question):
