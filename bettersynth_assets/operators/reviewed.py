@@ -1,10 +1,11 @@
-"""Data-Juicer 1.6.1's operators, reviewed one by one: which are pure, run foreign code, or cannot be used here.
+"""Data-Juicer 1.6.1's operators, sorted: which are pure, which run foreign code, which cannot be used here.
 
 ``PURE`` operators compute on a row's text, image and stats. They read models and word lists that the profile or the
 recipe names, run no code from a recipe, call no address and write no file. ``NEEDS_TRUST`` operators do one of these
 things, so they need ``trusted_code: true`` in the profile. ``UNUSABLE`` operators need other rows than image-text pairs
-or change what a recipe cannot record. ``trust`` also refuses, by the names of their parameters, operators that call an
-address or hand free arguments to a model's loader. A test checks that every operator of the registry is covered.
+or change what a recipe cannot record. They were sorted by their parameters and by a search of their modules for calls
+that evaluate, fetch, start programs or load pickles. ``trust`` also refuses, by their parameters, operators
+that call an address or hand free arguments to a model's loader. A test checks that every operator is covered.
 """
 
 from __future__ import annotations
