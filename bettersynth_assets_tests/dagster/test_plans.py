@@ -128,5 +128,7 @@ def test_what_a_run_may_take_and_keep_goes_to_the_trainer_and_not_into_its_versi
     assert (made.checkpoint_every, made.checkpoint_limit, made.log_every) == (50, 3, 5)
     assert (made.memory_limit_gib, made.stages[0].workers, made.stages[1].workers) == (20.5, 2, 0)
     assert train.launcher(settings) == [str(Path(sys.executable).parent / "python"), "-m"]
+    project(stage_1={**STAGE, "per_device_batch": STAGE["per_device_batch"] + 1, "pad_multiple": 8}, speed="reference")
+    assert stage.depends(load_settings(), "all", {}) == before
     project(stage_1={**STAGE, "loss_group": 1})
     assert stage.depends(load_settings(), "all", {}) != before

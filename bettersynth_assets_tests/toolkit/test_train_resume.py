@@ -114,9 +114,11 @@ def alone(folder: Path, one: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def spread(folder: Path) -> Path:
-    """Two processes, plain and with ZeRO-2, each once in peace and once with kills."""
-    runs = []
+def spread(folder: Path, one: Path) -> Path:
+    """Two processes, plain and with ZeRO-2, each once in peace and once with kills; and two that resume one's work."""
+    shutil.copytree(folder / "cut", folder / "taken-over")
+    _plan(folder, "taken-over")
+    runs = [("taken-over", 2, "none")]
     for name, zero in (("two", False), ("zero2", True)):
         _plan(folder, f"{name}-peace", deepspeed=zero, checkpoint_every=None)
         _plan(folder, name, deepspeed=zero)
@@ -155,6 +157,12 @@ def test_two_processes_killed_end_with_the_same_losses_and_bits(spread: Path, wa
     manifest = json.loads((spread / way / "finetune" / "manifest.json").read_text())
     assert manifest["processes"] == 2 and manifest["resumed_from"] == [1]
     assert ("deepspeed" in manifest["versions"]) == (way == "zero2")
+
+
+def test_two_processes_take_over_what_one_began(one: Path, spread: Path) -> None:
+    manifest = json.loads((spread / "taken-over" / "pretrain" / "manifest.json").read_text())
+    assert manifest["processes"] == 2 and manifest["resumed_from"] == [3]
+    _equal_to_rounding(spread / "taken-over", one)
 
 
 @pytest.mark.parametrize("way", ["two-peace", "zero2-peace"])

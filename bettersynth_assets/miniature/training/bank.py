@@ -64,7 +64,7 @@ def make_bank(folder: Path, *, images: int, lessons: int, seed: int) -> None:
 
 def load(folder: Path, name: str, device: str) -> Tensor:
     """One array as a tensor on ``device``, copied piece by piece; int16 ids become int64."""
-    array = np.load(folder / f"{name}.npy", mmap_mode="r")
+    array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
     dtype = torch.int64 if array.dtype == np.int16 else torch.from_numpy(np.zeros(1, array.dtype)).dtype
     target = torch.empty(array.shape, dtype=dtype, device=device)
     for start in range(0, len(array), 4096):
@@ -85,7 +85,7 @@ def _fill(folder: Path, arrays: dict[str, tuple[tuple[int, ...], type]], count: 
 
 
 def _open(folder: Path, names: dict[str, tuple[tuple[int, ...], type]]) -> dict[str, np.ndarray]:
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in names}
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False) for name in names}
 
 
 def _draw_images(task: tuple[Path, int, int, int]) -> None:

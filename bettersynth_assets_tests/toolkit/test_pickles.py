@@ -1,0 +1,46 @@
+"""Nothing on a data path unpickles: every reader of arrays and tensors refuses code, and says so in its call."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SAFE = {"np.load": ("allow_pickle", False), "numpy.load": ("allow_pickle", False), "torch.load": ("weights_only", True)}
+OWN_PROCESS = {"bettersynth_assets/resources/local_pool.py"}
+"""Unpickles what this user's own parent process sends over an anonymous pipe."""
+
+
+def _calls() -> Iterator[tuple[str, str, ast.Call]]:
+    for package in ("toolkit", "bettersynth_assets"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call):
+                    yield path.relative_to(ROOT).as_posix(), ast.unparse(node.func), node
+
+
+def test_every_reader_of_arrays_and_tensors_refuses_code() -> None:
+    seen = set()
+    for path, name, call in _calls():
+        if name in SAFE:
+            key, value = SAFE[name]
+            given = {word.arg: word.value for word in call.keywords}
+            constant = given.get(key)
+            assert isinstance(constant, ast.Constant) and constant.value is value, f"{path}:{call.lineno}"
+            seen.add(name)
+    assert seen == {"np.load", "torch.load"}
+
+
+def test_pickles_are_read_from_a_process_of_our_own_alone() -> None:
+    readers = {path for path, name, _ in _calls() if name in {"pickle.load", "pickle.loads", "pickle.Unpickler"}}
+    assert readers == OWN_PROCESS
+
+
+def test_an_array_of_objects_is_refused_by_the_reader(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded when allow_pickle=False"):
+        np.load(tmp_path / "a.npy", allow_pickle=False)
