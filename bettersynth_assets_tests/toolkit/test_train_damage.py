@@ -17,10 +17,9 @@ from bettersynth_assets_tests.toolkit.small_training import Event, plan_values, 
 from bettersynth_assets_tests.toolkit.test_train_data import PROCESSOR
 from toolkit.data.feature_cache import FeatureCache, FeatureError
 from toolkit.mgm.tiny import tiny_mgm
-from toolkit.train import checkpoint
-from toolkit.train.checkpoint import CheckpointError
 from toolkit.train.file_record import record_files
 from toolkit.train.plan import PlanError
+from toolkit.train.torch_files import CheckpointError, weights_only
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +134,15 @@ def test_a_damaged_result_is_named_and_trained_again(
     assert run_plan(_values(world, tmp_path / "run"))[-1]["cached"]
 
 
-def test_a_damaged_base_model_is_named_and_leaves_no_folder(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [("model.safetensors", _halve), ("model.safetensors", _empty), ("config.json", _halve), ("tokenizer.json", _halve)],
+)
+def test_a_damaged_base_model_is_named_and_leaves_no_folder(world: Path, tmp_path: Path, file: str, harm: Any) -> None:
     shutil.copytree(world / "base", tmp_path / "base")
-    _halve(tmp_path / "base" / "model.safetensors")
+    harm(tmp_path / "base" / file)
     values = {**_values(world, tmp_path / "run"), "base_model": str(tmp_path / "base")}
-    with pytest.raises(PlanError, match=r"base_model: '.*base' cannot be loaded \(.*\); copy it again"):
+    with pytest.raises(PlanError, match=rf"base_model: .*base/{file} is damaged.*; copy it again"):
         run_plan(values)
     assert not (tmp_path / "run").exists()
 
@@ -171,7 +174,7 @@ def test_code_in_a_checkpoint_is_refused_even_with_the_right_hash(
 
 def test_no_reader_inside_may_load_code_also_where_it_asks_to(tmp_path: Path) -> None:
     torch.save(_Code(tmp_path / "ran"), tmp_path / "state.pt")
-    with pytest.raises(CheckpointError, match=r"state\.pt"), checkpoint._weights_only(tmp_path / "state.pt"):
+    with pytest.raises(CheckpointError, match=r"state\.pt"), weights_only(tmp_path / "state.pt"):
         torch.load(tmp_path / "state.pt", weights_only=False)  # as DeepSpeed does
     assert not (tmp_path / "ran").exists()
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.files import json_sha256
 from toolkit.mgm.tiny import save_tiny
-from toolkit.train import session
+from toolkit.train import folder as output_folder
 from toolkit.train.checkpoint import newest
 from toolkit.train.identity import training_identity
 from toolkit.train.plan import PlanError, parse_plan
@@ -51,18 +51,18 @@ def test_a_folder_in_use_is_refused_until_the_other_run_ends(
     (tmp_path / "run.json").write_text("{}")
     code = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True)"
     other = [sys.executable, "-c", f"{code}; sys.stdin.read()", str(tmp_path / "run.json")]
-    monkeypatch.setattr(session, "LOCK_WAIT", 0.0)
+    monkeypatch.setattr(output_folder, "LOCK_WAIT", 0.0)
     with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None and running.stdout.readline() == "held\n"
-        with pytest.raises(PlanError, match="is in use by another run"), session.alone_in(tmp_path):
+        with pytest.raises(PlanError, match="is in use by another run"), output_folder.alone_in(tmp_path):
             pass
         monkeypatch.setenv("RANK", "1")
-        with session.alone_in(tmp_path):
+        with output_folder.alone_in(tmp_path):
             pass  # the first process of a launch answers for all
         monkeypatch.delenv("RANK")
         running.kill()
         running.wait()
-        with session.alone_in(tmp_path):
+        with output_folder.alone_in(tmp_path):
             assert (tmp_path / "run.json").read_text() == "{}"
 
 

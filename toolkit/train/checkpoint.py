@@ -12,12 +12,9 @@ with ``weights_only``, DeepSpeed's too, so that a file can hold tensors and plai
 
 from __future__ import annotations
 
-import os
-import pickle
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,15 +28,12 @@ from toolkit.tensor_files import save_tensors, writing
 from toolkit.train.file_record import MarkerError, find_damage, read_marker, record_files
 from toolkit.train.plan import PlanError
 from toolkit.train.random_state import random_state, set_random_state
+from toolkit.train.torch_files import deepspeed_values, read_state, weights_only
 from toolkit.train.trainer import MGMTrainer
 
 FOLDER = "checkpoints"
 _MARK, _PARTIAL, _ENGINE = "complete.json", ".partial", "deepspeed"
 _VALUES = ("step", "losses", "seconds", "processes", "resumed_from")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; names the file and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +128,7 @@ class Checkpoints(TrainerCallback):
             state.global_step = trainer._globalstep_last_logged = self.start.step
             file = self.start.path / _random_file(args.process_index)
             if self.start.processes == args.world_size:
-                self._random = _load(file)
+                self._random = read_state(file)
         self._began = time.monotonic()
 
     def on_step_begin(
@@ -210,66 +204,17 @@ def _restore(trainer: MGMTrainer, folder: Path) -> None:
     if trainer.is_deepspeed_enabled:
         engine: Any = trainer.model_wrapped
         # Not strict, because the frozen weights are not in it; the run's key says that the rest fits.
-        with _weights_only(folder), torch.serialization.safe_globals(_deepspeed_values()):
+        with weights_only(folder), torch.serialization.safe_globals(deepspeed_values()):
             engine.load_checkpoint(str(folder), tag=_ENGINE, load_module_strict=False, load_lr_scheduler_states=False)
     else:
         stored = load_file(folder / "trained.safetensors")
         with torch.no_grad():
             for name, value in _trained(trainer).items():
                 value.copy_(stored[name])
-        trainer.optimizer.load_state_dict(_load(folder / "optimizer.pt"))
-    trainer.lr_scheduler.load_state_dict(_load(folder / "scheduler.pt"))
+        trainer.optimizer.load_state_dict(read_state(folder / "optimizer.pt"))
+    trainer.lr_scheduler.load_state_dict(read_state(folder / "scheduler.pt"))
     for group, rate in zip(trainer.optimizer.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
-
-
-def _load(file: Path) -> Any:
-    """Read a file of torch's that may hold tensors and plain values only.
-
-    Raises:
-        CheckpointError: it holds anything else, or is damaged.
-    """
-    try:
-        with _weights_only(file):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError) as error:
-        words = str(error).strip().splitlines()[:1]
-        raise CheckpointError(f"checkpoint: {str(file)!r} is damaged ({words}); remove this checkpoint") from error
-
-
-@contextmanager
-def _weights_only(path: Path) -> Iterator[None]:
-    """Make every ``torch.load`` inside refuse pickles of code, also where DeepSpeed asks it not to."""
-    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"checkpoint: {str(path)!r} holds more than tensors and plain values, so it is not read "
-            f"({_refused(error)}); remove this checkpoint"
-        ) from error
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
-
-
-def _deepspeed_values() -> list[Any]:
-    """The classes of plain values that DeepSpeed keeps beside its tensors."""
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
-
-
-def _refused(error: pickle.UnpicklingError) -> str:
-    """The sentence of torch's long message that names what was refused."""
-    lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line]
-    return lines[-1] if lines else str(error).splitlines()[0]
 
 
 def _random_file(process: int) -> str:

@@ -9,22 +9,16 @@ model), so a refused plan leaves nothing behind.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from toolkit.convert_weights import load_projector
 from toolkit.data.image_files import check_images
 from toolkit.data.llava import read_llava
 from toolkit.data.rows import Rows, encode_rows
@@ -35,18 +29,15 @@ from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.tensor_files import save_tensors, writing
+from toolkit.train.base_model import check_base, load_base, load_processor
 from toolkit.train.checkpoint import remove_all, remove_partial
-from toolkit.train.file_record import MarkerError, read_marker
-from toolkit.train.identity import differences, training_identity
+from toolkit.train.folder import alone_in, check_folder, claim_folder
+from toolkit.train.identity import training_identity
 from toolkit.train.manifest import MANIFEST, is_complete, result_files, stage_manifest
-from toolkit.train.plan import Plan, PlanError, StagePlan, to_values
+from toolkit.train.plan import Plan, StagePlan
 from toolkit.train.stage import StageResult, check_device, train_stage
 
-T = TypeVar("T")
 PROJECTOR_FILE = "projector.safetensors"
-RUN = "run.json"
-LOCK_WAIT = 10.0
-"""Seconds that a run waits for one that is just ending in its folder."""
 
 
 def train(plan: Plan, emit: Emit) -> None:
@@ -62,15 +53,19 @@ def train(plan: Plan, emit: Emit) -> None:
     emit = tagged(emit, output_dir=str(plan.output_dir))
     identity = training_identity(plan)
     check_folder(plan, identity)
-    if all(complete_stages(plan, identity, emit)):
+    # What is damaged is reported when it is trained again.
+    complete = complete_stages(plan, identity, lambda event: None)
+    if all(complete):
         if is_main_process():
             for stage in plan.stages:  # of a run that was killed right after its last manifest
                 remove_all(plan.output_dir / stage.name)
         emit({"event": "done", "cached": True, "seconds": 0.0})
         return
     check_device(plan)
-    processor = _of_base(plan, lambda: MGMProcessor.from_pretrained(plan.base_model))
-    rows: dict[str, Rows] = {stage.name: read_rows(stage, processor) for stage in plan.stages}
+    check_base(plan.base_model)
+    processor = load_processor(plan)
+    todo = [stage for stage, is_done in zip(plan.stages, complete, strict=True) if not is_done]
+    rows: dict[str, Rows] = {stage.name: read_rows(stage, processor) for stage in todo}
     model = load_base(plan)
     claim_folder(plan, identity)
     with alone_in(plan.output_dir):
@@ -92,7 +87,8 @@ def _train(
             load_trained(model, folder)
             emit({"event": "stage_done", "stage": stage.name, "cached": True})
             continue
-        result = train_stage(model, processor, plan, stage, rows[stage.name], emit, key)
+        of_stage = rows.pop(stage.name, None) or read_rows(stage, processor)
+        result = train_stage(model, processor, plan, stage, of_stage, emit, key)
         if is_main_process():
             with writing(folder):
                 write_stage(folder, model, processor, plan, stage, result, key)
@@ -129,28 +125,6 @@ def read_rows(stage: StagePlan, processor: MGMProcessor) -> Rows:
     return encode_rows(samples, processor)
 
 
-def load_base(plan: Plan) -> MGMGemmaForCausalLM:
-    """The base model in float32, with the plan's projector; what is held in bfloat16 is the stage's business.
-
-    Raises:
-        PlanError: the base model is damaged or no MGM model.
-    """
-    model: MGMGemmaForCausalLM = _of_base(
-        plan, lambda: MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
-    )
-    if plan.projector is not None:
-        load_projector(model, plan.projector)
-    return model
-
-
-def _of_base(plan: Plan, load: Callable[[], T]) -> T:
-    try:
-        return load()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        words = " ".join(str(error).split())
-        raise PlanError(f"base_model: {str(plan.base_model)!r} cannot be loaded ({words}); copy it again") from error
-
-
 def leave_deepspeed() -> None:
     """Forget the last stage's DeepSpeed engine: the next stage or plan of this process may have another, or none."""
     PartialState().wait_for_everyone()
@@ -159,72 +133,6 @@ def leave_deepspeed() -> None:
     # Trainer leaves its choice in the environment, where the next one finds it.
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_MIXED_PRECISION"):
         os.environ.pop(name, None)
-
-
-def check_folder(plan: Plan, identity: dict[str, Any]) -> bool:
-    """Whether the same training has claimed the folder.
-
-    Raises:
-        PlanError: another training, or files that are none of ours; ``run.json`` cannot be read.
-    """
-    folder, mark = plan.output_dir, plan.output_dir / RUN
-    if not mark.exists():
-        # The other processes come too early or too late to judge what the first one is just writing.
-        if is_main_process() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise PlanError(f"output_dir: {str(folder)!r} holds other files but no {RUN}; give an empty folder")
-        return False
-    try:
-        found = read_marker(mark, ("key",))
-    except MarkerError as error:
-        raise PlanError(f"output_dir: {error}; put {RUN} back, or give an empty folder") from error
-    if found["key"] != json_sha256(identity):
-        named = list(differences(found["identity"], identity)) if isinstance(found.get("identity"), dict) else []
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-        raise PlanError(
-            f"output_dir: {str(folder)!r} holds a run of another plan, data or base model"
-            f"{': ' if named else ''}{', '.join(named[:3])}{more}; give an empty folder"
-        )
-    return True
-
-
-def claim_folder(plan: Plan, identity: dict[str, Any]) -> None:
-    """Take an empty folder, or one that the same training left; see :func:`check_folder`."""
-    if not check_folder(plan, identity) and is_main_process():
-        values = {"key": json_sha256(identity), "identity": identity, "plan": to_values(plan)}
-        write_json(plan.output_dir / RUN, values)
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a claimed folder, while this process lives.
-
-    When a launcher is killed, the processes that it started may live on and go on writing there.
-
-    Raises:
-        PlanError: another run is still at work in the folder.
-    """
-    if not is_main_process():
-        yield
-        return
-    with (folder / RUN).open("r+") as mark:
-        until = time.monotonic() + LOCK_WAIT
-        while True:
-            try:
-                # A POSIX lock: loader processes do not inherit it, and it goes with the process, however that ends.
-                fcntl.lockf(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    break  # a file system without locks
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise
-                if time.monotonic() > until:
-                    raise PlanError(
-                        f"output_dir: {str(folder)!r} is in use by another run; wait for it, or end its processes "
-                        "(they may outlive a launcher that was killed)"
-                    ) from error
-            time.sleep(0.2)
-        yield
 
 
 def write_stage(
