@@ -23,7 +23,7 @@ def _run(folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     settings |= {"DEEPSPEED": "", "PRETRAIN_DATASET": "processed.jsonl", "PRETRAIN_DATASET_IMAGE_PATH": "data/images"}
     settings |= {"PRETRAIN_BATCH_SIZE_PER_GPU": "64", "FINETUNE_BATCH_SIZE_PER_GPU": "64"}
     settings |= {"PRETRAIN_DATALOADER_NUM_WORKERS": "0", "FINETUNE_DATALOADER_NUM_WORKERS": "0"}
-    settings |= {"ORIGINAL_QUESTIONS": "data/data.json", "FINETUNE_DATASET": "data/data.json"}
+    settings |= {"ORIGINAL_QUESTIONS": "questions.json", "FINETUNE_DATASET": "data/data.json"}
     settings |= {"FINETUNE_IMAGES": "data/images", "EXP_NAME": "try", "BASE_MODEL": "empty", "TEXTVQA_IMAGES": "empty"}
     settings |= dict.fromkeys(("TEXTVQA_QUESTIONS", "TEXTVQA_ANNOTATIONS", "MMBENCH"), "data/data.json") | changes
     script = folder / "a copy of" / "toolkit" / SCRIPT.name
@@ -37,7 +37,8 @@ def _run(folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
 def _rows(folder: Path) -> None:
     (folder / "empty").mkdir()
     (folder / "no rows.jsonl").touch()
-    write_rows(folder / "data", pictures=4, text_only=2)
+    data = json.loads(write_rows(folder / "data", pictures=4, text_only=2).read_text())
+    (folder / "questions.json").write_text(json.dumps([row for row in data if "image" in row]))
     rows = [
         {"id": f"p{i}", "text": f"<__dj__image>\nnumber {i} <|__dj__eoc|>", "images": [f"{i}.png"]} for i in range(4)
     ]
