@@ -70,8 +70,9 @@ def look(root: Path, given: argparse.Namespace) -> float:
 def main() -> int:
     """Command; see the module's text."""
     parser = argparse.ArgumentParser(description="Time a run that finds everything up to date.")
-    for name, default in (("shards", 400), ("rows", 1000), ("embedding", 512)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--shards", type=int, default=400)
+    parser.add_argument("--rows", type=int, default=1000, help="of each shard")
+    parser.add_argument("--embedding", type=int, default=512, help="numbers of each row's embedding")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

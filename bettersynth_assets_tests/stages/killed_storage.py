@@ -25,7 +25,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -301,11 +301,11 @@ def sample(folder: Path, kills: int, seed: int = 0) -> Campaign:
     return campaign
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command; see the module's text."""
     parser = argparse.ArgumentParser(description="Kill a small pipeline at its file-system calls.")
     parser.add_argument("--kills", type=int, default=10_000)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     began = time.monotonic()
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
