@@ -11,7 +11,7 @@ import dagster as dg
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.recipe_check import check_recipe, recipe_key
 
-TAG = "bettersynth/checked_recipe"
+TAG = ".dagster/bettersynth/checked_recipe"  # the UI hides tags with this prefix
 
 
 def with_checked_recipe(context: dg.AssetExecutionContext, settings: Settings) -> Settings:

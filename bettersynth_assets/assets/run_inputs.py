@@ -13,7 +13,7 @@ import dagster as dg
 from bettersynth_assets.records.input_files import refuse_changed
 from bettersynth_assets.stages.engine import Pipeline
 
-TAG = "bettersynth/input_files"
+TAG = ".dagster/bettersynth/input_files"  # the UI hides tags with this prefix
 
 
 def refuse_changed_inputs(context: dg.AssetExecutionContext, pipeline: Pipeline) -> None:

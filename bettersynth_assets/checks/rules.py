@@ -86,7 +86,7 @@ def schema(evidence: Evidence) -> Verdict:
 
 
 def quarantine_share(evidence: Evidence) -> Verdict:
-    """The share of rows that could not be worked stays under the profile's limit."""
+    """The share of quarantined rows stays under the profile's limit."""
     rows = sum(item.rows_in for item in evidence.manifests)
     bad = sum(sum(item.quarantined.values()) for item in evidence.manifests)
     limit = evidence.settings.profile.limits.max_quarantined_share
