@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xxhash
 
 from bettersynth_assets_tests.toolkit.small_training import Event, plan_values, run_plan, stage_of, stop_after
 from bettersynth_assets_tests.toolkit.test_train_data import PROCESSOR
@@ -187,13 +189,14 @@ def test_cached_features_hold_numbers_alone_and_damaged_ones_are_made_again(worl
     assert (cache.fill(wanted), cache.fill(wanted)) == (1, 0)
     file = cache.path_of(picture)
     before = file.read_bytes()
-    for harm in (_empty, _halve):
+    for harm in (_empty, _halve, _flip):
         harm(file)
         with pytest.raises(FeatureError, match=rf"{file}: cannot be read as features .*; remove it and run again"):
             cache.load([picture])
         assert cache.fill(wanted) == 1 and file.read_bytes() == before
-    with file.open("wb") as opened:
-        np.save(opened, np.array([_Code(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([_Code(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    file.write_bytes(buffer.getvalue() + xxhash.xxh3_128_digest(buffer.getvalue()))
     with pytest.raises(FeatureError, match="Object arrays cannot be loaded when allow_pickle=False"):
         cache.load([picture])
     file.write_bytes(pickle.dumps(_Code(tmp_path / "ran")))

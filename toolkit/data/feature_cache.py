@@ -3,7 +3,8 @@
 In: pictures by path or as bytes. Out: :class:`TowerFeatures`, one small file per picture (float16), under
 ``<root>/<hash of towers and preprocessing>/<two letters>/<hash of path, size and times, or of the bytes>.npy``.
 
-A changed picture, tower or preprocessing gives another name, so an entry is never stale. Features are stored as
+A changed picture, tower or preprocessing gives another name, so an entry is never stale. A checksum follows the array:
+``fill`` computes a damaged entry again, and ``load`` refuses one. Features are stored as
 float16: a run with the cache differs from one without by that rounding, and equals every other run with it.
 """
 
@@ -21,6 +22,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,6 +35,7 @@ from toolkit.mgm.names import TOWERS
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.towers import TowerFeatures
 
+CHECKSUM_BYTES = 16
 T = TypeVar("T")
 Picture = Path | bytes
 
@@ -78,7 +81,7 @@ class FeatureCache:
         self.model, self.processor, self.aspect = model, processor, aspect
         self.folder = root / tower_hash(model, processor, aspect)
         self.shapes = feature_shapes(model)
-        self._bytes = len(_npy(np.zeros(sum(map(prod, self.shapes)), dtype=np.float16)))
+        self._bytes = len(_encoded(np.zeros(sum(map(prod, self.shapes)), dtype=np.float16)))
         self._paths: dict[Picture, Path] = {}
 
     def path_of(self, image: Picture) -> Path:
@@ -120,11 +123,15 @@ class FeatureCache:
         return computed
 
     def _is_whole(self, image: Picture) -> bool:
-        """Whether features are there and of the right size: a machine that loses power may leave an empty file."""
+        """Whether features are there, of the right size and as they were written."""
+        path = self.path_of(image)
         try:
-            return self.path_of(image).stat().st_size == self._bytes
-        except FileNotFoundError:
+            if path.stat().st_size != self._bytes:
+                return False
+            self._read(path)
+        except (FileNotFoundError, FeatureError):
             return False
+        return True
 
     def _square(self, item: tuple[Picture, str]) -> Tensor:
         image, sample_id = item
@@ -135,7 +142,7 @@ class FeatureCache:
         for row, (image, sample_id) in zip(torch.cat(parts, dim=1).numpy(), chunk, strict=True):
             if not np.isfinite(row).all():
                 raise FeatureError(f"sample {sample_id!r}: the tower features of its picture do not fit float16")
-            write_atomically(self.path_of(image), _npy(row), durable=False)
+            write_atomically(self.path_of(image), _encoded(row), durable=False)
 
     def load(self, images: Sequence[Picture]) -> TowerFeatures:
         """Features (float32, on the CPU) of pictures, in order; zeros for one picture when there is none.
@@ -151,7 +158,7 @@ class FeatureCache:
 
     def _read(self, path: Path) -> NDArray[np.float16]:
         try:
-            row = patiently(lambda: np.load(path, allow_pickle=False), path)
+            row = np.load(io.BytesIO(_checked(patiently(path.read_bytes, path))), allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise FeatureError(f"{path}: cannot be read as features ({error}); remove it and run again") from error
         if row.dtype != np.float16 or row.shape != (sum(map(prod, self.shapes)),):
@@ -159,10 +166,19 @@ class FeatureCache:
         return row
 
 
-def _npy(row: NDArray[np.float16]) -> bytes:
+def _encoded(row: NDArray[np.float16]) -> bytes:
+    """An array as a ``.npy`` file, followed by the checksum of its bytes."""
     buffer = io.BytesIO()
     np.save(buffer, row, allow_pickle=False)
-    return buffer.getvalue()
+    return buffer.getvalue() + xxhash.xxh3_128_digest(buffer.getvalue())
+
+
+def _checked(data: bytes) -> bytes:
+    """The ``.npy`` file of an entry; ValueError where the checksum is another."""
+    array, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    if xxhash.xxh3_128_digest(array) != checksum:
+        raise ValueError("its bytes are not those that were written")
+    return array
 
 
 def _name_of(image: Picture) -> str:
