@@ -38,9 +38,10 @@ from torch.utils.data import DataLoader, Dataset
 from toolkit.evaluate.generate import PART, Answerer, Prompt
 from toolkit.evaluate.greedy import Batch
 from toolkit.evaluate.prefixes import read_prefixes
-from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
+from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.images import Pixels, pad_to_square, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.speed import REFERENCE, speed_for
 from toolkit.mgm.tiny import tiny_config, tiny_tokenizer

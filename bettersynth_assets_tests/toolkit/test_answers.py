@@ -18,9 +18,9 @@ from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.generate import Answerer, Prompt, by_picture, fitting
 from toolkit.evaluate.greedy import ROOM, Batch, answer
 from toolkit.evaluate.prefixes import joined, read_prefixes
-from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX
 from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
 

@@ -9,11 +9,11 @@ import torch
 from torch.testing import assert_close
 
 import toolkit  # noqa: F401  (installs the torchvision hook before transformers looks at it)
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX, MGMConfig
+from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.merging import merge
 from toolkit.mgm.mining import UniProjector, mine, mine_plain
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TRAINED_IN_STAGE_1
+from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX, TRAINED_IN_STAGE_1
 from toolkit.mgm.tiny import tiny_config, tiny_mgm
 from toolkit.mgm.windows import cut, resize_matrix
 

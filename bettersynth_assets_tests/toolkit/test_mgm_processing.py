@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.conversation import LabelError, Turn, encode_prompt, encode_row
 from toolkit.mgm.images import PAD_COLOUR, ImageError, pad_to_square, read_image, squares
+from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import save_tiny, tiny_config, tiny_tokenizer
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from toolkit.mgm import decoder, depthwise, gelu, loss, modeling_mgm, towers
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.merging import lay_out
+from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.speed import CPU, REFERENCE, Speed, speed_for
 from toolkit.mgm.tiny import tiny_mgm
 

@@ -19,9 +19,9 @@ from toolkit.data.feature_cache import FeatureCache, FeatureError, tower_hash
 from toolkit.data.llava import DataError, Sample, read_llava
 from toolkit.data.order import deal, exposure_order, grouped_order, loss_weights, planned_steps
 from toolkit.data.rows import encode_rows
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
 

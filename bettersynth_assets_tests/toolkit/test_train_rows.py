@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +166,8 @@ def test_a_fault_of_the_environment_is_tried_again_and_then_names_the_image(
     monkeypatch.setenv(PATIENCE_VARIABLE, "0.1")
     with pytest.raises(EnvironmentFault, match=r"images/0\.png: Input/output error \(EIO\)"):
         read_image(world / "images" / "0.png", sample_id="p0")
+
+
+def test_rows_are_checked_without_importing_torch_or_transformers() -> None:
+    code = "import sys, toolkit.data.image_files; assert not {'torch', 'transformers'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -17,9 +17,9 @@ import torch
 from toolkit.data.exposures import Exposure
 from toolkit.data.feature_cache import FeatureCache
 from toolkit.mgm.aspect import Aspect
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX
 from toolkit.mgm.images import read_image
 from toolkit.mgm.merging import lay_out
+from toolkit.mgm.names import IGNORE_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.data.llava import Sample
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX
 from toolkit.mgm.conversation import EncodedRow, Turn
+from toolkit.mgm.names import IGNORE_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.worker_pools import naming_killed_workers
 

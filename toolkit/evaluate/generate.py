@@ -27,9 +27,9 @@ from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.greedy import Batch, answer
 from toolkit.evaluate.pictures import loaded, workers_for
 from toolkit.evaluate.prefixes import Prefix, joined, read_prefixes
-from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX
 from toolkit.mgm.conversation import END
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.towers import TowerFeatures
 

@@ -1,6 +1,6 @@
 """MGM (Mini-Gemini): a Gemma language model that looks through two frozen image towers.
 
-Importing this package imports torch. The names most callers need:
+The modules that compute import torch; `names` and `conversation` do not. The names most callers need:
 
 * :class:`toolkit.mgm.configuration_mgm.MGMConfig`
 * :class:`toolkit.mgm.modeling_mgm.MGMGemmaForCausalLM`

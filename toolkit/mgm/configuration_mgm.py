@@ -10,12 +10,6 @@ from typing import Any
 
 from transformers import AutoConfig, CLIPVisionConfig, GemmaConfig, PretrainedConfig
 
-IMAGE_TOKEN_INDEX = -200
-"""Stands for one whole image in ``input_ids``; replaced by N image embeddings, so it is no index of the vocabulary."""
-
-IGNORE_INDEX = -100
-"""Label of a position that carries no loss."""
-
 PROJECTOR_TYPES = ("mlp2x_gelu",)
 DROP_PATHS = ("off", "training", "always")
 LOGITS_DTYPES = ("float32", "bfloat16")

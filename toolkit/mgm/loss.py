@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo import maybe_mark_dynamic
 
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX
 from toolkit.mgm.decoder import decode
+from toolkit.mgm.names import IGNORE_INDEX
 from toolkit.mgm.speed import compiled
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from toolkit.mgm.configuration_mgm import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 
 
 class Merged(NamedTuple):

@@ -25,10 +25,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 
 from toolkit.mgm.backbone import MGMGemmaModel, TorchInitMixin
-from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
+from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.loss import loss_and_logits
 from toolkit.mgm.merging import Merged, check_image_count, lay_out, merge, place
 from toolkit.mgm.mining import mine, mine_plain
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.mgm.speed import CPU, Speed, compiled, speed_for
 from toolkit.mgm.towers import TowerFeatures
 from toolkit.mgm.windows import Windows, cut, resize_matrices

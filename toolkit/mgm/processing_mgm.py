@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerBase
 
 from toolkit.mgm.aspect import Aspect
-from toolkit.mgm.configuration_mgm import IMAGE_TOKEN_INDEX, MGMConfig
+from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.conversation import EncodedRow, Turn, check_tokenizer, encode_prompt, encode_row
 from toolkit.mgm.images import Pixels, grey_levels, normalise, squares
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 
 
 @dataclass(frozen=True, kw_only=True)
