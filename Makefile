@@ -3,7 +3,7 @@
 # make lint     ruff, mypy and shellcheck
 # make ui       the Dagster UI on http://127.0.0.1:3000
 # make lock     refresh requirements.lock from pyproject.toml
-# make weights  train the miniature's models anew (DEVICE=cuda where there is one)
+# make weights  train the miniature's models again (DEVICE=cuda where there is one)
 # make clean    remove the environment and everything that the graph made
 
 PYTHON ?= python3.11

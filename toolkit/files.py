@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,25 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path, state: os.stat_result | None = None) -> str:
+    """Hex digest of a file's bytes, computed once per process for each state of the file.
+
+    A state is device, inode, size and the times of the last change of content and of metadata. A change that leaves all
+    five as they were is only seen by the next process.
+
+    Args:
+        path: the file.
+        state: its ``stat``, if the caller has it already.
+    """
+    found = state or path.stat()
+    return _sha256_of_state(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _sha256_of_state(path: Path, *state: int) -> str:
+    return file_sha256(path)
 
 
 def json_sha256(value: Any) -> str:

@@ -1,6 +1,6 @@
 """How an asset brings its shards up to date. In: partition keys. Out: materializations, metadata and check results.
 
-The work itself is the stage's; here it is started, reported and, where it fails, told in one sentence.
+The work itself is the stage's; here it is started and reported, and a failure becomes one sentence.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 
@@ -54,7 +55,7 @@ class ShardProgress:
 
 
 class Workshop:
-    """One launch's pipeline, and what it has told Dagster so far."""
+    """One launch's pipeline, and what it has reported to Dagster so far."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Workshop:
         self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
         self.refuse_changed_inputs()
         self.reported: set[str] = set()
-        """Shards of this asset of which Dagster has been told."""
+        """Shards of this asset that were reported to Dagster."""
         self.progress: ShardProgress | None = None
 
     def refuse_changed_inputs(self) -> None:
@@ -157,29 +158,24 @@ class Workshop:
         made = any(manifest.stage == name for manifest in self.pipeline.made)
         if made or not all(verdict.passed for verdict in verdicts.values()):
             for check, verdict in verdicts.items():
-                self.context.log_event(
-                    dg.AssetCheckEvaluation(
-                        asset_key=dg.AssetKey(name),
-                        check_name=check,
-                        passed=verdict.passed,
-                        severity=dg.AssetCheckSeverity.ERROR,
-                        description=verdict.words,
-                        metadata=verdict.numbers,
-                    )
-                )
+                shown = _shown(check, verdict)
+                self.context.log_event(dg.AssetCheckEvaluation(asset_key=dg.AssetKey(name), **shown))
 
     def checks(self) -> list[dg.AssetCheckResult]:
         """Judge the shards of this asset that are up to date."""
-        return [
-            dg.AssetCheckResult(
-                check_name=check,
-                passed=verdict.passed,
-                severity=dg.AssetCheckSeverity.ERROR,
-                description=verdict.words,
-                metadata=verdict.numbers,
-            )
-            for check, verdict in judge(self.pipeline, self.name).items()
-        ]
+        verdicts = judge(self.pipeline, self.name)
+        return [dg.AssetCheckResult(**_shown(check, verdict)) for check, verdict in verdicts.items()]
+
+
+def _shown(check: str, verdict: Verdict) -> dict[str, Any]:
+    """What Dagster shows of a verdict, in a result as in an event."""
+    return {
+        "check_name": check,
+        "passed": verdict.passed,
+        "severity": dg.AssetCheckSeverity.ERROR,
+        "description": verdict.words,
+        "metadata": verdict.numbers,
+    }
 
 
 def check_side_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from pathlib import Path
 
 from bettersynth_assets.config.profile import Gpu, resolve
 from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.records.store import digest_of
-from toolkit.files import file_sha256
+from toolkit.files import sha256_once
 
 HUB_PREFIX = "hf-hub:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -141,10 +140,4 @@ def _file_mark(path: Path) -> str:
     stat = path.stat()
     if stat.st_size >= _HASHED_BYTES:
         return hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
-    return _sha256_at(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _sha256_at(path: Path, size: int, mtime_ns: int) -> str:
-    """A file's hash, computed once per process for each of its states."""
-    return file_sha256(path)
+    return sha256_once(path, stat)

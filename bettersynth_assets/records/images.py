@@ -98,6 +98,20 @@ def file_hash(file: IO[bytes]) -> str:
     return found.hexdigest()
 
 
+def hash_at(path: Path) -> str:
+    """``content_hash`` of a file that is there.
+
+    Raises:
+        EnvironmentFault: it cannot be read, or is gone.
+    """
+
+    def read() -> str:
+        with path.open("rb") as file:
+            return file_hash(file)
+
+    return patiently(read, path)
+
+
 def check_unchanged(path: Path, image_hash: str | None) -> None:
     """Make sure that a file that failed is the one that ingest saw, before its row is blamed.
 
@@ -108,12 +122,7 @@ def check_unchanged(path: Path, image_hash: str | None) -> None:
     Raises:
         EnvironmentFault: it is another one, or cannot be read.
     """
-
-    def hash_now() -> str:
-        with path.open("rb") as file:
-            return file_hash(file)
-
-    if image_hash is not None and patiently(hash_now, path) != image_hash:
+    if image_hash is not None and hash_at(path) != image_hash:
         raise EnvironmentFault(f"{path} was changed since seed_dataset read it: run again", str(path))
 
 

@@ -1,8 +1,7 @@
 """Hashes of stored files, and whether the files still have them. In: a path, and what was recorded. Out: a fault or "".
 
-A file's size is compared at every look, its sha256 once per process for each state of the file. A state is device,
-inode, size and the times of the last change of content and of metadata: a change that leaves all five as they were is
-only seen by the next process.
+A file's size is compared at every look, its sha256 once per process for each state of the file
+(``toolkit.files.sha256_once``).
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ import hashlib
 import json
 import os
 import stat
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.errors import UserError
 from toolkit.file_errors import patiently
-from toolkit.files import file_sha256, flush
+from toolkit.files import flush, sha256_once
 
 
 class DamagedFileError(UserError):
@@ -34,7 +32,7 @@ def seal(path: Path) -> dict[str, Any]:
     """Flush a finished file to disk and give its entry for the manifest: ``{"bytes": …, "sha256": …}``."""
     flush(path)
     found = path.stat()
-    return {"bytes": found.st_size, "sha256": _sha256(path, *_state(found))}
+    return {"bytes": found.st_size, "sha256": _sha256(path, found)}
 
 
 def fault_of(path: Path, entry: dict[str, Any], *, sizes_only: bool = False) -> str:
@@ -51,16 +49,11 @@ def fault_of(path: Path, entry: dict[str, Any], *, sizes_only: bool = False) -> 
         return f"{path} is not a file"
     if state.st_size != entry["bytes"]:
         return f"{path} has {state.st_size} bytes, {entry['bytes']} were written"
-    found = entry["sha256"] if sizes_only else _sha256(path, *_state(state))
+    found = entry["sha256"] if sizes_only else _sha256(path, state)
     if found != entry["sha256"]:
         return f"{path} has changed since it was written (sha256 {found[:12]}, was {entry['sha256'][:12]})"
     return ""
 
 
-def _state(state: os.stat_result) -> tuple[int, ...]:
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
-
-
-@lru_cache(maxsize=1 << 16)
-def _sha256(path: Path, *state: int) -> str:
-    return patiently(lambda: file_sha256(path), path)
+def _sha256(path: Path, state: os.stat_result) -> str:
+    return patiently(lambda: sha256_once(path, state), path)

@@ -19,7 +19,7 @@ from bettersynth_assets.records.seed_file import DECODED, SeedIndex, remove_olde
 from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import parse_row
 from bettersynth_assets.records.store import write_text
-from toolkit.files import file_sha256
+from toolkit.files import sha256_once
 from toolkit.preprocess.row_lines import RowError, read_line
 
 BESIDE = "stage_1.json"
@@ -52,7 +52,7 @@ def questions_place(settings: Settings) -> Path:
 def questions_key(settings: Settings) -> str:
     """What the questions depend on, for a stage's key."""
     path = questions_file(settings)
-    return file_sha256(path) if path else seed_index(settings).questions_digest()
+    return sha256_once(path) if path else seed_index(settings).questions_digest()
 
 
 def check_questions(settings: Settings) -> None:

@@ -12,8 +12,8 @@ from decimal import ROUND_DOWN, Decimal
 from statistics import mean, stdev
 from typing import Any
 
-DECIMALS = 8
-"""Of percentages, as in the results of the evaluation: without the noise of binary floats."""
+from toolkit.evaluate.answer_files import DECIMALS
+
 BENCHMARKS = ("textvqa", "mmbench")
 
 

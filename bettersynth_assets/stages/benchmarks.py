@@ -7,14 +7,13 @@ into the keys of the stages that read them.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from toolkit.files import file_sha256
+from toolkit.files import sha256_once
 
 if TYPE_CHECKING:
     from bettersynth_assets.miniature.generate import WorldPaths
@@ -70,7 +69,7 @@ def benchmark_files(settings: Settings) -> BenchmarkFiles:
 
 def fingerprint(files: FinetuneFiles | BenchmarkFiles) -> dict[str, str]:
     """Contents of the files and names of the folders; the images in them have hashes of their own."""
-    return {name: _content(path) if path.is_file() else path.name for name, path in asdict(files).items()}
+    return {name: sha256_once(path) if path.is_file() else path.name for name, path in asdict(files).items()}
 
 
 def world_paths(settings: Settings) -> WorldPaths:
@@ -87,14 +86,3 @@ def _existing(key: str, named: str | None) -> Path:
     if not path.exists():
         raise ConfigError(f"{key} = {named!r}: nothing at {path.absolute()}; put the file there or name another")
     return path.absolute()
-
-
-def _content(path: Path) -> str:
-    """Hash of a file's bytes, computed once per process for each of its states."""
-    stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=100_000)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    return file_sha256(path)

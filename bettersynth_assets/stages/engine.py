@@ -57,7 +57,8 @@ class Pipeline:
         """Receives the verdicts on each set that another one reads, before a failed one stops the run."""
         self.made: list[Manifest] = []
         """Manifests that this object made (not those found up to date), in order."""
-        self._current: dict[tuple[str, str], Manifest] = {}
+        self._current: dict[str, dict[str, Manifest]] = {name: {} for name in self.stages}
+        """Shards that are up to date, by set."""
         self._admitted: dict[str, int] = {}
         """Sets that passed their blocking rules, with the number of shards that were judged."""
         self._vouched: set[str] = set()
@@ -92,13 +93,13 @@ class Pipeline:
             UserError: what the stage's function raises about the user's files or settings.
             GateError: an input fails one of its blocking rules.
         """
-        if (name, shard) in self._current:
-            return self._current[name, shard]
+        if shard in self._current[name]:
+            return self._current[name][shard]
         self.refuse_changed_files()
         stage = self.stages[name]
         self.ensure_inputs(name, [shard])
         inputs = {
-            source: [self._current[source, part] for part in self.needed(name, shard, source)]
+            source: [self._current[source][part] for part in self.needed(name, shard, source)]
             for source in self.sources(name)
         }
         slot = self.slot(name, shard)
@@ -114,7 +115,7 @@ class Pipeline:
                     except UserError:
                         slot.abandon(key)
                         raise
-        self._current[name, shard] = manifest
+        self._current[name][shard] = manifest
         if made is not None:
             self.take(made)
         return manifest
@@ -125,7 +126,9 @@ class Pipeline:
         Raises:
             SeedError: naming the file.
         """
-        now = {name: version for stage in self.stages.values() for name, version in stage.files(self.settings).items()}
+        # Several stages read the same files; each function is asked once.
+        asked = dict.fromkeys(stage.files for stage in self.stages.values())
+        now = {name: version for files in asked for name, version in files(self.settings).items()}
         if self.versions is None:
             self.versions = now
         refuse_changed(self.versions, now)
@@ -138,7 +141,7 @@ class Pipeline:
         """
         for source in self.sources(name):
             wanted = list(dict.fromkeys(part for shard in shards for part in self.needed(name, shard, source)))
-            missing = [part for part in wanted if (source, part) not in self._current]
+            missing = [part for part in wanted if part not in self._current[source]]
             if missing:
                 self.ensure_inputs(source, missing)
                 for part in missing:
@@ -153,14 +156,13 @@ class Pipeline:
         """
         if name in self._vouched or not self.stages[name].rules:
             return
-        known = sum(1 for stage, _ in self._current if stage == name)
-        if self._admitted.get(name) == known:
+        if self._admitted.get(name) == len(self._current[name]):
             return
         verdicts = judge(self, name)
         if self.on_judged is not None:
             self.on_judged(name, verdicts)
         refuse_failed(self.stages[name], verdicts)
-        self._admitted[name] = sum(1 for stage, _ in self._current if stage == name)
+        self._admitted[name] = len(self._current[name])
 
     def up_to_date(self, name: str) -> list[Manifest]:
         """Manifests of a set's shards that are up to date, in order; nothing is made."""
@@ -179,8 +181,8 @@ class Pipeline:
 
     def found(self, name: str, shard: str = WHOLE) -> Manifest | None:
         """The manifest of a shard that is up to date, as all its inputs are; else None. Nothing is made."""
-        if (name, shard) in self._current:
-            return self._current[name, shard]
+        if shard in self._current[name]:
+            return self._current[name][shard]
         inputs: dict[str, list[Manifest]] = {}
         for source in self.sources(name):
             inputs[source] = []
@@ -194,7 +196,7 @@ class Pipeline:
             return None
         manifest = self._usable(self.slot(name, shard), key)
         if manifest is not None:
-            self._current[name, shard] = manifest
+            self._current[name][shard] = manifest
         return manifest
 
     def _usable(self, slot: Slot, key: str, *, log: Log = no_log) -> Manifest | None:
@@ -221,12 +223,12 @@ class Pipeline:
 
     def trust(self, manifest: Manifest) -> None:
         """Count a shard as up to date and its set as judged, as the pipeline that leads this run has found them."""
-        self._current[manifest.stage, manifest.shard] = manifest
+        self._current[manifest.stage][manifest.shard] = manifest
         self._vouched.add(manifest.stage)
 
     def take(self, manifest: Manifest) -> None:
         """Count a shard as made, here or by a worker."""
-        self._current[manifest.stage, manifest.shard] = manifest
+        self._current[manifest.stage][manifest.shard] = manifest
         self.made.append(manifest)
         if self.on_made is not None:
             self.on_made(manifest)

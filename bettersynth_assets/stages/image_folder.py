@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bettersynth_assets.records.images import file_hash
+from bettersynth_assets.records.images import hash_at
 from bettersynth_assets.records.integrity import digest_of
 from bettersynth_assets.records.store import write_table
 from toolkit.file_errors import EnvironmentFault, patiently
@@ -65,7 +65,7 @@ def images_hash(folder: Path, names: Iterable[str], memo: Path) -> str:
     states = {name: _state(folder / name) for name in sorted({*names})}
     moved = [name for name, state in states.items() if state is not None and known.get(name, (None,))[0] != state]
     with ThreadPoolExecutor(READERS) as pool:
-        read = dict(zip(moved, pool.map(lambda name: _content(folder / name), moved), strict=True))
+        read = dict(zip(moved, pool.map(lambda name: hash_at(folder / name), moved), strict=True))
     found = {name: (state, read.get(name) or known[name][1]) for name, state in states.items() if state is not None}
     if moved:
         rows = [(name, *state, content) for name, (state, content) in found.items()]
@@ -102,11 +102,3 @@ def _state(path: Path) -> State | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _content(path: Path) -> str:
-    def read() -> str:
-        with path.open("rb") as file:
-            return file_hash(file)
-
-    return patiently(read, path)

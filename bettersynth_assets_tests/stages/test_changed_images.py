@@ -221,8 +221,8 @@ def test_replaced_image_of_the_fine_tuning_set_changes_its_hash_and_only_moved_f
     data.write_text(json.dumps([{"id": "t"}, *[{"id": str(at), "image": f"{at}.bmp"} for at in range(4)]]))
     first = finetune_images_hash(data, folder, memo)
     read = []
-    original = image_folder._content
-    monkeypatch.setattr(image_folder, "_content", lambda path: read.append(path.name) or original(path))
+    original = image_folder.hash_at
+    monkeypatch.setattr(image_folder, "hash_at", lambda path: read.append(path.name) or original(path))
 
     def again() -> str:
         image_folder._hash.cache_clear()

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bettersynth_assets.records import integrity
 from bettersynth_assets.records.integrity import DamagedFileError
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.stages.killed_storage import run, settings_of, snapshot, stages
+from toolkit import files
 
 
 class Root:
@@ -31,7 +31,7 @@ class Root:
 
     def pipeline(self, version: int = 1) -> tuple[Pipeline, list[str]]:
         """As a new process would make it, and what it logs."""
-        integrity._sha256.cache_clear()
+        files._sha256_of_state.cache_clear()
         log: list[str] = []
         return Pipeline(stages(version), self.settings, log=log.append), log
 
@@ -142,7 +142,7 @@ def test_no_flipped_bit_gives_other_values(root: Root) -> None:
 def test_what_is_damaged_after_the_look_is_refused_when_it_is_read(root: Root) -> None:
     manifest = root.pipeline()[0].ensure("captioned", "shard-00000")
     flip(manifest.path / "kept.parquet")
-    integrity._sha256.cache_clear()
+    files._sha256_of_state.cache_clear()
     with pytest.raises(DamagedFileError, match=r"kept\.parquet has changed .* materialize captioned again"):
         manifest.table()
     assert manifest.file("lines.txt").is_file()
@@ -165,8 +165,8 @@ def test_a_memo_is_verified_before_it_is_used_again(root: Root) -> None:
 
 def test_a_file_is_hashed_once_in_a_process(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    whole = integrity.file_sha256
-    monkeypatch.setattr(integrity, "file_sha256", lambda path: hashed.append(path) or whole(path))
+    whole = files.file_sha256
+    monkeypatch.setattr(files, "file_sha256", lambda path: hashed.append(path) or whole(path))
     pipeline, _ = root.pipeline()
     for _ in range(2):
         pipeline.ensure("trained").verify()

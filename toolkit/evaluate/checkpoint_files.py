@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.evaluate.answer_files import AnswerError, one_line
+from toolkit.model_files import first_damaged
 
 
 @contextmanager
@@ -17,19 +17,9 @@ def whole_checkpoint(folder: Path) -> Iterator[None]:
     The libraries raise errors of many types, without the file's name, and for a damaged ``tokenizer.json`` a plain
     ``Exception``; so JSON and weights are looked at first.
     """
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(folder.glob("*.json")):
-        try:
-            json.loads(path.read_bytes())
-        except ValueError as error:
-            raise AnswerError(f"model: {path} is damaged ({one_line(error)}); give a whole checkpoint") from None
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except SafetensorError as error:
-            raise AnswerError(f"model: {path} is damaged ({one_line(error)}); give a whole checkpoint") from None
+    if found := first_damaged(folder):
+        path, error = found
+        raise AnswerError(f"model: {path} is damaged ({one_line(error)}); give a whole checkpoint")
     try:
         yield
     except (OSError, ValueError, LookupError, RuntimeError) as error:

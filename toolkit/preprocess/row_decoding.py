@@ -7,12 +7,12 @@ any size takes little memory.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.file_errors import environment_fault
+from toolkit.files import replacing
 from toolkit.preprocess.row_kinds import HEAD, PARQUET, RowFileError, refuse_other
 
 if TYPE_CHECKING:
@@ -37,23 +37,11 @@ def decode(path: Path, kind: str, target: Path) -> None:
         EnvironmentFault: the disk of ``target`` is full, or the environment keeps either file from us.
     """
     try:
-        _write(target, _table_lines(path) if kind == PARQUET else _decompressed(path, kind))
+        with replacing(target) as partial, partial.open("wb") as file:
+            for chunk in _table_lines(path) if kind == PARQUET else _decompressed(path, kind):
+                file.write(chunk)
     except OSError as error:
         raise environment_fault(error, target) or error from error
-
-
-def _write(target: Path, chunks: Iterator[bytes]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _decompressed(path: Path, kind: str) -> Iterator[bytes]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from toolkit.convert_weights import load_projector
-from toolkit.file_errors import patiently
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.model_files import first_damaged
 from toolkit.train.plan import Plan, PlanError
 
 T = TypeVar("T")
@@ -26,17 +25,10 @@ def check_base(folder: Path) -> None:
         PlanError: names the file.
         EnvironmentFault: the file system does not let this user read it.
     """
-    for path in sorted(folder.glob("*.json")):
-        try:
-            json.loads(patiently(path.read_bytes, path))
-        except ValueError as error:
-            raise PlanError(f"base_model: {path} is damaged: no JSON ({error}); copy it again") from error
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt"):
-                pass  # reads the header and compares it with the size
-        except SafetensorError as error:
-            raise PlanError(f"base_model: {path} is damaged ({error}); copy it again") from error
+    if found := first_damaged(folder):
+        path, error = found
+        kind = ": no JSON" if path.suffix == ".json" else ""
+        raise PlanError(f"base_model: {path} is damaged{kind} ({error}); copy it again") from error
 
 
 def load_processor(plan: Plan) -> MGMProcessor:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from toolkit.file_errors import patiently
-from toolkit.files import file_sha256
+from toolkit.files import file_sha256, sha256_once
 
 Record = dict[str, dict[str, Any]]
 
@@ -76,11 +75,4 @@ def read_marker(path: Path, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _sha256_of(path: Path) -> str:
-    stat = path.stat()
-    return patiently(lambda: _sha256(path, stat.st_size, stat.st_mtime_ns), path)
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """A file's hash, computed once per process for each of its states."""
-    return file_sha256(path)
+    return patiently(lambda: sha256_once(path), path)
