@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toolkit.registry import Registry, RegistryError, load_extensions
+
+
+def _registry() -> Registry[object]:
+    return Registry("thing", group="bettersynth.things", built_in={"join": "os.path:join"})
+
+
+def test_built_in_names_are_imported_when_asked_for() -> None:
+    import os
+
+    assert _registry().get("join") is os.path.join
+    assert _registry().fingerprint("join") is None
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(RegistryError, match=r"unknown thing 'joi': did you mean 'join'. Valid: join"):
+        _registry().get("joi")
+
+
+def test_a_name_is_given_once() -> None:
+    registry = _registry()
+    registry.register("mine", 1)
+    registry.register("mine", 1)
+    with pytest.raises(RegistryError, match="registered already"):
+        registry.register("mine", 2)
+    with pytest.raises(RegistryError, match="registered already"):
+        registry.register("join", 2)
+
+
+def test_an_extension_file_registers_once_and_counts_by_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "my extension.py"
+    file.write_text("import toolkit.registry as r\nclass Mine: pass\nr.TEST.register('mine', Mine)\n", "utf-8")
+    import toolkit.registry as module
+
+    module.TEST = registry = _registry()  # type: ignore[attr-defined]
+    load_extensions([file])
+    load_extensions([file])
+    assert registry.names() == ["join", "mine"]
+    first = registry.fingerprint("mine")
+    assert first is not None and len(first) == 64
+
+
+def test_an_extension_that_fails_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("1 / 0\n", "utf-8")
+    with pytest.raises(RegistryError, match=r"broken\.py cannot be imported: ZeroDivisionError"):
+        load_extensions([file])
+    with pytest.raises(RegistryError, match="is no file"):
+        load_extensions([tmp_path / "absent.py"])
