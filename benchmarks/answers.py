@@ -35,9 +35,10 @@ from PIL import Image
 from random_model import random_model
 from torch.utils.data import DataLoader, Dataset
 
-from toolkit.evaluate.generate import PART, Answerer, Prompt
+from toolkit.evaluate.generate import PART, Answerer
 from toolkit.evaluate.greedy import Batch
 from toolkit.evaluate.prefixes import read_prefixes
+from toolkit.evaluate.prompts import Prompt
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.images import Pixels, pad_to_square, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
@@ -80,7 +81,7 @@ def main() -> None:
         some = prompts[: given.original]
         model.speed = fast
         ours(prompts[: max(2 * given.batch_size, 4 * PART)])
-        first, texts, memory = timed(lambda: ours(prompts))
+        first, answers, memory = timed(lambda: ours(prompts))
         model.speed = REFERENCE
         textvqa, expected = each_after_the_first(original(model, processor, some, given.new_tokens, workers=4))
         mmbench, _ = each_after_the_first(original(model, processor, some, given.new_tokens, workers=0))
@@ -107,7 +108,7 @@ def main() -> None:
         "original_answers_per_s_pictures_in_line": round(1 / mmbench, 2),
         "ratio": round(rate * textvqa, 2),
         "ratio_pictures_in_line": round(rate * mmbench, 2),
-        "same_answers": f"{sum(a == b for a, b in zip(texts, expected, strict=False))} of {len(some)}",
+        "same_answers": f"{sum(a.text == b for a, b in zip(answers, expected, strict=False))} of {len(some)}",
         "peak_gib": memory,
         "milliseconds": parts,
     }

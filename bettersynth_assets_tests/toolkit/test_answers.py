@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from toolkit.evaluate.answer_files import AnswerError
-from toolkit.evaluate.generate import Answerer, Prompt, by_picture, fitting
+from toolkit.evaluate.generate import Answerer, by_picture, fitting
 from toolkit.evaluate.greedy import ROOM, Batch, answer
 from toolkit.evaluate.prefixes import joined, read_prefixes
+from toolkit.evaluate.prompts import Prompt
 from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import IMAGE_TOKEN_INDEX
@@ -82,7 +83,7 @@ def test_answers_are_those_of_transformers_on_single_prompts(
         ours = Answerer(
             model=model, processor=processor, batch_size=batch_size, max_new_tokens=tokens, stop=frozenset(stop)
         )
-        assert ours(prompts) == wanted
+        assert [answer.text for answer in ours(prompts)] == wanted
 
 
 def test_pictures_prepared_by_other_processes_give_the_same_answers(

@@ -15,7 +15,6 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -27,6 +26,7 @@ from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.greedy import Batch, answer
 from toolkit.evaluate.pictures import loaded, workers_for
 from toolkit.evaluate.prefixes import Prefix, joined, read_prefixes
+from toolkit.evaluate.prompts import Answer, Prompt
 from toolkit.mgm.conversation import END
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import IMAGE_TOKEN_INDEX
@@ -38,15 +38,6 @@ PART = 16
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """A question about one picture: its file, or its bytes. ``id`` is named in errors."""
-
-    id: str
-    image: Path | bytes
-    text: str
 
 
 class _Question(NamedTuple):
@@ -80,7 +71,7 @@ class Answerer:
     workers: int | None = None
     stop: frozenset[int] | None = None
 
-    def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None] = lambda done: None) -> list[str]:
+    def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None] = lambda done: None) -> list[Answer]:
         """Answer all prompts; ``on_batch`` hears how many are done.
 
         Raises:
@@ -100,7 +91,7 @@ class Answerer:
                 on_batch(len(found))
             put_off = False
         texts = self.processor.tokenizer.batch_decode([found[i] for i in range(len(prompts))], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return [Answer(text.strip()) for text in texts]
 
     def _encode(self, prompt: Prompt) -> list[int]:
         """Ids of a prompt behind its picture's placeholder, the only one: what follows it must fit any picture."""

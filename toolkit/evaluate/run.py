@@ -30,13 +30,14 @@ from toolkit.evaluate.answer_files import AnswerError, one_line
 from toolkit.evaluate.checkpoint_files import whole_checkpoint
 from toolkit.evaluate.inputs import Benchmarks, answer_rows, first_broken_image, read_benchmarks
 from toolkit.evaluate.plan import EvaluationPlan, check_outputs, make_plan, read_plan
+from toolkit.evaluate.prompts import Prompt
 from toolkit.events import Emit, json_lines, tagged
 from toolkit.file_errors import EnvironmentFault
 from toolkit.files import file_sha256, write_atomically, write_json
 from toolkit.jobs import jobs_for, limit_threads, run_all
 
 if TYPE_CHECKING:
-    from toolkit.evaluate.generate import Answerer, Prompt
+    from toolkit.evaluate.generate import Answerer
 
 __all__ = ["EvaluationPlan", "evaluate", "load", "main", "make_plan", "read_plan"]
 
@@ -128,15 +129,13 @@ def _answers(name: str, answerer: Answerer, prompts: list[Prompt], emit: Emit) -
         event = {"event": "progress", "benchmark": name, "done": done, "total": len(prompts)}
         emit({**event, "answers_per_s": rate(done)})
 
-    answers = answerer(prompts, on_batch)
+    answers = [answer.text for answer in answerer(prompts, on_batch)]
     return answers, {"questions": len(prompts), "answers": len(answers), "answers_per_s": rate(len(answers))}
 
 
 def _run_textvqa(
     plan: EvaluationPlan, answerer: Answerer, asked: Benchmarks, folder: Path, emit: Emit
 ) -> dict[str, Any]:
-    from toolkit.evaluate.generate import Prompt
-
     assert asked.textvqa and plan.textvqa_annotations
     prompts = [Prompt(id=str(question.id), image=question.image, text=question.text) for question in asked.textvqa]
     answers, made = _answers("textvqa", answerer, prompts, emit)
@@ -151,8 +150,6 @@ def _run_textvqa(
 def _run_mmbench(
     plan: EvaluationPlan, answerer: Answerer, asked: Benchmarks, folder: Path, emit: Emit
 ) -> dict[str, Any]:
-    from toolkit.evaluate.generate import Prompt
-
     table = asked.mmbench
     assert table is not None
     questions = table.drop(columns="image").to_dict("records")
