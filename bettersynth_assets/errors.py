@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 from bettersynth_assets.redaction import redacted
 
 
@@ -40,19 +37,3 @@ class EmptySetError(UserError):
 
 class DeviceError(UserError):
     """A device that was asked for and is not there."""
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Say which valid name is meant, for the end of an error message.
-
-    Args:
-        name: what the user wrote.
-        valid: every name that would have been right.
-
-    Returns:
-        ``did you mean 'x'? Valid: a, b, x`` or, where nothing is near, only the second sentence.
-    """
-    options = sorted(valid)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Valid: {', '.join(options)}"

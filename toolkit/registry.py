@@ -9,7 +9,6 @@ names costs nothing. There are two ways to add a name, neither of which changes 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -18,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
+
+from toolkit.suggest import nearest
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class Registry(Generic[T]):
             return value
         found = self._entry_points().get(name)
         if found is None:
-            raise RegistryError(f"unknown {self.kind} {name!r}: {_nearest(name, self.names())}")
+            raise RegistryError(f"unknown {self.kind} {name!r}: {nearest(name, self.names())}")
         loaded: T = found.load()
         return loaded
 
@@ -114,9 +115,3 @@ def load_extensions(paths: Iterable[str | Path]) -> None:
         except Exception as error:
             del sys.modules[name]
             raise RegistryError(f"extensions: {path} cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Valid: {', '.join(known)}"

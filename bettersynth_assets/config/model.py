@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
-from typing import Any, Self
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any
 
 from bettersynth_assets.config.names import check_name
-from bettersynth_assets.errors import ConfigError, nearest
+from bettersynth_assets.errors import ConfigError
+from toolkit.settings import SettingsModel
 from toolkit.settings_files import SettingsFileError, read_settings_file
+from toolkit.suggest import nearest
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 """The folder that this package lies in: a checkout, or ``site-packages``."""
@@ -20,56 +19,10 @@ PROJECT_ROOT = Path.cwd() if SHIPPED.is_dir() else PACKAGE_ROOT
 """The checkout; for an installed package, the folder in which the program was started. Default place of the data."""
 
 
-class ConfigModel(BaseModel):
+class ConfigModel(SettingsModel):
     """A frozen section of a profile or recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @classmethod
-    def parse(cls, values: object, *, where: str) -> Self:
-        """Validate a mapping read from YAML.
-
-        Args:
-            values: what the YAML held.
-            where: the file, for error messages.
-
-        Raises:
-            ConfigError: naming the key, its value and, for an unknown key, the nearest valid one.
-        """
-        if not isinstance(values, dict):
-            raise ConfigError(f"{where}: expected a mapping of keys, found {type(values).__name__}")
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError("; ".join(_explain(cls, item, where) for item in error.errors())) from None
-
-    @classmethod
-    def extra_keys(cls) -> tuple[str, ...]:
-        """Keys that a file may hold besides the fields, for the list of valid keys in errors."""
-        return ()
-
-
-def _explain(model: type[BaseModel], item: Any, where: str) -> str:
-    path = [str(part) for part in item["loc"]]
-    name = ".".join(path) or "(whole file)"
-    if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key {name!r}: {nearest(path[-1], _fields(model, item['loc'][:-1]))}"
-    if item["type"] == "missing":
-        return f"{where}: key {name!r} is missing: add it"
-    value = reprlib.repr(item["input"])
-    return f"{where}: {name} = {value}: {item['msg'].removeprefix('Value error, ')}"
-
-
-def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Field names of the section that ``path`` leads to from ``model``."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not inner:
-            break
-        model = inner[0]
-    return [*model.model_fields, *(model.extra_keys() if issubclass(model, ConfigModel) else ())]
+    error = ConfigError
 
 
 def merged(base: Any, changes: Any) -> Any:

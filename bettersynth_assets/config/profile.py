@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bettersynth_assets.config.address import check_no_secrets, is_address
 from bettersynth_assets.config.model import PACKAGE_ROOT, PROJECT_ROOT, ConfigModel, merged, read_yaml
@@ -28,8 +28,9 @@ class Models(ConfigModel):
     captioner: str
     """A ``Blip2ForConditionalGeneration`` or ``LlavaForConditionalGeneration`` checkpoint, as its config.json says; or
     any that is served: ``http://host:port/v1#name`` (see ``config/address.py``), without keys or passwords."""
-    mgm: str
-    """MGM base: language model, both towers, processor."""
+    base: str
+    """What is trained and evaluated: the folder of a checkpoint with language model, vision towers and processor. A
+    profile may call it by its old name, `mgm`."""
     diffusion: str | None = None
     """A text-to-image pipeline of ``diffusers``; None refuses a recipe with a ``regenerate`` section."""
     aesthetics: str | None = None
@@ -51,6 +52,24 @@ class Models(ConfigModel):
     """Folder of ``flagged_words.json`` and ``stopwords.json``."""
     tokenizer: str | None = None
     """Folder of a transformers tokenizer."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name_of_base(cls, values: Any) -> Any:
+        return with_base(values)
+
+
+def with_base(values: Any) -> Any:
+    """A profile's ``models`` with ``base`` in place of ``mgm``, its old name.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if not isinstance(values, dict) or "mgm" not in values:
+        return values
+    if "base" in values:
+        raise ValueError("`mgm` is the old name of `base`: give `base` alone")
+    return {("base" if name == "mgm" else name): value for name, value in values.items()}
 
 
 class Gpu(ConfigModel):
@@ -207,6 +226,10 @@ def load_profile(name: str) -> Profile:
 
 def _values(name: str, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Path]:
     values, path = read_yaml(name, "profiles")
+    try:
+        values |= {"models": with_base(values["models"])} if "models" in values else {}
+    except ValueError as error:
+        raise ConfigError(f"{path}: models: {error}") from None
     if path in above:
         raise ConfigError(f"{path} extends itself: take `extends` out of one of {', '.join(map(str, above))}")
     base = values.pop("extends", None)

@@ -14,10 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 from bettersynth_assets.config.recipe import Operator
-from bettersynth_assets.errors import ConfigError, nearest
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.reviewed import PURE
 from bettersynth_assets.records.seed_rows import DEEPEST_NAMES
+from toolkit.suggest import nearest
 
 STATS, META = "__dj__stats__", "__dj__meta__"
 ROW_FIELDS = ("id", "text", "images", STATS, META)

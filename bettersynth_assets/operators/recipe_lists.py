@@ -15,11 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from bettersynth_assets.config.recipe import Operator
-from bettersynth_assets.errors import ConfigError, nearest
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.operators.thresholds import check_arguments
 from bettersynth_assets.operators.trust import check_trust
+from toolkit.suggest import nearest
 
 MINHASH, AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
 SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")

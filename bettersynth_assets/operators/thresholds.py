@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bettersynth_assets.errors import ConfigError, EmptySetError, nearest
+from bettersynth_assets.errors import ConfigError, EmptySetError
+from toolkit.suggest import nearest
 
 NAME = "clip_score_filter"
 METHODS: dict[str, tuple[str, ...]] = {

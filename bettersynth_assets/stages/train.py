@@ -92,7 +92,7 @@ def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, A
     training, gpu = settings.profile.training, settings.profile.gpu
     finetune = finetune_files(settings)
     return {
-        "base_model": model_path(settings.profile.models.mgm, role="mgm"),
+        "base_model": model_path(settings.profile.models.base, role="base"),
         "output_dir": str(folder / folder_of(seed)),
         "seed": seed,
         "device": "cpu" if gpu.devices == "cpu" else "auto",
@@ -200,7 +200,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
         stage = {key: value for key, value in training[name].items() if key not in STAGE_ROUNDING}
         training[name] = {**stage, "loss_group": rows_of_a_mean(stage["loss_group"], stage["global_batch"])}
     return {
-        "base": model_fingerprint(settings.profile.models.mgm, role="mgm"),
+        "base": model_fingerprint(settings.profile.models.base, role="base"),
         "training": training,
         "finetune": fingerprint(finetune),
         "finetune_images": finetune_images_hash(

@@ -111,6 +111,13 @@ def test_a_profile_that_extends_another_differs_only_in_its_own_keys(tmp_path: P
     assert mine.gpu == own.gpu.model_copy(update={"devices": [1]})
 
 
+def test_the_old_name_of_models_base_is_taken_and_both_names_are_refused(tmp_path: Path) -> None:
+    mine = load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nmodels: {mgm: weights/mine}"))
+    assert mine.models.base == "weights/mine"
+    with pytest.raises(ConfigError, match=r"mine\.yaml: models: `mgm` is the old name of `base`: give `base` alone"):
+        load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nmodels: {mgm: a, base: b}"))
+
+
 def test_a_recipes_number_may_be_written_as_in_json(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path / "mine.yaml", "caption: {low_score: 3e-1}\nprocess: [{a: {b: 1e-3}}]"))
     assert recipe.caption is not None and recipe.caption.low_score == 0.3

@@ -117,7 +117,7 @@ def write_profile(path: Path, **changes: object) -> Path:
         "seed": str(path.parent / "seed.jsonl"),
         "shards": 3,
         "budget": 7,
-        "models": dict.fromkeys(("clip", "watermark", "captioner", "mgm"), "none/none"),
+        "models": dict.fromkeys(("clip", "watermark", "captioner", "base"), "none/none"),
         "training": {"seeds": [0], "stage_1": stage, "stage_2": stage},
         "gpu": {"devices": "cpu"},
     }

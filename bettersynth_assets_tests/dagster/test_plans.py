@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch):
             (tmp_path / name).write_text("[]")
         write_profile(
             tmp_path / "p.yaml",
-            models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"mgm": str(tmp_path / "base")},
+            models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"base": str(tmp_path / "base")},
             training={"seeds": [3], "stage_1": STAGE, "stage_2": STAGE, "finetune_json": str(tmp_path / "tune.json"),
                       "finetune_images": str(tmp_path), **training},
             evaluation={name: str(tmp_path / "bench" / name) for name in NAMES},

@@ -145,7 +145,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         seed=str(world.seed),
         shards=1,
         budget=12,
-        models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"mgm": str(root / "mgm")},
+        models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"base": str(root / "mgm")},
         gpu={"devices": [0]},
         training={
             "seeds": [0], "stage_1": stage, "stage_2": stage, "checkpoint_every": 5,

@@ -41,7 +41,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
             "clip": str(models.clip),
             "watermark": str(models.watermark),
             "captioner": str(models.captioner),
-            "mgm": str(root / "models" / "mgm"),
+            "base": str(root / "models" / "mgm"),
         },
         "gpu": {"devices": "cpu"},
         "training": {

@@ -40,7 +40,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         write_profile(
             tmp_path / "p.yaml",
             seed=str(tmp_path / "images" / "seed.jsonl"),
-            models={"clip": "none", "watermark": "none", "captioner": "none", "mgm": str(tmp_path / "base")},
+            models={"clip": "none", "watermark": "none", "captioner": "none", "base": str(tmp_path / "base")},
             training={"seeds": [3], "stage_1": stage, "stage_2": stage, "finetune_json": str(data),
                       "finetune_images": str(tmp_path / "images"), "checkpoint_every": 1, "log_every": 1,
                       "launcher": list(launcher)},
