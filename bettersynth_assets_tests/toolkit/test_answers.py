@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +18,15 @@ import torch
 from PIL import Image
 
 from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.candidates import log_probabilities
 from toolkit.evaluate.generate import Answerer, by_picture, fitting
 from toolkit.evaluate.greedy import ROOM, Batch, answer
 from toolkit.evaluate.prefixes import joined, read_prefixes
 from toolkit.evaluate.prompts import Prompt
+from toolkit.mgm.conversation import Turn
 from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
 
@@ -123,6 +128,111 @@ def test_a_few_long_answers_are_put_off_and_the_others_kept(processor: MGMProces
     assert open_ == [0] and answers[1:] == [[]] * 8
     answers, open_ = answer(Batch(model, both, asked), stop=ends, max_new_tokens=ROOM + 4)
     assert open_ == [] and answers[0] == alone[0]
+
+
+CANDIDATES = ("", "Q", "Yes", "A longer answer, of many bytes.", "No way")
+
+
+def _alone(model: MGMGemmaForCausalLM, processor: MGMProcessor, prompt: Prompt, candidate: str) -> tuple[float, int]:
+    """Log-probability by one plain forward pass over prompt and candidate, and the number of tokens."""
+    before = processor.encode_prompt(f"<image>\n{prompt.text}")
+    after = processor.encode_answer(candidate)
+    pixels = processor.preprocess([read_image(prompt.image, sample_id=prompt.id)], aspect="pad")
+    with torch.inference_mode():
+        logits = model(torch.tensor([before + after]), images=pixels.images, images_aux=pixels.images_aux).logits
+    told = logits[0, -len(after) - 1 : -1].log_softmax(-1) if after else logits[0, :0]
+    return float(told.gather(1, torch.tensor(after, dtype=torch.long).unsqueeze(1)).sum()), len(after)
+
+
+@pytest.fixture(scope="module")
+def scored(prompts: list[Prompt]) -> list[Prompt]:
+    """The prompts with none to four candidates each, short and long, one token and many."""
+    return [dataclasses.replace(prompt, candidates=CANDIDATES[i % 5 : i % 7]) for i, prompt in enumerate(prompts)]
+
+
+@pytest.mark.parametrize("heads", [(2, 1), (4, 2)])
+def test_candidates_score_as_in_a_plain_forward_pass_on_each_alone(
+    processor: MGMProcessor, scored: list[Prompt], heads: tuple[int, int]
+) -> None:
+    model = tiny_mgm(initializer_range=0.1, num_attention_heads=heads[0], num_key_value_heads=heads[1])
+    assert {len(prompt.candidates) for prompt in scored} >= {0, 1, 2, 4}
+    wanted = [[_alone(model, processor, prompt, text) for text in prompt.candidates] for prompt in scored]
+    sizes = {tokens for some in wanted for _, tokens in some}
+    assert {0, 1} < sizes and max(sizes) > 20
+    for batch_size in (1, 4, 64):
+        answers = Answerer(model=model, processor=processor, batch_size=batch_size, max_new_tokens=3)(scored)
+        for prompt, answer_, some in zip(scored, answers, wanted, strict=True):
+            assert [(c.text, c.characters) for c in answer_.candidates] == [(t, len(t)) for t in prompt.candidates]
+            assert [c.tokens for c in answer_.candidates] == [tokens for _, tokens in some]
+            sums = [c.log_probability for c in answer_.candidates]
+            assert sums == pytest.approx([value for value, _ in some], rel=1e-5, abs=1e-5)
+
+
+def test_probabilities_of_all_first_tokens_sum_to_one(processor: MGMProcessor, prompts: list[Prompt]) -> None:
+    row = processor.encode_prompt(f"<image>\n{QUESTIONS[0]}")
+    at = row.index(IMAGE_TOKEN_INDEX)
+    model = tiny_mgm(initializer_range=0.1)
+    pixels = processor.preprocess([read_image(prompts[0].image, sample_id="")], aspect="pad")
+    with torch.inference_mode():
+        prefix = read_prefixes(model, row[:at], model.project_images(model.encode_images(*pixels)))
+        batch = Batch(model, prefix, [row[at + 1 :]])
+        [found] = log_probabilities(batch, [[[token] for token in range(model.config.vocab_size)]])
+    assert sum(map(math.exp, found)) == pytest.approx(1, abs=1e-5)
+
+
+def test_candidates_change_no_answer_and_are_scored_once_when_memory_is_short_and_answers_are_put_off(
+    processor: MGMProcessor, scored: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_mgm(initializer_range=0.5)
+    tokens = 2 * ROOM + 5
+    counts: list[int] = []
+
+    def counted(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        if len(candidates) > 9:
+            raise torch.OutOfMemoryError
+        counts.append(sum(map(len, candidates)))
+        return log_probabilities(batch, candidates)
+
+    plain = Answerer(model=model, processor=processor, max_new_tokens=tokens, stop=frozenset(range(6, 60)))
+    bare = plain([dataclasses.replace(prompt, candidates=()) for prompt in scored])
+    put_off = []
+
+    def answer_counted(*arguments: Any, **options: Any) -> Any:
+        found = answer(*arguments, **options)
+        put_off.extend(found[1])
+        return found
+
+    whole = plain(scored)
+    monkeypatch.setattr("toolkit.evaluate.generate.log_probabilities", counted)
+    monkeypatch.setattr("toolkit.evaluate.generate.answer", answer_counted)
+    split = dataclasses.replace(plain, batch_size=32)(scored)
+    assert [a.text for a in split] == [a.text for a in whole] == [a.text for a in bare]
+    assert put_off, "no answer was put off: the test says nothing"
+    assert sum(counts) == sum(len(prompt.candidates) for prompt in scored)
+    for one, other in zip(split, whole, strict=True):
+        assert [c.log_probability for c in one.candidates] == pytest.approx(
+            [c.log_probability for c in other.candidates], rel=1e-5, abs=1e-5
+        )
+
+
+def test_a_candidate_has_the_tokens_of_a_training_rows_answer(processor: MGMProcessor) -> None:
+    for text in ("Yes", "A", "two words", " led by a space", "ends.", "ünï", "line\nline"):
+        row = processor.encode_row(
+            [Turn(speaker="human", text="<image>\nHm?"), Turn(speaker="gpt", text=text)], row_id=""
+        )
+        labels = [label for label in row.labels if label != IGNORE_INDEX]
+        ids = processor.encode_answer(text)
+        assert labels[: len(ids)] == ids and processor.tokenizer.decode(labels[len(ids) :]) == "<end_of_turn>\n<eos>"
+        assert processor.encode_prompt("<image>\nHm?") == row.input_ids[: len(row.input_ids) - len(labels)]
+
+
+@pytest.mark.parametrize("candidate", ["a<image>", "<end_of_turn>", "x<eos>"])
+def test_a_candidate_with_a_special_token_is_refused_by_the_prompts_name(
+    processor: MGMProcessor, prompts: list[Prompt], candidate: str
+) -> None:
+    answerer = Answerer(model=tiny_mgm(), processor=processor)
+    with pytest.raises(AnswerError, match=r"prompt 'q9': candidate answer .* holds a special token"):
+        answerer([Prompt(id="q9", image=prompts[0].image, text="x?", candidates=("Yes", candidate))])
 
 
 def test_all_prompts_of_a_picture_come_together_the_longest_first() -> None:

@@ -1,11 +1,12 @@
-"""Batched greedy answers. In: prompts, each with its picture. Out: their answers, in the order of the prompts.
+"""Batched greedy answers and log-probabilities of candidates. In: prompts. Out: an ``Answer`` each, in their order.
 
 ::
 
     pictures, those with long questions first ─► squares, made ahead ─► towers, projector ─► prefixes, PART at a time
-    questions whose prefix is there           ─► answers, batch_size at a time
+    questions whose prefix is there           ─► their candidates' scores, then answers, batch_size at a time
 
-A picture and what stands before it are read once for all its questions; see ``greedy``.
+A picture and what stands before it are read once for all its questions, and a question once for its candidates and its
+answer; see ``greedy`` and ``candidates``.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from torch import Tensor
 
 from toolkit.data.feature_cache import FeatureCache
 from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.candidates import log_probabilities
 from toolkit.evaluate.greedy import Batch, answer
 from toolkit.evaluate.pictures import loaded, workers_for
 from toolkit.evaluate.prefixes import Prefix, joined, read_prefixes
-from toolkit.evaluate.prompts import Answer, Prompt
+from toolkit.evaluate.prompts import Answer, CandidateScore, Prompt
 from toolkit.mgm.conversation import END
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import IMAGE_TOKEN_INDEX
@@ -40,13 +42,31 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
+class _Encoded(NamedTuple):
+    """A prompt in ids, and those of its candidates."""
+
+    ids: list[int]
+    candidates: list[list[int]]
+
+
 class _Question(NamedTuple):
-    """A prompt whose picture has been read: its number, its ids, and where its prefix is."""
+    """A prompt whose picture has been read: its number, its ids, and where its prefix is.
+
+    ``candidates`` is empty where they have been scored.
+    """
 
     number: int
     ids: list[int]
+    candidates: list[list[int]]
     prefixes: Prefix
     place: int
+
+
+class _Found(NamedTuple):
+    """Of one batch, by number of the prompt: the answers' tokens, less those put off; the candidates' scores."""
+
+    tokens: dict[int, list[int]]
+    scores: dict[int, list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,51 +92,67 @@ class Answerer:
     stop: frozenset[int] | None = None
 
     def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None] = lambda done: None) -> list[Answer]:
-        """Answer all prompts; ``on_batch`` hears how many are done.
+        """Answer all prompts and score their candidates; ``on_batch`` hears how many are done.
 
         Raises:
-            AnswerError: a prompt with an image token of its own; the message names the prompt.
+            AnswerError: a prompt with an image token of its own, or a candidate with a special token; the message
+                names the prompt.
             ImageError: a picture that cannot be read; the message names the prompt.
             torch.OutOfMemoryError: not even one prompt fits.
         """
         if self.cache is not None:
             self.cache.fill({prompt.image: prompt.id for prompt in prompts})
-        ids = [self._encode(prompt) for prompt in prompts]
-        found: dict[int, list[int]] = {}
+        encoded = [self._encode(prompt) for prompt in prompts]
+        tokens: dict[int, list[int]] = {}
+        scores: dict[int, list[float]] = {}
         put_off = True
-        while len(found) < len(prompts):
-            wanted = {i: prompt for i, prompt in enumerate(prompts) if i not in found}
-            for some in self._answer_all(wanted, ids, put_off=put_off):
-                found |= some
-                on_batch(len(found))
+        while len(tokens) < len(prompts):
+            wanted = {i: prompt for i, prompt in enumerate(prompts) if i not in tokens}
+            asked = [one if i not in scores else one._replace(candidates=[]) for i, one in enumerate(encoded)]
+            for some in self._answer_all(wanted, asked, put_off=put_off):
+                tokens |= some.tokens
+                scores |= {number: sums for number, sums in some.scores.items() if number not in scores}
+                on_batch(len(tokens))
             put_off = False
-        texts = self.processor.tokenizer.batch_decode([found[i] for i in range(len(prompts))], skip_special_tokens=True)
-        return [Answer(text.strip()) for text in texts]
+        texts = self.processor.tokenizer.batch_decode(
+            [tokens[i] for i in range(len(prompts))], skip_special_tokens=True
+        )
+        return [
+            Answer(text.strip(), tuple(map(_candidate_score, prompt.candidates, scores[i], encoded[i].candidates)))
+            for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
+        ]
 
-    def _encode(self, prompt: Prompt) -> list[int]:
+    def _encode(self, prompt: Prompt) -> _Encoded:
         """Ids of a prompt behind its picture's placeholder, the only one: what follows it must fit any picture."""
         ids = self.processor.encode_prompt(f"<image>\n{prompt.text}")
         if ids.count(IMAGE_TOKEN_INDEX) != 1:
             raise AnswerError(f"prompt {prompt.id!r}: holds an <image> of its own; the picture is put before it")
-        return ids
+        try:
+            return _Encoded(ids, [self.processor.encode_answer(text.strip()) for text in prompt.candidates])
+        except ValueError as error:
+            raise AnswerError(f"prompt {prompt.id!r}: candidate {error}") from None
 
     def _answer_all(
-        self, prompts: Mapping[int, Prompt], ids: Sequence[list[int]], *, put_off: bool
-    ) -> Iterator[dict[int, list[int]]]:
-        """Batch by batch, the tokens of the answers by number of the prompt, less those that were put off."""
-        numbers = by_picture({i: prompt.image for i, prompt in prompts.items()}, list(map(len, ids)))
+        self, prompts: Mapping[int, Prompt], encoded: Sequence[_Encoded], *, put_off: bool
+    ) -> Iterator[_Found]:
+        """What is found, batch by batch."""
+        lengths = [len(one.ids) for one in encoded]
+        numbers = by_picture({i: prompt.image for i, prompt in prompts.items()}, lengths)
         pictures = [(picture, prompts[rows[0]].id) for picture, rows in numbers.items()]
         parts = [pictures[at : at + PART] for at in range(0, len(pictures), PART)]
-        at = ids[0].index(IMAGE_TOKEN_INDEX)  # the template puts the picture first, so this is the same in all prompts
+        first = encoded[0].ids
+        at = first.index(IMAGE_TOKEN_INDEX)  # the template puts the picture first, so this is the same in all prompts
         device = self.model.device
         workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
         items = loaded(parts, self.processor, self.cache, workers=workers, pin=device.type == "cuda")
         at_once, batch = PART, self.batch_size
         waiting: list[_Question] = []
         for part, item in zip(parts, items, strict=True):
-            prefixes, at_once = fitting(partial(self._read, item, ids[0][:at]), at_once)
+            prefixes, at_once = fitting(partial(self._read, item, first[:at]), at_once)
             for place, (picture, _) in enumerate(part):
-                waiting += [_Question(row, ids[row][at + 1 :], prefixes, place) for row in numbers[picture]]
+                for row in numbers[picture]:
+                    ids, candidates = encoded[row]
+                    waiting.append(_Question(row, ids[at + 1 :], candidates, prefixes, place))
             while len(waiting) >= batch or (waiting and part is parts[-1]):
                 found, batch = fitting(partial(self._answer, waiting, put_off), batch)
                 waiting = waiting[batch:]
@@ -147,19 +183,27 @@ class Answerer:
         return model.project_images(features)[:count]
 
     @torch.inference_mode()
-    def _answer(self, waiting: Sequence[_Question], put_off: bool, size: int) -> dict[int, list[int]]:
-        """Tokens of the first ``size`` questions, by number of the prompt."""
+    def _answer(self, waiting: Sequence[_Question], put_off: bool, size: int) -> _Found:
+        """Answers and scores of the first ``size`` questions."""
         questions = waiting[:size]
         groups = [list(group) for _, group in groupby(questions, key=lambda question: id(question.prefixes))]
         prefix = joined([group[0].prefixes.pick([question.place for question in group]) for group in groups])
         batch = Batch(self.model, prefix, [question.ids for question in questions])
+        sums = log_probabilities(batch, [question.candidates for question in questions])
         tokens, open_ = answer(batch, stop=self._ends(), max_new_tokens=self.max_new_tokens, put_off=put_off)
-        return {question.number: tokens[i] for i, question in enumerate(questions) if i not in open_}
+        return _Found(
+            {question.number: tokens[i] for i, question in enumerate(questions) if i not in open_},
+            {question.number: sums[i] for i, question in enumerate(questions)},
+        )
 
     def _ends(self) -> frozenset[int]:
         tokenizer = self.processor.tokenizer
         ends = frozenset({int(tokenizer.eos_token_id), int(tokenizer.convert_tokens_to_ids(END))})
         return ends if self.stop is None else self.stop
+
+
+def _candidate_score(text: str, log_probability: float, ids: Sequence[int]) -> CandidateScore:
+    return CandidateScore(text, log_probability, tokens=len(ids), characters=len(text.strip()))
 
 
 def by_picture(pictures: Mapping[int, K], lengths: Sequence[int]) -> dict[K, list[int]]:

@@ -16,7 +16,7 @@ questions take.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class Batch:
         later[:, before:] = at.unsqueeze(1) < at
         blocked = self.hidden_keys.unsqueeze(1) | later  # (R, T, L + T)
         positions = (before + at - (longest - lengths.unsqueeze(1))).clamp(min=0)
-        self.last = self._forward(ids, positions, blocked.to(dtype) * torch.finfo(dtype).min)
+        self.last = self._append(ids, positions, blocked.to(dtype) * torch.finfo(dtype).min)
 
     def tokens(self) -> Tensor:
         """(r) the likeliest next token of each row."""
@@ -75,7 +75,7 @@ class Batch:
         self.hidden_keys = F.pad(self.hidden_keys, (0, 1))
         dtype = self.last.dtype
         blocked = self.hidden_keys.unsqueeze(1).to(dtype) * torch.finfo(dtype).min
-        self.last = self._forward(tokens.unsqueeze(1), self.next_position.unsqueeze(1), blocked)
+        self.last = self._append(tokens.unsqueeze(1), self.next_position.unsqueeze(1), blocked)
         self.next_position = self.next_position + 1
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -85,29 +85,53 @@ class Batch:
         self.values = [layer[chosen] for layer in self.values]
         self.hidden_keys, self.next_position = self.hidden_keys[chosen], self.next_position[chosen]
 
-    def _forward(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """(r, T) ids at ``positions``, additive ``mask`` (r, T, filled + T) -> (r, h), normed, of the last one."""
-        core = self.model.model
-        hidden, cos, sin = enter(core, core.embed_tokens(ids).to(mask.dtype), positions)
+    def _append(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Cache (r, T) ids at ``positions`` under an additive ``mask`` (r, T, filled + T) -> (r, h), normed, last."""
         end = self.filled + ids.shape[1]
-        groups = core.config.num_attention_heads // core.config.num_key_value_heads
-        grouped_mask = _grouped(mask, groups)
-        for number, layer in enumerate(core.layers, start=1):
-            states = layer.input_layernorm(hidden)
-            if number == len(core.layers):
-                hidden, grouped_mask = hidden[:, -1:], _grouped(mask[:, -1:], groups)
-            query, key, value = heads(layer.self_attn, states[:, -hidden.shape[1] :], states, cos, sin)
-            keys, values = self.keys[number - 1], self.values[number - 1]
+
+        def cached(number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+            keys, values = self.keys[number], self.values[number]
             keys[:, :, self.filled : end], values[:, :, self.filled : end] = key, value
-            grouped = query.unflatten(1, (-1, groups)).flatten(2, 3)  # (r, key heads, groups * T, head dim)
-            with sdpa_kernel(_BACKENDS):
-                mixed = F.scaled_dot_product_attention(
-                    grouped, keys[:, :, :end], values[:, :, :end], attn_mask=grouped_mask, scale=layer.self_attn.scaling
-                )
-            hidden = leave(layer, hidden, mixed.unflatten(2, (groups, -1)).flatten(1, 2))
+            return keys[:, :, :end], values[:, :, :end]
+
+        hidden = forward(self.model, ids, positions, mask, cached, asked=1)
         self.filled = end
-        last: Tensor = core.norm(hidden[:, -1])
+        last: Tensor = self.model.model.norm(hidden[:, -1])
         return last
+
+
+Cached = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From a layer's number and its new keys and values to all that may be attended to."""
+
+
+def forward(
+    model: MGMGemmaForCausalLM, ids: Tensor, positions: Tensor, mask: Tensor, cached: Cached, *, asked: int
+) -> Tensor:
+    """Hidden states (r, asked, h), before the last norm, of the last ``asked`` of T new tokens.
+
+    Args:
+        ids: (r, T).
+        positions: (r, T).
+        mask: (r, T, K), added to the attention's logits.
+        cached: gives K keys and values per layer.
+    """
+    core = model.model
+    hidden, cos, sin = enter(core, core.embed_tokens(ids).to(mask.dtype), positions)
+    groups = core.config.num_attention_heads // core.config.num_key_value_heads
+    grouped_mask = _grouped(mask, groups)
+    for number, layer in enumerate(core.layers):
+        states = layer.input_layernorm(hidden)
+        if number == len(core.layers) - 1:
+            hidden, grouped_mask = hidden[:, -asked:], _grouped(mask[:, -asked:], groups)
+        query, key, value = heads(layer.self_attn, states[:, -hidden.shape[1] :], states, cos, sin)
+        keys, values = cached(number, key, value)
+        grouped = query.unflatten(1, (-1, groups)).flatten(2, 3)  # (r, key heads, groups * T, head dim)
+        with sdpa_kernel(_BACKENDS):
+            mixed = F.scaled_dot_product_attention(
+                grouped, keys, values, attn_mask=grouped_mask, scale=layer.self_attn.scaling
+            )
+        hidden = leave(layer, hidden, mixed.unflatten(2, (groups, -1)).flatten(1, 2))
+    return hidden
 
 
 def answer(

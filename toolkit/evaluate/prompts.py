@@ -28,7 +28,7 @@ class CandidateScore:
     """How likely the model finds one candidate answer to a prompt.
 
     Args:
-        text: the candidate.
+        text: the candidate; white space around it is not scored.
         log_probability: sum over its tokens, in nats, of a float32 log-softmax; the token that ends an answer is left
             out, as in lm-evaluation-harness, so that an answer which could go on is not punished.
         tokens: of the candidate, after the prompt; 0 when it has no text (its log-probability is then 0).

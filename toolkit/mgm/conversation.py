@@ -127,6 +127,23 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int
     return [int(tokenizer.bos_token_id), *(token for ids, _ in _pieces(tokenizer, text) for token in ids)]
 
 
+def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
+    """Ids of an answer after :func:`encode_prompt`, without what ends it: those that a training row's labels hold.
+
+    Args:
+        answer: without white space around it; an empty one has no ids.
+
+    Raises:
+        ValueError: a special token in the text, which would be read as the end of the answer.
+    """
+    opening = f"{START}model\n"
+    [(ids, starts)] = _pieces(tokenizer, f"{opening}{answer}{END}") if IMAGE_TOKEN not in answer else [([], [])]
+    found = [token for token, start in zip(ids, starts, strict=True) if len(opening) <= start < len(opening + answer)]
+    if IMAGE_TOKEN in answer or not set(tokenizer.all_special_ids).isdisjoint(found):
+        raise ValueError(f"answer {answer!r} holds a special token")
+    return found
+
+
 def _turn(role: str, text: str) -> str:
     """One turn; the original leaves the end mark of an empty one out."""
     return f"{START}{role}\n{text}{END}\n" if text else f"{START}{role}\n"

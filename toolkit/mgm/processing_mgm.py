@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerB
 
 from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.configuration_mgm import MGMConfig
-from toolkit.mgm.conversation import EncodedRow, Turn, check_tokenizer, encode_prompt, encode_row
+from toolkit.mgm.conversation import EncodedRow, Turn, check_tokenizer, encode_answer, encode_prompt, encode_row
 from toolkit.mgm.images import Pixels, grey_levels, normalise, squares
 from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 
@@ -87,6 +87,10 @@ class MGMProcessor:
     def encode_prompt(self, question: str) -> list[int]:
         """Ids of a question, up to where the answer begins."""
         return encode_prompt(self.tokenizer, question)
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """Ids of an answer after a prompt, without its end; see ``conversation.encode_answer``."""
+        return encode_answer(self.tokenizer, answer)
 
     def positions(self, input_ids: Sequence[int]) -> int:
         """Length of a row after its placeholders have become image embeddings."""
