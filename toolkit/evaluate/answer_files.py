@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from toolkit.files import numbered_lines
@@ -91,6 +91,18 @@ def id_text(value: object, *, where: str) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     raise AnswerError(f"{where} must be text or a whole number; found {json.dumps(value)}")
+
+
+def relative_image(image: str, where: str) -> str:
+    """A picture's path as a file gives it, which must stay inside the folder of pictures.
+
+    Raises:
+        AnswerError: an empty or absolute path, one with ``..``, or an address; begins with ``where``.
+    """
+    path = PurePosixPath(image)
+    if not image.strip() or path.is_absolute() or ".." in path.parts or "://" in image or "\0" in image:
+        raise AnswerError(f"{where}: image {image!r} must be a path inside the folder of images")
+    return image
 
 
 def one_line(error: Exception) -> str:

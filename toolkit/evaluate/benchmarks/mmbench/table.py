@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from toolkit.evaluate.answer_files import AnswerError
-from toolkit.evaluate.letters import LETTERS
+from toolkit.evaluate.benchmarks.mmbench.letters import LETTERS
 from toolkit.evaluate.prompt_text import clean_prompt
 
 GROUP = 1_000_000

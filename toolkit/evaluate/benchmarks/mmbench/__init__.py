@@ -1,0 +1,1 @@
+"""MMBench: its table, its metric, its upload."""

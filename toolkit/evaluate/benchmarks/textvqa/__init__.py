@@ -1,0 +1,1 @@
+"""TextVQA: its questions and annotations, its metric."""
