@@ -165,7 +165,7 @@ STEP="6 and 7 TextVQA and MMBench"
 [ -z "$INFER_CUDA_IDX" ] || export CUDA_VISIBLE_DEVICES=$INFER_CUDA_IDX
 "$PYTHON" -m toolkit.evaluate.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" \
     --textvqa-questions "$TEXTVQA_QUESTIONS" --textvqa-annotations "$TEXTVQA_ANNOTATIONS" \
-    --textvqa-images "$TEXTVQA_IMAGES" --mmbench "$MMBENCH"
+    --textvqa-images "$TEXTVQA_IMAGES" --mmbench-table "$MMBENCH"
 
 STEP="8 copy of the script"
 cp "$0" output/train.sh

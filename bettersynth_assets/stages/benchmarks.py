@@ -67,6 +67,13 @@ def benchmark_files(settings: Settings) -> BenchmarkFiles:
     return BenchmarkFiles(**{name: _existing(f"evaluation.{name}", path) for name, path in named.items()})
 
 
+def as_benchmarks(files: BenchmarkFiles) -> dict[str, dict[str, str]]:
+    """Files by benchmark and role."""
+    roles = ("questions", "annotations", "images")
+    textvqa = {role: str(getattr(files, f"textvqa_{role}")) for role in roles}
+    return {"textvqa": textvqa, "mmbench": {"table": str(files.mmbench)}}
+
+
 def fingerprint(files: FinetuneFiles | BenchmarkFiles) -> dict[str, str]:
     """Contents of the files and names of the folders; the images in them have hashes of their own."""
     return {name: sha256_once(path) if path.is_file() else path.name for name, path in asdict(files).items()}

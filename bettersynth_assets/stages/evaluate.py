@@ -8,7 +8,7 @@ eval_results also compares: its stats hold the baseline's figures and the contes
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 from bettersynth_assets.checks.rules import ALL_ANSWERED
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.stages.arms import BENCHMARKS, arm_stats, compare
-from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
+from bettersynth_assets.stages.benchmarks import as_benchmarks, benchmark_files, fingerprint
 from bettersynth_assets.stages.child import Event, run_child
 from bettersynth_assets.stages.side_inputs import benchmark_images_hash, check_benchmarks
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
@@ -71,7 +71,7 @@ def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if settings.profile.training.feature_cache else None,
-        **{name: str(path) for name, path in asdict(benchmark_files(settings)).items()},
+        "benchmarks": as_benchmarks(benchmark_files(settings)),
     }
 
 
@@ -93,11 +93,13 @@ class Reporter:
                 self.log(f"{where} {event['benchmark']}: {event['done']}/{event['total']}, {rate}")
             self.last[folder] = found
         elif event.get("event") == "done":
-            scores = ", ".join(f"{name} {event[name]['accuracy']:.2f}" for name in BENCHMARKS)
-            self.log(f"{where}: {scores}, {event['seconds']:.1f} s")
-            for name in BENCHMARKS:
-                if "incomplete" in event[name]:
-                    self.log(f"{where} {name}: {event[name]['protocol']}; {event[name]['missing']} rows are missing")
+            scores = [
+                f"{row['benchmark']} {row['value']:.2f}" for row in event["results"] if row["metric"] == "accuracy"
+            ]
+            self.log(f"{where}: {', '.join(scores)}, {event['seconds']:.1f} s")
+            for name, made in event["benchmarks"].items():
+                if "incomplete" in made:
+                    self.log(f"{where} {name}: incomplete; {made['missing']} rows are missing")
 
 
 def _is_answered(folder: Path) -> bool:
@@ -110,10 +112,11 @@ def _is_answered(folder: Path) -> bool:
 
 def _row(seed: int, results: Path) -> dict[str, Any]:
     found = json.loads(results.read_text(encoding="utf-8"))
-    row: dict[str, Any] = {"seed": seed, "mmbench_unparsed": found["mmbench"]["unparsed"]}
+    figures = {row["benchmark"]: row for row in found["results"] if row["metric"] == "accuracy"}
+    row: dict[str, Any] = {"seed": seed, "mmbench_unparsed": figures["mmbench"]["unparsed"]}
     for name in BENCHMARKS:
-        row |= {name: found[name]["accuracy"]}
-        row |= {f"{name}_{part}": found[name][part] for part in ("questions", "answers")}
+        row |= {name: figures[name]["value"]}
+        row |= {f"{name}_{part}": found["benchmarks"][name][part] for part in ("questions", "answers")}
     return row
 
 

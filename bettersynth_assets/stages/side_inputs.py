@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.stages.benchmarks import benchmark_files, finetune_files
+from bettersynth_assets.stages.benchmarks import as_benchmarks, benchmark_files, finetune_files
 from bettersynth_assets.stages.image_folder import images_hash
 from toolkit.file_errors import environment_fault
 
@@ -42,15 +43,11 @@ def check_benchmarks(settings: Settings) -> None:
         EnvironmentFault: a file that the environment keeps from us.
     """
     from toolkit.evaluate.inputs import first_broken_image, read_benchmarks
+    from toolkit.evaluate.settings import choose
 
     files = benchmark_files(settings)
     with _about(BENCHMARKS):
-        found = read_benchmarks(
-            questions=files.textvqa_questions,
-            annotations=files.textvqa_annotations,
-            images=files.textvqa_images,
-            mmbench=files.mmbench,
-        )
+        found = read_benchmarks(choose(name, values) for name, values in as_benchmarks(files).items())
         if broken := first_broken_image(found):
             raise ValueError(f"question {broken[0]}: {broken[1]}")
 
@@ -62,12 +59,13 @@ def benchmark_images_hash(settings: Settings) -> str:
         ConfigError: questions that cannot be used.
         EnvironmentFault: an image that is there and cannot be read.
     """
-    from toolkit.evaluate.inputs import read_textvqa
+    from toolkit.evaluate.inputs import read_benchmark
+    from toolkit.evaluate.settings import choose
 
     files = benchmark_files(settings)
     with _about(BENCHMARKS):
-        questions = read_textvqa(files.textvqa_questions, files.textvqa_annotations, files.textvqa_images)
-    names = [question.image.relative_to(files.textvqa_images).as_posix() for question in questions]
+        questions = read_benchmark(choose("textvqa", as_benchmarks(files)["textvqa"])).questions.rows
+    names = [Path(str(question.image)).relative_to(files.textvqa_images).as_posix() for question in questions]
     return images_hash(files.textvqa_images, names, settings.shared_root / "benchmark_images.parquet")
 
 

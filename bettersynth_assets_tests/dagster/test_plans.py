@@ -27,7 +27,10 @@ def project(tmp_path, monkeypatch):
     def build(**training: object) -> Path:
         for name in ("seed.jsonl", "tune.json", "base/config.json", *(f"bench/{name}" for name in NAMES)):
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text("[]")
+            if name.endswith("images"):
+                (tmp_path / name).mkdir(exist_ok=True)
+            else:
+                (tmp_path / name).write_text("[]")
         write_profile(
             tmp_path / "p.yaml",
             models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"base": str(tmp_path / "base")},
@@ -71,7 +74,7 @@ def test_the_toolkit_takes_the_evaluation_plan(project):
     root = project()
     made = make_plan(evaluate.plan(load_settings(), root / "out", root / "base"))
     assert (made.batch_size, made.device) == (32, "cpu")
-    assert made.mmbench == root / "bench" / "mmbench"
+    assert made.chosen()[1].files == {"table": root / "bench" / "mmbench"}
 
 
 def test_half_named_benchmarks_are_refused_by_name(project):

@@ -56,7 +56,7 @@ def test_whole_benchmark_files_pass(settings: Settings) -> None:
         (lambda folder: (folder / "m.tsv").write_text(HEAD), r"m\.tsv: needs rows with a column 'index'"),
         (lambda folder: (folder / "m.tsv").write_text(f"{HEAD}7\tWhich?\tred\t\tB\taGk=\n"), "question 7: the right"),
         (lambda folder: (folder / "m.tsv").write_text(f"{HEAD}7\tWhich?\tred\t\tA\taGk=\n"), "question 7: its inline"),
-        (lambda folder: ((folder / "a.json").unlink(), (folder / "a.json").mkdir()), r"a\.json: is a directory"),
+        (lambda folder: ((folder / "a.json").unlink(), (folder / "a.json").mkdir()), r"a\.json' is a folder"),
         (lambda folder: (folder / "images" / "i1.bmp").unlink(), r"question i1: image .*i1\.bmp is missing"),
         (lambda folder: (folder / "images" / "i1.bmp").write_bytes(b"BM"), r"question i1: image .*i1\.bmp"),
     ],
@@ -115,8 +115,10 @@ def test_a_broken_fine_tuning_set_is_a_fault_of_the_profile(
 
 def test_a_seed_counts_as_answered_only_with_whole_results_and_both_answers(tmp_path: Path) -> None:
     whole = json.dumps({
-        "textvqa": {"accuracy": 1.0, "questions": 1, "answers": 1},
-        "mmbench": {"accuracy": 1.0, "questions": 1, "answers": 1, "unparsed": 0},
+        "benchmarks": {name: {"questions": 1, "answers": 1} for name in ("textvqa", "mmbench")},
+        "results": [
+            {"benchmark": name, "metric": "accuracy", "value": 1.0, "unparsed": 0} for name in ("textvqa", "mmbench")
+        ],
     })  # fmt: skip
     for name in ("textvqa", "mmbench"):
         (tmp_path / name).mkdir()

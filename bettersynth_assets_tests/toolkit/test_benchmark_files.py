@@ -12,12 +12,24 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from toolkit.evaluate.annotations import read_annotations
 from toolkit.evaluate.answer_files import AnswerError, id_text
+from toolkit.evaluate.benchmarks.mmbench.benchmark import MMBENCH
+from toolkit.evaluate.benchmarks.mmbench.table import pictures, read_table
+from toolkit.evaluate.benchmarks.protocol import Options, Questions
+from toolkit.evaluate.benchmarks.textvqa.annotations import read_annotations
+from toolkit.evaluate.benchmarks.textvqa.benchmark import TEXTVQA
 from toolkit.evaluate.image_check import fault_of
-from toolkit.evaluate.inputs import read_mmbench, read_textvqa
-from toolkit.evaluate.mmbench_table import pictures, read_table
 from toolkit.evaluate.prompt_text import clean_prompt
+from toolkit.evaluate.settings import choose
+
+
+def read_mmbench(path: Path) -> Questions:
+    return MMBENCH.read({"table": path}, Options())
+
+
+def read_textvqa(questions: Path, annotations: Path, images: Path) -> Questions:
+    return TEXTVQA.read({"questions": questions, "annotations": annotations, "images": images}, Options())
+
 
 HEAD = ["index", "question", "hint", "A", "B", "C", "D", "answer", "image"]
 
@@ -109,15 +121,16 @@ def test_data_uris_wrapped_base64_and_references_are_pictures(tmp_path: Path) ->
         _changed(index="10", image=f'"{wrapped}"'),
         _changed(index="1000007", image="7"),
     ]
-    table, found = read_mmbench(_tsv(tmp_path / "m.tsv", *rows))
-    assert list(table["index"]) == ["7", "8", "9", "10", "1000007"]
-    assert set(found.values()) == {_image()} and list(found) == list(table["index"])
-    assert pictures(table) == found
+    path = _tsv(tmp_path / "m.tsv", *rows)
+    found = {question.id: question.image for question in read_mmbench(path).rows}
+    assert list(found) == ["7", "8", "9", "10", "1000007"]
+    assert set(found.values()) == {_image()}
+    assert pictures(read_table(path)) == found
 
 
 def test_image_tokens_are_taken_out_of_questions_hints_and_options(tmp_path: Path) -> None:
     row = _changed(question="<image>\nWhich <image> one?", hint="See <__dj__image>", B="blue <image>")
-    table, _ = read_mmbench(_tsv(tmp_path / "m.tsv", [f'"{cell}"' for cell in row]))
+    table: Any = read_mmbench(_tsv(tmp_path / "m.tsv", [f'"{cell}"' for cell in row])).source
     assert [table[name][0] for name in ("question", "hint", "A", "B")] == ["Which one?", "See", "red", "blue"]
     assert clean_prompt("What?\n<image>\nAnswer.", where="") == "What?\nAnswer."
     assert clean_prompt("<ima<image>ge>\nWhat?", where="") == "<ima ge>\nWhat?"
@@ -157,13 +170,17 @@ def test_each_fault_of_a_textvqa_question_is_named(tmp_path: Path, change: dict[
 
 def test_image_tokens_of_a_textvqa_question_are_taken_out(tmp_path: Path) -> None:
     files = _textvqa(tmp_path, lambda row: row.update(text="<image>\nWhat is 1? <image>\nOne word."))
-    assert [question.text for question in read_textvqa(*files)] == ["What is 0?\nOne word.", "What is 1?\nOne word."]
+    assert [question.text for question in read_textvqa(*files).rows] == [
+        "What is 0?\nOne word.",
+        "What is 1?\nOne word.",
+    ]
 
 
 def test_images_that_are_no_folder_are_refused(tmp_path: Path) -> None:
     questions, annotations, _ = _textvqa(tmp_path)
-    with pytest.raises(AnswerError, match=r"textvqa_images: '.*q\.jsonl' is no folder"):
-        read_textvqa(questions, annotations, questions)
+    files = {"questions": questions, "annotations": annotations, "images": questions}
+    with pytest.raises(AnswerError, match=r"textvqa\.images: '.*q\.jsonl' is a file, not a folder"):
+        choose("textvqa", files)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def test_a_damaged_checkpoint_is_named(
         (model / name).write_bytes(data[content] if isinstance(content, slice) else content)
     if name == "tokenizer.json":
         (model / "tokenizer_config.json").unlink()
-    plan = EvaluationPlan(model=model, output=tmp_path / "out", mmbench=whole / "m.tsv", device="cpu")
+    benchmarks = {"mmbench": {"table": str(whole / "m.tsv")}}
+    plan = EvaluationPlan(model=model, output=tmp_path / "out", benchmarks=benchmarks, device="cpu")
     with pytest.raises(AnswerError, match=message) as refused:
         load(plan)
     assert str(refused.value).startswith(f"model: {model}") and "\n" not in str(refused.value)

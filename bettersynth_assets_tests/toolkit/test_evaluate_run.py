@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from toolkit.evaluate import mmbench, score
 from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.benchmarks.mmbench.benchmark import score_mmbench
+from toolkit.evaluate.benchmarks.mmbench.table import pictures, read_table
+from toolkit.evaluate.benchmarks.textvqa.benchmark import score_textvqa
 from toolkit.evaluate.output import replaced_together
 from toolkit.evaluate.run import evaluate, main, make_plan
 from toolkit.mgm.images import ImageError
@@ -56,18 +58,36 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _values(bench: Path, output: Path) -> dict[str, Any]:
-    values = {"model": bench / "model", "output": output, "mmbench": bench / "m.tsv", "batch_size": 4, "device": "cpu"}
     textvqa = {"questions": bench / "q.jsonl", "annotations": bench / "a.json", "images": bench / "images"}
-    return {k: v if isinstance(v, int) else str(v) for k, v in values.items()} | {
-        f"textvqa_{k}": str(v) for k, v in textvqa.items()
+    benchmarks = {
+        "textvqa": {role: str(path) for role, path in textvqa.items()},
+        "mmbench": {"table": str(bench / "m.tsv")},
     }
+    return {
+        "model": str(bench / "model"), "output": str(output), "batch_size": 4, "device": "cpu",
+        "benchmarks": benchmarks,
+    }  # fmt: skip
+
+
+def _changed(values: dict[str, Any], benchmark: str, **change: Any) -> dict[str, Any]:
+    """The values with other settings of a benchmark; None takes one away, and no change the benchmark."""
+    benchmarks = dict(values["benchmarks"])
+    if change:
+        benchmarks[benchmark] = {**benchmarks[benchmark], **change}
+    else:
+        del benchmarks[benchmark]
+    return {**values, "benchmarks": benchmarks}
+
+
+def _metrics(results: dict[str, Any], benchmark: str) -> dict[str, Any]:
+    return {row["metric"]: row for row in results["results"] if row["benchmark"] == benchmark}
 
 
 def test_answers_from_cached_features_are_the_same_for_a_second_checkpoint(bench: Path, tmp_path: Path) -> None:
     results = []
     for number in range(2):
         values = {**_values(bench, tmp_path / str(number)), "cache_dir": str(tmp_path / "cache")}
-        results.append(evaluate(make_plan(values), lambda event: None)["mmbench"] | {"answers_per_s": None})
+        results.append(_metrics(evaluate(make_plan(values), lambda event: None), "mmbench"))
         files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
         assert len(files) == 6  # three files of TextVQA, three pictures of MMBench by their bytes
         results.append(files)
@@ -79,19 +99,21 @@ def test_both_benchmarks_are_answered_scored_and_written(bench: Path, tmp_path: 
     results = evaluate(make_plan(_values(bench, tmp_path)), events.append)
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert (results["device"], results["dtype"], results["aux_drop_path"]) == ("cpu", "float32", "off")
-    assert results["textvqa"] | {"accuracy": 0, "answers_per_s": 0} == {
-        "accuracy": 0, "n": 3, "missing": 0, "unparsed": 0, "questions": 3, "answers": 3, "answers_per_s": 0,
+    assert results["results"][0] | {"value": 0} == {
+        "benchmark": "textvqa", "metric": "accuracy", "value": 0, "n": 3, "unparsed": 0,
         "protocol": "TextVQA 0.5.1 val, with OCR tokens, single word or phrase, leave-one-out",
     }  # fmt: skip
-    bench_result = results["mmbench"]
-    assert (bench_result["n"], bench_result["rows"], bench_result["missing"]) == (3, 6, 0)
-    again = score.score_mmbench(tmp_path / "mmbench" / "answers.jsonl", bench / "m.tsv")
-    assert bench_result["protocol"] == "MMBench dev, CircularEval, letter asked for directly"
+    made = results["benchmarks"]["mmbench"]
+    assert (made["questions"], made["answers"], made["missing"]) == (6, 6, 0)
+    found = _metrics(results, "mmbench")
+    assert (found["accuracy"]["n"], found["row_accuracy"]["n"]) == (3, 6)
+    again = score_mmbench(tmp_path / "mmbench" / "answers.jsonl", bench / "m.tsv")
+    assert found["accuracy"]["protocol"] == "MMBench dev, CircularEval, letter asked for directly"
     assert again["protocol"] == "MMBench dev, CircularEval, prompt not recorded"
-    made = ("questions", "answers", "answers_per_s", "protocol")
-    assert again == {k: v for k, v in bench_result.items() if k not in made} | {"protocol": again["protocol"]}
-    assert score.score_textvqa(bench / "a.json", tmp_path / "textvqa" / "answers.jsonl")["n"] == 3
-    upload = mmbench.read_table(tmp_path / "mmbench" / "upload.tsv")
+    assert (again["accuracy"], again["row_accuracy"]) == (found["accuracy"]["value"], found["row_accuracy"]["value"])
+    assert (again["n"], again["rows"], again["unparsed"]) == (3, 6, found["accuracy"]["unparsed"])
+    assert score_textvqa(bench / "a.json", tmp_path / "textvqa" / "answers.jsonl")["n"] == 3
+    upload = read_table(tmp_path / "mmbench" / "upload.tsv")
     assert list(upload.columns) == ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]
     answer = json.loads((tmp_path / "textvqa" / "answers.jsonl").read_text().splitlines()[0])
     assert list(answer) == ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
@@ -111,11 +133,14 @@ def test_benchmark_files_that_do_not_fit_fail_before_anything_is_answered(
     if benchmark == "textvqa":
         lines = (bench / "q.jsonl").read_text().splitlines()
         (tmp_path / "q.jsonl").write_text("\n".join(lines[:2]))
-        values["textvqa_questions"], message = str(tmp_path / "q.jsonl"), "1 of 3 questions have no answer"
+        values, message = (
+            _changed(values, "textvqa", questions=str(tmp_path / "q.jsonl")),
+            "1 of 3 questions have no answer",
+        )
     else:
-        table = mmbench.read_table(bench / "m.tsv").drop(columns="answer")
+        table = read_table(bench / "m.tsv").drop(columns="answer")
         table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
-        values["mmbench"], message = str(tmp_path / "m.tsv"), "column 'answer' is missing"
+        values, message = _changed(values, "mmbench", table=str(tmp_path / "m.tsv")), "column 'answer' is missing"
     events: list[dict[str, Any]] = []
     with pytest.raises(AnswerError, match=message):
         evaluate(make_plan(values), events.append)
@@ -123,7 +148,7 @@ def test_benchmark_files_that_do_not_fit_fail_before_anything_is_answered(
 
 
 def test_unreadable_picture_is_named(bench: Path, tmp_path: Path) -> None:
-    values = {**_values(bench, tmp_path / "out"), "textvqa_images": str(tmp_path)}
+    values = _changed(_values(bench, tmp_path / "out"), "textvqa", images=str(tmp_path))
     with pytest.raises(ImageError, match=r"'i\d'.*i\d\.png"):
         evaluate(make_plan(values), lambda event: None)
 
@@ -131,13 +156,21 @@ def test_unreadable_picture_is_named(bench: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mmbench": "none.tsv"}, r"mmbench: 'none\.tsv' is no file"),
+        ({"benchmarks": {"mmbench": {"table": "none.tsv"}}}, r"mmbench\.table: 'none\.tsv' is no file"),
+        (
+            {"benchmarks": {"mmbench": {"tabel": "m.tsv"}}},
+            r"benchmarks\.mmbench: .*unknown key 'tabel': did you mean 'table'",
+        ),
+        ({"benchmarks": {"mmbnch": {}}}, r"unknown benchmark 'mmbnch': did you mean 'mmbench'"),
+        ({"benchmarks": {}}, "nothing to evaluate: give the files of at least one benchmark"),
+        ({"mmbench": "m.tsv"}, r"mmbench has moved: write benchmarks: \{mmbench: \{table: …\}\}"),
+        ({"textvqa_images": "i"}, r"textvqa_images has moved: write benchmarks: \{textvqa: \{images: …\}\}"),
         ({"model": "nowhere"}, "model: 'nowhere' holds no config"),
-        ({"textvqa_images": None}, "TextVQA needs"),
-        ({"modle": "x"}, r"unknown keys \['modle'\]"),
-        ({"device": "tpu"}, "device 'tpu'"),
-        ({"dtype": "float16"}, "dtype 'float16' is unknown; use one of auto, float32, bfloat16"),
-        ({"batch_size": 0}, "batch_size 0 is under 1"),
+        ({"benchmarks": {"textvqa": {"images": "i"}}}, r"benchmarks\.textvqa: key 'questions' is missing"),
+        ({"modle": "x"}, "unknown key 'modle': did you mean 'model'"),
+        ({"device": "tpu"}, "device = 'tpu': .*'auto', 'cpu' or 'cuda'"),
+        ({"dtype": "float16"}, "dtype = 'float16': .*'auto', 'float32' or 'bfloat16'"),
+        ({"batch_size": 0}, "batch_size = 0: .*greater than or equal to 1"),
     ],
 )
 def test_faults_of_a_plan_are_named(bench: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -147,13 +180,13 @@ def test_faults_of_a_plan_are_named(bench: Path, tmp_path: Path, change: dict[st
 
 def test_pictures_may_refer_to_another_row() -> None:
     table = pd.DataFrame({"index": ["1", "1000001"], "image": [base64.b64encode(b"pixels").decode(), "1"]})
-    assert mmbench.pictures(table) == {"1": b"pixels", "1000001": b"pixels"}
+    assert pictures(table) == {"1": b"pixels", "1000001": b"pixels"}
     with pytest.raises(AnswerError, match="row 5: its image is no base64"):
-        mmbench.pictures(pd.DataFrame({"index": ["5"], "image": ["!"]}))
+        pictures(pd.DataFrame({"index": ["5"], "image": ["!"]}))
 
 
 def test_command_reports_a_fault_as_an_event(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", "nowhere", "--output", "out", "--mmbench", __file__]) == 2
+    assert main(["--model", "nowhere", "--output", "out", "--mmbench-table", __file__]) == 2
     assert json.loads(capfd.readouterr().out)["kind"] == "AnswerError"
 
 
@@ -182,7 +215,7 @@ def other(bench: Path) -> str:
 
 def _broken(bench: Path, folder: Path) -> Path:
     """The benchmark with a third image cell that is cut off."""
-    table = mmbench.read_table(bench / "m.tsv")
+    table = read_table(bench / "m.tsv")
     table.loc[2, "image"] = base64.b64encode(base64.b64decode(table["image"][2])[:-20]).decode()
     table.to_csv(folder / "broken.tsv", sep="\t", index=False)
     return folder / "broken.tsv"
@@ -192,7 +225,7 @@ def test_a_run_that_fails_leaves_an_earlier_models_output_whole(
     bench: Path, output: Path, other: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = {name: (output / name).read_bytes() for name in FILES}
-    values = {**_values(bench, output), "model": other, "mmbench": str(_broken(bench, tmp_path))}
+    values = {**_changed(_values(bench, output), "mmbench", table=str(_broken(bench, tmp_path))), "model": other}
     (tmp_path / "plan.json").write_text(json.dumps(values))
     assert main([str(tmp_path / "plan.json")]) == 2
     event = json.loads(capfd.readouterr().out.splitlines()[-1])
@@ -239,12 +272,14 @@ def test_a_run_of_one_benchmark_removes_an_earlier_runs_answers_to_the_other(
     bench: Path, output: Path, other: str
 ) -> None:
     (output / "textvqa" / "mine.txt").write_text("kept")
-    values = {key: value for key, value in _values(bench, output).items() if not key.startswith("textvqa")}
+    values = _changed(_values(bench, output), "textvqa")
     results = evaluate(make_plan({**values, "model": other}), lambda event: None)
     assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
-        "mmbench/answers.jsonl", "mmbench/upload.tsv", "mmbench/upload.xlsx", "results.json", "textvqa/mine.txt",
+        "mmbench/answers.jsonl", "mmbench/questions.jsonl", "mmbench/upload.tsv", "mmbench/upload.xlsx",
+        "results.json", "textvqa/mine.txt",
     ]  # fmt: skip
-    assert "textvqa" not in results and list(results["files_sha256"]) == ["mmbench"]
+    assert list(results["benchmarks"]) == ["mmbench"]
+    assert list(results["benchmarks"]["mmbench"]["files_sha256"]) == ["table"]
     answer = json.loads((output / "mmbench" / "answers.jsonl").read_text().splitlines()[0])
     assert (answer["model_id"], results["model"]) == ("other", other)
 
@@ -264,38 +299,43 @@ def test_two_runs_do_not_write_to_one_folder(bench: Path, tmp_path: Path, capfd:
 
 
 def test_image_tokens_in_questions_are_not_asked(bench: Path, earlier: Path, tmp_path: Path) -> None:
-    table = mmbench.read_table(bench / "m.tsv")
+    table = read_table(bench / "m.tsv")
     table["image"] = "data:image/png;base64," + table["image"]
     table.loc[0, "question"] = "<image>\nWhich?<image>"
     table.loc[1, "A"] = "<image>a"
     table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
     questions = (bench / "q.jsonl").read_text().replace("What is it??", "<image>\\nWhat is it??")
     (tmp_path / "q.jsonl").write_text(questions)
-    files = {"mmbench": str(tmp_path / "m.tsv"), "textvqa_questions": str(tmp_path / "q.jsonl")}
-    evaluate(make_plan({**_values(bench, tmp_path / "out"), **files}), lambda event: None)
+    values = _changed(_values(bench, tmp_path / "out"), "mmbench", table=str(tmp_path / "m.tsv"))
+    evaluate(make_plan(_changed(values, "textvqa", questions=str(tmp_path / "q.jsonl"))), lambda event: None)
     for name in FILES[:3]:
         assert (tmp_path / "out" / name).read_text() == (earlier / name).read_text()
 
 
 def test_a_benchmark_whose_rotations_are_cut_off_is_marked(bench: Path, tmp_path: Path) -> None:
-    table = mmbench.read_table(bench / "m.tsv")[:3]
+    table = read_table(bench / "m.tsv")[:3]
     table[["A", "B", "C", "answer"]] = [["a", "b", "", "A"], ["b", "a", "", "B"], ["a", "b", "c", "A"]]
     table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
-    values = {key: value for key, value in _values(bench, tmp_path / "out").items() if not key.startswith("textvqa")}
-    result = evaluate(make_plan({**values, "mmbench": str(tmp_path / "m.tsv")}), lambda event: None)["mmbench"]
-    assert (result["incomplete"], result["missing"]) == (1, 2)
-    assert result["protocol"] == "incomplete, MMBench dev, CircularEval, letter asked for directly"
+    values = _changed(_changed(_values(bench, tmp_path / "out"), "textvqa"), "mmbench", table=str(tmp_path / "m.tsv"))
+    results = evaluate(make_plan(values), lambda event: None)
+    made = results["benchmarks"]["mmbench"]
+    assert (made["incomplete"], made["missing"]) == (1, 2)
+    assert (
+        _metrics(results, "mmbench")["accuracy"]["protocol"]
+        == "incomplete, MMBench dev, CircularEval, letter asked for directly"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mmbench": "FOLDER"}, r"mmbench: '.*' is a folder, not a file"),
-        ({"batch_size": "4"}, r"batch_size: '4' is not int"),
-        ({"compiled": 1}, r"compiled: 1 is not bool"),
-        ({"mmbench": 7}, r"mmbench: 7 is not a path"),
-        ({"model": None}, r"missing keys \['model'\]"),
-        ({"dtype": ["float32"]}, r"dtype: \['float32'\] is not str"),
+        ({"benchmarks": {"mmbench": {"table": "FOLDER"}}}, r"mmbench\.table: '.*' is a folder, not a file"),
+        ({"batch_size": "4"}, r"batch_size = '4': .*valid integer"),
+        ({"compiled": 1}, r"compiled = 1: .*valid boolean"),
+        ({"benchmarks": {"mmbench": {"table": 7}}}, r"benchmarks\.mmbench: table = 7: .*path"),
+        ({"benchmarks": {"mmbench": 7}}, r"benchmarks\.mmbench = 7: .*valid dictionary"),
+        ({"model": None}, r"key 'model' is missing: add it"),
+        ({"dtype": ["float32"]}, r"dtype = \['float32'\]"),
         ({"output": "FILE"}, r"output: '.*' is a file; give a folder"),
     ],
 )
@@ -303,8 +343,10 @@ def test_faults_of_a_plans_values_are_named(
     bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], change: dict[str, Any], message: str
 ) -> None:
     places = {"FOLDER": str(tmp_path), "FILE": str(bench / "a.json")}
-    changed = {key: places.get(value, value) if isinstance(value, str) else value for key, value in change.items()}
-    (tmp_path / "plan.json").write_text(json.dumps({**_values(bench, tmp_path / "out"), **changed}))
+    text = json.dumps({**_values(bench, tmp_path / "out"), **change})
+    for name, place in places.items():
+        text = text.replace(json.dumps(name), json.dumps(place))
+    (tmp_path / "plan.json").write_text(text)
     assert main([str(tmp_path / "plan.json")]) == 2
     printed = capfd.readouterr()
     assert re.search(message, printed.err) and printed.err.count("\n") == 1

@@ -9,9 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from toolkit.evaluate import mmbench, score, textvqa
-from toolkit.evaluate.answer_processing import process_answer
-from toolkit.evaluate.textvqa import AnswerError
+from toolkit.evaluate import score
+from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.benchmarks.mmbench import metric as mmbench
+from toolkit.evaluate.benchmarks.mmbench.letters import parse_letter
+from toolkit.evaluate.benchmarks.mmbench.rotations import missing_rotations
+from toolkit.evaluate.benchmarks.mmbench.table import check_answers, read_table
+from toolkit.evaluate.benchmarks.mmbench.table import prompt as mmbench_prompt
+from toolkit.evaluate.benchmarks.textvqa import metric as textvqa
+from toolkit.evaluate.benchmarks.textvqa.answer_processing import process_answer
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "eval-golden"
 golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden vectors are not on this machine")
@@ -54,11 +60,11 @@ def test_real_questions_yield_their_question() -> None:
 
 @golden
 def test_real_mmbench_rows_become_prompts() -> None:
-    table = mmbench.read_table(GOLDEN / "mmbench_dev_20_with_images.tsv")
+    table = read_table(GOLDEN / "mmbench_dev_20_with_images.tsv")
     assert len(table) == 20
     for row in table.to_dict("records"):
         options = [f"{letter}. {row[letter]}" for letter in "ABCD" if row[letter]]
-        assert mmbench.prompt(row).endswith("\n".join([row["question"], *options])) and len(options) >= 2
+        assert mmbench_prompt(row).endswith("\n".join([row["question"], *options])) and len(options) >= 2
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,7 @@ def test_incomplete_or_double_answers_are_refused_with_their_number(tmp_path: Pa
     ],
 )  # fmt: skip
 def test_letters_are_read_and_never_guessed(text: str, letter: str | None) -> None:
-    assert mmbench.parse_letter(text, options=3) == letter
+    assert parse_letter(text, options=3) == letter
 
 
 def _bench() -> pd.DataFrame:
@@ -158,8 +164,8 @@ def _predicted(*texts: str) -> list[mmbench.Prediction]:
 
 def test_mmbench_prompt() -> None:
     rows = _bench().to_dict("records")
-    assert mmbench.prompt(rows[0]) == "Colour?\nA. red\nB. blue"
-    assert mmbench.prompt(rows[2]).startswith("Look.\nSize?\nA. big")
+    assert mmbench_prompt(rows[0]) == "Colour?\nA. red\nB. blue"
+    assert mmbench_prompt(rows[2]).startswith("Look.\nSize?\nA. big")
 
 
 def test_circular_accuracy_needs_every_rotation_and_counts_unparsed() -> None:
@@ -259,7 +265,7 @@ def test_missing_rotations_are_counted_and_a_fixed_last_option_is_none() -> None
     ]
 
     def missing(rows: list[dict[str, str]], one_order: bool = False) -> dict[str, tuple[int, int]]:
-        return mmbench.missing_rotations(pd.DataFrame(rows), one_order=one_order)
+        return missing_rotations(pd.DataFrame(rows), one_order=one_order)
 
     assert missing(whole) == {}
     for row, expected in (
@@ -274,7 +280,7 @@ def test_missing_rotations_are_counted_and_a_fixed_last_option_is_none() -> None
 
 @golden
 def test_no_rotation_is_missing_from_the_real_dev_file() -> None:
-    table = mmbench.read_table(GOLDEN / "mmbench_dev_predictions.tsv")
-    assert mmbench.missing_rotations(table, one_order=False) == {}
-    assert list(mmbench.missing_rotations(table[:-1], one_order=False).values()) == [(3, 4)]
-    mmbench.check_answers(table)
+    table = read_table(GOLDEN / "mmbench_dev_predictions.tsv")
+    assert missing_rotations(table, one_order=False) == {}
+    assert list(missing_rotations(table[:-1], one_order=False).values()) == [(3, 4)]
+    check_answers(table)

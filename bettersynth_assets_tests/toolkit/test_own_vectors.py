@@ -13,8 +13,12 @@ import pytest
 from PIL import Image
 
 from bettersynth_assets_tests.drawn_seed import draw
-from toolkit.evaluate import mmbench, score, textvqa
-from toolkit.evaluate.answer_processing import process_answer
+from toolkit.evaluate import score
+from toolkit.evaluate.benchmarks.mmbench.table import prompt as mmbench_prompt
+from toolkit.evaluate.benchmarks.mmbench.table import read_table
+from toolkit.evaluate.benchmarks.mmbench.upload import upload_table, write_upload
+from toolkit.evaluate.benchmarks.textvqa import metric as textvqa
+from toolkit.evaluate.benchmarks.textvqa.answer_processing import process_answer
 
 PROCESSED = {
     # punctuation next to a space goes from the whole answer, and becomes a space where it stands next to none
@@ -153,7 +157,7 @@ def test_circular_groups_score_the_same_in_every_layout(tmp_path: Path, capsys: 
     table.drop(columns="prediction").to_csv(tmp_path / "bench.tsv", sep="\t", index=False)
     lines = [{"question_id": int(i), "text": t} for i, t in zip(table["index"], table["prediction"], strict=True)]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    mmbench.write_upload(mmbench.upload_table(table, list(table["prediction"])), tmp_path / "upload")
+    write_upload(upload_table(table, list(table["prediction"])), tmp_path / "upload")
     results = []
     for file, *more in (
         ["predictions.tsv"],
@@ -171,10 +175,10 @@ def test_circular_groups_score_the_same_in_every_layout(tmp_path: Path, capsys: 
 
 def test_prompts_and_images_of_the_official_layout(tmp_path: Path) -> None:
     _table().drop(columns="prediction").to_csv(tmp_path / "bench.tsv", sep="\t", index=False)
-    table = mmbench.read_table(tmp_path / "bench.tsv")
+    table = read_table(tmp_path / "bench.tsv")
     assert len(table) == ROWS
     for row in table.to_dict("records"):
         options = [f"{letter}. {row[letter]}" for letter in "ABCD" if row[letter]]
-        assert mmbench.prompt(row) == "\n".join([row["question"], *options]) and len(options) >= 2
+        assert mmbench_prompt(row) == "\n".join([row["question"], *options]) and len(options) >= 2
         with Image.open(io.BytesIO(base64.b64decode(row["image"]))) as image:
             assert image.size == (48, 32)

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from bettersynth_assets_tests.toolkit.test_metrics import GOLDEN, golden
-from toolkit.evaluate import mmbench, score
+from toolkit.evaluate import score
+from toolkit.evaluate.benchmarks.mmbench.table import options_of, read_table
+from toolkit.evaluate.benchmarks.mmbench.upload import upload_table, write_upload
 
 OCR = "Reference OCR token: FOX, TEA"
 ASK = "Answer the question using a single word or phrase."
@@ -127,8 +129,8 @@ def _questions(folder: Path) -> Path:
 def _answer_lines(questions: Path, *, all_turns: bool, wrong: tuple[int, int]) -> list[dict[str, Any]]:
     """What ``model_vqa_mmbench`` writes for a model that is right but for one row and turn."""
     lines = []
-    for row in mmbench.read_table(questions).to_dict("records"):
-        options = mmbench.options_of(row)
+    for row in read_table(questions).to_dict("records"):
+        options = options_of(row)
         letters = list("ABCD"[: len(options)])
         for turn in range(len(options) if all_turns else 1):
             text = "ABCD"[letters.index(row["answer"])]
@@ -198,10 +200,10 @@ def test_mmbench_upload_of_the_convert_script(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_own_upload_holds_what_a_workbook_cannot_without_it(tmp_path: Path) -> None:
-    table = mmbench.read_table(_questions(tmp_path))
-    mmbench.write_upload(mmbench.upload_table(table, ["A", "B", "per\x07haps", "C", "B"]), tmp_path / "upload")
+    table = read_table(_questions(tmp_path))
+    write_upload(upload_table(table, ["A", "B", "per\x07haps", "C", "B"]), tmp_path / "upload")
     for suffix, text in ((".tsv", "per\x07haps"), (".xlsx", "perhaps")):
-        upload = mmbench.read_table(tmp_path / f"upload{suffix}")
+        upload = read_table(tmp_path / f"upload{suffix}")
         assert list(upload.columns) == ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]
         assert list(upload["prediction"]) == ["A", "B", text, "C", "B"]
 
@@ -209,10 +211,10 @@ def test_own_upload_holds_what_a_workbook_cannot_without_it(tmp_path: Path) -> N
 @golden
 def test_golden_predictions_score_the_same_in_every_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = GOLDEN / "mmbench_dev_predictions.tsv"
-    table = mmbench.read_table(source)
+    table = read_table(source)
     lines = [{"question_id": int(i), "text": t} for i, t in zip(table["index"], table["prediction"], strict=True)]
     table.drop(columns="prediction").to_csv(tmp_path / "bench.tsv", sep="\t", index=False)
-    mmbench.write_upload(mmbench.upload_table(table, list(table["prediction"])), tmp_path / "upload")
+    write_upload(upload_table(table, list(table["prediction"])), tmp_path / "upload")
     answers, questions = _lines(tmp_path / "a.jsonl", lines), ("--questions", tmp_path / "bench.tsv")
     results = [
         _score(capsys, "mmbench", "--predictions", source),
@@ -226,8 +228,8 @@ def test_golden_predictions_score_the_same_in_every_layout(tmp_path: Path, capsy
 def _upload(folder: Path, rows: int) -> tuple[Path, Path]:
     """The first rows of a complete upload, all answered right, and the benchmark."""
     questions = _questions(folder)
-    table = mmbench.read_table(questions).sort_values("index", key=lambda index: index.astype(int))
-    upload = mmbench.upload_table(table, list(table["answer"]))
+    table = read_table(questions).sort_values("index", key=lambda index: index.astype(int))
+    upload = upload_table(table, list(table["answer"]))
     upload[:rows].to_csv(folder / "upload.tsv", sep="\t", index=False)
     return folder / "upload.tsv", questions
 

@@ -15,13 +15,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from toolkit.evaluate.answer_files import AnswerError
+from toolkit.evaluate.benchmarks import BENCHMARKS
+from toolkit.evaluate.question_rows import ROWS
 
 RESULTS = "results.json"
-TEXTVQA_ANSWERS = "textvqa/answers.jsonl"
-MMBENCH_ANSWERS = "mmbench/answers.jsonl"
-MMBENCH_UPLOAD = "mmbench/upload"
-ANSWERS = (TEXTVQA_ANSWERS, MMBENCH_ANSWERS, f"{MMBENCH_UPLOAD}.tsv", f"{MMBENCH_UPLOAD}.xlsx")
 PARTIAL = ".partial"
+
+
+def output_files(name: str) -> list[str]:
+    """Files of a benchmark, relative to the folder of the output."""
+    return [f"{name}/{file}" for file in (ROWS, *BENCHMARKS.get(name).output_files)]
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def replaced_together(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder; its files replace those of ``folder`` when the block ends without an error.
 
     Args:
-        folder: made when missing. Only a run's own files (``ANSWERS``, ``RESULTS``) are removed from it.
+        folder: made when missing. Only a run's own files (``output_files``, ``RESULTS``) are removed from it.
 
     Raises:
         AnswerError: another run writes to the folder, or ``folder`` is a file.
@@ -67,10 +70,10 @@ def _lock(handle: int, folder: Path) -> None:
 def _swap(partial: Path, folder: Path, handle: int) -> None:
     (folder / RESULTS).unlink(missing_ok=True)
     os.fsync(handle)  # the earlier results are gone from the disk before any of their answers is
-    for name in ANSWERS:
+    for name in [file for benchmark in BENCHMARKS.names() for file in output_files(benchmark)]:
         target = folder / name
         if (partial / name).exists():
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             (partial / name).replace(target)
         else:
             target.unlink(missing_ok=True)

@@ -46,8 +46,10 @@ class File:
     required: bool = True
 
 
-class NoOptions(SettingsModel):
-    """Of a benchmark that has nothing to set but its files."""
+class Options(SettingsModel):
+    """Settings of a benchmark besides its files; subclasses add fields, each with a default."""
+
+    error = AnswerError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +130,7 @@ class Benchmark(ABC):
     title: ClassVar[str]
     """As it is written in tables."""
     files: ClassVar[tuple[File, ...]]
-    options: ClassVar[type[SettingsModel]] = NoOptions
-    """Settings besides the files; every field needs a default."""
+    options: ClassVar[type[Options]] = Options
     output_files: ClassVar[tuple[str, ...]] = (ANSWERS,)
     """What ``write`` writes."""
 
@@ -151,9 +152,7 @@ class Benchmark(ABC):
 
     def prompts(self, questions: Questions) -> list[Prompt]:
         """What the model is asked, with the answers whose log-probabilities are stored."""
-        return [
-            Prompt(id=row.id, image=row.image, text=row.text, candidates=candidates(row)) for row in questions.rows
-        ]
+        return [Prompt(id=row.id, image=row.image, text=row.text, candidates=candidates(row)) for row in questions.rows]
 
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
         """Score a complete set of answers; the share of right ones unless a benchmark says otherwise.
@@ -189,7 +188,8 @@ class Benchmark(ABC):
             AnswerError: a file that cannot be used, or answers missing: there is no score over a part.
         """
         values = {role: path for role, path in vars(given).items() if path is not None}
-        files = {file.role: values.get(file.role, Path()) for file in self.files if file.required or file.role in values}
+        roles = [file.role for file in self.files if file.required or file.role in values]
+        files = {role: values.get(role, Path()) for role in roles}
         options = self.options.parse({name: values[name] for name in self.options.model_fields if name in values})
         questions = self.read(files, options)
         scored = self.score(questions, matched(questions, given.answers))
@@ -208,7 +208,9 @@ def candidates(question: Question) -> tuple[str, ...]:
 def share(name: str, right: Sequence[float], parsed: Sequence[object], protocol: str) -> Metric:
     """The share of right answers in percent, with its counts."""
     unparsed = sum(said is None for said in parsed)
-    return Metric(name=name, value=percent(math.fsum(right), len(right)), n=len(right), unparsed=unparsed, protocol=protocol)
+    return Metric(
+        name=name, value=percent(math.fsum(right), len(right)), n=len(right), unparsed=unparsed, protocol=protocol
+    )
 
 
 def write_answers(path: Path, rows: Iterable[Mapping[str, Any]], *, model: str) -> None:

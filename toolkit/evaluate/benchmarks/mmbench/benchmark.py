@@ -1,4 +1,4 @@
-"""MMBench: multiple choice with rotated options. In: the official TSV, pictures included. Out: CircularEval accuracy."""
+"""MMBench: multiple choice with rotated options. In: the official TSV with its pictures. Out: CircularEval."""
 
 from __future__ import annotations
 
@@ -96,6 +96,11 @@ class MMBench(Benchmark):
         parser.add_argument("--predictions", type=Path, required=True, help=".jsonl, .xlsx or .tsv")
         parser.add_argument(
             "--questions", type=Path, help="the benchmark; needed with .jsonl, and when a table may be incomplete"
+        )
+        parser.add_argument(
+            "--allow-incomplete",
+            action="store_true",
+            help="exit code 0 although questions lack some of their rotations",
         )
 
     def score_existing(self, given: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from toolkit.evaluate.benchmarks.mmbench.table import GROUP, options_of
 
 
 def mark_incomplete(result: dict[str, Any], table: pd.DataFrame, *, one_order: bool) -> dict[str, Any]:
-    """A result of :func:`metric.evaluate` that says where rotations are missing from the table that it was computed over.
+    """A result of :func:`metric.evaluate` that says where rotations are missing from its table.
 
     Returns:
         ``result``, and where rotations are missing: ``missing``, how many; ``incomplete``, of how many questions; and a

@@ -1,4 +1,4 @@
-"""TextVQA: short answers about text in pictures. In: LLaVA's questions file, the annotations, pictures. Out: accuracy."""
+"""TextVQA: short answers about text in pictures. In: questions in LLaVA's layout, annotations, pictures."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toolkit.evaluate.benchmarks.textvqa.annotations import HUMANS, Annotation, read_annotations
 from toolkit.evaluate.answer_files import AnswerError, id_text, percent
+from toolkit.evaluate.benchmarks.textvqa.annotations import HUMANS, Annotation, read_annotations
 from toolkit.evaluate.benchmarks.textvqa.answer_processing import process_answer
 
 __all__ = ["AnswerError", "Prompted", "answer_score", "evaluate", "match", "read_prompt"]
