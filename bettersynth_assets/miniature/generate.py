@@ -6,6 +6,8 @@
     finetune/finetune.json  images/
     textvqa/questions.jsonl  annotations.json  images/
     mmbench/mmbench_dev.tsv
+    mme/existence/0000.txt  0000.jpg  …
+    pope/coco_pope_random.json  coco_pope_popular.json  coco_pope_adversarial.json  images/
 
 The world is written beside its place and moved there whole with its marker inside, so a marker that is found means that
 everything is there. Same arguments and generator version, same bytes.
@@ -32,10 +34,11 @@ from bettersynth_assets.miniature.question_sets import (
 from bettersynth_assets.miniature.seed_rows import SeedRow, plan_rows
 from bettersynth_assets.miniature.write_images import ImageJob, write_images
 from bettersynth_assets.miniature.write_seed import seed_job, write_seed_files
+from bettersynth_assets.miniature.yes_no import mme_pairs, pope_rows, write_mme, write_pope
 from bettersynth_assets.records.store import write_text
 from bettersynth_assets.records.write_errors import naming_the_path
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raise it with every change of what is written; older worlds are then written anew."""
 
 MARKER = "world.json"
@@ -88,6 +91,20 @@ class WorldPaths:
     @property
     def mmbench(self) -> Path:
         return self.root / "mmbench" / "mmbench_dev.tsv"
+
+    @property
+    def mme(self) -> Path:
+        """Folder of MME's subtasks."""
+        return self.root / "mme"
+
+    @property
+    def pope(self) -> Path:
+        """Folder of POPE's three question files."""
+        return self.root / "pope"
+
+    @property
+    def pope_images(self) -> Path:
+        return self.root / "pope" / "images"
 
 
 def generate_world(
@@ -158,7 +175,9 @@ def _write_world(paths: WorldPaths, planned: list[SeedRow], sizes: SetSizes, see
     finetune = finetune_rows(sizes.finetune, seed + 1)
     textvqa = textvqa_rows(sizes.textvqa, seed + 2)
     mmbench = mmbench_rows(sizes.mmbench, seed + 3)
-    for folder in (paths.finetune_images, paths.textvqa_images, paths.mmbench.parent):
+    pairs = mme_pairs(sizes.mme, seed + 4)
+    pope, pope_scenes = pope_rows(sizes.pope, seed + 5)
+    for folder in (paths.finetune_images, paths.textvqa_images, paths.mmbench.parent, paths.pope_images):
         folder.mkdir(parents=True)
     jobs = [job for row in planned if (job := seed_job(row, paths.seed_images))]
     jobs += [ImageJob(path=paths.finetune_images / row["image"], scene=scene) for row, scene in finetune]
@@ -166,6 +185,8 @@ def _write_world(paths: WorldPaths, planned: list[SeedRow], sizes: SetSizes, see
     # MMBench carries its images inside the table; they are drawn to files like the rest, read back and removed.
     drawn = paths.mmbench.parent / "drawn"
     jobs += [ImageJob(path=drawn / f"{index}.jpg", scene=scene) for index, (_, scene) in enumerate(mmbench)]
+    jobs += [ImageJob(path=path, scene=scene) for path, scene in write_mme(pairs, paths.mme)]
+    jobs += [ImageJob(path=paths.pope_images / name, scene=scene) for name, scene in pope_scenes]
     write_images(jobs, workers=workers)
     write_seed_files(planned, seed=seed, jsonl=paths.seed, questions=paths.questions, truth=paths.truth)
     paths.finetune_json.write_text(json.dumps([row for row, _ in finetune], indent=1))
@@ -173,4 +194,5 @@ def _write_world(paths: WorldPaths, planned: list[SeedRow], sizes: SetSizes, see
     paths.textvqa_questions.write_text("\n".join(lines) + "\n")
     paths.textvqa_annotations.write_text(json.dumps(textvqa_annotations(textvqa)))
     write_mmbench(mmbench, drawn, paths.mmbench)
+    write_pope(pope, paths.pope)
     shutil.rmtree(drawn)

@@ -39,11 +39,16 @@ CIRCULAR_STEP = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class SetSizes:
-    """Rows of the question sets; ``mmbench`` counts questions before rotation."""
+    """Rows of the question sets.
+
+    ``mmbench`` counts questions before rotation, ``mme`` images per subtask, ``pope`` images.
+    """
 
     finetune: int = 1600
     textvqa: int = 600
     mmbench: int = 400
+    mme: int = 40
+    pope: int = 100
 
     def as_dict(self) -> dict[str, int]:
         """Sizes by name, for the world's marker."""

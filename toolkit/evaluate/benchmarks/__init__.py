@@ -19,5 +19,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
     built_in={
         "textvqa": "toolkit.evaluate.benchmarks.textvqa.benchmark:TEXTVQA",
         "mmbench": "toolkit.evaluate.benchmarks.mmbench.benchmark:MMBENCH",
+        "mme": "toolkit.evaluate.benchmarks.mme:MME_BENCHMARK",
+        "pope": "toolkit.evaluate.benchmarks.pope:POPE_BENCHMARK",
     },
 )

@@ -1,0 +1,140 @@
+"""Questions to be answered with yes or no, in the formats of MME and POPE. In: sizes and a seed. Out: rows and files.
+
+Of MME's 14 subtasks the world can ask five: existence, count, position, color and OCR. An image has two questions that
+differ in one word, one true and one false, so that a model which looks at the question alone gets half of them right.
+
+POPE asks for objects that are there and as many that are not; its three sets differ in how the absent ones are chosen:
+at random, the most frequent ones of the whole set, or those that most often occur together with what the image shows.
+Objects are the six shapes. The world draws them independently, so that the three sets differ less than COCO's do.
+Scenes come from the split ``evaluation``, those for fine-tuning from ``finetune``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bettersynth_assets.miniature.questions import SHORT_SUFFIX
+from bettersynth_assets.miniature.world import COLORS, COLUMNS, NUMBERS, ROWS, SHAPES, WORDS, Scene, Split, make_scene
+
+MME_TASKS = ("existence", "count", "position", "color", "OCR")
+MME_SUFFIX = "Please answer yes or no."
+POPE_SETS = ("random", "popular", "adversarial")
+PER_ANSWER = 2
+"""Questions of POPE per image, set and answer; the official three would need scenes with more in them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two questions about one scene that differ in one word."""
+
+    task: str
+    scene: Scene
+    true: str
+    false: str
+
+
+def ask_pair(task: str, split: Split, rng: random.Random) -> Pair:
+    """Draw a scene and ask it, one of ``MME_TASKS``."""
+    scene = make_scene(rng, split)
+    while task == "OCR" and not scene.signs:
+        scene = make_scene(rng, split)
+    thing = rng.choice(scene.things)
+    if task == "existence":
+        absent = [shape for shape in SHAPES if shape not in {one.shape for one in scene.things}]
+        told = "Is there a {} in this image?", thing.shape, rng.choice(absent)
+    elif task == "count":
+        number = NUMBERS[len(scene.things)]
+        told = "Is the number of objects in this image {}?", number, rng.choice([n for n in NUMBERS[1:] if n != number])
+    elif task == "position":
+        places = [f"{row} {column}" for row in ROWS for column in COLUMNS]
+        template = f"Is the {thing.color} {thing.shape} in the {{}}?"
+        told = template, thing.place, rng.choice([place for place in places if place != thing.place])
+    elif task == "color":
+        template = f"Is there a {{}} {thing.shape} in this image?"
+        told = template, thing.color, rng.choice([color for color in COLORS if color != thing.color])
+    else:
+        sign = rng.choice(scene.signs)
+        template = f"Is the word {{}} on the {sign.color} sign?"
+        told = template, sign.word, rng.choice([word for word in WORDS if word != sign.word])
+    template, right, wrong = told
+    return Pair(task=task, scene=scene, true=template.format(right), false=template.format(wrong))
+
+
+def mme_pairs(count: int, seed: int) -> list[Pair]:
+    """``count`` images for each of the five subtasks."""
+    rng = random.Random(seed)
+    return [ask_pair(task, "evaluation", rng) for task in MME_TASKS for _ in range(count)]
+
+
+def write_mme(pairs: Sequence[Pair], root: Path) -> list[tuple[Path, Scene]]:
+    """Write the release's layout, ``<subtask>/<name>.txt`` with two lines of question, tab and answer.
+
+    Returns:
+        The images to draw, next to their texts.
+    """
+    images = []
+    for number, pair in enumerate(pairs):
+        folder = root / pair.task
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = ((pair.true, "Yes"), (pair.false, "No"))
+        text = "".join(f"{question} {MME_SUFFIX}\t{answer}\n" for question, answer in lines)
+        (folder / f"{number:04d}.txt").write_text(text)
+        images.append((folder / f"{number:04d}.jpg", pair.scene))
+    return images
+
+
+def pope_rows(count: int, seed: int) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, Scene]]]:
+    """Rows ``question_id, image, text, label`` of each set, and the images, which all sets share."""
+    rng = random.Random(seed)
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = make_scene(rng, "evaluation")
+        if len(scene.things) >= PER_ANSWER:
+            scenes.append(scene)
+    names = [f"pope_{number:04d}.jpg" for number in range(count)]
+    shown = [[thing.shape for thing in scene.things] for scene in scenes]
+    frequent = Counter(itertools.chain.from_iterable(shown))
+    together = Counter(itertools.chain.from_iterable(itertools.permutations(some, 2) for some in shown))
+    sets: dict[str, list[dict[str, Any]]] = {name: [] for name in POPE_SETS}
+    for image, there in zip(names, shown, strict=True):
+        asked = rng.sample(there, PER_ANSWER)
+        absent = rng.sample([shape for shape in SHAPES if shape not in there], len(SHAPES) - len(there))
+        chosen = {
+            "random": absent,
+            "popular": sorted(absent, key=lambda name: -frequent[name]),
+            "adversarial": sorted(absent, key=lambda name, there=there: -sum(together[name, one] for one in there)),  # type: ignore[misc]
+        }
+        for name, rows in sets.items():
+            for yes, no in zip(asked, chosen[name][:PER_ANSWER], strict=True):
+                for thing, label in ((yes, "yes"), (no, "no")):
+                    text = f"Is there a {thing} in the image?"
+                    rows.append({"question_id": len(rows) + 1, "image": image, "text": text, "label": label})
+    return sets, list(zip(names, scenes, strict=True))
+
+
+def write_pope(sets: dict[str, list[dict[str, Any]]], folder: Path) -> None:
+    """Write ``coco_pope_<set>.json``, JSON lines, as the official files are named."""
+    for name, rows in sets.items():
+        (folder / f"coco_pope_{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def finetune_rows(count: int, seed: int) -> list[tuple[dict[str, Any], Scene]]:
+    """LLaVA rows of MME's questions as LLaVA asks them, yes and no half each, about scenes of their own split."""
+    rng = random.Random(seed)
+    rows: list[tuple[dict[str, Any], Scene]] = []
+    for number in range(count):
+        pair = ask_pair(rng.choice(MME_TASKS), "finetune", rng)
+        question, answer = rng.choice(((pair.true, "Yes"), (pair.false, "No")))
+        turns = [
+            {"from": "human", "value": f"<image>\n{question}\n{SHORT_SUFFIX}"}, {"from": "gpt", "value": answer},
+        ]  # fmt: skip
+        name = f"yn{number:06d}"
+        rows.append(({"id": name, "image": f"{name}.jpg", "conversations": turns}, pair.scene))
+    return rows
