@@ -21,9 +21,10 @@ from random_model import random_model
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.merging import lay_out
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.mgm.speed import GPU, REFERENCE
 from toolkit.mgm.tiny import tiny_config
+from toolkit.models.conversation import IGNORE_INDEX
 
 REFERENCE_BATCH = 8
 WORDS = 45

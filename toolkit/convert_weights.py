@@ -125,16 +125,33 @@ def load_projector(model: nn.Module, path: Path) -> list[str]:
     if rest:
         raise WeightsError(f"{path}: holds {rest[0]!r}, which is part of neither projector nor towers")
     check_same(own, towers, where=str(path))
-    wanted = sorted(name for name in own if name.startswith(TRAINED_IN_STAGE_1))
-    for name in sorted(set(wanted) | set(trained)):
-        if name not in trained or name not in own or trained[name].shape != own[name].shape:
-            shapes = [tuple(side[name].shape) if name in side else "missing" for side in (trained, own)]
-            raise WeightsError(f"{path}: {name!r} is {shapes[0]} in the file and {shapes[1]} in the model")
-        if not bool(trained[name].isfinite().all()):
-            raise WeightsError(f"{path}: {name!r} is not finite; the training that wrote it went wrong")
+    return copy_projector(model, trained, prefixes=TRAINED_IN_STAGE_1, where=str(path))
+
+
+def copy_projector(
+    model: nn.Module, tensors: Mapping[str, Tensor], *, prefixes: tuple[str, ...], where: str
+) -> list[str]:
+    """Give a model the projector of a file; returns the names that were loaded. Types and devices stay the model's.
+
+    Args:
+        tensors: of the projector, by the model's names.
+        prefixes: of the projector's names.
+        where: the file, named in errors.
+
+    Raises:
+        WeightsError: a tensor that is missing, left over, of another shape or not finite.
+    """
+    own = model.state_dict()
+    wanted = sorted(name for name in own if name.startswith(prefixes))
+    for name in sorted(set(wanted) | set(tensors)):
+        if name not in tensors or name not in own or tensors[name].shape != own[name].shape:
+            shapes = [tuple(side[name].shape) if name in side else "missing" for side in (tensors, own)]
+            raise WeightsError(f"{where}: {name!r} is {shapes[0]} in the file and {shapes[1]} in the model")
+        if not bool(tensors[name].isfinite().all()):
+            raise WeightsError(f"{where}: {name!r} is not finite; the training that wrote it went wrong")
     with torch.no_grad():
         for name in wanted:
-            own[name].copy_(trained[name])
+            own[name].copy_(tensors[name])
     return wanted
 
 

@@ -129,8 +129,9 @@ def test_the_mgm_base_loads_and_lacks_only_what_stage_1_trains(images: list[Imag
 
 
 def test_lessons_are_written_as_the_conversation_template_writes_rows() -> None:
-    from toolkit.mgm.conversation import Turn, encode_row
+    from toolkit.mgm.conversation import encode_row
     from toolkit.mgm.names import IMAGE_TOKEN_INDEX
+    from toolkit.models.conversation import Turn
 
     tokenizer = make_tokenizer("gemma")
     for seed in range(20):

@@ -44,7 +44,6 @@ def test_a_damaged_checkpoint_is_named(
     if name == "tokenizer.json":
         (model / "tokenizer_config.json").unlink()
     benchmarks = {"mmbench": {"table": str(whole / "m.tsv")}}
-    plan = EvaluationPlan(model=model, output=tmp_path / "out", benchmarks=benchmarks, device="cpu")
     with pytest.raises(AnswerError, match=message) as refused:
-        load(plan)
+        load(EvaluationPlan(model=model, output=tmp_path / "out", benchmarks=benchmarks, device="cpu"))
     assert str(refused.value).startswith(f"model: {model}") and "\n" not in str(refused.value)

@@ -15,7 +15,7 @@ from toolkit.data.order import grouped_order
 from toolkit.train.divergence import LossWatch
 from toolkit.train.plan import NonFiniteLossError
 from toolkit.train.run import main
-from toolkit.train.trainer import MGMTrainer
+from toolkit.train.trainer import ExposureTrainer
 
 
 def _first_fault(losses: list[float], vocabulary: int = 256_000) -> tuple[int, str] | None:
@@ -68,15 +68,15 @@ def test_a_learning_rate_far_too_high_stops_with_step_and_samples(
 def test_weights_that_the_last_step_ruined_are_not_written(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = MGMTrainer.training_step
+    step = ExposureTrainer.training_step
 
-    def ruining(self: MGMTrainer, model: torch.nn.Module, *given: object) -> torch.Tensor:
+    def ruining(self: ExposureTrainer, model: torch.nn.Module, *given: object) -> torch.Tensor:
         loss = step(self, model, *given)  # type: ignore[arg-type]
         if self.state.global_step == 2:
             next(p for p in model.parameters() if p.grad is not None).grad.fill_(math.inf)  # type: ignore[union-attr]
         return loss
 
-    monkeypatch.setattr(MGMTrainer, "training_step", ruining)
+    monkeypatch.setattr(ExposureTrainer, "training_step", ruining)
     values = stage_of(plan_values(world, tmp_path / "out", checkpoint_every=1), "pretrain", max_grad_norm=None)
     with pytest.raises(NonFiniteLossError, match=r"became NaN or infinite in step 3; samples of the batch: \w+, "):
         run_plan(values)

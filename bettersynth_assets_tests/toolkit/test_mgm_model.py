@@ -13,9 +13,10 @@ from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.merging import merge
 from toolkit.mgm.mining import UniProjector, mine, mine_plain
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX, TRAINED_IN_STAGE_1
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX, TRAINED_IN_STAGE_1
 from toolkit.mgm.tiny import tiny_config, tiny_mgm
 from toolkit.mgm.windows import cut, resize_matrix
+from toolkit.models.conversation import IGNORE_INDEX
 
 
 def _pixels(config: MGMConfig, count: int) -> dict[str, torch.Tensor]:

@@ -16,10 +16,11 @@ from transformers import AutoTokenizer, CLIPImageProcessor
 
 from bettersynth_assets_tests.toolkit.golden import rows, rule
 from toolkit.mgm.configuration_mgm import MGMConfig
-from toolkit.mgm.conversation import LabelError, Turn, encode_prompt, encode_row
+from toolkit.mgm.conversation import encode_prompt, encode_row
 from toolkit.mgm.images import grey_levels, normalise, read_image, squares
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.mgm.names import TOWERS
+from toolkit.models.conversation import LabelError, Turn
 
 GOLDEN = Path(__file__).parent / "golden"
 SEED_800 = Path(__file__).parents[3] / "shared" / "better-synth-seed-800"

@@ -13,9 +13,10 @@ from torch._dynamo.utils import counters
 
 from toolkit.mgm import decoder, depthwise, gelu, loss, modeling_mgm, towers
 from toolkit.mgm.merging import lay_out
-from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.mgm.speed import CPU, REFERENCE, Speed, speed_for
 from toolkit.mgm.tiny import tiny_mgm
+from toolkit.models.conversation import IGNORE_INDEX
 
 SWITCHES = [field.name for field in dataclasses.fields(Speed) if field.name not in ("depthwise_kernel", "compiled")]
 

@@ -21,9 +21,10 @@ from toolkit.data.order import deal, exposure_order, grouped_order, loss_weights
 from toolkit.data.rows import encode_rows
 from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
+from toolkit.models.conversation import IGNORE_INDEX
 
 PROCESSOR = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
 

@@ -1,9 +1,8 @@
 """Exposures to one batch, in a loader process.
 
-Out: ``input_ids``, ``labels``, ``attention_mask`` (B, T), padded on the right; ``loss_weights`` (B,); ``layout``, see
-:func:`toolkit.mgm.merging.lay_out`; ``sample_ids`` (list of B); and either ``pixels`` (I, S, S, 3) uint8 or, with a
-cache, ``features`` (five tensors). I is the number of pictures in the batch; a batch without any carries one black
-picture, so that every process has the same parameters in its graph.
+Out: the processor's ``text_inputs``; ``loss_weights`` (B,); ``sample_ids`` (list of B); and either ``pixels``
+(I, S, S, 3) uint8 or, with a cache, ``features`` (a list of tensors). I is the number of pictures in the batch; a batch
+without any carries one black picture, so that every process has the same parameters in its graph.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ from toolkit.data.exposures import Exposure
 from toolkit.data.feature_cache import FeatureCache
 from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.images import read_image
-from toolkit.mgm.merging import lay_out
-from toolkit.mgm.names import IGNORE_INDEX
-from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.models.base import Processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,31 +28,18 @@ class Collator:
         pad_multiple: sequences with their images are padded to a multiple of it.
     """
 
-    processor: MGMProcessor
+    processor: Processor
     aspect: Aspect
     cache: FeatureCache | None = None
     pad_multiple: int = 1
 
     def __call__(self, exposures: Sequence[Exposure]) -> dict[str, Any]:
-        pad = self.processor.tokenizer.pad_token_id or 0
-        longest = max(len(exposure.input_ids) for exposure in exposures)
-        ids = torch.full((len(exposures), longest), pad)
-        labels = torch.full((len(exposures), longest), IGNORE_INDEX)
-        mask = torch.zeros((len(exposures), longest), dtype=torch.long)
-        for number, exposure in enumerate(exposures):
-            length = len(exposure.input_ids)
-            ids[number, :length] = torch.from_numpy(exposure.input_ids)
-            labels[number, :length] = torch.from_numpy(exposure.labels)
-            mask[number, :length] = 1
-        batch: dict[str, Any] = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        ids, labels = ([getattr(e, name) for e in exposures] for name in ("input_ids", "labels"))
+        batch = self.processor.text_inputs(ids, labels, multiple=self.pad_multiple)
         batch["loss_weights"] = torch.tensor([exposure.weight for exposure in exposures])
-        tokens = self.processor.image_tokens
-        batch["layout"] = lay_out(ids, mask, labels, image_tokens=tokens, multiple=self.pad_multiple)
         batch["sample_ids"] = [exposure.id for exposure in exposures]
         if self.cache is not None:
-            # A plain list: trainers rebuild containers in a way that named tuples do not allow.
-            features = self.cache.load([e.picture for e in exposures if e.picture is not None])
-            batch["features"] = [features.low, *features.maps]
+            batch["features"] = self.cache.inputs([e.picture for e in exposures if e.picture is not None])
         else:
             batch["pixels"] = self._pixels(exposures)
         return batch

@@ -156,6 +156,12 @@ class FeatureCache:
         low, *maps = [part.reshape(len(joined), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return TowerFeatures(low, tuple(maps))
 
+    def inputs(self, images: Sequence[Picture]) -> list[Tensor]:
+        """Features of pictures as the model takes them: low and four maps, in one list."""
+        # A plain list: trainers rebuild containers in a way that named tuples do not allow.
+        features = self.load(images)
+        return [features.low, *features.maps]
+
     def _read(self, path: Path) -> NDArray[np.float16]:
         try:
             row = np.load(io.BytesIO(_checked(patiently(path.read_bytes, path))), allow_pickle=False)

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.data.llava import Sample
-from toolkit.mgm.conversation import EncodedRow, Turn
-from toolkit.mgm.names import IGNORE_INDEX
-from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.models.base import Processor
+from toolkit.models.conversation import IGNORE_INDEX, EncodedRow, Turn
 from toolkit.worker_pools import naming_killed_workers
 
 _CHUNK = 2048
@@ -91,7 +90,7 @@ class Rows:
         return ids, np.where(self.learned[part], ids, IGNORE_INDEX)
 
 
-def encode_rows(samples: Sequence[Sample], processor: MGMProcessor) -> Rows:
+def encode_rows(samples: Sequence[Sample], processor: Processor) -> Rows:
     """Tokenise every sample, on all cores that this process may use when there are many.
 
     Raises:
@@ -120,10 +119,10 @@ def _place(sample: Sample) -> str:
 
 
 _Encoded = tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]
-_processor: MGMProcessor | None = None
+_processor: Processor | None = None
 
 
-def _encode_texts(texts: Sequence[_Text], processor: MGMProcessor) -> _Encoded:
+def _encode_texts(texts: Sequence[_Text], processor: Processor) -> _Encoded:
     chunks = [texts[at : at + _CHUNK] for at in range(0, len(texts), _CHUNK)]
     cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     jobs = min(len(chunks), cores)
@@ -139,7 +138,7 @@ def _encode_texts(texts: Sequence[_Text], processor: MGMProcessor) -> _Encoded:
     return np.concatenate(tokens), np.concatenate(learned), np.concatenate(sizes)
 
 
-def _adopt(processor: MGMProcessor) -> None:
+def _adopt(processor: Processor) -> None:
     global _processor
     _processor = processor
 

@@ -23,6 +23,4 @@ def whole_checkpoint(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, LookupError, RuntimeError) as error:
-        raise AnswerError(
-            f"model: {folder} cannot be loaded ({one_line(error)}); give a whole MGM checkpoint"
-        ) from error
+        raise AnswerError(f"model: {folder} cannot be loaded ({one_line(error)}); give a whole checkpoint") from error

@@ -10,6 +10,7 @@ from pydantic import Field, StrictBool, StrictInt, model_validator
 
 from toolkit.evaluate.answer_files import AnswerError, one_line
 from toolkit.evaluate.settings import Chosen, choose, refuse_old_keys
+from toolkit.models import ArchitectureError, model_type
 from toolkit.registry import load_extensions
 from toolkit.settings import SettingsModel
 from toolkit.settings_files import SettingsFileError, parse_json
@@ -45,9 +46,11 @@ class EvaluationPlan(SettingsModel):
 
     @model_validator(mode="after")
     def _all_there(self) -> Self:
-        if not (self.model / "config.json").is_file():
-            raise ValueError(f"model: {str(self.model)!r} holds no config.json; give a checkpoint's folder")
         load_extensions(self.extensions)
+        try:
+            model_type(self.model)
+        except ArchitectureError as error:
+            raise ValueError(f"model: {error}") from error
         self.chosen()
         return self
 

@@ -41,10 +41,11 @@ from toolkit.events import Emit, json_lines, tagged
 from toolkit.file_errors import EnvironmentFault
 from toolkit.files import file_sha256, write_atomically, write_json
 from toolkit.jobs import jobs_for, limit_threads, run_all
+from toolkit.models import architecture_of
 from toolkit.registry import load_extensions
 
 if TYPE_CHECKING:
-    from toolkit.evaluate.generate import Answerer
+    from toolkit.models.base import Answerer
 
 __all__ = ["EvaluationPlan", "evaluate", "load", "main", "make_plan", "read_plan"]
 
@@ -68,7 +69,7 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
         raise ImageError(f"sample {broken[0]!r}: {broken[1]}; nothing has been answered")
     with output.replaced_together(plan.output) as folder:
         answerer = load(plan)
-        results: dict[str, Any] = {"model": str(plan.model), **_facts(answerer)}
+        results: dict[str, Any] = {"model": str(plan.model), **_facts(plan, answerer)}
         emit({"event": "loaded", **results, "seconds": round(time.monotonic() - began, 2)})
         results |= {"benchmarks": {}, "results": []}
         for one in asked:
@@ -81,11 +82,10 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
     return results
 
 
-def _facts(answerer: Answerer) -> dict[str, Any]:
+def _facts(plan: EvaluationPlan, answerer: Answerer) -> dict[str, Any]:
     model = answerer.model
     facts = {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
-    drop_path = getattr(model.config, "aux_drop_path", None)  # of MGM
-    return facts if drop_path is None else {**facts, "aux_drop_path": drop_path}
+    return {**facts, **architecture_of(plan.model).facts(model)}
 
 
 def load(plan: EvaluationPlan) -> Answerer:
@@ -96,25 +96,20 @@ def load(plan: EvaluationPlan) -> Answerer:
     """
     import torch
 
-    from toolkit.data.feature_cache import FeatureCache
-    from toolkit.evaluate.generate import Answerer
-    from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-    from toolkit.mgm.processing_mgm import MGMProcessor
-
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise AnswerError("device: 'cuda' asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
     on_gpu = plan.device != "cpu" and torch.cuda.is_available()
     dtype = plan.dtype if plan.dtype != "auto" else "bfloat16" if on_gpu else "float32"
+    architecture = architecture_of(plan.model)
     with whole_checkpoint(plan.model):
-        model: Any = MGMGemmaForCausalLM.from_pretrained(plan.model, dtype=getattr(torch, dtype))
-        processor = MGMProcessor.from_pretrained(plan.model)
+        model = architecture.load_model(plan.model, getattr(torch, dtype))
+        processor = architecture.load_processor(plan.model)
     model = model.eval().to("cuda" if on_gpu else "cpu")
-    model.set_speed({"compiled": plan.compiled and on_gpu})
     limit_threads(model.num_parameters(), on_cpu=not on_gpu)
-    cache = FeatureCache(plan.cache_dir, model, processor, "pad") if plan.cache_dir else None
-    return Answerer(
-        model=model, processor=processor, batch_size=plan.batch_size or (128 if on_gpu else 32),
-        max_new_tokens=plan.max_new_tokens, cache=cache, workers=plan.workers,
+    cache = architecture.feature_cache(plan.cache_dir, model, processor, "pad") if plan.cache_dir else None
+    return architecture.answerer(
+        model, processor, batch_size=plan.batch_size or (128 if on_gpu else 32),
+        max_new_tokens=plan.max_new_tokens, cache=cache, workers=plan.workers, compiled=plan.compiled and on_gpu,
     )  # fmt: skip
 
 
@@ -165,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plans, given_jobs = given_plans(arguments)
         if len(plans) > 1:
-            import toolkit.evaluate.generate  # noqa: F401 (once, before the plans are forked)
+            for plan in plans:  # the heavy imports once, before the plans are forked
+                architecture_of(plan.model)
 
         check_outputs(plans)
         jobs = given_jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))

@@ -20,45 +20,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.conversation import IGNORE_INDEX, IMAGE_TOKEN, EncodedRow, LabelError, Turn, is_blank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IMAGE_TOKEN = "<image>"
 START, END = "<start_of_turn>", "<end_of_turn>"
-
-
-class LabelError(ValueError):
-    """A row that nothing can be learned from: no token of it carries loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """One side of a conversation; ``speaker`` is ``human`` or ``gpt``, as in LLaVA's JSON."""
-
-    speaker: str
-    text: str
-
-    def __post_init__(self) -> None:
-        if self.speaker not in ("human", "gpt"):
-            raise ValueError(f"speaker {self.speaker!r} is unknown; use 'human' or 'gpt'")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedRow:
-    """Token ids with one ``IMAGE_TOKEN_INDEX`` per image, and labels of the same length."""
-
-    input_ids: list[int]
-    labels: list[int]
-
-
-def is_blank(text: str) -> bool:
-    """Whether a turn says nothing: no text, or white space and ``<image>`` alone."""
-    return not text.replace(IMAGE_TOKEN, "").strip()
 
 
 def put_image_first(text: str) -> str:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch._dynamo import maybe_mark_dynamic
 
 from toolkit.mgm.decoder import decode
-from toolkit.mgm.names import IGNORE_INDEX
 from toolkit.mgm.speed import compiled
+from toolkit.models.conversation import IGNORE_INDEX
 
 
 def loss_and_logits(

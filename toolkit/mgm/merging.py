@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.conversation import IGNORE_INDEX
 
 
 class Merged(NamedTuple):

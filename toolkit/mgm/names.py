@@ -1,12 +1,9 @@
-"""Names of MGM's parts in the public weights, and the two indices that are no tokens. Nothing is imported here."""
+"""Names of MGM's parts in the public weights, and its placeholder of a picture. Nothing is imported here."""
 
 from __future__ import annotations
 
 IMAGE_TOKEN_INDEX = -200
 """Stands for one whole image in ``input_ids``; replaced by N image embeddings, so it is no index of the vocabulary."""
-
-IGNORE_INDEX = -100
-"""Label of a position that carries no loss."""
 
 TRAINED_IN_STAGE_1 = (
     "model.mm_projector.",

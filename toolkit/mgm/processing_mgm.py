@@ -9,17 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerBase
 
+from toolkit.data.padding import padded_texts
 from toolkit.mgm.aspect import Aspect
 from toolkit.mgm.configuration_mgm import MGMConfig
-from toolkit.mgm.conversation import EncodedRow, Turn, check_tokenizer, encode_answer, encode_prompt, encode_row
+from toolkit.mgm.conversation import check_tokenizer, encode_answer, encode_prompt, encode_row
 from toolkit.mgm.images import Pixels, grey_levels, normalise, squares
+from toolkit.mgm.merging import lay_out
 from toolkit.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.conversation import EncodedRow, Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +64,12 @@ class MGMProcessor:
         )
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> MGMProcessor:
-        """Load from a checkpoint folder (``config.json``, tokenizer files, ``preprocessor_config.json``) or hub id."""
+    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> MGMProcessor:
+        """Load from a checkpoint folder (``config.json``, tokenizer files, ``preprocessor_config.json``) or hub id.
+
+        Args:
+            kwargs: what ``AutoProcessor`` adds; without effect.
+        """
         config = MGMConfig.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
         made = cls.for_config(config, tokenizer)
@@ -115,6 +125,21 @@ class MGMProcessor:
         if pictures.device not in self._levels:
             self._levels[pictures.device] = self._levels[torch.device("cpu")].to(pictures.device)
         return normalise(pictures, self._levels[pictures.device], image_size=self.image_size)
+
+    def pixel_inputs(self, pictures: Tensor) -> dict[str, Tensor]:
+        """The model's inputs of some :meth:`squares`, on their device."""
+        return self.normalise(pictures)._asdict()
+
+    def text_inputs(
+        self, ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]], *, multiple: int
+    ) -> dict[str, Any]:
+        """``input_ids``, ``labels``, ``attention_mask`` (B, T), and ``layout``, see ``merging.lay_out``."""
+        padded = padded_texts(ids, labels, pad=self.tokenizer.pad_token_id or 0)
+        layout = lay_out(
+            padded["input_ids"], padded["attention_mask"], padded["labels"], image_tokens=self.image_tokens,
+            multiple=multiple,
+        )  # fmt: skip
+        return {**padded, "layout": layout}
 
     def preprocess(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Pixels:
         """Both pixel tensors of some RGB pictures."""

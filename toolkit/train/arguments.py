@@ -12,13 +12,16 @@ from transformers import TrainingArguments
 from toolkit.train.plan import Plan, StagePlan
 
 
-def training_arguments(plan: Plan, stage: StagePlan, steps: int, *, logs: Path, scratch: Path) -> TrainingArguments:
+def training_arguments(
+    plan: Plan, stage: StagePlan, steps: int, *, logs: Path, scratch: Path, autocast: bool
+) -> TrainingArguments:
     """Arguments of one stage in this process.
 
     Args:
         steps: optimizer steps of the stage.
         logs: where TensorBoard's files go.
         scratch: a folder that Trainer may write to.
+        autocast: whether torch rounds float32 weights in bfloat16 without DeepSpeed; if not, the model does.
 
     Raises:
         PlanError: batch, accumulation and processes do not multiply to the global batch.
@@ -31,8 +34,7 @@ def training_arguments(plan: Plan, stage: StagePlan, steps: int, *, logs: Path, 
     on_gpu = plan.device != "cpu" and torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(scratch), seed=plan.seed, data_seed=plan.seed, use_cpu=not on_gpu,
-        # Without DeepSpeed the model itself computes in the type of its frozen weights; see ``toolkit.train.stage``.
-        bf16=plan.dtype == "bfloat16" and stage.deepspeed is not None,
+        bf16=plan.dtype == "bfloat16" and (stage.deepspeed is not None or autocast),
         tf32=True if on_gpu and plan.dtype == "bfloat16" else None,
         max_steps=steps, per_device_train_batch_size=stage.per_device_batch, gradient_accumulation_steps=accumulation,
         learning_rate=stage.learning_rate, lr_scheduler_type="cosine", warmup_ratio=stage.warmup_ratio,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
-from toolkit.convert_weights import load_projector
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.model_files import first_damaged
+from toolkit.models.base import Architecture, Processor
 from toolkit.train.plan import Plan, PlanError
 
+PROJECTOR_FILE = "projector.safetensors"
 T = TypeVar("T")
 
 
@@ -31,23 +31,30 @@ def check_base(folder: Path) -> None:
         raise PlanError(f"base_model: {path} is damaged{kind} ({error}); copy it again") from error
 
 
-def load_processor(plan: Plan) -> MGMProcessor:
+def load_processor(architecture: Architecture, plan: Plan) -> Processor:
     """The base model's tokenizer and image preprocessing."""
-    return _load(plan, lambda: MGMProcessor.from_pretrained(plan.base_model))
+    return _load(plan, lambda: architecture.load_processor(plan.base_model))
 
 
-def load_base(plan: Plan) -> MGMGemmaForCausalLM:
+def load_base(architecture: Architecture, plan: Plan) -> Any:
     """The base model in float32, with the plan's projector; what is held in bfloat16 is the stage's business.
 
     Raises:
-        PlanError: the base model is damaged or no MGM model.
+        PlanError: the base model is damaged or no model of its type.
     """
-    model: MGMGemmaForCausalLM = _load(
-        plan, lambda: MGMGemmaForCausalLM.from_pretrained(plan.base_model, dtype=torch.float32)
-    )
+    model = _load(plan, lambda: architecture.load_model(plan.base_model, torch.float32))
     if plan.projector is not None:
-        load_projector(model, plan.projector)
+        architecture.load_projector(model, plan.projector)
     return model
+
+
+def load_trained(architecture: Architecture, model: nn.Module, folder: Path) -> None:
+    """Put a complete stage's weights into the model."""
+    if (folder / PROJECTOR_FILE).is_file():
+        architecture.load_projector(model, folder / PROJECTOR_FILE)
+    else:
+        # Through the library, because names on disk may be others than the model's own.
+        model.load_state_dict(architecture.load_model(folder, torch.float32).state_dict())
 
 
 def _load(plan: Plan, load: Callable[[], T]) -> T:

@@ -29,7 +29,7 @@ from toolkit.train.file_record import MarkerError, find_damage, read_marker, rec
 from toolkit.train.plan import PlanError
 from toolkit.train.random_state import random_state, set_random_state
 from toolkit.train.torch_files import deepspeed_values, read_state, weights_only
-from toolkit.train.trainer import MGMTrainer
+from toolkit.train.trainer import ExposureTrainer
 
 FOLDER = "checkpoints"
 _MARK, _PARTIAL, _ENGINE = "complete.json", ".partial", "deepspeed"
@@ -99,7 +99,7 @@ class Checkpoints(TrainerCallback):
         self, folder: Path, key: str, *, every: int | None, limit: int, start: Checkpoint | None
     ) -> None:  # fmt: skip
         self.folder, self.key, self.every, self.limit, self.start = folder / FOLDER, key, every, limit, start
-        self.trainer: MGMTrainer | None = None
+        self.trainer: ExposureTrainer | None = None
         self._began = time.monotonic()
         self._random: dict[str, Any] | None = None
 
@@ -166,7 +166,7 @@ class Checkpoints(TrainerCallback):
                 shutil.rmtree(old)
         wait()
 
-    def _trainer(self) -> MGMTrainer:
+    def _trainer(self) -> ExposureTrainer:
         assert self.trainer is not None
         return self.trainer
 
@@ -180,12 +180,12 @@ def publish(partial: Path, final: Path) -> None:
     flush(final.parent)
 
 
-def _trained(trainer: MGMTrainer) -> dict[str, torch.nn.Parameter]:
+def _trained(trainer: ExposureTrainer) -> dict[str, torch.nn.Parameter]:
     model: torch.nn.Module = trainer.accelerator.unwrap_model(trainer.model)
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _save(trainer: MGMTrainer, folder: Path) -> None:
+def _save(trainer: ExposureTrainer, folder: Path) -> None:
     if trainer.is_deepspeed_enabled:
         engine: Any = trainer.model_wrapped
         engine.save_checkpoint(str(folder), tag=_ENGINE, save_latest=False, exclude_frozen_parameters=True)
@@ -199,7 +199,7 @@ def _save(trainer: MGMTrainer, folder: Path) -> None:
         torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
 
 
-def _restore(trainer: MGMTrainer, folder: Path) -> None:
+def _restore(trainer: ExposureTrainer, folder: Path) -> None:
     assert trainer.lr_scheduler is not None and trainer.optimizer is not None
     if trainer.is_deepspeed_enabled:
         engine: Any = trainer.model_wrapped

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.files import file_sha256
+from toolkit.models import ARCHITECTURES, model_type
 from toolkit.train.plan import Plan, to_values
 
 NOT_IN_WEIGHTS = ("log_every", "report_to", "checkpoint_every", "checkpoint_limit", "memory_limit_gib")
@@ -26,7 +27,7 @@ ROUNDING = ("device", "speed")
 """Settings of a plan that change the rounding of the trained weights, and nothing else."""
 STAGE_ROUNDING = ("per_device_batch", "accumulation", "workers", "pad_multiple")
 """The same of a stage. ``loss_group`` is not among them: it changes which rows are averaged."""
-_BY_CONTENT = ("output_dir", "base_model", "cache_dir", "projector")
+_BY_CONTENT = ("output_dir", "base_model", "cache_dir", "projector", "extensions")
 _FORMAT = 3
 
 
@@ -42,6 +43,9 @@ def training_identity(plan: Plan) -> dict[str, Any]:
         value["deepspeed"] = None if stage.deepspeed is None else file_sha256(Path(stage.deepspeed))
     values["stages"] = {stage["name"]: stage for stage in values["stages"]}
     values["projector"] = None if plan.projector is None else file_sha256(plan.projector)
+    code = ARCHITECTURES.fingerprint(model_type(plan.base_model))
+    if code is not None:  # an architecture from outside; the code of ours counts by its version
+        values["architecture"] = code
     # With a cache the towers' features are rounded to float16: more than the rounding of a sum.
     return values | {"base": base_fingerprint(plan.base_model), "cached": plan.cache_dir is not None, "format": _FORMAT}
 

@@ -2,13 +2,15 @@
 
 ::
 
-    base_model: weights/mgm           # complete MGM checkpoint: model, tokenizer, preprocessing
+    base_model: weights/mgm           # complete checkpoint: model, tokenizer, preprocessing
+    extensions: []                    # Python files that register architectures; see docs/extending.md
     projector: null                   # projector to start from, e.g. the kit's mm_projector.bin; null: base_model's
     output_dir: runs/seed-0           # empty, or left by the same plan
     seed: 0
     device: auto                      # auto | cpu | cuda
     dtype: float32                    # float32 | bfloat16 (trained weights keep float32 masters)
-    speed: auto                       # auto | reference (as the original computes) | {compiled: false}, see mgm.speed
+    speed: auto                       # auto | reference (as the original computes) | {compiled: false}, see the
+                                      # architecture, e.g. toolkit.mgm.speed
     cache_dir: cache/features         # null: towers run in every step
     loss_average: micro_batch         # micro_batch as in the kit (loss_group rows) | token
     log_every: 10
@@ -37,6 +39,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from toolkit.mgm.aspect import ASPECTS, Aspect
+from toolkit.models import ArchitectureError, model_type
+from toolkit.registry import RegistryError, load_extensions
 from toolkit.settings_files import SettingsFileError, read_settings_file
 from toolkit.train.values import PlanError, build, need, one_of
 
@@ -173,6 +177,7 @@ class Plan:
     checkpoint_every: int | None = None
     checkpoint_limit: int = 1
     memory_limit_gib: float | None = None
+    extensions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("device", self.device, get_args(Device))
@@ -191,8 +196,10 @@ class Plan:
         need(names in known, "stages", names, "must be pretrain, finetune or both, in this order")
         there = self.projector is None or self.projector.is_file()
         need(there, "projector", self.projector, "is no file; give .bin, .pt or .safetensors with a projector")
-        base = self.base_model
-        need((base / "config.json").is_file(), "base_model", base, "holds no config.json; give an MGM checkpoint")
+        try:
+            model_type(self.base_model)
+        except ArchitectureError as error:
+            raise PlanError(f"base_model: {error}") from error
 
 
 def parse_plan(values: Mapping[str, Any]) -> Plan:
@@ -206,6 +213,12 @@ def parse_plan(values: Mapping[str, Any]) -> Plan:
     stages = values.get("stages")
     if not isinstance(stages, list):
         raise PlanError("stages must be a list of stages")
+    extensions = values.get("extensions") or []
+    need(isinstance(extensions, list | tuple), "extensions", extensions, "must be a list of Python files")
+    try:
+        load_extensions(map(str, extensions))
+    except RegistryError as error:
+        raise PlanError(str(error)) from error
     return build(Plan, {**values, "stages": tuple(build(StagePlan, stage) for stage in stages)})
 
 

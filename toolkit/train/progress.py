@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.events import Emit
-from toolkit.train.trainer import MGMTrainer
+from toolkit.train.trainer import ExposureTrainer
 
 
 class Progress(TrainerCallback):
@@ -17,7 +17,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, *, stage: str, global_batch: int, log_every: int, emit: Emit) -> None:
         self.stage, self.global_batch, self.log_every, self.emit = stage, global_batch, log_every, emit
-        self.trainer: MGMTrainer | None = None
+        self.trainer: ExposureTrainer | None = None
         self._since, self._at = 0, time.monotonic()
 
     def on_train_begin(

@@ -33,7 +33,7 @@ from toolkit.train.plan import LossError, read_plan
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m toolkit.train.run", description="Train MGM as plans say.")
+    parser = argparse.ArgumentParser(prog="python -m toolkit.train.run", description="Train as plans say.")
     parser.add_argument("plan", type=Path, nargs="+", help="YAML or JSON files")
     parser.add_argument(
         "--jobs", type=int, default=0, help="plans trained at once; one per core when all are on the CPU"

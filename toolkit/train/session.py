@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from safetensors.torch import load_file
 
 from toolkit.data.image_files import check_images
 from toolkit.data.llava import read_llava
@@ -25,19 +24,16 @@ from toolkit.data.rows import Rows, encode_rows
 from toolkit.events import Emit, is_first_of_machine, is_main_process, tagged
 from toolkit.files import flush, json_sha256, write_atomically, write_json
 from toolkit.jobs import limit_threads
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TRAINED_IN_STAGE_1
-from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.models import architecture_of
+from toolkit.models.base import Architecture, Processor
 from toolkit.tensor_files import save_tensors, writing
-from toolkit.train.base_model import check_base, load_base, load_processor
+from toolkit.train.base_model import PROJECTOR_FILE, check_base, load_base, load_processor, load_trained
 from toolkit.train.checkpoint import remove_all, remove_partial
 from toolkit.train.folder import alone_in, check_folder, claim_folder
 from toolkit.train.identity import training_identity
 from toolkit.train.manifest import MANIFEST, is_complete, result_files, stage_manifest
 from toolkit.train.plan import Plan, StagePlan
 from toolkit.train.stage import StageResult, check_device, train_stage
-
-PROJECTOR_FILE = "projector.safetensors"
 
 
 def train(plan: Plan, emit: Emit) -> None:
@@ -63,18 +59,19 @@ def train(plan: Plan, emit: Emit) -> None:
         return
     check_device(plan)
     check_base(plan.base_model)
-    processor = load_processor(plan)
+    architecture = architecture_of(plan.base_model)
+    processor = load_processor(architecture, plan)
     todo = [stage for stage, is_done in zip(plan.stages, complete, strict=True) if not is_done]
     rows: dict[str, Rows] = {stage.name: read_rows(stage, processor) for stage in todo}
-    model = load_base(plan)
+    model = load_base(architecture, plan)
     claim_folder(plan, identity)
     with alone_in(plan.output_dir):
-        _train(plan, identity, model, processor, rows, emit)
+        _train(plan, identity, architecture, model, processor, rows, emit)
 
 
 def _train(
-    plan: Plan, identity: dict[str, Any], model: MGMGemmaForCausalLM, processor: MGMProcessor, rows: dict[str, Rows],
-    emit: Emit,
+    plan: Plan, identity: dict[str, Any], architecture: Architecture, model: Any, processor: Processor,
+    rows: dict[str, Rows], emit: Emit,
 ) -> None:  # fmt: skip
     began, key = time.monotonic(), json_sha256(identity)
     limit_threads(model.num_parameters(), on_cpu=plan.device == "cpu")
@@ -84,20 +81,20 @@ def _train(
         if is_main_process():
             (remove_all if complete else remove_partial)(folder)
         if complete:
-            load_trained(model, folder)
+            load_trained(architecture, model, folder)
             emit({"event": "stage_done", "stage": stage.name, "cached": True})
             continue
         of_stage = rows.pop(stage.name, None) or read_rows(stage, processor)
-        result = train_stage(model, processor, plan, stage, of_stage, emit, key)
+        result = train_stage(architecture, model, processor, plan, stage, of_stage, emit, key)
         if is_main_process():
             with writing(folder):
-                write_stage(folder, model, processor, plan, stage, result, key)
+                write_stage(folder, architecture, model, processor, plan, stage, result, key)
         if stage.deepspeed is not None:
             leave_deepspeed()
         if stage is not plan.stages[-1] and (stage.deepspeed is not None or plan.dtype == "bfloat16"):
             # In float32 again, and without the hooks that an engine leaves on parameters.
-            model = load_base(plan)
-            load_trained(model, folder)
+            model = load_base(architecture, plan)
+            load_trained(architecture, model, folder)
         rate = round(result.steps * stage.global_batch / result.seconds, 2)
         ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(result.seconds, 2)}
         emit({"event": "stage_done", "stage": stage.name, "cached": False, "samples_per_s": rate, **ended})
@@ -115,7 +112,7 @@ def complete_stages(plan: Plan, identity: dict[str, Any], emit: Emit) -> list[bo
     return [is_complete(plan.output_dir / stage.name, key, report) for stage in plan.stages]
 
 
-def read_rows(stage: StagePlan, processor: MGMProcessor) -> Rows:
+def read_rows(stage: StagePlan, processor: Processor) -> Rows:
     """Read, check and tokenise a stage's data, and check that all its image files are there."""
     stage.accumulation_for(int(os.environ.get("WORLD_SIZE", "1")))
     samples = read_llava(stage.data, stage.images)
@@ -136,14 +133,14 @@ def leave_deepspeed() -> None:
 
 
 def write_stage(
-    folder: Path, model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan,
+    folder: Path, architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan,
     result: StageResult, key: str,
 ) -> None:  # fmt: skip
     """Write a stage's results; the manifest last, then the checkpoints have had their use."""
     folder.mkdir(parents=True, exist_ok=True)
     if stage.trained == "projector":
         weights = model.state_dict().items()
-        trained = {k: v.detach().cpu().contiguous() for k, v in weights if k.startswith(TRAINED_IN_STAGE_1)}
+        trained = {k: v.detach().cpu().contiguous() for k, v in weights if k.startswith(architecture.projector)}
         save_tensors(trained, folder / PROJECTOR_FILE, metadata={"format": "pt"})
         model.config.save_pretrained(folder)
     else:
@@ -158,9 +155,3 @@ def write_stage(
         flush(path)
     write_json(folder / MANIFEST, stage_manifest(folder, plan, stage, result, key))
     remove_all(folder)
-
-
-def load_trained(model: MGMGemmaForCausalLM, folder: Path) -> None:
-    """Put a complete stage's weights into the model."""
-    for file in sorted(folder.glob("*.safetensors")):
-        model.load_state_dict(load_file(file), strict=False)

@@ -1,8 +1,8 @@
 """One training stage. In: a model, a processor and a :class:`StagePlan`. Out: the model, trained, and what happened.
 
-The towers stay frozen in both stages; ``pretrain`` trains projector and mining projections, ``finetune`` the language
-model as well. In bfloat16 the frozen weights are held in bfloat16 and the trained ones in float32, which the forward
-pass rounds; under DeepSpeed the engine does the same in its own way.
+The towers stay frozen in both stages; ``pretrain`` trains the projector, ``finetune`` the language model as well. In
+bfloat16 the frozen weights are held in bfloat16 and the trained ones in float32, which the forward pass rounds; under
+DeepSpeed the engine does the same in its own way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -26,14 +26,12 @@ from toolkit.data.order import exposure_order, grouped_order, planned_steps
 from toolkit.data.rows import Rows
 from toolkit.events import Emit, tagged
 from toolkit.file_errors import EnvironmentFault
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
-from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.models.base import Architecture, Processor
 from toolkit.train.arguments import training_arguments
 from toolkit.train.checkpoint import Checkpoint, Checkpoints, newest
 from toolkit.train.plan import Plan, PlanError, StagePlan
 from toolkit.train.progress import Progress
-from toolkit.train.trainer import MGMTrainer
+from toolkit.train.trainer import ExposureTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,24 +52,15 @@ class StageResult:
     resumed_from: list[int]
 
 
-def set_trained(model: MGMGemmaForCausalLM, stage: StagePlan) -> int:
+def set_trained(architecture: Architecture, model: torch.nn.Module, stage: StagePlan) -> int:
     """Switch gradients on for what the stage trains and off for the rest; returns the number of trained values."""
     trained = 0
     for name, parameter in model.named_parameters():
-        projector = name.startswith(TRAINED_IN_STAGE_1)
-        language = stage.trained == "projector+llm" and not name.startswith(TOWERS)
+        projector = name.startswith(architecture.projector)
+        language = stage.trained == "projector+llm" and not name.startswith(architecture.towers)
         parameter.requires_grad_(projector or language)
         trained += parameter.numel() if parameter.requires_grad else 0
     return trained
-
-
-def start_projector(model: MGMGemmaForCausalLM, seed: int) -> None:
-    """Give projector and mining projections fresh weights that depend on the seed alone."""
-    set_seed(seed)
-    for part in model.model.trained_in_stage_1():
-        for module in part.modules():
-            if isinstance(module, torch.nn.Linear | torch.nn.LayerNorm):
-                module.reset_parameters()
 
 
 def order_of(rows: Rows, stage: StagePlan, steps: int, seed: int) -> list[int]:
@@ -88,8 +77,9 @@ def check_device(plan: Plan) -> None:
 
 
 def train_stage(
-    model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan, rows: Rows, emit: Emit, key: str
-) -> StageResult:
+    architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan, rows: Rows, emit: Emit,
+    key: str,
+) -> StageResult:  # fmt: skip
     """Train one stage in place, from its newest whole checkpoint if there is one.
 
     Raises:
@@ -101,22 +91,24 @@ def train_stage(
     folder = plan.output_dir / stage.name
     steps = planned_steps(len(rows), stage.global_batch, stage.max_steps)
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(plan, stage, steps, logs=folder / "logs", scratch=Path(scratch))
+        arguments = training_arguments(
+            plan, stage, steps, logs=folder / "logs", scratch=Path(scratch), autocast=architecture.autocast
+        )
         start = _newest(folder, key, arguments, tagged(emit, stage=stage.name))
         exposures = Exposures(
             rows, order_of(rows, stage, steps, plan.seed), global_batch=stage.global_batch,
             per_device_batch=stage.per_device_batch, processes=arguments.world_size,
             group=stage.group if plan.loss_average == "micro_batch" else None,
         )  # fmt: skip
-        _prepare(model, plan, stage, arguments)
-        cache = _fill_cache(model, processor, plan, stage, rows, arguments, emit)
+        _prepare(architecture, model, plan, stage, arguments)
+        cache = _fill_cache(architecture, model, processor, plan, stage, rows, arguments, emit)
         checkpoints = Checkpoints(
             folder, key, every=plan.checkpoint_every, limit=plan.checkpoint_limit, start=start
         )  # fmt: skip
         collator = Collator(
             processor=processor, aspect=stage.image_aspect, cache=cache, pad_multiple=stage.pad_multiple
         )
-        trainer = _trainer(model, plan, stage, arguments, exposures, collator, checkpoints, emit)
+        trainer = _trainer(architecture, model, plan, stage, arguments, exposures, collator, checkpoints, emit)
         values = sum(p.numel() for p in model.parameters() if p.requires_grad)
         emit({"event": "start", "stage": stage.name, "steps": steps, "rows": len(rows), "trained_values": values})
         if start is not None:
@@ -154,16 +146,18 @@ def _newest(folder: Path, key: str, arguments: TrainingArguments, emit: Emit) ->
     return found[0]
 
 
-def _prepare(model: MGMGemmaForCausalLM, plan: Plan, stage: StagePlan, arguments: TrainingArguments) -> None:
+def _prepare(
+    architecture: Architecture, model: Any, plan: Plan, stage: StagePlan, arguments: TrainingArguments
+) -> None:
     """Give the model its gradients, its number types and its way to compute."""
     if arguments.device.type == "cuda" and plan.memory_limit_gib is not None:
         total = torch.cuda.get_device_properties(arguments.device).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(min(1.0, plan.memory_limit_gib / total), arguments.device)
     fresh = stage.name == "pretrain" and plan.projector is None
     if fresh if stage.fresh_projector is None else stage.fresh_projector:
-        start_projector(model, plan.seed)
-    set_trained(model, stage)
-    model.set_speed(plan.speed, arguments.device)
+        architecture.start_projector(model, plan.seed)
+    set_trained(architecture, model, stage)
+    architecture.set_speed(model, plan.speed, arguments.device)
     if plan.dtype == "bfloat16" and stage.deepspeed is None:
         for parameter in model.parameters():
             if not parameter.requires_grad:
@@ -172,13 +166,15 @@ def _prepare(model: MGMGemmaForCausalLM, plan: Plan, stage: StagePlan, arguments
 
 
 def _fill_cache(
-    model: MGMGemmaForCausalLM, processor: MGMProcessor, plan: Plan, stage: StagePlan, rows: Rows,
+    architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan, rows: Rows,
     arguments: TrainingArguments, emit: Emit,
 ) -> FeatureCache | None:  # fmt: skip
     if plan.cache_dir is None:
         return None
     cast(torch.nn.Module, model).to(arguments.device).eval()
-    cache = FeatureCache(plan.cache_dir, model, processor, stage.image_aspect)
+    cache = architecture.feature_cache(plan.cache_dir, model, processor, stage.image_aspect)
+    if cache is None:
+        return None
     numbered = ((rows.picture(at), rows.ids[at]) for at in range(len(rows)))
     pictures: dict[Path | bytes, str] = {picture: id_ for picture, id_ in numbered if picture is not None}
     began = time.monotonic()
@@ -190,13 +186,13 @@ def _fill_cache(
 
 
 def _trainer(
-    model: MGMGemmaForCausalLM, plan: Plan, stage: StagePlan, arguments: TrainingArguments, exposures: Exposures,
-    collator: Collator, checkpoints: Checkpoints, emit: Emit,
-) -> MGMTrainer:  # fmt: skip
+    architecture: Architecture, model: Any, plan: Plan, stage: StagePlan, arguments: TrainingArguments,
+    exposures: Exposures, collator: Collator, checkpoints: Checkpoints, emit: Emit,
+) -> ExposureTrainer:  # fmt: skip
     progress = Progress(stage=stage.name, global_batch=stage.global_batch, log_every=plan.log_every, emit=emit)
-    trainer = MGMTrainer(
-        model=model, args=arguments, exposures=exposures, processor=collator.processor, data_collator=collator,
-        vocabulary=model.config.vocab_size,
+    trainer = ExposureTrainer(
+        model=model, args=arguments, exposures=exposures, architecture=architecture, processor=collator.processor,
+        data_collator=collator,
         first_step=checkpoints.start.step if checkpoints.start else 0, callbacks=[checkpoints, progress],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)

@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from toolkit.data.exposures import Exposures
-from toolkit.mgm.processing_mgm import MGMProcessor
+from toolkit.models.base import Architecture, Processor
 from toolkit.train.divergence import LossWatch
 from toolkit.train.plan import DivergedLossError, NonFiniteLossError
 
@@ -37,25 +37,27 @@ class FromPosition(Sampler[int]):
         return self.end - self.start
 
 
-class MGMTrainer(Trainer):
+class ExposureTrainer(Trainer):
     """Trains on exposures in their order; keeps each step's loss in ``losses``.
 
     Args:
         exposures: of all steps.
+        architecture: of the model; takes its loss.
         processor: turns the loaders' pictures into what the towers read, on the device.
-        vocabulary: number of tokens that the model chooses from; see ``toolkit.train.divergence``.
         first_step: number of steps that an earlier process has trained already.
     """
 
     def __init__(
-        self, *, exposures: Exposures, processor: MGMProcessor, vocabulary: int, first_step: int = 0, **kwargs: Any
+        self, *, exposures: Exposures, architecture: Architecture, processor: Processor, first_step: int = 0,
+        **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(train_dataset=exposures, **kwargs)
         self.exposures, self.processor, self.first_step = exposures, processor, first_step
+        self.architecture = architecture
         # False: Trainer then neither counts labels nor passes their number to the model.
         self.model_accepts_loss_kwargs = False
         self.losses: list[float] = []
-        self._watch = LossWatch(vocabulary)
+        self._watch = LossWatch(architecture.vocabulary(self.model))
         self._micro_losses: list[Tensor] = []
         self._micro_ids: list[list[str]] = []
         self._scale = self.args.world_size * (self.args.gradient_accumulation_steps if self.is_deepspeed_enabled else 1)
@@ -92,7 +94,7 @@ class MGMTrainer(Trainer):
         # The loader has put everything on the device; Trainer would round the loss weights to bfloat16 under DeepSpeed.
         pixels = inputs.pop("pixels", None)
         if pixels is not None:
-            inputs["images"], inputs["images_aux"] = self.processor.normalise(pixels)
+            inputs |= self.processor.pixel_inputs(pixels)
         return inputs
 
     def training_step(
@@ -102,7 +104,7 @@ class MGMTrainer(Trainer):
         self._micro_ids.append(inputs.pop("sample_ids"))
         if not model.training:
             model.train()
-        loss = model(**self._prepare_inputs(inputs)).loss
+        loss = self.architecture.loss(model, self._prepare_inputs(inputs))
         self._micro_losses.append(loss.detach())
         if self.accelerator.sync_gradients:
             self._guard()

@@ -1,0 +1,168 @@
+"""What differs between architectures, asked for by the trainer, the evaluation and the data code.
+
+::
+
+    config.json's model_type ─► ARCHITECTURES ─► Architecture ─► model, Processor
+    LLaVA rows ─► Processor.encode_row ─► ids, labels ─┐  (loader processes)
+    pictures   ─► Processor.squares ───► uint8 squares ┴─► Processor.text_inputs, pixel_inputs ─► Architecture.loss
+
+To add one: subclass :class:`Architecture` and register an instance under its ``model_type`` (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerBase, set_seed
+
+from toolkit.mgm.aspect import Aspect
+from toolkit.models.conversation import EncodedRow, Turn
+
+if TYPE_CHECKING:
+    from toolkit.data.feature_cache import FeatureCache
+    from toolkit.evaluate.prompts import Answer, Prompt
+
+Speed = str | Mapping[str, bool]
+"""``auto``, ``reference``, or switches of the architecture on top of ``auto``."""
+
+
+class Processor(Protocol):
+    """Everything between raw rows and the model's inputs, saved and loaded next to the weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    image_tokens: int
+    """Positions that one picture takes in a sequence."""
+
+    @property
+    def side(self) -> int:
+        """Side S in pixels of a picture in :meth:`squares`."""
+
+    def encode_row(self, turns: Sequence[Turn], *, row_id: str) -> EncodedRow:
+        """Ids and labels of a training row, one placeholder per picture, cut to the longest row."""
+
+    def encode_prompt(self, question: str) -> list[int]:
+        """Ids of a question, up to where the answer begins; ``<image>`` in it becomes the placeholder."""
+
+    def encode_answer(self, answer: str) -> list[int]:
+        """Ids of an answer after a prompt, without what ends it.
+
+        Raises:
+            ValueError: a special token in the text.
+        """
+
+    def text_inputs(
+        self, ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]], *, multiple: int
+    ) -> dict[str, Any]:
+        """A batch's inputs that follow from its texts, in a loader process: padded on the right, placeholders laid out.
+
+        Args:
+            ids, labels: (T,) of each row.
+            multiple: the length after pictures are put in is rounded up to a multiple of it.
+        """
+
+    def squares(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Tensor:
+        """(I, S, S, 3) uint8: pictures resized and cropped, in a loader process."""
+
+    def pixel_inputs(self, pictures: Tensor) -> dict[str, Tensor]:
+        """The model's inputs of some :meth:`squares`, on their device."""
+
+    def save_pretrained(self, folder: str | Path) -> Any:
+        """Write tokenizer and preprocessing next to the model's ``config.json``."""
+
+
+class Answerer(Protocol):
+    """Answers prompts, all of them or none; ``on_batch`` is called with the number that is done."""
+
+    model: Any
+
+    def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None]) -> list[Answer]: ...
+
+
+class Architecture(ABC):
+    """One architecture, without state: the same instance serves all models of its type."""
+
+    projector: tuple[str, ...]
+    """Prefixes of the parameters that stage 1 trains."""
+    towers: tuple[str, ...]
+    """Prefixes of the parameters that stay frozen in both stages; stage 2 trains all others."""
+    caches_features: bool = False
+    """Whether the frozen towers' features can be kept on disk; without, the towers run in every step."""
+    autocast: bool = True
+    """Whether the trainer lets torch round float32 weights in bfloat16 trainings; False where the model does it."""
+
+    @abstractmethod
+    def load_processor(self, folder: Path) -> Processor:
+        """The processor of a checkpoint folder."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """The sum over labelled tokens of the row's weight × cross-entropy.
+
+        Args:
+            model: maybe wrapped for several processes; it has to be called, not its parts.
+            inputs: of ``Processor.text_inputs`` and ``pixel_inputs`` (or ``features``) and ``loss_weights`` (B,).
+        """
+
+    @abstractmethod
+    def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
+        """What answers prompts (``toolkit.evaluate.prompts``) with a model in evaluation mode on its device.
+
+        Args:
+            options: batch_size, max_new_tokens, cache, workers; ``compiled``, where the architecture compiles answers.
+        """
+
+    def load_model(self, folder: Path, dtype: torch.dtype) -> Any:
+        """The model of a checkpoint folder on the CPU."""
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+
+    def set_speed(self, model: Any, choice: Speed, device: torch.device | str) -> None:
+        """Choose how forward passes are computed on a device.
+
+        Raises:
+            ValueError: an unknown choice or switch.
+        """
+        if choice not in ("auto", "reference"):
+            raise ValueError(f"speed {choice!r} is unknown; use 'auto' or 'reference'")
+
+    def vocabulary(self, model: Any) -> int:
+        """Number of tokens that the model chooses from."""
+        return int(model.config.get_text_config().vocab_size)
+
+    def facts(self, model: Any) -> dict[str, Any]:
+        """Settings of the model that ``results.json`` names beside its type."""
+        return {}
+
+    def start_projector(self, model: nn.Module, seed: int) -> None:
+        """Give the projector fresh weights, as torch starts them, that depend on the seed alone."""
+        set_seed(seed)
+        for name, module in model.named_modules():
+            reset = getattr(module, "reset_parameters", None)
+            if f"{name}.".startswith(self.projector) and callable(reset):
+                reset()
+
+    def load_projector(self, model: nn.Module, path: Path) -> None:
+        """Give the model the projector of a file.
+
+        Raises:
+            ValueError: unreadable, incomplete, or of other shapes; names the file and the first tensor.
+        """
+        from toolkit.convert_weights import copy_projector, read_tensors
+
+        copy_projector(model, read_tensors(path), prefixes=self.projector, where=str(path))
+
+    def feature_cache(self, root: Path, model: Any, processor: Any, aspect: Aspect) -> FeatureCache | None:
+        """A cache of the towers' features under ``root``; None where the architecture keeps none."""
+        return None
+
+
+def load_auto_processor(folder: Path) -> Any:
+    """What ``AutoProcessor`` makes of a checkpoint folder."""
+    return cast(Any, AutoProcessor).from_pretrained(folder)
