@@ -107,8 +107,9 @@ CARDS = (
         group="training",
         kinds=frozenset({"pytorch", "python"}),
         description=(
-            "One row is one training seed's accuracy on TextVQA and MMBench, in percent. The kit score compares their "
-            "means with the baseline arm's."
+            "One row is one metric of one benchmark for one training seed; a benchmark's first metric is its headline, "
+            "in percent. The kit score compares the means on TextVQA and MMBench with the baseline arm's. "
+            "questions.parquet has a row per question: answer, right or not, log-probability of the right answer."
         ),
         uses_models=True,
         also_after=("recaptioned_set",),
@@ -130,7 +131,7 @@ CARDS = (
         name="baseline_results",
         group="baseline",
         kinds=frozenset({"pytorch", "python"}),
-        description="One row is one training seed's accuracy of the baseline arm: the noise floor of every comparison.",
+        description="One row is one metric of one benchmark for one training seed of the baseline: the noise floor.",
         uses_models=True,
     ),
 )

@@ -6,6 +6,7 @@ A rule reads manifests and never recomputes rows. Dagster stops what is downstre
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -166,19 +167,23 @@ def finite_loss(evidence: Evidence) -> Verdict:
 
 
 def all_answered(evidence: Evidence) -> Verdict:
-    """Every question of both benchmarks has an answer, for every training seed."""
+    """Every question of every benchmark of the profile has an answer, for every training seed."""
     (item,) = evidence.manifests
-    rows = item.table().to_pylist()
-    missing = {
-        f"{name} of seed {row['seed']}": row[f"{name}_questions"] - row[f"{name}_answers"]
-        for row in rows
-        for name in ("textvqa", "mmbench")
-        if row[f"{name}_questions"] != row[f"{name}_answers"]
+    answered: Counter[tuple[str, int]] = Counter()
+    for row in item.table("questions").select(["seed", "benchmark", "answer"]).to_pylist():
+        answered[row["benchmark"], row["seed"]] += row["answer"] is not None
+    wanted = {
+        (name, seed): item.stats["questions"].get(name, 0)
+        for name in evidence.settings.profile.evaluation.chosen()
+        for seed in evidence.settings.profile.training.seeds
     }
-    absent = sorted(set(evidence.settings.profile.training.seeds) - {row["seed"] for row in rows})
-    asked = sum(row["textvqa_questions"] + row["mmbench_questions"] for row in rows)
-    words = f"answers missing: {missing}, seeds missing: {absent}" if missing or absent else f"{asked:,} answers"
-    return Verdict(passed=not missing and not absent and asked > 0, words=words)
+    missing = {
+        f"{name} of seed {seed}": count - answered[name, seed] if count else "no questions"
+        for (name, seed), count in wanted.items()
+        if count != answered[name, seed] or not count
+    }
+    words = f"answers missing: {missing}" if missing else f"{sum(answered.values()):,} answers"
+    return Verdict(passed=not missing, words=words)
 
 
 CONSERVATION = Rule(name="rows_conserved", description=conservation.__doc__ or "", judge=conservation)

@@ -1,8 +1,8 @@
 """Profile = where things run and with what models. In: a YAML of ``profiles/``. Out: a frozen ``Profile``.
 
 Paths in a profile are relative to the project root unless absolute; a model is a local folder or a hub id. A profile
-may start from another: ``extends: mgm-2b`` and only the keys that differ. ``null`` for the seed, the fine-tuning set or
-an evaluation set means the generated miniature world under the data root.
+may start from another: ``extends: mgm-2b`` and only the keys that differ. ``null`` for the seed or the fine-tuning set,
+and ``{}`` for a benchmark, mean the generated miniature world under the data root.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from bettersynth_assets.config.address import check_no_secrets, is_address
 from bettersynth_assets.config.model import PACKAGE_ROOT, PROJECT_ROOT, ConfigModel, merged, read_yaml
 from bettersynth_assets.errors import ConfigError
+from toolkit.evaluate.settings import EvaluationSettings
 
 Count = Literal["auto"] | Annotated[int, Field(ge=1)]
 
@@ -161,16 +162,6 @@ class Training(ConfigModel):
     it, but tens of megabytes a picture at full size."""
 
 
-class Evaluation(ConfigModel):
-    """Benchmark files; None is the miniature's own."""
-
-    textvqa_questions: str | None = None
-    textvqa_annotations: str | None = None
-    textvqa_images: str | None = None
-    mmbench: str | None = None
-    batch: int = Field(default=32, ge=1)
-
-
 class Profile(ConfigModel):
     """One place to run."""
 
@@ -192,7 +183,7 @@ class Profile(ConfigModel):
     gpu: Gpu = Field(default_factory=Gpu)
     limits: Limits = Field(default_factory=Limits)
     training: Training
-    evaluation: Evaluation = Field(default_factory=Evaluation)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     schedule: str = "0 3 * * *"
 
     @classmethod

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from bettersynth_assets.config.settings import Settings
 
 TABLE_ROWS = 20
+METRIC_ROWS = 100
+METRICS = pa.schema(
+    [("benchmark", pa.string()), ("metric", pa.string()), ("n", pa.int64()),
+     ("mean", pa.float64()), ("sd", pa.float64()), ("baseline", pa.float64())]
+)  # fmt: skip
 Metadata = dict[str, Any]
 """What Dagster takes as metadata values: numbers, text and ``MetadataValue``."""
 
@@ -49,13 +54,15 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     for name, counts in (("rejected_by_operator", manifest.rejected), ("quarantined_by_reason", manifest.quarantined)):
         if counts:
             metadata[name] = dg.MetadataValue.json(counts)
-    metadata |= figures(manifest.stats)
+    metadata |= figures({name: value for name, value in manifest.stats.items() if not name.endswith("metrics")})
     if rows and table.num_rows:
         metadata |= distributions(table)
         metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings, lowest_score(manifest.stats)))
     elif manifest.stage == "operator_plan":
         metadata.pop("order", None)  # the plan says it with names
         metadata |= plan_metadata(manifest, settings)
+    elif "metrics" in manifest.stats:
+        metadata["table"] = small_table(metric_table(table, manifest.stats), rows=METRIC_ROWS)
     elif not rows:
         metadata["table"] = small_table(table)
     return metadata | {
@@ -68,11 +75,25 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     }
 
 
-def small_table(table: pa.Table) -> dg.TableMetadataValue:
-    """The first ``TABLE_ROWS`` rows as the UI shows a table; numbers are rounded."""
+def metric_table(results: pa.Table, stats: Mapping[str, Any]) -> pa.Table:
+    """One row per benchmark and metric: n, mean and sd over the training seeds, and the baseline's mean."""
+    base = stats.get("baseline_metrics", {})
+    names = dict.fromkeys(zip(*(results[name].to_pylist() for name in ("benchmark", "metric")), strict=True))
+    return pa.Table.from_pylist(
+        [
+            {"benchmark": benchmark, "metric": metric, **stats["metrics"][benchmark][metric],
+             "baseline": base.get(benchmark, {}).get(metric, {}).get("mean")}
+            for benchmark, metric in names
+        ],
+        schema=METRICS,
+    )  # fmt: skip
+
+
+def small_table(table: pa.Table, rows: int = TABLE_ROWS) -> dg.TableMetadataValue:
+    """The first rows as the UI shows a table; numbers are rounded."""
     records = [
         dg.TableRecord({name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()})
-        for row in table.slice(0, TABLE_ROWS).to_pylist()
+        for row in table.slice(0, rows).to_pylist()
     ]
     columns = [dg.TableColumn(name=field.name, type=str(field.type)) for field in table.schema]
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))

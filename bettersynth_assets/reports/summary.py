@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from bettersynth_assets.records.write_errors import is_read_only
 from bettersynth_assets.reports.world_quality import world_quality
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
+from toolkit.evaluate.benchmarks import BENCHMARKS
 from toolkit.file_errors import EnvironmentFault
 
 FILE = "summary.json"
 MINIATURE_MODELS = PROJECT_ROOT / "bettersynth_assets" / "miniature" / "weights"
+LIKELIHOOD = "log_probability_per_token"
 OPEN_UI = "dagster dev, then http://127.0.0.1:3000"
 Summary = dict[str, Any]
 
@@ -30,8 +33,9 @@ def summarize(settings: Settings) -> Summary:
     """Collect the figures.
 
     Returns:
-        JSON values: ``stages`` (rows in and out, seconds), ``thresholds``, ``arms`` (mean, sd and values per training
-        seed, in percent), ``kit_score``, ``note`` on what the figures are worth, and for the miniature ``quality``.
+        JSON values: ``stages`` (rows in and out, seconds), ``thresholds``, ``arms`` (by benchmark and metric, the
+        headline first: mean, sd, n and values per training seed), ``kit_score``, or why there is none in
+        ``no_kit_score``, ``note`` on what the figures are worth, and for the miniature ``quality``.
     """
     pipeline = Pipeline(STAGES, settings)
     found = {name: manifests for name in pipeline.stages if (manifests := pipeline.current(name))}
@@ -51,6 +55,7 @@ def summarize(settings: Settings) -> Summary:
         },
         "kit_score": results["eval_results"].stats.get("kit_score") if "eval_results" in results else None,
         "kit_score_sd": results["eval_results"].stats.get("kit_score_sd") if "eval_results" in results else None,
+        "no_kit_score": results["eval_results"].stats.get("no_kit_score") if "eval_results" in results else None,
     }
     if settings.profile.seed is None and found:
         summary["quality"] = world_quality(settings, found)
@@ -87,17 +92,14 @@ def as_text(summary: Summary) -> str:
     lines += _columns(heads, rows)
     lines += ["", *(f"{name}: {value}" for name, value in summary["thresholds"].items())]
     if summary["arms"]:
-        lines += [
-            "",
-            *_columns(("arm", "TextVQA %", "MMBench %", "seeds"), list(map(_arm_row, summary["arms"].items()))),
-        ]
+        lines += ["", *_arm_tables(summary["arms"])]
     if summary["kit_score"] is not None:
         spread = (
             f", sd {summary['kit_score_sd']:.4f} over training seeds" if summary["kit_score_sd"] is not None else ""
         )
         lines += ["", f"kit score against the baseline: {summary['kit_score']:.4f}{spread}"]
-    elif len(summary["arms"]) > 1:
-        lines += ["", "no kit score: the baseline has nothing right in a benchmark, so there is no ratio to it"]
+    elif summary["no_kit_score"]:
+        lines += ["", f"no kit score: {summary['no_kit_score']}"]
     if "quality" in summary:
         lines += ["", "measured against the world's truth:", *_flat(summary["quality"])]
     lines += ["", *([summary["note"]] if summary["note"] else []), f"{FILE}: {Path(summary['data_root']) / FILE}"]
@@ -146,24 +148,54 @@ def _thresholds(found: dict[str, list[Manifest]]) -> dict[str, Any]:
 
 
 def _arm(manifest: Manifest) -> dict[str, Any]:
-    rows = manifest.table().to_pylist()
-    return {
-        name: {
-            "mean": manifest.stats[f"{name}_mean"],
-            "sd": manifest.stats[f"{name}_sd"],
-            "per_seed": {str(row["seed"]): row[name] for row in rows},
-        }
-        for name in ("textvqa", "mmbench")
-    }
+    """Every metric of an arm with its values per training seed, in the order of the rows: headlines first."""
+    arm: dict[str, Any] = {}
+    for row in manifest.table().to_pylist():
+        benchmark, metric = row["benchmark"], row["metric"]
+        known = {**manifest.stats["metrics"][benchmark][metric], "per_seed": {}}
+        found = arm.setdefault(benchmark, {}).setdefault(metric, known)
+        found["per_seed"][str(row["seed"])] = row["value"]
+    return arm
 
 
-def _arm_row(item: tuple[str, dict[str, Any]]) -> list[str]:
-    name, arm = item
-    shown = [
-        f"{arm[bench]['mean']:.2f}" + (f" ± {arm[bench]['sd']:.2f}" if arm[bench]["sd"] is not None else "")
-        for bench in ("textvqa", "mmbench")
-    ]
-    return [name, *shown, str(len(arm["textvqa"]["per_seed"]))]
+def _arm_tables(arms: dict[str, dict[str, Any]]) -> list[str]:
+    """Headline metrics, and how likely the right answers are: a column per benchmark, a row per arm."""
+    lines: list[str] = []
+    benchmarks = list(dict.fromkeys(name for arm in arms.values() for name in arm))
+    headlines = {name: next(iter(arm[name])) for arm in arms.values() for name in arm}
+    for metrics, digits in ((headlines, 2), (dict.fromkeys(benchmarks, LIKELIHOOD), 4)):
+        shown = [name for name in benchmarks if any(metrics[name] in arm.get(name, {}) for arm in arms.values())]
+        if not shown:
+            continue
+        heads = [f"{_title(name)} {metrics[name]}, n {_count(arms, name, metrics[name])}" for name in shown]
+        if metrics is not headlines:
+            lines += ["", "log-probability of the right answer per token, nats:"]
+            heads = [_title(name) for name in shown]
+        rows = [
+            [name, *(_cell(arm.get(one, {}).get(metrics[one]), digits) for one in shown), str(_seeds(arm))]
+            for name, arm in arms.items()
+        ]
+        lines += _columns(("arm", *heads, "seeds"), rows)
+    return lines
+
+
+def _cell(figures: dict[str, Any] | None, digits: int) -> str:
+    if figures is None:
+        return "-"
+    spread = "" if figures["sd"] is None else f" ± {figures['sd']:.{digits}f}"
+    return f"{figures['mean']:.{digits}f}{spread}"
+
+
+def _title(benchmark: str) -> str:
+    return BENCHMARKS.get(benchmark).title if benchmark in BENCHMARKS.names() else benchmark
+
+
+def _count(arms: dict[str, dict[str, Any]], benchmark: str, metric: str) -> int:
+    return next(int(arm[benchmark][metric]["n"]) for arm in arms.values() if metric in arm.get(benchmark, {}))
+
+
+def _seeds(arm: dict[str, Any]) -> int:
+    return max(len(figures["per_seed"]) for metrics in arm.values() for figures in metrics.values())
 
 
 def _worth(settings: Settings) -> str:
@@ -192,7 +224,7 @@ def _flat(values: dict[str, Any], prefix: str = "  ") -> list[str]:
     return lines
 
 
-def _columns(heads: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+def _columns(heads: Sequence[str], rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[place]) for row in [list(heads), *rows]) for place in range(len(heads))]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""What an arm scored, and how two arms compare. In: accuracies per training seed. Out: mean, sd, the contest's score.
+"""What an arm scored, and how two arms compare. In: metrics per training seed. Out: mean, sd, the contest's score.
 
 The contest's score is the mean of MMBench/MMBench_base and TextVQA/TextVQA_base, cut (not rounded) to four decimals;
 it is inferred from the published tables. Here each figure is the mean over the training seeds of an arm. The spread is
@@ -14,24 +14,35 @@ from typing import Any
 
 from toolkit.evaluate.answer_files import DECIMALS
 
-BENCHMARKS = ("textvqa", "mmbench")
+KIT = ("textvqa", "mmbench")
+"""The benchmarks of the contest's score."""
+Rows = Sequence[Mapping[str, Any]]
+"""``seed``, ``benchmark``, ``metric``, ``value``, ``n``; a benchmark's first metric is its headline."""
 
 
-def arm_stats(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Mean and sd of each benchmark.
-
-    Args:
-        rows: one per training seed, with ``textvqa`` and ``mmbench`` in percent.
+def arm_stats(rows: Rows) -> dict[str, Any]:
+    """Mean and sd of each metric over the training seeds.
 
     Returns:
-        ``<benchmark>_mean`` and ``<benchmark>_sd``; the sd of a single seed is None.
+        ``<benchmark>_mean`` and ``<benchmark>_sd`` of the headline metric, and ``metrics``: ``mean``, ``sd`` and ``n``
+        of every metric, by benchmark and metric. The sd of a single seed is None.
     """
-    stats: dict[str, float | None] = {}
-    for name in BENCHMARKS:
-        values = [row[name] for row in rows]
-        stats[f"{name}_mean"] = round(mean(values), DECIMALS)
-        stats[f"{name}_sd"] = round(stdev(values), DECIMALS) if len(values) > 1 else None
-    return stats
+    metrics: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        metrics.setdefault(row["benchmark"], {}).setdefault(row["metric"], {"values": [], "n": row["n"]})
+        metrics[row["benchmark"]][row["metric"]]["values"].append(row["value"])
+    stats: dict[str, Any] = {}
+    for benchmark, found in metrics.items():
+        for metric, figures in found.items():
+            found[metric] = {**_spread(figures["values"]), "n": figures["n"]}
+        headline = next(iter(found.values()))
+        stats |= {f"{benchmark}_mean": headline["mean"], f"{benchmark}_sd": headline["sd"]}
+    return {**stats, "metrics": metrics}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    sd = round(stdev(values), DECIMALS) if len(values) > 1 else None
+    return {"mean": round(mean(values), DECIMALS), "sd": sd}
 
 
 def kit_score(textvqa: float, mmbench: float, *, textvqa_base: float, mmbench_base: float) -> float | None:
@@ -49,25 +60,49 @@ def kit_score(textvqa: float, mmbench: float, *, textvqa_base: float, mmbench_ba
     return float((sum(ratios, Decimal(0)) / 2).quantize(Decimal("0.0001"), rounding=ROUND_DOWN))
 
 
-def compare(rows: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> dict[str, Any]:
+def compare(rows: Rows, baseline: Mapping[str, Any]) -> dict[str, Any]:
     """An arm's own figures, the baseline's beside them, and the score.
 
     Args:
-        rows: one per training seed of the arm.
+        rows: of the arm.
         baseline: the baseline's ``arm_stats``.
 
     Returns:
         ``arm_stats`` of the arm, ``baseline_…``, ``kit_score`` of the means, and ``kit_score_sd`` over the arm's seeds,
-        each taken against the baseline's mean.
+        each taken against the baseline's mean. Where there is no score, ``no_kit_score`` says why.
     """
     own = arm_stats(rows)
-    base = {f"{name}_base": baseline[f"{name}_mean"] for name in BENCHMARKS}
-    scores = [kit_score(row["textvqa"], row["mmbench"], **base) for row in rows]
-    known = [score for score in scores if score is not None]
+    both = {**own, **{f"baseline_{name}": value for name, value in baseline.items() if name in own}}
+    if reason := _no_score(own, baseline):
+        return {**both, "kit_score": None, "kit_score_sd": None, "kit_score_per_seed": {}, "no_kit_score": reason}
+    base = {f"{name}_base": baseline[f"{name}_mean"] for name in KIT}
+    scores = {seed: kit_score(**values, **base) for seed, values in _headlines(rows).items()}
+    known = [score for score in scores.values() if score is not None]
     return {
-        **own,
-        **{f"baseline_{name}": value for name, value in baseline.items() if name in own},
-        "kit_score": kit_score(own["textvqa_mean"] or 0.0, own["mmbench_mean"] or 0.0, **base),
+        **both,
+        "kit_score": kit_score(**{name: own[f"{name}_mean"] for name in KIT}, **base),
         "kit_score_sd": round(stdev(known), 4) if len(known) > 1 else None,
-        "kit_score_per_seed": {str(row["seed"]): score for row, score in zip(rows, scores, strict=True)},
+        "kit_score_per_seed": scores,
     }
+
+
+def _headlines(rows: Rows) -> dict[str, dict[str, float]]:
+    """The headline metrics of the contest's benchmarks, by seed and benchmark."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["benchmark"] in KIT:
+            found.setdefault(str(row["seed"]), {}).setdefault(row["benchmark"], row["value"])
+    return found
+
+
+def _no_score(own: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
+    """Why there is no score, or nothing."""
+    if missing := [name for name in KIT if f"{name}_mean" not in own or f"{name}_mean" not in baseline]:
+        return f"it needs {' and '.join(KIT)}, and {' and '.join(missing)} {_are(missing)} not evaluated"
+    if nothing := [name for name in KIT if baseline[f"{name}_mean"] == 0]:
+        return f"the baseline has nothing right in {' and '.join(nothing)}, so there is no ratio to it"
+    return ""
+
+
+def _are(names: Sequence[str]) -> str:
+    return "are" if len(names) > 1 else "is"

@@ -1,18 +1,20 @@
 """Where the fixed data of training and evaluation lies. In: settings. Out: paths; the miniature's where none is named.
 
-The fine-tuning set and the two benchmarks are the same for every recipe and for the baseline. Their fingerprint goes
-into the keys of the stages that read them.
+The fine-tuning set and the benchmarks are the same for every recipe and for the baseline. What they hold goes into the
+keys of the stages that read them.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
+from toolkit.evaluate.benchmarks import BENCHMARKS
+from toolkit.evaluate.settings import Chosen, choose
 from toolkit.files import sha256_once
 
 if TYPE_CHECKING:
@@ -25,16 +27,6 @@ class FinetuneFiles:
 
     data: Path
     images: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkFiles:
-    """TextVQA in LLaVA's format and its annotations; MMBench as its TSV."""
-
-    textvqa_questions: Path
-    textvqa_annotations: Path
-    textvqa_images: Path
-    mmbench: Path
 
 
 def finetune_files(settings: Settings) -> FinetuneFiles:
@@ -53,28 +45,37 @@ def finetune_files(settings: Settings) -> FinetuneFiles:
     )
 
 
-def benchmark_files(settings: Settings) -> BenchmarkFiles:
-    """The benchmarks.
+def benchmarks(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Files (absolute, by role) and options of the benchmarks that the profile evaluates, by name.
 
     Raises:
-        ConfigError: a file that the profile names and that is not there, or only some of the four named.
+        ConfigError: a file that the profile names and that is not there, or none named where the world has none.
     """
-    evaluation = settings.profile.evaluation
-    named = {name: getattr(evaluation, name) for name in BenchmarkFiles.__dataclass_fields__}
-    if not any(named.values()):
-        world = world_paths(settings)
-        return BenchmarkFiles(**{name: getattr(world, name) for name in named})
-    return BenchmarkFiles(**{name: _existing(f"evaluation.{name}", path) for name, path in named.items()})
+    found = {}
+    for name, values in settings.profile.evaluation.chosen().items():
+        roles = [file.role for file in BENCHMARKS.get(name).files]
+        options = {key: value for key, value in values.items() if key not in roles}
+        named = {role: values[role] for role in roles if values.get(role) is not None}
+        if named:
+            where = f"evaluation.benchmarks.{name}"
+            files = {role: _existing(f"{where}.{role}", path) for role, path in named.items()}
+        else:
+            files = _of_the_world(settings, name, roles)
+        found[name] = {role: str(path) for role, path in files.items()} | options
+    return found
 
 
-def as_benchmarks(files: BenchmarkFiles) -> dict[str, dict[str, str]]:
-    """Files by benchmark and role."""
-    roles = ("questions", "annotations", "images")
-    textvqa = {role: str(getattr(files, f"textvqa_{role}")) for role in roles}
-    return {"textvqa": textvqa, "mmbench": {"table": str(files.mmbench)}}
+def chosen_benchmarks(settings: Settings) -> list[Chosen]:
+    """The benchmarks with checked files and options.
+
+    Raises:
+        ConfigError: see ``benchmarks``.
+        AnswerError: a file where a folder is needed, or the other way round.
+    """
+    return [choose(name, values) for name, values in benchmarks(settings).items()]
 
 
-def fingerprint(files: FinetuneFiles | BenchmarkFiles) -> dict[str, str]:
+def fingerprint(files: FinetuneFiles) -> dict[str, str]:
     """Contents of the files and names of the folders; the images in them have hashes of their own."""
     return {name: sha256_once(path) if path.is_file() else path.name for name, path in asdict(files).items()}
 
@@ -84,6 +85,19 @@ def world_paths(settings: Settings) -> WorldPaths:
     from bettersynth_assets.miniature.generate import generate_world
 
     return generate_world(settings.world_root, rows=settings.profile.world_rows)
+
+
+def _of_the_world(settings: Settings, name: str, roles: list[str]) -> dict[str, Path]:
+    from bettersynth_assets.miniature.benchmark_files import world_files
+
+    files = world_files(settings.world_root, name)
+    if files is None:
+        raise ConfigError(
+            f"evaluation.benchmarks.{name} names no files, and the miniature world has none for it: name its "
+            f"{', '.join(roles)}"
+        )
+    world_paths(settings)
+    return files
 
 
 def _existing(key: str, named: str | None) -> Path:

@@ -1,13 +1,18 @@
-"""eval_results and baseline_results. In: a checkpoint per training seed. Out: accuracy on TextVQA and MMBench per seed.
+"""eval_results and baseline_results. In: a checkpoint per training seed. Out: figures on the profile's benchmarks.
 
-kept: seed int64; textvqa, mmbench float64, percent; <benchmark>_questions, <benchmark>_answers int64, equal or the
-evaluation fails; mmbench_unparsed int64, answers that name no option and count as wrong. The answers lie beside it.
-eval_results also compares: its stats hold the baseline's figures and the contest's score.
+::
+
+    kept       one row per training seed, benchmark and metric; a benchmark's first metric is its headline
+    questions  one row per training seed and question; see ``toolkit.evaluate.question_rows``
+
+The answers lie beside them. A benchmark without an answer to each question fails. eval_results also compares: its stats
+hold the baseline's figures and the contest's score.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,30 +21,47 @@ import pyarrow as pa
 
 from bettersynth_assets.checks.rules import ALL_ANSWERED
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.stages.arms import BENCHMARKS, arm_stats, compare
-from bettersynth_assets.stages.benchmarks import as_benchmarks, benchmark_files, fingerprint
+from bettersynth_assets.records.store import write_table
+from bettersynth_assets.stages.arms import arm_stats, compare
+from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.child import Event, run_child
-from bettersynth_assets.stages.side_inputs import benchmark_images_hash, check_benchmarks
+from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.stages.train import folder_of
+from toolkit.evaluate.output import RESULTS as RESULTS_FILE
+from toolkit.evaluate.output import output_files
+from toolkit.evaluate.question_rows import ROWS
 
 MODULE = "toolkit.evaluate.run"
 RESULTS = pa.schema(
     [
         ("seed", pa.int64()),
-        ("textvqa", pa.float64()),
-        ("mmbench", pa.float64()),
-        ("textvqa_questions", pa.int64()),
-        ("textvqa_answers", pa.int64()),
-        ("mmbench_questions", pa.int64()),
-        ("mmbench_answers", pa.int64()),
-        ("mmbench_unparsed", pa.int64()),
+        ("benchmark", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("n", pa.int64()),
+        ("unparsed", pa.int64()),
+        ("protocol", pa.string()),
+    ]
+)
+QUESTIONS = pa.schema(
+    [
+        ("seed", pa.int64()),
+        ("benchmark", pa.string()),
+        ("question_id", pa.string()),
+        ("cluster_id", pa.string()),
+        ("answer", pa.string()),
+        ("right", pa.float64()),
+        ("log_probability", pa.float64()),
+        ("tokens", pa.int64()),
+        ("characters", pa.int64()),
+        ("options", pa.map_(pa.string(), pa.float64())),
     ]
 )
 
 
 def answer(work: Work, source: str) -> list[dict[str, Any]]:
-    """Let every seed's model answer both benchmarks, and score the answers.
+    """Let every seed's model answer the benchmarks, and score the answers.
 
     Returns:
         Rows of schema ``RESULTS``, in the order of the seeds.
@@ -47,6 +69,7 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     Raises:
         ChildError: answers are missing; there is no score over a part of a benchmark.
     """
+    names = list(work.settings.profile.evaluation.chosen())
     (checkpoints,) = work.inputs[source]
     checkpoints.verify()
     models = {row["seed"]: checkpoints.path / row["path"] for row in checkpoints.table().to_pylist()}
@@ -54,11 +77,11 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
         work.folder / f"plan-{seed}.json": plan(work.settings, work.folder / folder_of(seed), model)
         for seed, model in models.items()
         # Written last and with its answers, so a killed run's finished seeds are not answered again.
-        if not _is_answered(work.folder / folder_of(seed))
+        if not _is_answered(work.folder / folder_of(seed), names)
     }
     if plans:
         run_child(MODULE, plans, on_event=Reporter(source, work.log), log=work.log)
-    return [_row(seed, work.folder / folder_of(seed) / "results.json") for seed in models]
+    return [row for seed in models for row in _rows(seed, work.folder / folder_of(seed), names)]
 
 
 def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
@@ -71,7 +94,7 @@ def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if settings.profile.training.feature_cache else None,
-        "benchmarks": as_benchmarks(benchmark_files(settings)),
+        "benchmarks": benchmarks(settings),
     }
 
 
@@ -93,63 +116,80 @@ class Reporter:
                 self.log(f"{where} {event['benchmark']}: {event['done']}/{event['total']}, {rate}")
             self.last[folder] = found
         elif event.get("event") == "done":
-            scores = [
-                f"{row['benchmark']} {row['value']:.2f}" for row in event["results"] if row["metric"] == "accuracy"
-            ]
-            self.log(f"{where}: {', '.join(scores)}, {event['seconds']:.1f} s")
+            headlines = {row["benchmark"]: row["value"] for row in reversed(event["results"])}
+            scores = ", ".join(f"{name} {headlines[name]:.2f}" for name in event["benchmarks"])
+            self.log(f"{where}: {scores}, {event['seconds']:.1f} s")
             for name, made in event["benchmarks"].items():
                 if "incomplete" in made:
-                    self.log(f"{where} {name}: incomplete; {made['missing']} rows are missing")
+                    self.log(f"{where} {name}: incomplete, {made.get('missing', '?')} rows are missing")
 
 
-def _is_answered(folder: Path) -> bool:
+def _is_answered(folder: Path, names: Sequence[str]) -> bool:
     try:
-        _row(0, folder / "results.json")
+        _rows(0, folder, names)
     except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged by whatever ended the run
         return False
-    return all((folder / name / "answers.jsonl").is_file() for name in BENCHMARKS)
+    return all((folder / file).is_file() for name in names for file in output_files(name))
 
 
-def _row(seed: int, results: Path) -> dict[str, Any]:
-    found = json.loads(results.read_text(encoding="utf-8"))
-    figures = {row["benchmark"]: row for row in found["results"] if row["metric"] == "accuracy"}
-    row: dict[str, Any] = {"seed": seed, "mmbench_unparsed": figures["mmbench"]["unparsed"]}
-    for name in BENCHMARKS:
-        row |= {name: figures[name]["value"]}
-        row |= {f"{name}_{part}": found["benchmarks"][name][part] for part in ("questions", "answers")}
-    return row
+def _rows(seed: int, folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of schema ``RESULTS`` of one seed.
+
+    Raises:
+        ValueError: results of other benchmarks than ``names``.
+    """
+    found = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    if sorted(found["benchmarks"]) != sorted(names):
+        raise ValueError(f"{folder}: holds results of {', '.join(found['benchmarks'])}")
+    return [{"seed": seed, **row} for row in found["results"]]
+
+
+def _questions(folder: Path, seeds: Sequence[int], names: Sequence[str]) -> pa.Table:
+    """Rows of schema ``QUESTIONS`` of all seeds."""
+    rows = []
+    for seed in seeds:
+        for name in names:
+            for line in (folder / folder_of(seed) / name / ROWS).read_text(encoding="utf-8").split("\n")[:-1]:
+                row = json.loads(line)
+                rows.append({"seed": seed, "benchmark": name, **row, "options": list(row["options"].items())})
+    return pa.Table.from_pylist(rows, schema=QUESTIONS)
 
 
 def run_baseline(work: Work) -> Result:
     """Evaluate the baseline arm."""
     rows = answer(work, "baseline_checkpoint")
-    return _result(rows, arm_stats(rows))
+    return _result(work, rows, arm_stats(rows))
 
 
 def run(work: Work) -> Result:
     """Evaluate the recipe's arm and compare it with the baseline."""
     rows = answer(work, "mgm_checkpoint")
-    return _result(rows, compare(rows, work.stats("baseline_results")))
+    return _result(work, rows, compare(rows, work.stats("baseline_results")))
 
 
-def _result(rows: list[dict[str, Any]], stats: dict[str, Any]) -> Result:
-    files = tuple(f"{folder_of(row['seed'])}/{name}/answers.jsonl" for row in rows for name in BENCHMARKS)
-    other = tuple(f"{folder_of(row['seed'])}/results.json" for row in rows)
-    kept = pa.Table.from_pylist(rows, schema=RESULTS)
-    return Result(rows_in=len(rows), kept=kept, stats=stats, files=files, other_files=other)
+def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Result:
+    names = list(work.settings.profile.evaluation.chosen())
+    seeds = list(dict.fromkeys(row["seed"] for row in rows))
+    write_table(work.folder / "questions.parquet", _questions(work.folder, seeds, names))
+    facts = [json.loads((work.folder / folder_of(seed) / RESULTS_FILE).read_text(encoding="utf-8")) for seed in seeds]
+    asked = {name: facts[0]["benchmarks"][name]["questions"] for name in names}
+    answers = (f"{folder_of(seed)}/{file}" for seed in seeds for name in names for file in output_files(name))
+    return Result(
+        rows_in=len(rows),
+        kept=pa.Table.from_pylist(rows, schema=RESULTS),
+        stats={**stats, "questions": asked},
+        files=("questions.parquet", *answers),
+        other_files=tuple(f"{folder_of(seed)}/{RESULTS_FILE}" for seed in seeds),
+    )
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    return {
-        "benchmarks": fingerprint(benchmark_files(settings)),
-        "images": benchmark_images_hash(settings),
-        "dtype": settings.profile.gpu.dtype,
-    }
+    return {"benchmarks": benchmarks_key(settings), "dtype": settings.profile.gpu.dtype}
 
 
 EVAL_RESULTS = Stage(
     name="eval_results",
-    version=2,
+    version=3,
     rules=(ALL_ANSWERED,),
     run=run,
     depends=depends,

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.stages.benchmarks import as_benchmarks, benchmark_files, finetune_files
+from bettersynth_assets.records.integrity import digest_of
+from bettersynth_assets.stages.benchmarks import chosen_benchmarks, finetune_files
 from bettersynth_assets.stages.image_folder import images_hash
+from toolkit.evaluate.benchmarks import BENCHMARKS
+from toolkit.evaluate.settings import Chosen
 from toolkit.file_errors import environment_fault
+from toolkit.files import sha256_once
 
-BENCHMARKS = "benchmark files (profile, `evaluation`)"
+SECTION = "benchmark files (profile, `evaluation`)"
 FINETUNE = "fine-tuning set (profile, `training`)"
 
 
@@ -36,37 +41,53 @@ def check_finetune(settings: Settings) -> None:
 
 
 def check_benchmarks(settings: Settings) -> None:
-    """Check the files of both benchmarks as the evaluation does before it answers: all text, every picture's header.
+    """Check the files of all benchmarks as the evaluation does before it answers: all text, every picture's header.
 
     Raises:
         ConfigError: a file that cannot be used; names the file and the question.
         EnvironmentFault: a file that the environment keeps from us.
     """
     from toolkit.evaluate.inputs import first_broken_image, read_benchmarks
-    from toolkit.evaluate.settings import choose
 
-    files = benchmark_files(settings)
-    with _about(BENCHMARKS):
-        found = read_benchmarks(choose(name, values) for name, values in as_benchmarks(files).items())
-        if broken := first_broken_image(found):
+    with _about(SECTION):
+        if broken := first_broken_image(read_benchmarks(chosen_benchmarks(settings))):
             raise ValueError(f"question {broken[0]}: {broken[1]}")
 
 
-def benchmark_images_hash(settings: Settings) -> str:
-    """Hash of the names and contents of TextVQA's images; MMBench's are in its table.
+def benchmarks_key(settings: Settings) -> dict[str, Any]:
+    """What the answers depend on, by benchmark: files, questions and pictures inside folders, options, code.
 
     Raises:
         ConfigError: questions that cannot be used.
         EnvironmentFault: an image that is there and cannot be read.
     """
-    from toolkit.evaluate.inputs import read_benchmark
-    from toolkit.evaluate.settings import choose
+    with _about(SECTION):
+        return {chosen.name: _key_of(chosen, settings) for chosen in chosen_benchmarks(settings)}
 
-    files = benchmark_files(settings)
-    with _about(BENCHMARKS):
-        questions = read_benchmark(choose("textvqa", as_benchmarks(files)["textvqa"])).questions.rows
-    names = [Path(str(question.image)).relative_to(files.textvqa_images).as_posix() for question in questions]
-    return images_hash(files.textvqa_images, names, settings.shared_root / "benchmark_images.parquet")
+
+def _key_of(chosen: Chosen, settings: Settings) -> dict[str, Any]:
+    code = BENCHMARKS.fingerprint(chosen.name)
+    return {
+        "files": {role: sha256_once(path) for role, path in chosen.given_files().items()},
+        **({"options": options} if (options := chosen.options.key()) else {}),
+        **({"code": code} if code else {}),
+        **({"folders": _folders_hash(chosen, settings)} if set(chosen.files) - set(chosen.given_files()) else {}),
+    }
+
+
+def _folders_hash(chosen: Chosen, settings: Settings) -> str:
+    """Hash of what the questions hold and of the names and contents of their pictures."""
+    from toolkit.evaluate.inputs import read_benchmark
+
+    rows = read_benchmark(chosen).questions.rows
+    folders = [path for path in chosen.files.values() if path.is_dir()]
+    names: dict[Path, list[str]] = {}
+    for image in (row.image for row in rows if isinstance(row.image, Path)):
+        folder = next((folder for folder in folders if image.is_relative_to(folder)), image.parent)
+        names.setdefault(folder, []).append(image.relative_to(folder).as_posix())
+    memos = (settings.shared_root / f"images-{chosen.name}-{number}.parquet" for number in range(len(names)))
+    pictures = [images_hash(folder, some, memo) for (folder, some), memo in zip(names.items(), memos, strict=True)]
+    return digest_of([pictures, [[row.id, row.text, row.right, list(row.options)] for row in rows]])
 
 
 @contextmanager

@@ -19,20 +19,54 @@ def test_a_baseline_with_nothing_right_gives_no_score():
     assert kit_score(40.0, 13.0, textvqa_base=40.0, mmbench_base=0.0) is None
 
 
+def rows(**values: list[float]) -> list[dict[str, object]]:
+    """Accuracies per training seed, and a second metric of each benchmark."""
+    return [
+        {"seed": 3 + 2 * number, "benchmark": name, "metric": metric, "value": value, "n": 10}
+        for name, given in values.items()
+        for number, accuracy in enumerate(given)
+        for metric, value in (("accuracy", accuracy), ("log_probability_per_token", -accuracy / 10))
+    ]
+
+
 def test_spread_is_the_sample_deviation_and_one_seed_has_none():
-    rows = [{"seed": 0, "textvqa": 10.0, "mmbench": 4.0}, {"seed": 1, "textvqa": 14.0, "mmbench": 4.0}]
-    stats = arm_stats(rows)
+    stats = arm_stats(rows(textvqa=[10.0, 14.0], mmbench=[4.0, 4.0]))
     assert stats["textvqa_mean"] == 12.0
     assert stats["textvqa_sd"] == pytest.approx(8**0.5)
     assert stats["mmbench_sd"] == 0.0
-    assert arm_stats(rows[:1])["textvqa_sd"] is None
+    assert arm_stats(rows(textvqa=[10.0]))["textvqa_sd"] is None
+
+
+def test_every_metric_of_a_benchmark_has_mean_sd_and_n_and_the_first_is_the_headline():
+    stats = arm_stats(rows(pope=[60.0, 70.0]))
+    assert stats["metrics"] == {
+        "pope": {
+            "accuracy": {"mean": 65.0, "sd": pytest.approx(50**0.5), "n": 10},
+            "log_probability_per_token": {"mean": -6.5, "sd": pytest.approx(0.5**0.5), "n": 10},
+        }
+    }
+    assert stats["pope_mean"] == 65.0
 
 
 def test_an_arm_is_compared_by_its_means_and_spreads_over_its_seeds():
-    rows = [{"seed": 3, "textvqa": 20.0, "mmbench": 10.0}, {"seed": 5, "textvqa": 10.0, "mmbench": 10.0}]
-    baseline = arm_stats([{"seed": 0, "textvqa": 10.0, "mmbench": 10.0}])
-    found = compare(rows, baseline)
+    baseline = arm_stats(rows(textvqa=[10.0], mmbench=[10.0]))
+    found = compare(rows(textvqa=[20.0, 10.0], mmbench=[10.0, 10.0]), baseline)
     assert found["kit_score"] == 1.25
     assert found["kit_score_per_seed"] == {"3": 1.5, "5": 1.0}
     assert found["kit_score_sd"] == 0.3536
     assert (found["baseline_textvqa_mean"], found["baseline_textvqa_sd"]) == (10.0, None)
+    assert "no_kit_score" not in found
+
+
+def test_a_subset_without_one_of_the_contests_benchmarks_has_no_score_and_says_why():
+    some = rows(textvqa=[20.0], pope=[60.0])
+    found = compare(some, arm_stats(some))
+    assert (found["kit_score"], found["kit_score_sd"]) == (None, None)
+    assert found["no_kit_score"] == "it needs textvqa and mmbench, and mmbench is not evaluated"
+    assert found["baseline_pope_mean"] == 60.0
+
+
+def test_a_baseline_with_nothing_right_says_in_which_benchmark():
+    found = compare(rows(textvqa=[20.0], mmbench=[1.0]), arm_stats(rows(textvqa=[20.0], mmbench=[0.0])))
+    assert found["kit_score"] is None
+    assert found["no_kit_score"] == "the baseline has nothing right in mmbench, so there is no ratio to it"

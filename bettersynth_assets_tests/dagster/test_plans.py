@@ -1,15 +1,17 @@
 """The plans that the stages hand to the toolkit are ones that it takes, with the contest's fixed settings."""
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.stages import benchmarks as module
 from bettersynth_assets.stages import evaluate, train
-from bettersynth_assets.stages.benchmarks import benchmark_files, fingerprint
+from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
@@ -17,7 +19,11 @@ from toolkit.evaluate.run import make_plan
 from toolkit.train.plan import parse_plan
 
 STAGE = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 0.001}
-NAMES = ("textvqa_questions", "textvqa_annotations", "textvqa_images", "mmbench")
+FILES = {
+    "textvqa": {"questions": "q.jsonl", "annotations": "a.json", "images": "images"},
+    "mmbench": {"table": "m.tsv"},
+}
+NAMES = [name for roles in FILES.values() for name in roles.values()]
 
 
 @pytest.fixture
@@ -36,7 +42,10 @@ def project(tmp_path, monkeypatch):
             models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"base": str(tmp_path / "base")},
             training={"seeds": [3], "stage_1": STAGE, "stage_2": STAGE, "finetune_json": str(tmp_path / "tune.json"),
                       "finetune_images": str(tmp_path), **training},
-            evaluation={name: str(tmp_path / "bench" / name) for name in NAMES},
+            evaluation={"benchmarks": {
+                benchmark: {role: str(tmp_path / "bench" / name) for role, name in roles.items()}
+                for benchmark, roles in FILES.items()
+            }},
         )  # fmt: skip
         monkeypatch.setenv("BETTERSYNTH_PROFILE", str(tmp_path / "p.yaml"))
         monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
@@ -74,35 +83,43 @@ def test_the_toolkit_takes_the_evaluation_plan(project):
     root = project()
     made = make_plan(evaluate.plan(load_settings(), root / "out", root / "base"))
     assert (made.batch_size, made.device) == (32, "cpu")
-    assert made.chosen()[1].files == {"table": root / "bench" / "mmbench"}
+    files = {chosen.name: dict(chosen.files) for chosen in made.chosen()}
+    assert files == {
+        benchmark: {role: root / "bench" / name for role, name in roles.items()} for benchmark, roles in FILES.items()
+    }
 
 
-def test_half_named_benchmarks_are_refused_by_name(project):
-    project()
-    settings = load_settings()
-    evaluation = settings.profile.evaluation.model_copy(update={"mmbench": None})
-    broken = replace(settings, profile=settings.profile.model_copy(update={"evaluation": evaluation}))
-    with pytest.raises(ConfigError, match=r"evaluation.mmbench is missing"):
-        benchmark_files(broken)
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"benchmarks": {"textvqa": {"images": "i"}}}, "benchmarks.textvqa: key 'questions' is missing"),
+        ({"benchmarks": {"mmbench": {"tabel": "m.tsv"}}}, "unknown key 'tabel': did you mean 'table'"),
+        ({"benchmarks": {"mmbnch": {}}}, "unknown benchmark 'mmbnch': did you mean 'mmbench'"),
+        ({"benchmarks": {"mmbench": None}}, "no benchmark is left"),
+        ({"mmbench": "m.tsv"}, r"mmbench has moved: write benchmarks: \{mmbench: \{table: …\}\}"),
+        ({"textvqa_images": "i"}, r"textvqa_images has moved: write benchmarks: \{textvqa: \{images: …\}\}"),
+    ],
+)
+def test_benchmarks_that_a_profile_cannot_name_are_refused(tmp_path, evaluation, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_profile(str(write_profile(tmp_path / "p.yaml", evaluation=evaluation)))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_benchmark_that_is_not_there_is_named_with_its_key(project):
     root = project()
-    (root / "bench" / "mmbench").unlink()
-    with pytest.raises(ConfigError, match=r"evaluation.mmbench = '.*': nothing at"):
-        benchmark_files(load_settings())
+    (root / "bench" / "m.tsv").unlink()
+    with pytest.raises(ConfigError, match=r"evaluation\.benchmarks\.mmbench\.table = '.*': nothing at"):
+        benchmarks(load_settings())
 
 
-def test_the_fingerprint_follows_contents_and_not_places(project, tmp_path):
-    root = project()
-    before = fingerprint(benchmark_files(load_settings()))
-    (root / "bench").rename(root / "elsewhere")
-    project()
-    assert fingerprint(benchmark_files(load_settings())) == before
-    (root / "bench" / "mmbench").write_text("[1]")
-    changed = fingerprint(benchmark_files(load_settings()))
-    assert {name for name in before if before[name] != changed[name]} == {"mmbench"}
-    assert set(asdict(benchmark_files(load_settings()))) == set(changed)
+def test_a_benchmark_that_names_no_files_has_those_of_the_world(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "world_paths", lambda settings: None)
+    evaluation = {"benchmarks": {"mmbench": {}}}
+    monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "p.yaml", evaluation=evaluation)))
+    monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
+    table = tmp_path / "data" / "miniature-world" / "mmbench" / "mmbench_dev.tsv"
+    assert benchmarks(load_settings()) == {"mmbench": {"table": str(table)}}
 
 
 def test_training_depends_on_its_settings_and_not_on_how_it_is_started(project):

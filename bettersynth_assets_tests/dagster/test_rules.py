@@ -131,9 +131,27 @@ def test_a_training_seed_without_a_finite_loss_is_named(evidence, tmp_path, loss
     assert finite_loss(evidence(kept(tmp_path, seed=[0], final_loss=[0.5]))).passed
 
 
-def test_a_missing_answer_or_seed_is_named(evidence, tmp_path):
-    row = {"seed": [0], "textvqa_questions": [5], "textvqa_answers": [5], "mmbench_questions": [8]}
-    assert all_answered(evidence(kept(tmp_path, **row, mmbench_answers=[8]))).passed
-    assert "mmbench of seed 0" in all_answered(evidence(kept(tmp_path, **row, mmbench_answers=[7]))).words
-    other = row | {"seed": [3]}
-    assert "seeds missing: [0]" in all_answered(evidence(kept(tmp_path, **other, mmbench_answers=[8]))).words
+def answered(folder, stats: dict[str, int], *answers: tuple[int, str, str | None]) -> Manifest:
+    """A results set of which only the questions' answers matter."""
+    pq.write_table(
+        pa.Table.from_pylist([{"seed": s, "benchmark": b, "answer": a} for s, b, a in answers]),
+        folder / "questions.parquet",
+    )
+    files = {"questions.parquet": seal(folder / "questions.parquet")}
+    return manifest(folder=str(folder), files=files, stats={"questions": stats})
+
+
+def test_a_missing_answer_seed_or_benchmark_is_named(evidence, tmp_path):
+    asked = {"textvqa": 2, "mmbench": 1}
+    rows = [(0, "textvqa", ""), (0, "textvqa", "x"), (0, "mmbench", "A")]
+    whole = all_answered(evidence(answered(tmp_path, asked, *rows)))
+    assert whole.passed and whole.words == "3 answers"
+    for broken, fault in (
+        (rows[:2], "'mmbench of seed 0': 1"),
+        ([*rows[:2], (0, "mmbench", None)], "'mmbench of seed 0': 1"),
+        ([(3, *row[1:]) for row in rows], "'textvqa of seed 0': 2"),
+    ):
+        found = all_answered(evidence(answered(tmp_path, asked, *broken)))
+        assert not found.passed and fault in found.words
+    other = all_answered(evidence(answered(tmp_path, {"textvqa": 2}, *rows)))
+    assert "'mmbench of seed 0': 'no questions'" in other.words

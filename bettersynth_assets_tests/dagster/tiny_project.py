@@ -23,6 +23,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     Returns:
         The environment that makes them the active ones.
     """
+    from bettersynth_assets.miniature.benchmark_files import world_files
     from bettersynth_assets.miniature.generate import generate_world
     from bettersynth_assets.miniature.question_sets import SetSizes
     from bettersynth_assets_tests.models import make_all
@@ -52,11 +53,11 @@ def write_tiny_project(root: Path) -> dict[str, str]:
             "finetune_images": str(world.finetune_images),
         },
         "evaluation": {
-            "textvqa_questions": str(world.textvqa_questions),
-            "textvqa_annotations": str(world.textvqa_annotations),
-            "textvqa_images": str(world.textvqa_images),
-            "mmbench": str(world.mmbench),
             "batch": 4,
+            "benchmarks": {
+                name: {role: str(path) for role, path in (world_files(world.root, name) or {}).items()}
+                for name in ("textvqa", "mmbench")
+            },
         },
     }
     for name, values in (("tiny_profile", profile), ("tiny_recipe", RECIPE)):

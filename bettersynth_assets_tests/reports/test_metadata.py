@@ -1,13 +1,22 @@
 """Metadata is small, shows what a stage measured, and holds nothing that the event log cannot."""
 
+import json
 import math
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from bettersynth_assets.reports.metadata import TABLE_ROWS, distributions, figures, lowest_score, small_table
+from bettersynth_assets.reports.metadata import (
+    TABLE_ROWS,
+    distributions,
+    figures,
+    lowest_score,
+    metric_table,
+    small_table,
+)
 from bettersynth_assets.reports.plots import INLINE_LIMIT
+from bettersynth_assets.stages.arms import arm_stats, compare
 
 
 def test_scores_show_mean_sd_percentiles_and_a_histogram():
@@ -54,6 +63,21 @@ def test_a_small_set_is_shown_as_a_table_of_at_most_twenty_rows():
     assert len(shown.records) == TABLE_ROWS
     assert shown.records[0].data == {"seed": 0, "textvqa": 0.33333, "word": "x"}
     assert [column.name for column in shown.schema.columns] == ["seed", "textvqa", "word"]
+
+
+def test_results_are_shown_as_a_row_per_benchmark_and_metric_beside_the_baseline():
+    rows = [
+        {"seed": seed, "benchmark": name, "metric": metric, "value": value + seed, "n": 5}
+        for seed in (0, 2)
+        for name, metric, value in (("pope", "f1", 1.0), ("pope", "accuracy", 2.0), ("mme", "accuracy", 3.0))
+    ]
+    stats = json.loads(json.dumps(compare(rows, arm_stats(rows[:2])), sort_keys=True))  # as a manifest keeps them
+    shown = small_table(metric_table(pa.Table.from_pylist(rows), stats))
+    assert [(row.data["benchmark"], row.data["metric"]) for row in shown.records] == [
+        ("pope", "f1"), ("pope", "accuracy"), ("mme", "accuracy"),
+    ]  # fmt: skip
+    assert shown.records[0].data["mean"] == 2.0 and shown.records[0].data["baseline"] == 1.0
+    assert shown.records[2].data["baseline"] is None
 
 
 def test_every_value_is_one_that_dagster_takes_and_fits_in_a_few_kilobytes():

@@ -15,8 +15,19 @@ from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 
-ROWS = [{"seed": 0, "textvqa": 20.0, "mmbench": 12.0}, {"seed": 1, "textvqa": 22.0, "mmbench": 12.0}]
-BASE = [{"seed": 0, "textvqa": 10.0, "mmbench": 6.0}]
+
+def results(**values: list[float]) -> list[dict[str, object]]:
+    """Rows of an arm: an accuracy per benchmark and training seed."""
+    return [
+        {"seed": seed, "benchmark": name, "metric": metric, "value": value, "n": 50}
+        for name, given in values.items()
+        for seed, accuracy in enumerate(given)
+        for metric, value in (("accuracy", accuracy), ("log_probability_per_token", -accuracy / 10))
+    ]
+
+
+ROWS = results(textvqa=[20.0, 22.0], mmbench=[12.0, 12.0])
+BASE = results(textvqa=[10.0], mmbench=[6.0])
 
 
 @pytest.fixture
@@ -62,9 +73,10 @@ def test_rows_are_added_up_over_the_shards(finished):
 
 def test_both_arms_are_there_with_their_spread_and_the_score(finished):
     summary = write_summary(finished)
-    assert summary["arms"]["third_place"]["textvqa"]["mean"] == 21.0
-    assert summary["arms"]["third_place"]["textvqa"]["per_seed"] == {"0": 20.0, "1": 22.0}
-    assert summary["arms"]["baseline"]["mmbench"] == {"mean": 6.0, "sd": None, "per_seed": {"0": 6.0}}
+    textvqa = summary["arms"]["third_place"]["textvqa"]["accuracy"]
+    assert (textvqa["mean"], textvqa["per_seed"]) == (21.0, {"0": 20.0, "1": 22.0})
+    mmbench = summary["arms"]["baseline"]["mmbench"]["accuracy"]
+    assert mmbench == {"mean": 6.0, "sd": None, "n": 50, "per_seed": {"0": 6.0}}
     assert summary["kit_score"] == 2.05
 
 
@@ -77,15 +89,31 @@ def test_what_is_printed_is_what_is_written(finished, capsys):
     row = next(line.split() for line in printed.splitlines() if line.startswith("filtered_set "))
     assert row == ["filtered_set", "2", "20", "12", "6", "2", "3.0"]
     assert "dagster dev" in printed
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    at = lines.index("arm TextVQA accuracy, n 50 MMBench accuracy, n 50 seeds")
+    assert lines[at + 1 : at + 3] == ["third_place 21.00 ± 1.41 12.00 ± 0.00 2", "baseline 10.00 6.00 1"]
+    at = lines.index("log-probability of the right answer per token, nats:")
+    assert lines[at + 1 : at + 4] == [
+        "arm TextVQA MMBench seeds", "third_place -2.1000 ± 0.1414 -1.2000 ± 0.0000 2", "baseline -1.0000 -0.6000 1",
+    ]  # fmt: skip
 
 
 def test_a_baseline_with_nothing_right_is_told_instead_of_a_score(settings):
-    nothing = [{"seed": 0, "textvqa": 10.0, "mmbench": 0.0}]
+    nothing = results(textvqa=[10.0], mmbench=[0.0])
     put(settings, "baseline_results", rows=nothing, stats=arm_stats(nothing))
     put(settings, "eval_results", rows=ROWS, stats=compare(ROWS, arm_stats(nothing)))
     summary = write_summary(settings)
     assert summary["kit_score"] is None
-    assert "no kit score: the baseline has nothing right" in as_text(summary)
+    assert "no kit score: the baseline has nothing right in mmbench" in as_text(summary)
+
+
+def test_an_arm_without_one_of_the_contests_benchmarks_has_its_columns_and_no_score(settings):
+    some = results(pope=[60.0])
+    put(settings, "baseline_results", rows=some, stats=arm_stats(some))
+    put(settings, "eval_results", rows=some, stats=compare(some, arm_stats(some)))
+    summary = write_summary(settings)
+    assert list(summary["arms"]["baseline"]) == ["pope"]
+    assert "no kit score: it needs textvqa and mmbench, and textvqa and mmbench are not evaluated" in as_text(summary)
 
 
 def test_nothing_is_made_up_where_nothing_has_run(settings):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -33,14 +34,18 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     )
     image = base64.b64encode((folder / "red.png").read_bytes()).decode()
     (folder / "m.tsv").write_text(f"{HEAD}7\tWhich?\tred\tblue\tA\t{image}\n")
-    names = {"textvqa_questions": "q.jsonl", "textvqa_annotations": "a.json", "textvqa_images": "images"}
-    named = {name: str(folder / file) for name, file in {**names, "mmbench": "m.tsv"}.items()}
-    monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "p.yaml", evaluation=named)))
+    textvqa = {"questions": "q.jsonl", "annotations": "a.json", "images": "images"}
+    named = {
+        "textvqa": {role: str(folder / file) for role, file in textvqa.items()},
+        "mmbench": {"table": str(folder / "m.tsv")},
+    }
+    profile = write_profile(tmp_path / "p.yaml", evaluation={"benchmarks": named})
+    monkeypatch.setenv("BETTERSYNTH_PROFILE", str(profile))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
     return load_settings()
 
 
-def _key(settings: Settings) -> object:
+def _key(settings: Settings) -> Any:
     return evaluate.depends(settings, "all", {})
 
 
@@ -113,18 +118,33 @@ def test_a_broken_fine_tuning_set_is_a_fault_of_the_profile(
         check_finetune(changed)
 
 
-def test_a_seed_counts_as_answered_only_with_whole_results_and_both_answers(tmp_path: Path) -> None:
-    whole = json.dumps({
-        "benchmarks": {name: {"questions": 1, "answers": 1} for name in ("textvqa", "mmbench")},
-        "results": [
-            {"benchmark": name, "metric": "accuracy", "value": 1.0, "unparsed": 0} for name in ("textvqa", "mmbench")
-        ],
-    })  # fmt: skip
-    for name in ("textvqa", "mmbench"):
+FILES = ("answers.jsonl", "questions.jsonl", "upload.tsv", "upload.xlsx")
+
+
+def test_a_seed_counts_as_answered_only_with_whole_results_of_the_same_benchmarks_and_their_files(
+    tmp_path: Path,
+) -> None:
+    names = ("textvqa", "mmbench")
+    whole = json.dumps({"benchmarks": {name: {"questions": 1} for name in names}, "results": []})
+    for name in names:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "answers.jsonl").touch()
+        for file in FILES:
+            (tmp_path / name / file).touch()
     for content, done in (("", False), ("{}", False), ("null", False), (whole[:-9], False), (whole, True)):
         (tmp_path / "results.json").write_text(content)
-        assert evaluate._is_answered(tmp_path) is done
-    (tmp_path / "mmbench" / "answers.jsonl").unlink()
-    assert not evaluate._is_answered(tmp_path)
+        assert evaluate._is_answered(tmp_path, names) is done
+    assert not evaluate._is_answered(tmp_path, names[:1])
+    (tmp_path / "mmbench" / "questions.jsonl").unlink()
+    assert not evaluate._is_answered(tmp_path, names)
+
+
+def test_the_key_follows_what_the_files_hold_and_which_benchmarks_are_asked(settings: Settings, tmp_path: Path) -> None:
+    before = _key(settings)
+    (tmp_path / "bench" / "m.tsv").write_text((tmp_path / "bench" / "m.tsv").read_text().replace("blue", "green"))
+    changed = _key(settings)
+    assert changed["benchmarks"]["textvqa"] == before["benchmarks"]["textvqa"]
+    assert changed["benchmarks"]["mmbench"] != before["benchmarks"]["mmbench"]
+    evaluation = settings.profile.evaluation
+    one = evaluation.changed(benchmarks={**evaluation.benchmarks, "mmbench": None})
+    fewer = replace(settings, profile=settings.profile.model_copy(update={"evaluation": one}))
+    assert _key(fewer)["benchmarks"] == {"textvqa": before["benchmarks"]["textvqa"]}

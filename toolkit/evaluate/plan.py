@@ -96,7 +96,7 @@ def make_plan(values: Mapping[str, Any]) -> EvaluationPlan:
         AnswerError: an unknown or missing key, a value of another type, or a fault in the plan.
     """
     given = {name: value for name, value in values.items() if value is not None}
-    refuse_old_keys(given, where="")
+    refuse_old_keys(given)
     if not given.get("benchmarks"):
         raise AnswerError("nothing to evaluate: give the files of at least one benchmark, e.g. --textvqa-questions")
     return EvaluationPlan.parse(given)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, field_validator, model_validator
 
 from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.benchmarks import BENCHMARKS
 from toolkit.evaluate.benchmarks.protocol import Benchmark, File, Options
+from toolkit.settings import NotInKey, SettingsModel
 
 OLD_KEYS = {
     "textvqa_questions": "benchmarks: {textvqa: {questions: …}}",
@@ -23,6 +24,42 @@ OLD_KEYS = {
     "mmbench": "benchmarks: {mmbench: {table: …}}",
 }
 """Keys of plans and profiles from before benchmarks were a mapping, and what to write instead."""
+
+
+class EvaluationSettings(SettingsModel):
+    """The section ``evaluation`` of a profile."""
+
+    benchmarks: Annotated[dict[str, dict[str, Any] | None], NotInKey("keys have what the files hold")] = Field(
+        default_factory=lambda: {"textvqa": {}, "mmbench": {}}
+    )
+    """Files (by role) and options of each benchmark, e.g. ``{mmbench: {table: m.tsv}}``; ``{}`` means the miniature
+    world's own files, null takes out a benchmark that the profile below names."""
+    batch: Annotated[int, NotInKey("rounding only")] = Field(default=32, ge=1)
+    """Questions at a time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_old_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            refuse_old_keys(values)
+        return values
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _known(cls, benchmarks: dict[str, dict[str, Any] | None]) -> dict[str, dict[str, Any] | None]:
+        for name, values in benchmarks.items():
+            benchmark = BENCHMARKS.get(name)
+            if values is not None and {file.role for file in benchmark.files} & set(values):
+                parse(benchmark, values)
+            elif values:
+                check_options(benchmark, values)
+        if not any(values is not None for values in benchmarks.values()):
+            raise ValueError("no benchmark is left: name at least one")
+        return benchmarks
+
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """Settings of the benchmarks that are evaluated, by name."""
+        return {name: values for name, values in self.benchmarks.items() if values is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +108,16 @@ def parse(benchmark: Benchmark, values: object) -> tuple[dict[str, Path], Option
     return {role: path for role, path in given.items() if path is not None}, benchmark.options.parse(options)
 
 
-def refuse_old_keys(values: Mapping[str, Any], *, where: str) -> None:
+def check_options(benchmark: Benchmark, values: Mapping[str, Any]) -> None:
+    """Check settings that name no file.
+
+    Raises:
+        AnswerError: an unknown key, or a value of another type.
+    """
+    parse(benchmark, {file.role: "." for file in benchmark.files if file.required} | dict(values))
+
+
+def refuse_old_keys(values: Mapping[str, Any]) -> None:
     """Refuse keys from before benchmarks were a mapping.
 
     Raises:
@@ -79,7 +125,7 @@ def refuse_old_keys(values: Mapping[str, Any], *, where: str) -> None:
     """
     for key, instead in OLD_KEYS.items():
         if key in values:
-            raise AnswerError(f"{where}{key} has moved: write {instead}")
+            raise AnswerError(f"{key} has moved: write {instead}")
 
 
 def _class_of(benchmark: Benchmark) -> type[Options]:

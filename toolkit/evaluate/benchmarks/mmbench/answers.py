@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluate.answer_files import AnswerError, id_text, read_lines
 from toolkit.evaluate.benchmarks.mmbench.letters import LETTERS
 from toolkit.evaluate.benchmarks.mmbench.metric import Prediction
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def of_upload(path: Path, upload: pd.DataFrame) -> list[Prediction]:

@@ -7,13 +7,14 @@ answered right. What names no option is counted as ``unparsed`` and is wrong; it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolkit.evaluate.answer_files import AnswerError, percent
 from toolkit.evaluate.benchmarks.mmbench.letters import LETTERS, parse_letter
 from toolkit.evaluate.benchmarks.mmbench.table import GROUP, check_answers, options_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Prediction(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluate.benchmarks.mmbench.table import GROUP, options_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def mark_incomplete(result: dict[str, Any], table: pd.DataFrame, *, one_order: bool) -> dict[str, Any]:

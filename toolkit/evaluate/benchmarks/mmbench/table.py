@@ -19,13 +19,14 @@ import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.benchmarks.mmbench.letters import LETTERS
 from toolkit.evaluate.prompt_text import clean_prompt
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GROUP = 1_000_000
 MOST_CHARACTERS = 1 << 30
@@ -42,6 +43,8 @@ def read_table(path: Path) -> pd.DataFrame:
         AnswerError: no such table, a row that is cut off, a column or an index that comes twice, or no column
             ``index`` of whole numbers; file and row are named.
     """
+    import pandas as pd  # takes a third of a second, and a profile names this benchmark wherever it is loaded
+
     names, *rows = _read_cells(path) or [[]]
     names = [name.strip() for name in names]
     twice = sorted(name for name, count in Counter(filter(None, names)).items() if count > 1)
@@ -76,6 +79,8 @@ def _indices(path: Path, cells: Sequence[str]) -> list[str]:
 
 def _read_cells(path: Path) -> list[list[str]]:
     """All rows with their cells as text, the header's first; rows without any text are left out."""
+    import pandas as pd
+
     try:
         if path.suffix.lower() == ".xlsx":
             table = pd.read_excel(path, dtype=str, header=None, keep_default_na=False)

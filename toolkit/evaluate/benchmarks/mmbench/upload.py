@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from toolkit.evaluate.benchmarks.mmbench.letters import LETTERS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COLUMNS = ("index", "question", *LETTERS, "prediction", "answer", "split")
 
