@@ -11,6 +11,8 @@ WORLD_FILES = {
         "images": "textvqa/images",
     },
     "mmbench": {"table": "mmbench/mmbench_dev.tsv"},
+    "mme": {"root": "mme"},
+    "pope": {"questions": "pope", "images": "pope/images"},
 }
 """Relative to the world's folder, by benchmark and role."""
 

@@ -29,7 +29,6 @@ from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmar
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.stages.train import folder_of
 from toolkit.evaluate.output import RESULTS as RESULTS_FILE
-from toolkit.evaluate.output import output_files
 from toolkit.evaluate.question_rows import ROWS
 
 MODULE = "toolkit.evaluate.run"
@@ -127,9 +126,19 @@ class Reporter:
 def _is_answered(folder: Path, names: Sequence[str]) -> bool:
     try:
         _rows(0, folder, names)
+        return all((folder / file).is_file() for file in _files(folder))
     except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged by whatever ended the run
         return False
-    return all((folder / file).is_file() for name in names for file in output_files(name))
+
+
+def _files(folder: Path) -> list[str]:
+    """What the benchmarks of one seed have written, relative to the seed's folder."""
+    return [f"{name}/{file}" for name, made in _results(folder)["benchmarks"].items() for file in made["files"]]
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    return found
 
 
 def _rows(seed: int, folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -138,7 +147,7 @@ def _rows(seed: int, folder: Path, names: Sequence[str]) -> list[dict[str, Any]]
     Raises:
         ValueError: results of other benchmarks than ``names``.
     """
-    found = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    found = _results(folder)
     if sorted(found["benchmarks"]) != sorted(names):
         raise ValueError(f"{folder}: holds results of {', '.join(found['benchmarks'])}")
     return [{"seed": seed, **row} for row in found["results"]]
@@ -171,9 +180,9 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
     names = list(work.settings.profile.evaluation.chosen())
     seeds = list(dict.fromkeys(row["seed"] for row in rows))
     write_table(work.folder / "questions.parquet", _questions(work.folder, seeds, names))
-    facts = [json.loads((work.folder / folder_of(seed) / RESULTS_FILE).read_text(encoding="utf-8")) for seed in seeds]
-    asked = {name: facts[0]["benchmarks"][name]["questions"] for name in names}
-    answers = (f"{folder_of(seed)}/{file}" for seed in seeds for name in names for file in output_files(name))
+    made = _results(work.folder / folder_of(seeds[0]))["benchmarks"]
+    asked = {name: made[name]["questions"] for name in names}
+    answers = (f"{folder_of(seed)}/{file}" for seed in seeds for file in _files(work.folder / folder_of(seed)))
     return Result(
         rows_in=len(rows),
         kept=pa.Table.from_pylist(rows, schema=RESULTS),

@@ -17,6 +17,7 @@ from bettersynth_assets.records.integrity import digest_of
 from bettersynth_assets.stages.benchmarks import chosen_benchmarks, finetune_files
 from bettersynth_assets.stages.image_folder import images_hash
 from toolkit.evaluate.benchmarks import BENCHMARKS
+from toolkit.evaluate.question_rows import folder_of
 from toolkit.evaluate.settings import Chosen
 from toolkit.file_errors import environment_fault
 from toolkit.files import sha256_once
@@ -83,7 +84,7 @@ def _folders_hash(chosen: Chosen, settings: Settings) -> str:
     folders = [path for path in chosen.files.values() if path.is_dir()]
     names: dict[Path, list[str]] = {}
     for image in (row.image for row in rows if isinstance(row.image, Path)):
-        folder = next((folder for folder in folders if image.is_relative_to(folder)), image.parent)
+        folder = folder_of(image, folders) or image.parent
         names.setdefault(folder, []).append(image.relative_to(folder).as_posix())
     memos = (settings.shared_root / f"images-{chosen.name}-{number}.parquet" for number in range(len(names)))
     pictures = [images_hash(folder, some, memo) for (folder, some), memo in zip(names.items(), memos, strict=True)]

@@ -37,6 +37,7 @@ def project(tmp_path, monkeypatch):
                 (tmp_path / name).mkdir(exist_ok=True)
             else:
                 (tmp_path / name).write_text("[]")
+        (tmp_path / "base" / "config.json").write_text('{"model_type": "mgm_gemma"}')
         write_profile(
             tmp_path / "p.yaml",
             models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"base": str(tmp_path / "base")},

@@ -23,7 +23,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     Returns:
         The environment that makes them the active ones.
     """
-    from bettersynth_assets.miniature.benchmark_files import world_files
+    from bettersynth_assets.miniature.benchmark_files import WORLD_FILES, world_files
     from bettersynth_assets.miniature.generate import generate_world
     from bettersynth_assets.miniature.question_sets import SetSizes
     from bettersynth_assets_tests.models import make_all
@@ -56,7 +56,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
             "batch": 4,
             "benchmarks": {
                 name: {role: str(path) for role, path in (world_files(world.root, name) or {}).items()}
-                for name in ("textvqa", "mmbench")
+                for name in WORLD_FILES
             },
         },
     }

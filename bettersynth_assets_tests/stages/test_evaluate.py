@@ -118,14 +118,15 @@ def test_a_broken_fine_tuning_set_is_a_fault_of_the_profile(
         check_finetune(changed)
 
 
-FILES = ("answers.jsonl", "questions.jsonl", "upload.tsv", "upload.xlsx")
+FILES = ("answers.jsonl", "questions.jsonl")
 
 
 def test_a_seed_counts_as_answered_only_with_whole_results_of_the_same_benchmarks_and_their_files(
     tmp_path: Path,
 ) -> None:
     names = ("textvqa", "mmbench")
-    whole = json.dumps({"benchmarks": {name: {"questions": 1} for name in names}, "results": []})
+    made = {"questions": 1, "files": FILES}
+    whole = json.dumps({"benchmarks": dict.fromkeys(names, made), "results": []})
     for name in names:
         (tmp_path / name).mkdir()
         for file in FILES:

@@ -23,7 +23,7 @@ PARTIAL = ".partial"
 
 
 def output_files(name: str) -> list[str]:
-    """Files of a benchmark, relative to the folder of the output."""
+    """Files that a benchmark may write, relative to the folder of the output."""
     return [f"{name}/{file}" for file in (ROWS, *BENCHMARKS.get(name).output_files)]
 
 
@@ -77,7 +77,8 @@ def _swap(partial: Path, folder: Path, handle: int) -> None:
             (partial / name).replace(target)
         else:
             target.unlink(missing_ok=True)
-            with suppress(OSError):  # missing, or holds other files
-                target.parent.rmdir()
+            for parent in target.parents[: len(Path(name).parts) - 1]:
+                with suppress(OSError):  # missing, or holds other files
+                    parent.rmdir()
     (partial / RESULTS).replace(folder / RESULTS)
     os.fsync(handle)

@@ -77,10 +77,14 @@ def cluster_id(image: Path | bytes, folders: Sequence[Path]) -> str:
     """A name of a picture that stays the same wherever the files lie."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()[:16]
-    for folder in folders:
-        if image.is_relative_to(folder):
-            return image.relative_to(folder).as_posix()
-    return image.name
+    folder = folder_of(image, folders)
+    return image.name if folder is None else image.relative_to(folder).as_posix()
+
+
+def folder_of(image: Path, folders: Iterable[Path]) -> Path | None:
+    """The innermost of the folders that a picture lies in, or None."""
+    inside = [folder for folder in folders if image.is_relative_to(folder)]
+    return max(inside, key=lambda folder: len(folder.parts), default=None)
 
 
 def likelihood_metrics(rows: Sequence[QuestionRow], protocol: str) -> list[Metric]:

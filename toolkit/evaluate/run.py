@@ -10,7 +10,7 @@ A benchmark is run when its files are given; ``--benchmarks`` names some of thes
 ``textvqa/answers.jsonl``, ``mmbench/answers.jsonl``, ``mmbench/upload.xlsx`` and ``.tsv``. Then ``results.json``::
 
     model, device, dtype, seconds
-    benchmarks: {name: files_sha256 by role, questions, answers, answers_per_s, and notes, e.g. incomplete}
+    benchmarks: {name: files_sha256 by role, questions, answers, answers_per_s, files, and notes, e.g. incomplete}
     results: [{benchmark, metric, value, n, unparsed, protocol}, …]     per benchmark its headline metric first
 
 They replace an earlier run's output together, at the end; a run that fails leaves it as it was. Progress goes to stdout
@@ -128,7 +128,8 @@ def _run(
     lines = (json.dumps(row.values(), ensure_ascii=False) + "\n" for row in rows)
     write_atomically(folder / ROWS, "".join(lines))
     metrics = [*scored.metrics, *likelihood_metrics(rows, questions.protocol)]
-    return {**made, **scored.notes}, [
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {**made, "files": files, **scored.notes}, [
         {"benchmark": benchmark.name, "metric": (values := asdict(metric)).pop("name"), **values} for metric in metrics
     ]
 

@@ -30,7 +30,7 @@ class EvaluationSettings(SettingsModel):
     """The section ``evaluation`` of a profile."""
 
     benchmarks: Annotated[dict[str, dict[str, Any] | None], NotInKey("keys have what the files hold")] = Field(
-        default_factory=lambda: {"textvqa": {}, "mmbench": {}}
+        default={"textvqa": {}, "mmbench": {}}
     )
     """Files (by role) and options of each benchmark, e.g. ``{mmbench: {table: m.tsv}}``; ``{}`` means the miniature
     world's own files, null takes out a benchmark that the profile below names."""

@@ -233,7 +233,7 @@ def matched(questions: Questions, path: Path) -> list[str]:
         left.setdefault(id_text(row["question_id"], where=f"{path}: 'question_id'"), []).append(row["text"])
     for texts in left.values():
         texts.reverse()
-    found = [texts.pop() if (texts := left.get(question.id)) else None for question in questions.rows]
+    found = [rest.pop() if (rest := left.get(question.id)) else None for question in questions.rows]
     missing = [question.id for question, text in zip(questions.rows, found, strict=True) if text is None]
     surplus = [id_ for id_, texts in left.items() if texts]
     if missing or surplus:

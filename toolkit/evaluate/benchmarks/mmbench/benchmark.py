@@ -54,12 +54,13 @@ class MMBench(Benchmark):
             table, images = clean_questions(table), pictures(table)
         except AnswerError as error:
             raise AnswerError(f"{path}: {error}") from None
+        records: list[dict[Any, Any]] = table.drop(columns="image").to_dict("records")
         rows = [
             Question(
                 id=row["index"], image=images[row["index"]], text=f"{prompt(row)}\n{INSTRUCTION}", right=row["answer"],
                 options=tuple(LETTERS[: len(options_of(row))]), fields=row,
             )
-            for row in table.drop(columns="image").to_dict("records")
+            for row in records
         ]  # fmt: skip
         return Questions(rows=rows, protocol=PROMPT_NAME, source=table)
 
