@@ -84,13 +84,21 @@ class SettingsModel(BaseModel):
 
     def key(self) -> dict[str, Any]:
         """JSON values of all fields that count and are not at their default, for keys."""
-        counted = type(self).counting_fields()
-        return {name: value for name, value in self._values(counted).items() if value != _default(type(self), name)}
+        absent, defaults = object(), self.defaults()
+        found = {name: _plain(getattr(self, name)) for name in self.counting()}
+        return {name: value for name, value in found.items() if value != defaults.get(name, absent)}
 
     @classmethod
-    def counting_fields(cls) -> dict[str, Any]:
-        """Fields without a ``NotInKey`` marker, by name."""
-        return {name: field for name, field in cls.model_fields.items() if not_in_key(cls, name) is None}
+    def counting(cls) -> list[str]:
+        """Names of the fields that count in keys: all without a ``NotInKey`` marker."""
+        return [name for name in cls.model_fields if not_in_key(cls, name) is None]
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """JSON values of the defaults of those fields that count in keys and have one."""
+        fields = {name: cls.model_fields[name] for name in cls.counting()}
+        optional = {name: field for name, field in fields.items() if not field.is_required()}
+        return {name: _plain(field.get_default(call_default_factory=True)) for name, field in optional.items()}
 
     def changed(self, **values: Any) -> Self:
         """A validated copy with other values; ``model_copy`` does not validate.
@@ -99,9 +107,6 @@ class SettingsModel(BaseModel):
             ValueError: as ``parse``.
         """
         return self.parse({**dict(self), **values})
-
-    def _values(self, names: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: _plain(getattr(self, name)) for name in names}
 
 
 def not_in_key(model: type[BaseModel], name: str) -> str | None:
@@ -121,8 +126,10 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
         elif item["type"] == "missing":
             start, words = f"key {name!r} is missing", "add it"
         else:
-            value, words = reprlib.repr(item["input"]), item["msg"].removeprefix("Value error, ")
-            start = f"{name} = {value}" if path else ""
+            value, words = item["input"], item["msg"].removeprefix("Value error, ")
+            # What relates several keys of a section names them itself.
+            is_section = item["type"] == "value_error" and isinstance(value, Mapping)
+            start = "" if not path else name if is_section else f"{name} = {reprlib.repr(value)}"
         found.setdefault(start, []).append(words)
     return [f"{start}: {', or '.join(words)}" if start else ", ".join(words) for start, words in found.items()]
 
@@ -150,12 +157,6 @@ def _keys(model: type[BaseModel], path: list[int | str]) -> list[str]:
 def _is_union_tag(part: int | str) -> bool:
     """Whether a part of an error's location names an alternative of a union and no key of the file."""
     return isinstance(part, str) and (part in _UNION_TYPES or part.startswith(_UNION_TAGS))
-
-
-def _default(model: type[BaseModel], name: str) -> Any:
-    """Plain value of a field's default; a value that equals nothing for a required field."""
-    field = model.model_fields[name]
-    return object() if field.is_required() else _plain(field.get_default(call_default_factory=True))
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,10 @@ from bettersynth_assets.config.address import check_no_secrets, is_address
 from bettersynth_assets.config.model import PACKAGE_ROOT, PROJECT_ROOT, ConfigModel, merged, read_yaml
 from bettersynth_assets.errors import ConfigError
 from toolkit.evaluate.settings import EvaluationSettings
+from toolkit.settings import NotInKey
+from toolkit.train.settings import Seed, StageSettings, TrainingSettings
 
+BY_CONTENT = NotInKey("counts by the content of its files")
 Count = Literal["auto"] | Annotated[int, Field(ge=1)]
 
 
@@ -118,48 +121,25 @@ class Limits(ConfigModel):
     """Rows of a shard for which a captioner's server may fail; they keep their captions, flagged ``caption_failed``."""
 
 
-class TrainingStage(ConfigModel):
-    """Hyper-parameters of stage 1 (projector) or stage 2 (projector and language model)."""
-
-    global_batch: int = Field(ge=1)
-    per_device_batch: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    max_grad_norm: float | None = None
-    max_steps: int | None = None
-    """None is one epoch over the data."""
-    deepspeed: str | None = None
-    loss_group: int | None = Field(default=None, ge=1)
-    """Rows whose mean loss counts once. None is the kit's 8, or what 8 and ``global_batch`` have as largest divisor."""
-    pad_multiple: int = Field(default=1, ge=1)
-    """Sequences are padded to a multiple of it, so that compiled shapes repeat."""
-    workers: int = Field(default=0, ge=0)
-    """Loader processes per training process."""
-
-
-class Training(ConfigModel):
+class Training(TrainingSettings):
     """The fixed training of both arms."""
 
-    seeds: list[int] = Field(min_length=1)
-    stage_1: TrainingStage
-    stage_2: TrainingStage
-    finetune_json: str | None = None
-    finetune_images: str | None = None
-    launcher: list[str] = Field(default_factory=list)
+    seeds: list[Seed] = Field(min_length=1)
+    stage_1: StageSettings
+    stage_2: StageSettings
+    finetune_json: Annotated[str | None, BY_CONTENT] = None
+    finetune_images: Annotated[str | None, BY_CONTENT] = None
+    launcher: Annotated[list[str], NotInKey("how many processes train: only rounding")] = Field(default_factory=list)
     """Takes the place of ``python -m`` before ``toolkit.train.run``, e.g. ``[torchrun, --nproc_per_node=8, -m]`` or
     ``[deepspeed, --module]``; empty is one process. DeepSpeed's launcher takes all GPUs that the step holds; with
     ``--num_gpus`` it would ignore which these are."""
-    checkpoint_every: int | None = Field(default=None, ge=1)
-    """Steps between checkpoints, from which a killed run goes on; None repeats a stage that was killed."""
-    checkpoint_limit: int = Field(default=1, ge=1)
-    log_every: int = Field(default=10, ge=1)
-    """Steps between two lines of the log."""
-    report_to: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
-    speed: Literal["auto", "reference"] = "auto"
-    """``reference`` computes in the original's order, with activation checkpointing."""
     feature_cache: bool = False
     """Keep the frozen towers' features on disk for all seeds and both arms: much less work where the towers are most of
     it, but tens of megabytes a picture at full size."""
+
+    def of_the_plan(self) -> dict[str, Any]:
+        """Those settings that a training plan has under the same name."""
+        return self.model_dump(mode="json", include={*TrainingSettings.model_fields})
 
 
 class Profile(ConfigModel):

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from bettersynth_assets.checks.rules import FINITE_LOSS
 from bettersynth_assets.config.devices import model_fingerprint, model_path
-from bettersynth_assets.config.profile import TrainingStage, resolve
+from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
@@ -29,9 +29,9 @@ from bettersynth_assets.stages.child import ChildError, Event, run_child
 from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.side_inputs import check_finetune
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
+from toolkit.files import sha256_once
 from toolkit.train.file_record import MarkerError, read_marker
-from toolkit.train.identity import NOT_IN_WEIGHTS, ROUNDING, STAGE_ROUNDING
-from toolkit.train.plan import rows_of_a_mean
+from toolkit.train.settings import StageSettings
 
 MODULE = "toolkit.train.run"
 STAGES = ("pretrain", "finetune")
@@ -39,8 +39,6 @@ CHECKPOINTS = pa.schema(
     [("seed", pa.int64()), ("final_loss", pa.float64()), ("steps", pa.int64()), ("path", pa.string())]
 )
 _CURVE_POINTS = 100
-_OF_THE_PLAN = ("checkpoint_every", "checkpoint_limit", "log_every", "report_to", "speed")
-"""Settings of the profile's ``training`` that a plan has under the same name."""
 _MARKER = "manifest.json"
 
 
@@ -99,7 +97,7 @@ def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, A
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if training.feature_cache else None,
         "memory_limit_gib": gpu.memory_limit_gib,
-        **{name: getattr(training, name) for name in _OF_THE_PLAN},
+        **training.of_the_plan(),
         "stages": [
             {
                 "name": "pretrain", "data": str(data), "images": str(image_root(settings)), "trained": "projector",
@@ -127,9 +125,8 @@ def folder_of(seed: int) -> str:
     return f"seed-{seed}"
 
 
-def _parameters(stage: TrainingStage) -> dict[str, Any]:
-    values = stage.model_dump()
-    return {**values, "deepspeed": stage.deepspeed and resolve(stage.deepspeed)}
+def _parameters(stage: StageSettings) -> dict[str, Any]:
+    return stage.model_dump(mode="json") | {"deepspeed": stage.deepspeed and resolve(stage.deepspeed)}
 
 
 class Reporter:
@@ -193,21 +190,23 @@ def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    elsewhere = {"finetune_json", "finetune_images", "launcher", *NOT_IN_WEIGHTS, *ROUNDING}
-    training = settings.profile.training.model_dump(exclude=elsewhere)
-    finetune = finetune_files(settings)
-    for name in ("stage_1", "stage_2"):
-        stage = {key: value for key, value in training[name].items() if key not in STAGE_ROUNDING}
-        training[name] = {**stage, "loss_group": rows_of_a_mean(stage["loss_group"], stage["global_batch"])}
+    training, finetune = settings.profile.training, finetune_files(settings)
     return {
         "base": model_fingerprint(settings.profile.models.base, role="base"),
-        "training": training,
+        "training": training.key(),
+        "deepspeed": [_deepspeed(stage) for stage in (training.stage_1, training.stage_2)],
         "finetune": fingerprint(finetune),
         "finetune_images": finetune_images_hash(
             finetune.data, finetune.images, settings.shared_root / "finetune_images.parquet"
         ),
         "dtype": settings.profile.gpu.dtype,
     }
+
+
+def _deepspeed(stage: StageSettings) -> str | None:
+    """Hash of a stage's DeepSpeed file; a file that is missing is reported by the training's plan."""
+    file = None if stage.deepspeed is None else Path(resolve(stage.deepspeed))
+    return sha256_once(file) if file is not None and file.is_file() else None
 
 
 MGM_CHECKPOINT = Stage(

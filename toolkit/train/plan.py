@@ -3,7 +3,7 @@
 ::
 
     base_model: weights/mgm           # complete checkpoint: model, tokenizer, preprocessing
-    extensions: []                    # Python files that register architectures; see docs/extending.md
+    extensions: []                    # Python files that register architectures (docs/extending.md)
     projector: null                   # projector to start from, e.g. the kit's mm_projector.bin; null: base_model's
     output_dir: runs/seed-0           # empty, or left by the same plan
     seed: 0
@@ -24,25 +24,23 @@
       - {name: finetune, data: finetune.json, images: images, trained: projector+llm, image_aspect: pad,
          global_batch: 128, per_device_batch: 8, learning_rate: 2.0e-5, group_by_modality_length: true}
 
-Paths are taken relative to the working folder. Defaults of the rest are the kit's.
+Paths are taken relative to the working folder. The rest, with defaults, is in ``toolkit.train.settings``.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from toolkit.mgm.aspect import ASPECTS, Aspect
-from toolkit.models import ArchitectureError, model_type
-from toolkit.registry import RegistryError, load_extensions
+from pydantic import Field, field_validator
+
+from toolkit.mgm.aspect import Aspect
+from toolkit.models import model_type
+from toolkit.registry import load_extensions
+from toolkit.settings import NotInKey
 from toolkit.settings_files import SettingsFileError, read_settings_file
-from toolkit.train.values import PlanError, build, need, one_of
+from toolkit.train.settings import ROUNDS, SAME_WEIGHTS, PlanError, Seed, StageSettings, TrainingSettings
 
 __all__ = [
     "DivergedLossError", "LossError", "NonFiniteLossError", "Plan", "PlanError", "StagePlan", "parse_plan", "read_plan",
@@ -51,13 +49,9 @@ __all__ = [
 
 StageName = Literal["pretrain", "finetune"]
 Trained = Literal["projector", "projector+llm"]
-Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["float32", "bfloat16"]
-LossAverage = Literal["micro_batch", "token"]
-REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""Package that each kind of log needs."""
-KIT_GROUP = 8
-"""Rows that the kit takes the mean loss of."""
+STAGES = get_args(StageName)
+BY_CONTENT = NotInKey("counts by the content of its files")
+ELSEWHERE = NotInKey("a place to write to")
 
 
 class LossError(RuntimeError):
@@ -72,74 +66,35 @@ class DivergedLossError(LossError):
     """The loss exploded; see :mod:`toolkit.train.divergence`."""
 
 
-def rows_of_a_mean(loss_group: int | None, global_batch: int) -> int:
-    """Rows whose mean loss counts once under ``loss_average: micro_batch``; see ``StagePlan``."""
-    return loss_group or math.gcd(KIT_GROUP, global_batch)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagePlan:
-    """One stage.
-
-    ``max_steps``: None is one epoch, rounded down to whole steps. ``accumulation``: None follows from the batches and
-    the number of processes; given, it is checked. ``max_grad_norm``: None clips nothing, as in the kit.
-    ``fresh_projector``: None starts the projector anew in ``pretrain`` only, unless the plan has one. ``deepspeed``:
-    path of a DeepSpeed JSON. ``loss_group``: rows, in the order of the seed, whose mean loss counts once; the kit's
-    micro-batch is 8. None is 8 as well, or where 8 does not divide ``global_batch`` the largest number that divides
-    both. It counts for ``loss_average: micro_batch`` alone, and makes the loss independent of ``per_device_batch`` and
-    of how the rows are dealt to processes and micro-batches. ``pad_multiple``: sequences are padded to a
-    multiple of it, so that compiled shapes repeat. ``workers``: loader processes per training process; 0 loads in the
-    training process.
-    """
+class StagePlan(StageSettings):
+    """One stage: hyper-parameters, and what is trained on which rows."""
 
     name: StageName
-    data: Path
-    images: Path
+    data: Annotated[Path, BY_CONTENT]
+    """LLaVA JSON."""
+    images: Annotated[Path, BY_CONTENT]
+    """Folder that image paths start from."""
     trained: Trained
     image_aspect: Aspect
-    global_batch: int
-    per_device_batch: int
-    learning_rate: float
-    accumulation: int | None = None
-    max_steps: int | None = None
-    warmup_ratio: float = 0.03
-    weight_decay: float = 0.0
-    adam_beta2: float = 0.999
-    max_grad_norm: float | None = None
     group_by_modality_length: bool = False
+    """Batches of rows of like length, those with an image apart from those without."""
     fresh_projector: bool | None = None
-    deepspeed: str | None = None
-    loss_group: int | None = None
-    pad_multiple: int = 1
-    workers: int = 0
+    """None starts the projector anew in ``pretrain`` only, unless the plan has one."""
 
-    def __post_init__(self) -> None:
-        one_of("name", self.name, get_args(StageName))
-        one_of("trained", self.trained, get_args(Trained))
-        one_of("image_aspect", self.image_aspect, ASPECTS)
-        for key in ("global_batch", "per_device_batch", "learning_rate", "pad_multiple"):
-            need(getattr(self, key) > 0, key, getattr(self, key), "must be positive")
-        for key in ("accumulation", "max_steps", "max_grad_norm", "loss_group"):
-            value = getattr(self, key)
-            need(value is None or value > 0, key, value, "must be positive or null")
-        need(self.workers >= 0, "workers", self.workers, "must be at least 0")
-        whole = self.loss_group is None or self.global_batch % self.loss_group == 0
-        need(
-            whole,
-            "loss_group",
-            self.loss_group,
-            f"does not divide global_batch {self.global_batch}; use 8, as the kit does",
-        )
-        need(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "must be at least 0 and under 1")
-        need(self.data.is_file(), "data", self.data, "is no file; give a LLaVA JSON file")
-        need(self.images.is_dir(), "images", self.images, "is no folder; give the folder that image paths start from")
-        if self.deepspeed is not None:
-            need(Path(self.deepspeed).is_file(), "deepspeed", self.deepspeed, "is no file; give a DeepSpeed JSON")
+    @field_validator("data")
+    @classmethod
+    def _data_is_a_file(cls, path: Path) -> Path:
+        return _checked(path, path.is_file(), "is no file; give a LLaVA JSON file")
 
-    @property
-    def group(self) -> int:
-        """Rows whose mean loss counts once, see ``loss_group``."""
-        return rows_of_a_mean(self.loss_group, self.global_batch)
+    @field_validator("images")
+    @classmethod
+    def _images_is_a_folder(cls, path: Path) -> Path:
+        return _checked(path, path.is_dir(), "is no folder; give the folder that image paths start from")
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _deepspeed_is_a_file(cls, path: str | None) -> str | None:
+        return _checked(path, path is None or Path(path).is_file(), "is no file; give a DeepSpeed JSON")
 
     def accumulation_for(self, processes: int) -> int:
         """Micro-batches per step.
@@ -158,68 +113,69 @@ class StagePlan:
         return steps
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(TrainingSettings):
     """A whole training; see the module's text for a file."""
 
-    base_model: Path
-    output_dir: Path
-    seed: int
+    extensions: Annotated[tuple[Path, ...], NotInKey("the code that is used counts by its fingerprint")] = ()
+    """Python files that register architectures (toolkit/registry.py). They are imported while the plan is read, before
+    the base model is looked at."""
+    base_model: Annotated[Path, BY_CONTENT]
+    output_dir: Annotated[Path, ELSEWHERE]
+    seed: Seed
     stages: tuple[StagePlan, ...]
-    projector: Path | None = None
-    device: Device = "auto"
-    dtype: Dtype = "float32"
-    cache_dir: Path | None = None
-    loss_average: LossAverage = "micro_batch"
-    log_every: int = 10
-    speed: str | dict[str, bool] = "auto"
-    report_to: tuple[str, ...] = ()
-    checkpoint_every: int | None = None
-    checkpoint_limit: int = 1
-    memory_limit_gib: float | None = None
-    extensions: tuple[str, ...] = ()
+    projector: Annotated[Path | None, BY_CONTENT] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], ROUNDS] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    cache_dir: Annotated[Path | None, NotInKey("whether features are cached counts, not where")] = None
+    memory_limit_gib: Annotated[float | None, SAME_WEIGHTS] = Field(default=None, gt=0)
 
-    def __post_init__(self) -> None:
-        one_of("device", self.device, get_args(Device))
-        one_of("dtype", self.dtype, get_args(Dtype))
-        one_of("loss_average", self.loss_average, get_args(LossAverage))
-        for key in ("log_every", "checkpoint_every", "checkpoint_limit", "memory_limit_gib"):
-            value = getattr(self, key)
-            need(value is None or value > 0, key, value, "must be positive")
-        for name in self.report_to:
-            one_of("report_to", name, tuple(REPORTERS))
-            there = find_spec(REPORTERS[name]) is not None
-            need(there, "report_to", name, f"is not installed; pip install {REPORTERS[name]}, or take it off the list")
-        need(0 <= self.seed < 2**32, "seed", self.seed, "must be at least 0 and under 2**32")
-        names = [stage.name for stage in self.stages]
-        known = (["pretrain"], ["finetune"], ["pretrain", "finetune"])
-        need(names in known, "stages", names, "must be pretrain, finetune or both, in this order")
-        there = self.projector is None or self.projector.is_file()
-        need(there, "projector", self.projector, "is no file; give .bin, .pt or .safetensors with a projector")
-        try:
-            model_type(self.base_model)
-        except ArchitectureError as error:
-            raise PlanError(f"base_model: {error}") from error
+    @field_validator("extensions")
+    @classmethod
+    def _are_loaded(cls, files: tuple[Path, ...]) -> tuple[Path, ...]:
+        load_extensions(files)
+        return files
+
+    @field_validator("base_model")
+    @classmethod
+    def _base_model_is_a_checkpoint(cls, path: Path) -> Path:
+        model_type(path)
+        return path
+
+    @field_validator("projector")
+    @classmethod
+    def _projector_is_a_file(cls, path: Path | None) -> Path | None:
+        return _checked(
+            path, path is None or path.is_file(), "is no file; give .bin, .pt or .safetensors with a projector"
+        )
+
+    @field_validator("report_to")
+    @classmethod
+    def _reporters_are_installed(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        missing = [name for name in names if find_spec(name) is None]
+        words = f"{', '.join(missing)} is not installed; pip install {' '.join(missing)}, or take it off the list"
+        return _checked(names, not missing, words)
+
+    @field_validator("stages")
+    @classmethod
+    def _known_order(cls, stages: tuple[StagePlan, ...]) -> tuple[StagePlan, ...]:
+        known = ([STAGES[0]], [STAGES[1]], [*STAGES])
+        names = [stage.name for stage in stages]
+        return _checked(stages, names in known, "must be pretrain, finetune or both, in this order")
 
 
-def parse_plan(values: Mapping[str, Any]) -> Plan:
+def _checked(value: Any, holds: bool, fix: str) -> Any:
+    if not holds:
+        raise ValueError(fix)
+    return value
+
+
+def parse_plan(values: object) -> Plan:
     """Build a plan from plain values.
 
     Raises:
         PlanError: unknown or missing key, wrong type, value out of range.
     """
-    if not isinstance(values, Mapping):
-        raise PlanError(f"a plan is an object of keys and values, not {type(values).__name__}")
-    stages = values.get("stages")
-    if not isinstance(stages, list):
-        raise PlanError("stages must be a list of stages")
-    extensions = values.get("extensions") or []
-    need(isinstance(extensions, list | tuple), "extensions", extensions, "must be a list of Python files")
-    try:
-        load_extensions(map(str, extensions))
-    except RegistryError as error:
-        raise PlanError(str(error)) from error
-    return build(Plan, {**values, "stages": tuple(build(StagePlan, stage) for stage in stages)})
+    return Plan.parse(values)
 
 
 def read_plan(path: Path) -> Plan:
@@ -230,14 +186,13 @@ def read_plan(path: Path) -> Plan:
             message names the file.
     """
     try:
-        return parse_plan(read_settings_file(path))
+        return Plan.parse(read_settings_file(path), where=str(path))
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}") from error
-    except (SettingsFileError, PlanError) as error:
+    except SettingsFileError as error:
         raise PlanError(f"{path}: {error}") from error
 
 
 def to_values(plan: Plan) -> dict[str, Any]:
     """The plan as plain JSON values."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(plan), default=str))
-    return values
+    return plan.model_dump(mode="json")
