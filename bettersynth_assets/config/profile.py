@@ -10,12 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bettersynth_assets.config.address import check_no_secrets, is_address
 from bettersynth_assets.config.model import PACKAGE_ROOT, PROJECT_ROOT, ConfigModel, merged, read_yaml
 from bettersynth_assets.errors import ConfigError
 from toolkit.evaluate.settings import EvaluationSettings
+from toolkit.registry import load_extensions
 from toolkit.settings import NotInKey
 from toolkit.train.settings import Seed, StageSettings, TrainingSettings
 
@@ -147,6 +148,9 @@ class Profile(ConfigModel):
 
     name: str
     description: str = ""
+    extensions: list[str] = Field(default_factory=list)
+    """Python files, relative to the project root, that register benchmarks, architectures, scorers or captioners
+    (docs/extending.md). Every process that uses the profile imports them; trainings and evaluations do too."""
     seed: str | None = None
     """The seed file, kit JSONL or LLaVA JSON; images are relative to its folder."""
     image_roots: list[str] = Field(default_factory=list)
@@ -166,9 +170,19 @@ class Profile(ConfigModel):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     schedule: str = "0 3 * * *"
 
+    @field_validator("extensions")
+    @classmethod
+    def _are_loaded(cls, files: list[str]) -> list[str]:
+        load_extensions(map(_absolute, files))  # before the other sections look for names that these register
+        return files
+
     @classmethod
     def extra_keys(cls) -> tuple[str, ...]:
         return ("extends",)
+
+    def extension_files(self) -> list[str]:
+        """``extensions`` with their paths made absolute."""
+        return [_absolute(file) for file in self.extensions]
 
     def shard_names(self) -> list[str]:
         """Partition keys, in order: ``shard-00000`` and so on."""
@@ -182,11 +196,16 @@ def resolve(path: str) -> str:
     return next((str(place) for place in places if place.exists()), path)
 
 
+def _absolute(file: str) -> str:
+    return str(Path(resolve(file)).expanduser().absolute())
+
+
 def load_profile(name: str) -> Profile:
     """Load a shipped profile by name or the user's own by path; ``extends: NAME`` takes what it leaves out from there.
 
     Raises:
-        ConfigError: unknown file or key (with the nearest valid one), or a value out of range.
+        ConfigError: unknown file or key (with the nearest valid one), a value out of range, or an extension that cannot
+            be imported.
     """
     values, path = _values(name)
     profile = Profile.parse(values, where=str(path))

@@ -24,6 +24,7 @@ from bettersynth_assets.resources.lease import leasing
 from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.stage import Stage
 from toolkit.file_errors import EnvironmentFault
+from toolkit.registry import load_extensions
 
 MOST_DEATHS = 2
 """Workers that one shard may end before it counts as failed, and workers per place that may end before their first."""
@@ -44,6 +45,7 @@ class Job:
     settings: Settings
 
     def pipeline(self, **hooks: Any) -> Pipeline:
+        load_extensions(self.settings.profile.extension_files())  # a worker has read no profile
         stages = [leasing(stage) if stage.name in self.leased else stage for stage in self.stages]
         return Pipeline(stages, self.settings, **hooks)
 

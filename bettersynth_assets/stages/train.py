@@ -92,6 +92,7 @@ def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, A
     return {
         "base_model": model_path(settings.profile.models.base, role="base"),
         "output_dir": str(folder / folder_of(seed)),
+        "extensions": settings.profile.extension_files(),
         "seed": seed,
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,

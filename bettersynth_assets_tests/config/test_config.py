@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.settings import check_data_root, load_settings
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.resources.workers import Job
+from toolkit.models import ARCHITECTURES
 
 RECIPE = "process: [{words_num_filter: {min_num: 4}}]\ncaption: {policy: replace}\n"
 
@@ -116,6 +119,32 @@ def test_the_old_name_of_models_base_is_taken_and_both_names_are_refused(tmp_pat
     assert mine.models.base == "weights/mine"
     with pytest.raises(ConfigError, match=r"mine\.yaml: models: `mgm` is the old name of `base`: give `base` alone"):
         load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nmodels: {mgm: a, base: b}"))
+
+
+def test_a_profile_loads_its_extensions_and_names_one_that_fails(tmp_path: Path) -> None:
+    name = f"model-of-{tmp_path.name}"
+    own = tmp_path / "own.py"
+    own.write_text(f"from toolkit.models import ARCHITECTURES\nARCHITECTURES.register({name!r}, object())\n")
+    text = f"extends: miniature\nextensions: [{str(own)!r}]"
+    assert load_profile(write(tmp_path / "mine.yaml", text)).extension_files() == [str(own)]
+    assert name in ARCHITECTURES.names()
+    with pytest.raises(ConfigError, match=r"mine\.yaml: extensions = \['nope\.py'\]: .*nope\.py' is no file"):
+        load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nextensions: [nope.py]"))
+    own.write_text("1 / 0")
+    with pytest.raises(ConfigError, match=r"own\.py cannot be imported: ZeroDivisionError"):
+        load_profile(write(tmp_path / "mine.yaml", text))
+
+
+def test_a_worker_process_loads_the_extensions_of_its_settings(tmp_path: Path) -> None:
+    name = f"model-of-{tmp_path.name}"
+    own = tmp_path / "own.py"
+    own.write_text(f"from toolkit.models import ARCHITECTURES\nARCHITECTURES.register({name!r}, object())\n")
+    settings = load_settings({})
+    profile = settings.profile.model_copy(update={"extensions": [str(own)]})
+    job = Job(stages=(), leased=frozenset(), settings=replace(settings, profile=profile))
+    assert name not in ARCHITECTURES.names()
+    job.pipeline()
+    assert name in ARCHITECTURES.names()
 
 
 def test_a_recipes_number_may_be_written_as_in_json(tmp_path: Path) -> None:

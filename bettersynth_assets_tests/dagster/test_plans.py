@@ -31,7 +31,9 @@ def project(tmp_path, monkeypatch):
     """A profile whose files are there, if empty."""
 
     def build(**training: object) -> Path:
-        for name in ("seed.jsonl", "tune.json", "base/config.json", *(f"bench/{name}" for name in NAMES)):
+        (tmp_path / "base").mkdir(exist_ok=True)
+        (tmp_path / "base" / "config.json").write_text('{"model_type": "mgm_gemma"}')
+        for name in ("seed.jsonl", "tune.json", *(f"bench/{name}" for name in NAMES)):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             if name.endswith("images"):
                 (tmp_path / name).mkdir(exist_ok=True)

@@ -240,7 +240,7 @@ def test_a_log_whose_package_is_missing_is_named_with_the_command(
     [
         ({"sed": 1}, r"unknown key 'sed': did you mean 'seed'\?"),
         ({"device": "tpu"}, "device = 'tpu': Input should be 'auto', 'cpu' or 'cuda'"),
-        ({"base_model": "nowhere"}, "base_model = 'nowhere': holds no config.json"),
+        ({"base_model": "nowhere"}, "base_model = 'nowhere': 'nowhere' holds no config.json"),
         ({"stages": []}, r"stages = \[\]: must be pretrain, finetune or both"),
         ({"seed": "x"}, "seed = 'x': Input should be a valid integer"),
     ],
