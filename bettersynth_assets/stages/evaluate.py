@@ -89,6 +89,7 @@ def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
     return {
         "model": str(model),
         "output": str(output),
+        "extensions": settings.profile.extension_files(),
         "batch_size": settings.profile.evaluation.batch,
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,
