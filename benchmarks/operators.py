@@ -35,7 +35,8 @@ from header_filters import seed_rows
 import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
 from bettersynth_assets.config.devices import resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile, load_profile
-from bettersynth_assets.operators.data_juicer import MODEL_ARGUMENTS, BuiltOperator, build_operators
+from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators
 from bettersynth_assets.operators.guard import registry, undisturbed
 from bettersynth_assets.operators.local_models import needs_of
 from bettersynth_assets.operators.process import run_process
@@ -55,46 +56,50 @@ class Case:
 
     name: str
     arguments: dict[str, Any]
-    reads: str
-    """``caption``, ``header`` or ``image``: how many rows are worked."""
     peer: bool = False
     """Whether a recipe's way is another than Data-Juicer's, which is then measured too."""
     embedded: bool = False
     """Is given embeddings, as clip_scores keeps them."""
 
+    @property
+    def reads(self) -> str:
+        """``caption``, ``header`` or ``image``: how many rows are processed."""
+        return "header" if self.embedded else spec_of(self.name).cost
+
 
 CASES = (
-    Case(name="words_num_filter", arguments={"min_num": 5}, reads="caption"),
-    Case(name="word_repetition_filter", arguments={"rep_len": 10, "max_ratio": 0.3}, reads="caption"),
-    Case(name="language_id_score_filter", arguments={"min_score": 0.9}, reads="caption"),
-    Case(name="perplexity_filter", arguments={"max_ppl": 100}, reads="caption"),
-    Case(name="text_action_filter", arguments={}, reads="caption"),
-    Case(name="text_entity_dependency_filter", arguments={}, reads="caption"),
-    Case(name="document_deduplicator", arguments={}, reads="caption"),
-    Case(name="document_minhash_deduplicator", reads="caption",
+    Case(name="words_num_filter", arguments={"min_num": 5}),
+    Case(name="word_repetition_filter", arguments={"rep_len": 10, "max_ratio": 0.3}),
+    Case(name="language_id_score_filter", arguments={"min_score": 0.9}),
+    Case(name="perplexity_filter", arguments={"max_ppl": 100}),
+    Case(name="text_action_filter", arguments={}),
+    Case(name="text_entity_dependency_filter", arguments={}),
+    Case(name="document_deduplicator", arguments={}),
+    Case(name="document_minhash_deduplicator",
          arguments={"window_size": 2, "num_bands": 20, "num_rows_per_band": 10}),
-    Case(name="random_selector", arguments={"select_ratio": 0.5}, reads="caption"),
-    Case(name="clip_score_filter", arguments={"min_score": 0.0}, reads="header"),
-    Case(name="image_shape_filter", arguments={"min_width": 400}, reads="header", peer=True),
-    Case(name="image_aspect_ratio_filter", arguments={"max_ratio": 1.1}, reads="header",
+    Case(name="random_selector", arguments={"select_ratio": 0.5}),
+    Case(name="clip_score_filter", arguments={"min_score": 0.0}),
+    Case(name="image_shape_filter", arguments={"min_width": 400}, peer=True),
+    Case(name="image_aspect_ratio_filter", arguments={"max_ratio": 1.1},
          peer=True),
-    Case(name="image_size_filter", arguments={"min_size": "38 KiB"}, reads="header", peer=True),
-    Case(name="kmeans_diversity_selector", arguments={"clusters": 20, "share": 0.5}, reads="header", embedded=True),
-    Case(name="kmeans_diversity_selector", arguments={"clusters": 20, "share": 0.5}, reads="image"),
-    Case(name="image_near_duplicate_deduplicator", arguments={}, reads="image"),
-    Case(name="image_text_similarity_filter", arguments={"hf_clip": "clip"}, reads="image",
+    Case(name="image_size_filter", arguments={"min_size": "38 KiB"}, peer=True),
+    Case(name="kmeans_diversity_selector", arguments={"clusters": 20, "share": 0.5}, embedded=True),
+    Case(name="kmeans_diversity_selector", arguments={"clusters": 20, "share": 0.5}),
+    Case(name="image_near_duplicate_deduplicator", arguments={}),
+    Case(name="image_text_similarity_filter", arguments={"hf_clip": "clip"},
          peer=True),
-    Case(name="image_watermark_filter", arguments={}, reads="image", peer=True),
-    Case(name="image_nsfw_filter", arguments={}, reads="image", peer=True),
-    Case(name="image_aesthetics_filter", arguments={"min_score": 0.0}, reads="image", peer=True),
-    Case(name="image_text_matching_filter", arguments={}, reads="image", peer=True),
-    Case(name="phrase_grounding_recall_filter", arguments={}, reads="image", peer=True),
+    Case(name="image_watermark_filter", arguments={}, peer=True),
+    Case(name="image_nsfw_filter", arguments={}, peer=True),
+    Case(name="image_aesthetics_filter", arguments={"min_score": 0.0}, peer=True),
+    Case(name="image_text_matching_filter", arguments={}, peer=True),
+    Case(name="phrase_grounding_recall_filter", arguments={}, peer=True),
 )  # fmt: skip
 
 
 def roles_of(case: Case) -> set[str]:
     """Keys of the profile's models that an operator loads."""
-    named = {MODEL_ARGUMENTS[case.name][1]} if case.name in MODEL_ARGUMENTS else set()
+    model = spec_of(case.name).model
+    named = {model.role} if model else set()
     return named | {need.role for need in needs_of(case.name, case.arguments)}
 
 

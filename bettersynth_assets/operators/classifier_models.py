@@ -14,8 +14,10 @@ from typing import Any
 
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
-from bettersynth_assets.operators.data_juicer import MATCHING, BuiltOperator
+from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guarded import attempt, guarded
+from bettersynth_assets.operators.spec import ClassifierHead
 
 AT_ONCE = {"cpu": 64, "cuda": 256}
 """Images a call."""
@@ -27,28 +29,12 @@ STEP = 16
 Tokens = list[int]
 
 
-def _second(logits: Any, operator: Any) -> Any:
-    return logits.softmax(-1)[:, 1]
-
-
-def _aesthetics(logits: Any, operator: Any) -> Any:
-    return logits.flatten() / (10.0 if operator.need_normalized_by_ten else 1.0)
-
-
-CLASSIFIERS: dict[str, tuple[str, str, Callable[[Any, Any], Any]]] = {
-    "image_watermark_filter": ("image_watermark_prob", "logits", _second),
-    "image_nsfw_filter": ("image_nsfw_score", "logits", _second),
-    "image_aesthetics_filter": ("image_aesthetics_scores", "logits", _aesthetics),
-    MATCHING: ("image_text_matching_score", "itm_score", _second),
-}
-"""By operator: its stat, the model's output (B, ...) that tells it, and from that to the stat's values (B,)."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClassifierModel:
     """An operator's model."""
 
     operator: BuiltOperator
+    head: ClassifierHead
     model: Any
     prepare: Callable[[Any], Any]
     """From an RGB image to a uint8 tensor, or a float one where there are no ``levels``."""
@@ -86,7 +72,7 @@ class ClassifierModel:
             pixels: images as ``prepare`` makes them, (n, ...) or n of them.
             tokens: what goes with each, length n.
         """
-        _, output, score = CLASSIFIERS[self.operator.name]
+        head = self.head
 
         def run(part: range) -> list[float]:
             import torch
@@ -96,8 +82,8 @@ class ClassifierModel:
                 inputs = {"pixel_values": as_pixels(images, self.prepare, self.levels, self.device, self.dtype)}
                 if self.read is not None:
                     inputs |= self._padded(tokens[part.start : part.stop])
-                made = getattr(self.model(**inputs), output)
-                found: list[float] = score(made.float(), self.operator.operator).tolist()
+                made = getattr(self.model(**inputs), head.output)
+                found: list[float] = head.score(made.float(), self.operator.operator).tolist()
                 return found
 
         return in_batches(range(len(tokens)), self.batch, run)  # type: ignore[arg-type]
@@ -127,7 +113,9 @@ def load_classifier(built: BuiltOperator) -> ClassifierModel:
     from data_juicer.utils.model_utils import get_model
     from PIL import Image
 
-    kind, reads_captions = "cpu" if built.rank is None else "cuda", built.name == MATCHING
+    kind, head = "cpu" if built.rank is None else "cuda", spec_of(built.name).classifier
+    assert head is not None
+    reads_captions = head.reads_caption
     with guarded(built.name, built.limits, "when its model was loaded", "name a folder that holds it, or a hub id"):
         model, processor = get_model(built.operator.model_key, built.rank, built.rank is not None)
     prepare, levels = resizing(getattr(processor, "image_processor", processor))
@@ -137,6 +125,7 @@ def load_classifier(built: BuiltOperator) -> ClassifierModel:
     model = (model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)).eval()
     return ClassifierModel(
         operator=built,
+        head=head,
         model=model,
         prepare=prepare,
         levels=None if levels is None else levels.to(device),

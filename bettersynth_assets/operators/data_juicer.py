@@ -22,6 +22,7 @@ from bettersynth_assets.config.devices import (
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.fields import top_fields
 from bettersynth_assets.operators.guard import registry, undisturbed
 from bettersynth_assets.operators.guarded import guarded
@@ -32,30 +33,8 @@ from bettersynth_assets.operators.local_models import (
     local_fingerprint,
     needs_of,
 )
-from bettersynth_assets.operators.recipe_lists import AESTHETICS, check_aesthetics, check_operators, entry_of, needs_set
-from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
-from bettersynth_assets.operators.thresholds import last_tied_id, score_limits
+from bettersynth_assets.operators.recipe_lists import check_operators, entry_of, needs_set
 from bettersynth_assets.operators.trust import PLACE, nested
-
-SIMILARITY_FILTER = "image_text_similarity_filter"
-MATCHING = "image_text_matching_filter"
-MODEL_ARGUMENTS = {  # operator: (its argument, role in the profile's models)
-    "image_watermark_filter": ("hf_watermark_model", "watermark"),
-    SIMILARITY_FILTER: ("hf_clip", "clip"),
-    CLIP_SCORE_FILTER: ("clip_model", "clip"),
-    "kmeans_diversity_selector": ("clip_model", "clip"),
-    AESTHETICS: ("hf_scorer_model", "aesthetics"),
-    "image_nsfw_filter": ("hf_nsfw_model", "nsfw"),
-    MATCHING: ("hf_blip", "matching"),
-    "phrase_grounding_recall_filter": ("hf_owlvit", "grounding"),
-    "text_pair_similarity_filter": ("hf_clip", "clip"),
-}
-
-
-IMAGE_CLASSIFIERS = ("image_watermark_filter", "image_nsfw_filter", "image_aesthetics_filter", MATCHING)
-"""Those that ``image_classifiers`` runs."""
-WAYS = {MATCHING: "batches"}
-"""How operators are run now that were run otherwise before; only lists that hold one have another key for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +62,7 @@ class BuiltOperator:
 
 
 def resolve_limits(entries: Sequence[Operator], scores: Any, ids: Sequence[str]) -> list[Operator]:
-    """Put numbers in the place of ``clip_score_filter``'s methods.
+    """Put numbers in the place of the methods by which operators choose limits.
 
     Args:
         entries: a ``process:`` list.
@@ -95,21 +74,21 @@ def resolve_limits(entries: Sequence[Operator], scores: Any, ids: Sequence[str])
         JSON, and all that a filtered shard depends on besides its rows and models.
     """
     resolved: list[Operator] = []
-    for entry in entries:
-        name, arguments = entry_of(entry)
-        if name == CLIP_SCORE_FILTER:
-            arguments = {"method": "mean", **arguments}
-            low, high = score_limits(arguments, scores)
-            limits = {"min_score": low, "max_score": high, "last_tied_id": last_tied_id(arguments, scores, ids)}
-            arguments |= {key: value for key, value in limits.items() if value is not None}
-        resolved.append({name: arguments})
+    for name, arguments in map(entry_of, entries):
+        limits = spec_of(name).limits
+        resolved.append({name: dict(limits(arguments, scores, ids)) if limits else arguments})
     return resolved
 
 
 def own_similarity(entries: Sequence[Operator]) -> bool:
-    """Whether a stock similarity filter of this list scores otherwise than clip_scores did (other model, flipped)."""
-    different = {"hf_clip", "horizontal_flip", "vertical_flip"}
-    return any(name == SIMILARITY_FILTER and different & arguments.keys() for name, arguments in map(entry_of, entries))
+    """Whether an operator of this list scores otherwise than clip_scores did (other model, flipped)."""
+    return any(spec_of(name).measures_similarity_with & arguments.keys() for name, arguments in map(entry_of, entries))
+
+
+def compares_images(entries: Sequence[Operator]) -> bool:
+    """Whether an operator of this list wants the embeddings that clip_scores keeps, and not another model's."""
+    pairs = [(spec_of(name).embeddings_unless, arguments) for name, arguments in map(entry_of, entries)]
+    return any(own is not None and not own & arguments.keys() for own, arguments in pairs)
 
 
 def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, str]:
@@ -117,7 +96,8 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
     classifiers are run, where that is not Data-Juicer's way."""
     models = profile.models
     pairs = [entry_of(entry) for entry in entries]
-    roles = {name: MODEL_ARGUMENTS[name][1] for name, _ in pairs if name in MODEL_ARGUMENTS}
+    specs = {name: spec_of(name) for name, _ in pairs}
+    roles = {name: spec.model.role for name, spec in specs.items() if spec.model}
     given = {name: getattr(models, role) for name, role in roles.items()}
     own = {
         f"{name}.{argument}": files_fingerprint(Path(value))
@@ -131,9 +111,9 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
         for need in needs_of(name, arguments)
     }
     how: dict[str, str] = {}
-    if {name for name, _ in pairs} & {*IMAGE_CLASSIFIERS}:
+    if any(spec.classifier for spec in specs.values()):
         how = decode_key(profile.gpu) | ({"dtype": profile.gpu.dtype} if profile.gpu.dtype != "float32" else {})
-    how |= {f"{name}.way": WAYS[name] for name, _ in pairs if name in WAYS}
+    how |= {f"{name}.way": spec.way for name, spec in specs.items() if spec.way}
     fingerprints = {
         name: model_fingerprint(given[name], role=roles[name]) for name in sorted(given) if given[name] is not None
     }
@@ -162,23 +142,26 @@ def build_operators(
             "that it would miss what lies in two of them: write it in the recipe's `budget.select`, which sees all "
             "shards' rows at once, or set `shards: 1` in the profile"
         )
-    stock = [entry for entry in entries if entry_of(entry)[0] != CLIP_SCORE_FILTER]
-    check_operators(stock, trusted_code=profile.trusted_code)
-    if own_similarity(entries) and len(stock) < len(entries):
+    # Limits are resolved by now, and what the recipe says of these operators was checked before.
+    limited = [name for name, _ in map(entry_of, entries) if spec_of(name).limits]
+    others = [entry for entry in entries if entry_of(entry)[0] not in limited]
+    check_operators(others, trusted_code=profile.trusted_code)
+    if limited and own_similarity(entries):
+        own = next(name for name, arguments in map(entry_of, entries) if own_similarity([{name: arguments}]))
         raise ConfigError(
-            f"{SIMILARITY_FILTER} with a model of its own and {CLIP_SCORE_FILTER} stand in one list, and Data-Juicer "
-            "keeps one similarity per row: take out `hf_clip`, or one of the two"
+            f"{own} with a model of its own and {limited[0]} stand in one list, and Data-Juicer keeps one similarity "
+            "per row: take out `hf_clip`, or one of the two"
         )
     device = resolve_devices(profile.gpu)[0]
     built = []
     for entry in entries:
         name, arguments = entry_of(entry)
         limits = json.dumps(arguments, sort_keys=True)
-        argument, role = MODEL_ARGUMENTS.get(name, ("", ""))
-        if argument and (model := getattr(profile.models, role)) is not None:
-            arguments.setdefault(argument, model_path(model, role=role))
-        if name == AESTHETICS:
-            check_aesthetics(arguments)
+        spec = spec_of(name)
+        if spec.model and (model := getattr(profile.models, spec.model.role)) is not None:
+            arguments.setdefault(spec.model.argument, model_path(model, role=spec.model.role))
+        if spec.check and not spec.limits:
+            spec.check(arguments)
         check_local(name, arguments, profile.models)
         local = tuple(
             (need.role, str(local_files(name, need, arguments, profile.models)[0]))

@@ -6,29 +6,23 @@ before it in the same list has written it.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.catalog import all_specs, spec_of
 from bettersynth_assets.operators.guard import registry
-from bettersynth_assets.operators.reviewed import PURE
+from bettersynth_assets.operators.sample import META, SIMILARITY, STATS
 from bettersynth_assets.records.seed_rows import DEEPEST_NAMES
 from toolkit.suggest import nearest
 
-STATS, META = "__dj__stats__", "__dj__meta__"
 ROW_FIELDS = ("id", "text", "images", STATS, META)
-GIVEN_STATS = ("image_width", "image_height", "image_text_similarity")
+GIVEN_STATS = ("image_width", "image_height", SIMILARITY)
 """Known of every row before the first operator runs."""
-OWN_STATS = {
-    "clip_score_filter": ("image_text_similarity",),
-    "kmeans_diversity_selector": ("image_cluster",),
-    "image_near_duplicate_deduplicator": ("image_hash",),
-}
 READ_KEYS = (
     "field_key", "text_key", "text_key_second", "query_key", "response_key", "history_key", "prompt_key", "system_key",
     "instruction_key", "upload_field", "download_field",
@@ -39,11 +33,8 @@ READ_KEYS = (
 def fields_read(name: str, arguments: Mapping[str, Any]) -> list[str]:
     """Fields that an operator's arguments name, with dots as written: ``extra.score``, ``__dj__stats__.num_words``."""
     found = [value for key in READ_KEYS if isinstance(value := arguments.get(key), str) and value]
-    if name == "general_field_filter" and isinstance(arguments.get("filter_condition"), str):
-        found += _names_in(arguments["filter_condition"])
-    if name == "suffix_filter" and arguments.get("suffixes"):
-        found.append("__dj__suffix__")
-    return found
+    more = spec_of(name).fields
+    return [*found, *(more(arguments) if more else ())]
 
 
 def top_fields(name: str, arguments: Mapping[str, Any]) -> set[str]:
@@ -100,35 +91,24 @@ def _check_keys(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _absent_stat(name: str, field: str, stat: str, stats: Collection[str]) -> str:
-    writers = sorted(other for other in PURE if stat in (stats_written(other) or ()))
+    pure = (other for other, spec in all_specs().items() if spec.pure)
+    writers = sorted(other for other in pure if stat in (stats_written(other) or ()))
     fix = f"put {' or '.join(writers)} before it" if writers else nearest(stat, stats)
     return f"operator {name!r} reads the field {field!r}, a stat that no operator before it in the list writes: {fix}"
 
 
-@lru_cache(maxsize=512)
 def stats_written(name: str) -> tuple[str, ...] | None:
-    """Stats that an operator writes; None for a plugin's, which cannot be told.
+    """Stats that an operator writes; None for a plugin's that does not say."""
+    declared = spec_of(name).stats
+    return _stats_named(registry().modules[name]) if declared is None else declared
 
-    Data-Juicer does not declare them: they are read from the operator's source, which names each as ``StatsKeys.x``.
-    """
-    if name in OWN_STATS:
-        return OWN_STATS[name]
-    operator = registry().modules[name]
+
+@lru_cache(maxsize=512)
+def _stats_named(operator: type) -> tuple[str, ...] | None:
+    """Stats of one of Data-Juicer's operators, as its source names them (``StatsKeys.x``); it does not declare them."""
     if not operator.__module__.startswith("data_juicer."):
         return None
     from data_juicer.utils.constant import StatsKeysConstant
 
     used = re.findall(r"StatsKeys\.(\w+)", inspect.getsource(inspect.getmodule(operator)))  # type: ignore[arg-type]
     return tuple(sorted({getattr(StatsKeysConstant, key) for key in used if hasattr(StatsKeysConstant, key)}))
-
-
-def _names_in(condition: str) -> Iterator[str]:
-    """Fields of a ``general_field_filter`` condition; nothing where it is no expression, which the operator tells."""
-    try:
-        tree = ast.parse(condition.strip() or "True", mode="eval")
-    except SyntaxError:
-        return
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inner:
-            yield ast.unparse(node)

@@ -14,9 +14,11 @@ from typing import Any
 
 from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.batching import Done, untold
-from bettersynth_assets.operators.classifier_models import CLASSIFIERS, load_classifier
+from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.operators.classifier_models import load_classifier
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.row_calls import STATS, Row
+from bettersynth_assets.operators.row_calls import Row
+from bettersynth_assets.operators.sample import STATS
 
 KEPT_BYTES = 2_000_000_000
 """Of images as later classifiers read them (150 KB each at 224 pixels a side, 440 KB at 384), kept until they come."""
@@ -25,7 +27,7 @@ KEPT_BYTES = 2_000_000_000
 def classifies(built: BuiltOperator) -> bool:
     """Whether ``classify`` is an operator's way; one that flips images is called as it is."""
     flips = (getattr(built.operator, f"{way}_flip", False) for way in ("horizontal", "vertical"))
-    return built.name in CLASSIFIERS and not any(flips)
+    return spec_of(built.name).classifier is not None and not any(flips)
 
 
 def classify(
@@ -48,7 +50,7 @@ def classify(
 
     def put(at: Sequence[int], pixels: Any) -> None:
         for index, value in zip(at, own.values(pixels, [tokens[index] for index in at]), strict=True):
-            rows[index].sample[STATS][CLASSIFIERS[built.name][0]] = [value]
+            rows[index].sample[STATS][own.head.stat] = [value]
 
     size = own.batch.asked
     left = [index for index in range(len(rows)) if index not in failed]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,51 +18,13 @@ from typing import Any
 from bettersynth_assets.config.devices import files_fingerprint
 from bettersynth_assets.config.profile import Models, resolve
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.operators.spec import PIECES, Need
 
-PIECES = "{lang}.sp.model"
 PARSED = 4096
 """Captions that are kept parsed, so that the second of two operators in a list finds what the first one made."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """What one operator loads."""
-
-    role: str
-    """Key of the profile's ``models``."""
-    packages: tuple[tuple[str, str], ...]
-    """Module and the package that holds it."""
-    files: tuple[str, ...] = ("",)
-    """What has to be there, relative to the role's path; ``{lang}`` is the operator's language."""
-    argument: str | None = None
-    """The operator's argument that names another path than the profile's."""
-
-
-_SPACY = Need(role="spacy", packages=(("spacy", "spacy"),))
-NEEDS = {
-    "language_id_score_filter": Need(role="language_id", packages=(("fasttext", "fasttext-predict"),)),
-    "perplexity_filter": Need(
-        role="perplexity",
-        packages=(("sentencepiece", "sentencepiece"), ("kenlm", "kenlm")),
-        files=(PIECES, "{lang}.arpa.bin"),
-    ),
-    "text_action_filter": _SPACY,
-    "text_entity_dependency_filter": _SPACY,
-    "phrase_grounding_recall_filter": Need(
-        role="nltk",
-        packages=(("nltk", "nltk"),),
-        files=("tokenizers/punkt_tab/english", "taggers/averaged_perceptron_tagger_eng"),
-    ),
-}
-WORD_LISTS = {"flagged_words_filter": "flagged_words", "stopwords_filter": "stopwords"}
-"""The file that an operator reads, without its ending; its argument that names the folder adds ``_dir``."""
-NEEDS |= {
-    name: Need(role="words", packages=(), files=(f"{kind}.json",), argument=f"{kind}_dir")
-    for name, kind in WORD_LISTS.items()
-}
-NEEDS["token_num_filter"] = Need(role="tokenizer", packages=(), argument="hf_tokenizer")
-_TOKENIZER = Need(role="tokenizer", packages=())
-_SPLITS_WORDS = Need(role="perplexity", packages=(("sentencepiece", "sentencepiece"),), files=(PIECES,))
 FETCH = {
     "language_id": "a fastText model file: lid.176.bin of fasttext.cc/docs/en/language-identification.html",
     "perplexity": "a folder with en.sp.model and en.arpa.bin: huggingface.co/edugp/kenlm, folder wikipedia",
@@ -76,11 +37,8 @@ FETCH = {
 
 def needs_of(name: str, arguments: Mapping[str, Any]) -> tuple[Need, ...]:
     """What an operator loads from the profile's local models; nothing for most."""
-    own = (NEEDS[name],) if name in NEEDS else ()
-    if arguments.get("tokenization") is not True:
-        return own
-    # One operator splits by a tokenizer of transformers, all others on words by SentencePiece.
-    return (*own, _TOKENIZER if name == "alphanumeric_filter" else _SPLITS_WORDS)
+    spec = spec_of(name)
+    return (*spec.needs, spec.word_splitter) if arguments.get("tokenization") is True else spec.needs
 
 
 def place_of(need: Need, arguments: Mapping[str, Any], models: Models) -> str | None:

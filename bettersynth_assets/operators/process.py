@@ -26,7 +26,8 @@ from bettersynth_assets.operators.guard import undisturbed
 from bettersynth_assets.operators.guarded import FIX, OperatorError, attempt, guarded, in_words
 from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.refusals import refusal, scalar
-from bettersynth_assets.operators.row_calls import EMBEDDING, SIMILARITY, STATS, Row, make_row, retried, work_rows
+from bettersynth_assets.operators.row_calls import Row, make_row, retried, work_rows
+from bettersynth_assets.operators.sample import EMBEDDING, SIMILARITY, STATS
 from bettersynth_assets.operators.whole_set import judge_set, known_fields, measure_rows
 from bettersynth_assets.records.images import ImageError, check_unchanged, open_rgb
 from bettersynth_assets.records.reserved import CaptionError

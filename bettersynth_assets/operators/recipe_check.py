@@ -16,25 +16,14 @@ from bettersynth_assets.config.recipe import Operator, Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.captioner_kind import check_captioner
 from bettersynth_assets.models.diffusion import diffusion_model
+from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.fields import check_fields, extra_fields_read
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.recipe_lists import check_operators, check_select, entry_of
-from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
-from bettersynth_assets.operators.thresholds import check_arguments
 from bettersynth_assets.operators.trust import warning
 from bettersynth_assets.records.seed_file import seed_fields
 from bettersynth_assets.records.store import digest_of
-
-INT, NUMBER = (int,), (int, float)
-PLAIN: dict[str, dict[str, tuple[type, ...]]] = {
-    "words_num_filter": {"min_num": INT, "max_num": INT},
-    "word_repetition_filter": {"rep_len": INT, "min_ratio": NUMBER, "max_ratio": NUMBER},
-    "image_shape_filter": dict.fromkeys(("min_width", "max_width", "min_height", "max_height"), INT),
-    "image_watermark_filter": {"prob_threshold": NUMBER},
-}
-"""Entries that need no look at Data-Juicer, whose import takes seconds: those of the shipped recipes."""
-
 
 _checked: set[str] = set()
 
@@ -98,18 +87,18 @@ def _check_models(settings: Settings) -> None:
 
 
 def _is_plain(entry: Operator, profile: Profile) -> bool:
-    """Whether an entry is known to be usable, by ``PLAIN``; models are checked here too."""
+    """Whether an entry is known to be usable without a look at Data-Juicer; models are checked here too."""
     name, arguments = entry_of(entry)
-    if name == CLIP_SCORE_FILTER:
-        check_arguments(arguments)
+    spec = spec_of(name)
+    if spec.limits and spec.check:
+        spec.check(arguments)
         return True
-    if name == "image_watermark_filter":
-        model_path(profile.models.watermark, role="watermark")
-    known = PLAIN.get(name)
-    return known is not None and all(
-        type(value) in known.get(argument, ()) and (argument != "rep_len" or value > 0)
-        for argument, value in arguments.items()
-    )
+    known = spec.known_values
+    if known is None:
+        return False
+    if spec.model:
+        model_path(getattr(profile.models, spec.model.role), role=spec.model.role)
+    return all(argument in known and known[argument](value) for argument, value in arguments.items())
 
 
 def _seed_fields(settings: Settings, entries: list[Operator]) -> Collection[str] | None:

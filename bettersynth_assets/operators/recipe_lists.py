@@ -16,14 +16,12 @@ from typing import Any, get_type_hints
 
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.guard import registry
-from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
-from bettersynth_assets.operators.thresholds import check_arguments
+from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.operators.trust import check_trust
 from toolkit.suggest import nearest
 
-MINHASH, AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
-SYNTHESIS = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
 NEEDS_SET = ("Deduplicator", "Selector")
 OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
 FILTER_ARGUMENTS = ("min_closed_interval", "max_closed_interval", "reversed_range")
@@ -31,25 +29,6 @@ REFUSED_ARGUMENTS = {
     "skip_op_error": "one failing row would empty its whole batch without a word",
     "batch_mode": "a recipe gives each operator the batches that it is made for",
 }
-NOT_ZERO = {
-    ("random_selector", "select_ratio"),
-    ("topk_specified_field_selector", "top_ratio"),
-    ("frequency_specified_field_selector", "top_ratio"),
-}
-"""Shares of the rows of which Data-Juicer takes 0 for "not given": it fails, or keeps every row."""
-
-NEEDED = {
-    "specified_field_filter": ("field_key", "target_value"),
-    "specified_numeric_field_filter": ("field_key",),
-    "topk_specified_field_selector": ("field_key",),
-    "range_specified_field_selector": ("field_key",),
-    "frequency_specified_field_selector": ("field_key",),
-    "tags_specified_field_selector": ("field_key", "target_tags"),
-    "text_pair_similarity_filter": ("text_key_second",),
-    "general_field_filter": ("filter_condition",),
-    "suffix_filter": ("suffixes",),
-}
-"""Arguments without which Data-Juicer fails, or keeps every row."""
 
 
 def entry_of(entry: Operator) -> tuple[str, dict[str, Any]]:
@@ -73,12 +52,11 @@ def check_operators(entries: Sequence[Operator], *, trusted_code: bool = False) 
         name, arguments = entry_of(entry)
         _check_class(name)
         check_trust(name, registry().modules[name], arguments, trusted_code=trusted_code)
-        if name == CLIP_SCORE_FILTER:
-            check_arguments(arguments)
-        else:
-            _check_arguments(name, arguments)
-        if name == MINHASH:
-            _check_minhash(arguments)
+        spec = spec_of(name)
+        if spec.limits is None:
+            _check_arguments(spec, arguments)
+        if spec.check:
+            spec.check(arguments)
 
 
 def check_select(entries: Sequence[Operator]) -> None:
@@ -105,7 +83,7 @@ def _check_class(name: str) -> None:
         raise ConfigError(f"operator {name!r} makes other rows of those it is given (kind: {other}): take it out")
     if name.startswith("ray_"):
         raise ConfigError(f"operator {name!r} works only in Data-Juicer's own Ray mode: {_near(name[4:], modules)}")
-    if name in SYNTHESIS:
+    if spec_of(name).synthesises:
         raise ConfigError(f"operator {name!r} writes captions or images: describe synthesis in the `caption` section")
     if not {"Filter", "Mapper", *NEEDS_SET} & set(kinds):
         raise ConfigError(
@@ -123,46 +101,23 @@ def _kinds(name: str) -> list[str]:
     return [kind.__name__ for kind in registry().modules[name].__mro__]
 
 
-def _check_minhash(arguments: Mapping[str, Any]) -> None:
-    """Refuse shingles that are longer than the shortest text: all such texts would count as the same one.
-
-    A caption of one word is three tokens in the kit's format.
-    """
-    window = arguments.get("window_size", 5)
-    if arguments.get("tokenization", "space") == "space" and window > 3:
-        raise ConfigError(
-            f"{MINHASH}: window_size = {window} makes all captions of fewer than {window - 2} words duplicates of each "
-            "other: set window_size to 3 or less"
-        )
-
-
-def check_aesthetics(arguments: Mapping[str, Any]) -> None:
-    """Refuse a path from which Data-Juicer cannot tell the model's class, or whose scores it would leave at 0 to 10."""
-    path = str(arguments.get("hf_scorer_model") or "aesthetics-predictor-v1")
-    known = "v1" in path or ("v2" in path and ("linear" in path or "relu" in path))
-    if not known or "aesthetics-predictor" not in path:
-        raise ConfigError(
-            f"{AESTHETICS}: hf_scorer_model = {path!r}: Data-Juicer takes the model's class and scale from its path: "
-            "it must hold aesthetics-predictor-v1, aesthetics-predictor-v2…linear or aesthetics-predictor-v2…relu"
-        )
-
-
 def _near(name: str, valid: Iterable[str]) -> str:
     """The nearest names only: Data-Juicer has two hundred."""
     close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, close))}?" if close else "see Data-Juicer's list of operators"
 
 
-def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+def _check_arguments(spec: OperatorSpec, arguments: Mapping[str, Any]) -> None:
     from data_juicer.ops.base_op import OP
     from pydantic import TypeAdapter, ValidationError
 
+    name = spec.name
     operator_class = registry().modules[name]
     own = [item for item in _parameters(operator_class) if item not in ("args", "kwargs")]
     valid = {*own, *OP._BASE_PARAMS, *FILTER_ARGUMENTS}
     hints = {key: kind for key, (kind, _) in OP._BASE_PARAMS.items() if kind is not None}
     hints |= get_type_hints(vars(operator_class).get("__init__", OP.__init__), include_extras=True)
-    if missing := next((item for item in NEEDED.get(name, ()) if not arguments.get(item)), None):
+    if missing := next((item for item in spec.required if not arguments.get(item)), None):
         raise ConfigError(f"{name}: argument {missing!r} is missing, without which it does nothing: add it")
     for argument, value in arguments.items():
         if argument not in valid:
@@ -179,7 +134,7 @@ def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{name}: {argument} = {value!r}: {error.errors()[0]['msg']}") from None
         if argument == "batch_size" and isinstance(value, int) and value < 1:
             raise ConfigError(f"{name}: batch_size = {value}: write 1 or more")
-        if (name, argument) in NOT_ZERO and value == 0:
+        if argument in spec.not_zero and value == 0:
             raise ConfigError(f"{name}: {argument} = {value!r} would keep no row: write a share above 0")
 
 

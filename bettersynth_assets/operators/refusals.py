@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.row_calls import STATS, Row, columns
+from bettersynth_assets.operators.row_calls import Row, columns
+from bettersynth_assets.operators.sample import STATS
 
 
 @contextmanager

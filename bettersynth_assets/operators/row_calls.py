@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import Done, untold
+from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guarded import attempt
+from bettersynth_assets.operators.sample import META, SIMILARITY, STATS
 from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, CaptionError, check_caption
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets.records.seed_rows import OUR_NAMES
@@ -24,18 +26,9 @@ from toolkit.file_errors import EnvironmentFault, environment_fault, patiently
 
 T = TypeVar("T")
 
-STATS, META = "__dj__stats__", "__dj__meta__"
 KIT_IMAGE = IMAGE_TOKENS[0]
 BROKEN_TOKEN = re.compile(r"__dj__|dj_*image|dj_*eoc", re.IGNORECASE)
 """What is left of the kit's tokens when a mapper changes characters of them."""
-SIMILARITY = "image_text_similarity"
-EMBEDDING = "image_embedding"
-# What these measure stands in the row already, from the image's header: nothing is opened for them.
-HEADER_STATS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "image_shape_filter": lambda row: {"image_width": [row["width"]], "image_height": [row["height"]]},
-    "image_aspect_ratio_filter": lambda row: {"aspect_ratios": [row["width"] / row["height"]]},
-    "image_size_filter": lambda row: {"image_sizes": [row["bytes"]]},
-}
 
 
 @dataclass
@@ -66,7 +59,7 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extr
     Returns:
         The row. Its sample holds the extra fields of the seed under their names; none of them replaces one of ours.
     """
-    stats = HEADER_STATS["image_shape_filter"](values)
+    stats: dict[str, Any] = {"image_width": [values["width"]], "image_height": [values["height"]]}
     if with_score:
         stats[SIMILARITY] = [values["clip_score"]]
     found = dict.fromkeys(extra) | json.loads(values.get("extra") or "{}")
@@ -82,12 +75,6 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extr
     return Row(sample=sample, values=values)
 
 
-def similarity_of(sample: dict[str, Any]) -> float:
-    """A sample's image-text similarity where its stats hold one, else minus infinity."""
-    found = (sample.get(STATS) or {}).get(SIMILARITY)
-    return float(found[0]) if found is not None and len(found) else float("-inf")
-
-
 def work_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dict[int, BaseException]:
     """Let an operator compute its stats or map the texts, in its batches; rows of a batch that fails go one by one.
 
@@ -96,9 +83,9 @@ def work_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dic
     Returns:
         What the operator raised, by the row's position.
     """
-    if built.name in HEADER_STATS:
+    if header_stats := spec_of(built.name).header_stats:
         for row in rows:
-            row.sample[STATS].update(HEADER_STATS[built.name](row.values))
+            row.sample[STATS].update(header_stats(row.values))
         return {}
     step = built.step
     failed: dict[int, BaseException] = {}

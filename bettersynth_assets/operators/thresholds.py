@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bettersynth_assets.errors import ConfigError, EmptySetError
-from toolkit.suggest import nearest
+from bettersynth_assets.operators.sample import SIMILARITY
+from bettersynth_assets.operators.spec import ModelRole, OperatorSpec
 
 NAME = "clip_score_filter"
 METHODS: dict[str, tuple[str, ...]] = {
@@ -133,3 +134,23 @@ def last_tied_id(arguments: Mapping[str, Any], scores: NDArray[np.float32], ids:
 
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+def resolved_limits(arguments: Mapping[str, Any], scores: Any, ids: Sequence[str]) -> dict[str, Any]:
+    """Arguments with ``min_score`` and ``max_score``, and ``last_tied_id`` where a tie is cut, filled in."""
+    arguments = {"method": "mean", **arguments}
+    low, high = score_limits(arguments, scores)
+    limits = {"min_score": low, "max_score": high, "last_tied_id": last_tied_id(arguments, scores, ids)}
+    return arguments | {key: value for key, value in limits.items() if value is not None}
+
+
+SPEC = OperatorSpec(
+    name=NAME,
+    pure=True,
+    cost="header",
+    model=ModelRole(argument="clip_model", role="clip"),
+    check=check_arguments,
+    limits=resolved_limits,
+    stats=(SIMILARITY,),
+)
+"""Here and not beside its class, because every shipped recipe needs it where Data-Juicer is not imported."""

@@ -1,7 +1,7 @@
 """What a recipe may run. In: an operator, its arguments, the profile's ``trusted_code``. Out: nothing, or a refusal.
 
 A recipe is data that may come from anywhere, so by default it runs no code, calls no address and writes no file:
-docs/security.md states the boundary. ``reviewed`` holds the review of Data-Juicer's own operators. An operator of an
+docs/security.md states the boundary. ``stock`` holds the review of Data-Juicer's own operators. An operator of an
 installed plugin runs, unless its parameters say that it calls an address, and is named in a warning.
 """
 
@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.reviewed import CODE_ARGUMENTS, NEEDS_TRUST, PURE, UNUSABLE, UNUSABLE_PREFIXES
+from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.operators.stock import UNUSABLE_PREFIXES
 
 ADDRESS_PARAMETERS = {"api_model", "api_or_hf_model", "api_endpoint", "api_url", "endpoint_url", "redis_address"}
 LOADER_PARAMETERS = {"model_params", "model_kwargs", "engine_kwargs", "get_model_args"}
@@ -45,6 +46,7 @@ def check_trust(name: str, operator: type, arguments: Mapping[str, Any], *, trus
         raise ConfigError(f"operator {name!r} {reason}: take it out")
     if not trusted_code and (reason := code_reason(name, operator)):
         raise ConfigError(f"operator {name!r} {reason}: {FIX}")
+    spec = spec_of(name)
     for path, key, value in nested(arguments):
         if key in NEVER and value:
             raise ConfigError(f"{name}: {path} = {value!r} is refused ({NEVER[key]}): leave it out")
@@ -52,7 +54,7 @@ def check_trust(name: str, operator: type, arguments: Mapping[str, Any], *, trus
             raise ConfigError(f"{name}: {path} = {value!r} is refused (pickles are never loaded): leave it out")
         if trusted_code:
             continue
-        if reason := CODE_ARGUMENTS.get((name, path)) if value is not None else None:
+        if reason := spec.code_arguments.get(path) if value is not None else None:
             raise ConfigError(f"{name}: {path} = {value!r} {reason}: {FIX}")
         if NEEDS_TRUST_KEYS.search(key) and value:
             raise ConfigError(f"{name}: {path} leads to an address or holds a secret: {FIX}")
@@ -63,15 +65,14 @@ def check_trust(name: str, operator: type, arguments: Mapping[str, Any], *, trus
 def unusable(name: str) -> str | None:
     """Why an operator cannot be used on image-text pairs, whatever the profile says."""
     by_prefix = (reason for prefix, reason in UNUSABLE_PREFIXES.items() if name.startswith(prefix))
-    return UNUSABLE.get(name) or next(by_prefix, None)
+    return next(by_prefix, None) or spec_of(name).unusable
 
 
 def code_reason(name: str, operator: type) -> str | None:
     """Why an operator needs ``trusted_code``; None for those that are known to be pure and for plugins' others."""
-    if name in PURE:
-        return None
-    if name in NEEDS_TRUST:
-        return NEEDS_TRUST[name]
+    spec = spec_of(name)
+    if spec.needs_trust or (spec.pure and is_reviewed(operator)):
+        return spec.needs_trust
     parameters = _parameters(operator)
     if found := sorted(parameters & ADDRESS_PARAMETERS):
         return f"sends rows to an address ({found[0]})"
@@ -87,7 +88,7 @@ def is_reviewed(operator: type) -> bool:
 
 def warning(name: str, operator: type) -> str | None:
     """What to say about an operator that nobody has reviewed; None for all others."""
-    if name in PURE or is_reviewed(operator):
+    if is_reviewed(operator):
         return None
     return (
         f"operator {name!r} comes from a plugin ({operator.__module__}) and is not among those known to run no code, "

@@ -20,7 +20,8 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import Done, untold
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.guarded import FIX, attempt, guarded
-from bettersynth_assets.operators.row_calls import EMBEDDING, META, STATS, Row, retried
+from bettersynth_assets.operators.row_calls import Row, retried
+from bettersynth_assets.operators.sample import EMBEDDING, META, STATS
 from bettersynth_assets.records.images import ImageError
 
 AT_ONCE = 4096

@@ -15,6 +15,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.gallery import gallery
 from bettersynth_assets.reports.plan import plan_metadata
@@ -157,7 +158,7 @@ def lowest_score(stats: Mapping[str, Any]) -> float | None:
     """The similarity that the last filter of a stage asked for, or None; rows near it are the borderline ones."""
     for operators in (stats.get("refilter"), stats.get("process")):
         for operator in operators or []:
-            if limit := (operator.get("clip_score_filter") or {}).get("min_score"):
+            if limit := (operator.get(CLIP_SCORE_FILTER) or {}).get("min_score"):
                 return float(limit)
     return None
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.stages.benchmarks import world_paths
 
@@ -64,4 +65,4 @@ def _under(scored: pa.Table, found: Found) -> pa.Table | None:
         return None
     mean = found["seed_profile"][0].stats["clip_score"]["mean"]
     ids = scored.filter(pc.less(scored["clip_score"], mean))["id"]
-    return pa.table({"id": ids, "operator": pa.array(["clip_score_filter"] * len(ids))})
+    return pa.table({"id": ids, "operator": pa.array([CLIP_SCORE_FILTER] * len(ids))})

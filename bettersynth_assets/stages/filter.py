@@ -14,10 +14,14 @@ from pathlib import Path
 from bettersynth_assets.checks.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
+from bettersynth_assets.operators.data_juicer import (
+    build_operators,
+    compares_images,
+    operators_key,
+    own_similarity,
+)
 from bettersynth_assets.operators.process import Rescore, run_process
 from bettersynth_assets.operators.recipe_check import check_once
-from bettersynth_assets.operators.recipe_lists import entry_of
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import FILTERED
@@ -42,12 +46,6 @@ def rescorer(settings: Settings) -> Rescore:
         return [scored.errors.get(index, score) for index, score in enumerate(scored.scores.tolist())]
 
     return rescore
-
-
-def compares_images(entries: Sequence[Operator]) -> bool:
-    """Whether an operator of this list wants the embeddings that clip_scores keeps, and not another model's."""
-    found = [arguments for name, arguments in map(entry_of, entries) if name == "kmeans_diversity_selector"]
-    return any(not {"clip_model", "dtype"} & arguments.keys() for arguments in found)
 
 
 def process_list(settings: Settings, inputs: Inputs) -> list[Operator]:

@@ -23,14 +23,20 @@ from bettersynth_assets.checks.rules import SAME_KEPT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import UserError
-from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators, operators_key, own_similarity
+from bettersynth_assets.operators.data_juicer import (
+    BuiltOperator,
+    build_operators,
+    compares_images,
+    operators_key,
+    own_similarity,
+)
 from bettersynth_assets.operators.order import Measured, planned_order, predicted_seconds
 from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.seed_path import image_root
-from bettersynth_assets.stages.filter import PLAN, compares_images, rescorer
+from bettersynth_assets.stages.filter import PLAN, rescorer
 from bettersynth_assets.stages.score import read_embeddings
 from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 

@@ -38,7 +38,7 @@ def test_a_checkpoint_that_makes_no_captions_is_refused_by_name(tiny_models, tmp
 def test_the_mapper_of_plain_dj_process_leaves_a_text_as_it_was_where_the_caption_is_degenerate(tmp_path):
     (name,) = write_images(tmp_path, 1)
     registry()  # Data-Juicer, without what it fetches while it is imported
-    from bettersynth_assets.operators.caption_mapper import CaptionMapper
+    from bettersynth_assets.operators.ours.caption_mapper import CaptionMapper
 
     texts = ["a dog", "a <image> dog", "a dog <|im_end|>", "I cannot assist", "<think>x</think>a cat", ""]
     with serving(None) as server:

@@ -9,7 +9,8 @@ import torch
 from bettersynth_assets.config.devices import model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Gpu, load_profile
 from bettersynth_assets.errors import ConfigError, DeviceError
-from bettersynth_assets.operators.data_juicer import MODEL_ARGUMENTS, operators_key
+from bettersynth_assets.operators import stock
+from bettersynth_assets.operators.data_juicer import operators_key
 
 
 @pytest.fixture
@@ -84,7 +85,11 @@ def test_a_missing_model_is_named_by_its_own_key(role: str, key_of: str) -> None
 @pytest.mark.parametrize(
     ("operator", "role"),
     # phrase_grounding_recall_filter asks for NLTK data first, which the miniature has not.
-    [(name, role) for name, (_, role) in MODEL_ARGUMENTS.items() if role != "grounding"],
+    [
+        *((spec.name, spec.model.role) for spec in stock.SPECS if spec.model and spec.model.role != "grounding"),
+        ("clip_score_filter", "clip"),
+        ("kmeans_diversity_selector", "clip"),
+    ],
 )
 def test_a_missing_model_of_an_operator_is_named_by_its_own_key(operator: str, role: str) -> None:
     profile = load_profile("miniature")

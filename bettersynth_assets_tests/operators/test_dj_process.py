@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import yaml
 
-from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.recipe import RegenerateSection, Sampling
 from bettersynth_assets.models.blip2 import Blip2Captioner
 from bettersynth_assets.models.caption_cleaning import clean
@@ -36,25 +35,23 @@ def tmp_path():
         yield Path(folder)
 
 
-def plain_dj_process(folder, table, process, own):
-    """Rows that ``dj-process`` keeps of a table's, with the files of our operators ``own`` beside its own."""
+def plain_dj_process(folder, table, process):
+    """Rows that ``dj-process`` keeps of a table's. Nothing tells it of this package but the entry point."""
     lines = [
         json.dumps({"id": row["id"], "text": kit_text(row["caption"]), "images": [str(folder / row["image"])]}) + "\n"
         for row in table.to_pylist()
     ]
     (folder / "rows.jsonl").write_text("".join(lines))
-    operators = PROJECT_ROOT / "bettersynth_assets" / "operators"
     config = {
         "project_name": "parity", "dataset_path": str(folder / "rows.jsonl"), "np": 1, "skip_op_error": False,
         "export_path": str(folder / "out" / "kept.jsonl"), "work_dir": str(folder / "out"), "open_tracer": False,
-        "custom_operator_paths": [str(operators / f"{name}.py") for name in own],
         "process": process,
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
         [str(Path(sys.executable).parent / "dj-process"), "--config", str(folder / "config.yaml")],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "HF_HOME": str(folder / "cache")},
+        env={**os.environ, "HF_HOME": str(folder / "cache")},
         capture_output=True,
         text=True,
     )
@@ -72,7 +69,7 @@ def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_pat
     scored = score_files(ClipScorer(str(tiny_models.clip)), paths, table["caption"].to_pylist())
     table = table.set_column(table.schema.get_field_index("clip_score"), "clip_score", [scored.scores])
     theirs = {"clip_model": str(tiny_models.clip), "accelerator": "cpu"} | SCORES["clip_score_filter"]
-    kept = plain_dj_process(tmp_path, table, [WORDS, {"clip_score_filter": theirs}], ["clip_score_filter"])
+    kept = plain_dj_process(tmp_path, table, [WORDS, {"clip_score_filter": theirs}])
     limits = resolve_limits([WORDS, SCORES], np.asarray(scored.scores), table["id"].to_pylist())
     built = build_operators(limits, tiny_profile(tiny_models))
     ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
@@ -85,9 +82,7 @@ def test_plain_dj_process_runs_our_whole_set_operators_and_keeps_the_same_rows(t
     images = {"image_near_duplicate_deduplicator": {"max_distance": 4}}
     arguments = {"clip_model": str(tiny_models.clip), "clusters": 4, "count": 9, "prefer": "centre"}
     entries = [images, {"kmeans_diversity_selector": {**arguments, "accelerator": "cpu"}}]
-    kept = plain_dj_process(
-        tmp_path, table, entries, ["image_near_duplicate_deduplicator", "kmeans_diversity_selector"]
-    )
+    kept = plain_dj_process(tmp_path, table, entries)
     built = build_operators(
         [images, {"kmeans_diversity_selector": arguments}], tiny_profile(tiny_models), has_whole_set=True
     )
@@ -105,7 +100,7 @@ def test_plain_dj_process_runs_our_captioner_and_writes_the_same_captions(tmp_pa
         "sampling": sampling,
         "accelerator": "cpu",
     }
-    rows = plain_dj_process(tmp_path, table, [{"caption_mapper": arguments}], ["caption_mapper"])
+    rows = plain_dj_process(tmp_path, table, [{"caption_mapper": arguments}])
     images = [open_rgb(tmp_path / name) for name in table["image"].to_pylist()]
     how = {"max_new_tokens": 8, "sampling": Sampling(**sampling), "keys": table["id"].to_pylist()}
     made = [clean(text)[0] for text in Blip2Captioner(str(tiny_models.captioner)).captions(images, **how)]
@@ -119,7 +114,7 @@ def test_plain_dj_process_makes_images_outside_the_seed_and_names_their_parents(
     model = make_stable_diffusion(tmp_path / "sd", tiny_models.clip)
     arguments = {"diffusion": str(model), "image_dir": str(tmp_path / "new"), "steps": 2, "accelerator": "cpu"}
     entries = [{"regenerate_image_mapper": arguments}]
-    rows = plain_dj_process(tmp_path, table, entries, ["regenerate_image_mapper"])
+    rows = plain_dj_process(tmp_path, table, entries)
     captions = table["caption"].to_pylist()
     assert [row["text"] for row in rows] == [kit_text(caption) for caption in captions]
     assert [row["parent_images"] for row in rows] == [[str(tmp_path / name)] for name in table["image"].to_pylist()]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bettersynth_assets.images import decoding
-from bettersynth_assets.operators.classifier_models import CLASSIFIERS
+from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.guard import undisturbed
 from bettersynth_assets.operators.image_classifiers import classify
@@ -34,7 +34,7 @@ def test_stats_are_those_of_the_operator_itself(built, rows):
     with undisturbed():
         for operator in built:
             assert classify(operator, rows, []) == {}
-            stat = CLASSIFIERS[operator.name][0]
+            stat = spec_of(operator.name).classifier.stat
             theirs = [operator.operator.compute_stats_single({**row.sample, STATS: {}})[STATS][stat] for row in rows]
             assert [row.sample[STATS][stat] for row in rows] == [pytest.approx(values, abs=1e-6) for values in theirs]
             assert len({round(values[0], 4) for values in theirs}) > 3

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators import local_models
+from bettersynth_assets.operators import local_models, stock
+from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.process import run_process
@@ -26,6 +27,8 @@ from bettersynth_assets_tests.operators.small_text_models import (
 )
 
 CAPTIONS = [*ENGLISH, *FRENCH]
+
+WITH_NEEDS = [spec.name for spec in stock.SPECS if spec.needs]
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +226,9 @@ def test_a_word_list_that_is_none_is_named_and_nothing_is_fetched_or_written(pro
         build_operators([{"stopwords_filter": {"tokenization": True}}], profile_of({"words": folder}))
 
 
-@pytest.mark.parametrize("name", local_models.NEEDS)
+@pytest.mark.parametrize("name", WITH_NEEDS)
 def test_a_model_that_the_profile_leaves_out_is_named_with_what_to_fetch(name, profile_of):
-    role = local_models.NEEDS[name].role
+    role = spec_of(name).needs[0].role
     with pytest.raises(ConfigError, match=rf"{name}.* needs models\.{role}, which the profile leaves out: name "):
         build_operators([{name: {}}], profile_of({}))
     with pytest.raises(ConfigError, match=rf"models\.{role}"):
@@ -247,26 +250,26 @@ def test_a_pipeline_of_another_language_and_a_file_of_another_kind_are_named(pro
         build_operators([{"language_id_score_filter": {}}], profile_of({"language_id": models["spacy"] / "config.cfg"}))
 
 
-@pytest.mark.parametrize("name", local_models.NEEDS)
+@pytest.mark.parametrize("name", WITH_NEEDS)
 def test_the_key_changes_with_the_files_that_are_read(name, models, profile_of, tmp_path):
     import shutil
 
-    role = local_models.NEEDS[name].role
+    role = spec_of(name).needs[0].role
     copy = tmp_path / role
     (shutil.copyfile if models[role].is_file() else shutil.copytree)(models[role], copy)
     profile = profile_of({role: copy})
     before = operators_key([{name: {}}], profile)
     assert list(before) == [f"{name}.{role}"]
-    named = local_models.NEEDS[name].files[0].format(lang="en")
+    named = spec_of(name).needs[0].files[0].format(lang="en")
     changed = next(path for path in [copy / named, copy, *sorted(copy.rglob("*.*"))] if path.is_file())
     changed.write_bytes(changed.read_bytes() + b"\n")
     assert operators_key([{name: {}}], profile) != before
 
 
-@pytest.mark.parametrize("name", [name for name, need in local_models.NEEDS.items() if need.packages])
+@pytest.mark.parametrize("name", [name for name in WITH_NEEDS if spec_of(name).needs[0].packages])
 def test_a_package_that_is_missing_is_named_before_any_row(name, models, profile_of, monkeypatch):
     monkeypatch.setattr(local_models, "find_spec", lambda module: None)
-    package = local_models.NEEDS[name].packages[0][1]
+    package = spec_of(name).needs[0].packages[0][1]
     with pytest.raises(ConfigError, match=rf"needs the package '{package}': pip install"):
         build_operators([{name: {}}], profile_of(models))
 

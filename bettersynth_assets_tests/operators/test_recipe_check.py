@@ -10,9 +10,10 @@ from bettersynth_assets.config.recipe import Recipe, load_recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.captioner_kind import captioner_kind
-from bettersynth_assets.operators import recipe_check
+from bettersynth_assets.operators import recipe_check, stock
+from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import operators_key
-from bettersynth_assets.operators.recipe_check import PLAIN, check_recipe, lists_of
+from bettersynth_assets.operators.recipe_check import check_recipe, lists_of
 from bettersynth_assets.operators.recipe_lists import check_operators
 from bettersynth_assets_tests.operators.rows import tiny_profile
 
@@ -50,14 +51,14 @@ def test_shipped_recipes_are_checked_without_data_juicer_and_are_valid_to_it(tmp
     check_recipe(settings)
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", [spec.name for spec in stock.SPECS if spec.known_values])
 def test_what_counts_as_plain_is_valid_to_data_juicer_and_nothing_else_is_plain(name, tiny_models):
-    value = 1
-    check_operators([{name: dict.fromkeys(PLAIN[name], value)}])
+    value, known = 1, spec_of(name).known_values
+    check_operators([{name: dict.fromkeys(known, value)}])
     profile = tiny_profile(tiny_models)
-    assert recipe_check._is_plain({name: dict.fromkeys(PLAIN[name], value)}, profile)
+    assert recipe_check._is_plain({name: dict.fromkeys(known, value)}, profile)
     for wrong in ("1", None, True, [1]):
-        assert not recipe_check._is_plain({name: dict.fromkeys(PLAIN[name], wrong)}, profile)
+        assert not recipe_check._is_plain({name: dict.fromkeys(known, wrong)}, profile)
     assert not recipe_check._is_plain({name: {"other": 1}}, profile)
 
 

@@ -99,7 +99,7 @@ def test_a_mapper_changes_captions_and_their_scores(pipeline):
 
 
 def test_the_diversity_selector_takes_the_embeddings_that_clip_scores_made(settings, monkeypatch):
-    from bettersynth_assets.operators import kmeans_diversity_selector as selectors
+    from bettersynth_assets.operators.ours import kmeans_diversity_selector as selectors
 
     selector = {"clusters": 3, "count": 8}
     profile = settings.profile.model_copy(update={"shards": 1})

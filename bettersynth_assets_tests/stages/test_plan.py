@@ -146,7 +146,7 @@ def test_an_unknown_order_is_named(planning):
 
 
 def test_the_selector_is_given_the_stored_embeddings(planning, settings, monkeypatch):
-    from bettersynth_assets.operators import kmeans_diversity_selector
+    from bettersynth_assets.operators.ours import kmeans_diversity_selector
 
     def embed_files(*arguments):
         raise AssertionError("the sample's images were embedded anew")

@@ -15,12 +15,24 @@ from data_juicer.utils.constant import Fields
 
 from bettersynth_assets.models.clip_files import embed_files
 from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
-from bettersynth_assets.operators.row_calls import EMBEDDING, similarity_of
+from bettersynth_assets.operators.sample import EMBEDDING, similarity_of
+from bettersynth_assets.operators.spec import ModelRole, OperatorSpec
 from bettersynth_assets.records.images import ImageError
 
 NAME = "kmeans_diversity_selector"
 CLUSTER = "image_cluster"
+
+register_spec(
+    OperatorSpec(
+        name=NAME,
+        pure=True,
+        model=ModelRole(argument="clip_model", role="clip"),
+        embeddings_unless=frozenset({"clip_model", "dtype"}),
+        stats=(CLUSTER,),
+    )
+)
 
 
 @OPERATORS.register_module(NAME)

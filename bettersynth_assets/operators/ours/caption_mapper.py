@@ -1,8 +1,8 @@
 """``caption_mapper``: our captioners as a Data-Juicer operator. Reads an image, writes the text.
 
-For plain ``dj-process`` (``custom_operator_paths: [.../caption_mapper.py]``); a recipe of this project says the same in
-its ``caption`` section, which also scores and chooses. A degenerate caption (see ``caption_cleaning``; one with a
-reserved token is) leaves the text as it was, and so do a row without an image and a served captioner that fails.
+For plain ``dj-process``; a recipe of this project says the same in its ``caption`` section, which also scores and
+chooses. A degenerate caption (see ``caption_cleaning``; one with a reserved token is) leaves the text as it was, and so
+do a row without an image and a served captioner that fails.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.caption_cleaning import clean
 from bettersynth_assets.models.captioner import Captioner, captioner_class
+from bettersynth_assets.operators.catalog import register_spec
+from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.records.schema import kit_text
 
 NAME = "caption_mapper"
+
+register_spec(OperatorSpec(name=NAME, synthesises=True))
 
 
 @OPERATORS.register_module(NAME)

@@ -1,8 +1,8 @@
 """``regenerate_image_mapper``: new images from captions as a Data-Juicer operator. Reads the text, writes ``images``.
 
-For plain ``dj-process`` (``custom_operator_paths: [.../regenerate_image_mapper.py]``), after filters that leave the
-rows to be worked; a recipe of this project says the same in its ``regenerate`` section. The text stays, the new file
-lies in ``image_dir``, and ``parent_images`` keeps what ``images`` was. A row refused at every try keeps its own.
+For plain ``dj-process``, after filters that leave the rows to be processed; a recipe of this project says the same in
+its ``regenerate`` section. The text stays, the new file lies in ``image_dir``, and ``parent_images`` keeps what
+``images`` was. A row refused at every try keeps its own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from data_juicer.utils.mm_utils import remove_special_tokens
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.diffusion import ImageMaker, check_package, save_image
+from bettersynth_assets.operators.catalog import register_spec
+from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.records.store import digest_of
 
 NAME = "regenerate_image_mapper"
+
+register_spec(OperatorSpec(name=NAME, synthesises=True))
 
 
 @OPERATORS.register_module(NAME)

@@ -1,14 +1,12 @@
 """``clip_score_filter``: our similarity filter as a Data-Juicer operator. Reads (or makes) ``image_text_similarity``.
 
 In a recipe of this project the limits come from all shards' scores (see ``thresholds``) and arrive as ``min_score`` and
-``max_score``. In plain ``dj-process`` (``custom_operator_paths: [.../clip_score_filter.py]``) the operator scores what
-has no score yet, in batches, and takes the limits of ``mean``, ``k_sigma``, ``percentile`` and ``top_k`` from the rows
-that reach it.
+``max_score``. In plain ``dj-process`` the operator scores what has no score yet, in batches, and takes the limits of
+``mean``, ``k_sigma``, ``percentile`` and ``top_k`` from the rows that reach it. Its spec is in ``thresholds``.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from data_juicer.ops.base_op import OPERATORS, Filter
@@ -118,8 +116,3 @@ class ClipScoreFilter(Filter):
     def __getstate__(self) -> dict[str, Any]:
         """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
         return {**self.__dict__, "_scorer": None}
-
-
-def path_for_dj_process() -> Path:
-    """This file, for ``custom_operator_paths`` of a Data-Juicer YAML."""
-    return Path(__file__)

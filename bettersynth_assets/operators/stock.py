@@ -1,0 +1,267 @@
+"""Data-Juicer 1.6.1's operators: the review of each, and what the engine knows of some. Data, and few functions.
+
+``pure`` operators compute on a row's text, image and stats. They read models and word lists that the profile or the
+recipe names, run no code from a recipe, call no address and write no file. Operators with ``needs_trust`` do one of
+these things. ``unusable`` ones need other rows than image-text pairs or change what a recipe cannot record. They were
+sorted by their parameters and by a search of their modules for calls that evaluate, fetch, start programs or load
+pickles. ``trust`` also refuses, by their parameters, operators that call an address or hand free arguments to a model's
+loader. A test checks that every operator is covered.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.spec import PIECES, Arguments, ClassifierHead, ModelRole, Need, OperatorSpec
+
+_PURE = """
+average_line_length_filter character_repetition_filter image_face_count_filter image_face_ratio_filter
+image_subplot_filter maximum_line_length_filter special_characters_filter text_length_filter
+
+chinese_convert_mapper clean_copyright_mapper clean_email_mapper clean_html_mapper clean_ip_mapper
+clean_links_mapper expand_macro_mapper extract_tables_from_html_mapper fix_unicode_mapper
+latex_figure_context_extractor_mapper nlpaug_en_mapper nlpcda_zh_mapper pii_redaction_mapper
+punctuation_normalization_mapper remove_bibliography_mapper remove_comments_mapper remove_header_mapper
+remove_long_words_mapper remove_non_chinese_character_mapper
+remove_specific_chars_mapper remove_table_text_mapper remove_words_with_incorrect_substrings_mapper
+replace_content_mapper sentence_split_mapper whitespace_normalization_mapper
+
+document_deduplicator document_minhash_deduplicator_with_uid document_simhash_deduplicator image_deduplicator
+"""
+"""Pure ones of which nothing else is to be known."""
+
+_PICKLES = "loads weights that are pickles, fetched by name"
+_NEEDS_TRUST = {
+    "python_lambda_mapper": "runs code that the recipe holds",
+    "python_file_mapper": "runs a Python file that the recipe names",
+    "image_ohem_selector": "runs a Python file that the recipe names",
+    "download_file_mapper": "downloads from addresses that rows name",
+    "s3_download_file_mapper": "downloads from addresses that rows name",
+    "s3_upload_file_mapper": "uploads files",
+    "human_preference_annotation_mapper": "sends rows to an annotation server",
+    "latex_merge_tex_mapper": "opens files that rows name",
+    "sentence_augmentation_mapper": "fetches a model that no key of the profile names",
+    "image_detection_yolo_mapper": _PICKLES,
+    "image_segment_mapper": _PICKLES,
+    "image_tagging_mapper": _PICKLES,
+    "image_mmpose_mapper": "installs packages and runs programs",
+    "image_sam_3d_body_mapper": "installs packages and runs programs",
+}
+
+_IMAGES = "changes images, which a recipe cannot record"
+_INSIDE = "runs other operators inside, which belong into the list themselves"
+_TWO_IMAGES = "compares the two images of a row, and a row here has one"
+_DIALOGUE = "reads dialogues of agents, which rows here do not have"
+_VIDEO = "reads video, and a row here has one image and a caption"
+_UNUSABLE = {
+    "image_blur_mapper": _IMAGES,
+    "image_face_blur_mapper": _IMAGES,
+    "image_remove_background_mapper": _IMAGES,
+    "sdxl_prompt2prompt_mapper": _IMAGES,
+    "general_fused_op": _INSIDE,
+    "fused_sequential_batch_op": _INSIDE,
+    "detect_character_attributes_mapper": _INSIDE,
+    "detect_character_locations_mapper": _INSIDE,
+    "detect_main_character_mapper": _INSIDE,
+    "imgdiff_difference_area_generator_mapper": _TWO_IMAGES,
+    "imgdiff_difference_caption_generator_mapper": _TWO_IMAGES,
+    "image_pair_similarity_filter": _TWO_IMAGES,
+    "agent_bad_case_signal_mapper": _DIALOGUE,
+    "agent_dialog_normalize_mapper": _DIALOGUE,
+    "agent_tool_type_mapper": _DIALOGUE,
+    "tool_success_tagger_mapper": _DIALOGUE,
+    "usage_counter_mapper": _DIALOGUE,
+    "document_line_deduplicator": "removes lines inside of texts, which are captions of one line here",
+    "export_to_lerobot_mapper": _VIDEO,
+    "vggt_mapper": _VIDEO,
+}
+UNUSABLE_PREFIXES = {"video_": _VIDEO, "audio_": "reads audio, and a row here has one image and a caption"}
+_SYNTHESISE = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
+
+_SPACY = Need(role="spacy", packages=(("spacy", "spacy"),))
+_TOKENIZER = Need(role="tokenizer")
+_HF_CLIP = ModelRole(argument="hf_clip", role="clip")
+_MINHASH, _AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
+
+
+def _pure(name: str, **known: Any) -> OperatorSpec:
+    return OperatorSpec(name=name, pure=True, **known)
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int
+
+
+def _is_positive(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
+def _second(logits: Any, operator: Any) -> Any:
+    return logits.softmax(-1)[:, 1]
+
+
+def _aesthetics(logits: Any, operator: Any) -> Any:
+    return logits.flatten() / (10.0 if operator.need_normalized_by_ten else 1.0)
+
+
+def _check_minhash(arguments: Arguments) -> None:
+    """Refuse shingles that are longer than the shortest text: all such texts would count as the same one.
+
+    A caption of one word is three tokens in the kit's format.
+    """
+    window = arguments.get("window_size", 5)
+    if arguments.get("tokenization", "space") == "space" and window > 3:
+        raise ConfigError(
+            f"{_MINHASH}: window_size = {window} makes all captions of fewer than {window - 2} words duplicates of "
+            "each other: set window_size to 3 or less"
+        )
+
+
+def _check_aesthetics(arguments: Arguments) -> None:
+    """Refuse a path from which Data-Juicer cannot tell the model's class, or whose scores it would leave at 0 to 10."""
+    path = str(arguments.get("hf_scorer_model") or "aesthetics-predictor-v1")
+    known = "v1" in path or ("v2" in path and ("linear" in path or "relu" in path))
+    if not known or "aesthetics-predictor" not in path:
+        raise ConfigError(
+            f"{_AESTHETICS}: hf_scorer_model = {path!r}: Data-Juicer takes the model's class and scale from its path: "
+            "it must hold aesthetics-predictor-v1, aesthetics-predictor-v2…linear or aesthetics-predictor-v2…relu"
+        )
+
+
+def _names_in(arguments: Arguments) -> Iterator[str]:
+    """Fields that a condition names; nothing where it is no expression, which the operator reports."""
+    condition = arguments.get("filter_condition")
+    try:
+        tree = ast.parse(condition.strip() or "True", mode="eval") if isinstance(condition, str) else ast.Module([], [])
+    except SyntaxError:
+        return
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and id(node) not in inner:
+            yield ast.unparse(node)
+
+
+def _words(name: str, kind: str) -> OperatorSpec:
+    """An operator that reads a word list, ``kind`` without its ending."""
+    need = Need(role="words", files=(f"{kind}.json",), argument=f"{kind}_dir")
+    return _pure(name, cost="caption", needs=(need,))
+
+
+_KNOWN = (
+    _pure("alphanumeric_filter", cost="caption", word_splitter=_TOKENIZER),
+    _words("flagged_words_filter", "flagged_words"),
+    _words("stopwords_filter", "stopwords"),
+    _pure("general_field_filter", cost="caption", required=("filter_condition",), fields=_names_in),
+    _pure(
+        _AESTHETICS,
+        model=ModelRole(argument="hf_scorer_model", role="aesthetics"),
+        check=_check_aesthetics,
+        classifier=ClassifierHead(stat="image_aesthetics_scores", output="logits", score=_aesthetics),
+    ),
+    _pure(
+        "image_aspect_ratio_filter",
+        cost="header",
+        header_stats=lambda row: {"aspect_ratios": [row["width"] / row["height"]]},
+    ),
+    _pure(
+        "image_nsfw_filter",
+        model=ModelRole(argument="hf_nsfw_model", role="nsfw"),
+        classifier=ClassifierHead(stat="image_nsfw_score", output="logits", score=_second),
+    ),
+    _pure(
+        "image_shape_filter",
+        cost="header",
+        known_values=dict.fromkeys(("min_width", "max_width", "min_height", "max_height"), _is_int),
+        header_stats=lambda row: {"image_width": [row["width"]], "image_height": [row["height"]]},
+    ),
+    _pure("image_size_filter", cost="header", header_stats=lambda row: {"image_sizes": [row["bytes"]]}),
+    _pure(
+        "image_text_matching_filter",
+        model=ModelRole(argument="hf_blip", role="matching"),
+        classifier=ClassifierHead(
+            stat="image_text_matching_score", output="itm_score", score=_second, reads_caption=True
+        ),
+        way="batches",
+    ),
+    _pure(
+        "image_text_similarity_filter",
+        model=_HF_CLIP,
+        measures_similarity_with=frozenset({"hf_clip", "horizontal_flip", "vertical_flip"}),
+    ),
+    _pure(
+        "image_watermark_filter",
+        model=ModelRole(argument="hf_watermark_model", role="watermark"),
+        known_values={"prob_threshold": _is_number},
+        classifier=ClassifierHead(stat="image_watermark_prob", output="logits", score=_second),
+    ),
+    _pure(
+        "language_id_score_filter",
+        cost="caption",
+        needs=(Need(role="language_id", packages=(("fasttext", "fasttext-predict"),)),),
+    ),
+    _pure(
+        "perplexity_filter",
+        cost="caption",
+        needs=(
+            Need(
+                role="perplexity",
+                packages=(("sentencepiece", "sentencepiece"), ("kenlm", "kenlm")),
+                files=(PIECES, "{lang}.arpa.bin"),
+            ),
+        ),
+    ),
+    _pure(
+        "phrase_grounding_recall_filter",
+        model=ModelRole(argument="hf_owlvit", role="grounding"),
+        needs=(
+            Need(
+                role="nltk",
+                packages=(("nltk", "nltk"),),
+                files=("tokenizers/punkt_tab/english", "taggers/averaged_perceptron_tagger_eng"),
+            ),
+        ),
+    ),
+    _pure("specified_field_filter", cost="caption", required=("field_key", "target_value")),
+    _pure("specified_numeric_field_filter", cost="caption", required=("field_key",)),
+    _pure(
+        "suffix_filter",
+        cost="caption",
+        required=("suffixes",),
+        fields=lambda arguments: ["__dj__suffix__"] if arguments.get("suffixes") else [],
+    ),
+    _pure("text_action_filter", cost="caption", needs=(_SPACY,)),
+    _pure("text_entity_dependency_filter", cost="caption", needs=(_SPACY,)),
+    _pure("text_pair_similarity_filter", cost="caption", model=_HF_CLIP, required=("text_key_second",)),
+    _pure("token_num_filter", cost="caption", needs=(Need(role="tokenizer", argument="hf_tokenizer"),)),
+    _pure(
+        "word_repetition_filter",
+        cost="caption",
+        known_values={"rep_len": _is_positive, "min_ratio": _is_number, "max_ratio": _is_number},
+    ),
+    _pure("words_num_filter", cost="caption", known_values={"min_num": _is_int, "max_num": _is_int}),
+    _pure("remove_repeat_sentences_mapper", code_arguments={"tokenizer": "is code that would be run"}),
+    _pure("text_chunk_mapper", code_arguments={"tokenizer": "names a tokenizer that would be fetched"}),
+    _pure(_MINHASH, cost="caption", check=_check_minhash),
+    _pure(
+        "frequency_specified_field_selector", cost="caption", required=("field_key",), not_zero=("top_ratio",)
+    ),
+    _pure("random_selector", cost="caption", not_zero=("select_ratio",)),
+    _pure("range_specified_field_selector", cost="caption", required=("field_key",)),
+    _pure("tags_specified_field_selector", cost="caption", required=("field_key", "target_tags")),
+    _pure("topk_specified_field_selector", cost="caption", required=("field_key",), not_zero=("top_ratio",)),
+)  # fmt: skip
+
+SPECS = (
+    *_KNOWN,
+    *(_pure(name, cost="image" if name.startswith("image_") else "caption") for name in _PURE.split()),
+    *(OperatorSpec(name=name, needs_trust=reason) for name, reason in _NEEDS_TRUST.items()),
+    *(OperatorSpec(name=name, unusable=reason) for name, reason in _UNUSABLE.items()),
+    *(OperatorSpec(name=name, synthesises=True) for name in _SYNTHESISE),
+)

@@ -1,0 +1,66 @@
+"""One spec per operator, and no other place that knows an operator by its name."""
+
+from __future__ import annotations
+
+import ast
+from importlib.metadata import entry_points
+
+import pytest
+
+from bettersynth_assets.config.model import PACKAGE_ROOT
+from bettersynth_assets.operators import catalog, ours
+from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.spec import OperatorSpec
+from bettersynth_assets.operators.trust import code_reason
+
+MAY_NAME = {
+    "operators/stock.py",  # Data-Juicer's operators, which are data here
+    "operators/thresholds.py",  # the spec of clip_score_filter, beside its limits
+    "miniature/quality.py",  # which of the world's planted faults an operator is there to find
+}
+
+
+def test_no_operator_is_known_by_name_outside_of_its_spec():
+    package, names = PACKAGE_ROOT / "bettersynth_assets", {*registry().modules}
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package).as_posix()
+        literals = [
+            node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)
+        ]
+        found += [(place, name) for name in literals if isinstance(name, str) and name in names]
+    own = {(f"operators/ours/{name}.py", name) for name in names}
+    outside = {place for place, name in {*found} - own}
+    assert outside == MAY_NAME
+
+
+def test_each_module_of_ours_registers_one_class_and_one_spec_under_its_own_name():
+    modules = {name: kind for name, kind in vars(ours).items() if getattr(kind, "NAME", None) == name}
+    operators = {name: kind for name, kind in registry().modules.items() if kind.__module__.startswith(ours.__name__)}
+    assert len(operators) >= 5
+    assert operators.keys() == modules.keys()
+    for name, kind in operators.items():
+        assert kind.__module__ == f"{ours.__name__}.{name}"
+        assert catalog.all_specs()[name].name == name
+
+
+def test_the_package_is_an_entry_point_of_data_juicers_group():
+    (point,) = [found for found in entry_points(group="data_juicer.ops") if found.value == ours.__name__]
+    assert point.load() is ours
+
+
+def test_a_plugin_may_give_its_own_spec_and_cannot_review_itself(monkeypatch):
+    from data_juicer.ops.base_op import Filter
+
+    spec = OperatorSpec(name="quiet_filter", stats=("quiet",), pure=True)
+    kind = type("Quiet", (Filter,), {"__module__": "plugin.of_mine", "bettersynth_spec": spec})
+    monkeypatch.setitem(registry().modules, "quiet_filter", kind)
+    assert catalog.spec_of("quiet_filter") is spec
+    asks = type("Asks", (kind,), {"__init__": lambda self, api_endpoint="": None})
+    assert "sends rows to an address" in code_reason("quiet_filter", asks)
+    with pytest.raises(ValueError, match="'words_num_filter' has a spec already: choose another name"):
+        catalog.register_spec(OperatorSpec(name="words_num_filter"))
+
+
+def test_an_operator_of_which_nothing_is_known_has_defaults():
+    assert catalog.spec_of("no_such_filter") == OperatorSpec(name="no_such_filter")
