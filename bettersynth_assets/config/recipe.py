@@ -10,6 +10,7 @@ rows. The recipe never names a model or a device: that is the profile's part.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -88,6 +89,9 @@ class Recipe(ConfigModel):
     description: str = ""
     baseline: bool = False
     """True only for a recipe that is meant as a baseline: the contest refuses a solution without synthesis."""
+    custom_operators: list[str] = Field(default_factory=list)
+    """Python files, relative to the recipe's, that register operators of its own with Data-Juicer; they run as programs
+    and need the profile's ``trusted_code`` (docs/security.md)."""
     process: list[Operator] = Field(default_factory=list)
     order: Literal["written", "planned"] = "written"
     """``planned`` runs ``process`` in the order that operator_plan measured to be cheapest; the same rows stay."""
@@ -125,4 +129,6 @@ def load_recipe(name: str) -> Recipe:
         ConfigError: unknown file or key (with the nearest valid one), or a recipe without synthesis.
     """
     values, path = read_yaml(name, "recipes")
-    return Recipe.parse(values, where=str(path))
+    recipe = Recipe.parse(values, where=str(path))
+    custom = [str(path.parent.absolute() / Path(file).expanduser()) for file in recipe.custom_operators]
+    return recipe.model_copy(update={"custom_operators": custom})

@@ -12,6 +12,7 @@ from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.spec import OperatorSpec
 
 _specs = {spec.name: spec for spec in (*stock.SPECS, thresholds.SPEC)}
+_KNOWN = frozenset(_specs)
 
 
 def register_spec(spec: OperatorSpec) -> OperatorSpec:
@@ -36,6 +37,11 @@ def spec_of(name: str) -> OperatorSpec:
         own = getattr(registry().modules.get(name), "bettersynth_spec", None)  # this imports ours
         return _specs.get(name) or own or OperatorSpec(name=name)
     return _specs[name]
+
+
+def is_known(name: str) -> bool:
+    """Whether an operator is Data-Juicer's or ours, told without importing Data-Juicer where it can be."""
+    return name in _KNOWN
 
 
 def all_specs() -> dict[str, OperatorSpec]:

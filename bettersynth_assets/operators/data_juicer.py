@@ -23,6 +23,7 @@ from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.operators.custom_operators import code_key
 from bettersynth_assets.operators.fields import top_fields
 from bettersynth_assets.operators.guard import registry, undisturbed
 from bettersynth_assets.operators.guarded import guarded
@@ -113,6 +114,7 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
     how: dict[str, str] = {}
     if any(spec.classifier for spec in specs.values()):
         how = decode_key(profile.gpu) | ({"dtype": profile.gpu.dtype} if profile.gpu.dtype != "float32" else {})
+    how |= code_key(specs)
     how |= {f"{name}.way": spec.way for name, spec in specs.items() if spec.way}
     fingerprints = {
         name: model_fingerprint(given[name], role=roles[name]) for name in sorted(given) if given[name] is not None
@@ -168,13 +170,15 @@ def build_operators(
             for need in needs_of(name, arguments)
         )
         how = device, profile.gpu.decode, profile.gpu.dtype
-        built.append(_build(name, limits, json.dumps(arguments, sort_keys=True), *how, local))
+        kind = registry().modules[name]
+        built.append(_build(name, kind, limits, json.dumps(arguments, sort_keys=True), *how, local))
     return built
 
 
 @lru_cache(maxsize=32)
 def _build(
     name: str,
+    kind: type,
     limits: str,
     arguments_json: str,
     device: str,
@@ -186,6 +190,7 @@ def _build(
 
     Args:
         name: the operator.
+        kind: its class; a recipe's file may have registered another one under this name before.
         limits: see ``BuiltOperator``.
         arguments_json: its arguments.
         device: torch's name of it.
@@ -193,13 +198,12 @@ def _build(
         dtype: the profile's.
         local: role and path of each of the profile's models that it loads, where it is not one from the hub.
     """
-    operators = registry()
     from data_juicer.ops.base_op import Filter
 
     arguments = json.loads(arguments_json)
     accelerator = {"accelerator": "cpu"} if device == "cpu" else {}
     with guarded(name, arguments_json, "when it was made"), undisturbed(), loading_from(local):
-        operator = operators.modules[name](
+        operator: Any = kind(
             **{"skip_op_error": False, "auto_op_parallelism": False, "num_proc": None, **accelerator, **arguments}
         )
         uses_gpu = device != "cpu" and operator.use_cuda()

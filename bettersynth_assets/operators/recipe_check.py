@@ -17,6 +17,7 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.captioner_kind import check_captioner
 from bettersynth_assets.models.diffusion import diffusion_model
 from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.operators.custom_operators import content_of, custom_names, use_custom_operators
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.fields import check_fields, extra_fields_read
 from bettersynth_assets.operators.guard import registry
@@ -38,6 +39,7 @@ def check_recipe(settings: Settings) -> list[str]:
         ConfigError: an operator or argument that cannot be used, a model, package or word list that is not there, a
             captioner of another kind than the recipe asks for, or a field that no row has.
     """
+    use_custom_operators(settings)
     _check_models(settings)
     lists = lists_of(settings.recipe)
     if all(_is_plain(entry, settings.profile) for entries in lists.values() for entry in entries):
@@ -51,13 +53,14 @@ def check_recipe(settings: Settings) -> list[str]:
     profile = settings.profile.model_copy(update={"gpu": cpu})
     for place, entries in lists.items():
         build_operators(entries, profile, has_whole_set=place == "budget.select")
-    names = sorted({entry_of(entry)[0] for entries in lists.values() for entry in entries})
+    names = sorted({entry_of(entry)[0] for entries in lists.values() for entry in entries} - custom_names())
     modules = registry().modules
     return [words for name in names if (words := warning(name, modules[name]))]
 
 
 def check_once(settings: Settings) -> None:
     """Check a recipe as ``check_recipe``, once per process: for stages, which are called for each shard."""
+    use_custom_operators(settings)
     key = recipe_key(settings)
     if key not in _checked:
         check_recipe(settings)
@@ -65,9 +68,9 @@ def check_once(settings: Settings) -> None:
 
 
 def recipe_key(settings: Settings) -> str:
-    """A hash of what ``check_recipe`` looks at, but for files that are named."""
+    """A hash of what ``check_recipe`` looks at, but for models that are named."""
     profile = settings.profile.model_dump(include={"models", "trusted_code", "seed", "shards"})
-    return digest_of(settings.recipe.model_dump(), profile)
+    return digest_of(settings.recipe.model_dump(), content_of(settings.recipe), profile)
 
 
 def lists_of(recipe: Recipe) -> dict[str, list[Operator]]:

@@ -1,7 +1,7 @@
 """Why a filter of Data-Juicer rejects a row. In: a filter and a row with its stats. Out: the value and words for it.
 
-Data-Juicer's filters answer yes or no; nearly all of them compare through ``get_keep_boolean``, which is listened to
-while a filter decides.
+A ``RowFilter`` says why itself. Data-Juicer's filters answer yes or no; nearly all of them compare through
+``get_keep_boolean``, whose calls are recorded while a filter decides.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
     Returns:
         None if it does, else (the value that it refused, the reason in words).
     """
+    from bettersynth_assets.operators.row_filter import RowFilter
+
+    if isinstance(built.operator, RowFilter):
+        found = built.operator.reject({**row.sample, STATS: dict(row.sample[STATS])})
+        return None if found is None else (None if found[0] is None else float(found[0]), str(found[1]))
     with _recorded(built.operator) as refused:
         answers = list(built.operator.process(columns([row])))
     if len(answers) != 1:

@@ -14,6 +14,7 @@ from pathlib import Path
 from bettersynth_assets.checks.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import (
     build_operators,
     compares_images,
@@ -81,6 +82,7 @@ def run(work: Work) -> Result:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    use_custom_operators(settings)
     return {
         "process": process_list(settings, inputs),
         "models": operators_key(settings.recipe.process, settings.profile),

@@ -23,6 +23,7 @@ from bettersynth_assets.checks.rules import SAME_KEPT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import UserError
+from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import (
     BuiltOperator,
     build_operators,
@@ -189,6 +190,7 @@ def refilter_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    use_custom_operators(settings)
     entries, after = settings.recipe.process, settings.recipe.refilter
     return {
         "process": with_limits(entries, inputs["seed_profile"][0]),

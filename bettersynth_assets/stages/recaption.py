@@ -21,6 +21,7 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.clip_score import load_scorer, scorer_key
+from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
@@ -169,6 +170,7 @@ def caption_key(settings: Settings, section: CaptionSection) -> object:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    use_custom_operators(settings)
     section, regenerate = settings.recipe.caption, settings.recipe.regenerate
     (seed_profile,) = inputs["seed_profile"]
     images = {"regenerate": regenerate_key(settings, regenerate, seed_profile)} if regenerate else {}

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import (
     build_operators,
     compares_images,
@@ -77,6 +78,7 @@ def select_inputs(settings: Settings) -> tuple[str, ...]:
     entries = settings.recipe.budget.select
     if not entries:
         return ()
+    use_custom_operators(settings)
     return ("seed_profile", "clip_scores") if compares_images(entries) else ("seed_profile",)
 
 
@@ -85,6 +87,7 @@ def select_key(settings: Settings, inputs: Inputs) -> dict[str, object]:
     entries = settings.recipe.budget.select
     if not entries:
         return {}
+    use_custom_operators(settings)
     return {
         "select": with_limits(entries, inputs["seed_profile"][0]),
         "models": operators_key(entries, settings.profile),
