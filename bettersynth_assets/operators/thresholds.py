@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from bettersynth_assets.errors import ConfigError, EmptySetError
 from bettersynth_assets.operators.sample import SIMILARITY
 from bettersynth_assets.operators.spec import ModelRole, OperatorSpec
+from toolkit.suggest import nearest
 
 NAME = "clip_score_filter"
 METHODS: dict[str, tuple[str, ...]] = {
