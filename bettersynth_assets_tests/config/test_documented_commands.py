@@ -174,7 +174,7 @@ MISSING = [
     ("train.run", "none"),
     ("evaluate.score", "textvqa --annotations none --answers none"),
     ("evaluate.score", "mmbench --predictions none"),
-    ("evaluate.run", "--model none --output out --mmbench none"),
+    ("evaluate.run", "--model none --output out --mmbench-table none"),
 ]
 
 

@@ -47,11 +47,11 @@ class EvaluationPlan(SettingsModel):
     @model_validator(mode="after")
     def _all_there(self) -> Self:
         load_extensions(self.extensions)
+        self.chosen()
         try:
             model_type(self.model)
         except ArchitectureError as error:
             raise ValueError(f"model: {error}") from error
-        self.chosen()
         return self
 
     def chosen(self) -> list[Chosen]:
