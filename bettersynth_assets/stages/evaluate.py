@@ -143,7 +143,7 @@ def _results(folder: Path) -> dict[str, Any]:
 
 
 def _rows(seed: int, folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of schema ``RESULTS`` of one seed.
+    """Rows of schema ``RESULTS`` of one seed, in the profile's order of benchmarks.
 
     Raises:
         ValueError: results of other benchmarks than ``names``.
@@ -151,7 +151,8 @@ def _rows(seed: int, folder: Path, names: Sequence[str]) -> list[dict[str, Any]]
     found = _results(folder)
     if sorted(found["benchmarks"]) != sorted(names):
         raise ValueError(f"{folder}: holds results of {', '.join(found['benchmarks'])}")
-    return [{"seed": seed, **row} for row in found["results"]]
+    ordered = sorted(found["results"], key=lambda row: names.index(row["benchmark"]))
+    return [{"seed": seed, **row} for row in ordered]
 
 
 def _questions(folder: Path, seeds: Sequence[int], names: Sequence[str]) -> pa.Table:
