@@ -170,6 +170,6 @@ def _finished(folder: Path, rows: list[dict[str, Any]], stats: Any = None, more:
     write_table(folder / "kept.parquet", pa.Table.from_pylist(rows))
     return Manifest(
         stage="baseline_results", shard=WHOLE, key="key", rows_in=len(rows), kept=len(rows), rejected={},
-        quarantined={}, digest="d", files={name: seal(folder / name) for name in ("kept.parquet", *more)}, stats=stats or {},
-        folder=str(folder),
+        quarantined={}, digest="d", files={name: seal(folder / name) for name in ("kept.parquet", *more)},
+        stats=stats or {}, folder=str(folder),
     )  # fmt: skip
