@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.evaluate.answer_files import AnswerError
-from toolkit.evaluate.plan import EvaluationPlan
+from toolkit.evaluate.plan import make_plan
 from toolkit.evaluate.run import load
 from toolkit.mgm.tiny import save_tiny
 
@@ -45,5 +45,5 @@ def test_a_damaged_checkpoint_is_named(
         (model / "tokenizer_config.json").unlink()
     benchmarks = {"mmbench": {"table": str(whole / "m.tsv")}}
     with pytest.raises(AnswerError, match=message) as refused:
-        load(EvaluationPlan(model=model, output=tmp_path / "out", benchmarks=benchmarks, device="cpu"))
+        load(make_plan({"model": model, "output": tmp_path / "out", "benchmarks": benchmarks, "device": "cpu"}))
     assert str(refused.value).startswith(f"model: {model}") and "\n" not in str(refused.value)

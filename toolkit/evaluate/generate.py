@@ -26,6 +26,7 @@ from toolkit.data.feature_cache import FeatureCache
 from toolkit.evaluate.answer_files import AnswerError
 from toolkit.evaluate.candidates import log_probabilities
 from toolkit.evaluate.greedy import Batch, answer
+from toolkit.evaluate.memory import fitting
 from toolkit.evaluate.pictures import loaded, workers_for
 from toolkit.evaluate.prefixes import Prefix, joined, read_prefixes
 from toolkit.evaluate.prompts import Answer, CandidateScore, Prompt
@@ -218,20 +219,3 @@ def by_picture(pictures: Mapping[int, K], lengths: Sequence[int]) -> dict[K, lis
     for number, picture in pictures.items():
         found.setdefault(picture, []).append(number)
     return dict(sorted(found.items(), key=lambda item: -max(lengths[number] for number in item[1])))
-
-
-def fitting(work: Callable[[int], T], size: int) -> tuple[T, int]:
-    """What ``work`` makes of a size, and that size: halved as long as the GPU's memory is too small.
-
-    Raises:
-        torch.OutOfMemoryError: size 1 does not fit either.
-    """
-    while True:
-        try:
-            return work(size), size
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-        # Outside of the handler: the error holds on to the frames, and they to the tensors that filled the memory.
-        torch.cuda.empty_cache()
-        size //= 2

@@ -76,15 +76,18 @@ def read_image(source: Path | bytes, *, sample_id: str) -> Image.Image:
         raise ImageError(f"sample {sample_id!r}: {where} cannot be read ({error}); repair or remove the row") from error
 
 
-def pad_to_square(image: Image.Image) -> Image.Image:
-    """Centre the picture on a square of ``PAD_COLOUR`` whose side is the longer one."""
+def pad_to_square(image: Image.Image, fill: tuple[int, ...] = PAD_COLOUR) -> Image.Image:
+    """Centre the picture on a square of the colour ``fill`` whose side is the longer one."""
     side = max(image.size)
-    canvas = Image.new("RGB", (side, side), PAD_COLOUR)
+    canvas = Image.new("RGB", (side, side), fill)
     canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return canvas
 
 
-def squares(images: Sequence[Image.Image], *, side: int, resample: int, aspect: Aspect) -> Tensor:
+def squares(
+    images: Sequence[Image.Image], *, side: int, resample: int, aspect: Aspect,
+    fill: tuple[int, ...] = PAD_COLOUR, squash: bool = False,
+) -> Tensor:  # fmt: skip
     """Bring pictures to the high resolution, before any arithmetic on their values.
 
     Equal to ``CLIPImageProcessor`` up to where it rescales, without its copies: what a loader process does and sends.
@@ -94,6 +97,8 @@ def squares(images: Sequence[Image.Image], *, side: int, resample: int, aspect: 
         side: high resolution S; the shortest side is resized to it, then the centre cropped.
         resample: Pillow's number of the filter, as in the processor.
         aspect: ``square`` crops the centre (stage 1), ``pad`` pads to a square first (stage 2, evaluation).
+        fill: colour of the padding.
+        squash: resize both sides in place of cropping, as SigLIP's preprocessing does.
 
     Returns:
         (I, S, S, 3) uint8.
@@ -102,9 +107,9 @@ def squares(images: Sequence[Image.Image], *, side: int, resample: int, aspect: 
         raise ValueError(f"image aspect {aspect!r} is unknown; use one of {ASPECTS}")
     made = np.empty((len(images), side, side, 3), dtype=np.uint8)
     for number, image in enumerate(images):
-        shown = pad_to_square(image) if aspect == "pad" else image
+        shown = pad_to_square(image, fill) if aspect == "pad" else image
         short = min(shown.size)
-        width, height = (side if edge == short else int(side * edge / short) for edge in shown.size)
+        width, height = (side if squash or edge == short else int(side * edge / short) for edge in shown.size)
         left, top = (width - side) // 2, (height - side) // 2
         resized = shown.resize((width, height), Image.Resampling(resample))
         made[number] = np.asarray(resized.crop((left, top, left + side, top + side)))

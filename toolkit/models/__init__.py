@@ -20,6 +20,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
     group="bettersynth.architectures",
     built_in={
         "mgm_gemma": "toolkit.mgm.architecture:MGM",
+        "llava": "toolkit.models.llava.architecture:LLAVA",
     },
 )
 

@@ -41,7 +41,9 @@ def training_identity(plan: Plan) -> dict[str, Any]:
 
 def base_fingerprint(folder: Path) -> dict[str, str]:
     """Digest of each file of a checkpoint that decides what comes out of it."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.model")])
+    files = sorted(
+        [*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.jinja")]
+    )
     return {file.name: file_sha256(file) for file in files if file.name != "manifest.json"}
 
 

@@ -1,0 +1,1 @@
+"""LLaVA: transformers' own ``LlavaForConditionalGeneration``, whatever its vision tower and language model."""
