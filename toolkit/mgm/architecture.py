@@ -72,6 +72,3 @@ class MGMArchitecture(Architecture):
         from toolkit.data.feature_cache import FeatureCache
 
         return FeatureCache(root, model, processor, aspect)
-
-
-MGM = MGMArchitecture()

@@ -6,6 +6,8 @@ No torch is imported here, so that a plan whose base model is unknown is refused
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +17,15 @@ from toolkit.registry import Registry, RegistryError
 if TYPE_CHECKING:
     from toolkit.models.base import Architecture
 
-ARCHITECTURES: Registry[Architecture] = Registry(
+ARCHITECTURES: Registry[Callable[[], Architecture]] = Registry(
     "architecture",
     group="bettersynth.architectures",
     built_in={
-        "mgm_gemma": "toolkit.mgm.architecture:MGM",
-        "llava": "toolkit.models.llava.architecture:LLAVA",
+        "mgm_gemma": "toolkit.mgm.architecture:MGMArchitecture",
+        "llava": "toolkit.models.llava.architecture:LlavaArchitecture",
     },
 )
+"""What makes an architecture: its class, or a function that imports what it needs when it is called."""
 
 
 class ArchitectureError(ValueError):
@@ -61,6 +64,11 @@ def architecture_of(folder: Path) -> Architecture:
     """
     name = model_type(folder)
     try:
-        return ARCHITECTURES.get(name)
+        return _made(ARCHITECTURES.get(name))
     except (RegistryError, ImportError) as error:
         raise ArchitectureError(f"architecture {name!r} cannot be used ({error})") from error
+
+
+@cache
+def _made(make: Callable[[], Architecture]) -> Architecture:
+    return make()

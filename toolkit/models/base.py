@@ -6,7 +6,7 @@
     LLaVA rows ─► Processor.encode_row ─► ids, labels ─┐  (loader processes)
     pictures   ─► Processor.squares ───► uint8 squares ┴─► Processor.text_inputs, pixel_inputs ─► Architecture.loss
 
-To add one: subclass :class:`Architecture` and register an instance under its ``model_type`` (docs/extending.md).
+To add one: subclass :class:`Architecture` and register the class under its ``model_type`` (docs/extending.md).
 """
 
 from __future__ import annotations

@@ -75,6 +75,3 @@ class LlavaArchitecture(Architecture):
             plain = f"{match[2] or _ORIGINAL[match[1]]}.{match[3]}" if match else name
             found[f"{self.projector[0]}{plain}" if match else name] = tensor
         copy_projector(model, found, prefixes=self.projector, where=str(path))
-
-
-LLAVA = LlavaArchitecture()
