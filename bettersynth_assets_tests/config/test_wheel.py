@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets_tests.seeds import kit_row, write_images, write_lines
@@ -116,3 +118,25 @@ def test_the_graph_runs_in_a_new_folder_and_keeps_its_history_there(installed: P
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((tmp_path / "data" / "small" / "shared" / "seed_dataset").glob("shard-*/manifest.json"))) == 2
     assert list((tmp_path / ".dagster").iterdir())
+
+
+def test_plain_dj_process_finds_our_operators_in_the_installed_wheel(installed: Path) -> None:
+    # Data-Juicer's command splits a dataset's path at spaces.
+    with tempfile.TemporaryDirectory(prefix="dj-process-") as folder:
+        root = Path(folder)
+        write_images(root, range(4))
+        rows = [kit_row(number) for number in range(4)]
+        for row in rows:
+            row["images"] = [str(root / name) for name in row["images"]]
+        seed = write_lines(root, rows)
+        clip = json.loads(use(installed, root, "python", "-c", FOUND).stdout)["clip"]
+        entry = {"clip_model": clip, "method": "top_k", "count": 3, "accelerator": "cpu"}
+        config = {
+            "dataset_path": str(seed), "export_path": str(root / "kept.jsonl"), "np": 1,
+            "work_dir": str(root), "skip_op_error": False, "process": [{"clip_score_filter": entry}],
+        }  # fmt: skip
+        (root / "config.yaml").write_text(yaml.safe_dump(config))
+        command = "from data_juicer.tools.process_data import main; main()"
+        done = use(installed, root, "python", "-c", command, "--config", str(root / "config.yaml"))
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len((root / "kept.jsonl").read_text().splitlines()) == 3
