@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.recipe import RegenerateSection, Sampling
 from bettersynth_assets.models.blip2 import Blip2Captioner
 from bettersynth_assets.models.caption_cleaning import clean
@@ -35,7 +36,7 @@ def tmp_path():
         yield Path(folder)
 
 
-def plain_dj_process(folder, table, process):
+def plain_dj_process(folder, table, process, **more):
     """Rows that ``dj-process`` keeps of a table's. Nothing tells it of this package but the entry point."""
     lines = [
         json.dumps({"id": row["id"], "text": kit_text(row["caption"]), "images": [str(folder / row["image"])]}) + "\n"
@@ -45,7 +46,7 @@ def plain_dj_process(folder, table, process):
     config = {
         "project_name": "parity", "dataset_path": str(folder / "rows.jsonl"), "np": 1, "skip_op_error": False,
         "export_path": str(folder / "out" / "kept.jsonl"), "work_dir": str(folder / "out"), "open_tracer": False,
-        "process": process,
+        "process": process, **more,
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
@@ -123,3 +124,14 @@ def test_plain_dj_process_makes_images_outside_the_seed_and_names_their_parents(
         assert Path(row["images"][0]).parent == tmp_path / "new"
         save_image(expected[at], tmp_path / "expected.jpg")
         assert Path(row["images"][0]).read_bytes() == (tmp_path / "expected.jpg").read_bytes()
+
+
+def test_the_documented_filter_keeps_the_same_rows_in_plain_dj_process(tmp_path):
+    page = (PROJECT_ROOT / "docs" / "extending.md").read_text("utf-8").partition("## Add an operator")[2]
+    (tmp_path / "word_length_filter.py").write_text(page.split("```python\n")[1].split("```")[0])
+    table = scored_table(tmp_path, 10)
+    paths = [str(tmp_path / "word_length_filter.py")]
+    entries = [{"word_length_filter": {"max_length": 3.9}}]
+    rows = plain_dj_process(tmp_path, table, entries, custom_operator_paths=paths)
+    assert ids(rows) == [row["id"] for row in table.to_pylist() if not row["caption"].startswith("a small green")]
+    assert len(rows) == 8

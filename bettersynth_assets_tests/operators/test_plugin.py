@@ -1,0 +1,68 @@
+"""An operator of an installed package: found by its entry point, called with a warning, and in keys by its version."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+
+MODULE = """
+from data_juicer.ops.base_op import OPERATORS
+from bettersynth_assets.operators.row_filter import RowFilter
+from bettersynth_assets.operators.spec import OperatorSpec
+
+@OPERATORS.register_module("plugin_filter")
+class PluginFilter(RowFilter):
+    bettersynth_spec = OperatorSpec(name="plugin_filter", pure=True, cost="caption", stats=("plugin",))
+
+    def reject(self, sample):
+        return None
+"""
+ASK = """
+import json
+from bettersynth_assets.config.profile import load_profile
+from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.operators.data_juicer import build_operators, operators_key
+from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.trust import warning
+entries, profile = [{"plugin_filter": {}}], load_profile("miniature")
+(built,) = build_operators(entries, profile)
+print(json.dumps([
+    built.is_filter, operators_key(entries, profile), spec_of("plugin_filter").stats,
+    warning("plugin_filter", registry().modules["plugin_filter"]),
+]))
+"""
+
+
+def install(folder: Path, version: str) -> None:
+    """A distribution as an installer leaves it."""
+    info = folder / "a_plugin-1.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (folder / "a_plugin.py").write_text(MODULE)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: a-plugin\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text("[data_juicer.ops]\nmine = a_plugin\n")
+    (info / "top_level.txt").write_text("a_plugin\n")
+
+
+def ask(folder: Path) -> tuple[bool, dict[str, str], list[str], str]:
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, "-c", ASK], cwd=PROJECT_ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    is_filter, key, stats, words = json.loads(done.stdout.splitlines()[-1])
+    return is_filter, key, stats, words
+
+
+def test_a_plugins_operator_is_found_warned_of_and_in_keys_by_its_packages_version(tmp_path: Path) -> None:
+    install(tmp_path, "1.0")
+    is_filter, key, stats, words = ask(tmp_path)
+    assert is_filter and stats == ["plugin"]
+    assert key == {"plugin_filter.code": "a-plugin 1.0"}
+    assert words.startswith(
+        "operator 'plugin_filter' comes from a plugin (a_plugin) and is not among those known to run"
+    )
+    install(tmp_path, "1.1")
+    assert ask(tmp_path)[1] == {"plugin_filter.code": "a-plugin 1.1"}
