@@ -1,6 +1,6 @@
 """Makes the shipped weights: ``python -m bettersynth_assets.miniature.make_weights [--device cuda] [--only mgm,clip]``.
 
-In: nothing but seeds. Out: ``weights/{clip,clip_hf,watermark,blip2,mgm}`` in float16 safetensors, and
+In: nothing but seeds. Out: ``weights/{clip,clip_hf,watermark,blip2,mgm,llava}`` in float16 safetensors, and
 ``weights/QUALITY.json`` with what was measured on held-out scenes. On a CPU the same command runs with a small
 ``--budget`` (share of the full training steps), or for hours.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import toolkit  # noqa: F401 (makes torchvision importable beside a CPU torch)
 
 WEIGHTS = Path(__file__).parent / "weights"
-MODELS = ("clip", "watermark", "blip2", "clip_tower", "convnext_tower", "language", "mgm")
+MODELS = ("clip", "watermark", "blip2", "clip_tower", "convnext_tower", "language", "mgm", "llava")
 IMAGES, LESSONS = 160_000, 600_000
 STEPS = {"clip": 600, "watermark": 4000, "blip2": 8000, "clip_tower": 3240, "convnext_tower": 3240, "language": 8000}
 BATCH = {"clip": 512, "watermark": 256, "blip2": 512, "clip_tower": 256, "convnext_tower": 256, "language": 512}
@@ -60,7 +60,8 @@ def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) 
     # Fewer rows with a smaller budget too, but enough to hold some out.
     scale = min(1.0, budget)
     images, lessons = max(2000, int(IMAGES * scale)), max(2000, int(LESSONS * scale))
-    make_bank(bank, images=images, lessons=lessons, seed=SEED)
+    if wanted != ["llava"]:  # which is made of the MGM base alone
+        make_bank(bank, images=images, lessons=lessons, seed=SEED)
     print(f"bank ready after {time.monotonic() - begun:.0f} s", flush=True)
     vocabulary = base_tokenizer().get_vocab_size()
     for name, make in _makers(bank, out, device, vocabulary, budget).items():
@@ -137,9 +138,15 @@ def _makers(
 
         return mgm_base.assemble(bank, out / "mgm", vocabulary)
 
+    def llava() -> dict[str, float]:
+        from bettersynth_assets.miniature.training import llava_base
+
+        return llava_base.assemble(out / "mgm", out / "llava")
+
     return {
         "clip": clip, "watermark": watermark, "blip2": blip2, "clip_tower": lambda: tower("clip"),
         "convnext_tower": lambda: tower("convnext"), "language": language, "mgm": mgm,
+        "llava": llava,
     }  # fmt: skip
 
 

@@ -36,12 +36,12 @@ def images(scenes: list[Scene]) -> list[Image.Image]:
 def test_weights_are_safetensors_only_and_small() -> None:
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 24_000_000
-    assert {path.suffix for path in files} == {".safetensors", ".json"}
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".jinja"}
 
 
 def test_shipped_tokenizers_are_the_ones_that_the_code_makes() -> None:
     made = json.loads(make_tokenizer("gemma").backend_tokenizer.to_str())
-    for model in ("clip", "mgm", "blip2"):
+    for model in ("clip", "mgm", "blip2", "llava"):
         shipped = json.loads((WEIGHTS / model / "tokenizer.json").read_text())
         assert shipped["model"] == made["model"], model
 

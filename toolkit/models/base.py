@@ -81,7 +81,9 @@ class Processor(Protocol):
 class Answerer(Protocol):
     """Answers prompts, all of them or none; ``on_batch`` is called with the number that is done."""
 
-    model: Any
+    @property
+    def model(self) -> Any:
+        """On its device, in evaluation mode."""
 
     def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None]) -> list[Answer]: ...
 

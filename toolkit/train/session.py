@@ -26,7 +26,7 @@ from toolkit.files import flush, json_sha256, write_atomically, write_json
 from toolkit.jobs import limit_threads
 from toolkit.models import architecture_of
 from toolkit.models.base import Architecture, Processor
-from toolkit.tensor_files import save_tensors, writing
+from toolkit.tensor_files import apply_umask, save_tensors, writing
 from toolkit.train.base_model import PROJECTOR_FILE, check_base, load_base, load_processor, load_trained
 from toolkit.train.checkpoint import remove_all, remove_partial
 from toolkit.train.folder import alone_in, check_folder, claim_folder
@@ -149,6 +149,7 @@ def write_stage(
             cast(torch.nn.Module, model).to(torch.bfloat16)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
+        apply_umask(folder)
     lines = (json.dumps(ids, ensure_ascii=False, separators=(",", ":")) for ids in result.samples)
     write_atomically(folder / "samples.jsonl", "".join(line + "\n" for line in lines))
     for path in [*result_files(folder), folder]:

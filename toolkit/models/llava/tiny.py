@@ -12,7 +12,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
+    PreTrainedTokenizerBase,
     Qwen2Config,
 )
 
@@ -45,13 +45,13 @@ def tiny_llava(seed: int = 0, **text: Any) -> LlavaForConditionalGeneration:
 
 
 def llava_processor(
-    tokenizer: PreTrainedTokenizerFast, *, side: int, patch: int, template: str | None
+    tokenizer: PreTrainedTokenizerBase, *, side: int, patch: int, template: str | None, image_token: str = "<image>"
 ) -> LlavaProcessor:
-    """CLIP's preprocessing at one size, with a tokenizer that knows ``<image>``."""
+    """CLIP's preprocessing at one size, with a tokenizer that knows the image token."""
     images = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     return LlavaProcessor(
         image_processor=images, tokenizer=tokenizer, patch_size=patch, vision_feature_select_strategy="default",
-        image_token="<image>", num_additional_image_tokens=1, chat_template=template,
+        image_token=image_token, num_additional_image_tokens=1, chat_template=template,
     )  # fmt: skip
 
 
