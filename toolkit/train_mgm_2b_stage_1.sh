@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The contest kit's stage 1, step by step: batch check, sample budget, LLaVA format, pre-training, fine-tuning, TextVQA,
-# MMBench, a copy of this script. Stops at the first failure and names the step.
+# The contest kit's stage 1, step by step: batch check, sample budget, LLaVA format, pre-training, fine-tuning, evaluation
+# (TextVQA and MMBench, unless told otherwise), a copy of this script. Stops at the first failure and names the step.
 #
 #   bash toolkit/train_mgm_2b_stage_1.sh            (from the project's folder; any value below can be set before it)
 #   GPUS=1 DEVICE=cpu DEEPSPEED= bash toolkit/train_mgm_2b_stage_1.sh                                 (without a GPU)
@@ -27,6 +27,8 @@ LOGGING_STEP=${LOGGING_STEP:-1}
 CKPT_SAVE_STEPS=${CKPT_SAVE_STEPS:-100}      # steps between checkpoints, from which a killed run goes on; 0: none
 TOTAL_SAVE_CKPT_LIMIT=${TOTAL_SAVE_CKPT_LIMIT:-1}
 INFER_CUDA_IDX=${INFER_CUDA_IDX-}            # GPUs of the evaluation, e.g. "0"; empty: as they are
+BENCHMARKS=${BENCHMARKS:-textvqa mmbench}    # what is evaluated; the contest's score needs these two
+EVAL_OPTIONS=${EVAL_OPTIONS-}                # files of others, e.g. "--pope-questions DIR --pope-images DIR" (no spaces)
 GPUS=${GPUS:-8}                              # processes
 DEVICE=${DEVICE:-cuda}
 DEEPSPEED=${DEEPSPEED-$KIT/train/deepspeed/zero2.json}   # empty: without DeepSpeed
@@ -102,10 +104,27 @@ check_batch pretrain "$PRETRAIN_BATCH_SIZE_PER_GPU" "$PRETRAIN_GRADIENT_ACCUMULA
 check_batch finetune "$FINETUNE_BATCH_SIZE_PER_GPU" "$FINETUNE_GRADIENT_ACCUMULATION_STEPS"
 
 STEP="inputs of all steps"
-for name in PRETRAIN_DATASET ORIGINAL_QUESTIONS FINETUNE_DATASET TEXTVQA_QUESTIONS TEXTVQA_ANNOTATIONS MMBENCH; do
-    need_input "$name" file
+for name in PRETRAIN_DATASET ORIGINAL_QUESTIONS FINETUNE_DATASET; do need_input "$name" file; done
+for name in PRETRAIN_DATASET_IMAGE_PATH BASE_MODEL FINETUNE_IMAGES; do need_input "$name" folder; done
+evaluation=()   # options of toolkit.evaluate.run, which finds the rest of what is missing
+for benchmark in $BENCHMARKS; do
+    case "$benchmark" in
+        textvqa)
+            for name in TEXTVQA_QUESTIONS TEXTVQA_ANNOTATIONS; do need_input "$name" file; done
+            need_input TEXTVQA_IMAGES folder
+            evaluation+=(--textvqa-questions "$TEXTVQA_QUESTIONS" --textvqa-annotations "$TEXTVQA_ANNOTATIONS" --textvqa-images "$TEXTVQA_IMAGES")
+            ;;
+        mmbench)
+            need_input MMBENCH file
+            evaluation+=(--mmbench-table "$MMBENCH")
+            ;;
+        *)
+            [[ " $EVAL_OPTIONS" == *" --$benchmark-"* ]] || refuse "BENCHMARKS='$BENCHMARKS': give the files of $benchmark in EVAL_OPTIONS, e.g. EVAL_OPTIONS='--$benchmark-… PATH'"
+            ;;
+    esac
 done
-for name in PRETRAIN_DATASET_IMAGE_PATH BASE_MODEL FINETUNE_IMAGES TEXTVQA_IMAGES; do need_input "$name" folder; done
+read -ra more <<< "$EVAL_OPTIONS"
+evaluation+=("${more[@]}" --benchmarks "${BENCHMARKS// /,}")
 [ -z "$DEEPSPEED" ] || need_input DEEPSPEED file
 
 STEP="2 sample budget"
@@ -161,11 +180,9 @@ done
 ln -sfn "MGM-2B-$EXP_NAME/pretrain" "$TRAINING/$PRETRAIN"
 ln -sfn "MGM-2B-$EXP_NAME/finetune" "$TRAINING/$FINETUNE"
 
-STEP="6 and 7 TextVQA and MMBench"
+STEP="6 and 7 evaluation"
 [ -z "$INFER_CUDA_IDX" ] || export CUDA_VISIBLE_DEVICES=$INFER_CUDA_IDX
-"$PYTHON" -m toolkit.evaluate.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" \
-    --textvqa-questions "$TEXTVQA_QUESTIONS" --textvqa-annotations "$TEXTVQA_ANNOTATIONS" \
-    --textvqa-images "$TEXTVQA_IMAGES" --mmbench-table "$MMBENCH"
+"$PYTHON" -m toolkit.evaluate.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" "${evaluation[@]}"
 
 STEP="8 copy of the script"
 cp "$0" output/train.sh

@@ -121,6 +121,27 @@ def test_accumulation_follows_from_gpus_and_batch(
     ]
 
 
+def test_a_subset_or_other_benchmarks_are_evaluated_when_they_are_named(tmp_path: Path) -> None:
+    _rows(tmp_path)
+    echo = tmp_path / "echo the arguments"
+    echo.write_text('#!/bin/sh\necho "$*"\n')
+    echo.chmod(0o755)
+    for stage in ("pretrain", "finetune"):
+        (tmp_path / "output" / "training_dirs" / "MGM-2B-try" / stage).mkdir(parents=True)
+        (tmp_path / "output" / "training_dirs" / "MGM-2B-try" / stage / "manifest.json").touch()
+    others = {"BENCHMARKS": "mmbench pope", "EVAL_OPTIONS": "--pope-questions q --pope-images i", "TEXTVQA_IMAGES": "-"}
+    done = _run(tmp_path, PYTHON=str(echo), **others)
+    assert done.returncode == 0, done.stderr
+    (called,) = [line for line in done.stdout.splitlines() if "toolkit.evaluate.run" in line]
+    assert called.endswith(
+        "--mmbench-table data/data.json --pope-questions q --pope-images i --benchmarks mmbench,pope"
+    )
+    shutil.rmtree(tmp_path / "a copy of")
+    (tmp_path / "output" / "train.sh").unlink()
+    words = _fails(tmp_path, PYTHON=str(echo), BENCHMARKS="mmbench pope")
+    assert "error: BENCHMARKS='mmbench pope': give the files of pope in EVAL_OPTIONS" in words
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
