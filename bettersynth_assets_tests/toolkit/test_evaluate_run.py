@@ -122,6 +122,12 @@ def test_both_benchmarks_are_answered_scored_and_written(bench: Path, tmp_path: 
         "question_id": 1, "round_id": 0, "prompt": "Which?\nA. a\nB. b\nC. c", "text": "", "options": ["a", "b", "c"],
         "option_char": ["A", "B", "C"], "answer_id": "2", "model_id": "", "metadata": {},
     }  # fmt: skip
+    rows = list(map(json.loads, (tmp_path / "mmbench" / "questions.jsonl").read_text().splitlines()))
+    assert [(row["question_id"], list(row["options"])) for row in rows[2:4]] == [
+        ("1", ["A", "B", "C"]), ("1000001", ["A", "B", "C"]),
+    ]  # fmt: skip
+    assert rows[2]["cluster_id"] == rows[3]["cluster_id"] != rows[4]["cluster_id"]
+    assert all(row["log_probability"] == row["options"]["AB"[int(row["question_id"]) // 1_000_000]] for row in rows)
     assert [e["event"] for e in events] == ["loaded", "progress", "progress", "progress", "done"]
 
 
@@ -296,6 +302,21 @@ def test_two_runs_do_not_write_to_one_folder(bench: Path, tmp_path: Path, capfd:
         with pytest.raises(AnswerError, match="another evaluation is writing to"):
             evaluate(make_plan(values), lambda event: None)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
+
+
+def test_a_part_of_a_plans_benchmarks_is_run_when_it_is_named(
+    bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(_values(bench, tmp_path / "out")))
+    assert main([str(tmp_path / "plan.json"), "--benchmarks", "mmbench"]) == 0
+    assert list(json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"]) == ["mmbench"]
+    capfd.readouterr()
+    for names, message in (
+        ("pope", "'pope' is asked for, but none of its files is given"),
+        ("popp", "did you mean 'pope'"),
+    ):
+        assert main([str(tmp_path / "plan.json"), "--benchmarks", names]) == 2
+        assert message in capfd.readouterr().err
 
 
 def test_image_tokens_in_questions_are_not_asked(bench: Path, earlier: Path, tmp_path: Path) -> None:
