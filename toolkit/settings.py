@@ -42,6 +42,13 @@ class NotInKey:
     """Why results do not depend on the field, or what else in the key stands for it."""
 
 
+class CountsFor:
+    """Marks a field that counts only in the keys of some uses, as in ``Annotated[int, CountsFor("captions")]``."""
+
+    def __init__(self, *uses: str) -> None:
+        self.uses = uses
+
+
 class SettingsModel(BaseModel):
     """A frozen section of settings; unknown keys are refused by name."""
 
@@ -82,16 +89,20 @@ class SettingsModel(BaseModel):
         """Keys that a file may hold besides the fields, for the list of valid keys in errors."""
         return ()
 
-    def key(self) -> dict[str, Any]:
-        """JSON values of all fields that count and are not at their default, for keys."""
+    def key(self, use: str | None = None) -> dict[str, Any]:
+        """JSON values of all fields that count and are not at their default, for keys.
+
+        Args:
+            use: what the key is for; fields that count for other uses alone are left out. None takes all.
+        """
         absent, defaults = object(), self.defaults()
-        found = {name: _plain(getattr(self, name)) for name in self.counting()}
+        found = {name: _plain(getattr(self, name), use) for name in self.counting(use)}
         return {name: value for name, value in found.items() if value != defaults.get(name, absent)}
 
     @classmethod
-    def counting(cls) -> list[str]:
-        """Names of the fields that count in keys: all without a ``NotInKey`` marker."""
-        return [name for name in cls.model_fields if not_in_key(cls, name) is None]
+    def counting(cls, use: str | None = None) -> list[str]:
+        """Names of the fields that count in keys: all without a marker that says otherwise."""
+        return [name for name in cls.model_fields if not_in_key(cls, name) is None and _counts_for(cls, name, use)]
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -113,6 +124,11 @@ def not_in_key(model: type[BaseModel], name: str) -> str | None:
     """Why a field does not count in keys; None for one that counts."""
     marks = [mark for mark in model.model_fields[name].metadata if isinstance(mark, NotInKey)]
     return marks[0].reason if marks else None
+
+
+def _counts_for(model: type[BaseModel], name: str, use: str | None) -> bool:
+    marks = [mark for mark in model.model_fields[name].metadata if isinstance(mark, CountsFor)]
+    return use is None or not marks or use in marks[0].uses
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
@@ -159,11 +175,11 @@ def _is_union_tag(part: int | str) -> bool:
     return isinstance(part, str) and (part in _UNION_TYPES or part.startswith(_UNION_TAGS))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, use: str | None = None) -> Any:
     if isinstance(value, SettingsModel):
-        return value.key()
+        return value.key(use)
     if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): _plain(inner, use) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, use) for inner in value]
     return to_jsonable_python(value)

@@ -12,7 +12,7 @@ from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.partitions import shard_partitions
 from bettersynth_assets.reports.columns import column_schema
 from bettersynth_assets.resources.executor import die_with_run
-from bettersynth_assets.resources.gpu import GpuResource
+from bettersynth_assets.resources.gpu import SectionResource
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.stages.stage import Stage
 
@@ -48,7 +48,7 @@ def build_asset(
         ],
     )
     def brought_up_to_date(
-        context: dg.AssetExecutionContext, settings: RunSettings, gpu: GpuResource
+        context: dg.AssetExecutionContext, settings: RunSettings, gpu: SectionResource
     ) -> dg.MaterializeResult:
         die_with_run()
         with plainly():

@@ -22,7 +22,7 @@ from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.metadata import Metadata, describe
 from bettersynth_assets.reports.summary import write_summary
 from bettersynth_assets.resources.crew import Crew
-from bettersynth_assets.resources.gpu import GpuResource
+from bettersynth_assets.resources.gpu import SectionResource
 from bettersynth_assets.resources.settings import RunSettings
 from bettersynth_assets.resources.workers import Job
 from bettersynth_assets.stages.gate import judge
@@ -64,7 +64,7 @@ class Workshop:
         stages: tuple[Stage, ...],
         cards: tuple[Card, ...],
         settings: RunSettings,
-        gpu: GpuResource,
+        gpu: SectionResource,
     ) -> None:
         self.context, self.name = context, name
         models = frozenset(card.name for card in cards if card.uses_models)

@@ -10,7 +10,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from bettersynth_assets.config.profile import Gpu, resolve
+from bettersynth_assets.config.gpu import Gpu
+from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.records.store import digest_of
 from toolkit.files import sha256_once
@@ -62,11 +63,6 @@ def first_device(gpu: Gpu) -> str:
         )
     limit_memory(device, gpu.memory_limit_gib)
     return device
-
-
-def decode_key(gpu: Gpu) -> dict[str, str]:
-    """What decides an image's pixels, for the keys of stages that look at them; nothing for the rule, Pillow."""
-    return {} if gpu.decode == "pillow" else {"decode": f"{gpu.decode} of baseline files"}
 
 
 def limit_memory(device: str, limit_gib: float | None) -> None:

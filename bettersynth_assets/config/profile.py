@@ -8,11 +8,12 @@ and ``{}`` for a benchmark, mean the generated miniature world under the data ro
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from bettersynth_assets.config.address import check_no_secrets, is_address
+from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.config.model import PACKAGE_ROOT, PROJECT_ROOT, ConfigModel, merged, read_yaml
 from bettersynth_assets.errors import ConfigError
 from toolkit.evaluate.settings import EvaluationSettings
@@ -21,7 +22,7 @@ from toolkit.settings import NotInKey
 from toolkit.train.settings import Seed, StageSettings, TrainingSettings
 
 BY_CONTENT = NotInKey("counts by the content of its files")
-Count = Literal["auto"] | Annotated[int, Field(ge=1)]
+REFUSES = NotInKey("refuses a shard; the rows of one that is taken are the same")
 
 
 class Models(ConfigModel):
@@ -77,48 +78,15 @@ def with_base(values: Any) -> Any:
     return {("base" if name == "mgm" else name): value for name, value in values.items()}
 
 
-class Gpu(ConfigModel):
-    """What the steps that use models may take."""
-
-    devices: Literal["auto", "cpu"] | list[int] = "auto"
-    """``auto``: every visible GPU, else the CPU; a list asks for those GPUs and fails without them."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    decode: Literal["pillow", "nvjpeg"] = "pillow"
-    """What makes pixels of JPEG files for CLIP and captioners: Pillow in threads, or the GPU, many times faster; its
-    decoder rounds otherwise, so scores move (docs/operators.md says how far)."""
-    compiled: bool = False
-    """Compile CLIP's layers: some ten seconds for each process, then more rows/s on a GPU."""
-    clip_batch: Count = 64
-    caption_batch: Count = 32
-    """Rows that a model is given at once; ``auto``: what fits on the GPU, found once and kept (on the CPU, these)."""
-    batch_sizes: str | None = None
-    """File where ``auto`` sizes are kept; None: ``batch_sizes.json`` beside the profile's data."""
-    diffusion_batch: int = Field(default=8, ge=1)
-    memory_limit_gib: float | None = None
-    workers: Count = 1
-    """Processes that work a stage's shards, each with a GPU of its own, or its share of the cores; ``auto``: one per
-    GPU, else per core. 1 is the step's own process."""
-    pool: Literal["local", "ray"] = "local"
-    """``ray``: the workers are actors of a Ray cluster whose nodes all see the data root, seed and models."""
-    ray_address: str = "auto"
-    """``host:port`` of the cluster; ``auto``: the one whose node this machine is."""
-
-    def outcome(self) -> dict[str, Any]:
-        """Values that count for what operators cost: not who works which shard, nor younger keys that are left out."""
-        older = {"devices", "dtype", "clip_batch", "caption_batch", "memory_limit_gib"}
-        younger = self.model_dump(include={"decode", "compiled"}, exclude_defaults=True)
-        return self.model_dump(include=older) | younger
-
-
 class Limits(ConfigModel):
     """Bounds of what is accepted from a seed file; a row outside them is quarantined, not rejected."""
 
     max_pixels: int = Field(default=89_478_485, ge=1)
     min_side: int = Field(default=2, ge=1)
     max_metadata_bytes: int = Field(default=1_000_000, ge=0)
-    max_bad_line_share: float = Field(default=0.2, ge=0, le=1)
-    max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
-    max_failed_captions_share: float = Field(default=0.2, ge=0, le=1)
+    max_bad_line_share: Annotated[float, REFUSES] = Field(default=0.2, ge=0, le=1)
+    max_quarantined_share: Annotated[float, REFUSES] = Field(default=0.2, ge=0, le=1)
+    max_failed_captions_share: Annotated[float, REFUSES] = Field(default=0.2, ge=0, le=1)
     """Rows of a shard for which a captioner's server may fail; they keep their captions, flagged ``caption_failed``."""
 
 

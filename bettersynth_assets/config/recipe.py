@@ -11,13 +11,16 @@ rows. The recipe never names a model or a device: that is the profile's part.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bettersynth_assets.config.model import ConfigModel, read_yaml
+from toolkit.settings import CountsFor, NotInKey
 
 Operator = dict[str, dict[str, Any] | None]
+CHOICE = CountsFor("choice")
+"""What captions and images are chosen by; those that were made stay when it changes."""
 Policy = Literal["replace", "best_of", "low_score_only"]
 
 
@@ -35,10 +38,11 @@ class Sampling(ConfigModel):
 class CaptionSection(ConfigModel):
     """How synthetic captions are made and when they take the original's place."""
 
-    policy: Policy = "replace"
-    low_score: float | Literal["mean"] = "mean"
+    policy: Annotated[Policy, CHOICE] = "replace"
+    """When a new caption takes the original's place."""
+    low_score: Annotated[float | Literal["mean"], CHOICE] = "mean"
     """``low_score_only``: rows whose original scores under this cosine (or the seed's mean) are recaptioned."""
-    captioner: Literal["blip-2", "llava"] | None = None
+    captioner: Annotated[Literal["blip-2", "llava"] | None, NotInKey("the model itself is in the key")] = None
     """The kind of captioner that the recipe is written for; a profile with another one is refused. None takes any."""
     prompt: str = ""
     """Empty takes the captioner's own: none for BLIP-2, a request for one short sentence for LLaVA."""
@@ -47,20 +51,15 @@ class CaptionSection(ConfigModel):
     """None is greedy decoding."""
     clean: bool = True
     """Cut "stock photo" and other tails; a degenerate caption (a loop, a refusal, ...) keeps the original, flagged."""
-    refilter: list[Operator] = Field(default_factory=list)
-
-    def key(self) -> dict[str, Any]:
-        """JSON value for keys: without ``captioner``, since the model itself is in the key, and without ``sampling``
-        where it is left out, so that older keys stay."""
-        return self.model_dump(exclude={"captioner", *(("sampling",) if self.sampling is None else ())})
+    refilter: Annotated[list[Operator], CHOICE] = Field(default_factory=list)
 
 
 class RegenerateSection(ConfigModel):
     """Which rows get a new image, made from their chosen caption, and how; the caption stays."""
 
-    policy: Literal["replace", "best_of"] = "replace"
+    policy: Annotated[Literal["replace", "best_of"], CHOICE] = "replace"
     """``best_of`` takes the new image only where the caption matches it better than the old one."""
-    below: float | Literal["mean"] = "mean"
+    below: Annotated[float | Literal["mean"], CHOICE] = "mean"
     """Rows that score under this cosine (or the seed's mean)."""
     steps: int = Field(default=30, ge=1, le=1000)
     guidance: float = Field(default=7.5, ge=0)
@@ -75,7 +74,7 @@ class BudgetSection(ConfigModel):
     """How the budget is filled. ``shuffle`` samples or repeats in shuffled passes; ``keep`` is the kit's original."""
 
     order: Literal["shuffle", "keep"] = "shuffle"
-    exposures: int | None = None
+    exposures: Annotated[int | None, NotInKey("the number that it stands for is in the key")] = None
     """None takes the profile's budget."""
     seed: int = 1024
     select: list[Operator] = Field(default_factory=list)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from bettersynth_assets.config.address import address, is_address
-from bettersynth_assets.config.devices import decode_key, first_device, model_fingerprint, model_path
+from bettersynth_assets.config.devices import first_device, model_fingerprint, model_path
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
@@ -110,13 +110,10 @@ def captioner_class(model: str) -> Callable[..., Captioner]:
 
 
 def captioner_key(profile: Profile) -> dict[str, Any]:
-    """What captions depend on besides rows and the recipe: the model and, if loaded here, decoder, dtype, batch."""
-    gpu = profile.gpu
+    """What captions depend on besides rows and the recipe: the model and, if loaded here, how it is used."""
     if is_address(profile.models.captioner):
         return {"captioner": address(profile.models.captioner).key}
     return {
         "captioner": model_fingerprint(profile.models.captioner, role="captioner"),
-        "dtype": gpu.dtype,
-        "batch": gpu.caption_batch,
-        **decode_key(gpu),
+        "gpu": profile.gpu.key("captioner"),
     }

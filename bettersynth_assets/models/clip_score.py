@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bettersynth_assets.config.devices import decode_key, first_device, model_fingerprint, model_path
+from bettersynth_assets.config.devices import first_device, model_fingerprint, model_path
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.images.decoding import Chunk, chunks
 from bettersynth_assets.images.pixels import as_pixels, stacked
@@ -184,7 +184,5 @@ def _load(
 
 
 def scorer_key(profile: Profile) -> dict[str, Any]:
-    """What scores depend on besides rows: weights, decoder, dtype and batch size (these two move the last bits)."""
-    gpu = profile.gpu
-    how = {"clip": model_fingerprint(profile.models.clip, role="clip"), "dtype": gpu.dtype, "batch": gpu.clip_batch}
-    return how | decode_key(gpu) | ({"compiled": True} if gpu.compiled else {})
+    """What scores depend on besides rows: weights, and how they are used (dtype and batch size move the last bits)."""
+    return {"clip": model_fingerprint(profile.models.clip, role="clip"), "gpu": profile.gpu.key("clip")}

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.config.devices import (
-    decode_key,
     files_fingerprint,
     model_fingerprint,
     model_path,
@@ -92,7 +91,7 @@ def compares_images(entries: Sequence[Operator]) -> bool:
     return any(own is not None and not own & arguments.keys() for own, arguments in pairs)
 
 
-def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, str]:
+def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, Any]:
     """Fingerprints of the models that a list takes from the profile, by operator, and of folders that it names; how
     classifiers are run, where that is not Data-Juicer's way."""
     models = profile.models
@@ -111,9 +110,9 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, st
         for name, arguments in pairs
         for need in needs_of(name, arguments)
     }
-    how: dict[str, str] = {}
+    how: dict[str, Any] = {}
     if any(spec.classifier for spec in specs.values()):
-        how = decode_key(profile.gpu) | ({"dtype": profile.gpu.dtype} if profile.gpu.dtype != "float32" else {})
+        how |= profile.gpu.key("operators")
     how |= code_key(specs)
     how |= {f"{name}.way": spec.way for name, spec in specs.items() if spec.way}
     fingerprints = {

@@ -1,45 +1,29 @@
-"""What steps that use models may take, as Dagster shows it. In: the profile's ``gpu`` section. Out: ``Settings``."""
+"""What steps that use models may take, as Dagster shows it. In: the profile's ``gpu`` section. Out: ``Settings``.
+
+The resource has a field for every field of the section, generated from it: a new one needs no line here.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, Literal, Self, get_args, get_origin
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
-from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.config.settings import Settings
 
+_PLAIN = (bool, int, float, str)
 
-class GpuResource(dg.ConfigurableResource):
-    """Devices, precision, batch sizes and memory of the steps that use models; what is left out is the profile's."""
 
-    devices: str | None = Field(default=None, description="`auto`: every visible GPU, else the CPU; `cpu`; or `0,1`.")
-    dtype: str | None = Field(default=None, description="float32 or bfloat16.")
-    decode: str | None = Field(default=None, description="pillow, or nvjpeg: JPEG files are decoded on the GPU.")
-    compiled: bool | None = Field(default=None, description="Compile CLIP's layers.")
-    clip_batch: int | None = Field(default=None, description="Image-text pairs scored at once.")
-    caption_batch: int | None = Field(default=None, description="Images captioned at once.")
-    memory_limit_gib: float | None = Field(
-        default=None, description="Most GPU memory that a step may take; empty: all."
-    )
-    workers: str | None = Field(
-        default=None,
-        description='Processes for a step\'s shards: a number in quotes ("2"), or `auto`, one per GPU, else per core.',
-    )
-    pool: str | None = Field(default=None, description="`local` or `ray`: where these processes are.")
-    ray_address: str | None = Field(default=None, description="`host:port` of the Ray cluster, or `auto`.")
+class SectionResource(dg.ConfigurableResource):
+    """The profile's ``gpu`` section, of which one launch may change values; see ``resource_of``."""
 
     @classmethod
-    def of(cls, gpu: Gpu) -> GpuResource:
+    def of(cls, section: Gpu) -> Self:
         """The resource that shows a profile's own values."""
-        values = gpu.model_dump()
-        if isinstance(gpu.devices, list):
-            values["devices"] = ",".join(str(index) for index in gpu.devices)
-        values["workers"] = str(gpu.workers)
-        # A launch gives these as numbers; left empty, `auto` stays the profile's.
-        numbers = {name: None if values[name] == "auto" else values[name] for name in ("clip_batch", "caption_batch")}
-        return cls(**{name: value for name, value in (values | numbers).items() if name in cls.model_fields})
+        return cls(**section.model_dump(mode="json"))
 
     def apply(self, settings: Settings) -> Settings:
         """``settings`` with this launch's values in the place of the profile's.
@@ -47,11 +31,40 @@ class GpuResource(dg.ConfigurableResource):
         Raises:
             ConfigError: a value that a profile could not hold either.
         """
-        shown = type(self).model_fields
-        changed = {
-            name: value for name in Gpu.model_fields if name in shown and (value := getattr(self, name)) is not None
-        }
-        if changed.get("devices") not in ("auto", "cpu", None):
-            changed["devices"] = [part.strip() for part in changed["devices"].split(",")]
-        gpu = Gpu.parse(settings.profile.gpu.model_dump() | changed, where="resource gpu")
+        section = settings.profile.gpu
+        given = {name: getattr(self, name) for name in type(section).model_fields if hasattr(self, name)}
+        changed = {name: _read(name, value) for name, value in given.items() if value is not None}
+        gpu = type(section).parse(dict(section) | changed, where="resource gpu")
         return replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
+
+
+def resource_of(name: str, section: type[Gpu]) -> type[SectionResource]:
+    """A resource class with an optional field for every field of a section, described by its docstring."""
+    fields: dict[str, Any] = {}
+    for key, field in section.model_fields.items():
+        kinds = _kinds(field.annotation)
+        # Dagster knows no unions of plain types; what such a field takes is checked by the section.
+        kind = kinds.pop() | None if len(kinds) == 1 else Any
+        text = " ".join((field.description or "").replace("``", "`").split())
+        fields[key] = (kind, Field(default=None, description=text))
+    return create_model(name, __base__=SectionResource, __module__=__name__, __doc__=section.__doc__, **fields)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types that a field's values may have, without None; a list is a type of its own."""
+    if annotation in _PLAIN:
+        return {annotation}
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    if get_origin(annotation) in (list, tuple, dict):
+        return {get_origin(annotation)}
+    return set().union(*map(_kinds, get_args(annotation)))
+
+
+def _read(name: str, value: Any) -> Any:
+    """A launch's value as a profile has it: ``devices`` may be written as ``0,1``."""
+    is_list = name == "devices" and isinstance(value, str) and value not in ("auto", "cpu")
+    return [part.strip() for part in value.split(",")] if is_list else value
+
+
+GpuResource = resource_of("GpuResource", Gpu)

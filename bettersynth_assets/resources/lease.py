@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
-from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.errors import DeviceError
 from bettersynth_assets.stages.stage import Result, Stage, Work
 

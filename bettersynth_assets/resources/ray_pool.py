@@ -17,7 +17,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
-from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.resources.workers import LAST, Job, Message, Pool, Task, Worker, serve
 

@@ -148,8 +148,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs, *, section: BudgetSe
     section = section or settings.recipe.budget
     return {
         "budget": settings.budget,
-        "order": section.order,
-        "seed": section.seed,
+        "section": section.key(),
         "questions": questions_key(settings),
         **(select_key(settings, inputs) if section.select else {}),
     }

@@ -195,7 +195,12 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    return {"benchmarks": benchmarks_key(settings), "dtype": settings.profile.gpu.dtype}
+    profile = settings.profile
+    return {
+        "benchmarks": benchmarks_key(settings),
+        "evaluation": profile.evaluation.key(),
+        "gpu": profile.gpu.key("evaluation"),
+    }
 
 
 EVAL_RESULTS = Stage(

@@ -196,7 +196,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
         "process": with_limits(entries, inputs["seed_profile"][0]),
         "refilter": with_limits(after, inputs["seed_profile"][0]),
         "models": operators_key([*entries, *after], settings.profile),
-        "gpu": settings.profile.gpu.outcome(),
+        "gpu": settings.profile.gpu.key(),
         "sample_rows": SAMPLE_ROWS,
     }
 

@@ -159,10 +159,7 @@ def caption_key(settings: Settings, section: CaptionSection) -> object:
     """What one image's synthetic caption and score depend on, besides the image."""
     return {
         "version": VERSION,
-        "prompt": section.prompt,
-        "max_new_tokens": section.max_new_tokens,
-        "clean": section.clean,
-        **({} if section.sampling is None else {"sampling": section.sampling.model_dump()}),
+        "section": section.key("captions"),
         **captioner_key(settings.profile),
         "scorer": scorer_key(settings.profile),
         "libraries": key_versions(LIBRARIES),

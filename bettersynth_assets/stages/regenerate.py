@@ -178,13 +178,11 @@ def _stats(ledger: Sequence[dict[str, Any]], below: float) -> dict[str, Any]:
 
 def image_key(settings: Settings, section: RegenerateSection) -> dict[str, Any]:
     """What an image depends on besides its row's id and caption."""
-    gpu = settings.profile.gpu
     return {
         "version": VERSION,
-        "section": section.model_dump(exclude={"policy", "below"}),
+        "section": section.key("images"),
         "model": model_fingerprint(diffusion_model(settings.profile), role="diffusion"),
-        "dtype": gpu.dtype,
-        "batch": gpu.diffusion_batch,
+        "gpu": settings.profile.gpu.key("diffusion"),
         "libraries": key_versions(LIBRARIES),
     }
 
@@ -193,7 +191,7 @@ def regenerate_key(settings: Settings, section: RegenerateSection, seed_profile:
     """What the rows depend on besides their captions."""
     check_package()
     return {
-        "policy": section.policy,
+        "section": section.key(),
         "below": limit(section, seed_profile),
         "images": image_key(settings, section),
         "scorer": scorer_key(settings.profile),

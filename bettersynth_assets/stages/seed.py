@@ -40,10 +40,10 @@ MOST_WORKERS = 16
 
 def _depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     check_questions(settings)
-    limits, roots = settings.profile.limits, real_roots(settings.profile)
+    roots = real_roots(settings.profile)
     return {
         "lines": seed_index(settings).digest(_number(shard), settings.profile.shards),
-        "limits": [limits.max_pixels, limits.min_side, limits.max_metadata_bytes],
+        "limits": settings.profile.limits.key(),
         **({"image_roots": sorted(roots)} if roots else {}),
     }
 

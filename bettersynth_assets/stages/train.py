@@ -200,7 +200,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
         "finetune_images": finetune_images_hash(
             finetune.data, finetune.images, settings.shared_root / "finetune_images.parquet"
         ),
-        "dtype": settings.profile.gpu.dtype,
+        "gpu": settings.profile.gpu.key("training"),
     }
 
 

@@ -5,15 +5,18 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
+import dagster as dg
 import psutil
 import pytest
+from pydantic import Field
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import ConfigError, DeviceError, UserError
 from bettersynth_assets.resources import crew
-from bettersynth_assets.resources.gpu import GpuResource
+from bettersynth_assets.resources.gpu import GpuResource, resource_of
 from bettersynth_assets.resources.lease import MASK
 from bettersynth_assets.resources.local_pool import LocalPool
 from bettersynth_assets.resources.workers import WorkerError
@@ -189,12 +192,45 @@ def test_the_resource_shows_the_profiles_values_and_gives_them_back(tmp_path, va
     assert (changed.workers, changed.clip_batch) == (2, 16)
 
 
-def test_who_works_a_shard_is_in_no_key_and_what_is_left_out_keeps_older_keys():
-    assert Gpu().outcome() == Gpu(workers="auto", pool="ray", ray_address="h:1", batch_sizes="f").outcome()
-    assert Gpu().outcome() == {
-        "devices": "auto", "dtype": "float32", "clip_batch": 64, "caption_batch": 32, "memory_limit_gib": None,
-    }  # fmt: skip
-    assert Gpu(decode="nvjpeg").outcome() == Gpu().outcome() | {"decode": "nvjpeg"}
+def test_a_new_field_of_the_section_is_a_field_of_the_resource_and_a_launch_can_change_it(tmp_path):
+    class NewerGpu(Gpu):
+        streams: int = Field(default=1, ge=1)
+        """CUDA streams."""
+
+    settings = settings_of(tmp_path)
+    settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": NewerGpu(devices="cpu")}))
+    newer = resource_of("NewerResource", NewerGpu)
+    assert newer.model_fields["streams"].description == "CUDA streams."
+    assert newer.of(settings.profile.gpu).apply(settings) == settings
+    launched = dg.materialize(
+        [_shows_streams],
+        resources={"gpu": newer.of(settings.profile.gpu)},
+        run_config={"resources": {"gpu": {"config": {"streams": 4}}}},
+    )
+    assert launched.success
+    assert newer(streams=4).apply(settings).profile.gpu.streams == 4
+    with pytest.raises(ConfigError, match="resource gpu: streams = 0"):
+        newer(streams=0).apply(settings)
+
+
+@dg.asset(required_resource_keys={"gpu"})
+def _shows_streams(context) -> None:
+    assert (context.resources.gpu.streams, context.resources.gpu.devices) == (4, "cpu")
+
+
+def test_devices_of_a_launch_may_be_a_list_or_text(tmp_path):
+    settings = settings_of(tmp_path)
+    for devices in ("0,1", [0, 1]):
+        assert GpuResource(devices=devices).apply(settings).profile.gpu.devices == [0, 1]
+    assert GpuResource(devices="1").apply(settings).profile.gpu.devices == [1]
+
+
+def test_who_works_a_shard_is_in_no_key_and_each_use_counts_its_own_fields():
+    assert Gpu().key() == Gpu(workers="auto", pool="ray", ray_address="h:1", batch_sizes="f").key() == {}
+    gpu = Gpu(decode="nvjpeg", caption_batch=8, compiled=True, devices="cpu", dtype="bfloat16")
+    assert gpu.key("clip") == {"decode": "nvjpeg", "compiled": True, "dtype": "bfloat16"}
+    assert gpu.key("captioner") == {"decode": "nvjpeg", "caption_batch": 8, "dtype": "bfloat16"}
+    assert gpu.key("training") == {"dtype": "bfloat16"}
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"workers": "all"}, {"pool": "slurm"}, {"clip_batch": 0}])

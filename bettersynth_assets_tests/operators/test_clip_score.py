@@ -204,9 +204,9 @@ def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_
     plain = scorer_key(profile), operators_key(entries, profile)
     fast = profile.gpu.model_copy(update={"decode": "nvjpeg", "compiled": True, "dtype": "bfloat16"})
     other = profile.model_copy(update={"gpu": fast})
-    pixels = {"decode": "nvjpeg of baseline files"}
-    assert scorer_key(other) == {**plain[0], **pixels, "compiled": True, "dtype": "bfloat16"}
-    assert operators_key(entries, other) == {**plain[1], **pixels, "dtype": "bfloat16"}
+    how = {"decode": "nvjpeg", "dtype": "bfloat16"}
+    assert scorer_key(other) == {**plain[0], "gpu": {**plain[0]["gpu"], **how, "compiled": True}}
+    assert operators_key(entries, other) == {**plain[1], **how}
     words = [{"words_num_filter": {}}]
     assert operators_key(words, other) == operators_key(words, profile)
     with pytest.raises(DeviceError, match=r"gpu\.decode = nvjpeg decodes on a GPU, and this step has none"):

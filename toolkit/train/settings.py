@@ -68,9 +68,9 @@ class StageSettings(SettingsModel):
         """Rows whose mean loss counts once, see ``loss_group``."""
         return self.loss_group or math.gcd(KIT_GROUP, self.global_batch)
 
-    def key(self) -> dict[str, Any]:
+    def key(self, use: str | None = None) -> dict[str, Any]:
         """All that counts; None for ``loss_group`` and the number that it stands for are the same."""
-        return super().key() | {"loss_group": self.group}
+        return super().key(use) | {"loss_group": self.group}
 
 
 class TrainingSettings(SettingsModel):

@@ -1,0 +1,172 @@
+"""Keys are opt-out: changing any field of a profile or recipe changes a stage's key, unless the field says why not.
+
+A new field fails here until it counts somewhere (as it does without a marker in every section) or is marked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args, get_origin
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel
+
+from bettersynth_assets.config.profile import Profile
+from bettersynth_assets.config.recipe import CaptionSection, Recipe
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.operators.seed_scores import SCORES_FILE
+from bettersynth_assets.records.store import digest_of
+from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets.stages.recaption import caption_key
+from toolkit.settings import SettingsModel, models_in, not_in_key
+from toolkit.train.settings import StageSettings
+
+RECIPE: dict[str, Any] = {
+    "name": "mine",
+    "process": [{"image_watermark_filter": {"prob_threshold": 0.5}}],
+    "caption": {"refilter": [{"words_num_filter": {"min_num": 2}}], "sampling": {}},
+    "regenerate": {},
+    "budget": {"select": [{"words_num_filter": {"min_num": 1}}]},
+}
+OTHER: dict[str, Any] = {
+    "profile.shards": 7,
+    "profile.models.clip": "org/other",
+    "profile.image_roots": ["roots"],
+    "profile.training.seeds": [5],
+    "profile.training.stage_1.loss_group": 1,
+    "profile.training.stage_2.loss_group": 1,
+    "profile.gpu.devices": [1],
+    "recipe.process": [],
+    "recipe.order": "planned",
+    "recipe.caption.refilter": [],
+    "recipe.caption.sampling": None,
+    "recipe.caption": None,
+    "recipe.regenerate": None,
+    "recipe.regenerate.side": 64,
+    "recipe.budget.select": [],
+    "recipe.budget.exposures": 3,
+}
+"""A value to change to, where none can be made from the field's type."""
+
+
+def fields(model: type[BaseModel], path: str) -> Iterator[tuple[type[BaseModel], str, str]]:
+    """Every field of a settings class and of the sections in it: class, name, path."""
+    for name, field in model.model_fields.items():
+        yield model, name, f"{path}.{name}"
+        for section in models_in(field.annotation):
+            yield from fields(section, f"{path}.{name}")
+
+
+FIELDS = [*fields(Profile, "profile"), *fields(Recipe, "recipe")]
+
+
+def another(model: type[BaseModel], name: str, path: str, value: Any) -> Any:
+    """A value of a field's type that is not ``value``."""
+    if path in OTHER:
+        return OTHER[path]
+    annotation = model.model_fields[name].annotation
+    kinds = [annotation, *get_args(annotation)]
+    literals = [choice for kind in kinds for choice in get_args(kind) if isinstance(choice, str)]
+    if literals and value not in (None, *literals[1:]):
+        return next(choice for choice in literals if choice != value)
+    if isinstance(value, bool) or bool in kinds:
+        return not value
+    if isinstance(value, int) or int in kinds:
+        return (value or 1) + 1
+    if isinstance(value, float) or float in kinds:
+        return 0.5 if value in (None, 0) else value / 2
+    if isinstance(value, str) or str in kinds:
+        return f"{value or 'org'}-other"
+    if get_origin(annotation) in (list, tuple):
+        return ["other"]
+    raise AssertionError(f"{path}: put a value to change to in OTHER, or mark the field as not counting")
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Plain values of a profile and a recipe in which every section is there."""
+    (tmp_path / "seed.jsonl").write_text(json.dumps({"id": "a", "text": "a dog", "images": ["a.jpg"]}) + "\n")
+    for name in ("tune.json", "table.tsv"):
+        (tmp_path / name).write_text("[]")
+    (tmp_path / "roots").mkdir()
+    scores = pa.table({"id": ["a"], "clip_score": pa.array([0.2], pa.float32())})
+    pq.write_table(scores, tmp_path / SCORES_FILE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bettersynth_assets.stages.train.finetune_images_hash", lambda *_: "")
+    monkeypatch.setattr("bettersynth_assets.stages.evaluate.benchmarks_key", lambda settings: {})
+    stage = {"global_batch": 16, "per_device_batch": 2, "learning_rate": 0.001}
+    training = {"seeds": [0], "stage_1": stage, "stage_2": stage, "finetune_json": str(tmp_path / "tune.json")}
+    models = dict.fromkeys(("clip", "watermark", "captioner", "base", "diffusion"), "none/none")
+    profile = {
+        "name": "mine", "seed": str(tmp_path / "seed.jsonl"), "shards": 3, "budget": 7, "models": models,
+        "training": {**training, "finetune_images": str(tmp_path)},
+    }  # fmt: skip
+    return {"profile": Profile.parse(profile).model_dump(), "recipe": Recipe.parse(RECIPE).model_dump()}
+
+
+def keys(values: dict[str, Any], root: Path) -> dict[str, str]:
+    """Each stage's key: what it depends on besides its inputs, and the inputs that it asks for."""
+    settings = Settings(profile=Profile.parse(values["profile"]), recipe=Recipe.parse(values["recipe"]), data_root=root)
+    manifest = SimpleNamespace(stats={"clip_score": {"mean": 0.2}, "planned": [0]}, file=lambda name: root / name)
+    inputs: Any = {stage.name: [manifest] for stage in STAGES}
+    found = {}
+    for stage in STAGES:
+        shard = settings.profile.shard_names()[0] if stage.sharded else "all"
+        found[stage.name] = digest_of(stage.depends(settings, shard, inputs), stage.also(settings))
+    return found | {
+        "shards": digest_of(settings.profile.shard_names()),
+        "seeds": digest_of(settings.profile.training.seeds),
+    }
+
+
+@pytest.mark.parametrize(("model", "name", "path"), FIELDS, ids=[path for _, _, path in FIELDS])
+def test_a_field_counts_in_a_key_or_says_why_not(
+    base: dict[str, Any], tmp_path: Path, model: type[BaseModel], name: str, path: str
+) -> None:
+    is_section = isinstance(model.model_fields[name].annotation, type) and any(
+        models_in(model.model_fields[name].annotation)
+    )
+    reason = not_in_key(model, name)
+    if reason is not None or is_section:
+        assert reason is None or len(reason) > 10
+        return
+    before = keys(base, tmp_path)
+    *sections, last = path.split(".")
+    place = base
+    for section in sections:
+        place = place[section]
+    place[last] = another(model, name, path, place[last])
+    changed = [stage for stage, key in keys(base, tmp_path).items() if key != before[stage]]
+    assert changed, f"{path} counts in no key: use it in a stage's depends, or mark it with NotInKey and the reason"
+
+
+def test_a_new_field_of_the_captions_section_counts_off_its_default_and_a_marked_one_never(
+    base: dict[str, Any],
+) -> None:
+    class Newer(CaptionSection):
+        style: str = "plain"
+
+    settings = Settings(profile=Profile.parse(base["profile"]), recipe=Recipe.parse(base["recipe"]), data_root=Path())
+    plain = caption_key(settings, CaptionSection())
+    assert caption_key(settings, Newer()) == plain
+    assert caption_key(settings, Newer(style="vivid")) != plain
+    assert caption_key(settings, Newer(captioner="llava", policy="best_of")) == plain
+
+
+def test_a_new_knob_of_a_training_stage_counts_off_its_default(base: dict[str, Any]) -> None:
+    class Newer(StageSettings):
+        label_smoothing: float = 0.0
+
+    values = {"global_batch": 16, "per_device_batch": 2, "learning_rate": 0.001}
+    plain = StageSettings.parse(values)
+    assert Newer.parse(values).key() == plain.key()
+    assert Newer.parse({**values, "label_smoothing": 0.1}).key() == {**plain.key(), "label_smoothing": 0.1}
+
+
+def test_every_section_is_a_settings_class() -> None:
+    assert {model for model, _, _ in FIELDS if not issubclass(model, SettingsModel)} == set()
