@@ -3,6 +3,7 @@
 # make lint     ruff, mypy and shellcheck
 # make ui       the Dagster UI on http://127.0.0.1:3000
 # make lock     refresh requirements.lock from pyproject.toml
+# make schema  write the JSON Schemas of profiles and recipes, for editors
 # make weights  train the miniature's models again (DEVICE=cuda where there is one)
 # make clean    remove the environment and everything that the graph made
 
@@ -21,7 +22,7 @@ endif
 # Not $(abspath): it splits its argument at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: demo test lint ui lock weights clean venv
+.PHONY: demo test lint ui lock schema weights clean venv
 
 demo: $(READY)
 	dagster asset materialize --select '*'
@@ -41,6 +42,9 @@ ui: $(READY)
 
 lock: $(READY)
 	sh tools/lock.sh
+
+schema: $(READY)
+	python -m bettersynth_assets.config.schema
 
 weights: $(READY)
 	python -m bettersynth_assets.miniature.make_weights --device "$(DEVICE)"

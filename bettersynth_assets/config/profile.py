@@ -21,6 +21,8 @@ from toolkit.registry import load_extensions
 from toolkit.settings import NotInKey
 from toolkit.train.settings import Seed, StageSettings, TrainingSettings
 
+BY_OPERATOR = NotInKey("counts where an operator of the recipe uses it (operators_key)")
+BY_FINGERPRINT = NotInKey("the code behind a name that is used counts (Registry.fingerprint)")
 BY_CONTENT = NotInKey("counts by the content of its files")
 REFUSES = NotInKey("refuses a shard; the rows of one that is taken are the same")
 
@@ -39,24 +41,24 @@ class Models(ConfigModel):
     profile may call it by its old name, `mgm`."""
     diffusion: str | None = None
     """A text-to-image pipeline of ``diffusers``; None refuses a recipe with a ``regenerate`` section."""
-    aesthetics: str | None = None
+    aesthetics: Annotated[str | None, BY_OPERATOR] = None
     """Of ``image_aesthetics_filter``; None, here and for the next three, takes Data-Juicer's hub id."""
-    nsfw: str | None = None
-    matching: str | None = None
+    nsfw: Annotated[str | None, BY_OPERATOR] = None
+    matching: Annotated[str | None, BY_OPERATOR] = None
     """A ``BlipForImageTextRetrieval`` checkpoint."""
-    grounding: str | None = None
+    grounding: Annotated[str | None, BY_OPERATOR] = None
     """An ``OwlViTForObjectDetection`` checkpoint."""
-    language_id: str | None = None
+    language_id: Annotated[str | None, BY_OPERATOR] = None
     """A fastText file. None, here and for the next five, refuses the operators that need it."""
-    perplexity: str | None = None
+    perplexity: Annotated[str | None, BY_OPERATOR] = None
     """Folder of ``en.sp.model`` and ``en.arpa.bin``."""
-    spacy: str | None = None
+    spacy: Annotated[str | None, BY_OPERATOR] = None
     """Folder of a spaCy pipeline."""
-    nltk: str | None = None
+    nltk: Annotated[str | None, BY_OPERATOR] = None
     """Folder of NLTK data."""
-    words: str | None = None
+    words: Annotated[str | None, BY_OPERATOR] = None
     """Folder of ``flagged_words.json`` and ``stopwords.json``."""
-    tokenizer: str | None = None
+    tokenizer: Annotated[str | None, BY_OPERATOR] = None
     """Folder of a transformers tokenizer."""
 
     @model_validator(mode="before")
@@ -114,29 +116,29 @@ class Training(TrainingSettings):
 class Profile(ConfigModel):
     """One place to run."""
 
-    name: str
-    description: str = ""
-    extensions: list[str] = Field(default_factory=list)
+    name: Annotated[str, NotInKey("a folder's name")]
+    description: Annotated[str, NotInKey("for readers")] = ""
+    extensions: Annotated[list[str], BY_FINGERPRINT] = Field(default_factory=list)
     """Python files, relative to the project root, that register benchmarks, architectures, scorers or captioners
     (docs/extending.md). Every process that uses the profile imports them; trainings and evaluations do too."""
-    seed: str | None = None
+    seed: Annotated[str | None, BY_CONTENT] = None
     """The seed file, kit JSONL or LLaVA JSON; images are relative to its folder."""
     image_roots: list[str] = Field(default_factory=list)
     """Folders, besides the seed's, that links to images may lead to, e.g. the blobs of a hub cache or a shared disk."""
-    questions: str | None = None
+    questions: Annotated[str | None, BY_CONTENT] = None
     """LLaVA JSON with the original question of each id; None looks for ``stage_1.json`` beside the seed file."""
-    world_rows: int = Field(default=3000, ge=50)
+    world_rows: Annotated[int, NotInKey("the generated files count")] = Field(default=3000, ge=50)
     """Rows of the miniature world, used only where ``seed`` is None."""
     shards: int = Field(ge=1, le=100_000)
     budget: int
-    trusted_code: bool = False
+    trusted_code: Annotated[bool, NotInKey("permission; operators do the same")] = False
     """Allow operators that run code, call addresses, download or upload (docs/security.md)."""
     models: Models
     gpu: Gpu = Field(default_factory=Gpu)
     limits: Limits = Field(default_factory=Limits)
     training: Training
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    schedule: str = "0 3 * * *"
+    schedule: Annotated[str, NotInKey("when a run starts")] = "0 3 * * *"
 
     @field_validator("extensions")
     @classmethod

@@ -19,6 +19,7 @@ from bettersynth_assets.config.model import ConfigModel, read_yaml
 from toolkit.settings import CountsFor, NotInKey
 
 Operator = dict[str, dict[str, Any] | None]
+BY_CODE = NotInKey("an operator that is used counts by its code")
 CHOICE = CountsFor("choice")
 """What captions and images are chosen by; those that were made stay when it changes."""
 Policy = Literal["replace", "best_of", "low_score_only"]
@@ -84,11 +85,11 @@ class BudgetSection(ConfigModel):
 class Recipe(ConfigModel):
     """One data recipe."""
 
-    name: str
-    description: str = ""
-    baseline: bool = False
+    name: Annotated[str, NotInKey("a folder's name")]
+    description: Annotated[str, NotInKey("for readers")] = ""
+    baseline: Annotated[bool, NotInKey("what is done to rows is in the other sections")] = False
     """True only for a recipe that is meant as a baseline: the contest refuses a solution without synthesis."""
-    custom_operators: list[str] = Field(default_factory=list)
+    custom_operators: Annotated[list[str], BY_CODE] = Field(default_factory=list)
     """Python files, relative to the recipe's, that register operators of its own with Data-Juicer; they run as programs
     and need the profile's ``trusted_code`` (docs/security.md)."""
     process: list[Operator] = Field(default_factory=list)

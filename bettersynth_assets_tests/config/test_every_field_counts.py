@@ -46,6 +46,8 @@ OTHER: dict[str, Any] = {
     "recipe.caption.refilter": [],
     "recipe.caption.sampling": None,
     "recipe.caption": None,
+    "recipe.caption.low_score": 0.3,
+    "recipe.regenerate.below": 0.3,
     "recipe.regenerate": None,
     "recipe.regenerate.side": 64,
     "recipe.budget.select": [],
@@ -112,7 +114,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def keys(values: dict[str, Any], root: Path) -> dict[str, str]:
     """Each stage's key: what it depends on besides its inputs, and the inputs that it asks for."""
     settings = Settings(profile=Profile.parse(values["profile"]), recipe=Recipe.parse(values["recipe"]), data_root=root)
-    manifest = SimpleNamespace(stats={"clip_score": {"mean": 0.2}, "planned": [0]}, file=lambda name: root / name)
+    manifest = SimpleNamespace(stats={"clip_score": {"mean": 0.2}, "order": [0]}, file=lambda name: root / name)
     inputs: Any = {stage.name: [manifest] for stage in STAGES}
     found = {}
     for stage in STAGES:
