@@ -124,7 +124,7 @@ def test_sampling_draws_the_same_captions_in_any_number_of_shards_and_leaves_gre
     pipeline, settings
 ):
     section = CaptionSection(**SHORT)
-    assert caption_key(settings, section)["section"] == section.key("captions") == {"max_new_tokens": 4}
+    assert caption_key(settings, section)["section"] == section.key("captions") == SHORT
     greedy = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))
     sampling = {"temperature": 2.0, "top_k": 10, "seed": 5}
     run = pipeline(caption={**SHORT, "sampling": sampling})
