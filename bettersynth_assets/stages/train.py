@@ -22,6 +22,7 @@ from bettersynth_assets.checks.rules import FINITE_LOSS
 from bettersynth_assets.config.devices import model_fingerprint, model_path
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
@@ -30,6 +31,7 @@ from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.side_inputs import check_finetune
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from toolkit.files import sha256_once
+from toolkit.models import ARCHITECTURES, ArchitectureError, model_type
 from toolkit.train.file_record import MarkerError, read_marker
 from toolkit.train.settings import StageSettings
 
@@ -201,7 +203,24 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
             finetune.data, finetune.images, settings.shared_root / "finetune_images.parquet"
         ),
         "gpu": settings.profile.gpu.key("training"),
+        **_architecture(settings),
     }
+
+
+def _architecture(settings: Settings) -> dict[str, str]:
+    """Hash of the base model's architecture where that comes from an extension.
+
+    Raises:
+        ConfigError: a local base model that no architecture is registered for.
+    """
+    base = Path(model_path(settings.profile.models.base, role="base"))
+    if not (base / "config.json").is_file():
+        return {}
+    try:
+        code = ARCHITECTURES.fingerprint(model_type(base))
+    except ArchitectureError as error:
+        raise ConfigError(f"models.base: {error}") from error
+    return {} if code is None else {"architecture": code}
 
 
 def _deepspeed(stage: StageSettings) -> str | None:

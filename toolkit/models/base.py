@@ -37,9 +37,13 @@ Speed = str | Mapping[str, bool]
 class Processor(Protocol):
     """Everything between raw rows and the model's inputs, saved and loaded next to the weights."""
 
-    tokenizer: PreTrainedTokenizerBase
-    image_tokens: int
-    """Positions that one picture takes in a sequence."""
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's tokenizer."""
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions that one picture takes in a sequence."""
 
     @property
     def side(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -72,7 +73,7 @@ def assemble(mgm: Path, folder: Path) -> dict[str, float]:
     Raises:
         ValueError: weights that do not fit.
     """
-    tokenizer = make_tokenizer("gemma")
+    tokenizer: Any = make_tokenizer("gemma")
     tokenizer.chat_template = TEMPLATE
     config = llava_config(len(tokenizer), int(tokenizer.convert_tokens_to_ids(BLANK)))
     torch.manual_seed(SEED)

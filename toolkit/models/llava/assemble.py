@@ -33,7 +33,7 @@ from transformers import (
 from toolkit.models.conversation import IMAGE_TOKEN
 from toolkit.models.llava.processing import LlavaRows
 
-TOWERS = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel, "siglip": SiglipVisionModel,
+TOWERS: dict[str, Any] = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel, "siglip": SiglipVisionModel,
           "siglip_vision_model": SiglipVisionModel}  # fmt: skip
 """What reads the vision part of a checkpoint, by its ``model_type``."""
 

@@ -1,0 +1,95 @@
+"""A LLaVA base through the training and evaluation stages, with their real child processes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bettersynth_assets.config.model import PACKAGE_ROOT
+from bettersynth_assets.config.profile import load_profile
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets.stages.stage import Work
+from bettersynth_assets_tests.toolkit.test_train_data import write_rows
+from toolkit.model_files import first_damaged
+
+LLAVA = PACKAGE_ROOT / "bettersynth_assets/miniature/weights/llava"
+PROFILE = """
+extends: llava-miniature
+seed: SEED
+training:
+  seeds: [3]
+  finetune_json: DATA
+  finetune_images: IMAGES
+  stage_1: {global_batch: 4, per_device_batch: 4, loss_group: 4, max_steps: 2}
+  stage_2: {global_batch: 4, per_device_batch: 4, loss_group: 4, max_steps: 2}
+evaluation: {batch: 8, benchmarks: {mme: null, pope: null, textvqa: null, mmbench: {table: TABLE}}}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The miniature's LLaVA profile with a few rows and one question."""
+    data = write_rows(tmp_path, pictures=4, text_only=2)
+    shutil.copytree(tmp_path / "images", tmp_path / "budgeted" / "images")
+    shutil.copy(data, tmp_path / "budgeted" / "llava.json")
+    (tmp_path / "images" / "seed.jsonl").touch()
+    picture = base64.b64encode((tmp_path / "images" / "0.png").read_bytes()).decode()
+    table = f"index\tquestion\tA\tB\tanswer\timage\n7\tWhich?\tred\tblue\tA\t{picture}\n"
+    (tmp_path / "m.tsv").write_text(table)
+    text = PROFILE
+    for name, value in (
+        ("SEED", tmp_path / "images" / "seed.jsonl"), ("DATA", data), ("IMAGES", tmp_path / "images"),
+        ("TABLE", tmp_path / "m.tsv"),
+    ):  # fmt: skip
+        text = text.replace(name, json.dumps(str(value)))
+    (tmp_path / "p.yaml").write_text(text)
+    monkeypatch.setenv("BETTERSYNTH_PROFILE", str(tmp_path / "p.yaml"))
+    monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
+    return load_settings()
+
+
+def test_a_llava_is_trained_and_evaluated_by_the_same_stages(settings: Any, tmp_path: Path) -> None:
+    for folder in ("trained", "answered"):
+        (tmp_path / folder).mkdir()
+    inputs = {"budgeted_set": [cast(Any, SimpleNamespace(file=lambda name: tmp_path / "budgeted" / name))]}
+    work = Work(settings=settings, shard="all", folder=tmp_path / "trained", inputs=inputs, log=lambda line: None)
+    made = train.run(work, source="budgeted_set")
+    assert [row["steps"] for row in made.kept.to_pylist()] == [4]
+    config = json.loads((tmp_path / "trained/seed-3/finetune/config.json").read_text())
+    assert config["model_type"] == "llava" and "seed-3/finetune/chat_template.jinja" in made.other_files
+    checkpoints = SimpleNamespace(verify=lambda: None, path=tmp_path / "trained", table=lambda: made.kept)
+    rows = evaluate.answer(
+        replace(work, folder=tmp_path / "answered", inputs={"mgm_checkpoint": [cast(Any, checkpoints)]}),
+        "mgm_checkpoint",
+    )
+    accuracy = next(row for row in rows if row["benchmark"] == "mmbench")
+    assert accuracy["seed"] == 3 and accuracy["n"] == 1
+    question = json.loads((tmp_path / "answered/seed-3/mmbench/questions.jsonl").read_text())
+    assert set(question["options"]) == {"A", "B"} and all(value < 0 for value in question["options"].values())
+
+
+def test_a_base_that_no_architecture_is_registered_for_is_refused_when_keys_are_made(
+    settings: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "blip-2"}')
+    models = settings.profile.models.model_copy(update={"base": str(tmp_path / "other")})
+    changed = replace(settings, profile=settings.profile.model_copy(update={"models": models}))
+    with pytest.raises(ConfigError, match=r"models\.base: .*'blip-2'.*use one of llava, mgm_gemma"):
+        train.depends(changed, "all", {})
+
+
+def test_the_shipped_profiles_name_a_llava_base() -> None:
+    assert load_profile("llava-miniature").models.base == LLAVA.relative_to(PACKAGE_ROOT).as_posix()
+    assert first_damaged(LLAVA) is None
+    full = load_profile("llava-0.5b").training
+    assert (full.stage_1.deepspeed, full.stage_1.global_batch, full.stage_2.global_batch) == (None, 256, 128)
