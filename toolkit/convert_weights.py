@@ -20,13 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
+from toolkit.mgm.names import CLIP, TOWERS, TRAINED_IN_STAGE_1
 from toolkit.tensor_files import save_tensors
 
 _WRAPPERS = re.compile(r"^(?:base_model\.model\.|module\.|_orig_mod\.)+")
 _BARE = ("mm_projector.", "vlm_uni_", "vision_tower.", "vision_tower_aux.")
 # Tables that older releases of transformers stored and that are computed today.
 _COMPUTED = (".embeddings.position_ids", ".rotary_emb.inv_freq")
+_CLIP_PARTS = ("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.")
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -81,13 +82,29 @@ def read_checkpoint(folder: Path) -> dict[str, Tensor]:
 
 
 def public_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by MGM's public names: without what wrappers (PEFT, DeepSpeed, compile) put in front, tables left out."""
+    """Tensors by MGM's public names: without what wrappers (PEFT, DeepSpeed, compile) put in front, tables left out.
+
+    CLIP's tower may lack its ``vision_model.``, as transformers 5 names it.
+    """
     named = {}
     for name, tensor in tensors.items():
         plain = _WRAPPERS.sub("", name)
+        plain = f"model.{plain}" if plain.startswith(_BARE) else plain
+        if plain.startswith(tuple(f"{CLIP}{part}" for part in _CLIP_PARTS)):
+            plain = f"{CLIP}vision_model.{plain.removeprefix(CLIP)}"
         if not plain.endswith(_COMPUTED):
-            named[f"model.{plain}" if plain.startswith(_BARE) else plain] = tensor
+            named[plain] = tensor
     return named
+
+
+def clip_vision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The vision transformer of a CLIP's tensors, as ``vision_model.*``.
+
+    Args:
+        tensors: of a whole CLIP, or of its vision transformer alone; transformers 5 leaves out that prefix there.
+    """
+    inside = {name: tensor for name, tensor in tensors.items() if name.startswith("vision_model.")}
+    return inside or {f"vision_model.{n}": tensor for n, tensor in tensors.items() if n.startswith(_CLIP_PARTS)}
 
 
 def check_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], *, where: str) -> None:

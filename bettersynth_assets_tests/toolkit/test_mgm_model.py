@@ -88,7 +88,7 @@ def test_low_resolution_tokens_are_clips_selected_hidden_state() -> None:
     model = tiny_mgm()
     pixels = _pixels(model.config, 2)
     features = model.encode_images(**pixels)
-    clip = model.model.vision_tower.vision_tower
+    clip = model.model.vision_tower.vision_tower["vision_model"]
     expected = clip(pixels["images"], output_hidden_states=True).hidden_states[-2][:, 1:]
     assert_close(features.low, expected)
     assert [m.shape[-1] for m in features.maps] == [16, 8, 4, 2]

@@ -12,9 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import AutoTokenizer, CLIPImageProcessor
+from transformers import CLIPImageProcessorPil
 
 from bettersynth_assets_tests.toolkit.golden import rows, rule
+from toolkit.mgm.assemble import load_tokenizer
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.conversation import encode_prompt, encode_row
 from toolkit.mgm.images import grey_levels, normalise, read_image, squares
@@ -136,7 +137,7 @@ def test_greedy_answers_are_the_originals_one_by_one_and_in_a_padded_batch(
         assert _apart(logits, numbers["answer_logits"]) < TOLERANCE
 
 
-PROCESSOR = CLIPImageProcessor(size={"shortest_edge": 768}, crop_size={"height": 768, "width": 768})
+PROCESSOR = CLIPImageProcessorPil(size={"shortest_edge": 768}, crop_size={"height": 768, "width": 768})
 
 
 @pytest.mark.parametrize("aspect", ["square", "pad"])
@@ -174,7 +175,7 @@ def _sha256(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
-TOKENIZER = AutoTokenizer.from_pretrained(GOLDEN / "tokenizer")
+TOKENIZER = load_tokenizer(GOLDEN / "tokenizer")
 
 
 @pytest.mark.parametrize("name", rows.ROWS)

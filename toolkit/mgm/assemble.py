@@ -18,12 +18,19 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPVisionModel, GemmaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    CLIPVisionModel,
+    GemmaConfig,
+    GemmaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
-from toolkit.convert_weights import WeightsError, public_names, read_tensors
+from toolkit.convert_weights import WeightsError, clip_vision, public_names, read_tensors
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TRAINED_IN_STAGE_1
+from toolkit.mgm.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 
 CONVNEXT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -65,11 +72,15 @@ def convnext_sizes(trunk: Mapping[str, Tensor]) -> dict[str, list[int]]:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a folder with ``tokenizer.json``, or with ``tokenizer.model`` where that can be converted.
 
+    ``tokenizer.json`` is taken as it is: the class that a folder names may add marks, as ``GemmaTokenizer`` does.
+
     Raises:
         WeightsError: no tokenizer that can be used.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, use_fast=True)
+        if (folder / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, config=GemmaConfig())
     except (ValueError, OSError, ImportError) as error:
         raise WeightsError(
             f"{folder}: no fast tokenizer; put gemma-2b-it's tokenizer.json there, or install sentencepiece 0.2.0 and "
@@ -98,7 +109,7 @@ def assemble(
         image_size_aux=image_size_aux,
     )  # fmt: skip
     parts = dict(language.state_dict())
-    parts |= {f"model.vision_tower.vision_tower.{name}": tensor for name, tensor in vision.state_dict().items()}
+    parts |= {f"{CLIP}{name}": tensor for name, tensor in clip_vision(vision.state_dict()).items()}
     parts |= {f"model.vision_tower_aux.{name}": tensor for name, tensor in trunk.items()}
     model = MGMGemmaForCausalLM(config)
     cast(torch.nn.Module, model).to(dtype)

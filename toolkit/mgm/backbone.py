@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 from transformers import GemmaModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.mining import UniProjector
@@ -21,12 +25,17 @@ class TorchInitMixin:
 
 
 class MGMGemmaModel(TorchInitMixin, GemmaModel):
-    """Gemma's decoder with the towers, the mining projections and the projector beside it."""
+    """Gemma's decoder with the towers, the mining projections and the projector beside it.
+
+    All embeddings that go in, of words and of images, are multiplied by √h, as they were in the published training;
+    transformers' own Gemma multiplies those of words only, where it looks them up.
+    """
 
     config_class = MGMConfig
 
     def __init__(self, config: MGMConfig) -> None:
         super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
         d, h = config.mm_hidden_size, config.hidden_size
         aux = config.vision_aux_config
         self.vision_tower = ClipTower(config.vision_config, config.mm_vision_select_layer)
@@ -42,6 +51,18 @@ class MGMGemmaModel(TorchInitMixin, GemmaModel):
             for module in part.modules():
                 module.__dict__["_keeps_torch_init"] = True
         self.post_init()
+
+    def scaled(self, embeds: Tensor) -> Tensor:
+        """Embeddings times √h, which is rounded to their type."""
+        return embeds * torch.tensor(self.config.hidden_size**0.5, dtype=embeds.dtype)
+
+    def forward(
+        self, input_ids: Tensor | None = None, *, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPast:
+        """As ``GemmaModel.forward``, of ids (B, T) or of embeddings (B, T, h) that are not yet multiplied by √h."""
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        return super().forward(inputs_embeds=self.scaled(inputs_embeds), **kwargs)
 
     def trained_in_stage_1(self) -> list[nn.Module]:
         """Projector and the three mining projections."""

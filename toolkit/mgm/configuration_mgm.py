@@ -88,7 +88,10 @@ class MGMConfig(GemmaConfig):
         self.aux_drop_path = aux_drop_path
         self.logits_dtype = logits_dtype
         inherited = {k: v for k, v in (text_config or {}).items() if k not in ("model_type", "architectures")}
-        super().__init__(**{**_GEMMA_2B, **inherited, **kwargs})
+        fields = {**_GEMMA_2B, **inherited, **kwargs}
+        # GemmaConfig turns "gelu", with a warning, into the tanh approximation; in MGM it is the exact function.
+        super().__init__(**{**fields, "hidden_act": "gelu_pytorch_tanh"})
+        self.hidden_act = fields["hidden_act"]
         self._validate()
 
     def _validate(self) -> None:

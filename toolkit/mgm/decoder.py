@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch._dynamo import maybe_mark_dynamic
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
-from transformers import GemmaModel
 from transformers.activations import GELUActivation
 
+from toolkit.mgm.backbone import MGMGemmaModel
 from toolkit.mgm.gelu import gated_gelu
 from toolkit.mgm.speed import Speed, compiled
 
 
-def decode(model: GemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | None = None) -> Tensor:
+def decode(model: MGMGemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | None = None) -> Tensor:
     """Hidden states after the final norm.
 
     Args:
@@ -64,8 +64,7 @@ def enter(model: Any, embeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor
     """
     cos, sin = model.rotary_emb(embeds, positions)
     below, above = sin.chunk(2, dim=-1)
-    scale = torch.tensor(model.config.hidden_size**0.5, dtype=embeds.dtype)
-    return embeds * scale, cos, torch.cat([-below, above], dim=-1)
+    return model.scaled(embeds), cos, torch.cat([-below, above], dim=-1)
 
 
 def _run(function: Callable[..., Tensor], speed: Speed, *arguments: Any) -> Tensor:

@@ -157,6 +157,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         *,
         inputs_embeds: Tensor | None = None,
         images: Tensor | None = None,
@@ -174,7 +175,8 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
         Args:
             input_ids: (B, T), one ``IMAGE_TOKEN_INDEX`` per image. Not together with ``inputs_embeds``.
             attention_mask: (B, T), 1 = real. With labels rows are padded on the right.
-            inputs_embeds: (B, L, h) already merged embeddings (Gemma multiplies them by √h itself, images included);
+            position_ids: (B, T or L), which ``generate`` makes of a mask padded on the left; without labels only.
+            inputs_embeds: (B, L, h) already merged embeddings (the decoder multiplies them by √h, images included);
                 without labels only.
             labels: (B, T) aligned with ``input_ids``; the shift by one happens here.
             layout: of :func:`toolkit.mgm.merging.lay_out` for the same ids, mask and labels, when it is known already.
@@ -201,9 +203,12 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
             return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
         if input_ids is not None and inputs_embeds is None:
             merged = self.merge_images(input_ids, attention_mask=attention_mask, **given)
-            inputs_embeds, attention_mask, input_ids = merged.embeds, merged.attention_mask, None
+            inputs_embeds, input_ids = merged.embeds, None
+            # Beside a cache no mask says that nothing is padding; it is not one of the new tokens' length.
+            if attention_mask is not None or any(value is not None for value in given.values()):
+                attention_mask = merged.attention_mask
         return super().forward(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds,
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds,
             logits_to_keep=logits_to_keep, **kwargs,
         )  # fmt: skip
 

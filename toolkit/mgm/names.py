@@ -15,3 +15,6 @@ TRAINED_IN_STAGE_1 = (
 
 TOWERS = ("model.vision_tower.", "model.vision_tower_aux.")
 """The two image towers, frozen in both stages."""
+
+CLIP = "model.vision_tower.vision_tower."
+"""The first tower; its parameters go on with ``vision_model.``, which transformers 5 leaves out of its own names."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPImageProcessor, PreTrainedTokenizerBase
+from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from toolkit.data.padding import padded_texts
 from toolkit.mgm.aspect import Aspect
@@ -34,14 +34,14 @@ class MGMProcessor:
 
     Args:
         tokenizer: a fast tokenizer with Gemma's turn marks; loaded from a local folder or hub id.
-        image_processor: CLIP's, set to the high resolution S.
+        image_processor: CLIP's on Pillow, set to the high resolution S. Its other one, on torchvision, rounds otherwise.
         image_size: low resolution s.
         image_tokens: embeddings that one image becomes; they count towards ``max_length``.
         max_length: longest row in positions after images are put in; the kit's 2048.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    image_processor: CLIPImageProcessor
+    image_processor: CLIPImageProcessorPil
     image_size: int
     image_tokens: int
     max_length: int = 2048
@@ -57,7 +57,9 @@ class MGMProcessor:
         side = config.image_size_aux
         return cls(
             tokenizer=tokenizer,
-            image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
+            image_processor=CLIPImageProcessorPil(
+                size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+            ),
             image_size=config.image_size,
             image_tokens=config.image_tokens,
             max_length=min(2048, config.max_position_embeddings),
@@ -71,9 +73,9 @@ class MGMProcessor:
             kwargs: what ``AutoProcessor`` adds; without effect.
         """
         config = MGMConfig.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)  # its tokenizer.json as it is
         made = cls.for_config(config, tokenizer)
-        saved = CLIPImageProcessor.from_pretrained(folder)
+        saved = CLIPImageProcessorPil.from_pretrained(folder)
         crop, edge = saved.crop_size, saved.size.get("shortest_edge")
         side = config.image_size_aux
         if not crop["height"] == crop["width"] == edge == side:

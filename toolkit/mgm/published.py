@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, GemmaConfig
 
-from toolkit.convert_weights import WeightsError, check_same, read_checkpoint
+from toolkit.convert_weights import WeightsError, check_same, clip_vision, read_checkpoint
 from toolkit.mgm.assemble import convnext_sizes, convnext_trunk, load_tokenizer
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.mgm.names import CLIP
 from toolkit.mgm.processing_mgm import MGMProcessor
 
-_CLIP = "model.vision_tower.vision_tower."
 _CONVNEXT = "model.vision_tower_aux."
 _CLIP_HEAD = 64
 """Channels of an attention head in all CLIPs of OpenAI; the weights do not tell."""
@@ -99,17 +99,17 @@ def convert(source: Path, output: Path, *, clip: Path | None = None, convnext: P
     """
     tensors = read_checkpoint(source)
     dtype = tensors["model.embed_tokens.weight"].dtype
-    for prefix, folder, option in ((_CLIP, clip, "--clip"), (_CONVNEXT, convnext, "--convnext")):
+    for prefix, folder, option in ((CLIP, clip, "--clip"), (_CONVNEXT, convnext, "--convnext")):
         inside = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         given = {}
         if folder is not None:
-            part = read_checkpoint(folder) if prefix == _CLIP else convnext_trunk(folder)
-            given = {f"{prefix}{n}": t for n, t in part.items() if prefix == _CONVNEXT or n.startswith("vision_model.")}
+            part = clip_vision(read_checkpoint(folder)) if prefix == CLIP else convnext_trunk(folder)
+            given = {f"{prefix}{name}": tensor for name, tensor in part.items()}
             check_same(given, inside, where=str(source))
         if not inside and not given:
             raise WeightsError(f"{source}: its weights hold no {prefix}*; give that tower's folder with {option}")
         tensors |= {name: tensor.to(dtype) for name, tensor in {**given, **inside}.items()}
-    towers = [{n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in (_CLIP, _CONVNEXT)]
+    towers = [{n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in (CLIP, _CONVNEXT)]
     found = json.loads((source / "config.json").read_text("utf-8"))
     config = mgm_config(found, clip_sizes(towers[0], clip), convnext_sizes(towers[1]))
     config.dtype = dtype

@@ -28,17 +28,21 @@ class TowerFeatures(NamedTuple):
     maps: tuple[Tensor, ...]
 
 
+class _Clip(CLIPVisionModel):
+    """CLIP's vision transformer. A class of our own, so that transformers renames none of its weights."""
+
+
 class ClipTower(nn.Module):
     """CLIP's vision transformer up to the selected layer (``vision_tower.vision_model.*``)."""
 
     def __init__(self, config: CLIPVisionConfig, select_layer: int) -> None:
         super().__init__()
-        self.vision_tower = CLIPVisionModel(config)
+        self.vision_tower = nn.ModuleDict({"vision_model": _Clip(config)})
         self.layers_used = config.num_hidden_layers + 1 + select_layer
 
     def forward(self, images: Tensor, speed: Speed = CPU) -> Tensor:
         """(I, 3, s, s) -> (I, N, d), equal to ``hidden_states[select_layer][:, 1:]``."""
-        vision = self.vision_tower.vision_model
+        vision: Any = self.vision_tower["vision_model"]
         vision.config._attn_implementation = "sdpa" if speed.short_clip else "eager"
         embed = partial(_clip_embeddings, vision.embeddings) if speed.short_clip else vision.embeddings
         hidden = vision.pre_layrnorm(embed(images))
@@ -59,7 +63,7 @@ def _clip_embeddings(embeddings: Any, images: Tensor) -> Tensor:
 
 
 def _clip_layer(layer: nn.Module, hidden: Tensor) -> Tensor:
-    result: Tensor = layer(hidden, None, None)[0]
+    result: Tensor = layer(hidden, None)
     return result
 
 
