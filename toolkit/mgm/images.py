@@ -90,7 +90,7 @@ def squares(
 ) -> Tensor:  # fmt: skip
     """Bring pictures to the high resolution, before any arithmetic on their values.
 
-    Equal to ``CLIPImageProcessorPil`` up to where it rescales, without its copies: what a loader process does and sends.
+    Equal to ``CLIPImageProcessorPil`` up to where it rescales, without its copies: what a loader process does.
 
     Args:
         images: RGB pictures of any size.

@@ -34,7 +34,7 @@ class MGMProcessor:
 
     Args:
         tokenizer: a fast tokenizer with Gemma's turn marks; loaded from a local folder or hub id.
-        image_processor: CLIP's on Pillow, set to the high resolution S. Its other one, on torchvision, rounds otherwise.
+        image_processor: CLIP's on Pillow, set to the high resolution S. The one on torchvision rounds otherwise.
         image_size: low resolution s.
         image_tokens: embeddings that one image becomes; they count towards ``max_length``.
         max_length: longest row in positions after images are put in; the kit's 2048.

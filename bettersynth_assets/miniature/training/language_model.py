@@ -22,12 +22,14 @@ from bettersynth_assets.miniature.training.loop import held_out, on, train
 def gemma_config(vocabulary: int) -> GemmaConfig:
     """Gemma at miniature size: like gemma-2b, one key-value head and tied embeddings."""
     tokenizer = make_tokenizer("gemma")
-    return GemmaConfig(
+    config = GemmaConfig(
         vocab_size=vocabulary, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=1, head_dim=32, max_position_embeddings=512, hidden_act="gelu",
-        hidden_activation="gelu", initializer_range=0.05, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, tie_word_embeddings=True,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=512, initializer_range=0.05,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
     )  # fmt: skip
+    config.hidden_act = "gelu"  # exact, as MGM's; given to the constructor it would become the tanh approximation
+    return config
 
 
 class Lessons:
@@ -44,12 +46,12 @@ class Lessons:
 
     def embed(self, model: GemmaForCausalLM, rows: Tensor) -> Tensor:
         """(B, before + SLOTS + after, width) input embeddings."""
-        table = model.model.embed_tokens.weight
+        embed = model.model.embed_tokens
         bags = self.slots[rows]
         real = (bags != 0).unsqueeze(-1)
-        context = (F.embedding(bags, table) * real).sum(2) / real.sum(2)
-        before = table[self.before].expand(len(rows), -1, -1)
-        return torch.cat([before, context, F.embedding(self.after[rows], table)], dim=1)
+        context = (embed(bags) * real).sum(2) / real.sum(2)
+        before = embed(self.before).expand(len(rows), -1, -1)
+        return torch.cat([before, context, embed(self.after[rows])], dim=1)
 
     def supervised(self, rows: Tensor) -> Tensor:
         """(B, L) bool over ``after``: the tokens that carry loss."""

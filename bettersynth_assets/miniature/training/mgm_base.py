@@ -16,12 +16,12 @@ from bettersynth_assets.miniature.training.language_model import gemma_config
 from bettersynth_assets.miniature.training.towers import CLIP_FIELDS, CONVNEXT_DEPTHS, CONVNEXT_DIMS, KEPT_LAYERS
 from toolkit.mgm.configuration_mgm import MGMConfig
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TRAINED_IN_STAGE_1
+from toolkit.mgm.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.tensor_files import save_tensors
 
 PARTS = {
-    "clip_tower": "model.vision_tower.vision_tower.",
+    "clip_tower": f"{CLIP}vision_model.",
     "convnext_tower": "model.vision_tower_aux.vision_",
     "language": "",
 }
@@ -78,6 +78,6 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
         raise ValueError(f"the trained parts do not fit MGM: missing {missing[:5]}, unexpected {unexpected[:5]}")
     model.tie_weights()
     kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(TRAINED_IN_STAGE_1)}
-    model.half().save_pretrained(folder, state_dict=kept, safe_serialization=True)
+    model.half().save_pretrained(folder, state_dict=kept)
     MGMProcessor.for_config(config, make_tokenizer("gemma")).save_pretrained(folder)
     return {**counts, "embedding_sd": deviation, "parameters": sum(v.numel() for v in kept.values())}

@@ -218,7 +218,7 @@ def train_tower(
     figures = _retrieval(tokens.eval(), contrast.eval(), pixels, ids)
     tower = tokens.tower.cpu()
     if isinstance(tower, CLIPVisionModel):
-        del tower.vision_model.encoder.layers[KEPT_LAYERS:]
+        del tower.encoder.layers[KEPT_LAYERS:]
         tower.config.num_hidden_layers = KEPT_LAYERS
     return tower, figures
 
