@@ -50,16 +50,18 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, mon
         read_tensors(Path("list.bin"))
 
 
+@pytest.mark.parametrize("clip", ["vision_model.", ""])
 @pytest.mark.parametrize("prefix", ["", "base_model.model.", "module."])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_kits_projector_loads_into_a_model_with_the_same_towers(
-    tmp_path: Path, prefix: str, dtype: torch.dtype
+    tmp_path: Path, clip: str, prefix: str, dtype: torch.dtype
 ) -> None:
     trained, model = tiny_mgm(seed=1), tiny_mgm(seed=2)
     trained.model.vision_tower.load_state_dict(model.model.vision_tower.state_dict())
     trained.model.vision_tower_aux.load_state_dict(model.model.vision_tower_aux.state_dict())
     kit = {name: tensor.to(dtype) for name, tensor in trained.state_dict().items() if name.startswith(IN_THE_KITS_FILE)}
-    torch.save({prefix + name: tensor for name, tensor in kit.items()}, tmp_path / "mm_projector.bin")
+    file = {prefix + name.replace("vision_model.", clip): tensor for name, tensor in kit.items()}
+    torch.save(file, tmp_path / "mm_projector.bin")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     names = load_projector(model, tmp_path / "mm_projector.bin")
     for name, tensor in model.state_dict().items():

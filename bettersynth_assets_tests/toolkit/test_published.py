@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
@@ -87,6 +87,16 @@ def test_converted_model_computes_what_the_published_one_did(
     assert MGMProcessor.from_pretrained(output).image_tokens == 4
 
 
+def test_tower_without_the_prefix_that_transformers_5_leaves_out_is_the_same_tower(
+    write: Writer, model: MGMGemmaForCausalLM
+) -> None:
+    clip = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(CLIP)}
+    short = {name.replace(".vision_model.", "."): tensor.clone() for name, tensor in clip.items()}
+    output = _convert(write(weights={**dict.fromkeys(clip), **short}))
+    found = MGMGemmaForCausalLM.from_pretrained(output, dtype="auto").state_dict()
+    assert clip and all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
+
+
 @pytest.fixture
 def towers(model: MGMGemmaForCausalLM, tmp_path: Path) -> tuple[Path, Path]:
     """Folders of both towers with the model's weights, in float32."""
@@ -100,9 +110,13 @@ def towers(model: MGMGemmaForCausalLM, tmp_path: Path) -> tuple[Path, Path]:
     return clip, convnext
 
 
+@pytest.mark.parametrize("prefix", ["vision_model.", ""])
 def test_towers_come_from_their_folders_when_the_checkpoint_has_none(
-    write: Writer, model: MGMGemmaForCausalLM, towers: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+    write: Writer, model: MGMGemmaForCausalLM, towers: tuple[Path, Path], capsys: pytest.CaptureFixture[str],
+    prefix: str,
+) -> None:  # fmt: skip
+    clip = load_file(towers[0] / "model.safetensors")
+    save_file({n.replace("vision_model.", prefix): t for n, t in clip.items()}, towers[0] / "model.safetensors")
     gone = {name: None for name in model.state_dict() if name.startswith((CLIP, CONVNEXT))}
     source = write(weights=gone)
     with pytest.raises(SystemExit):

@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from toolkit.convert_weights import WeightsError
 from toolkit.mgm import assemble
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TRAINED_IN_STAGE_1
+from toolkit.mgm.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_tokenizer
 
@@ -61,6 +61,20 @@ def test_public_parts_join_to_a_base_that_loads(parts: Path, tmp_path: Path) -> 
     name = "stages.1.blocks.1.mlp.fc1.weight"
     assert torch.equal(weights[f"model.vision_tower_aux.vision_{name}"], trunk[f"visual.trunk.{name}"])
     assert MGMProcessor.from_pretrained(tmp_path).image_tokens == 4
+
+
+@pytest.mark.parametrize("pickled", [True, False])
+@pytest.mark.parametrize("prefix", ["vision_model.", ""])
+def test_clip_joins_in_both_spellings_of_its_names(parts: Path, tmp_path: Path, prefix: str, pickled: bool) -> None:
+    vision = CLIPVisionModel.from_pretrained(parts / "clip")
+    vision.config.save_pretrained(tmp_path)
+    file = {f"{prefix}{name}": tensor for name, tensor in vision.state_dict().items()}
+    torch.save(file, tmp_path / "pytorch_model.bin") if pickled else save_file(file, tmp_path / "model.safetensors")
+    base = assemble.assemble(
+        parts / "gemma", tmp_path, parts / "convnext", image_size_aux=64, dtype=torch.float32
+    ).state_dict()
+    own = vision.state_dict()
+    assert own and all(torch.equal(base[f"{CLIP}vision_model.{name}"], tensor) for name, tensor in own.items())
 
 
 def test_public_layouts_join_to_the_same_base(parts: Path, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
         raise ValueError(f"the trained parts do not fit MGM: missing {missing[:5]}, unexpected {unexpected[:5]}")
     model.tie_weights()
     kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(TRAINED_IN_STAGE_1)}
-    model.half().save_pretrained(folder, state_dict=kept)
+    parameters = sum(v.numel() for v in kept.values())
+    model.half().save_pretrained(folder, state_dict=kept)  # which empties the dictionary
     MGMProcessor.for_config(config, make_tokenizer("gemma")).save_pretrained(folder)
-    return {**counts, "embedding_sd": deviation, "parameters": sum(v.numel() for v in kept.values())}
+    return {**counts, "embedding_sd": deviation, "parameters": parameters}
