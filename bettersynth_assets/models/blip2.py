@@ -26,8 +26,8 @@ class Blip2Captioner(GenerativeCaptioner):
         import torch
 
         config = self._model.config
-        places = [config.image_token_index] * config.num_query_tokens
+        places = [config.image_token_id] * config.num_query_tokens
         return torch.tensor(places + self._processor.tokenizer(prompt)["input_ids"])
 
     def _features(self, pixels: Any) -> Any:
-        return self._model.get_image_features(pixels)
+        return self._model.get_image_features(pixels).pooler_output

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bettersynth_assets.config.devices import HUB_PREFIX
 from bettersynth_assets.images.pixels import middle_square, resizing
+from bettersynth_assets.models.checkpoints import load_model, load_processor
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,10 @@ def _open_clip(name: str, device: str, dtype: Any) -> Backend:
 
 def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
     import torch
-    from transformers import AutoProcessor, CLIPModel
+    from transformers import CLIPModel
 
-    model = CLIPModel.from_pretrained(name, dtype=dtype).eval().to(device)
-    processor = AutoProcessor.from_pretrained(name)
+    model = load_model(CLIPModel, name, dtype=dtype, called=f"models.clip = {name!r}").to(device)
+    processor = load_processor(name)
     context = model.config.text_config.max_position_embeddings
     # Attention on a GPU is planned anew, for some 70 ms, at each length.
     multiple = 16 if device.startswith("cuda") else 1
@@ -140,8 +141,8 @@ def _transformers_clip(name: str, device: str, dtype: Any) -> Backend:
         image=image,
         levels=None if levels is None else levels.to(device),
         tokens=tokens,
-        image_features=lambda pixels: model.get_image_features(pixel_values=pixels),
-        text_features=lambda inputs: model.get_text_features(**inputs),
+        image_features=lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output,
+        text_features=lambda inputs: model.get_text_features(**inputs).pooler_output,
         parameters=model.num_parameters(),
         image_layers=[*model.vision_model.encoder.layers],
         patches=model.vision_model.embeddings.patch_embedding,

@@ -13,6 +13,7 @@ from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
+from bettersynth_assets.models.checkpoints import load_model, load_processor
 from bettersynth_assets.models.sampling import generate_arguments, numbers_for
 from bettersynth_assets.models.token_decoding import TokenDecoder
 
@@ -44,8 +45,10 @@ class GenerativeCaptioner:
         self.device = device
         self.dtype = getattr(torch, dtype)
         self.batch = BatchSize(batch)
-        self._model = getattr(transformers, self.loaded_by).from_pretrained(name, dtype=self.dtype).eval().to(device)
-        self._processor = transformers.AutoProcessor.from_pretrained(name)
+        model_class = getattr(transformers, self.loaded_by)
+        called = f"models.captioner = {model!r}"
+        self._model = load_model(model_class, name, dtype=self.dtype, called=called).to(device)
+        self._processor = load_processor(name)
         self.prepare, levels = resizing(self._processor.image_processor)
         self._levels = None if levels is None else levels.to(device)
         self._decode = self._decoder()
@@ -106,7 +109,7 @@ class GenerativeCaptioner:
     def _decoded_tokens(self, pixels: Any, row: Any, new_tokens: int, sampling: Sampling | None, numbers: Any) -> Any:
         text = self._model.get_input_embeddings()(row)  # (L, h)
         embeds = text.repeat(len(pixels), 1, 1)
-        embeds[:, row == self._model.config.image_token_index] = self._features(pixels).to(text.dtype)
+        embeds[:, row == self._model.config.image_token_id] = self._features(pixels).to(text.dtype)
         assert self._decode is not None
         return self._decode(embeds, new_tokens=new_tokens, most=self.batch.size, sampling=sampling, numbers=numbers)
 

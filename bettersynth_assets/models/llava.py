@@ -45,7 +45,7 @@ class LlavaCaptioner(GenerativeCaptioner):
     def _features(self, pixels: Any) -> Any:
         import torch
 
-        return torch.stack(list(self._model.get_image_features(pixel_values=pixels)))
+        return torch.stack(self._model.get_image_features(pixel_values=pixels).pooler_output)
 
     def _texts(self, tokens: Any) -> list[str]:
         """Answers that did not end within the limit of tokens end with their last whole sentence, or else word."""

@@ -139,6 +139,7 @@ class BatchDecoder:
         """Read the prompts and choose the first tokens."""
         import torch
 
+        self._rewind(0)
         positions = torch.arange(self._prompt, device=embeds.device)
         hidden = self._forward(positions, inputs_embeds=embeds)
         if self._graph is None:
@@ -168,10 +169,14 @@ class BatchDecoder:
                 **inputs,
                 attention_mask=mask,
                 position_ids=positions.unsqueeze(0),
-                cache_position=positions,
-                past_key_values=self._cache,
+                cache=self._cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
+
+    def _rewind(self, length: int) -> None:
+        """Let the cache go on behind so many tokens; in place, as a captured graph reads these tensors."""
+        for layer in self._cache.layers:
+            layer.cumulative_length.fill_(length)
 
     def _attention(self) -> AbstractContextManager[None]:
         if self._rows is None:
@@ -206,6 +211,7 @@ class BatchDecoder:
             for _ in range(2):
                 self._step()
                 self._position.fill_(self._prompt)
+                self._rewind(self._prompt)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads go on decoding images meanwhile, which only this mode lets them.

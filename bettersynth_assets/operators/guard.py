@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bettersynth_assets.errors import FetchRefusedError
+from bettersynth_assets.operators import stock_models
 from toolkit.image_decoding import strict_decoding
 
 NEEDLESS = ("spacy-pkuseg",)
@@ -85,6 +86,8 @@ def registry() -> Any:
 
         model_utils.check_model = _local_model
         model_utils.MODEL_FUNCTION_MAPPING["nltk"] = _refuse_pickles
+        model_utils.MODEL_FUNCTION_MAPPING["huggingface"] = stock_models.load_huggingface
+        model_utils.MODEL_FUNCTION_MAPPING["simple_aesthetics"] = stock_models.load_aesthetics
         # Whatever way an argument took to get there; the second keeps transformers from asking on the terminal.
         dynamic_module_utils.get_class_in_module = _refuse_code
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
@@ -94,8 +97,9 @@ def registry() -> Any:
             logger.add(sys.stderr)
         logger.disable("data_juicer")
         from data_juicer.ops import OPERATORS
-        from data_juicer.ops.filter import flagged_words_filter, stopwords_filter
+        from data_juicer.ops.filter import flagged_words_filter, stopwords_filter, text_pair_similarity_filter
 
+        text_pair_similarity_filter.get_model = stock_models.text_pair_model
         for module in (flagged_words_filter, stopwords_filter):
             module.load_words_asset = _refuse_words
         import bettersynth_assets.operators.ours  # noqa: F401 - also where the package is not installed

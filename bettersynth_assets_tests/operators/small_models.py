@@ -68,15 +68,16 @@ def make_owlvit(folder: Path, clip: Path, seed: int = 0) -> Path:
     return folder
 
 
-def make_aesthetics(folder: Path, clip: Path, seed: int = 0) -> Path:
-    """An aesthetics predictor (linear, v2) with the image processor of a tiny ``CLIPModel``; mind the folder's name."""
+def make_aesthetics(folder: Path, clip: Path, kind: str = "AestheticsPredictorV2Linear", seed: int = 0) -> Path:
+    """An aesthetics predictor with the image processor of a tiny ``CLIPModel``; mind the folder's name."""
     import torch
-    from aesthetics_predictor import AestheticsPredictorV2Linear
     from transformers import CLIPProcessor, CLIPVisionConfig
+
+    from bettersynth_assets.models.aesthetics import CLASSES
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(seed)
-    model = AestheticsPredictorV2Linear(CLIPVisionConfig(**sizes, image_size=SIDE, patch_size=8, projection_dim=16))
+    model = CLASSES[kind](CLIPVisionConfig(**sizes, image_size=SIDE, patch_size=8, projection_dim=16))
     model.save_pretrained(folder)
     CLIPProcessor.from_pretrained(clip).save_pretrained(folder)
     return folder

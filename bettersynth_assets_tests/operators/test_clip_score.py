@@ -9,6 +9,7 @@ from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.images.decoding import opened
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, Progress, in_batches
+from bettersynth_assets.models.checkpoints import load_processor
 from bettersynth_assets.models.clip_files import score_files
 from bettersynth_assets.models.clip_score import ClipScorer, load_scorer, scorer_key
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
@@ -57,12 +58,11 @@ def test_open_clip_scores_are_the_cosine_of_its_embeddings(tiny_models, pairs):
 
 def test_pixels_are_those_of_the_checkpoints_own_transform(tiny_models, tmp_path):
     import open_clip
-    from transformers import AutoProcessor
 
     sizes = [(64, 48), (47, 91), (301, 200), (33, 33), (64, 65)]
     rng = np.random.default_rng(3)
     images = [Image.fromarray(rng.integers(0, 255, (high, wide, 3), dtype=np.uint8)) for wide, high in sizes]
-    processor = AutoProcessor.from_pretrained(tiny_models.clip).image_processor
+    processor = load_processor(tiny_models.clip).image_processor
     _, transform = open_clip.create_model_from_pretrained(f"local-dir:{tiny_models.open_clip}")
     expected = {
         "clip": processor(images=images, return_tensors="pt")["pixel_values"],
@@ -77,11 +77,11 @@ def test_pixels_are_those_of_the_checkpoints_own_transform(tiny_models, tmp_path
 
 
 def test_pixels_of_other_processors_are_theirs_too(tiny_models):
-    from transformers import AutoProcessor, CLIPImageProcessor
+    from transformers import CLIPImageProcessorPil
 
     image = Image.fromarray(np.random.default_rng(3).integers(0, 255, (61, 40, 3), dtype=np.uint8))
-    blip = AutoProcessor.from_pretrained(tiny_models.captioner).image_processor
-    bare = CLIPImageProcessor(do_normalize=False, size={"shortest_edge": 40}, crop_size={"height": 40, "width": 40})
+    blip = load_processor(tiny_models.captioner).image_processor
+    bare = CLIPImageProcessorPil(do_normalize=False, size={"shortest_edge": 40}, crop_size={"height": 40, "width": 40})
     for processor, has_levels in ((blip, True), (bare, False)):
         prepare, levels = resizing(processor)
         assert (levels is not None) == has_levels

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.checkpoints import load_processor
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets_tests.operators.rows import CAPTIONS, break_image, scored_table, tiny_profile
@@ -69,12 +70,12 @@ def test_a_broken_image_is_quarantined_alone(name, entries, tmp_path, tiny_model
 def test_matching_is_the_probability_that_the_model_gives(entries, tmp_path, tiny_models, blip_itm):
     import torch
     from PIL import Image
-    from transformers import AutoProcessor, BlipForImageTextRetrieval
+    from transformers import BlipForImageTextRetrieval
 
     table = scored_table(tmp_path, 4)
     entry = {"image_text_matching_filter": {"hf_blip": str(blip_itm), "min_score": 0}}
     done = process(tmp_path, tiny_models, entry, table)
-    model, processor = BlipForImageTextRetrieval.from_pretrained(blip_itm), AutoProcessor.from_pretrained(blip_itm)
+    model, processor = BlipForImageTextRetrieval.from_pretrained(blip_itm), load_processor(blip_itm)
     for row in done.kept.to_pylist():
         image = Image.open(tmp_path / row["image"]).convert("RGB")
         inputs = processor(text=row["caption"], images=image, return_tensors="pt", truncation=True, max_length=32)
@@ -104,24 +105,47 @@ def test_a_folder_name_that_the_aesthetics_filter_cannot_read_is_refused_before_
 
 def test_aesthetics_are_the_scores_that_the_profiles_model_gives(tmp_path, tiny_models):
     import torch
-    from aesthetics_predictor import AestheticsPredictorV2Linear
     from PIL import Image
-    from transformers import CLIPProcessor
+    from transformers import CLIPImageProcessorPil
+
+    from bettersynth_assets.models.aesthetics import AestheticsPredictorV2Linear
 
     folder = make_aesthetics(tmp_path / "aesthetics-predictor-v2-linear", tiny_models.clip)
     profile = tiny_profile(tiny_models)
     profile = profile.model_copy(update={"models": profile.models.model_copy(update={"aesthetics": str(folder)})})
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    table = scored_table(tmp_path, COUNT)
+    with torch.no_grad():  # a bias that puts the random scores about the limit
+        model = AestheticsPredictorV2Linear.from_pretrained(folder)
+        images = [Image.open(tmp_path / name).convert("RGB") for name in table["image"].to_pylist()]
+        model.layers[-1].bias -= model(**processor(images=images, return_tensors="pt")).logits.median()
+    model.save_pretrained(folder)
     entry = {"image_aesthetics_filter": {"min_score": 0.0}}
     assert list(operators_key([entry], profile)) == ["image_aesthetics_filter"]
-    table = scored_table(tmp_path, COUNT)
     break_image(tmp_path, table["image"][3].as_py())
     built = build_operators([entry], profile)
     done = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=None)
     assert [(row["id"], row["reason"]) for row in done.quarantine.to_pylist()] == [("row003", "decode_error")]
     assert done.kept.num_rows and done.rejects.num_rows and done.kept.num_rows + done.rejects.num_rows == COUNT - 1
-    model, processor = AestheticsPredictorV2Linear.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
     for row in done.kept.to_pylist():
         inputs = processor(images=Image.open(tmp_path / row["image"]).convert("RGB"), return_tensors="pt")
         with torch.no_grad():
             expected = model(**inputs).logits.item() / 10
         assert json.loads(row["stats"])["image_aesthetics_scores"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_pairs_of_texts_are_as_similar_as_their_embeddings(tiny_models):
+    import torch
+    from transformers import AutoTokenizer, CLIPModel
+
+    model, tokenizer = CLIPModel.from_pretrained(tiny_models.clip), AutoTokenizer.from_pretrained(tiny_models.clip)
+    (built,) = build_operators(
+        [{"text_pair_similarity_filter": {"text_key_second": "other"}}], tiny_profile(tiny_models)
+    )
+    for texts in (["a red dog", "a cat"], ["two", "a blue square"]):
+        with torch.no_grad():
+            found = model.get_text_features(**tokenizer(texts, padding=True, return_tensors="pt")).pooler_output
+        sample = {"text": texts[0], "other": texts[1], "__dj__stats__": {}}
+        stats = built.operator.compute_stats_single(sample)["__dj__stats__"]
+        expected = torch.cosine_similarity(found[0], found[1], dim=0).item()
+        assert next(iter(stats.values())) == pytest.approx([expected], abs=1e-6)

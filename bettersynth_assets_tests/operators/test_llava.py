@@ -7,6 +7,7 @@ import torch
 
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.models.caption_cleaning import clean
+from bettersynth_assets.models.checkpoints import load_processor
 from bettersynth_assets.models.llava import PROMPT, LlavaCaptioner
 from bettersynth_assets.models.sentences import whole
 from bettersynth_assets_tests.operators.small_synthesis_models import CHAT_TEMPLATE, SIDE, distinct_images, make_llava
@@ -31,10 +32,10 @@ def images():
 
 def one_at_a_time(folder, images, text):
     """What transformers' own processor and ``generate`` write, image by image."""
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import LlavaForConditionalGeneration
 
     model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = load_processor(folder)
     made = []
     for image in images:
         inputs = processor(images=image, text=text, return_tensors="pt")

@@ -1,0 +1,96 @@
+"""Aesthetics predictors: CLIP's vision tower with a small head. In: pixels. Out: one score per image, 0 to 10.
+
+The classes of the public checkpoints ``shunk031/aesthetics-predictor-v1-*`` and ``-v2-*``, which are LAION's
+``aesthetic-predictor`` and Christoph Schuhmann's ``improved-aesthetic-predictor`` with CLIP's weights beside them. The
+names of the weights are those of the package simple-aesthetics-predictor, which ends with transformers 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+
+WIDTHS = (1024, 128, 64, 16, 1)
+DROPOUTS = (0.2, 0.2, 0.1)
+
+
+class _Predictor(CLIPVisionModelWithProjection):
+    """CLIP's normalised image embedding through a head; a class of it says which."""
+
+    head: str
+    """Attribute that holds it."""
+
+    def forward(self, pixel_values: Any, **more: Any) -> ImageClassifierOutputWithNoAttention:
+        """Score images.
+
+        Args:
+            pixel_values: (B, 3, H, W).
+            **more: of ``CLIPVisionModelWithProjection``.
+
+        Returns:
+            ``logits`` (B, 1), the scores; ``hidden_states`` (B, D), the embeddings.
+        """
+        embeds = super().forward(pixel_values, **more).image_embeds
+        embeds = embeds / embeds.norm(dim=-1, keepdim=True)
+        return ImageClassifierOutputWithNoAttention(logits=getattr(self, self.head)(embeds), hidden_states=embeds)
+
+
+class AestheticsPredictorV1(_Predictor):
+    """One linear layer."""
+
+    head = "predictor"
+
+    def __init__(self, config: CLIPVisionConfig) -> None:
+        super().__init__(config)
+        self.predictor = nn.Linear(config.projection_dim, 1)
+        self.post_init()
+
+
+class AestheticsPredictorV2Linear(_Predictor):
+    """Five linear layers without activations between."""
+
+    head = "layers"
+    activation: type[nn.Module] | None = None
+
+    def __init__(self, config: CLIPVisionConfig) -> None:
+        super().__init__(config)
+        steps: list[nn.Module] = []
+        for at, width in enumerate(WIDTHS):
+            steps.append(nn.Linear(WIDTHS[at - 1] if at else config.projection_dim, width))
+            if self.activation is not None and width > 1:
+                steps.append(self.activation())
+            if at < len(DROPOUTS):
+                steps.append(nn.Dropout(DROPOUTS[at]))
+        self.layers = nn.Sequential(*steps)
+        self.post_init()
+
+
+class AestheticsPredictorV2ReLU(AestheticsPredictorV2Linear):
+    """Five linear layers with a ReLU behind each but the last."""
+
+    activation = nn.ReLU
+
+
+CLASSES = {
+    found.__name__: found for found in (AestheticsPredictorV1, AestheticsPredictorV2Linear, AestheticsPredictorV2ReLU)
+}
+
+
+def predictor_class(name: str) -> type[_Predictor]:
+    """The class of a checkpoint: its configuration says it, or else its name, as Data-Juicer reads it.
+
+    Raises:
+        ValueError: neither does.
+    """
+    config = CLIPVisionConfig.from_pretrained(name)
+    found = next((CLASSES[kind] for kind in config.architectures or [] if kind in CLASSES), None)
+    if found is not None:
+        return found
+    if "v1" in name:
+        return AestheticsPredictorV1
+    if "v2" in name and ("linear" in name or "relu" in name):
+        return AestheticsPredictorV2Linear if "linear" in name else AestheticsPredictorV2ReLU
+    raise ValueError(f"{name!r} is none of {', '.join(CLASSES)}")
