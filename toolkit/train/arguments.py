@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from pathlib import Path
@@ -32,12 +33,13 @@ def training_arguments(
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = stage.accumulation_for(processes)
     on_gpu = plan.device != "cpu" and torch.cuda.is_available()
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logs)  # Trainer's writer reads it when the Trainer is made
     arguments = TrainingArguments(
         output_dir=str(scratch), seed=plan.seed, data_seed=plan.seed, use_cpu=not on_gpu,
         bf16=plan.dtype == "bfloat16" and (stage.deepspeed is not None or autocast),
         tf32=True if on_gpu and plan.dtype == "bfloat16" else None,
         max_steps=steps, per_device_train_batch_size=stage.per_device_batch, gradient_accumulation_steps=accumulation,
-        learning_rate=stage.learning_rate, lr_scheduler_type="cosine", warmup_ratio=stage.warmup_ratio,
+        learning_rate=stage.learning_rate, lr_scheduler_type="cosine", warmup_steps=math.ceil(steps * stage.warmup_ratio),
         weight_decay=stage.weight_decay, adam_beta2=stage.adam_beta2,
         optim="adamw_torch_fused" if on_gpu and stage.deepspeed is None else "adamw_torch",
         max_grad_norm=stage.max_grad_norm or 0.0, deepspeed=stage.deepspeed,
@@ -48,7 +50,7 @@ def training_arguments(
         dataloader_prefetch_factor=max(2, -(-2 * accumulation // stage.workers)) if stage.workers else None,
         dataloader_pin_memory=on_gpu, accelerator_config={"non_blocking": on_gpu}, dataloader_drop_last=False,
         remove_unused_columns=False, save_strategy="no", disable_tqdm=True, logging_nan_inf_filter=False,
-        logging_strategy="steps" if plan.report_to else "no", logging_steps=plan.log_every, logging_dir=str(logs),
+        logging_strategy="steps" if plan.report_to else "no", logging_steps=plan.log_every,
         report_to=list(plan.report_to), run_name=f"{plan.output_dir.name}-{stage.name}",
         average_tokens_across_devices=False, ddp_find_unused_parameters=False, log_on_each_node=False,
     )  # fmt: skip

@@ -98,7 +98,7 @@ class ExposureTrainer(Trainer):
         return inputs
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One micro-batch: forward, the guard when it is the step's last, backward (with DeepSpeed also the step)."""
         self._micro_ids.append(inputs.pop("sample_ids"))
