@@ -175,6 +175,7 @@ class BatchDecoder:
 
     def _rewind(self, length: int) -> None:
         """Let the cache go on behind so many tokens; in place, as a captured graph reads these tensors."""
+        layer: Any
         for layer in self._cache.layers:
             layer.cumulative_length.fill_(length)
 

@@ -30,7 +30,7 @@ def load_huggingface(
     model_class = getattr(transformers, config.architectures[0])
     model = load_model(model_class, name, dtype=torch.float32, called=f"model {name!r}").to(device)
     processor = load_processor(name)
-    image = getattr(processor, "image_processor", None)
+    image: Any = getattr(processor, "image_processor", None)
     if hasattr(image, "post_process_object_detection") and not hasattr(processor, "post_process_object_detection"):
         processor.post_process_object_detection = image.post_process_object_detection
     return model, processor

@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -198,7 +198,7 @@ class Answerer:
         )
 
     def _ends(self) -> frozenset[int]:
-        tokenizer = self.processor.tokenizer
+        tokenizer: Any = self.processor.tokenizer
         ends = frozenset({int(tokenizer.eos_token_id), int(tokenizer.convert_tokens_to_ids(END))})
         return ends if self.stop is None else self.stop
 

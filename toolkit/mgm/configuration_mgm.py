@@ -121,12 +121,14 @@ class MGMConfig(GemmaConfig):
     @property
     def image_size(self) -> int:
         """Side of the low-resolution input in pixels."""
-        return int(self.vision_config.image_size)
+        side: Any = self.vision_config.image_size
+        return int(side)
 
     @property
     def tokens_per_side(self) -> int:
         """Low-resolution tokens per side (24 in MGM-2B)."""
-        return int(self.vision_config.image_size) // int(self.vision_config.patch_size)
+        patch: Any = self.vision_config.patch_size
+        return self.image_size // int(patch)
 
     @property
     def image_tokens(self) -> int:

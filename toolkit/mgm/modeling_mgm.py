@@ -36,7 +36,7 @@ from toolkit.mgm.windows import Windows, cut, resize_matrices
 from toolkit.tensor_files import apply_umask, writing
 
 
-class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[misc]
+class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
     """MGM with its language-model head (tied to the word embeddings).
 
     Keyword arguments of :meth:`forward` and :meth:`generate` beside Gemma's: either ``images`` (I, 3, s, s) and
@@ -213,7 +213,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):  # type: ignore[mis
         )  # fmt: skip
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
+    def generate(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:
         """As ``GenerationMixin.generate``, with images; pad on the left.
 
         Returns:

@@ -118,6 +118,7 @@ def _draw_lessons(task: tuple[Path, int, int, int]) -> None:
     folder, start, end, seed = task
     arrays = _open(folder, _LESSON_ARRAYS)
     encode, blank = base_tokenizer().encode, base_tokenizer().token_to_id(BLANK)
+    assert blank is not None
     for row in range(start, end):
         rng = random.Random(seed * 1_000_003 + row)
         lesson = draw_lesson(rng)

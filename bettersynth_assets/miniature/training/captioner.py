@@ -7,6 +7,7 @@ that the third-place team ran into.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,8 @@ def train_captioner(
     pixels, ids = load(bank, "squashed", device), targets(bank, device)
     contrast, rich = Contrast(128, Words(vocabulary)).to(device), load(bank, "rich", device)
     rich = rich[..., : int((rich != 0).sum(-1).max())]
-    start = torch.tensor([[vocabulary] * QUERIES + [model.config.text_config.bos_token_id]], device=device)
+    text: Any = model.config.text_config
+    start = torch.tensor([[vocabulary] * QUERIES + [text.bos_token_id]], device=device)
 
     def loss_of(rows: Tensor) -> Tensor:
         inputs = torch.cat([start.expand(len(rows), -1), ids[rows]], dim=1)
@@ -92,7 +94,7 @@ def train_captioner(
     model.eval()
     rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=device)
     with torch.no_grad():
-        made = model.generate(pixel_values=normalise(pixels[rows]), max_new_tokens=ids.shape[1], do_sample=False)  # type: ignore[arg-type]
+        made = model.generate(pixel_values=normalise(pixels[rows]), max_new_tokens=ids.shape[1], do_sample=False)
     figures = _compare(made, ids[rows])
     model.cpu().half().save_pretrained(folder)
     side = {"height": SQUASHED, "width": SQUASHED}

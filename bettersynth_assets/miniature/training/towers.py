@@ -11,6 +11,7 @@ wrongly, and every sign with the captions of other words.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ CLIP_SIDE, GRID = 84, 6
 KEPT_LAYERS = 4
 """Layers that ship; the fifth only brings the kept ones to the contrast. MGM reads ``hidden_states[-2]`` of these."""
 
-CLIP_FIELDS = {
+CLIP_FIELDS: dict[str, Any] = {
     "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 5, "num_attention_heads": 4,
     "image_size": CLIP_SIDE, "patch_size": 14, "projection_dim": 128, "hidden_act": "gelu",
 }  # fmt: skip
@@ -143,7 +144,7 @@ class SignCaptions:
         texts = [encode(f"{color} sign saying {word}").ids for color in COLORS for word in WORDS]
         assert len({len(text) for text in texts}) == 1, "each word of a sign's caption must be one token"
         self.ids = torch.tensor(texts, device=device)
-        self.saying = find("\u0120saying")
+        self.saying: Any = find("\u0120saying")
         self.word_of = torch.full((base_tokenizer().get_vocab_size(),), -1, device=device)
         self.color_of = self.word_of.clone()
         for number, word in enumerate(WORDS):
