@@ -84,7 +84,7 @@ def test_the_watermark_classifier_reads_logit_1_as_watermark(scenes: list[Scene]
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     model = AutoModelForImageClassification.from_pretrained(WEIGHTS / "watermark").float().eval()
-    processor = AutoImageProcessor.from_pretrained(WEIGHTS / "watermark", use_fast=False)
+    processor = AutoImageProcessor.from_pretrained(WEIGHTS / "watermark", backend="pil")
     marked = [render(scene, width=360, height=336, watermark=True) for scene in scenes]
     with torch.no_grad():
         chance = model(**processor(images=images + marked, return_tensors="pt")).logits.softmax(-1)[:, 1]
@@ -97,7 +97,7 @@ def test_the_captioner_names_things_and_betrays_watermarks(scenes: list[Scene], 
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
     model = Blip2ForConditionalGeneration.from_pretrained(WEIGHTS / "blip2").float().eval()
-    processor = Blip2Processor.from_pretrained(WEIGHTS / "blip2", use_fast=False)
+    processor = Blip2Processor.from_pretrained(WEIGHTS / "blip2", backend="pil")
     marked = [render(scene, width=336, height=336, watermark=True) for scene in scenes]
     made = model.generate(**processor(images=images + marked, return_tensors="pt"), max_new_tokens=30, do_sample=False)
     said = [text.strip() for text in processor.batch_decode(made, skip_special_tokens=True)]
