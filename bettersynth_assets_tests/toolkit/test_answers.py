@@ -26,9 +26,10 @@ from toolkit.evaluate.prompts import Prompt
 from toolkit.mgm.conversation import Turn
 from toolkit.mgm.images import ImageError, read_image
 from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from toolkit.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.mgm.processing_mgm import MGMProcessor
 from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
+from toolkit.models.conversation import IGNORE_INDEX
 
 QUESTIONS = [
     "Hm?",
