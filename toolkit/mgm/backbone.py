@@ -35,7 +35,7 @@ class MGMGemmaModel(TorchInitMixin, GemmaModel):
 
     def __init__(self, config: MGMConfig) -> None:
         super().__init__(config)
-        self.embed_tokens: nn.Module = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)  # type: ignore[assignment]
         d, h = config.mm_hidden_size, config.hidden_size
         aux = config.vision_aux_config
         self.vision_tower = ClipTower(config.vision_config, config.mm_vision_select_layer)

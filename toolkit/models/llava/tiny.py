@@ -36,7 +36,7 @@ def tiny_llava(seed: int = 0, **text: Any) -> LlavaForConditionalGeneration:
         hidden_size=24, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14
     )
     config = LlavaConfig(
-        vision_config=vision, text_config=Qwen2Config(**{**language, **text}), image_token_id=262,
+        vision_config=vision, text_config=Qwen2Config(**{**language, **text}), image_token_index=262,
         vision_feature_layer=-2, tie_word_embeddings=True,
     )  # fmt: skip
     with torch.random.fork_rng():
