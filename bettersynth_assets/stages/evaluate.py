@@ -27,7 +27,7 @@ from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.child import Event, run_child
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
 from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
-from bettersynth_assets.stages.train import folder_of
+from bettersynth_assets.stages.train import architecture_key, folder_of
 from toolkit.evaluate.output import RESULTS as RESULTS_FILE
 from toolkit.evaluate.question_rows import ROWS
 
@@ -198,6 +198,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     profile = settings.profile
     return {
         "benchmarks": benchmarks_key(settings),
+        **architecture_key(settings),
         "evaluation": profile.evaluation.key(),
         "gpu": profile.gpu.key("evaluation"),
     }

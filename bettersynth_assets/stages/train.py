@@ -196,6 +196,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     training, finetune = settings.profile.training, finetune_files(settings)
     return {
         "base": model_fingerprint(settings.profile.models.base, role="base"),
+        **architecture_key(settings),
         "training": training.key(),
         "deepspeed": [_deepspeed(stage) for stage in (training.stage_1, training.stage_2)],
         "finetune": fingerprint(finetune),
@@ -203,11 +204,10 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
             finetune.data, finetune.images, settings.shared_root / "finetune_images.parquet"
         ),
         "gpu": settings.profile.gpu.key("training"),
-        **_architecture(settings),
     }
 
 
-def _architecture(settings: Settings) -> dict[str, str]:
+def architecture_key(settings: Settings) -> dict[str, str]:
     """Hash of the base model's architecture where that comes from an extension.
 
     Raises:

@@ -23,6 +23,7 @@ from bettersynth_assets.operators.seed_scores import SCORES_FILE
 from bettersynth_assets.records.store import digest_of
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets.stages.recaption import caption_key
+from toolkit.registry import load_extensions
 from toolkit.settings import SettingsModel, models_in, not_in_key
 from toolkit.train.settings import StageSettings
 
@@ -168,6 +169,19 @@ def test_a_new_knob_of_a_training_stage_counts_off_its_default(base: dict[str, A
     plain = StageSettings.parse(values)
     assert Newer.parse(values).key() == plain.key()
     assert Newer.parse({**values, "label_smoothing": 0.1}).key() == {**plain.key(), "label_smoothing": 0.1}
+
+
+def test_the_code_of_an_architecture_from_outside_counts(base: dict[str, Any], tmp_path: Path) -> None:
+    own, name = tmp_path / "own.py", f"model-of-{tmp_path.name}"
+    own.write_text(f"from toolkit.models import ARCHITECTURES\nARCHITECTURES.register({name!r}, lambda: None)\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": name}))
+    base["profile"]["models"]["base"] = str(tmp_path / "model")
+    load_extensions([own])
+    before = keys(base, tmp_path)
+    own.write_text(own.read_text() + "# changed\n")
+    changed = {stage for stage, key in keys(base, tmp_path).items() if key != before[stage]}
+    assert {"mgm_checkpoint", "baseline_checkpoint", "eval_results", "baseline_results"} == changed
 
 
 def test_every_section_is_a_settings_class() -> None:

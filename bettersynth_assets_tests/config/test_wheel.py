@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.schema import PROFILE, RECIPE
 from bettersynth_assets_tests.seeds import kit_row, write_images, write_lines
 
 FOUND = """
@@ -80,6 +81,8 @@ def test_profiles_recipes_and_models_are_found_from_an_empty_folder(installed: P
     assert found["data"] == str(tmp_path / "data")
     site = Path(found["code"][0]).parents[1]
     assert site.is_relative_to(installed.parent) and Path(found["code"][1]).parents[1] == site
+    for file in (PROFILE, RECIPE):  # what the first line of the YAML files beside it names
+        assert (site / "bettersynth_assets" / "shipped" / file).read_text() == (PROJECT_ROOT / file).read_text()
     assert Path(found["clip"]).is_dir() and Path(found["clip"]).is_relative_to(site)
     assert Path(found["deepspeed"]).is_file() and Path(found["deepspeed"]).is_relative_to(site)
 
