@@ -143,3 +143,16 @@ def test_lessons_are_written_as_the_conversation_template_writes_rows() -> None:
         answer = tokenizer(full_answer(lesson.answer), add_special_tokens=False).input_ids
         assert row.input_ids == [*before, IMAGE_TOKEN_INDEX, *prompt, *answer]
         assert [label for label in row.labels if label >= 0] == answer
+
+
+def test_the_small_llava_has_the_language_model_of_the_mgm_base() -> None:
+    from safetensors.torch import load_file
+
+    from bettersynth_assets.miniature.training.llava_base import as_llama
+
+    mgm, llava = (load_file(WEIGHTS / name / "model.safetensors") for name in ("mgm", "llava"))
+    words = {k: v for k, v in mgm.items() if k.startswith(("model.layers.", "model.norm.", "model.embed_tokens."))}
+    assert len(words) == 38
+    width = words["model.norm.weight"].numel()
+    for name, tensor in words.items():
+        assert torch.equal(llava[f"language_model.{name}"], as_llama(name, tensor.float(), width).half()), name
