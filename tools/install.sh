@@ -6,8 +6,8 @@ python=$1
 venv=$2
 
 # The rule of pyproject.toml's requires-python, checked before anything is made.
-"$python" -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 13))' || {
-    echo "error: $python is $("$python" --version 2>&1); Python 3.11.5 or newer, but older than 3.13, is needed:" \
+"$python" -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 14))' || {
+    echo "error: $python is $("$python" --version 2>&1); Python 3.11.5 or newer, but older than 3.14, is needed:" \
         "name one, e.g. make PYTHON=/path/to/python3.11" >&2
     exit 1
 }

@@ -49,7 +49,7 @@ def llava_config(vocabulary: int, image_token_id: int) -> LlavaConfig:
     text = LlamaConfig(**{name: getattr(gemma, name) for name in same}, tie_word_embeddings=True)
     vision = CLIPVisionConfig(**{**CLIP_FIELDS, "num_hidden_layers": KEPT_LAYERS})
     return LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=image_token_id, vision_feature_layer=-2,
+        vision_config=vision, text_config=text, image_token_index=image_token_id, vision_feature_layer=-2,
         vision_feature_select_strategy="default", projector_hidden_act="gelu", tie_word_embeddings=True,
     )  # fmt: skip
 
@@ -80,7 +80,8 @@ def assemble(mgm: Path, folder: Path) -> dict[str, float]:
     model = LlavaForConditionalGeneration(config).eval()
     given = {name: tensor.float() for name, tensor in load_file(mgm / "model.safetensors").items()}
     tower = {name.removeprefix(_VISION_IN_MGM): t for name, t in given.items() if name.startswith(_VISION_IN_MGM)}
-    width = config.text_config.hidden_size
+    text: Any = config.text_config
+    width = text.hidden_size
     language = {
         name.removeprefix("model."): as_llama(name, tensor, width)
         for name, tensor in given.items()
