@@ -81,7 +81,7 @@ def llava_config(vision: Any, text: Any, image_token_id: int) -> LlavaConfig:
     """The architecture that two configs make."""
     is_clip = vision.model_type == "clip_vision_model"
     return LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=image_token_id, vision_feature_layer=-2,
+        vision_config=vision, text_config=text, image_token_index=image_token_id, vision_feature_layer=-2,
         vision_feature_select_strategy="default" if is_clip else "full", projector_hidden_act="gelu",
         tie_word_embeddings=bool(text.tie_word_embeddings),
     )  # fmt: skip
