@@ -24,7 +24,7 @@ from clip_scores import write_rows
 
 import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
 from bettersynth_assets.images.decoding import chunks
-from bettersynth_assets.models.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.operators.guard import registry, undisturbed
 
 IMAGE_TOKEN = 50265  # Data-Juicer's operator sets it, whatever the checkpoint says

@@ -31,7 +31,7 @@ import bettersynth_assets  # noqa: F401 (first: it makes transformers usable bes
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.captioner import Captioner
-from bettersynth_assets.models.llava import PROMPT, LlavaCaptioner
+from bettersynth_assets.models.captioners.llava import PROMPT, LlavaCaptioner
 from bettersynth_assets.models.served import ServedCaptioner
 from bettersynth_assets.operators.guard import registry, undisturbed
 

@@ -56,6 +56,10 @@ class Registry(Generic[T]):
         """All known names, sorted."""
         return sorted({*self._built_in, *self._added, *self._entry_points()})
 
+    def from_outside(self) -> list[str]:
+        """The names that are not built in, sorted."""
+        return sorted({*self._added, *self._entry_points()} - {*self._built_in})
+
     def get(self, name: str) -> T:
         """The implementation of a name.
 

@@ -54,18 +54,20 @@ def resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
         A ``Resizing`` and the table, (3, 256) float32: what each grey level of each channel is to the model. For a
         processor of another kind a function to the float32 tensor (3, H, W), and None.
     """
-    from transformers import BlipImageProcessorPil, CLIPImageProcessorPil, ViTImageProcessorPil
+    from transformers import (
+        BlipImageProcessorPil,
+        CLIPImageProcessorPil,
+        SiglipImageProcessorPil,
+        ViTImageProcessorPil,
+    )
 
     from toolkit.mgm.images import grey_levels
 
     size, crop = dict(getattr(processor, "size", {})), dict(getattr(processor, "crop_size", None) or {})
     is_plain = all(getattr(processor, step, False) for step in ("do_resize", "do_rescale", "do_normalize"))
     resample = int(getattr(processor, "resample", 0))
-    if (
-        is_plain
-        and type(processor) in (BlipImageProcessorPil, ViTImageProcessorPil)
-        and size.keys() == {"height", "width"}
-    ):
+    squashing = (BlipImageProcessorPil, SiglipImageProcessorPil, ViTImageProcessorPil)
+    if is_plain and type(processor) in squashing and size.keys() == {"height", "width"}:
         return stretched(int(size["width"]), int(size["height"]), resample), grey_levels(processor)
     is_square = {*crop.values()} == {size.get("shortest_edge")}
     if is_plain and type(processor) is CLIPImageProcessorPil and processor.do_center_crop and is_square:

@@ -1,10 +1,12 @@
 """Image-text similarity by a CLIP-class model. In: images and captions. Out: one cosine per pair.
 
-score        float32, cosine of the two normalised embeddings, [-1, 1]; Data-Juicer's ``image_text_similarity`` is the
-             model's logit / 100, the same number wherever the model's logit scale is 100 (every public CLIP's is)
-truncated    the caption has more tokens than the model's context (77 for public CLIPs); the rest of it is not seen
+score        float32, cosine of the two normalised embeddings, [-1, 1], in every family: SigLIP's logit is that times
+             its scale plus its bias. Data-Juicer's ``image_text_similarity`` is CLIP's logit / 100, the same number
+             wherever the model's logit scale is 100 (every public CLIP's is)
+truncated    the caption has more tokens than the checkpoint's tokenizer lets through (77 for public CLIPs, 64 for
+             SigLIP); the rest of it is not seen
 
-``clip_model`` loads OpenCLIP and transformers checkpoints; images are prepared by the checkpoint's own transform.
+``scorers`` loads checkpoints by their family; images are prepared by the checkpoint's own transform.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from bettersynth_assets.images.pixels import as_pixels, stacked
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from bettersynth_assets.models.captured import Captured
-from bettersynth_assets.models.clip_model import Tokens, as_product, load_backend
+from bettersynth_assets.models.scorers import SCORERS, load_backend, scorer_kind
+from bettersynth_assets.models.scorers.backend import Tokens, as_product
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ClipScorer:
             compiled: compile the layers of the image tower, cut images up by a matrix product, and record it all.
 
         Raises:
-            ConfigError: the folder does not exist.
+            ConfigError: the folder does not exist, or holds no model that scores; a weight is missing.
         """
         import torch
 
@@ -83,7 +86,7 @@ class ClipScorer:
                 layer.compile(dynamic=False)
             if self._backend.patches is not None:
                 as_product(self._backend.patches)
-        self._recorded: dict[int, Captured] | None = {} if compiled else None
+        self._recorded: dict[int, Captured] | None = {} if compiled and self._backend.can_record else None
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
         """Captions as the model reads them; plain text without special tokens."""
@@ -185,4 +188,14 @@ def _load(
 
 def scorer_key(profile: Profile) -> dict[str, Any]:
     """What scores depend on besides rows: weights, and how they are used (dtype and batch size move the last bits)."""
-    return {"clip": model_fingerprint(profile.models.clip, role="clip"), "gpu": profile.gpu.key("clip")}
+    return {"clip": model_fingerprint(profile.models.clip, role="clip"), "gpu": profile.gpu.key("clip")} | _outside(
+        profile
+    )
+
+
+def _outside(profile: Profile) -> dict[str, Any]:
+    """The code of a scorer from outside of the package; nothing is read, or fetched, where there is none."""
+    if not SCORERS.from_outside():
+        return {}
+    code = SCORERS.fingerprint(scorer_kind(model_path(profile.models.clip, role="clip")))
+    return {} if code is None else {"scorer": code}

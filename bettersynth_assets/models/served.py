@@ -25,7 +25,7 @@ from bettersynth_assets.config.address import address
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize
-from bettersynth_assets.models.llava import PROMPT
+from bettersynth_assets.models.captioners.llava import PROMPT
 from bettersynth_assets.models.sampling import check_keys
 from bettersynth_assets.models.sentences import whole
 from bettersynth_assets.models.served_answers import Endpoint

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from bettersynth_assets.models.llava import LlavaCaptioner
+from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 
 NAME = "org/tiny-llava"
 MODELS = {"data": [{"id": NAME}, {"id": "org/other"}]}

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.models.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets_tests.models import WORDS
 
 

@@ -187,7 +187,7 @@ def test_progress_says_rows_and_speed_at_the_end():
 
 
 def test_an_image_is_cut_up_by_a_product_as_by_the_convolution():
-    from bettersynth_assets.models.clip_model import as_product
+    from bettersynth_assets.models.scorers.backend import as_product
 
     torch.manual_seed(0)
     convolution = torch.nn.Conv2d(3, 8, kernel_size=4, stride=4)

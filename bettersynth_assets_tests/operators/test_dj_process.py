@@ -13,8 +13,8 @@ import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.recipe import RegenerateSection, Sampling
-from bettersynth_assets.models.blip2 import Blip2Captioner
 from bettersynth_assets.models.caption_cleaning import clean
+from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.models.clip_files import score_files
 from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.models.diffusion import ImageMaker, save_image

@@ -8,11 +8,11 @@ import torch
 
 from bettersynth_assets.config.recipe import CaptionSection, RegenerateSection
 from bettersynth_assets.models.batching import Progress
-from bettersynth_assets.models.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.clip_files import embed_files, score_files
 from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.models.diffusion import ImageMaker
-from bettersynth_assets.models.llava import LlavaCaptioner
 from bettersynth_assets.operators.classifier_models import load_classifier
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process

@@ -8,8 +8,8 @@ from bettersynth_assets.config.recipe import CaptionSection, Sampling
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioner import captioner_key, load_captioner
+from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.clip_score import load_scorer
-from bettersynth_assets.models.llava import LlavaCaptioner
 from bettersynth_assets.models.served import ServedCaptioner
 from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.records.reserved import CaptionError

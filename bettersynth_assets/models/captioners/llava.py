@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bettersynth_assets.models.generation import GenerativeCaptioner
+from bettersynth_assets.models.captioners.generation import GenerativeCaptioner
 from bettersynth_assets.models.sentences import whole
 
 PROMPT = (

@@ -1,0 +1,106 @@
+"""Every model of OpenCLIP: its own towers or timm's, CoCa, SigLIP, with its own tokenizer or one of transformers.
+
+The checkpoint's own transform prepares images, its arithmetic by table (see ``pixels``), and its own tokenizer says
+which captions are too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bettersynth_assets.config.devices import HUB_PREFIX
+from bettersynth_assets.images.pixels import middle_square, stretched
+from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_convolution
+
+
+def load_open_clip(name: str, device: str, dtype: Any) -> Backend:
+    """Load a folder with ``open_clip_config.json``, or ``hf-hub:org/name``."""
+    import open_clip
+
+    source = name if name.startswith(HUB_PREFIX) else f"local-dir:{name}"
+    model, transform = open_clip.create_model_from_pretrained(source, device="cpu")
+    model = model.eval().to(device, dtype)
+    image, levels = _split(transform)
+    layers, patches = _image_tower(model.visual)
+    return Backend(
+        image=image,
+        levels=None if levels is None else levels.to(device),
+        tokens=_tokens(open_clip.get_tokenizer(source)),
+        image_features=model.encode_image,
+        text_features=lambda inputs: model.encode_text(**inputs),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        image_layers=layers,
+        patches=patches,
+    )
+
+
+def _tokens(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
+    import torch
+
+    context = int(tokenizer.context_length)
+    hugging_face = getattr(tokenizer, "tokenizer", None)
+    pad = 0 if hugging_face is None else hugging_face.pad_token_id
+
+    def lengths(captions: list[str]) -> list[int]:
+        if hugging_face is None:
+            return [len(tokenizer.encode(caption)) + 2 for caption in captions]  # with start and end
+        is_clips = tokenizer.tokenizer_mode == "clips"  # which adds start, end and class itself
+        cleaned = [tokenizer.clean_fn(caption) for caption in captions]
+        read = hugging_face(cleaned, add_special_tokens=not is_clips, verbose=False)["input_ids"]
+        return [len(ids) + 3 * is_clips for ids in read]
+
+    def tokens(captions: Sequence[str]) -> Tokens:
+        if not len(captions):
+            return Tokens({"text": torch.zeros((0, context), dtype=torch.int64)}, np.zeros(0, bool))
+        text = tokenizer(list(captions))
+        # Only a caption that fills its row can have more tokens; the last place may be an end that always stands there.
+        full = np.flatnonzero((text[:, -2] != pad).numpy())
+        truncated = np.zeros(len(captions), bool)
+        truncated[full] = [length > context for length in lengths([captions[at] for at in full])] if len(full) else []
+        return Tokens({"text": text}, truncated)
+
+    return tokens
+
+
+def _image_tower(visual: Any) -> tuple[list[Any], Any]:
+    """The layers of an image tower, and the convolution that cuts images up, see ``Backend``.
+
+    timm calls a row of layers ``blocks``, in every tower that has such: once in a transformer, per stage elsewhere.
+    """
+    from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
+
+    trunk = getattr(visual, "trunk", None)
+    if trunk is None:
+        kinds = ResidualAttentionBlock, CustomResidualAttentionBlock
+        is_transformer = hasattr(visual, "transformer")  # a ResNet's first convolution is called so too
+        layers = [layer for layer in visual.modules() if isinstance(layer, kinds)]
+        return layers, patch_convolution(visual.conv1) if is_transformer and hasattr(visual, "conv1") else None
+    rows = [part for path, part in trunk.named_modules() if path.split(".")[-1] == "blocks"]
+    layers = [layer for row in rows for layer in row.children()]
+    return layers, patch_convolution(getattr(getattr(trunk, "patch_embed", None), "proj", None))
+
+
+def _split(transform: Any) -> tuple[Callable[[Any], Any], Any]:
+    """``resizing`` for OpenCLIP's transform: the resizing and the grey levels of what follows; or it, and None."""
+    from PIL import Image
+    from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
+    from torchvision.transforms.functional import pil_modes_mapping
+
+    steps = list(getattr(transform, "transforms", []))
+    ends = len(steps) >= 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
+    if not ends or not isinstance(steps[0], Resize):
+        return transform, None
+    size, crops = steps[0].size, [step.size for step in steps if isinstance(step, CenterCrop)]
+    resample = pil_modes_mapping[steps[0].interpolation]
+    if isinstance(size, int) and crops == [(size,) * 2]:
+        # Half of an odd number of spare pixels is rounded to even here.
+        resized = middle_square(size, resample, lambda spare: round(spare / 2))
+    elif not isinstance(size, int) and len(size) == 2 and not crops:
+        resized = stretched(width=size[1], height=size[0], resample=resample)
+    else:
+        return transform, None
+    ramp = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))
+    return resized, steps[-1](steps[-2](ramp))[:, 0]

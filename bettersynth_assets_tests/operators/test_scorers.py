@@ -1,0 +1,167 @@
+"""Scores of every family against those of its own library, on tiny checkpoints of each class."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.images.pixels import Resizing, as_pixels
+from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.models.scorers import SCORERS, scorer_kind
+from bettersynth_assets.models.scorers.backend import as_product, patch_convolution
+from bettersynth_assets_tests.operators import small_scorers
+from bettersynth_assets_tests.operators.small_scorers import LIMIT, OPEN_CLIP, TRANSFORMERS
+
+CAPTIONS = ["a photo of the red Square", "two", "", "small dog on a large cat", "blue " * 13, "a " * 200]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scorers")
+    made = {("transformers", name): make(root / name) for name, make in TRANSFORMERS.items()}
+    return made | {("open_clip", name): make(root / f"open_clip_{name}") for name, make in OPEN_CLIP.items()}
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(5)
+    sizes = [(64, 48), (47, 91), (301, 200), (33, 33), (17, 640), (31, 30)]
+    return [Image.fromarray(rng.integers(0, 255, (high, wide, 3), dtype=np.uint8)) for wide, high in sizes]
+
+
+def transformers_scores(folder, images, captions):
+    """The cosine of what ``AutoModel`` makes of the processor's own inputs, pair by pair."""
+    from transformers import AutoModel, AutoProcessor
+
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder, backend="pil")
+    settings = {"truncation": True, "max_length": LIMIT, "return_tensors": "pt"}
+    if "siglip" in model.config.model_type:
+        settings["padding"] = "max_length"
+    if model.config.model_type == "siglip2":  # whose processor would call for its own sizes otherwise
+        settings |= {"patch_size": 5, "max_num_patches": 30}
+    found = []
+    for image, caption in zip(images, captions, strict=True):
+        inputs = processor(text=caption, images=image, **settings)
+        with torch.inference_mode():
+            outputs = model(**inputs)
+        found.append(torch.cosine_similarity(outputs.image_embeds, outputs.text_embeds).item())
+    return found
+
+
+def open_clip_scores(folder, images, captions):
+    import open_clip
+
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    with torch.inference_mode():
+        made = model.eval().encode_image(torch.stack([transform(image) for image in images]))
+        return torch.cosine_similarity(made, model.encode_text(tokenizer(captions))).tolist()
+
+
+CASES = [*(("transformers", name) for name in TRANSFORMERS), *(("open_clip", name) for name in OPEN_CLIP)]
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_scores_equal_those_of_the_checkpoints_own_library(folders, images, case):
+    expected = (transformers_scores if case[0] == "transformers" else open_clip_scores)(folders[case], images, CAPTIONS)
+    scorer = ClipScorer(str(folders[case]), batch=4)
+    np.testing.assert_allclose(scorer.scores(images, CAPTIONS), expected, atol=1e-5)
+    assert np.ptp(expected) > 0.01
+    embeddings = scorer.image_embeddings(images)
+    np.testing.assert_allclose((embeddings**2).sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_a_caption_is_truncated_just_where_the_tokenizers_limit_cuts_it(folders, images, case):
+    scorer = ClipScorer(str(folders[case]))
+    specials = {("transformers", "siglip"): 1, ("open_clip", "siglip"): 1, ("transformers", "siglip2"): 0}.get(case, 2)
+    word = "a" if case == ("transformers", "siglip2") else "a "
+    words = [word * (LIMIT - specials), word * (LIMIT - specials + 1), word * 90, "a", ""]
+    tokens = scorer.tokens(words)
+    assert tokens.truncated.tolist() == [False, True, True, False, False]
+    assert scorer.tokens([]).truncated.tolist() == [] and len(scorer.scores([], [])) == 0
+    long = scorer.scores([images[0]] * 2, [words[1], words[2]])
+    assert long[0] == pytest.approx(long[1], abs=1e-5)
+
+
+SQUASHED = [("transformers", "siglip"), ("open_clip", "siglip")]
+
+
+@pytest.mark.parametrize("case", SQUASHED, ids="-".join)
+def test_squashed_images_take_the_fast_path_and_are_the_checkpoints_own_pixels(folders, images, case):
+    scorer = ClipScorer(str(folders[case]))
+    assert isinstance(scorer.prepare, Resizing)
+    if case[0] == "transformers":
+        from transformers import SiglipImageProcessorPil
+
+        processor = SiglipImageProcessorPil.from_pretrained(folders[case])
+        expected = processor(images=images, return_tensors="pt")["pixel_values"]
+    else:
+        import open_clip
+
+        _, transform = open_clip.create_model_from_pretrained(f"local-dir:{folders[case]}")
+        expected = torch.stack([transform(image) for image in images])
+    assert torch.equal(as_pixels(images, scorer.prepare, scorer._backend.levels, "cpu", torch.float32), expected)
+
+
+@pytest.mark.parametrize(
+    ("case", "layers", "cuts"),
+    [
+        (("transformers", "siglip"), 2, True), (("transformers", "metaclip_2"), 2, True),
+        (("open_clip", "open_clip"), 2, True), (("open_clip", "siglip"), 6, True),
+        (("open_clip", "convnext"), 4, False), (("open_clip", "coca"), 2, True),
+    ],
+)  # fmt: skip
+def test_the_layers_of_every_image_tower_are_there_to_compile(folders, images, case, layers, cuts):
+    scorer = ClipScorer(str(folders[case]))
+    backend = scorer._backend
+    assert len(backend.image_layers) >= layers and (backend.patches is not None) == cuts
+    if cuts:
+        before = scorer.scores(images, CAPTIONS)
+        as_product(backend.patches)
+        np.testing.assert_allclose(scorer.scores(images, CAPTIONS), before, atol=1e-5)
+
+
+def test_windows_that_overlap_or_are_padded_are_left_to_the_convolution():
+    conv = torch.nn.Conv2d
+    assert patch_convolution(conv(3, 4, 5, stride=5)) is not None
+    for other in (conv(3, 4, 5, stride=4), conv(3, 4, 4, stride=4, padding=1), torch.nn.Linear(3, 4), None):
+        assert patch_convolution(other) is None
+    uneven, pixels = conv(3, 8, 4, stride=4), torch.randn(2, 3, 14, 21)
+    expected = uneven(pixels)
+    as_product(uneven)
+    torch.testing.assert_close(uneven(pixels), expected)
+
+
+def test_compiled_means_the_layers_of_a_tower_of_timm(folders):
+    folder = folders["open_clip", "siglip"]
+    compiled = ClipScorer(str(folder), batch=6, compiled=True)
+    assert all(layer._compiled_call_impl is not None for layer in compiled._backend.image_layers)
+
+
+def test_an_unknown_checkpoint_is_refused_by_its_type_with_the_known_ones(tiny_models, folders, tmp_path):
+    with pytest.raises(ConfigError, match=r"model_type 'vit', and scores are made by clip, metaclip_2, open_clip, sig"):
+        ClipScorer(str(tiny_models.watermark))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"it has no config\.json with a model_type.*hf-hub:org/name"):
+        ClipScorer(str(tmp_path / "empty"))
+    # As before the dispatch: MetaCLIP 2 under CLIP's class, here by a config.json that lies.
+    liar = shutil.copytree(folders["transformers", "siglip"], tmp_path / "liar")
+    config = json.loads((liar / "config.json").read_text())
+    (liar / "config.json").write_text(json.dumps({**config, "model_type": "siglip2"}))
+    with pytest.raises(ConfigError, match="weights of Siglip2Model are missing there or have another shape"):
+        ClipScorer(str(liar))
+
+
+def test_each_checkpoint_is_dispatched_by_its_own_configuration(folders):
+    kinds = {case: scorer_kind(str(folder)) for case, folder in folders.items()}
+    assert all(kind == (case[1] if case[0] == "transformers" else "open_clip") for case, kind in kinds.items())
+    assert scorer_kind("hf-hub:org/name") == "open_clip"
+    assert {*kinds.values()} == {*SCORERS.names()} - {*SCORERS.from_outside()}
+    assert small_scorers.SIDE % 2 == 0
