@@ -1,15 +1,14 @@
 """Makes captions. In: RGB images. Out: one caption each, as the model wrote it.
 
 ``Captioner`` is the interface that any captioning model follows. Which class a checkpoint is loaded by, its own
-configuration says: see ``CLASSES``; an address in the place of one is ``served``'s. Greedy decoding by default, drawn
-tokens where the recipe asks for them; both give the same text for the same images in the same batches.
+configuration says: see ``captioners``; an address in the place of one is ``served``'s. Greedy decoding by default,
+drawn tokens where the recipe asks for them; both give the same text for the same images in the same batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from importlib import import_module
 from typing import Any, Protocol
 
 from PIL import Image
@@ -21,11 +20,11 @@ from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize
+from bettersynth_assets.models.captioners import CAPTIONERS
+from bettersynth_assets.models.model_type import model_type
 from bettersynth_assets.models.served import ServedCaptioner
 from bettersynth_assets.records.reserved import CaptionError
 
-CLASSES = {"blip-2": ("blip2", "Blip2Captioner"), "llava": ("llava", "LlavaCaptioner")}
-"""Module and class by ``model_type`` in the checkpoint's ``config.json``."""
 PROBED_TOKENS = 64
 """Length of the captions for which a batch is found that fits."""
 
@@ -92,20 +91,13 @@ def captioner_class(model: str) -> Callable[..., Captioner]:
     """
     if is_address(model):
         return ServedCaptioner
-    from transformers import PretrainedConfig
-
-    try:
-        found = PretrainedConfig.get_config_dict(model)[0].get("model_type")
-        says = f"its config.json says model_type {found!r}" if found else "it has no config.json with a model_type"
-    except OSError as error:
-        found, says = None, f"its config.json cannot be had ({str(error).splitlines()[0]})"
-    if found not in CLASSES:
+    found, says = model_type(model)
+    if found is None or found not in CAPTIONERS.names():
         raise ConfigError(
-            f"models.captioner = {model!r}: {says}, and captions are made by {' or '.join(sorted(CLASSES))}: name a "
+            f"models.captioner = {model!r}: {says}, and captions are made by {' or '.join(CAPTIONERS.names())}: name a "
             "BLIP-2 or a LLaVA-1.5 checkpoint as save_pretrained leaves it, or a hub id that can be reached"
         )
-    module, name = CLASSES[found]
-    loader: Callable[..., Captioner] = getattr(import_module(f"{__package__}.{module}"), name)
+    loader: Callable[..., Captioner] = CAPTIONERS.get(found)
     return loader
 
 
@@ -116,4 +108,14 @@ def captioner_key(profile: Profile) -> dict[str, Any]:
     return {
         "captioner": model_fingerprint(profile.models.captioner, role="captioner"),
         "gpu": profile.gpu.key("captioner"),
+        **_outside(profile.models.captioner),
     }
+
+
+def _outside(model: str) -> dict[str, Any]:
+    """The code of a captioner from outside of the package; nothing is read, or fetched, where there is none."""
+    if not CAPTIONERS.from_outside():
+        return {}
+    found, _ = model_type(model_path(model, role="captioner"))
+    code = CAPTIONERS.fingerprint(found) if found in CAPTIONERS.names() else None
+    return {} if code is None else {"captioner_code": code}

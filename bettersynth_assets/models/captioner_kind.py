@@ -5,26 +5,22 @@ Nothing is loaded or fetched: a folder's ``config.json`` says it, a hub id or a 
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 from bettersynth_assets.config.model import shipped_files
 from bettersynth_assets.config.profile import Profile, load_profile, resolve
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.errors import ConfigError
-
-NAMES = {"blip-2": re.compile(r"blip-?2", re.I), "llava": re.compile(r"llava", re.I)}
+from bettersynth_assets.models.captioners import CAPTIONERS
+from bettersynth_assets.models.model_type import model_type
 
 
 def captioner_kind(model: str) -> str | None:
     """The kind of a profile's ``models.captioner``; None where it cannot be told."""
-    config = Path(resolve(str(Path(model).expanduser()))) / "config.json"
-    try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-        return str(found) if found else None
-    except (OSError, ValueError, AttributeError):
-        return next((kind for kind, name in NAMES.items() if name.search(model)), None)
+    folder = Path(resolve(str(Path(model).expanduser())))
+    if folder.is_dir() and (found := model_type(str(folder))[0]):
+        return found
+    return next((kind for kind in CAPTIONERS.names() if CAPTIONERS.get(kind).names.search(model)), None)
 
 
 def check_captioner(recipe: Recipe, profile: Profile) -> None:

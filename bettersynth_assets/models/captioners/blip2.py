@@ -6,6 +6,7 @@ model. The same images in the same batches give the same text.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from bettersynth_assets.models.captioners.generation import GenerativeCaptioner
@@ -16,6 +17,7 @@ class Blip2Captioner(GenerativeCaptioner):
     """BLIP-2; asked nothing unless the recipe does."""
 
     loaded_by = "Blip2ForConditionalGeneration"
+    names = re.compile(r"blip-?2", re.I)
 
     def _decoder(self) -> TokenDecoder | None:
         only_decodes = self._model.config.use_decoder_only_language_model

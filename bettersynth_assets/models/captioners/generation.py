@@ -6,6 +6,7 @@ tokens are ``token_decoding``'s, all others those of transformers' ``generate``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ class GenerativeCaptioner:
 
     loaded_by: str
     """Class of transformers."""
+    names: re.Pattern[str]
+    """Of hub ids and served models of this kind."""
     default_prompt = ""
     default_tokens = 30
 

@@ -7,6 +7,7 @@ limit of tokens broke off is cut back to what is whole.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from bettersynth_assets.models.captioners.generation import GenerativeCaptioner
@@ -25,6 +26,7 @@ class LlavaCaptioner(GenerativeCaptioner):
     """LLaVA-1.5 and checkpoints of the same class."""
 
     loaded_by = "LlavaForConditionalGeneration"
+    names = re.compile(r"llava", re.I)
     default_prompt = PROMPT
     default_tokens = 40
 
