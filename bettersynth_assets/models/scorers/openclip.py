@@ -57,9 +57,10 @@ def _tokens(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
             return Tokens({"text": torch.zeros((0, context), dtype=torch.int64)}, np.zeros(0, bool))
         text = tokenizer(list(captions))
         # Only a caption that fills its row can have more tokens; the last place may be an end that always stands there.
-        full = np.flatnonzero((text[:, -2] != pad).numpy())
+        full = np.flatnonzero((text[:, -2] != pad).numpy()).tolist()
         truncated = np.zeros(len(captions), bool)
-        truncated[full] = [length > context for length in lengths([captions[at] for at in full])] if len(full) else []
+        if full:
+            truncated[full] = [length > context for length in lengths([captions[at] for at in full])]
         return Tokens({"text": text}, truncated)
 
     return tokens

@@ -52,9 +52,9 @@ def full_length_tokens(tokenizer: Any, positions: int) -> Callable[[Sequence[str
         inputs = tokenizer(list(captions), padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
         names = [name for name in ("input_ids", "attention_mask") if name in inputs]
         # Only a caption that fills its row can have more tokens.
-        full = np.flatnonzero((inputs["input_ids"] != tokenizer.pad_token_id).all(dim=1).numpy())
+        full = np.flatnonzero((inputs["input_ids"] != tokenizer.pad_token_id).all(dim=1).numpy()).tolist()
         truncated = np.zeros(len(captions), bool)
-        if len(full):
+        if full:
             whole = tokenizer([captions[at] for at in full], verbose=False)["input_ids"]
             truncated[full] = [len(ids) > limit for ids in whole]
         return Tokens({name: inputs[name] for name in names}, truncated)
