@@ -184,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="CLIP scores per second, ours beside Data-Juicer's operator.")
     parser.add_argument("--model", choices=SIZES, default="vit-b-32")
     parser.add_argument("--rows", type=int, default=512)
-    parser.add_argument("--peer-rows", type=int, default=96, help="rows that Data-Juicer's operator scores")
+    parser.add_argument("--peer-rows", type=int, default=96, help="rows for Data-Juicer's operator; 0 leaves it out")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--ways", nargs="+", default=["bfloat16", *gpu_ways], help="beside float32; see above")
     parser.add_argument("--exact-rows", type=int, help="rows of the float32 way, with which others are compared")
@@ -207,7 +207,8 @@ def main() -> None:
             found[way] = ours(model, paths[:rows], captions[:rows], given.batch, dtype=dtype, device=device, **how)
         size = SIZES["tiny" if given.tiny else given.model]
         # Data-Juicer's operator takes CLIP's logits for scores, which SigLIP's are not.
-        peer = data_juicer(model, paths[:some], captions[:some], device) if "class" not in size else None
+        has_peer = some and "class" not in size
+        peer = data_juicer(model, paths[:some], captions[:some], device) if has_peer else None
     exact = found["float32"]["scores"]
     result = {
         "model": "tiny" if given.tiny else given.model,

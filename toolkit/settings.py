@@ -27,6 +27,8 @@ from pydantic_core import to_jsonable_python
 from toolkit.suggest import nearest
 
 _UNION_TAGS = ("literal[", "list[", "dict[", "tuple[", "constrained-", "function-", "nullable[", "lax-or-strict[")
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 200  # a path is shown whole
 _UNION_TYPES = frozenset({"int", "float", "str", "bool", "none", "path"})
 
 
@@ -145,7 +147,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
             value, words = item["input"], item["msg"].removeprefix("Value error, ")
             # What relates several keys of a section names them itself.
             is_section = item["type"] == "value_error" and isinstance(value, Mapping)
-            start = "" if not path else name if is_section else f"{name} = {reprlib.repr(value)}"
+            start = "" if not path else name if is_section else f"{name} = {_REPR.repr(value)}"
         found.setdefault(start, []).append(words)
     return [f"{start}: {', or '.join(words)}" if start else ", ".join(words) for start, words in found.items()]
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
+import sys
 from importlib.metadata import entry_points
 
 import pytest
 
 from bettersynth_assets.config.model import PACKAGE_ROOT
-from bettersynth_assets.operators import catalog, ours
+from bettersynth_assets.operators import catalog
 from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.operators.trust import code_reason
 
+OURS = "bettersynth_assets.operators.ours"
 MAY_NAME = {
     "operators/stock.py",  # Data-Juicer's operators, which are data here
     "operators/thresholds.py",  # the spec of clip_score_filter, beside its limits
@@ -35,18 +37,20 @@ def test_no_operator_is_known_by_name_outside_of_its_spec():
 
 
 def test_each_module_of_ours_registers_one_class_and_one_spec_under_its_own_name():
+    operators = {name: kind for name, kind in registry().modules.items() if kind.__module__.startswith(OURS)}
+    ours = sys.modules[OURS]
     modules = {name: kind for name, kind in vars(ours).items() if getattr(kind, "NAME", None) == name}
-    operators = {name: kind for name, kind in registry().modules.items() if kind.__module__.startswith(ours.__name__)}
     assert len(operators) >= 5
     assert operators.keys() == modules.keys()
     for name, kind in operators.items():
-        assert kind.__module__ == f"{ours.__name__}.{name}"
+        assert kind.__module__ == f"{OURS}.{name}"
         assert catalog.all_specs()[name].name == name
 
 
 def test_the_package_is_an_entry_point_of_data_juicers_group():
-    (point,) = [found for found in entry_points(group="data_juicer.ops") if found.value == ours.__name__]
-    assert point.load() is ours
+    (point,) = [found for found in entry_points(group="data_juicer.ops") if found.value == OURS]
+    registry()
+    assert point.load() is sys.modules[OURS]
 
 
 def test_a_plugin_may_give_its_own_spec_and_cannot_review_itself(monkeypatch):

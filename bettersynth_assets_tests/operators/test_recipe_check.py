@@ -19,7 +19,7 @@ from bettersynth_assets_tests.operators.rows import tiny_profile
 
 SHIPPED = {  # recipe: profiles that it can be used with
     "llava_recaption": {"mgm-2b-llava", "mgm-2b-llava-vllm"},
-    "regenerate_worst": {"mgm-2b", "mgm-2b-llava", "mgm-2b-llava-vllm"},
+    "regenerate_worst": {"llava-0.5b", "mgm-2b", "mgm-2b-llava", "mgm-2b-llava-vllm"},
 }
 
 

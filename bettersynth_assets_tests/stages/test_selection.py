@@ -145,12 +145,12 @@ def test_limits_of_the_whole_seed_reach_a_filter_there(run: Callable[..., Pipeli
     assert manifest.rejected["clip_score_filter"] == ROWS - 12
 
 
-def test_a_recipe_without_select_has_the_key_that_it_had(run: Callable[..., Pipeline]) -> None:
+def test_a_recipe_without_select_reads_no_models_and_no_seed(run: Callable[..., Pipeline]) -> None:
     pipeline = run([])
     manifest = pipeline.ensure("budgeted_set")
     assert manifest.inputs.keys() == {"recaptioned_set"}
     depends = BUDGETED_SET.depends(pipeline.settings, "all", {})
-    assert isinstance(depends, dict) and depends.keys() == {"budget", "order", "seed", "questions"}
+    assert isinstance(depends, dict) and depends.keys() == {"budget", "section", "questions"}
     assert run([IMAGES]).ensure("budgeted_set").key != manifest.key
 
 

@@ -89,9 +89,10 @@ def llava_config(vision: Any, text: Any, image_token_id: int) -> LlavaConfig:
 
 def llava_processor(vision: Path, tokenizer: Any, config: LlavaConfig) -> LlavaProcessor:
     """The vision checkpoint's preprocessing with the language model's tokenizer and chat template."""
+    vision_config: Any = config.vision_config
     return LlavaProcessor(
         image_processor=AutoImageProcessor.from_pretrained(vision), tokenizer=tokenizer,
-        patch_size=config.vision_config.patch_size,
+        patch_size=vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy, image_token=IMAGE_TOKEN,
         num_additional_image_tokens=int(config.vision_feature_select_strategy == "default"),
         chat_template=tokenizer.chat_template,
