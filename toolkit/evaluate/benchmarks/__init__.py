@@ -21,5 +21,6 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         "mmbench": "toolkit.evaluate.benchmarks.mmbench.benchmark:MMBENCH",
         "mme": "toolkit.evaluate.benchmarks.mme:MME_BENCHMARK",
         "pope": "toolkit.evaluate.benchmarks.pope:POPE_BENCHMARK",
+        "gqa": "toolkit.evaluate.benchmarks.gqa:GQA_BENCHMARK",
     },
 )
