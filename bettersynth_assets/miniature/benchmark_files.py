@@ -13,6 +13,7 @@ WORLD_FILES = {
     "mmbench": {"table": "mmbench/mmbench_dev.tsv"},
     "mme": {"root": "mme"},
     "pope": {"questions": "pope", "images": "pope/images"},
+    "gqa": {"questions": "gqa/testdev_balanced_questions.json", "images": "gqa/images"},
 }
 """Relative to the world's folder, by benchmark and role."""
 

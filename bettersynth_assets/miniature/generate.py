@@ -8,6 +8,7 @@
     mmbench/mmbench_dev.tsv
     mme/existence/0000.txt  0000.jpg  …
     pope/coco_pope_random.json  coco_pope_popular.json  coco_pope_adversarial.json  images/
+    gqa/testdev_balanced_questions.json  images/
 
 The world is written beside its place and moved there whole with its marker inside, so a marker that is found means that
 everything is there. Same arguments and generator version, same bytes.
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from bettersynth_assets.miniature.gqa_set import gqa_finetune_rows, gqa_rows
 from bettersynth_assets.miniature.question_sets import (
     SetSizes,
     finetune_rows,
@@ -38,7 +40,7 @@ from bettersynth_assets.miniature.yes_no import mme_pairs, pope_rows, write_mme,
 from bettersynth_assets.records.store import write_text
 from bettersynth_assets.records.write_errors import naming_the_path
 
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 """Raise it with every change of what is written; older worlds are then written anew."""
 
 MARKER = "world.json"
@@ -106,6 +108,14 @@ class WorldPaths:
     def pope_images(self) -> Path:
         return self.root / "pope" / "images"
 
+    @property
+    def gqa_questions(self) -> Path:
+        return self.root / "gqa" / "testdev_balanced_questions.json"
+
+    @property
+    def gqa_images(self) -> Path:
+        return self.root / "gqa" / "images"
+
 
 def generate_world(
     root: Path, *, rows: int = 3000, seed: int = 20240803, sizes: SetSizes | None = None, workers: int | None = None
@@ -172,12 +182,14 @@ def _put_in_place(fresh: Path, root: Path, wanted: object) -> None:
 
 
 def _write_world(paths: WorldPaths, planned: list[SeedRow], sizes: SetSizes, seed: int, workers: int | None) -> None:
-    finetune = finetune_rows(sizes.finetune, seed + 1)
+    finetune = finetune_rows(sizes.finetune, seed + 1) + gqa_finetune_rows(sizes.finetune_gqa, seed + 7)
     textvqa = textvqa_rows(sizes.textvqa, seed + 2)
     mmbench = mmbench_rows(sizes.mmbench, seed + 3)
     pairs = mme_pairs(sizes.mme, seed + 4)
     pope, pope_scenes = pope_rows(sizes.pope, seed + 5)
-    for folder in (paths.finetune_images, paths.textvqa_images, paths.mmbench.parent, paths.pope_images):
+    gqa, gqa_scenes = gqa_rows(sizes.gqa, seed + 6)
+    picture_folders = (paths.finetune_images, paths.textvqa_images, paths.pope_images, paths.gqa_images)
+    for folder in (*picture_folders, paths.mmbench.parent):
         folder.mkdir(parents=True)
     jobs = [job for row in planned if (job := seed_job(row, paths.seed_images))]
     jobs += [ImageJob(path=paths.finetune_images / row["image"], scene=scene) for row, scene in finetune]
@@ -187,6 +199,7 @@ def _write_world(paths: WorldPaths, planned: list[SeedRow], sizes: SetSizes, see
     jobs += [ImageJob(path=drawn / f"{index}.jpg", scene=scene) for index, (_, scene) in enumerate(mmbench)]
     jobs += [ImageJob(path=path, scene=scene) for path, scene in write_mme(pairs, paths.mme)]
     jobs += [ImageJob(path=paths.pope_images / name, scene=scene) for name, scene in pope_scenes]
+    jobs += [ImageJob(path=paths.gqa_images / name, scene=scene) for name, scene in gqa_scenes]
     write_images(jobs, workers=workers)
     write_seed_files(planned, seed=seed, jsonl=paths.seed, questions=paths.questions, truth=paths.truth)
     paths.finetune_json.write_text(json.dumps([row for row, _ in finetune], indent=1))
@@ -195,4 +208,5 @@ def _write_world(paths: WorldPaths, planned: list[SeedRow], sizes: SetSizes, see
     paths.textvqa_annotations.write_text(json.dumps(textvqa_annotations(textvqa)))
     write_mmbench(mmbench, drawn, paths.mmbench)
     write_pope(pope, paths.pope)
+    paths.gqa_questions.write_text(json.dumps(gqa, indent=1))
     shutil.rmtree(drawn)

@@ -41,14 +41,17 @@ CIRCULAR_STEP = 1_000_000
 class SetSizes:
     """Rows of the question sets.
 
-    ``mmbench`` counts questions before rotation, ``mme`` images per subtask, ``pope`` images.
+    ``mmbench`` counts questions before rotation, ``mme`` images per subtask, ``pope`` images. The rows of
+    ``finetune_gqa`` follow those of ``finetune`` in one file.
     """
 
     finetune: int = 1600
+    finetune_gqa: int = 0
     textvqa: int = 600
     mmbench: int = 400
     mme: int = 40
     pope: int = 100
+    gqa: int = 400
 
     def as_dict(self) -> dict[str, int]:
         """Sizes by name, for the world's marker."""

@@ -6,7 +6,7 @@ differ in one word, one true and one false, so that a model which looks at the q
 POPE asks for objects that are there and as many that are not; its three sets differ in how the absent ones are chosen:
 at random, the most frequent ones of the whole set, or those that most often occur together with what the image shows.
 Objects are the six shapes. The world draws them independently, so that the three sets differ less than COCO's do.
-Scenes come from the split ``evaluation``, those for fine-tuning from ``finetune``.
+Scenes come from the split ``evaluation``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.miniature.questions import SHORT_SUFFIX
-from bettersynth_assets.miniature.world import COLORS, COLUMNS, NUMBERS, ROWS, SHAPES, WORDS, Scene, Split, make_scene
+from bettersynth_assets.miniature.world import COLORS, COLUMNS, NUMBERS, ROWS, SHAPES, WORDS, Scene, make_scene
 
 MME_TASKS = ("existence", "count", "position", "color", "OCR")
 MME_SUFFIX = "Please answer yes or no."
@@ -40,11 +39,11 @@ class Pair:
     false: str
 
 
-def ask_pair(task: str, split: Split, rng: random.Random) -> Pair:
+def ask_pair(task: str, rng: random.Random) -> Pair:
     """Draw a scene and ask it, one of ``MME_TASKS``."""
-    scene = make_scene(rng, split)
+    scene = make_scene(rng, "evaluation")
     while task == "OCR" and not scene.signs:
-        scene = make_scene(rng, split)
+        scene = make_scene(rng, "evaluation")
     thing = rng.choice(scene.things)
     if task == "existence":
         absent = [shape for shape in SHAPES if shape not in {one.shape for one in scene.things}]
@@ -70,7 +69,7 @@ def ask_pair(task: str, split: Split, rng: random.Random) -> Pair:
 def mme_pairs(count: int, seed: int) -> list[Pair]:
     """``count`` images for each of the five subtasks."""
     rng = random.Random(seed)
-    return [ask_pair(task, "evaluation", rng) for task in MME_TASKS for _ in range(count)]
+    return [ask_pair(task, rng) for task in MME_TASKS for _ in range(count)]
 
 
 def write_mme(pairs: Sequence[Pair], root: Path) -> list[tuple[Path, Scene]]:
@@ -123,18 +122,3 @@ def write_pope(sets: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     """Write ``coco_pope_<set>.json``, JSON lines, as the official files are named."""
     for name, rows in sets.items():
         (folder / f"coco_pope_{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def finetune_rows(count: int, seed: int) -> list[tuple[dict[str, Any], Scene]]:
-    """LLaVA rows of MME's questions as LLaVA asks them, yes and no half each, about scenes of their own split."""
-    rng = random.Random(seed)
-    rows: list[tuple[dict[str, Any], Scene]] = []
-    for number in range(count):
-        pair = ask_pair(rng.choice(MME_TASKS), "finetune", rng)
-        question, answer = rng.choice(((pair.true, "Yes"), (pair.false, "No")))
-        turns = [
-            {"from": "human", "value": f"<image>\n{question}\n{SHORT_SUFFIX}"}, {"from": "gpt", "value": answer},
-        ]  # fmt: skip
-        name = f"yn{number:06d}"
-        rows.append(({"id": name, "image": f"{name}.jpg", "conversations": turns}, pair.scene))
-    return rows

@@ -29,7 +29,9 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     from bettersynth_assets_tests.models import make_all
     from toolkit.mgm.tiny import save_tiny
 
-    world = generate_world(root / "world", rows=60, sizes=SetSizes(finetune=6, textvqa=4, mmbench=2, mme=1, pope=1))
+    world = generate_world(
+        root / "world", rows=60, sizes=SetSizes(finetune=6, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
+    )
     models = make_all(root / "models")
     save_tiny(root / "models" / "mgm")
     stage = {"global_batch": 4, "per_device_batch": 4, "learning_rate": 1e-3, "max_steps": 1}

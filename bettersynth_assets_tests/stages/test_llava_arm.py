@@ -31,7 +31,7 @@ training:
   finetune_images: IMAGES
   stage_1: {global_batch: 4, per_device_batch: 4, loss_group: 4, max_steps: 2}
   stage_2: {global_batch: 4, per_device_batch: 4, loss_group: 4, max_steps: 2}
-evaluation: {batch: 8, benchmarks: {mme: null, pope: null, textvqa: null, mmbench: {table: TABLE}}}
+evaluation: {batch: 8, benchmarks: {mme: null, pope: null, gqa: null, textvqa: null, mmbench: {table: TABLE}}}
 """
 
 

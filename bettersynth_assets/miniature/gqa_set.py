@@ -1,0 +1,54 @@
+"""Questions about things in GQA's format. In: a size and a seed. Out: rows and their scenes.
+
+Open questions without an OCR line: color, shape, size, place or number of the things of a scene. Scenes come from the
+split ``evaluation``, those for fine-tuning from ``finetune``. The rows have the keys that GQA's ``eval.py`` reads.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from bettersynth_assets.miniature.questions import SHORT_SUFFIX, THING_KINDS, Question, ask
+from bettersynth_assets.miniature.world import Scene, Split, make_scene
+
+SEMANTIC = {"color": "attr", "shape": "attr", "size": "attr", "position": "rel", "count": "global"}
+
+
+def _asked(count: int, split: Split, seed: int) -> list[tuple[Scene, Question]]:
+    """Kinds in turn, so that each has its share."""
+    rng = random.Random(seed)
+    found = []
+    for number in range(count):
+        scene = make_scene(rng, split)
+        found.append((scene, ask(scene, rng, THING_KINDS[number % len(THING_KINDS)])))
+    return found
+
+
+def gqa_rows(count: int, seed: int) -> tuple[dict[str, dict[str, Any]], list[tuple[str, Scene]]]:
+    """Questions by id, and the image of each with its scene."""
+    questions: dict[str, dict[str, Any]] = {}
+    images = []
+    for number, (scene, question) in enumerate(_asked(count, "evaluation", seed)):
+        id_, image_id = f"{number:08d}", f"n{number:06d}"
+        types = {"structural": "query", "semantic": SEMANTIC[question.kind], "detailed": question.kind}
+        questions[id_] = {
+            "imageId": image_id, "question": question.text, "answer": question.answer,
+            "fullAnswer": f"{question.answer.capitalize()}.", "isBalanced": True, "types": types,
+            "groups": {"global": question.kind, "local": None}, "semantic": [], "entailed": [], "equivalent": [id_],
+        }  # fmt: skip
+        images.append((f"{image_id}.jpg", scene))
+    return questions, images
+
+
+def gqa_finetune_rows(count: int, seed: int) -> list[tuple[dict[str, Any], Scene]]:
+    """LLaVA rows of such questions as LLaVA asks GQA's, about scenes of their own split."""
+    rows: list[tuple[dict[str, Any], Scene]] = []
+    for number, (scene, question) in enumerate(_asked(count, "finetune", seed)):
+        turns = [
+            {"from": "human", "value": f"<image>\n{question.text}\n{SHORT_SUFFIX}"},
+            {"from": "gpt", "value": question.answer},
+        ]
+        name = f"gq{number:06d}"
+        rows.append(({"id": name, "image": f"{name}.jpg", "conversations": turns}, scene))
+    return rows
