@@ -46,7 +46,7 @@ class SetSizes:
     """
 
     finetune: int = 1600
-    finetune_gqa: int = 0
+    finetune_gqa: int = 800
     textvqa: int = 600
     mmbench: int = 400
     mme: int = 40

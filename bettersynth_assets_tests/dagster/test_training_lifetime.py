@@ -138,7 +138,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running project in which nothing has been made, and whose training takes many minutes."""
     root = tmp_path_factory.mktemp("project")
     world = generate_world(
-        root / "world", rows=60, sizes=SetSizes(finetune=6, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
+        root / "world", rows=60, sizes=SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
     )
     save_tiny(root / "mgm")
     stage = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 1e-4, "max_steps": 20_000, "workers": 1}

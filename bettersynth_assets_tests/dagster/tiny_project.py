@@ -30,7 +30,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     from toolkit.mgm.tiny import save_tiny
 
     world = generate_world(
-        root / "world", rows=60, sizes=SetSizes(finetune=6, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
+        root / "world", rows=60, sizes=SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
     )
     models = make_all(root / "models")
     save_tiny(root / "models" / "mgm")

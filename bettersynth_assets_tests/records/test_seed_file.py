@@ -129,7 +129,7 @@ def test_images_lie_in_the_folder_of_the_seed_file(seed: Path) -> None:
 def test_without_a_seed_the_miniature_world_is_made_under_the_data_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = SetSizes(finetune=2, textvqa=2, mmbench=2, mme=1, pope=1, gqa=1)
+    few = SetSizes(finetune=2, finetune_gqa=0, textvqa=2, mmbench=2, mme=1, pope=1, gqa=1)
     monkeypatch.setattr(generate, "generate_world", partial(generate.generate_world, sizes=few))
     settings = load_settings({"BETTERSYNTH_DATA": str(tmp_path)})
     settings = replace(settings, profile=settings.profile.model_copy(update={"world_rows": 50}))

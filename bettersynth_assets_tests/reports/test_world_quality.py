@@ -15,7 +15,9 @@ from bettersynth_assets.reports.world_quality import world_quality
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world") / "w"
-    return generate_world(root, rows=60, sizes=SetSizes(finetune=1, textvqa=1, mmbench=1, mme=1, pope=1, gqa=1))
+    return generate_world(
+        root, rows=60, sizes=SetSizes(finetune=1, finetune_gqa=0, textvqa=1, mmbench=1, mme=1, pope=1, gqa=1)
+    )
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_world_that_does_not_fit_is_named_and_leaves_nothing(small_disk: Path) -> None:
-    sizes = SetSizes(finetune=6, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
+    sizes = SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
     with pytest.raises(StorageError, match=rf"{small_disk}.*: no space left on the disk"):
         generate_world(small_disk / "world", rows=400, sizes=sizes, workers=1)
     assert list(small_disk.iterdir()) == []
