@@ -47,7 +47,7 @@ schema: $(READY)
 	python -m bettersynth_assets.config.schema
 
 weights: $(READY)
-	python -m bettersynth_assets.miniature.make_weights --device "$(DEVICE)"
+	python -m bettersynth_assets.miniature.training.make_weights --device "$(DEVICE)"
 
 clean:
 	rm -rf "$(VENV)" data .dagster logs .logs_queue

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Mapping, MutableMapping, Sequence, Set
 from pathlib import Path
 
+from bettersynth_assets.config.names import RANGE_TAGS
+
 LIST_MODULE = "DAGSTER_CLI_ASSET_LIST_MODULE_NAME"
 MODULE = "DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME"
 RANGE = "DAGSTER_CLI_ASSET_MATERIALIZE_PARTITION_RANGE"
@@ -24,7 +26,6 @@ HOME = "DAGSTER_HOME"
 _DEFINITIONS = "bettersynth_assets.definitions"
 JOB_RUNS = (["job", "execute"], ["job", "launch"])
 _CONFIGS = {"-c", "--config", "--config-json"}
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _PARTITIONS = {"--partition", "--partition-range"}
 _TARGETS = {"-m", "--module-name", "-f", "--python-file", "--package-name", "-w", "--workspace"}
 

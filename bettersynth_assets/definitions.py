@@ -10,16 +10,16 @@ import warnings
 
 import dagster as dg
 
-from bettersynth_assets.assets.build import build_assets
-from bettersynth_assets.assets.cards import CARDS, Card
-from bettersynth_assets.automation import build_job, build_schedule, build_sensor
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.settings import load_active_profile
-from bettersynth_assets.resources.executor import step_processes
-from bettersynth_assets.resources.gpu import GpuResource
-from bettersynth_assets.resources.settings import RunSettings
+from bettersynth_assets.defs.assets import build_assets
+from bettersynth_assets.defs.automation import build_job, build_schedule, build_sensor
+from bettersynth_assets.defs.cards import CARDS, Card
+from bettersynth_assets.defs.resources.executor import step_processes
+from bettersynth_assets.defs.resources.gpu import GpuResource
+from bettersynth_assets.defs.resources.settings import RunSettings
+from bettersynth_assets.engine.stage import Stage
 from bettersynth_assets.stages.graph import STAGES
-from bettersynth_assets.stages.stage import Stage
 
 # Backfill policies are marked beta; the pin to 1.13 is what keeps them from changing under us.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)

@@ -17,7 +17,7 @@ import dagster as dg
 from dagster._core.errors import DagsterHomeNotSetError
 
 from bettersynth_assets.command_line import use_home
-from bettersynth_assets.resources.executor import free_dead_runs
+from bettersynth_assets.defs.resources.executor import free_dead_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

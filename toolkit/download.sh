@@ -62,5 +62,5 @@ fetch openai/clip-vit-large-patch14-336 "${CLIP_REVISION:-ce19dc912ca5cd21c8a653
 fetch laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup \
     "${CONVNEXT_REVISION:-39918dfbdf69ccd2172e6510a430e92337ee23e1}" "$convnext" \
     open_clip_config.json open_clip_pytorch_model.bin
-"$PYTHON" -m toolkit.mgm.assemble --gemma "$ZOO/$gemma" --clip "$ZOO/$clip" --convnext "$ZOO/$convnext" \
+"$PYTHON" -m toolkit.models.mgm.assemble --gemma "$ZOO/$gemma" --clip "$ZOO/$clip" --convnext "$ZOO/$convnext" \
     --output "$ZOO/MGM-2B-base"

@@ -119,3 +119,9 @@ def _sha256_of_state(path: Path, *state: int) -> str:
 def json_sha256(value: Any) -> str:
     """Hex digest of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def digest_of(*parts: object) -> str:
+    """sha256 over the canonical JSON of ``parts``; the same values give the same hash in every process."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -106,7 +106,7 @@ check_batch finetune "$FINETUNE_BATCH_SIZE_PER_GPU" "$FINETUNE_GRADIENT_ACCUMULA
 STEP="inputs of all steps"
 for name in PRETRAIN_DATASET ORIGINAL_QUESTIONS FINETUNE_DATASET; do need_input "$name" file; done
 for name in PRETRAIN_DATASET_IMAGE_PATH BASE_MODEL FINETUNE_IMAGES; do need_input "$name" folder; done
-evaluation=()   # options of toolkit.evaluate.run, which finds the rest of what is missing
+evaluation=()   # options of toolkit.evaluation.run, which finds the rest of what is missing
 for benchmark in $BENCHMARKS; do
     case "$benchmark" in
         textvqa)
@@ -170,9 +170,9 @@ print(json.dumps({
 }, indent=1))
 PLAN
 if [ "$GPUS" -gt 1 ]; then
-    "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node="$GPUS" -m toolkit.train.run "$plan"
+    "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node="$GPUS" -m toolkit.training.run "$plan"
 else
-    "$PYTHON" -m toolkit.train.run "$plan"
+    "$PYTHON" -m toolkit.training.run "$plan"
 fi
 for stage in pretrain finetune; do   # exit code and final-step marker are both required
     [ -f "$RUN/$stage/manifest.json" ] || { echo "$RUN/$stage has no manifest.json: the stage did not end" >&2; exit 1; }
@@ -182,7 +182,7 @@ ln -sfn "MGM-2B-$EXP_NAME/finetune" "$TRAINING/$FINETUNE"
 
 STEP="6 and 7 evaluation"
 [ -z "$INFER_CUDA_IDX" ] || export CUDA_VISIBLE_DEVICES=$INFER_CUDA_IDX
-"$PYTHON" -m toolkit.evaluate.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" "${evaluation[@]}"
+"$PYTHON" -m toolkit.evaluation.run --model "$TRAINING/$FINETUNE" --output "$EVALUATION" --device "$DEVICE" "${evaluation[@]}"
 
 STEP="8 copy of the script"
 cp "$0" output/train.sh

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.redaction import is_secret_name
+from bettersynth_assets.errors.redaction import is_secret_name
 
 SCHEMES = ("http://", "https://")
 FROM_ENVIRONMENT = (

@@ -13,8 +13,7 @@ from pathlib import Path
 from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.errors import ConfigError, DeviceError
-from bettersynth_assets.records.store import digest_of
-from toolkit.files import sha256_once
+from toolkit.files import digest_of, sha256_once
 
 HUB_PREFIX = "hf-hub:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

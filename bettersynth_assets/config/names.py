@@ -7,6 +7,8 @@ import re
 from bettersynth_assets.errors import ConfigError
 
 LONGEST_NAME = 100
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+"""Dagster's tags for the first and last partition of a run."""
 RESERVED_NAMES = frozenset(
     {"all", "arms", "batch_sizes.json", "current", "features", "miniature-world", "runs", "shared", "summary.json"}
 )

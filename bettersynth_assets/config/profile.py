@@ -16,10 +16,10 @@ from bettersynth_assets.config.address import check_no_secrets, is_address
 from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.config.model import PACKAGE_ROOT, PROJECT_ROOT, ConfigModel, merged, read_yaml
 from bettersynth_assets.errors import ConfigError
-from toolkit.evaluate.settings import EvaluationSettings
+from toolkit.evaluation.settings import EvaluationSettings
 from toolkit.registry import load_extensions
 from toolkit.settings import NotInKey
-from toolkit.train.settings import Seed, StageSettings, TrainingSettings
+from toolkit.training.settings import Seed, StageSettings, TrainingSettings
 
 BY_OPERATOR = NotInKey("counts where an operator of the recipe uses it (operators_key)")
 BY_FINGERPRINT = NotInKey("the code behind a name that is used counts (Registry.fingerprint)")
@@ -101,7 +101,7 @@ class Training(TrainingSettings):
     finetune_json: Annotated[str | None, BY_CONTENT] = None
     finetune_images: Annotated[str | None, BY_CONTENT] = None
     launcher: Annotated[list[str], NotInKey("how many processes train: only rounding")] = Field(default_factory=list)
-    """Takes the place of ``python -m`` before ``toolkit.train.run``, e.g. ``[torchrun, --nproc_per_node=8, -m]`` or
+    """Takes the place of ``python -m`` before ``toolkit.training.run``, e.g. ``[torchrun, --nproc_per_node=8, -m]`` or
     ``[deepspeed, --module]``; empty is one process. DeepSpeed's launcher takes all GPUs that the step holds; with
     ``--num_gpus`` it would ignore which these are."""
     feature_cache: bool = False

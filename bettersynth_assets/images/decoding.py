@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bettersynth_assets.images.opening import ImageError, open_rgb
 from bettersynth_assets.images.pixels import Resizing
-from bettersynth_assets.records.images import ImageError, open_rgb
 
 T = TypeVar("T")
 DECODERS = max(2, min(16, os.cpu_count() or 1))
@@ -57,7 +57,7 @@ def chunks(
     import torch
 
     if decode == "nvjpeg" and paths and all(isinstance(prepare, Resizing) for prepare in prepares):
-        from bettersynth_assets.images.nvjpeg import device_chunks
+        from bettersynth_assets.images.gpu.nvjpeg import device_chunks
 
         yield from device_chunks(paths, size, prepares, device)  # type: ignore[arg-type]
         return

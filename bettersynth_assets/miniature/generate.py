@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from bettersynth_assets.errors.storage import naming_the_path
 from bettersynth_assets.miniature.gqa_set import gqa_finetune_rows, gqa_rows
 from bettersynth_assets.miniature.question_sets import (
     SetSizes,
@@ -37,8 +38,7 @@ from bettersynth_assets.miniature.seed_rows import SeedRow, plan_rows
 from bettersynth_assets.miniature.write_images import ImageJob, write_images
 from bettersynth_assets.miniature.write_seed import seed_job, write_seed_files
 from bettersynth_assets.miniature.yes_no import mme_pairs, pope_rows, write_mme, write_pope
-from bettersynth_assets.records.store import write_text
-from bettersynth_assets.records.write_errors import naming_the_path
+from toolkit.files import write_atomically
 
 GENERATOR_VERSION = 4
 """Raise it with every change of what is written; older worlds are then written anew."""
@@ -145,7 +145,7 @@ def generate_world(
         with naming_the_path(root.parent):
             shutil.rmtree(fresh, ignore_errors=True)
             _write_world(WorldPaths(root=fresh), planned, sizes, seed, workers)
-            write_text(fresh / MARKER, json.dumps(wanted, indent=1) + "\n")
+            write_atomically(fresh / MARKER, json.dumps(wanted, indent=1) + "\n")
             _put_in_place(fresh, root, wanted)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

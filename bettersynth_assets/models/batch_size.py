@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
+from bettersynth_assets.engine.store import write_text
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize
-from bettersynth_assets.records.store import write_text
 
 Asked = int | Literal["auto"]
 MOST = 2048

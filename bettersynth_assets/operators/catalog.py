@@ -8,7 +8,7 @@ its spec here. An operator from outside may say the same of itself, by ``registe
 from __future__ import annotations
 
 from bettersynth_assets.operators import stock, thresholds
-from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.spec import OperatorSpec
 
 _specs = {spec.name: spec for spec in (*stock.SPECS, thresholds.SPEC)}

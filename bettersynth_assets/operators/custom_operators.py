@@ -21,8 +21,8 @@ from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import all_specs, forget_spec, is_known, register_spec
-from bettersynth_assets.operators.guard import registry, undisturbed
 from bettersynth_assets.operators.guarded import attempt, in_words
+from bettersynth_assets.operators.sandbox import registry, undisturbed
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.operators.trust import FIX, is_reviewed
 

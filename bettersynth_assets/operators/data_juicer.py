@@ -24,7 +24,6 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.custom_operators import code_key
 from bettersynth_assets.operators.fields import top_fields
-from bettersynth_assets.operators.guard import registry, undisturbed
 from bettersynth_assets.operators.guarded import guarded
 from bettersynth_assets.operators.local_models import (
     check_local,
@@ -34,6 +33,7 @@ from bettersynth_assets.operators.local_models import (
     needs_of,
 )
 from bettersynth_assets.operators.recipe_lists import check_operators, entry_of, needs_set
+from bettersynth_assets.operators.sandbox import registry, undisturbed
 from bettersynth_assets.operators.trust import PLACE, nested
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import all_specs, spec_of
-from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.sample import META, SIMILARITY, STATS
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.seed_rows import DEEPEST_NAMES
 from toolkit.suggest import nearest
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.batching import Done, untold
+from bettersynth_assets.operators.apply import Row
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.classifier_models import load_classifier
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.row_calls import Row
 from bettersynth_assets.operators.sample import STATS
 
 KEPT_BYTES = 2_000_000_000

@@ -20,16 +20,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bettersynth_assets.images.opening import ImageError, check_unchanged, open_rgb
 from bettersynth_assets.models.batching import Done, Progress
+from bettersynth_assets.operators.apply import Row, make_row, retried, work_rows
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.guard import undisturbed
+from bettersynth_assets.operators.dataset_operators import judge_set, known_fields, measure_rows
 from bettersynth_assets.operators.guarded import FIX, OperatorError, attempt, guarded, in_words
 from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.refusals import refusal, scalar
-from bettersynth_assets.operators.row_calls import Row, make_row, retried, work_rows
 from bettersynth_assets.operators.sample import EMBEDDING, SIMILARITY, STATS
-from bettersynth_assets.operators.whole_set import judge_set, known_fields, measure_rows
-from bettersynth_assets.records.images import ImageError, check_unchanged, open_rgb
+from bettersynth_assets.operators.sandbox import undisturbed
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 

@@ -14,17 +14,17 @@ from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator, Recipe
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.models.captioner_kind import check_captioner
+from bettersynth_assets.models.captioners.captioner_kind import check_captioner
 from bettersynth_assets.models.diffusion import diffusion_model
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.custom_operators import content_of, custom_names, use_custom_operators
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.fields import check_fields, extra_fields_read
-from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.recipe_lists import check_operators, check_select, entry_of
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.trust import warning
 from bettersynth_assets.records.seed_file import seed_fields
-from bettersynth_assets.records.store import digest_of
+from toolkit.files import digest_of
 
 _checked: set[str] = set()
 

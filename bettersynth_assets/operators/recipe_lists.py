@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
-from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.operators.trust import check_trust
 from toolkit.suggest import nearest

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bettersynth_assets.operators.apply import Row, columns
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.row_calls import Row, columns
 from bettersynth_assets.operators.sample import STATS
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from bettersynth_assets.config.recipe import Operator
+from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.operators.data_juicer import resolve_limits
-from bettersynth_assets.records.store import Manifest
 
 SCORES_FILE = "scores.parquet"
 """Written by seed_profile beside its rows: columns id (string) and clip_score (float32), all shards, in shard order."""

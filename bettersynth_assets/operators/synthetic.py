@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
-from bettersynth_assets.records.images import ImageError
+from bettersynth_assets.images.opening import ImageError
 from toolkit.file_errors import EnvironmentFault
 
 FAILED = "caption_failed"

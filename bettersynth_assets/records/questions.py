@@ -18,8 +18,7 @@ from bettersynth_assets.records.reserved import find_reserved
 from bettersynth_assets.records.seed_file import DECODED, SeedIndex, remove_older, seed_index, version_name
 from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import parse_row
-from bettersynth_assets.records.store import write_text
-from toolkit.files import sha256_once
+from toolkit.files import sha256_once, write_atomically
 from toolkit.preprocess.row_lines import RowError, read_line
 
 BESIDE = "stage_1.json"
@@ -82,7 +81,7 @@ def _check(path: Path, note: Path, seed_ids: Callable[[], set[str]]) -> None:
         )
     _checked.add(note)
     with suppress(OSError):  # a data root that cannot be written: every process checks for itself
-        write_text(note, f"{path}\n")
+        write_atomically(note, f"{path}\n")
         remove_older(note)
 
 

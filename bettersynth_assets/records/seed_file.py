@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
-from bettersynth_assets.records.images import ImageError
-from bettersynth_assets.records.paths import LONGEST, image_path
+from bettersynth_assets.images.opening import ImageError
+from bettersynth_assets.images.paths import LONGEST, image_path
 from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import field_names, image_field
 from toolkit.file_errors import EnvironmentFault, patiently

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.profile import Limits
-from bettersynth_assets.records.headers import read_header
-from bettersynth_assets.records.images import ImageError
-from bettersynth_assets.records.paths import FolderGoneError, Roots, image_path
+from bettersynth_assets.images.headers import read_header
+from bettersynth_assets.images.opening import ImageError
+from bettersynth_assets.images.paths import FolderGoneError, Roots, image_path
 from bettersynth_assets.records.schema import QUARANTINE, SEED, kit_text, rows_table
 from bettersynth_assets.records.seed_file import SeedLine
 from bettersynth_assets.records.seed_rows import parse_row

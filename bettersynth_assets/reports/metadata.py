@@ -15,8 +15,8 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from bettersynth_assets.engine.store import WHOLE, Manifest
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
-from bettersynth_assets.records.store import WHOLE, Manifest
 from bettersynth_assets.reports.gallery import gallery
 from bettersynth_assets.reports.plan import plan_metadata
 from bettersynth_assets.reports.plots import INLINE_LIMIT, curve, histogram, sparkline
@@ -169,7 +169,7 @@ def _rounded(value: float) -> float | str:
 
 
 def _gallery(table: pa.Table, settings: Settings, limit: float | None) -> str:
-    from bettersynth_assets.records.images import open_rgb
+    from bettersynth_assets.images.opening import open_rgb
     from bettersynth_assets.records.seed_path import image_root
 
     return gallery(table, image_root=image_root(settings), opener=open_rgb, limit=limit)

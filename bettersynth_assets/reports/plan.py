@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.records.store import Manifest, Slot
+from bettersynth_assets.engine.store import Manifest, Slot
 
 
 def plan_metadata(manifest: Manifest, settings: Settings) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from typing import Any
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import Settings, load_settings
-from bettersynth_assets.records.store import Manifest, write_text
-from bettersynth_assets.records.write_errors import is_read_only
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.store import Manifest, write_text
+from bettersynth_assets.errors.storage import is_read_only
 from bettersynth_assets.reports.world_quality import world_quality
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
-from toolkit.evaluate.benchmarks import BENCHMARKS
+from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.file_errors import EnvironmentFault
 
 FILE = "summary.json"

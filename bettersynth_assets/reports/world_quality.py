@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
-from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.stages.benchmarks import world_paths
 
 Found = dict[str, list[Manifest]]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from toolkit.evaluate.benchmarks import BENCHMARKS
-from toolkit.evaluate.settings import Chosen, choose
+from toolkit.evaluation.benchmarks import BENCHMARKS
+from toolkit.evaluation.settings import Chosen, choose
 from toolkit.files import sha256_once
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 ::
 
     kept       one row per training seed, benchmark and metric; a benchmark's first metric is its headline
-    questions  one row per training seed and question; see ``toolkit.evaluate.question_rows``
+    questions  one row per training seed and question; see ``toolkit.evaluation.question_rows``
 
 The answers lie beside them. A benchmark without an answer to each question fails. eval_results also compares: its stats
 hold the baseline's figures and the contest's score.
@@ -19,19 +19,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.checks.rules import ALL_ANSWERED
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.records.store import write_table
+from bettersynth_assets.engine.rules import ALL_ANSWERED
+from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
+from bettersynth_assets.engine.store import write_table
+from bettersynth_assets.scheduler.child_process import Event, run_child
 from bettersynth_assets.stages.arms import arm_stats, compare
 from bettersynth_assets.stages.benchmarks import benchmarks
-from bettersynth_assets.stages.child import Event, run_child
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
-from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.stages.train import architecture_key, folder_of
-from toolkit.evaluate.output import RESULTS as RESULTS_FILE
-from toolkit.evaluate.question_rows import ROWS
+from toolkit.evaluation.output import RESULTS as RESULTS_FILE
+from toolkit.evaluation.question_rows import ROWS
 
-MODULE = "toolkit.evaluate.run"
+MODULE = "toolkit.evaluation.run"
 RESULTS = pa.schema(
     [
         ("seed", pa.int64()),
@@ -84,7 +84,7 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
 
 
 def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
-    """One seed's plan, as ``toolkit.evaluate.run`` reads it."""
+    """One seed's plan, as ``toolkit.evaluation.run`` reads it."""
     gpu = settings.profile.gpu
     return {
         "model": str(model),

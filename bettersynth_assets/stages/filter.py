@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bettersynth_assets.checks.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.rules import EVERY_ROW_SET, ROWS_LEFT
+from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
+from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import (
     build_operators,
@@ -24,11 +26,9 @@ from bettersynth_assets.operators.data_juicer import (
 from bettersynth_assets.operators.process import Rescore, run_process
 from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
-from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import FILTERED
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.score import read_embeddings
-from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 NAME = "filtered_set"
 PLAN = "operator_plan"
@@ -40,8 +40,8 @@ def rescorer(settings: Settings) -> Rescore:
     def rescore(paths: Sequence[Path], captions: Sequence[str]) -> Sequence[float | ImageError]:
         if not captions:
             return []
-        from bettersynth_assets.models.clip_files import score_files
-        from bettersynth_assets.models.clip_score import load_scorer
+        from bettersynth_assets.models.scorers.clip_files import score_files
+        from bettersynth_assets.models.scorers.clip_score import load_scorer
 
         scored = score_files(load_scorer(settings.profile.models.clip, settings.profile.gpu), paths, captions)
         return [scored.errors.get(index, score) for index, score in enumerate(scored.scores.tolist())]

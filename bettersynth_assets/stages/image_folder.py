@@ -17,10 +17,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bettersynth_assets.records.images import hash_at
-from bettersynth_assets.records.integrity import digest_of
-from bettersynth_assets.records.store import write_table
+from bettersynth_assets.engine.store import write_table
+from bettersynth_assets.images.opening import hash_at
 from toolkit.file_errors import EnvironmentFault, patiently
+from toolkit.files import digest_of
 
 READERS = 8
 HASHES = pa.schema(

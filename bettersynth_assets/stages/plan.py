@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bettersynth_assets.checks.rules import SAME_KEPT
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.rules import SAME_KEPT
+from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import (
@@ -35,11 +36,10 @@ from bettersynth_assets.operators.order import Measured, planned_order, predicte
 from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
-from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.seed_path import image_root
+from bettersynth_assets.stages.accounting import nothing_left
 from bettersynth_assets.stages.filter import PLAN, rescorer
 from bettersynth_assets.stages.score import read_embeddings
-from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 
 SAMPLE_ROWS = 256
 FIRST_ROWS = 8

@@ -15,12 +15,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.checks.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.libraries import key_versions
+from bettersynth_assets.engine.rules import EVERY_ROW_SET, ROWS_LEFT
+from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
+from bettersynth_assets.engine.store import Manifest
+from bettersynth_assets.images.opening import ImageError, check_unchanged
 from bettersynth_assets.models.batching import Progress
-from bettersynth_assets.models.captioner import captioner_key, load_captioner
-from bettersynth_assets.models.clip_score import load_scorer, scorer_key
+from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
+from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import run_process
@@ -28,14 +32,11 @@ from bettersynth_assets.operators.recaption import chosen, recaptioned_table, su
 from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synthetic_rows, synthetic_table
-from bettersynth_assets.records.images import ImageError, check_unchanged
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
 from bettersynth_assets.records.seed_path import image_root
-from bettersynth_assets.records.store import Manifest, digest_of
 from bettersynth_assets.stages.filter import rescorer
-from bettersynth_assets.stages.libraries import key_versions
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
-from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
+from toolkit.files import digest_of
 
 NAME = "recaptioned_set"
 VERSION = 3

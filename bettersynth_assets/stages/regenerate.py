@@ -24,17 +24,18 @@ import pyarrow as pa
 from bettersynth_assets.config.devices import model_fingerprint
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.libraries import key_versions
+from bettersynth_assets.engine.stage import Work
+from bettersynth_assets.engine.store import Manifest, write_table
+from bettersynth_assets.images.opening import content_hash
 from bettersynth_assets.models.batching import Progress
-from bettersynth_assets.models.clip_files import score_files
-from bettersynth_assets.models.clip_score import load_scorer, scorer_key
 from bettersynth_assets.models.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker, save_image
-from bettersynth_assets.records.images import content_hash
+from bettersynth_assets.models.scorers.clip_files import score_files
+from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_path import REGENERATED
-from bettersynth_assets.records.store import Manifest, digest_of, write_table
-from bettersynth_assets.stages.libraries import key_versions
-from bettersynth_assets.stages.stage import Work
 from toolkit.file_errors import EnvironmentFault, patiently
+from toolkit.files import digest_of
 
 VERSION = 1
 """Raise it when the same caption would give another image."""

@@ -16,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bettersynth_assets.checks.rules import EVERY_ROW_SET
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.rules import EVERY_ROW_SET
+from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
+from bettersynth_assets.engine.store import Manifest
+from bettersynth_assets.images.opening import check_unchanged
 from bettersynth_assets.models.batching import Progress
-from bettersynth_assets.models.clip_files import Scored, score_files
-from bettersynth_assets.models.clip_score import load_scorer, scorer_key
-from bettersynth_assets.records.images import check_unchanged
+from bettersynth_assets.models.scorers.clip_files import Scored, score_files
+from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
 from bettersynth_assets.records.seed_path import image_root
-from bettersynth_assets.records.store import Manifest
-from bettersynth_assets.stages.stage import Inputs, Result, Stage, Work
 from toolkit.files import write_atomically
 
 NAME = "clip_scores"

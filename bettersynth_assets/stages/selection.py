@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.libraries import key_versions
+from bettersynth_assets.engine.stage import Inputs, Work
 from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import (
     build_operators,
@@ -23,12 +25,10 @@ from bettersynth_assets.operators.data_juicer import (
 from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
-from bettersynth_assets.records.accounting import nothing_left
 from bettersynth_assets.records.seed_path import image_root
+from bettersynth_assets.stages.accounting import nothing_left
 from bettersynth_assets.stages.filter import rescorer
-from bettersynth_assets.stages.libraries import key_versions
 from bettersynth_assets.stages.score import read_embeddings
-from bettersynth_assets.stages.stage import Inputs, Work
 
 LIBRARIES = ("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow")
 

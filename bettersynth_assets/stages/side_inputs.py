@@ -13,14 +13,13 @@ from typing import Any
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.records.integrity import digest_of
 from bettersynth_assets.stages.benchmarks import chosen_benchmarks, finetune_files
 from bettersynth_assets.stages.image_folder import images_hash
-from toolkit.evaluate.benchmarks import BENCHMARKS
-from toolkit.evaluate.question_rows import folder_of
-from toolkit.evaluate.settings import Chosen
+from toolkit.evaluation.benchmarks import BENCHMARKS
+from toolkit.evaluation.question_rows import folder_of
+from toolkit.evaluation.settings import Chosen
 from toolkit.file_errors import environment_fault
-from toolkit.files import sha256_once
+from toolkit.files import digest_of, sha256_once
 
 SECTION = "benchmark files (profile, `evaluation`)"
 FINETUNE = "fine-tuning set (profile, `training`)"
@@ -48,7 +47,7 @@ def check_benchmarks(settings: Settings) -> None:
         ConfigError: a file that cannot be used; names the file and the question.
         EnvironmentFault: a file that the environment keeps from us.
     """
-    from toolkit.evaluate.inputs import first_broken_image, read_benchmarks
+    from toolkit.evaluation.inputs import first_broken_image, read_benchmarks
 
     with _about(SECTION):
         if broken := first_broken_image(read_benchmarks(chosen_benchmarks(settings))):
@@ -78,7 +77,7 @@ def _key_of(chosen: Chosen, settings: Settings) -> dict[str, Any]:
 
 def _folders_hash(chosen: Chosen, settings: Settings) -> str:
     """Hash of what the questions hold and of the names and contents of their pictures."""
-    from toolkit.evaluate.inputs import read_benchmark
+    from toolkit.evaluation.inputs import read_benchmark
 
     rows = read_benchmark(chosen).questions.rows
     folders = [path for path in chosen.files.values() if path.is_dir()]

@@ -18,24 +18,24 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.checks.rules import FINITE_LOSS
 from bettersynth_assets.config.devices import model_fingerprint, model_path
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.rules import FINITE_LOSS
+from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.seed_path import image_root
+from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
 from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
-from bettersynth_assets.stages.child import ChildError, Event, run_child
 from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.side_inputs import check_finetune
-from bettersynth_assets.stages.stage import Inputs, Log, Result, Stage, Work
 from toolkit.files import sha256_once
 from toolkit.models import ARCHITECTURES, ArchitectureError, model_type
-from toolkit.train.file_record import MarkerError, read_marker
-from toolkit.train.settings import StageSettings
+from toolkit.training.file_record import MarkerError, read_marker
+from toolkit.training.settings import StageSettings
 
-MODULE = "toolkit.train.run"
+MODULE = "toolkit.training.run"
 STAGES = ("pretrain", "finetune")
 CHECKPOINTS = pa.schema(
     [("seed", pa.int64()), ("final_loss", pa.float64()), ("steps", pa.int64()), ("path", pa.string())]
@@ -88,7 +88,7 @@ def _written(folder: Path, seed: str) -> list[str]:
 
 
 def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, Any]:
-    """One seed's plan, as ``toolkit.train.plan`` reads it; all that is fixed by the contest is its default there."""
+    """One seed's plan, as ``toolkit.training.plan`` reads it; all that is fixed by the contest is its default there."""
     training, gpu = settings.profile.training, settings.profile.gpu
     finetune = finetune_files(settings)
     return {

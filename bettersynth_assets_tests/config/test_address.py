@@ -9,7 +9,7 @@ import pytest
 from bettersynth_assets.config.address import address, is_address
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.errors import ConfigError, UserError
-from bettersynth_assets.redaction import is_secret_name, redacted
+from bettersynth_assets.errors.redaction import is_secret_name, redacted
 
 SECRET = "s3cr3t-word"
 

@@ -14,7 +14,7 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.settings import check_data_root, load_settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.resources.workers import Job
+from bettersynth_assets.scheduler.workers import Job
 from toolkit.models import ARCHITECTURES
 
 RECIPE = "process: [{words_num_filter: {min_num: 4}}]\ncaption: {policy: replace}\n"

@@ -131,7 +131,7 @@ def test_a_documented_command_is_known_to_what_it_names(page: str, command: str)
 
 def _variables() -> set[str]:
     """Names of environment variables that code or scripts read."""
-    patterns = ("Makefile", "toolkit/*.sh", "toolkit/**/*.py", "bettersynth_assets/**/*.py", "benchmarks/*.py")
+    patterns = ("Makefile", "toolkit/*.sh", "toolkit/**/*.py", "bettersynth_assets/**/*.py", "speed/*.py")
     files = [file for pattern in patterns for file in PROJECT_ROOT.glob(pattern)]
     return {name for file in files for name in re.findall(r"\b[A-Z][A-Z0-9_]{2,}\b", file.read_text("utf-8"))}
 

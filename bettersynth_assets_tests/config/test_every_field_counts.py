@@ -20,12 +20,12 @@ from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import CaptionSection, Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.operators.seed_scores import SCORES_FILE
-from bettersynth_assets.records.store import digest_of
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets.stages.recaption import caption_key
+from toolkit.files import digest_of
 from toolkit.registry import load_extensions
 from toolkit.settings import SettingsModel, models_in, not_in_key
-from toolkit.train.settings import StageSettings
+from toolkit.training.settings import StageSettings
 
 RECIPE: dict[str, Any] = {
     "name": "mine",

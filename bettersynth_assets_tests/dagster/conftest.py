@@ -10,7 +10,7 @@ import pytest
 
 from bettersynth_assets.config.settings import load_active_profile
 from bettersynth_assets.definitions import build_definitions
-from bettersynth_assets.partitions import all_shards
+from bettersynth_assets.defs.partitions import all_shards
 from bettersynth_assets_tests.dagster.fake_graph import CARDS, STAGES, write_profile
 
 Materialize = Callable[..., dg.ExecuteInProcessResult]

@@ -5,10 +5,10 @@ import os
 import dagster as dg
 import pytest
 
-from bettersynth_assets.automation import JOB, build_job, build_schedule, build_sensor
 from bettersynth_assets.config.settings import load_active_profile
 from bettersynth_assets.definitions import build_definitions
-from bettersynth_assets.partitions import all_shards
+from bettersynth_assets.defs.automation import JOB, build_job, build_schedule, build_sensor
+from bettersynth_assets.defs.partitions import all_shards
 from bettersynth_assets_tests.dagster.fake_graph import CARDS, STAGES
 
 RANGE = {"dagster/asset_partition_range_start": "shard-00000", "dagster/asset_partition_range_end": "shard-00002"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bettersynth_assets.resources.lease import MASK
-from bettersynth_assets.stages.child import ChildError, run_child
+from bettersynth_assets.scheduler.child_process import ChildError, run_child
+from bettersynth_assets.scheduler.lease import MASK
 from bettersynth_assets.stages.train import Reporter
 from toolkit.process import ChildFailedError
 

@@ -16,11 +16,11 @@ from bettersynth_assets.command_line import (
     LIST_MODULE,
     MODULE,
     RANGE,
-    RANGE_TAGS,
     refusal,
     set_defaults,
 )
 from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.names import RANGE_TAGS
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 
 COMMAND = ["/bin/dagster", "asset", "materialize", "--select", "recaptioned_set+"]

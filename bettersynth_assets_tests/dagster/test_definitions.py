@@ -6,9 +6,9 @@ import sys
 import dagster as dg
 import pytest
 
-from bettersynth_assets.assets.cards import CARDS
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.definitions import build_definitions, defs
+from bettersynth_assets.defs.cards import CARDS
 from bettersynth_assets.stages.graph import STAGES
 
 HEAVY = ("torch", "torchvision", "transformers", "data_juicer", "open_clip", "timm", "ray", "matplotlib", "deepspeed")

@@ -13,8 +13,8 @@ import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
 from dagster._core.storage.dagster_run import DagsterRunStatus
 
+from bettersynth_assets.defs.resources.executor import die_with_run, free_dead_runs
 from bettersynth_assets.free_slots import main as free_slots_command
-from bettersynth_assets.resources.executor import die_with_run, free_dead_runs
 
 POOL = "gpu"
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from bettersynth_assets.checks.rules import Evidence, Rule, Verdict
-from bettersynth_assets.stages.gate import GateError
+from bettersynth_assets.engine.gate import GateError
+from bettersynth_assets.engine.rules import Evidence, Rule, Verdict
 from bettersynth_assets_tests.dagster.test_runs import SHARDS, failure, partitions_of
 from bettersynth_assets_tests.dagster.worker_graph import Run
 

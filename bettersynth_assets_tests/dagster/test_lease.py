@@ -12,7 +12,7 @@ import pytest
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import DeviceError
-from bettersynth_assets.resources.lease import MASK, chosen_devices, held_locks, lease, visible_devices
+from bettersynth_assets.scheduler.lease import MASK, chosen_devices, held_locks, lease, visible_devices
 
 
 def test_the_inherited_mask_is_what_is_counted():
@@ -60,7 +60,7 @@ def test_a_second_holder_waits_and_says_so(tmp_path):
 
 def test_a_killed_holders_device_is_free_again(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from bettersynth_assets.resources.lease import lease\n"
+        "import sys; from pathlib import Path; from bettersynth_assets.scheduler.lease import lease\n"
         "with lease(['0'], print, Path(sys.argv[1])): print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -18,7 +18,7 @@ import pytest
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import load_settings
-from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.tiny_project import BUDGET, SHARDS, write_tiny_project
 

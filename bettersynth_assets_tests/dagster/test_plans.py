@@ -8,15 +8,15 @@ import pytest
 
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages import benchmarks as module
 from bettersynth_assets.stages import evaluate, train
 from bettersynth_assets.stages.benchmarks import benchmarks
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
-from toolkit.evaluate.run import make_plan
-from toolkit.train.plan import parse_plan
+from toolkit.evaluation.run import make_plan
+from toolkit.training.plan import parse_plan
 
 STAGE = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 0.001}
 FILES = {

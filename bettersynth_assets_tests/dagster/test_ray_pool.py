@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
+from bettersynth_assets.engine.scheduler import open_pool
 from bettersynth_assets.errors import ConfigError, UserError
-from bettersynth_assets.resources.crew import open_pool
 from bettersynth_assets_tests.dagster.worker_graph import SHARDS, Run, until
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

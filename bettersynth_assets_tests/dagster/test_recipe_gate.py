@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from bettersynth_assets.assets import recipe_gate
-from bettersynth_assets.assets.recipe_gate import TAG
+from bettersynth_assets.defs import recipe_gate
+from bettersynth_assets.defs.recipe_gate import TAG
 
 
 @pytest.fixture

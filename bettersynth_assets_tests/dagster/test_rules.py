@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bettersynth_assets.checks.rules import (
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.engine.integrity import seal
+from bettersynth_assets.engine.rules import (
     Evidence,
     all_answered,
     budget_met,
@@ -17,9 +19,7 @@ from bettersynth_assets.checks.rules import (
     some_rows_left,
     thresholds,
 )
-from bettersynth_assets.config.settings import load_settings
-from bettersynth_assets.records.integrity import seal
-from bettersynth_assets.records.store import Manifest
+from bettersynth_assets.engine.store import Manifest
 
 
 def manifest(**values) -> Manifest:

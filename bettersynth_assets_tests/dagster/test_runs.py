@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
-from bettersynth_assets.assets.run import check_side_inputs
-from bettersynth_assets.assets.run_inputs import TAG, refuse_changed_inputs
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.defs.materialize import check_side_inputs
+from bettersynth_assets.defs.run_inputs import TAG, refuse_changed_inputs
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.errors import SeedError
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.dagster.fake_graph import ROWS, STAGES
 
 SHARDS = ["shard-00000", "shard-00001", "shard-00002"]

@@ -34,10 +34,10 @@ import yaml
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets.miniature.question_sets import SetSizes
-from bettersynth_assets.resources.lease import MASK
+from bettersynth_assets.scheduler.lease import MASK
 from bettersynth_assets.stages.train import MODULE
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
-from toolkit.mgm.tiny import save_tiny
+from toolkit.models.mgm.tiny import save_tiny
 
 ASSET = "baseline_checkpoint"
 """The shortest way to ``stages/train.py``: its data are rows of the seed, drawn without a model."""

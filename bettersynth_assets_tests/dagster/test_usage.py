@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from bettersynth_assets.resources import usage
-from bettersynth_assets.resources.usage import measured
+from bettersynth_assets.scheduler import usage
+from bettersynth_assets.scheduler.usage import measured
 from bettersynth_assets_tests.dagster.worker_graph import Run, until
 
 

@@ -14,12 +14,12 @@ from pydantic import Field
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.defs.resources.gpu import GpuResource, resource_of
+from bettersynth_assets.engine import scheduler as crew
 from bettersynth_assets.errors import ConfigError, DeviceError, UserError
-from bettersynth_assets.resources import crew
-from bettersynth_assets.resources.gpu import GpuResource, resource_of
-from bettersynth_assets.resources.lease import MASK
-from bettersynth_assets.resources.local_pool import LocalPool
-from bettersynth_assets.resources.workers import WorkerError
+from bettersynth_assets.scheduler.lease import MASK
+from bettersynth_assets.scheduler.local_pool import LocalPool
+from bettersynth_assets.scheduler.workers import WorkerError
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.fake_graph import ROWS
 from bettersynth_assets_tests.dagster.test_runs import failure, partitions_of
@@ -259,7 +259,7 @@ def test_dagster_is_told_of_each_shard_once_and_sees_the_workers_lines(materiali
 
 @pytest.mark.parametrize("config", [None, WORKERS], ids=["alone", "workers"])
 def test_the_log_counts_the_shards_of_the_launch_that_are_not_up_to_date(config, materialize, instance, monkeypatch):
-    monkeypatch.setattr("bettersynth_assets.assets.run.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("bettersynth_assets.defs.materialize.SECONDS_BETWEEN_LINES", 0.0)
     assert materialize("rows", shards=("shard-00000", "shard-00000")).success
     result = materialize("rows", "copies", run_config=config)
     assert result.success

@@ -8,8 +8,8 @@ from dataclasses import replace
 import yaml
 
 from bettersynth_assets.config.settings import load_settings
-from bettersynth_assets.resources.crew import Crew
-from bettersynth_assets.resources.workers import Job
+from bettersynth_assets.engine.scheduler import Crew
+from bettersynth_assets.scheduler.workers import Job
 from bettersynth_assets.stages.filter import FILTERED_SET
 from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.score import CLIP_SCORES

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from bettersynth_assets.assets.cards import CARDS
 from bettersynth_assets.config.settings import Settings, load_settings
-from bettersynth_assets.resources.crew import Crew
-from bettersynth_assets.resources.workers import Job
-from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.defs.cards import CARDS
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.scheduler import Crew
+from bettersynth_assets.scheduler.workers import Job
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.tiny_project import write_tiny_project
 

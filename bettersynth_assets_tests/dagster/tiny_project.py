@@ -27,7 +27,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     from bettersynth_assets.miniature.generate import generate_world
     from bettersynth_assets.miniature.question_sets import SetSizes
     from bettersynth_assets_tests.models import make_all
-    from toolkit.mgm.tiny import save_tiny
+    from toolkit.models.mgm.tiny import save_tiny
 
     world = generate_world(
         root / "world", rows=60, sizes=SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)

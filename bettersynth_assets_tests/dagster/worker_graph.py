@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.scheduler import Crew
+from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.resources.crew import Crew
-from bettersynth_assets.resources.workers import Job
-from bettersynth_assets.stages.stage import Result, Stage, Work
+from bettersynth_assets.scheduler.workers import Job
 from bettersynth_assets_tests.seeds import settings_for
 
 SHARDS = ["shard-00000", "shard-00001", "shard-00002", "shard-00003"]

@@ -12,8 +12,8 @@ from bettersynth_assets.miniature.gqa_set import gqa_finetune_rows, gqa_rows
 from bettersynth_assets.miniature.questions import THING_KINDS
 from bettersynth_assets.miniature.world import NUMBERS, Scene
 from bettersynth_assets_tests.miniature.conftest import ROWS, SIZES
-from toolkit.evaluate.benchmarks.gqa import GQA_BENCHMARK, INSTRUCTION
-from toolkit.evaluate.benchmarks.protocol import Options
+from toolkit.evaluation.benchmarks.gqa import GQA_BENCHMARK, INSTRUCTION
+from toolkit.evaluation.benchmarks.protocol import Options
 
 
 def _right(question: str, scene: Scene) -> str:

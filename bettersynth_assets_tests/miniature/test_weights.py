@@ -12,10 +12,10 @@ from PIL import Image
 import toolkit  # noqa: F401 (makes torchvision importable beside a CPU torch)
 from bettersynth_assets.miniature.captions import STOCK_TAIL, rich_caption
 from bettersynth_assets.miniature.language import after_image, before_image, draw_lesson, full_answer
-from bettersynth_assets.miniature.make_weights import WEIGHTS
 from bettersynth_assets.miniature.quality import caption_quality
 from bettersynth_assets.miniature.render import render
 from bettersynth_assets.miniature.tokenizer import END_OF_TEXT, make_tokenizer
+from bettersynth_assets.miniature.training.make_weights import WEIGHTS
 from bettersynth_assets.miniature.world import COLORS, SHAPES, WORDS, Scene, make_scene
 
 torch = pytest.importorskip("torch")
@@ -113,9 +113,9 @@ def test_the_captioner_names_things_and_betrays_watermarks(scenes: list[Scene], 
 def test_the_mgm_base_loads_and_lacks_only_what_stage_1_trains(images: list[Image.Image]) -> None:
     from safetensors import safe_open
 
-    from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-    from toolkit.mgm.names import TRAINED_IN_STAGE_1
-    from toolkit.mgm.processing_mgm import MGMProcessor
+    from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+    from toolkit.models.mgm.names import TRAINED_IN_STAGE_1
+    from toolkit.models.mgm.processing_mgm import MGMProcessor
 
     model, loading = MGMGemmaForCausalLM.from_pretrained(WEIGHTS / "mgm", output_loading_info=True)
     assert not loading["unexpected_keys"]
@@ -129,9 +129,9 @@ def test_the_mgm_base_loads_and_lacks_only_what_stage_1_trains(images: list[Imag
 
 
 def test_lessons_are_written_as_the_conversation_template_writes_rows() -> None:
-    from toolkit.mgm.conversation import encode_row
-    from toolkit.mgm.names import IMAGE_TOKEN_INDEX
     from toolkit.models.conversation import Turn
+    from toolkit.models.mgm.conversation import encode_row
+    from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 
     tokenizer = make_tokenizer("gemma")
     for seed in range(20):

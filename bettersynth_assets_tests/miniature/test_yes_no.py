@@ -20,9 +20,9 @@ from bettersynth_assets.miniature.yes_no import (
     pope_rows,
 )
 from bettersynth_assets_tests.miniature.conftest import SIZES
-from toolkit.evaluate.benchmarks.mme import MME_BENCHMARK
-from toolkit.evaluate.benchmarks.pope import POPE_BENCHMARK
-from toolkit.evaluate.benchmarks.protocol import Options
+from toolkit.evaluation.benchmarks.mme import MME_BENCHMARK
+from toolkit.evaluation.benchmarks.pope import POPE_BENCHMARK
+from toolkit.evaluation.benchmarks.protocol import Options
 
 INSTRUCTION = "Answer the question using a single word or phrase."
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bettersynth_assets.models.caption_cleaning import DEGENERATE, clean, guarded
+from bettersynth_assets.models.captioners.caption_cleaning import DEGENERATE, clean, guarded
 
 PROMPT = "Question: what is in the picture? Answer:"
 

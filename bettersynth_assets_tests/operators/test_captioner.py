@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.captioner import load_captioner
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioners.captioner import load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
-from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.caption_server import NAME, completion, serving
 from bettersynth_assets_tests.operators.rows import tiny_profile, write_images

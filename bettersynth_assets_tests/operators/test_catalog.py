@@ -10,7 +10,7 @@ import pytest
 
 from bettersynth_assets.config.model import PACKAGE_ROOT
 from bettersynth_assets.operators import catalog
-from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.operators.trust import code_reason
 

@@ -14,7 +14,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.checkpoints import load_model, load_processor
-from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
 
 WEIGHTS = "model.safetensors"

@@ -7,13 +7,13 @@ from PIL import Image
 
 from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.images.decoding import opened
+from bettersynth_assets.images.opening import ImageError, open_rgb
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, Progress, in_batches
 from bettersynth_assets.models.checkpoints import load_processor
-from bettersynth_assets.models.clip_files import score_files
-from bettersynth_assets.models.clip_score import ClipScorer, load_scorer, scorer_key
+from bettersynth_assets.models.scorers.clip_files import score_files
+from bettersynth_assets.models.scorers.clip_score import ClipScorer, load_scorer, scorer_key
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
-from bettersynth_assets.records.images import ImageError, open_rgb
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import break_image, seed_table, tiny_profile
 
@@ -215,7 +215,7 @@ def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])])
 def test_a_recorded_batch_is_filled_up_and_gives_the_same(device):
-    from bettersynth_assets.models.captured import Captured
+    from bettersynth_assets.models.gpu.cuda_graph import Captured
 
     calls = []
 

@@ -15,7 +15,7 @@ from bettersynth_assets.operators.data_juicer import (
     operators_key,
     resolve_limits,
 )
-from bettersynth_assets.operators.guard import registry, undisturbed
+from bettersynth_assets.operators.sandbox import registry, undisturbed
 from bettersynth_assets_tests.operators.rows import tiny_profile
 
 SHIPPED = [

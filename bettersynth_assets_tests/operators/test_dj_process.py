@@ -13,14 +13,14 @@ import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.recipe import RegenerateSection, Sampling
-from bettersynth_assets.models.caption_cleaning import clean
+from bettersynth_assets.images.opening import open_rgb
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
-from bettersynth_assets.models.clip_files import score_files
-from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.models.captioners.caption_cleaning import clean
 from bettersynth_assets.models.diffusion import ImageMaker, save_image
+from bettersynth_assets.models.scorers.clip_files import score_files
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.records.images import open_rgb
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
 from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion

@@ -6,8 +6,8 @@ import pytest
 
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.data_juicer import build_operators
-from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
 
 HUB = ("image_aesthetics_filter", "image_nsfw_filter", "image_text_matching_filter")

@@ -11,11 +11,11 @@ from importlib.metadata import version
 import pytest
 
 from bettersynth_assets.config.recipe import CaptionSection, Sampling
-from bettersynth_assets.miniature.make_weights import WEIGHTS
 from bettersynth_assets.miniature.render import render
+from bettersynth_assets.miniature.training.make_weights import WEIGHTS
 from bettersynth_assets.miniature.world import make_scene
-from bettersynth_assets.models.caption_cleaning import clean
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioners.caption_cleaning import clean
 from bettersynth_assets.stages import recaption
 
 GOLDEN = [

@@ -11,10 +11,10 @@ from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.operators.data_juicer import build_operators
-from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.guarded import OperatorError, attempt, guarded
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recipe_check import check_recipe
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
 from toolkit.file_errors import EnvironmentFault
 

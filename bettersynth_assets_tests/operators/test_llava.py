@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.models.caption_cleaning import clean
+from bettersynth_assets.models.captioners.caption_cleaning import clean
 from bettersynth_assets.models.captioners.llava import PROMPT, LlavaCaptioner
+from bettersynth_assets.models.captioners.sentences import whole
 from bettersynth_assets.models.checkpoints import load_processor
-from bettersynth_assets.models.sentences import whole
 from bettersynth_assets_tests.operators.small_synthesis_models import CHAT_TEMPLATE, SIDE, distinct_images, make_llava
 
 LIMIT = 12

@@ -12,8 +12,8 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators import local_models, stock
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
-from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile
 from bettersynth_assets_tests.operators.small_models import make_owlvit

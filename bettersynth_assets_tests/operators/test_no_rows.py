@@ -7,23 +7,23 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import CaptionSection, RegenerateSection
+from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
-from bettersynth_assets.models.clip_files import embed_files, score_files
-from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.models.diffusion import ImageMaker
+from bettersynth_assets.models.scorers.clip_files import embed_files, score_files
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.classifier_models import load_classifier
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.operators.synthetic import Synthetic, synthetic_rows, synthetic_table
-from bettersynth_assets.records.images import ImageError
 from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile, write_images
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava, make_stable_diffusion
-from toolkit.evaluate.generate import Answerer
-from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
+from toolkit.evaluation.generate import Answerer
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
 
 NO_PIXELS = torch.zeros(0, 32, 32, 3, dtype=torch.uint8)
 

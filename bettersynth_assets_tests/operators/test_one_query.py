@@ -5,7 +5,7 @@ import torch
 
 if not torch.cuda.is_available():
     pytest.skip("its kernel runs on a GPU", allow_module_level=True)
-from bettersynth_assets.models.one_query import attend
+from bettersynth_assets.models.gpu.decode_attention import attend
 
 
 @pytest.mark.parametrize(("rows", "heads", "key_heads", "length", "width"), [(3, 4, 4, 56, 80), (2, 8, 2, 672, 128)])

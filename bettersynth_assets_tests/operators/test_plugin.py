@@ -27,7 +27,7 @@ import json
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
-from bettersynth_assets.operators.guard import registry
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.trust import warning
 entries, profile = [{"plugin_filter": {}}], load_profile("miniature")
 (built,) = build_operators(entries, profile)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models import batching
-from bettersynth_assets.operators import classifier_models, image_classifiers, whole_set
+from bettersynth_assets.operators import classifier_models, image_classifiers
+from bettersynth_assets.operators import dataset_operators as whole_set
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.records.images import ImageError
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile
 from toolkit import file_errors
@@ -108,9 +109,9 @@ def test_kept_rows_are_those_that_data_juicer_keeps_itself(rows, process, tmp_pa
     ],
 )
 def test_our_filter_keeps_the_same_rows_when_data_juicer_runs_it_alone(arguments, rows, process, tmp_path, tiny_models):
-    from bettersynth_assets.models.clip_files import score_files
-    from bettersynth_assets.models.clip_score import ClipScorer
-    from bettersynth_assets.operators.guard import registry
+    from bettersynth_assets.models.scorers.clip_files import score_files
+    from bettersynth_assets.models.scorers.clip_score import ClipScorer
+    from bettersynth_assets.operators.sandbox import registry
 
     scorer = ClipScorer(str(tiny_models.clip))
     scores = score_files(scorer, [tmp_path / name for name in rows["image"].to_pylist()], rows["caption"].to_pylist())

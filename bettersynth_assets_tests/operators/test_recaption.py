@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import CaptionSection
+from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.batching import BatchSize, Progress
 from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
 from bettersynth_assets.operators.synthetic import Synthetic
-from bettersynth_assets.records.images import ImageError
 from bettersynth_assets_tests.operators.rows import break_image, write_images
 
 ROW = {

@@ -9,7 +9,7 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import Recipe, load_recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.captioner_kind import captioner_kind
+from bettersynth_assets.models.captioners.captioner_kind import captioner_kind
 from bettersynth_assets.operators import recipe_check, stock
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import operators_key

@@ -12,9 +12,9 @@ from PIL import Image
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.pixels import Resizing, as_pixels
-from bettersynth_assets.models.clip_score import ClipScorer
 from bettersynth_assets.models.scorers import SCORERS, scorer_kind
 from bettersynth_assets.models.scorers.backend import as_product, patch_convolution
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets_tests.operators import small_scorers
 from bettersynth_assets_tests.operators.small_scorers import LIMIT, OPEN_CLIP, TRANSFORMERS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bettersynth_assets.models.sentences import whole
+from bettersynth_assets.models.captioners.sentences import whole
 
 
 @pytest.mark.parametrize(

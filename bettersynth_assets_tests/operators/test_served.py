@@ -7,10 +7,10 @@ import pytest
 from bettersynth_assets.config.recipe import CaptionSection, Sampling
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import Progress
-from bettersynth_assets.models.captioner import captioner_key, load_captioner
+from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
-from bettersynth_assets.models.clip_score import load_scorer
-from bettersynth_assets.models.served import ServedCaptioner
+from bettersynth_assets.models.captioners.served import ServedCaptioner
+from bettersynth_assets.models.scorers.clip_score import load_scorer
 from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets_tests.operators.caption_server import NAME, serving

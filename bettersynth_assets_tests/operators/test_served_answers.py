@@ -10,8 +10,8 @@ import requests
 from PIL import Image
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models import served_answers
-from bettersynth_assets.models.served import ServedCaptioner
+from bettersynth_assets.models.captioners import served_answers
+from bettersynth_assets.models.captioners.served import ServedCaptioner
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets_tests.operators.caption_server import NAME, completion, image_of, serving
 

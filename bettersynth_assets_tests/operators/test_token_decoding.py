@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import Sampling
+from bettersynth_assets.models.gpu.token_decoding import BatchDecoder, TokenDecoder
 from bettersynth_assets.models.sampling import generate_arguments, uniforms
-from bettersynth_assets.models.token_decoding import BatchDecoder, TokenDecoder
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 61, "pad_token_id": 1}
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]

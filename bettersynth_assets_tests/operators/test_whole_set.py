@@ -11,8 +11,8 @@ from PIL import Image
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.data_juicer import build_operators
-from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile
 

@@ -14,14 +14,14 @@ from PIL import Image, ImageFile, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from bettersynth_assets.config.profile import Limits
-from bettersynth_assets.records import headers
-from bettersynth_assets.records.headers import read_header
-from bettersynth_assets.records.images import ImageError, check_unchanged, content_hash, open_rgb
-from bettersynth_assets.records.structure import look
+from bettersynth_assets.images import headers
+from bettersynth_assets.images.headers import read_header
+from bettersynth_assets.images.opening import ImageError, check_unchanged, content_hash, open_rgb
+from bettersynth_assets.images.structure import look
 from bettersynth_assets_tests.seeds import encoded, picture
 from toolkit.file_errors import EnvironmentFault
 from toolkit.image_decoding import strict_decoding
-from toolkit.mgm.images import read_image
+from toolkit.models.mgm.images import read_image
 
 LIMITS = Limits()
 SIDEWAYS_EXIF = Image.Exif()
@@ -119,8 +119,8 @@ def test_what_a_pipelines_limits_allow_every_later_opening_allows(file: Any, mon
     text.add_text("comment", "x" * 1500, zip=True)
     path = file(encoded(picture(40, 30), "PNG", pnginfo=text))
     fresh = type(strict_decoding)()
-    monkeypatch.setattr("bettersynth_assets.records.images.strict_decoding", fresh)
-    monkeypatch.setattr("toolkit.mgm.images.strict_decoding", fresh)
+    monkeypatch.setattr("bettersynth_assets.images.opening.strict_decoding", fresh)
+    monkeypatch.setattr("toolkit.models.mgm.images.strict_decoding", fresh)
     with pytest.raises(ImageError):
         open_rgb(path)
     fresh.raise_ceilings(pixels=1200, metadata_bytes=1500)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bettersynth_assets.records.images import ImageError
-from bettersynth_assets.records.paths import image_path
+from bettersynth_assets.images.opening import ImageError
+from bettersynth_assets.images.paths import image_path
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from bettersynth_assets.records.integrity import seal
-from bettersynth_assets.records.store import Manifest, Slot, digest_of, replacing, write_table, write_text
+from bettersynth_assets.engine.integrity import seal
+from bettersynth_assets.engine.store import Manifest, Slot, replacing, write_table, write_text
+from toolkit.files import digest_of
 
 
 def manifest(key: str, **changes: object) -> Manifest:
@@ -48,7 +49,7 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> N
     path = tmp_path / "a.txt"
     write_text(path, "old")
     code = (
-        "import os, signal, sys; from pathlib import Path; from bettersynth_assets.records.store import replacing\n"
+        "import os, signal, sys; from pathlib import Path; from bettersynth_assets.engine.store import replacing\n"
         "with replacing(Path(sys.argv[1])) as partial:\n"
         "    partial.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -130,7 +131,7 @@ def test_a_second_run_on_a_shard_waits_for_the_first(slot: Slot) -> None:
 
 def test_a_lock_ends_with_the_process_that_was_killed_holding_it(slot: Slot) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from bettersynth_assets.records.store import Slot\n"
+        "import os, signal, sys; from pathlib import Path; from bettersynth_assets.engine.store import Slot\n"
         "with Slot(root=Path(sys.argv[1]), stage='demo', shard='all').locked(): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(slot.root)], check=False)

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from bettersynth_assets.config.settings import load_settings
-from bettersynth_assets.records.integrity import seal
-from bettersynth_assets.records.store import WHOLE, Manifest, write_table
+from bettersynth_assets.engine.integrity import seal
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.store import WHOLE, Manifest, write_table
 from bettersynth_assets.reports.summary import FILE, as_text, main, write_summary
 from bettersynth_assets.stages.arms import arm_stats, compare
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 

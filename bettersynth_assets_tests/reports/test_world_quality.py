@@ -4,10 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bettersynth_assets.engine.integrity import seal
+from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets.miniature.question_sets import SetSizes
-from bettersynth_assets.records.integrity import seal
-from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.reports import world_quality as module
 from bettersynth_assets.reports.world_quality import world_quality
 

@@ -11,8 +11,8 @@ import pytest
 
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.records.schema import kit_text
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.filter import FILTERED_SET
 from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.recaption import RECAPTIONED_SET

@@ -33,9 +33,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.records.schema import REJECTS, rows_table
-from bettersynth_assets.stages.engine import Pipeline
-from bettersynth_assets.stages.stage import Result, Stage, Work
 from bettersynth_assets_tests.seeds import settings_for
 from toolkit.files import write_atomically, write_json
 

@@ -14,23 +14,23 @@ import pytest
 import yaml
 from PIL import Image
 
-from bettersynth_assets.checks.rules import Evidence, all_answered
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.engine.integrity import seal
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.rules import Evidence, all_answered
+from bettersynth_assets.engine.stage import Work, no_log
+from bettersynth_assets.engine.store import WHOLE, Manifest, write_table
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.records.integrity import seal
-from bettersynth_assets.records.store import WHOLE, Manifest, write_table
 from bettersynth_assets.reports.summary import as_text, summarize
 from bettersynth_assets.stages import evaluate
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets.stages.side_inputs import check_benchmarks
-from bettersynth_assets.stages.stage import Work, no_log
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
-from toolkit.evaluate import run, score
-from toolkit.evaluate.benchmarks import BENCHMARKS
-from toolkit.mgm.tiny import save_tiny
+from toolkit.evaluation import run, score
+from toolkit.evaluation.benchmarks import BENCHMARKS
+from toolkit.models.mgm.tiny import save_tiny
 
 ANSWERS = ("2", "3.", "many", "4")
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.stages import image_folder
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.seed import SEED_DATASET
 from bettersynth_assets_tests.operators.rows import break_pixels

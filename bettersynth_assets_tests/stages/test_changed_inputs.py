@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.stage import Result, Work
+from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.seed_file import seed_index
-from bettersynth_assets.records.store import Manifest
-from bettersynth_assets.stages.stage import Result, Work
 from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
 from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline
 

@@ -15,14 +15,14 @@ import yaml
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import operators_key
-from bettersynth_assets.operators.guard import registry
 from bettersynth_assets.operators.recipe_check import check_recipe, recipe_key
-from bettersynth_assets.records.store import Manifest
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.stages.conftest import STAGES
 
 PAGE = (PROJECT_ROOT / "docs" / "extending.md").read_text("utf-8")

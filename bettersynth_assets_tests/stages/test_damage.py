@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bettersynth_assets.records.integrity import DamagedFileError
-from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.engine.integrity import DamagedFileError
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets_tests.stages.killed_storage import run, settings_of, snapshot, stages
 from toolkit import files
 

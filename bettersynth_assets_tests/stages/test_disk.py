@@ -15,16 +15,16 @@ import pyarrow as pa
 import pytest
 import torch
 
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.stage import Result, Stage, Work
+from bettersynth_assets.errors.storage import StorageError
 from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets.miniature.question_sets import SetSizes
-from bettersynth_assets.records.write_errors import StorageError
 from bettersynth_assets.reports.summary import write_summary
-from bettersynth_assets.stages.engine import Pipeline
-from bettersynth_assets.stages.stage import Result, Stage, Work
 from bettersynth_assets_tests.seeds import settings_for
 from bettersynth_assets_tests.stages.killed_storage import run, settings_of, snapshot, stages
 from toolkit.file_errors import EnvironmentFault
-from toolkit.mgm.tiny import tiny_mgm
+from toolkit.models.mgm.tiny import tiny_mgm
 from toolkit.tensor_files import save_tensors, writing
 
 WRITES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.truncate", "os.chmod", "os.utime"}

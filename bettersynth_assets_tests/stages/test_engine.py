@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
-from bettersynth_assets.stages.engine import Pipeline
-from bettersynth_assets.stages.stage import Result, Stage, Work
 from bettersynth_assets_tests.seeds import settings_for
 
 SHARDS = 3

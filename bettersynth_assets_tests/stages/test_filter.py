@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import FILTERED
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.stages.conftest import STAGES
 
 PROCESS = [

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.stages import seed as seed_stage
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
 from bettersynth_assets_tests.stages.toy import toy_pipeline
 from toolkit.jobs import run_all

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bettersynth_assets.records.store import Slot
+from bettersynth_assets.engine.store import Slot
 from bettersynth_assets_tests.stages.killed_storage import Campaign, sample
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from bettersynth_assets.config.model import PROJECT_ROOT
-from bettersynth_assets.stages import libraries, recaption, regenerate, selection
-from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.engine import libraries
+from bettersynth_assets.engine.libraries import counted_part, key_versions
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.stages import recaption, regenerate, selection
 from bettersynth_assets.stages.graph import STAGES
-from bettersynth_assets.stages.libraries import counted_part, key_versions
 from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
 
 

@@ -15,9 +15,9 @@ import pytest
 from bettersynth_assets.config.model import PACKAGE_ROOT
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages import evaluate, train
-from bettersynth_assets.stages.stage import Work
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.model_files import first_damaged
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import Recipe
-from bettersynth_assets.models.captioner import captioner_class, captioner_key
-from bettersynth_assets.models.captioner_kind import captioner_kind
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.models.captioners import CAPTIONERS
-from bettersynth_assets.models.clip_score import scorer_key
+from bettersynth_assets.models.captioners.captioner import captioner_class, captioner_key
+from bettersynth_assets.models.captioners.captioner_kind import captioner_kind
 from bettersynth_assets.models.scorers import SCORERS
-from bettersynth_assets.stages.engine import Pipeline
+from bettersynth_assets.models.scorers.clip_score import scorer_key
 from bettersynth_assets_tests.stages.conftest import STAGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"

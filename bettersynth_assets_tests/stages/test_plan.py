@@ -5,12 +5,12 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from bettersynth_assets.checks.rules import SAME_KEPT, Evidence
 from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.rules import SAME_KEPT, Evidence
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.reports.metadata import describe
 from bettersynth_assets.stages import plan
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.plan import OPERATOR_PLAN, sample_of
 from bettersynth_assets_tests.stages.conftest import STAGES
 

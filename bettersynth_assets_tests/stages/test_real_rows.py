@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.records.images import open_rgb
+from bettersynth_assets.images.opening import open_rgb
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets_tests.drawn_seed import CHINESE, GREY, ROWS, SIDES, TWIN, caption, row, write_drawn_seed
 from bettersynth_assets_tests.seeds import REAL_SEED, settings_for

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bettersynth_assets.config.recipe import CaptionSection
-from bettersynth_assets.models.clip_files import score_files
-from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.models.scorers.clip_files import score_files
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.records.schema import RECAPTIONED
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.recaption import caption_key
 from bettersynth_assets_tests.operators.rows import break_image
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava

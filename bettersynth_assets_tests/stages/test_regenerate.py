@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bettersynth_assets.checks.rules import Evidence, conservation, schema
 from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.rules import Evidence, conservation, schema
 from bettersynth_assets.errors import ConfigError, SeedError
-from bettersynth_assets.models.clip_files import score_files
-from bettersynth_assets.models.clip_score import ClipScorer
-from bettersynth_assets.records.images import open_rgb
+from bettersynth_assets.images.opening import open_rgb
+from bettersynth_assets.models.scorers.clip_files import score_files
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.reports.gallery import gallery
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion
 from bettersynth_assets_tests.stages.conftest import STAGES
 from toolkit.data.llava import read_llava

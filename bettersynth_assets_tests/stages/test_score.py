@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bettersynth_assets.models.clip_files import score_files
-from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.models.scorers.clip_files import score_files
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.records.schema import SCORED
 from bettersynth_assets.stages.score import read_embeddings
 from bettersynth_assets_tests.operators.rows import break_pixels

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from bettersynth_assets.engine.gate import GateError
+from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.stages import seed as seed_stage
 from bettersynth_assets.stages.budget import BASELINE_SET
-from bettersynth_assets.stages.engine import Pipeline
-from bettersynth_assets.stages.gate import GateError
 from bettersynth_assets.stages.seed import SEED_DATASET
 from bettersynth_assets_tests.seeds import encoded, kit_row, picture, settings_for, write_images, write_lines
 from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline

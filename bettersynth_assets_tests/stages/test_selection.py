@@ -13,16 +13,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bettersynth_assets.checks.rules import Evidence, budget_met, conservation
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.rules import Evidence, budget_met, conservation
+from bettersynth_assets.engine.stage import Work
+from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import ConfigError, EmptySetError
-from bettersynth_assets.records.store import Manifest
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets.stages.score import read_embeddings
 from bettersynth_assets.stages.selection import embeddings_of
-from bettersynth_assets.stages.stage import Work
 from bettersynth_assets_tests.operators.rows import break_image
 from bettersynth_assets_tests.stages.conftest import ROWS, STAGES
 from toolkit.file_errors import EnvironmentFault

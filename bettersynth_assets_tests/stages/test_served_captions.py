@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from bettersynth_assets.config.recipe import Recipe
-from bettersynth_assets.models import captioner
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.models.captioners import captioner
 from bettersynth_assets.reports.metadata import describe
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets.stages.engine import Pipeline
 from bettersynth_assets_tests.operators.caption_server import NAME, completion, image_of, serving
 from bettersynth_assets_tests.stages.conftest import STAGES
 from toolkit.file_errors import EnvironmentFault

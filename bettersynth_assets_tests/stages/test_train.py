@@ -12,12 +12,12 @@ from typing import Any, cast
 import pytest
 
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.engine.stage import Work
+from bettersynth_assets.scheduler.child_process import ChildError
 from bettersynth_assets.stages import train
-from bettersynth_assets.stages.child import ChildError
-from bettersynth_assets.stages.stage import Work
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
-from toolkit.mgm.tiny import save_tiny
+from toolkit.models.mgm.tiny import save_tiny
 
 
 class Interrupted(Exception):

@@ -11,7 +11,7 @@ import toolkit  # noqa: F401
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base model and a small LLaVA set."""
     from bettersynth_assets_tests.toolkit.test_train_data import write_rows
-    from toolkit.mgm.tiny import save_tiny
+    from toolkit.models.mgm.tiny import save_tiny
 
     folder = tmp_path_factory.mktemp("train")
     save_tiny(folder / "base")

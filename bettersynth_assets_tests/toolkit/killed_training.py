@@ -20,10 +20,10 @@ from typing import Any
 import deepspeed
 import torch
 
-import toolkit.train.checkpoint as checkpoint
-import toolkit.train.session as session
-from toolkit.train.plan import read_plan
-from toolkit.train.progress import Progress
+import toolkit.training.checkpoint as checkpoint
+import toolkit.training.session as session
+from toolkit.training.plan import read_plan
+from toolkit.training.progress import Progress
 
 
 def die() -> None:

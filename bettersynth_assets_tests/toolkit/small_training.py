@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from toolkit.train.plan import parse_plan
-from toolkit.train.session import train
+from toolkit.training.plan import parse_plan
+from toolkit.training.session import train
 
 Event = dict[str, Any]
 

@@ -17,19 +17,19 @@ import pytest
 import torch
 from PIL import Image
 
-from toolkit.evaluate.answer_files import AnswerError
-from toolkit.evaluate.candidates import log_probabilities
-from toolkit.evaluate.generate import Answerer, by_picture, fitting
-from toolkit.evaluate.greedy import ROOM, Batch, answer
-from toolkit.evaluate.prefixes import joined, read_prefixes
-from toolkit.evaluate.prompts import Prompt
-from toolkit.mgm.conversation import Turn
-from toolkit.mgm.images import ImageError, read_image
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
+from toolkit.evaluation.answer_files import AnswerError
+from toolkit.evaluation.candidates import log_probabilities
+from toolkit.evaluation.generate import Answerer, by_picture, fitting
+from toolkit.evaluation.greedy import ROOM, Batch, answer
+from toolkit.evaluation.prefixes import joined, read_prefixes
+from toolkit.evaluation.prompts import Prompt
 from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.models.mgm.conversation import Turn
+from toolkit.models.mgm.images import ImageError, read_image
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
 
 QUESTIONS = [
     "Hm?",
@@ -204,8 +204,8 @@ def test_candidates_change_no_answer_and_are_scored_once_when_memory_is_short_an
         return found
 
     whole = plain(scored)
-    monkeypatch.setattr("toolkit.evaluate.generate.log_probabilities", counted)
-    monkeypatch.setattr("toolkit.evaluate.generate.answer", answer_counted)
+    monkeypatch.setattr("toolkit.evaluation.generate.log_probabilities", counted)
+    monkeypatch.setattr("toolkit.evaluation.generate.answer", answer_counted)
     split = dataclasses.replace(plain, batch_size=32)(scored)
     assert [a.text for a in split] == [a.text for a in whole] == [a.text for a in bare]
     assert put_off, "no answer was put off: the test says nothing"
@@ -259,7 +259,7 @@ def test_too_little_memory_halves_the_size_and_is_raised_when_one_does_not_fit()
 
 def test_benchmark_answers_as_the_original_does_and_prints_one_line() -> None:
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-W", "ignore", "benchmarks/answers.py", "--tiny", "--prompts", "6", "--original", "4"]
+    command = [sys.executable, "-W", "ignore", "speed/answers.py", "--tiny", "--prompts", "6", "--original", "4"]
     done = subprocess.run(
         command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=True
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.evaluate.answer_files import AnswerError
-from toolkit.evaluate.plan import make_plan
-from toolkit.evaluate.run import load
-from toolkit.mgm.tiny import save_tiny
+from toolkit.evaluation.answer_files import AnswerError
+from toolkit.evaluation.plan import make_plan
+from toolkit.evaluation.run import load
+from toolkit.models.mgm.tiny import save_tiny
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import torch
 
 from bettersynth_assets_tests.toolkit.small_training import plan_values, run_plan, stage_of
 from toolkit.data.order import grouped_order
-from toolkit.train.divergence import LossWatch
-from toolkit.train.plan import NonFiniteLossError
-from toolkit.train.run import main
-from toolkit.train.trainer import ExposureTrainer
+from toolkit.training.divergence import LossWatch
+from toolkit.training.plan import NonFiniteLossError
+from toolkit.training.run import main
+from toolkit.training.trainer import ExposureTrainer
 
 
 def _first_fault(losses: list[float], vocabulary: int = 256_000) -> tuple[int, str] | None:

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from timm.models.convnext import ConvNeXt
 from transformers import CLIPVisionConfig, CLIPVisionModel, GemmaConfig, GemmaForCausalLM
 
-from toolkit.convert_weights import WeightsError
-from toolkit.mgm.assemble import assemble
-from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.tiny import tiny_tokenizer
+from toolkit.models.convert_weights import WeightsError
+from toolkit.models.mgm.assemble import assemble
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "toolkit" / "download.sh"

@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from toolkit.evaluate.answer_files import AnswerError
-from toolkit.evaluate.benchmarks.mmbench.benchmark import score_mmbench
-from toolkit.evaluate.benchmarks.mmbench.table import pictures, read_table
-from toolkit.evaluate.benchmarks.textvqa.benchmark import score_textvqa
-from toolkit.evaluate.output import replaced_together
-from toolkit.evaluate.run import evaluate, main, make_plan
-from toolkit.mgm.images import ImageError
-from toolkit.mgm.tiny import save_tiny
+from toolkit.evaluation.answer_files import AnswerError
+from toolkit.evaluation.benchmarks.mmbench.benchmark import score_mmbench
+from toolkit.evaluation.benchmarks.mmbench.table import pictures, read_table
+from toolkit.evaluation.benchmarks.textvqa.benchmark import score_textvqa
+from toolkit.evaluation.output import replaced_together
+from toolkit.evaluation.run import evaluate, main, make_plan
+from toolkit.models.mgm.images import ImageError
+from toolkit.models.mgm.tiny import save_tiny
 
 TAIL = "\nReference OCR token: AB\nAnswer the question using a single word or phrase."
 

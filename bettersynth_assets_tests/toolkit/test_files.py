@@ -14,13 +14,13 @@ import pyarrow as pa
 import pytest
 import torch
 
+from bettersynth_assets.engine.store import write_table, write_text
 from bettersynth_assets.models.diffusion import save_image
-from bettersynth_assets.records.store import write_table, write_text
 from bettersynth_assets_tests.seeds import picture
 from toolkit import tensor_files
 from toolkit.file_errors import EnvironmentFault
 from toolkit.files import replacing, write_atomically, write_json
-from toolkit.mgm.tiny import save_tiny
+from toolkit.models.mgm.tiny import save_tiny
 from toolkit.tensor_files import save_tensors, writing
 
 WRITERS: dict[str, Callable[[Path], object]] = {

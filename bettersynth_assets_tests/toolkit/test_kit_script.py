@@ -132,7 +132,7 @@ def test_a_subset_or_other_benchmarks_are_evaluated_when_they_are_named(tmp_path
     others = {"BENCHMARKS": "mmbench pope", "EVAL_OPTIONS": "--pope-questions q --pope-images i", "TEXTVQA_IMAGES": "-"}
     done = _run(tmp_path, PYTHON=str(echo), **others)
     assert done.returncode == 0, done.stderr
-    (called,) = [line for line in done.stdout.splitlines() if "toolkit.evaluate.run" in line]
+    (called,) = [line for line in done.stdout.splitlines() if "toolkit.evaluation.run" in line]
     assert called.endswith(
         "--mmbench-table data/data.json --pope-questions q --pope-images i --benchmarks mmbench,pope"
     )

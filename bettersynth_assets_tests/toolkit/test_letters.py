@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit.evaluate.benchmarks.mmbench.letters import parse_letter
+from toolkit.evaluation.benchmarks.mmbench.letters import parse_letter
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from transformers import AutoProcessor
 
 from bettersynth_assets_tests.toolkit.small_training import plan_values, run_plan, stage_of, stop_after
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
-from toolkit.evaluate.answer_files import AnswerError
-from toolkit.evaluate.prompts import Prompt
+from toolkit.evaluation.answer_files import AnswerError
+from toolkit.evaluation.prompts import Prompt
 from toolkit.models import architecture_of
 from toolkit.models.conversation import IGNORE_INDEX, LabelError, Turn
 from toolkit.models.llava.processing import LlavaRows
 from toolkit.models.llava.tiny import save_tiny_llava
-from toolkit.train.plan import PlanError, parse_plan
+from toolkit.training.plan import PlanError, parse_plan
 
 ROOT = Path(__file__).parents[2]
 TALK = [
@@ -253,7 +253,7 @@ def test_an_architecture_from_an_extension_file_is_trained_by_the_command(llava:
     values = stage_of(plan_values(llava, tmp_path / "out"), "pretrain", max_steps=1)
     values |= {"base_model": str(tmp_path / "base"), "extensions": [str(tmp_path / "linear.py")]}
     (tmp_path / "plan.json").write_text(json.dumps(values))
-    command = [sys.executable, "-m", "toolkit.train.run", str(tmp_path / "plan.json")]
+    command = [sys.executable, "-m", "toolkit.training.run", str(tmp_path / "plan.json")]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     projector = load_file(tmp_path / "out" / "pretrain" / "projector.safetensors")
     assert {name: tuple(value.shape) for name, value in projector.items()} == {

@@ -9,15 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from toolkit.evaluate import score
-from toolkit.evaluate.answer_files import AnswerError
-from toolkit.evaluate.benchmarks.mmbench import metric as mmbench
-from toolkit.evaluate.benchmarks.mmbench.letters import parse_letter
-from toolkit.evaluate.benchmarks.mmbench.rotations import missing_rotations
-from toolkit.evaluate.benchmarks.mmbench.table import check_answers, read_table
-from toolkit.evaluate.benchmarks.mmbench.table import prompt as mmbench_prompt
-from toolkit.evaluate.benchmarks.textvqa import metric as textvqa
-from toolkit.evaluate.benchmarks.textvqa.answer_processing import process_answer
+from toolkit.evaluation import score
+from toolkit.evaluation.answer_files import AnswerError
+from toolkit.evaluation.benchmarks.mmbench import metric as mmbench
+from toolkit.evaluation.benchmarks.mmbench.letters import parse_letter
+from toolkit.evaluation.benchmarks.mmbench.rotations import missing_rotations
+from toolkit.evaluation.benchmarks.mmbench.table import check_answers, read_table
+from toolkit.evaluation.benchmarks.mmbench.table import prompt as mmbench_prompt
+from toolkit.evaluation.benchmarks.textvqa import metric as textvqa
+from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answer
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "eval-golden"
 golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden vectors are not on this machine")

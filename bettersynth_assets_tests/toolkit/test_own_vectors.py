@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from bettersynth_assets_tests.drawn_seed import draw
-from toolkit.evaluate import score
-from toolkit.evaluate.benchmarks.mmbench.table import prompt as mmbench_prompt
-from toolkit.evaluate.benchmarks.mmbench.table import read_table
-from toolkit.evaluate.benchmarks.mmbench.upload import upload_table, write_upload
-from toolkit.evaluate.benchmarks.textvqa import metric as textvqa
-from toolkit.evaluate.benchmarks.textvqa.answer_processing import process_answer
+from toolkit.evaluation import score
+from toolkit.evaluation.benchmarks.mmbench.table import prompt as mmbench_prompt
+from toolkit.evaluation.benchmarks.mmbench.table import read_table
+from toolkit.evaluation.benchmarks.mmbench.upload import upload_table, write_upload
+from toolkit.evaluation.benchmarks.textvqa import metric as textvqa
+from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answer
 
 PROCESSED = {
     # punctuation next to a space goes from the whole answer, and becomes a space where it stands next to none

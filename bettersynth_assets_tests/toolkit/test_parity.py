@@ -15,13 +15,13 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from bettersynth_assets_tests.toolkit.golden import rows, rule
-from toolkit.mgm.assemble import load_tokenizer
-from toolkit.mgm.configuration_mgm import MGMConfig
-from toolkit.mgm.conversation import encode_prompt, encode_row
-from toolkit.mgm.images import grey_levels, normalise, read_image, squares
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TOWERS
 from toolkit.models.conversation import LabelError, Turn
+from toolkit.models.mgm.assemble import load_tokenizer
+from toolkit.models.mgm.configuration_mgm import MGMConfig
+from toolkit.models.mgm.conversation import encode_prompt, encode_row
+from toolkit.models.mgm.images import grey_levels, normalise, read_image, squares
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import TOWERS
 
 GOLDEN = Path(__file__).parent / "golden"
 SEED_800 = Path(__file__).parents[3] / "shared" / "better-synth-seed-800"

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SAFE = {"np.load": ("allow_pickle", False), "numpy.load": ("allow_pickle", False), "torch.load": ("weights_only", True)}
-OWN_PROCESS = {"bettersynth_assets/resources/local_pool.py"}
+OWN_PROCESS = {"bettersynth_assets/scheduler/local_pool.py"}
 """Unpickles what this user's own parent process sends over an anonymous pipe."""
 
 

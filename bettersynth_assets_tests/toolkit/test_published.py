@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
-from toolkit.mgm import published
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.tiny import tiny_mgm, tiny_tokenizer
+from toolkit.models.mgm import published
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.tiny import tiny_mgm, tiny_tokenizer
 
 WRITTEN_BY_THE_ORIGINAL = json.loads((Path(__file__).parent / "golden" / "model.json").read_text("utf-8"))["config"]
 VISION = {

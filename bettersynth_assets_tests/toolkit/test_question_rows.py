@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.evaluate.benchmarks.protocol import Question, Questions
-from toolkit.evaluate.prompts import Answer, CandidateScore
-from toolkit.evaluate.question_rows import likelihood_metrics, question_rows
+from toolkit.evaluation.benchmarks.protocol import Question, Questions
+from toolkit.evaluation.prompts import Answer, CandidateScore
+from toolkit.evaluation.question_rows import likelihood_metrics, question_rows
 
 FOLDER = Path("set")
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from bettersynth_assets_tests.toolkit.test_metrics import GOLDEN, golden
-from toolkit.evaluate import score
-from toolkit.evaluate.benchmarks.mmbench.table import options_of, read_table
-from toolkit.evaluate.benchmarks.mmbench.upload import upload_table, write_upload
+from toolkit.evaluation import score
+from toolkit.evaluation.benchmarks.mmbench.table import options_of, read_table
+from toolkit.evaluation.benchmarks.mmbench.upload import upload_table, write_upload
 
 OCR = "Reference OCR token: FOX, TEA"
 ASK = "Answer the question using a single word or phrase."

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from toolkit.mgm import decoder, depthwise, gelu, loss, modeling_mgm, towers
-from toolkit.mgm.merging import lay_out
-from toolkit.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.mgm.speed import CPU, REFERENCE, Speed, speed_for
-from toolkit.mgm.tiny import tiny_mgm
 from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.models.kernels import depthwise, gelu
+from toolkit.models.mgm import decoder, loss, modeling_mgm, towers
+from toolkit.models.mgm.merging import lay_out
+from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.speed import CPU, REFERENCE, Speed, speed_for
+from toolkit.models.mgm.tiny import tiny_mgm
 
 SWITCHES = [field.name for field in dataclasses.fields(Speed) if field.name not in ("depthwise_kernel", "compiled")]
 

@@ -21,11 +21,11 @@ from bettersynth_assets_tests.toolkit.small_training import Event
 from bettersynth_assets_tests.toolkit.small_training import plan_values as _values
 from bettersynth_assets_tests.toolkit.small_training import run_plan as _run
 from toolkit.data.order import exposure_order, loss_weights
-from toolkit.mgm.images import ImageError
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TOWERS, TRAINED_IN_STAGE_1
-from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.train.plan import NonFiniteLossError, PlanError, parse_plan, read_plan
+from toolkit.models.mgm.images import ImageError
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import TOWERS, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.training.plan import NonFiniteLossError, PlanError, parse_plan, read_plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -228,7 +228,7 @@ def test_logs_of_tensorboard_lie_beside_the_stage(world: Path, tmp_path: Path) -
 def test_a_log_whose_package_is_missing_is_named_with_the_command(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.train.plan.find_spec", lambda name: None)
+    monkeypatch.setattr("toolkit.training.plan.find_spec", lambda name: None)
     with pytest.raises(PlanError, match=r"report_to = \['wandb'\]: wandb is not installed; pip install wandb"):
         parse_plan(_values(world, tmp_path, report_to=["wandb"]))
     with pytest.raises(PlanError, match=r"report_to\.0 = 'paper': Input should be 'tensorboard', 'wandb' or 'mlflow'"):
@@ -271,7 +271,7 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(world: Path, tm
     values = _values(world, tmp_path / "out")
     good, bad = tmp_path / "good.json", tmp_path / "bad.yaml"
     good.write_text(json.dumps({**values, "stages": values["stages"][:1]}))
-    command = [sys.executable, "-m", "toolkit.train.run"]
+    command = [sys.executable, "-m", "toolkit.training.run"]
     done = subprocess.run([*command, str(good)], cwd=ROOT, capture_output=True, text=True, check=True)
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert events[-1]["event"] == "done" and (tmp_path / "out" / "pretrain" / "manifest.json").is_file()
@@ -310,7 +310,7 @@ def test_two_processes_of_a_launcher_train_as_one(world: Path, tmp_path: Path, l
             "--module",
         ],
     }[launcher]
-    command += ["toolkit.train.run", str(tmp_path / "plan.json")]
+    command += ["toolkit.training.run", str(tmp_path / "plan.json")]
     subprocess.run(
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=120
     )

@@ -18,10 +18,10 @@ import xxhash
 from bettersynth_assets_tests.toolkit.small_training import Event, plan_values, run_plan, stage_of, stop_after
 from bettersynth_assets_tests.toolkit.test_train_data import PROCESSOR
 from toolkit.data.feature_cache import FeatureCache, FeatureError
-from toolkit.mgm.tiny import tiny_mgm
-from toolkit.train.file_record import record_files
-from toolkit.train.plan import PlanError
-from toolkit.train.torch_files import CheckpointError, weights_only
+from toolkit.models.mgm.tiny import tiny_mgm
+from toolkit.training.file_record import record_files
+from toolkit.training.plan import PlanError
+from toolkit.training.torch_files import CheckpointError, weights_only
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ from toolkit.data.feature_cache import FeatureCache, FeatureError, tower_hash
 from toolkit.data.llava import DataError, Sample, read_llava
 from toolkit.data.order import deal, exposure_order, grouped_order, loss_weights, planned_steps
 from toolkit.data.rows import encode_rows
-from toolkit.mgm.images import ImageError, read_image
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
 from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.models.mgm.images import ImageError, read_image
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
 
 PROCESSOR = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from bettersynth_assets_tests.toolkit.small_training import plan_values, run_plan, stage_of, stop_after
-from toolkit.train.identity import training_identity
-from toolkit.train.plan import PlanError, parse_plan
+from toolkit.training.identity import training_identity
+from toolkit.training.plan import PlanError, parse_plan
 
 SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"log_every": 1, "report_to": [], "checkpoint_every": 5, "checkpoint_limit": 3, "memory_limit_gib": 20}, {}),

@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.files import json_sha256
-from toolkit.mgm.tiny import save_tiny
-from toolkit.train import folder as output_folder
-from toolkit.train.checkpoint import newest
-from toolkit.train.identity import training_identity
-from toolkit.train.plan import PlanError, parse_plan
-from toolkit.train.random_state import random_state, set_random_state
-from toolkit.train.session import train
+from toolkit.models.mgm.tiny import save_tiny
+from toolkit.training import folder as output_folder
+from toolkit.training.checkpoint import newest
+from toolkit.training.identity import training_identity
+from toolkit.training.plan import PlanError, parse_plan
+from toolkit.training.random_state import random_state, set_random_state
+from toolkit.training.session import train
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"pretrain": "projector.safetensors", "finetune": "model.safetensors"}

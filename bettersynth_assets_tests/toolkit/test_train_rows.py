@@ -16,9 +16,9 @@ from bettersynth_assets_tests.toolkit.small_training import plan_values, run_pla
 from toolkit.data.image_files import check_images, missing_files
 from toolkit.data.llava import DataError, read_llava
 from toolkit.file_errors import PATIENCE_VARIABLE, EnvironmentFault
-from toolkit.mgm.images import read_image
 from toolkit.models.conversation import LabelError
-from toolkit.train.run import main
+from toolkit.models.mgm.images import read_image
+from toolkit.training.run import main
 
 HUMAN = {"from": "human", "value": "<image>\nWhat is this?"}
 GPT = {"from": "gpt", "value": "a cat"}

@@ -15,9 +15,9 @@ import torch
 
 from toolkit.data.exposures import Exposure
 from toolkit.data.feature_cache import FeatureCache
-from toolkit.mgm.aspect import Aspect
-from toolkit.mgm.images import read_image
 from toolkit.models.base import Processor
+from toolkit.models.mgm.aspect import Aspect
+from toolkit.models.mgm.images import read_image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from toolkit.file_errors import patiently
 from toolkit.files import json_sha256, write_atomically
-from toolkit.mgm.aspect import Aspect
-from toolkit.mgm.images import read_image
-from toolkit.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.mgm.names import TOWERS
-from toolkit.mgm.processing_mgm import MGMProcessor
-from toolkit.mgm.towers import TowerFeatures
+from toolkit.models.mgm.aspect import Aspect
+from toolkit.models.mgm.images import read_image
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import TOWERS
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.towers import TowerFeatures
 
 CHECKSUM_BYTES = 16
 T = TypeVar("T")

@@ -21,7 +21,7 @@ ARCHITECTURES: Registry[Callable[[], Architecture]] = Registry(
     "architecture",
     group="bettersynth.architectures",
     built_in={
-        "mgm_gemma": "toolkit.mgm.architecture:MGMArchitecture",
+        "mgm_gemma": "toolkit.models.mgm.architecture:MGMArchitecture",
         "llava": "toolkit.models.llava.architecture:LlavaArchitecture",
     },
 )

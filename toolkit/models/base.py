@@ -23,12 +23,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerBase, set_seed
 
-from toolkit.mgm.aspect import Aspect
 from toolkit.models.conversation import EncodedRow, Turn
+from toolkit.models.mgm.aspect import Aspect
 
 if TYPE_CHECKING:
     from toolkit.data.feature_cache import FeatureCache
-    from toolkit.evaluate.prompts import Answer, Prompt
+    from toolkit.evaluation.prompts import Answer, Prompt
 
 Speed = str | Mapping[str, bool]
 """``auto``, ``reference``, or switches of the architecture on top of ``auto``."""
@@ -119,7 +119,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
-        """What answers prompts (``toolkit.evaluate.prompts``) with a model in evaluation mode on its device.
+        """What answers prompts (``toolkit.evaluation.prompts``) with a model in evaluation mode on its device.
 
         Args:
             options: batch_size, max_new_tokens, cache, workers; ``compiled``, where the architecture compiles answers.
@@ -160,7 +160,7 @@ class Architecture(ABC):
         Raises:
             ValueError: unreadable, incomplete, or of other shapes; names the file and the first tensor.
         """
-        from toolkit.convert_weights import copy_projector, read_tensors
+        from toolkit.models.convert_weights import copy_projector, read_tensors
 
         copy_projector(model, read_tensors(path), prefixes=self.projector, where=str(path))
 

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from bettersynth_assets.models.captioners.generation import GenerativeCaptioner
-from bettersynth_assets.models.token_decoding import TokenDecoder
+from bettersynth_assets.models.gpu.token_decoding import TokenDecoder
 
 
 class Blip2Captioner(GenerativeCaptioner):

@@ -15,8 +15,8 @@ from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
 from bettersynth_assets.models.checkpoints import load_model, load_processor
+from bettersynth_assets.models.gpu.token_decoding import TokenDecoder
 from bettersynth_assets.models.sampling import generate_arguments, numbers_for
-from bettersynth_assets.models.token_decoding import TokenDecoder
 
 
 class GenerativeCaptioner:

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from bettersynth_assets.models.captioners.generation import GenerativeCaptioner
-from bettersynth_assets.models.sentences import whole
+from bettersynth_assets.models.captioners.sentences import whole
 
 PROMPT = (
     "Name the main elements of this picture in one short, plain sentence of at most 20 words. Say only what can be "

@@ -13,7 +13,7 @@ from data_juicer.ops.base_op import OPERATORS, Filter
 from data_juicer.utils.constant import Fields, StatsKeys
 from data_juicer.utils.mm_utils import load_image, remove_special_tokens
 
-from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.thresholds import NAME, score_limits
 
 SCORE = StatsKeys.image_text_similarity

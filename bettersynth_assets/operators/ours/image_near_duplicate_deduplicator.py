@@ -17,10 +17,10 @@ from typing_extensions import Annotated  # noqa: UP035 - what Data-Juicer's own 
 
 from bettersynth_assets.images.decoding import opened
 from bettersynth_assets.images.image_hash import MAX_DISTANCE, image_hash, repeats
+from bettersynth_assets.images.opening import ImageError, open_rgb
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.sample import similarity_of
 from bettersynth_assets.operators.spec import OperatorSpec
-from bettersynth_assets.records.images import ImageError, open_rgb
 
 NAME = "image_near_duplicate_deduplicator"
 HASH = "image_hash"

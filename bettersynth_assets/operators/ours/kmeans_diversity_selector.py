@@ -13,13 +13,13 @@ import numpy as np
 from data_juicer.ops.base_op import OPERATORS, Selector
 from data_juicer.utils.constant import Fields
 
-from bettersynth_assets.models.clip_files import embed_files
-from bettersynth_assets.models.clip_score import ClipScorer
+from bettersynth_assets.images.opening import ImageError
+from bettersynth_assets.models.scorers.clip_files import embed_files
+from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
 from bettersynth_assets.operators.sample import EMBEDDING, similarity_of
 from bettersynth_assets.operators.spec import ModelRole, OperatorSpec
-from bettersynth_assets.records.images import ImageError
 
 NAME = "kmeans_diversity_selector"
 CLUSTER = "image_cluster"

@@ -18,7 +18,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.diffusion import ImageMaker, check_package, save_image
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.spec import OperatorSpec
-from bettersynth_assets.records.store import digest_of
+from toolkit.files import digest_of
 
 NAME = "regenerate_image_mapper"
 

@@ -47,7 +47,7 @@ class LlavaArchitecture(Architecture):
         return loss
 
     def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
-        from toolkit.evaluate.generic import GenericAnswerer
+        from toolkit.evaluation.generic import GenericAnswerer
 
         del options["cache"], options["compiled"]  # neither is supported
         return GenericAnswerer(model=model, processor=processor, **options)
@@ -67,7 +67,7 @@ class LlavaArchitecture(Architecture):
 
     def load_projector(self, model: nn.Module, path: Path) -> None:
         """Also by the names of LLaVA's original ``mm_projector.bin``."""
-        from toolkit.convert_weights import copy_projector, read_tensors
+        from toolkit.models.convert_weights import copy_projector, read_tensors
 
         found = {}
         for name, tensor in read_tensors(path).items():

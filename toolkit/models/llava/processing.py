@@ -24,10 +24,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.data.padding import padded_texts
-from toolkit.mgm.aspect import Aspect
-from toolkit.mgm.images import as_floats, squares
 from toolkit.models.chat import ChatTemplate
 from toolkit.models.conversation import IGNORE_INDEX, EncodedRow, Turn
+from toolkit.models.mgm.aspect import Aspect
+from toolkit.models.mgm.images import as_floats, squares
 
 
 @dataclass(frozen=True, kw_only=True)

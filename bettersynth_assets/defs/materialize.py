@@ -1,0 +1,255 @@
+"""How an asset brings its shards up to date. In: partition keys. Out: materializations, metadata and check results.
+
+The work itself is the stage's; here it is started and reported, and a failure becomes one sentence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from bettersynth_assets.config.settings import Settings, check_data_root
+from bettersynth_assets.defs.cards import Card
+from bettersynth_assets.defs.recipe_gate import with_checked_recipe
+from bettersynth_assets.defs.resources.gpu import SectionResource
+from bettersynth_assets.defs.resources.settings import RunSettings
+from bettersynth_assets.defs.run_inputs import refuse_changed_inputs
+from bettersynth_assets.engine.gate import judge
+from bettersynth_assets.engine.rules import Verdict
+from bettersynth_assets.engine.scheduler import Crew
+from bettersynth_assets.engine.stage import Stage
+from bettersynth_assets.engine.store import WHOLE, Manifest
+from bettersynth_assets.errors import UserError
+from bettersynth_assets.reports.metadata import Metadata, describe
+from bettersynth_assets.reports.summary import write_summary
+from bettersynth_assets.scheduler.workers import Job
+from toolkit.file_errors import EnvironmentFault
+from toolkit.process import ChildFailedError
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class ShardProgress:
+    """Logs a set's shards, rows done and rows/s of all workers together, every few seconds and at the end."""
+
+    def __init__(self, log: Callable[[str], None], name: str, total: int) -> None:
+        self._log, self._name, self._total = log, name, total
+        self._start = self._last = time.monotonic()
+        self._shards = self._rows = 0
+
+    def add(self, rows: int) -> None:
+        """Count a shard, of so many rows in, as made."""
+        self._shards, self._rows, now = self._shards + 1, self._rows + rows, time.monotonic()
+        is_last = self._shards == self._total
+        if self._total > 1 and (is_last or now - self._last >= SECONDS_BETWEEN_LINES):
+            self._last, took = now, max(now - self._start, 1e-9)
+            left = took / self._shards * (self._total - self._shards)
+            self._log(
+                f"{self._name}: {self._shards}/{self._total} shards, {self._rows} rows, {self._rows / took:.1f} rows/s "
+                f"with the start, {left:.0f} s left"
+            )
+
+
+class Workshop:
+    """One launch's pipeline, and what it has reported to Dagster so far."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        name: str,
+        stages: tuple[Stage, ...],
+        cards: tuple[Card, ...],
+        settings: RunSettings,
+        gpu: SectionResource,
+    ) -> None:
+        self.context, self.name = context, name
+        models = frozenset(card.name for card in cards if card.uses_models)
+        checked = with_checked_recipe(context, settings.load())
+        self.job = Job(stages=stages, leased=models, settings=gpu.apply(checked))
+        check_data_root(self.job.settings.data_root)
+        check_side_inputs(name, stages, _selected(context), self.job.settings)
+        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
+        self.refuse_changed_inputs()
+        self.reported: set[str] = set()
+        """Shards of this asset that were reported to Dagster."""
+        self.progress: ShardProgress | None = None
+
+    def refuse_changed_inputs(self) -> None:
+        """Fail if the seed or questions file is not what the run saw first."""
+        refuse_changed_inputs(self.context, self.pipeline)
+
+    def begin(self, shards: Sequence[str]) -> None:
+        """Count from now on the shards of this asset that are made."""
+        todo = [shard for shard in shards if self.pipeline.found(self.name, shard) is None]
+        check_data_root(self.job.settings.data_root, writing=bool(todo))
+        self.progress = ShardProgress(self.context.log.info, self.name, len(todo))
+
+    def prepare(self, shards: Sequence[str]) -> dict[str, str]:
+        """Bring what shards are made of up to date, and the shards themselves if the profile asks for workers.
+
+        Returns:
+            Why shards failed; those of the others that are not up to date yet are this process's to make.
+
+        Raises:
+            UserError: at once; a set that fails a blocking rule among them.
+        """
+        gpu = self.pipeline.settings.profile.gpu
+        alone = gpu.workers == 1 and gpu.pool == "local"
+        pooled = frozenset(name for name in self.job.leased if self.pipeline.stages[name].sharded and not alone)
+        crew = Crew(pipeline=self.pipeline, pooled=pooled, job=self.job, attempt=self.attempt)
+        return crew.prepare(self.name, shards)
+
+    def attempt(self, name: str, shard: str) -> str | None:
+        """Bring one shard up to date here.
+
+        Returns:
+            Why it failed, or None; the traceback is in the log, except that of a fault of the environment.
+
+        Raises:
+            UserError: settings and files are the same for every shard.
+        """
+        try:
+            self.pipeline.ensure(name, shard)
+        except (UserError, dg.Failure):
+            raise
+        except EnvironmentFault as fault:
+            self.context.log.error(f"{name} {shard} failed; going on with the other shards: {fault}")
+            return str(fault)
+        except Exception as error:
+            self.context.log.exception(f"{name} {shard} failed; going on with the other shards")
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def made(self, manifest: Manifest) -> None:
+        """Report a shard that has just been made, here or by a worker."""
+        self.report(manifest)
+        if self.progress is not None and manifest.stage == self.name:
+            self.progress.add(manifest.rows_in)
+
+    def report(self, manifest: Manifest) -> None:
+        """Show Dagster a shard; whatever upstream had to be made first is shown as those assets' own."""
+        metadata = self.metadata(manifest)
+        if manifest.stage != self.name:
+            self.context.log.info(f"{manifest.stage} {manifest.shard} was missing or stale and has been made first")
+            self.tell(manifest, metadata)
+        elif manifest.shard != WHOLE:
+            self.tell(manifest, metadata)
+            # Dagster writes its own event at the end of the step, which without this would show nothing.
+            self.context.add_asset_metadata(metadata, partition_key=manifest.shard)
+            self.reported.add(manifest.shard)
+
+    def tell(self, manifest: Manifest, metadata: Metadata) -> None:
+        """Log a shard's materialization now, so that it counts even if this run ends badly."""
+        if manifest.lost and self.pipeline.stages[manifest.stage].columns is not None:
+            raise dg.Failure(f"{manifest.stage} {manifest.shard}: {manifest.lost} rows are in no table")
+        partition = None if manifest.shard == WHOLE else manifest.shard
+        self.context.log_event(dg.AssetMaterialization(manifest.stage, metadata=metadata, partition=partition))
+
+    def metadata(self, manifest: Manifest) -> Metadata:
+        rows = self.pipeline.stages[manifest.stage].columns is not None
+        return describe(manifest, self.pipeline.settings, rows=rows)
+
+    def judged(self, name: str, verdicts: dict[str, Verdict]) -> None:
+        """Show Dagster the verdicts on a set that this asset reads: the set may have been built as a dependency."""
+        made = any(manifest.stage == name for manifest in self.pipeline.made)
+        if made or not all(verdict.passed for verdict in verdicts.values()):
+            for check, verdict in verdicts.items():
+                shown = _shown(check, verdict)
+                self.context.log_event(dg.AssetCheckEvaluation(asset_key=dg.AssetKey(name), **shown))
+
+    def checks(self) -> list[dg.AssetCheckResult]:
+        """Judge the shards of this asset that are up to date."""
+        verdicts = judge(self.pipeline, self.name)
+        return [dg.AssetCheckResult(**_shown(check, verdict)) for check, verdict in verdicts.items()]
+
+
+def _shown(check: str, verdict: Verdict) -> dict[str, Any]:
+    """What Dagster shows of a verdict, in a result as in an event."""
+    return {
+        "check_name": check,
+        "passed": verdict.passed,
+        "severity": dg.AssetCheckSeverity.ERROR,
+        "description": verdict.words,
+        "metadata": verdict.numbers,
+    }
+
+
+def check_side_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:
+    """Run the preflight checks of a run's stages, in the first of its steps.
+
+    Args:
+        name: of this step's stage. Where an input of it is selected too, an earlier step has checked.
+        selected: names of all stages that the run will come to.
+
+    Raises:
+        UserError: a file that a later stage cannot use.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    if selected.isdisjoint(by_name[name].inputs):
+        for check in {stage.preflight for stage in stages if stage.name in selected | {name}}:
+            check(settings)
+
+
+def _selected(context: dg.AssetExecutionContext) -> set[str]:
+    return {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+
+
+def run_shards(shop: Workshop) -> dg.MaterializeResult:
+    """Every selected shard; one that fails does not stop the others.
+
+    Raises:
+        UserError: at once, because settings and files are the same for every shard.
+        dagster.Failure: naming the failed shards after the others are done; the next run does only those.
+    """
+    shards = shop.context.partition_keys
+    shop.begin(shards)
+    failed = shop.prepare(shards)
+    for shard in shards:
+        if shard in failed or shard in shop.reported:
+            continue
+        if words := shop.attempt(shop.name, shard):
+            failed[shard] = words
+        elif shard not in shop.reported:  # it was up to date
+            shop.report(shop.pipeline.ensure(shop.name, shard))
+    if failed:
+        raise dg.Failure(
+            f"{len(failed)} of {len(shards)} shards of {shop.name} failed: "
+            + "; ".join(f"{shard}: {words}" for shard, words in failed.items())
+            + ". The others are done; materialize again and only these are redone.",
+            allow_retries=False,
+        )
+    shop.refuse_changed_inputs()
+    return dg.MaterializeResult(check_results=shop.checks())
+
+
+def run_whole(shop: Workshop) -> dg.MaterializeResult:
+    """A set that is not sharded.
+
+    Raises:
+        dagster.Failure: naming what it is made of and cannot be made.
+    """
+    shop.begin([WHOLE])
+    if failed := shop.prepare([WHOLE]):
+        raise dg.Failure(f"{shop.name} cannot be made: {failed[WHOLE]}", allow_retries=False)
+    manifest = shop.pipeline.ensure(shop.name)
+    shop.refuse_changed_inputs()
+    if shop.name == "eval_results":
+        write_summary(shop.pipeline.settings)
+    return dg.MaterializeResult(
+        metadata=shop.metadata(manifest),
+        check_results=shop.checks(),
+        data_version=dg.DataVersion(manifest.digest[:16]),
+    )
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Turn an error that says all that there is to say (how to mend it, or a child's last words) into a failure."""
+    try:
+        yield
+    except (UserError, EnvironmentFault, ChildFailedError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from None

@@ -1,0 +1,64 @@
+"""Blocking checks of a set, enforced before another stage reads it. In: a pipeline and a set. Out: verdicts.
+
+A check belongs to the data, not to the asset that a user selected: ``Pipeline`` judges every set that a stage reads,
+whether the set was selected, built as a dependency or found up to date, and whichever process built it. The evidence is
+every shard that is up to date, so a shard is never judged alone where the set has others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.rules import Evidence, Verdict
+from bettersynth_assets.engine.stage import Stage
+from bettersynth_assets.engine.store import Manifest
+from bettersynth_assets.errors import UserError
+
+
+class GateError(UserError):
+    """A set fails a blocking check, so nothing may be built from it."""
+
+
+class Sets(Protocol):
+    """What judging needs of a pipeline."""
+
+    stages: dict[str, Stage]
+    settings: Settings
+
+    def up_to_date(self, name: str) -> Sequence[Manifest]:
+        """Manifests of a set's shards that are up to date, in order."""
+
+
+def judge(sets: Sets, name: str) -> dict[str, Verdict]:
+    """Apply a set's rules to the shards that are up to date.
+
+    Returns:
+        The verdicts by rule name.
+    """
+    stage = sets.stages[name]
+    evidence = Evidence(
+        manifests=sets.up_to_date(name),
+        upstream={
+            source: sets.up_to_date(source) for source in stage.inputs if sets.stages[source].columns is not None
+        },
+        settings=sets.settings,
+        columns=stage.columns,
+    )
+    return {rule.name: rule.judge(evidence) for rule in stage.rules}
+
+
+def refuse_failed(stage: Stage, verdicts: Mapping[str, Verdict]) -> None:
+    """Stop at the first blocking rule that failed.
+
+    Raises:
+        GateError: naming the set, the check, what it found and the fix.
+    """
+    for rule in stage.rules:
+        verdict = verdicts[rule.name]
+        if rule.blocking and not verdict.passed:
+            fix = f": {rule.fix}" if rule.fix else ""
+            raise GateError(
+                f"{stage.name} fails its blocking check {rule.name}, so nothing is built from it: {verdict.words}{fix}"
+            )

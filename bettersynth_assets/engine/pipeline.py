@@ -1,0 +1,287 @@
+"""How a stage is made, and when it need not be. In: a stage's name and a shard. Out: its manifest.
+
+``Pipeline.ensure`` brings the inputs up to date first, hashes (version, settings, libraries, digests of the inputs)
+into a key, and runs the stage's function only where the current manifest has another key. Keys are made of the inputs'
+*contents*: when a new row moves the mean score a little and a shard's filtered rows stay the same, its captions are not
+made again. A shard counts as up to date only if its files have the sizes and hashes that its manifest states: a damaged
+one is named in the log and rebuilt.
+
+Inputs are brought up to date set by set, as Dagster runs assets one after another, and no set is read that fails one of
+its blocking rules (``gate``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.gate import judge, refuse_failed
+from bettersynth_assets.engine.integrity import DamagedFileError, seal
+from bettersynth_assets.engine.libraries import installed_versions, key_versions
+from bettersynth_assets.engine.rules import Verdict
+from bettersynth_assets.engine.stage import Inputs, Log, Stage, Work, no_log
+from bettersynth_assets.engine.store import WHOLE, Manifest, Slot, write_table
+from bettersynth_assets.errors import UserError
+from bettersynth_assets.errors.storage import naming_the_path
+from bettersynth_assets.records.input_files import Versions, refuse_changed
+from bettersynth_assets.scheduler.usage import measured
+from toolkit.file_errors import EnvironmentFault
+from toolkit.files import digest_of
+from toolkit.image_decoding import strict_decoding
+
+
+class Pipeline:
+    """All stages under one ``Settings``. Shards that are up to date are not worked again."""
+
+    def __init__(
+        self,
+        stages: Iterable[Stage],
+        settings: Settings,
+        *,
+        log: Log = print,
+        on_made: Callable[[Manifest], None] | None = None,
+        on_judged: Callable[[str, dict[str, Verdict]], None] | None = None,
+    ) -> None:
+        limits = settings.profile.limits
+        strict_decoding.raise_ceilings(pixels=limits.max_pixels, metadata_bytes=limits.max_metadata_bytes)
+        self.stages = {stage.name: stage for stage in stages}
+        self.settings = settings
+        self.log = log
+        self.on_made = on_made
+        """Told of each manifest as soon as it is there, whatever becomes of the call that made it."""
+        self.on_judged = on_judged
+        """Receives the verdicts on each set that another one reads, before a failed one stops the run."""
+        self.made: list[Manifest] = []
+        """Manifests that this object made (not those found up to date), in order."""
+        self._current: dict[str, dict[str, Manifest]] = {name: {} for name in self.stages}
+        """Shards that are up to date, by set."""
+        self._admitted: dict[str, int] = {}
+        """Sets that passed their blocking rules, with the number of shards that were judged."""
+        self._vouched: set[str] = set()
+        """Sets whose shards came from the process that leads this run; it judged them."""
+        self.versions: Versions | None = None
+        """Versions of the user's files, as this pipeline saw them first."""
+
+    def shards(self, name: str) -> list[str]:
+        return self.settings.profile.shard_names() if self.stages[name].sharded else [WHOLE]
+
+    def slot(self, name: str, shard: str) -> Slot:
+        root = self.settings.shared_root if self.stages[name].shared else self.settings.recipe_root
+        return Slot(root=root, stage=name, shard=shard)
+
+    def current(self, name: str) -> list[Manifest]:
+        """Manifests that are on disk now, up to date or not; shards without one are left out."""
+        found = (self.slot(name, shard).read() for shard in self.shards(name))
+        return [manifest for manifest in found if manifest is not None]
+
+    def ensure_all(self, name: str) -> list[Manifest]:
+        """Every shard of a stage, in order."""
+        self.ensure_inputs(name, self.shards(name))
+        return [self.ensure(name, shard) for shard in self.shards(name)]
+
+    def ensure(self, name: str, shard: str = WHOLE) -> Manifest:
+        """Bring one shard of a stage, and whatever it needs, up to date.
+
+        Returns:
+            The manifest of the shard, made now or found current.
+
+        Raises:
+            UserError: what the stage's function raises about the user's files or settings.
+            GateError: an input fails one of its blocking rules.
+        """
+        if shard in self._current[name]:
+            return self._current[name][shard]
+        self.refuse_changed_files()
+        stage = self.stages[name]
+        self.ensure_inputs(name, [shard])
+        inputs = {
+            source: [self._current[source][part] for part in self.needed(name, shard, source)]
+            for source in self.sources(name)
+        }
+        slot = self.slot(name, shard)
+        # The first look takes no lock and writes nothing, so a read-only data root that is up to date can be used.
+        manifest, made = self._usable(slot, self._key(stage, shard, inputs)), None
+        if manifest is None:
+            with slot.locked(), naming_the_path(slot.folder):
+                key = self._key(stage, shard, inputs)
+                manifest = self._usable(slot, key, log=self.log)  # another run may have held the lock
+                if manifest is None:
+                    try:
+                        manifest = made = self._make(stage, slot, key, inputs)
+                    except UserError:
+                        slot.abandon(key)
+                        raise
+        self._current[name][shard] = manifest
+        if made is not None:
+            self.take(made)
+        return manifest
+
+    def refuse_changed_files(self) -> None:
+        """Refuse to go on, or to commit, once a file of the user's is not the one that was seen first.
+
+        Raises:
+            SeedError: naming the file.
+        """
+        # Several stages read the same files; each function is asked once.
+        asked = dict.fromkeys(stage.files for stage in self.stages.values())
+        now = {name: version for files in asked for name, version in files(self.settings).items()}
+        if self.versions is None:
+            self.versions = now
+        refuse_changed(self.versions, now)
+
+    def ensure_inputs(self, name: str, shards: Sequence[str]) -> None:
+        """Bring the sets that some shards are made of up to date, one set after another, and judge each.
+
+        Raises:
+            UserError: as ``ensure``.
+        """
+        for source in self.sources(name):
+            wanted = list(dict.fromkeys(part for shard in shards for part in self.needed(name, shard, source)))
+            missing = [part for part in wanted if part not in self._current[source]]
+            if missing:
+                self.ensure_inputs(source, missing)
+                for part in missing:
+                    self.ensure(source, part)
+            self.admit(source)
+
+    def admit(self, name: str) -> None:
+        """Let other stages read a set, judged again only when more of its shards are up to date.
+
+        Raises:
+            GateError: the set fails one of its blocking rules.
+        """
+        if name in self._vouched or not self.stages[name].rules:
+            return
+        if self._admitted.get(name) == len(self._current[name]):
+            return
+        verdicts = judge(self, name)
+        if self.on_judged is not None:
+            self.on_judged(name, verdicts)
+        refuse_failed(self.stages[name], verdicts)
+        self._admitted[name] = len(self._current[name])
+
+    def up_to_date(self, name: str) -> list[Manifest]:
+        """Manifests of a set's shards that are up to date, in order; nothing is made."""
+        found = (self.found(name, shard) for shard in self.shards(name))
+        return [manifest for manifest in found if manifest is not None]
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The stages whose output a stage reads under these settings."""
+        stage = self.stages[name]
+        return (*stage.inputs, *stage.also(self.settings))
+
+    def needed(self, name: str, shard: str, source: str) -> list[str]:
+        """The shards of ``source`` that one shard of ``name`` is made of."""
+        together = self.stages[name].sharded and self.stages[source].sharded
+        return [shard] if together else self.shards(source)
+
+    def found(self, name: str, shard: str = WHOLE) -> Manifest | None:
+        """The manifest of a shard that is up to date, as all its inputs are; else None. Nothing is made."""
+        if shard in self._current[name]:
+            return self._current[name][shard]
+        inputs: dict[str, list[Manifest]] = {}
+        for source in self.sources(name):
+            inputs[source] = []
+            for part in self.needed(name, shard, source):
+                if (item := self.found(source, part)) is None:
+                    return None
+                inputs[source].append(item)
+        try:
+            key = self._key(self.stages[name], shard, inputs)
+        except EnvironmentFault:  # reported by the attempt to bring the shard up to date
+            return None
+        manifest = self._usable(self.slot(name, shard), key)
+        if manifest is not None:
+            self._current[name][shard] = manifest
+        return manifest
+
+    def _usable(self, slot: Slot, key: str, *, log: Log = no_log) -> Manifest | None:
+        """The committed version if it is that of ``key`` and all its files are whole; else None.
+
+        Args:
+            slot: the shard's; its link is repaired and what killed runs left is removed, if the version is usable.
+            key: that the version must have.
+            log: called with what is damaged.
+        """
+        try:
+            manifest = slot.committed()
+        except DamagedFileError as error:
+            log(f"{slot.stage} {slot.shard} is rebuilt: {error}")
+            return None
+        if manifest is None or manifest.key != key:
+            return None
+        if faults := manifest.faults():
+            log(f"{slot.stage} {slot.shard} is rebuilt: {'; '.join(faults.values())}")
+            return None
+        for line in slot.tidy(manifest):
+            self.log(line)
+        return manifest
+
+    def trust(self, manifest: Manifest) -> None:
+        """Count a shard as up to date and its set as judged, as the pipeline that leads this run has found them."""
+        self._current[manifest.stage][manifest.shard] = manifest
+        self._vouched.add(manifest.stage)
+
+    def take(self, manifest: Manifest) -> None:
+        """Count a shard as made, here or by a worker."""
+        self._current[manifest.stage][manifest.shard] = manifest
+        self.made.append(manifest)
+        if self.on_made is not None:
+            self.on_made(manifest)
+
+    def _key(self, stage: Stage, shard: str, inputs: Inputs) -> str:
+        return digest_of(
+            stage.name,
+            stage.version,
+            shard,
+            stage.depends(self.settings, shard, inputs),
+            key_versions(stage.libraries),
+            {
+                source: [item.digest for item in items]
+                for source, items in inputs.items()
+                if source not in stage.by_value
+            },
+        )
+
+    def _make(self, stage: Stage, slot: Slot, key: str, inputs: Inputs) -> Manifest:
+        folder = slot.begin(key, resume=stage.resume)
+        start = time.monotonic()
+        work = Work(settings=self.settings, shard=slot.shard, folder=folder, inputs=inputs, log=self.log)
+        with measured() as usage:
+            result = stage.run(work)
+        seconds = time.monotonic() - start
+        tables = {"kept": result.kept, "rejects": result.rejects, "quarantine": result.quarantine}
+        for table_name, table in tables.items():
+            write_table(folder / f"{table_name}.parquet", table)
+        names = (*(f"{name}.parquet" for name in tables), *result.files, *result.other_files)
+        files = {name: seal(folder / name) for name in names}
+        manifest = Manifest(
+            stage=stage.name,
+            shard=slot.shard,
+            key=key,
+            rows_in=result.rows_in,
+            kept=result.kept.num_rows,
+            rejected=_counts(result.rejects, "operator"),
+            quarantined=_counts(result.quarantine, "reason"),
+            digest=digest_of(files["kept.parquet"]["sha256"], *(files[name]["sha256"] for name in result.files)),
+            files=files,
+            memos=sorted(set(work.memos)),
+            stats=result.stats,
+            seconds=round(seconds, 3),
+            inputs={source: [item.digest for item in items] for source, items in inputs.items()},
+            libraries=installed_versions(stage.libraries),
+            usage=usage,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        if stage.files(self.settings):  # what other stages made is right for its key, and may have taken hours
+            self.refuse_changed_files()
+        return slot.commit(manifest)
+
+
+def _counts(table: pa.Table, column: str) -> dict[str, int]:
+    return dict(sorted(Counter(table.column(column).to_pylist()).items()))

@@ -1,0 +1,203 @@
+"""What must hold of a finished set. In: the manifests on disk. Out: a verdict in words, with the numbers behind it.
+
+A rule reads manifests and never recomputes rows. Dagster stops what is downstream of a blocking rule that fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.store import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a rule looks at."""
+
+    manifests: Sequence[Manifest]
+    """Of every shard that is on disk."""
+    upstream: Mapping[str, Sequence[Manifest]]
+    """Of the sets of rows that this one is made from."""
+    settings: Settings
+    columns: pa.Schema | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a rule found."""
+
+    passed: bool
+    words: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One check of one set."""
+
+    name: str
+    description: str
+    judge: Callable[[Evidence], Verdict]
+    blocking: bool = True
+    fix: str = ""
+    """What the user can do about a failure; ends the error message."""
+
+
+def conservation(evidence: Evidence) -> Verdict:
+    """Rows in = kept + rejected + quarantined, and rows in = what the stage before kept."""
+    lost = {item.shard: item.lost for item in evidence.manifests if item.lost}
+    for item in evidence.manifests:
+        for source, manifests in evidence.upstream.items():
+            digests = item.inputs.get(source)
+            # A shard made from another version of its input is stale, not lossy, and is judged when it is redone.
+            current = [other for other in manifests if len(digests or []) > 1 or other.shard in (item.shard, "all")]
+            if digests == [other.digest for other in current]:
+                difference = sum(other.kept for other in current) - item.rows_in
+                if difference:
+                    lost[f"{source} -> {item.shard}"] = difference
+    rows = sum(item.rows_in for item in evidence.manifests)
+    words = f"{rows:,} rows in, none lost" if not lost else f"rows that no table accounts for: {lost}"
+    return Verdict(passed=not lost, words=words, numbers={"rows_in": rows, "lost": sum(map(abs, lost.values()))})
+
+
+def schema(evidence: Evidence) -> Verdict:
+    """The kept table has the columns and types of the record."""
+    assert evidence.columns is not None
+    wrong = {}
+    for item in evidence.manifests:
+        found = pq.read_schema(item.file("kept.parquet"))
+        if not found.equals(evidence.columns, check_metadata=False):
+            wrong[item.shard] = sorted(
+                str(name)
+                for name in {*found.names, *evidence.columns.names}
+                if name not in found.names
+                or name not in evidence.columns.names
+                or found.field(name).type != evidence.columns.field(name).type
+            )
+    words = f"{len(evidence.columns)} columns as declared" if not wrong else f"columns that differ: {wrong}"
+    return Verdict(passed=not wrong, words=words)
+
+
+def quarantine_share(evidence: Evidence) -> Verdict:
+    """The share of quarantined rows stays under the profile's limit."""
+    rows = sum(item.rows_in for item in evidence.manifests)
+    bad = sum(sum(item.quarantined.values()) for item in evidence.manifests)
+    limit = evidence.settings.profile.limits.max_quarantined_share
+    share = bad / rows if rows else 0.0
+    return Verdict(
+        passed=share <= limit,
+        words=f"{bad:,} of {rows:,} rows quarantined ({share:.2%}); limits.max_quarantined_share is {limit:.2%}",
+        numbers={"share": round(share, 6), "limit": limit},
+    )
+
+
+def some_rows_left(evidence: Evidence) -> Verdict:
+    """Neither is everything rejected, nor are almost no rows left."""
+    rows = sum(item.rows_in for item in evidence.manifests)
+    kept = sum(item.kept for item in evidence.manifests)
+    share = kept / rows if rows else 0.0
+    return Verdict(
+        passed=share >= 0.01,
+        words=f"{kept:,} of {rows:,} rows kept ({share:.2%}); under 1% a threshold is probably wrong",
+        numbers={"share": round(share, 6)},
+    )
+
+
+def thresholds(evidence: Evidence) -> Verdict:
+    """The similarity's figures are finite cosines with some spread, and cover every scored row."""
+    (item,) = evidence.manifests
+    score = item.stats["clip_score"]
+    scored = sum(other.kept for other in evidence.upstream.get("clip_scores", []))
+    faults = []
+    values = [score["mean"], score["sd"], *score["k_sigma"], *score["percentiles"].values()]
+    if not all(math.isfinite(value) for value in values):
+        faults.append("a figure is not finite")
+    if not -1 <= score["mean"] <= 1:
+        faults.append("the mean is no cosine")
+    if not score["sd"] > 0:
+        faults.append("all scores are the same")
+    if item.stats["rows"] != scored:
+        faults.append(f"{item.stats['rows']:,} rows measured of {scored:,} scored")
+    words = f"mean {score['mean']:.4f}, sd {score['sd']:.4f}" + "".join(f"; {fault}" for fault in faults)
+    return Verdict(passed=not faults, words=words, numbers={"mean": score["mean"], "sd": score["sd"]})
+
+
+def same_kept(evidence: Evidence) -> Verdict:
+    """Both orders, run on the sample, kept the same rows, byte for byte."""
+    (item,) = evidence.manifests
+    rows, differ = item.stats["sample_rows"], item.stats["kept_rows_that_differ"]
+    words = f"{item.stats['sample_rows_kept']:,} of {rows:,} sample rows kept in the recipe's order"
+    return Verdict(
+        passed=differ == 0,
+        words=words + (f"; {differ:,} differ in the planned one, so the recipe's stays" if differ else " and planned"),
+        numbers={"sample_rows": rows, "kept_rows_that_differ": differ},
+    )
+
+
+def budget_met(evidence: Evidence) -> Verdict:
+    """The exposures are exactly the budget; under `order: keep` a smaller set is shown once, as in the original kit."""
+    (item,) = evidence.manifests
+    exposures = sum(item.table()["exposures"].to_pylist())
+    gone = sum(item.quarantined.values()) + sum(item.rejected.values()) - item.rejected.get("budget", 0)
+    as_it_is = item.stats.get("order") == "keep" and exposures == item.rows_in - gone < evidence.settings.budget
+    words = f"{exposures:,} exposures of {item.kept:,} rows; the budget is {evidence.settings.budget:,}"
+    return Verdict(
+        passed=exposures == evidence.settings.budget or as_it_is,
+        words=words + (" and is not met, as `order: keep` has it" if as_it_is else ""),
+        numbers={"exposures": exposures, "budget": evidence.settings.budget},
+    )
+
+
+def finite_loss(evidence: Evidence) -> Verdict:
+    """Every training seed ended with a finite loss."""
+    (item,) = evidence.manifests
+    losses = {row["seed"]: row["final_loss"] for row in item.table().to_pylist()}
+    wanted = set(evidence.settings.profile.training.seeds)
+    bad = sorted(seed for seed in wanted if not math.isfinite(losses.get(seed, math.nan)))
+    words = f"training seeds without a finite loss: {bad}" if bad else f"{len(wanted)} training seeds, all finite"
+    return Verdict(passed=not bad, words=words)
+
+
+def all_answered(evidence: Evidence) -> Verdict:
+    """Every question of every benchmark of the profile has an answer, for every training seed."""
+    (item,) = evidence.manifests
+    answered: Counter[tuple[str, int]] = Counter()
+    for row in item.table("questions").select(["seed", "benchmark", "answer"]).to_pylist():
+        answered[row["benchmark"], row["seed"]] += row["answer"] is not None
+    wanted = {
+        (name, seed): item.stats["questions"].get(name, 0)
+        for name in evidence.settings.profile.evaluation.chosen()
+        for seed in evidence.settings.profile.training.seeds
+    }
+    missing = {
+        f"{name} of seed {seed}": count - answered[name, seed] if count else "no questions"
+        for (name, seed), count in wanted.items()
+        if count != answered[name, seed] or not count
+    }
+    words = f"answers missing: {missing}" if missing else f"{sum(answered.values()):,} answers"
+    return Verdict(passed=not missing, words=words)
+
+
+CONSERVATION = Rule(name="rows_conserved", description=conservation.__doc__ or "", judge=conservation)
+SCHEMA = Rule(name="schema", description=schema.__doc__ or "", judge=schema)
+QUARANTINE = Rule(
+    name="quarantine_share",
+    description=quarantine_share.__doc__ or "",
+    judge=quarantine_share,
+    fix="the shards' quarantine tables name each row and its fault; fix the rows, or raise the limit in the profile",
+)
+ROWS_LEFT = Rule(name="rows_left", description=some_rows_left.__doc__ or "", judge=some_rows_left, blocking=False)
+THRESHOLDS = Rule(name="threshold_sanity", description=thresholds.__doc__ or "", judge=thresholds)
+SAME_KEPT = Rule(name="same_kept_rows", description=same_kept.__doc__ or "", judge=same_kept)
+BUDGET_MET = Rule(name="budget_met", description=budget_met.__doc__ or "", judge=budget_met)
+FINITE_LOSS = Rule(name="finite_loss", description=finite_loss.__doc__ or "", judge=finite_loss)
+ALL_ANSWERED = Rule(name="all_answered", description=all_answered.__doc__ or "", judge=all_answered)
+EVERY_ROW_SET = (CONSERVATION, SCHEMA, QUARANTINE)

@@ -1,0 +1,1 @@
+"""JPEG decoding and resizing on an NVIDIA GPU."""

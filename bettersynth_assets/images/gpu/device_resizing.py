@@ -1,0 +1,179 @@
+"""Decoded images resized on the GPU. In: uint8 images of any sizes. Out: one uint8 tensor, as Pillow resizes.
+
+Pillow's own arithmetic: across and then down, each a sum of pixels by weights of 22 bits, rounded to a byte in between.
+(Pillow 13 goes down first in some tall images, where the rounding then differs.) One kernel for each pass works images
+of all sizes at once. Torch compiles the source at its first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bettersynth_assets.images.gpu.nvjpeg_library import Images
+from bettersynth_assets.images.pixels import Frame, Resizing, filter_weights
+
+BITS = 22
+"""Of a weight's fraction; Pillow's, for bytes."""
+_THREADS, _ROWS = 128, 8
+_SOURCE = r"""
+__device__ unsigned char byte(int sum) { return (unsigned char)min(max(sum >> BITS, 0), 255); }
+
+// images: rows of pointers, widths, heights, kinds across, kinds down; each as long as the batch.
+extern "C" __global__ void across(
+    const long long* images, const int* firsts, const int* weights, unsigned char* out, int count, int taps, int high)
+{
+    const int batch = gridDim.z, b = blockIdx.z, channel = blockIdx.y % 3, top = blockIdx.y / 3 * ROWS;
+    const int x = blockIdx.x * blockDim.x + threadIdx.x;
+    const int width = images[batch + b], height = images[2 * batch + b], kind = images[3 * batch + b];
+    if (x >= count || top >= height) return;
+    const unsigned char* in = (const unsigned char*)images[b] + ((size_t)channel * height + top) * width;
+    const int first = firsts[kind * count + x], rows = min(ROWS, height - top);
+    int sum[ROWS];
+    #pragma unroll
+    for (int r = 0; r < ROWS; r++) sum[r] = 1 << (BITS - 1);
+    for (int k = 0; k < taps && first + k < width; k++) {
+        const int weight = weights[(kind * taps + k) * count + x];
+        #pragma unroll
+        for (int r = 0; r < ROWS; r++)
+            if (r < rows) sum[r] += weight * in[(size_t)r * width + first + k];
+    }
+    out += (((size_t)b * 3 + channel) * high + top) * count + x;
+    #pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        if (r < rows) out[(size_t)r * count] = byte(sum[r]);
+}
+
+extern "C" __global__ void down(
+    const long long* images, const int* firsts, const int* weights, const unsigned char* in, unsigned char* out,
+    int count, int taps, int high, int width)
+{
+    const int batch = gridDim.z, b = blockIdx.z, y = blockIdx.y, x = blockIdx.x * blockDim.x + threadIdx.x;
+    const int height = images[2 * batch + b], kind = images[4 * batch + b];
+    if (x >= width) return;
+    const int first = firsts[kind * count + y];
+    const size_t plane = (size_t)high * width;
+    in += (size_t)b * 3 * plane + x;
+    int sum[3] = {1 << (BITS - 1), 1 << (BITS - 1), 1 << (BITS - 1)};
+    for (int k = 0; k < taps && first + k < height; k++) {
+        const int weight = weights[(kind * taps + k) * count + y];
+        #pragma unroll
+        for (int c = 0; c < 3; c++) sum[c] += weight * in[c * plane + (size_t)(first + k) * width];
+    }
+    out += (((size_t)b * count + y) * width + x) * 3;
+    #pragma unroll
+    for (int c = 0; c < 3; c++) out[c] = byte(sum[c]);
+}
+"""
+
+
+def resized(images: Images, to: Resizing) -> Any:
+    """Resize decoded images as ``to`` does.
+
+    Args:
+        images: of any sizes, B of them, at least one.
+        to: the resizing.
+
+    Returns:
+        (B, height, width, 3) uint8.
+    """
+    import torch
+
+    device = images.memory.device
+    sizes = [*zip(images.widths.tolist(), images.heights.tolist(), strict=True)]
+    frames = [_frame(to, *size) for size in sizes]
+    wide, tall = (_table(str(device), count, to.resample) for count in (to.width, to.height))
+    described = [
+        images.starts + images.memory.data_ptr(),
+        images.widths,
+        images.heights,
+        wide.rows([(size[0], frame.width, frame.left) for size, frame in zip(sizes, frames, strict=True)]),
+        tall.rows([(size[1], frame.height, frame.top) for size, frame in zip(sizes, frames, strict=True)]),
+    ]
+    on_device = torch.from_numpy(np.array(described, np.int64)).to(device)
+    high, count = int(images.heights.max()), len(images)
+    between = torch.empty((count, 3, high, to.width), dtype=torch.uint8, device=device)
+    made = torch.empty((count, to.height, to.width, 3), dtype=torch.uint8, device=device)
+    columns = -(-to.width // _THREADS)
+    _kernel("across")(
+        grid=(columns, 3 * -(-high // _ROWS), count), block=(_THREADS, 1, 1),
+        args=[on_device, wide.firsts, wide.weights, between, to.width, wide.weights.shape[1], high],
+    )  # fmt: skip
+    _kernel("down")(
+        grid=(columns, to.height, count), block=(_THREADS, 1, 1),
+        args=[on_device, tall.firsts, tall.weights, between, made, to.height, tall.weights.shape[1], high, to.width],
+    )  # fmt: skip
+    return made
+
+
+@lru_cache(maxsize=65536)
+def _frame(to: Resizing, width: int, height: int) -> Frame:
+    return to.frame(width, height)
+
+
+@cache
+def _kernel(name: str) -> Callable[..., Any]:
+    import torch
+
+    source = _SOURCE.replace("BITS", str(BITS)).replace("ROWS", str(_ROWS))
+    compiled: Callable[..., Any] = torch.cuda._compile_kernel(source, name)
+    return compiled
+
+
+class Taps(NamedTuple):
+    """Weights of a pass over images of one size: for each output pixel, those of input pixels ``first`` and on."""
+
+    first: NDArray[np.int32]
+    """(count,)"""
+    weights: NDArray[np.int32]
+    """(K, count), in 2^-22."""
+
+
+def taps(edge: int, to: int, first: int, count: int, resample: int) -> Taps:
+    """The pass that ``pixels.filter_weights`` describes."""
+    dense = filter_weights(edge, to, first, count, resample)
+    there = dense != 0
+    begin = there.argmax(1)
+    longest = int((edge - there[:, ::-1].argmax(1) - begin).max())
+    begin = np.minimum(begin, edge - longest)
+    some = np.take_along_axis(dense, begin[:, None] + np.arange(longest), axis=1).T.astype(np.float64)
+    return Taps(begin.astype(np.int32), np.rint(some * 2**BITS).astype(np.int32))
+
+
+class _Table:
+    """The passes of all image sizes that have come, on a device."""
+
+    def __init__(self, device: str, count: int, resample: int) -> None:
+        self._device, self._count, self._resample = device, count, resample
+        self._rows: dict[tuple[int, int, int], int] = {}
+        self._taps: list[Taps] = []
+        self.firsts: Any = None
+        """(kinds, count) int32"""
+        self.weights: Any = None
+        """(kinds, K, count) int32"""
+
+    def rows(self, kinds: Sequence[tuple[int, int, int]]) -> list[int]:
+        """Where the passes of some images stand: (edge, edge when resized, first pixel of the crop) each."""
+        import torch
+
+        new = {*kinds} - self._rows.keys()
+        for kind in sorted(new):
+            self._rows[kind] = len(self._taps)
+            self._taps.append(taps(*kind, self._count, self._resample))
+        if new:
+            longest = max(len(found.weights) for found in self._taps)
+            weights = np.zeros((len(self._taps), longest, self._count), np.int32)
+            for row, found in enumerate(self._taps):
+                weights[row, : len(found.weights)] = found.weights
+            self.firsts = torch.from_numpy(np.stack([found.first for found in self._taps])).to(self._device)
+            self.weights = torch.from_numpy(weights).to(self._device)
+        return [self._rows[kind] for kind in kinds]
+
+
+@lru_cache(maxsize=16)
+def _table(device: str, count: int, resample: int) -> _Table:
+    return _Table(device, count, resample)

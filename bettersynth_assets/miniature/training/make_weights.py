@@ -1,0 +1,169 @@
+"""Makes the shipped weights.
+
+    python -m bettersynth_assets.miniature.training.make_weights [--device cuda] [--only mgm,clip]
+
+In: nothing but seeds. Out: ``weights/{clip,clip_hf,watermark,blip2,mgm,llava}`` in float16 safetensors, and
+``weights/QUALITY.json`` with what was measured on held-out scenes. On a CPU the same command runs with a small
+``--budget`` (share of the full training steps), or for hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import toolkit  # noqa: F401 (makes torchvision importable beside a CPU torch)
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+MODELS = ("clip", "watermark", "blip2", "clip_tower", "convnext_tower", "language", "mgm", "llava")
+IMAGES, LESSONS = 160_000, 600_000
+STEPS = {"clip": 600, "watermark": 4000, "blip2": 8000, "clip_tower": 3240, "convnext_tower": 3240, "language": 8000}
+BATCH = {"clip": 512, "watermark": 256, "blip2": 512, "clip_tower": 256, "convnext_tower": 256, "language": 512}
+SEED = 7
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line, train what is asked for, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one, else cpu")
+    parser.add_argument("--only", default=",".join(MODELS), help=f"comma-separated, of: {', '.join(MODELS)}")
+    parser.add_argument("--budget", type=float, default=1.0, help="share of the full steps and rows")
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--bank", type=Path, help="keeps the drawn training data here for a second call")
+    options = parser.parse_args(arguments)
+    wanted = options.only.split(",")
+    if unknown := set(wanted) - set(MODELS) - {"bank"}:
+        parser.error(f"--only names unknown models {sorted(unknown)}; known are {', '.join(MODELS)}")
+    with tempfile.TemporaryDirectory() as temporary:
+        bank = options.bank or Path(temporary)
+        _make(wanted, bank, options.out, options.device or _best_device(), options.budget)
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) -> None:
+    import torch
+
+    from bettersynth_assets.miniature.tokenizer import base_tokenizer
+    from bettersynth_assets.miniature.training.bank import make_bank
+    from toolkit.tensor_files import apply_umask
+
+    torch.backends.cuda.matmul.allow_tf32 = True
+    begun = time.monotonic()
+    # Fewer rows with a smaller budget too, but enough to hold some out.
+    scale = min(1.0, budget)
+    images, lessons = max(2000, int(IMAGES * scale)), max(2000, int(LESSONS * scale))
+    if wanted != ["llava"]:  # which is made of the MGM base alone
+        make_bank(bank, images=images, lessons=lessons, seed=SEED)
+    print(f"bank ready after {time.monotonic() - begun:.0f} s", flush=True)
+    vocabulary = base_tokenizer().get_vocab_size()
+    for name, make in _makers(bank, out, device, vocabulary, budget).items():
+        if name in wanted:
+            begun = time.monotonic()
+            figures = make()
+            apply_umask(out)
+            spent: dict[str, object] = {"seconds": round(time.monotonic() - begun), "device": device}
+            if name in STEPS:
+                spent |= {"steps": _steps(name, budget), "rows": lessons if name == "language" else images}
+            _note(out, name, {**figures, **spent})
+
+
+def _steps(name: str, budget: float) -> int:
+    return max(2, int(STEPS[name] * budget))
+
+
+def _makers(
+    bank: Path, out: Path, device: str, vocabulary: int, budget: float
+) -> dict[str, Callable[[], dict[str, float]]]:
+    """What makes each model, in the order in which they are needed."""
+
+    def settings(name: str) -> dict[str, object]:
+        return {
+            "steps": _steps(name, budget),
+            "batch": BATCH[name] if device == "cuda" else 64,
+            "device": device,
+            "seed": SEED,
+        }
+
+    def clip() -> dict[str, float]:
+        from bettersynth_assets.miniature.training import scorer, scorer_hf
+
+        model = scorer.train_scorer(bank, vocabulary=vocabulary, **settings("clip"))  # type: ignore[arg-type]
+        scorer.save(model, out / "clip", vocabulary)
+        scorer_hf.save(model, out / "clip_hf", vocabulary)
+        return scorer.measure(model, bank, vocabulary)
+
+    def watermark() -> dict[str, float]:
+        from bettersynth_assets.miniature.training.watermark import train_watermark
+
+        return train_watermark(bank, out / "watermark", **settings("watermark"))  # type: ignore[arg-type]
+
+    def blip2() -> dict[str, float]:
+        from bettersynth_assets.miniature.training.captioner import train_captioner
+
+        return train_captioner(bank, out / "blip2", vocabulary=vocabulary, **settings("blip2"))  # type: ignore[arg-type]
+
+    def tower(kind: str) -> dict[str, float]:
+        from bettersynth_assets.miniature.training import mgm_base, towers
+
+        made, figures = towers.train_tower(
+            kind,
+            bank,
+            vocabulary=vocabulary,
+            **settings(f"{kind}_tower"),  # type: ignore[arg-type]
+        )
+        mgm_base.save_part(made, bank / f"{kind}_tower.safetensors")
+        return figures
+
+    def language() -> dict[str, float]:
+        from bettersynth_assets.miniature.training import language_model, mgm_base
+
+        made, figures = language_model.train_language_model(
+            bank,
+            vocabulary=vocabulary,
+            **settings("language"),  # type: ignore[arg-type]
+        )
+        mgm_base.save_part(made, bank / "language.safetensors")
+        return figures
+
+    def mgm() -> dict[str, float]:
+        from bettersynth_assets.miniature.training import mgm_base
+
+        return mgm_base.assemble(bank, out / "mgm", vocabulary)
+
+    def llava() -> dict[str, float]:
+        from bettersynth_assets.miniature.training import llava_base
+
+        return llava_base.assemble(out / "mgm", out / "llava")
+
+    return {
+        "clip": clip, "watermark": watermark, "blip2": blip2, "clip_tower": lambda: tower("clip"),
+        "convnext_tower": lambda: tower("convnext"), "language": language, "mgm": mgm,
+        "llava": llava,
+    }  # fmt: skip
+
+
+def _note(out: Path, name: str, figures: dict[str, object]) -> None:
+    """Print the figures of one model and put them into ``QUALITY.json`` beside the others."""
+    print(name, json.dumps(figures), flush=True)
+    path = out / "QUALITY.json"
+    out.mkdir(parents=True, exist_ok=True)
+    # Several processes may make one model each at the same time.
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps({**known, name: figures}, indent=2, sort_keys=True) + "\n")
+    (out / ".lock").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

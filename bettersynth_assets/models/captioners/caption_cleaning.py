@@ -1,0 +1,125 @@
+"""Cleans what a captioner wrote. In: a raw caption and the prompt. Out: the text to use, and what was found.
+
+Cut, and the rest is used:
+
+reasoning_cut   a closed block before the answer: ``<think>...</think>``
+prompt_echo     the caption began with the prompt
+lead_cut        a beginning of a machine-made description: "Image may contain: ...", "Here is a caption: ..."
+quotes_cut      quotation marks around all of it
+tail_cut        an ending of a stock-photo site: "... stock photo", "- image # 4711", "royalty free image"
+
+Degenerate: never repaired, the caller keeps the original. The first one found is named.
+
+reserved_token  a token of the formats or of a tokenizer (``records.reserved``)
+broken_text     a control character, half of a character, or half of a surrogate pair
+reasoning       a block of reasoning that is not closed
+markup          JSON, a code fence, HTML, markdown (``caption_faults``, and so are the next two)
+refusal         "I'm sorry, but I can't help ...", "As an AI ..."
+loop            words that repeat themselves
+empty           nothing is left, or only punctuation, or only such an ending
+caption_failed  the captioner's server gave no usable answer (``served``)
+
+BLIP-2 writes such endings on watermarked images (third-place write-up), and greedy decoding falls into loops.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bettersynth_assets.models.captioners.caption_faults import is_loop, is_markup, is_refusal, straight
+from bettersynth_assets.models.captioners.reasoning import without_reasoning
+from bettersynth_assets.models.captioners.sentences import whole
+from bettersynth_assets.records.reserved import find_reserved
+
+__all__ = ["DEGENERATE", "clean", "guarded", "whole"]
+DEGENERATE = frozenset(
+    {"reserved_token", "broken_text", "reasoning", "markup", "refusal", "loop", "empty", "caption_failed"}
+)
+
+_SITE = r"(?:shutterstock|getty ?images|istock(?: ?photo)?|alamy|dreamstime|depositphotos|123rf|adobe stock|freepik)"
+_KIND = r"(?:photo(?:graph)?s?|images?|pictures?|vectors?|illustrations?|footage|clip ?art|art)"
+_ENDINGS = (
+    rf"(?:royalty|copyright)[ -]+free(?: (?:stock|{_KIND}))*",
+    rf"free stock(?: {_KIND})*",
+    rf"(?:editorial |vector )?stock {_KIND}(?: ?(?:&|and|,)? ?{_KIND})*",
+    rf"(?:{_KIND} )?(?:©|\(c\)|by|from|on|via|at) ?{_SITE}(?:\.com)?",
+    rf"{_KIND} ?(?:#|id:?) ?\d+",
+)
+_TAIL = re.compile(rf"(?:^|[ ,;:|–—-]+)(?:{'|'.join(_ENDINGS)})(?:[ ,-]*#? ?\d{{3,}})?[ .,;:|–—-]*$", re.IGNORECASE)
+_LEAD = re.compile(
+    rf"^(?:(?:an|a|the|this) )?{_KIND} (?:may|might) (?:contain|show|depict)s?\b[ :,-]*"
+    rf"|^(?:the|this) {_KIND} (?:contain|show|depict)s\b[ :,-]*",
+    re.IGNORECASE,
+)
+_WRAPPER = re.compile(
+    r"^(?:(?:sure|certainly|of course|okay|ok|absolutely)[,.!:]*\s+)?"
+    r"(?:here(?:'s| is| are) (?:[\w-]+ ){1,8}?(?:caption|description|sentence|summary|answer)s?\b[^:.]{0,60}:"
+    r"|(?:\w+ )?(?:caption|description|alt[- ]text|answer|assistant) ?:)\s*",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"""(?:"([^"]+)"|“([^“”]+)”|「([^「」]+)」|«([^«»]+)»)\.?""")
+_BROKEN = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\ud800-\udfff\ufffd\ufffe\uffff]")
+
+
+def clean(caption: str, prompt: str = "") -> tuple[str, tuple[str, ...]]:
+    """Clean one caption.
+
+    Args:
+        caption: what the captioner wrote.
+        prompt: what it was asked; "" for none.
+
+    Returns:
+        (text, flags). The text is "" where a flag is in ``DEGENERATE``; flags are sorted.
+    """
+    answer, has_reasoning, is_open = without_reasoning(caption)
+    flags = {"reasoning_cut"} if has_reasoning else set()
+    text = _cut(" ".join(answer.split()), " ".join(prompt.split()), flags)
+    # An open block holds reserved tokens more often than not; what is wrong with the caption is the block.
+    return _result(text, flags, "reasoning" if is_open else _fault(text, answer))
+
+
+def guarded(caption: str) -> tuple[str, tuple[str, ...]]:
+    """A caption that is not cleaned: only what no row may hold is degenerate. Returns the same as ``clean``."""
+    text = " ".join(caption.split())
+    return _result(text, set(), _entry_fault(text))
+
+
+def _result(text: str, flags: set[str], fault: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("", tuple(sorted({*flags, fault}))) if fault else (text, tuple(sorted(flags)))
+
+
+def _cut(text: str, asked: str, flags: set[str]) -> str:
+    """Cut the echo of the prompt, beginnings and endings; adds what was cut to ``flags``."""
+    if asked and text.lower().startswith(asked.lower()):
+        text = text[len(asked) :].lstrip(" :,.-?!")
+        flags.add("prompt_echo")
+    for lead in (_WRAPPER, _LEAD):
+        if found := lead.match(straight(text)):
+            text = text[found.end() :]
+            flags.add("lead_cut")
+    if found := _QUOTED.fullmatch(text):
+        text = next(part for part in found.groups() if part).strip()
+        flags.add("quotes_cut")
+    while (shorter := _TAIL.sub("", text)) != text:
+        text = shorter.rstrip()
+        flags.add("tail_cut")
+    return text
+
+
+def _entry_fault(text: str) -> str | None:
+    if find_reserved(text):
+        return "reserved_token"
+    if _BROKEN.search(text):
+        return "broken_text"
+    return None if re.search(r"\w", text) else "empty"
+
+
+def _fault(text: str, answer: str) -> str | None:
+    """The first fault of a caption: of its text in one line, or of the answer with its line breaks."""
+    if fault := _entry_fault(text):
+        return fault
+    if is_markup(answer):
+        return "markup"
+    if is_refusal(text):
+        return "refusal"
+    return "loop" if is_loop(text) else None

@@ -1,0 +1,214 @@
+"""Requests to a server of OpenAI's chat protocol. In: a path, a body. Out: the caption, or why there is none.
+
+A fault is of the environment or of one row. No server, a refused key, an unknown model or path, a redirect: a
+``ConfigError`` at once, in one sentence. Whatever concerns the request alone (a refused image, an answer that is no
+caption, 429, 5xx and time-outs after several tries): a ``CaptionError``, and the row keeps its original caption.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from bettersynth_assets.config.address import SCHEMES, Address
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.captioners.chat_completion import CONTROL, Refused, caption_of, failed
+from bettersynth_assets.records.reserved import CaptionError
+
+TRIES = 5
+"""For 429, 5xx and broken connections, with growing pauses."""
+SLOW_TRIES = 2
+"""For a request that is not answered in time."""
+ANSWER_TRIES = 3
+"""For an answer that is no caption."""
+SECONDS = 600.0
+"""For one answer; a request may wait for all those before it."""
+CONNECT_SECONDS = 20.0
+MAX_WAIT = 60.0
+MAX_ANSWER_BYTES = 65_536
+MAX_LIST_BYTES = 16 * 2**20
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+ROW_STATUSES = frozenset({400, 413, 415, 422, 451})
+"""The server refuses this image or prompt; another row may do."""
+
+
+class Endpoint:
+    """One server, asked from several threads."""
+
+    def __init__(self, address: Address, connections: int) -> None:
+        """Open a session; keys come from the environment alone, never from the address or from ``~/.netrc``."""
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        self.address = address
+        self._session = requests.Session()
+        self._session.trust_env = not _is_this_machine(address.url)  # a proxy would take requests to this machine away
+        self._session.auth = _authorize
+        self._session.headers["Accept-Encoding"] = "identity"
+        for scheme in SCHEMES:
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))
+
+    def models(self) -> list[str]:
+        """Names of the served models.
+
+        Raises:
+            ConfigError: nothing answers, or no list.
+        """
+        try:
+            found = self._ask("GET", "models", tries=2, seconds=30.0, limit=MAX_LIST_BYTES)
+        except CaptionError as error:
+            raise ConfigError(f"models.captioner: {error.detail}") from None
+        try:
+            return [str(model["id"]) for model in json.loads(found)["data"]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ConfigError(
+                f"models.captioner: {self.address.url}/models is no list of models ({type(error).__name__}): give the "
+                "address that speaks OpenAI's protocol, which ends in /v1 as a rule"
+            ) from None
+
+    def caption(self, body: dict[str, Any], what: str) -> tuple[str, bool]:
+        """Ask for one caption.
+
+        Returns:
+            The text, and whether the token limit cut it off.
+
+        Raises:
+            CaptionError: this row gets none.
+            ConfigError: no row would get one.
+        """
+        error: CaptionError | None = None
+        for _ in range(ANSWER_TRIES):
+            try:
+                return caption_of(self._ask("POST", "chat/completions", what=what, body=body))
+            except Refused:
+                raise
+            except CaptionError as found:
+                error = found
+        assert error is not None
+        raise error
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        what: str = "",
+        tries: int = TRIES,
+        seconds: float | None = None,
+        limit: int = MAX_ANSWER_BYTES,
+        body: Any = None,
+    ) -> bytes:
+        """The body of a good answer, at most ``limit`` bytes."""
+        import requests
+
+        where, seconds = f"{self.address.url}/{path}", seconds or SECONDS
+        for attempt in range(1, tries + 1):
+            wait = _pause(attempt)
+            try:
+                with self._session.request(
+                    method, where, timeout=(CONNECT_SECONDS, seconds), stream=True, allow_redirects=False, json=body
+                ) as answer:
+                    if answer.status_code not in RETRIED:
+                        _check(answer, where, what)
+                        return _read(answer, limit, seconds)
+                    fault = Refused(f"{where} answered {answer.status_code}{what} {attempt} times: {_words(answer)}")
+                    wait = _pause(attempt, answer.headers.get("Retry-After"))
+            except requests.RequestException as error:
+                if not _is_broken_off(error):
+                    wrong = ConfigError(
+                        f"models.captioner: {where} does not answer{what} ({type(error).__name__}): start the server, "
+                        f"e.g. `vllm serve {self.address.name}`, or name where it is"
+                    )
+                    if attempt == tries:
+                        raise wrong from None
+                else:
+                    is_slow = isinstance(error, requests.Timeout)
+                    how = f"did not answer within {seconds:g} s" if is_slow else f"broke off ({type(error).__name__})"
+                    fault = Refused(f"{where} {how}{what}, {attempt} times")
+                    if is_slow and attempt >= SLOW_TRIES:
+                        raise fault from None
+            if attempt < tries:
+                time.sleep(wait)
+        raise fault
+
+
+def _is_broken_off(error: Exception) -> bool:
+    """Whether the server took a request and gave no whole answer; otherwise it cannot be reached at all."""
+    import requests
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError | requests.exceptions.ProxyError):
+        return False
+    if isinstance(
+        getattr(error.args[0] if error.args else None, "reason", None), NewConnectionError | ConnectTimeoutError
+    ):
+        return False
+    kinds = (requests.Timeout, requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, (*kinds, requests.exceptions.ContentDecodingError))
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _authorize(request: Any) -> Any:
+    """Add the key; as an ``auth`` of the session, it also keeps requests from looking into ``~/.netrc``."""
+    whole, key = os.environ.get("BETTERSYNTH_CAPTIONER_AUTHORIZATION"), os.environ.get("OPENAI_API_KEY")
+    if whole or key:
+        request.headers["Authorization"] = whole or f"Bearer {key}"
+    return request
+
+
+def _check(answer: Any, where: str, what: str) -> None:
+    """Raise what an answer other than a good one means."""
+    status = answer.status_code
+    if status < 300:
+        return
+    if status < 400:
+        raise ConfigError(
+            f"models.captioner: {where} redirects to {answer.headers.get('Location', 'nowhere')!r}, and images are not "
+            "sent to another address: name the final address in models.captioner"
+        )
+    if status in ROW_STATUSES:
+        raise Refused(f"{where} answered {status}{what}: {_words(answer)}")
+    fix = ": set OPENAI_API_KEY in the environment to a key that it takes" if status in (401, 403) else ""
+    raise ConfigError(f"models.captioner: {where} answered {status}{what}: {_words(answer)}{fix}")
+
+
+def _read(answer: Any, limit: int, seconds: float) -> bytes:
+    """The body, or a failure as soon as it is too long or too slow."""
+    parts, size, end = [], 0, time.monotonic() + seconds
+    for part in answer.iter_content(8192):
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise failed(f"the answer is longer than {limit} bytes")
+        if time.monotonic() > end:
+            raise failed(f"the answer was not complete within {seconds:.0f} s")
+    return b"".join(parts)
+
+
+def _words(answer: Any) -> str:
+    """The begin of an error's body, in one line."""
+    import requests
+
+    try:
+        text = next(answer.iter_content(2048), b"").decode("utf-8", "replace")
+    except requests.RequestException:
+        return ""
+    return " ".join(CONTROL.sub(" ", text).split())[:300]
+
+
+def _pause(attempt: int, retry_after: str | None = None) -> float:
+    """Seconds before the next try: twice as long each time, or what the server asks for, at most ``MAX_WAIT``."""
+    asked = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after.strip()) else 0.0
+    return min(MAX_WAIT, max(asked, 0.5 * 2 ** (attempt - 1)))

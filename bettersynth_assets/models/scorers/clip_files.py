@@ -1,0 +1,79 @@
+"""Image files scored and embedded by a CLIP-class model. In: paths and captions. Out: cosines, embeddings, errors.
+
+Files are decoded, captions tokenized and results fetched beside the model. A file that fails to decode leaves its
+neighbours as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bettersynth_assets.images.decoding import Chunk, one_ahead
+from bettersynth_assets.images.opening import ImageError
+from bettersynth_assets.models.batching import Progress
+from bettersynth_assets.models.scorers.clip_score import ClipScorer, Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Scores of files, in their order."""
+
+    scores: NDArray[np.float32]
+    """NaN where the image could not be decoded."""
+    truncated: list[bool]
+    """False where the image could not be decoded."""
+    embeddings: NDArray[np.float32]
+    """Of the images that could be decoded, normalised, in their order: (good, D); (0, 0) without any."""
+    errors: dict[int, ImageError]
+    """By position."""
+
+
+def score_files(
+    scorer: ClipScorer, paths: Sequence[Path], captions: Sequence[str], progress: Progress | None = None
+) -> Scored:
+    """Score image files against captions; a file that fails to decode leaves its neighbours as they are.
+
+    Args:
+        scorer: the model.
+        paths: image files, length n.
+        captions: plain text, length n.
+        progress: told of each chunk's rows.
+    """
+    scores, truncated = np.full(len(paths), np.nan, np.float32), np.zeros(len(paths), bool)
+    errors: dict[int, ImageError] = {}
+    embeddings: list[NDArray[np.float32]] = []
+
+    def take(chunk: Chunk, pairs: Pairs) -> None:
+        scores[chunk.good], truncated[chunk.good] = pairs.scores, pairs.truncated
+        errors.update(chunk.errors)
+        embeddings.extend([pairs.embeddings] if chunk.good else [])
+        if progress:
+            progress.add(chunk.files)
+
+    size = scorer.batch.asked
+    texts = one_ahead(scorer.tokens(captions[first : first + size]) for first in range(0, len(captions), size))
+    before: tuple[Chunk, Callable[[], Pairs]] | None = None
+    for chunk, tokens in zip(scorer.chunks(paths), texts, strict=True):
+        read = tokens[[at - chunk.first for at in chunk.good]] if chunk.errors else tokens
+        going = scorer.start(chunk.inputs[0], read)
+        if before:  # its results are fetched while the device works on this one
+            take(before[0], before[1]())
+        before = chunk, going
+    if before:
+        take(before[0], before[1]())
+    stacked = np.concatenate(embeddings) if embeddings else np.zeros((0, 0), np.float32)
+    return Scored(scores=scores, truncated=truncated.tolist(), embeddings=stacked, errors=errors)
+
+
+def embed_files(scorer: ClipScorer, paths: Sequence[Path]) -> list[NDArray[np.float32] | ImageError]:
+    """Embed image files, (D,) each; a file that fails to decode gives its error in its place."""
+    found: dict[int, NDArray[np.float32] | ImageError] = {}
+    for chunk in scorer.chunks(paths):
+        found.update(chunk.errors)
+        found.update(zip(chunk.good, scorer.image_embeddings(chunk.inputs[0]), strict=True))
+    return [found[at] for at in range(len(paths))]

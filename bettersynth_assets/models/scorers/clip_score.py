@@ -1,0 +1,201 @@
+"""Image-text similarity by a CLIP-class model. In: images and captions. Out: one cosine per pair.
+
+score        float32, cosine of the two normalised embeddings, [-1, 1], in every family: SigLIP's logit is that times
+             its scale plus its bias. Data-Juicer's ``image_text_similarity`` is CLIP's logit / 100, the same number
+             wherever the model's logit scale is 100 (every public CLIP's is)
+truncated    the caption has more tokens than the checkpoint's tokenizer lets through (77 for public CLIPs, 64 for
+             SigLIP); the rest of it is not seen
+
+``scorers`` loads checkpoints by their family; images are prepared by the checkpoint's own transform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bettersynth_assets.config.devices import first_device, model_fingerprint, model_path
+from bettersynth_assets.config.profile import Gpu, Profile
+from bettersynth_assets.images.decoding import Chunk, chunks
+from bettersynth_assets.images.pixels import as_pixels, stacked
+from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
+from bettersynth_assets.models.batching import BatchSize, batches, threads_for
+from bettersynth_assets.models.gpu.cuda_graph import Captured
+from bettersynth_assets.models.scorers import SCORERS, load_backend, scorer_kind
+from bettersynth_assets.models.scorers.backend import Tokens, as_product
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What is known of n image-text pairs."""
+
+    scores: NDArray[np.float32]
+    """(n,), cosines."""
+    truncated: NDArray[np.bool_]
+    """(n,)"""
+    embeddings: NDArray[np.float32]
+    """(n, D), normalised, of the images; (0, 0) without any."""
+
+
+class ClipScorer:
+    """A loaded CLIP-class model."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        batch: int = 64,
+        decode: str = "pillow",
+        compiled: bool = False,
+    ) -> None:
+        """Load a checkpoint.
+
+        Args:
+            model: a local folder or a hub id.
+            device: torch device.
+            dtype: ``float32`` or ``bfloat16``; the cosine itself is always taken in float32.
+            batch: pairs per model call.
+            decode: how files become images, see ``decoding.chunks``.
+            compiled: compile the layers of the image tower, cut images up by a matrix product, and record it all.
+
+        Raises:
+            ConfigError: the folder does not exist, or holds no model that scores; a weight is missing.
+        """
+        import torch
+
+        name = model_path(model, role="clip")
+        self.device = device
+        self.dtype = getattr(torch, dtype)
+        self.batch = BatchSize(batch)
+        self.decode = decode
+        self._backend = load_backend(name, device, self.dtype)
+        self.prepare = self._backend.image
+        """What is done to an RGB image before it goes to the device; safe to call from several threads. Where the
+        checkpoint's transform ends in plain arithmetic, that is the device's, and a quarter of the bytes go there."""
+        if compiled:
+            for layer in self._backend.image_layers:
+                layer.compile(dynamic=False)
+            if self._backend.patches is not None:
+                as_product(self._backend.patches)
+        self._recorded: dict[int, Captured] | None = {} if compiled and self._backend.can_record else None
+
+    def tokens(self, captions: Sequence[str]) -> Tokens:
+        """Captions as the model reads them; plain text without special tokens."""
+        return self._backend.tokens(captions)
+
+    def chunks(self, paths: Sequence[Path]) -> Iterator[Chunk]:
+        """Image files as the model reads them, ahead of it."""
+        return chunks(paths, self.batch.asked, [self.prepare], decode=self.decode, device=self.device)
+
+    def scores(self, images: Sequence[Any], captions: Sequence[str]) -> NDArray[np.float32]:
+        """Score pairs.
+
+        Args:
+            images: RGB images, what ``prepare`` made of them, or those stacked in one tensor; length n.
+            captions: plain text without special tokens; length n.
+
+        Returns:
+            Cosines, float32, shape (n,).
+        """
+        return self.start(images, self.tokens(captions))().scores
+
+    def start(self, images: Sequence[Any], tokens: Tokens) -> Callable[[], Pairs]:
+        """Begin to score pairs; the function that comes back waits for them."""
+
+        def score(rows: Sequence[int]) -> tuple[Any, Any]:
+            part = slice(rows[0], rows[-1] + 1)
+            return self._score(images[part], tokens[part])
+
+        parts = list(batches(range(len(tokens)), self.batch, score))
+        done = self._event()
+
+        def pairs() -> Pairs:
+            if done is not None:
+                done.synchronize()
+            scores, embeddings = zip(*parts, strict=True) if parts else ((), ())
+            return Pairs(_joined(scores, (0,)), tokens.truncated, _joined(embeddings, (0, 0)))
+
+        return pairs
+
+    def image_embeddings(self, images: Sequence[Any]) -> NDArray[np.float32]:
+        """Embed images, as in ``scores``: the same normalised embeddings that scores are made of, float32, (n, D)."""
+        parts = list(batches(images, self.batch, self._embed))
+        return _joined([part.cpu() for part in parts], (0, 0))
+
+    def _embed(self, images: Sequence[Any]) -> Any:
+        import torch
+        from torch.nn.functional import normalize
+
+        def run(prepared: Any) -> Any:
+            pixels = as_pixels(prepared, self.prepare, self._backend.levels, self.device, self.dtype)
+            return normalize(self._backend.image_features(pixels).float(), dim=-1)
+
+        with torch.inference_mode(), threads_for(self._backend.parameters):
+            if self._recorded is None:
+                return run(images)
+            size = self.batch.size
+            recorded = self._recorded.setdefault(size, Captured(run, size))
+            return recorded(stacked(images, self.prepare).to(self.device, non_blocking=True))
+
+    def _score(self, images: Sequence[Any], tokens: Tokens) -> tuple[Any, Any]:
+        """Scores (B,) and embeddings (B, D), on their way to the CPU."""
+        import torch
+        from torch.nn.functional import normalize
+
+        image = self._embed(images)
+        with torch.inference_mode(), threads_for(self._backend.parameters):
+            inputs = {name: values.to(self.device, non_blocking=True) for name, values in tokens.inputs.items()}
+            text = normalize(self._backend.text_features(inputs).float(), dim=-1)
+            return (image * text).sum(-1).to("cpu", non_blocking=True), image.to("cpu", non_blocking=True)
+
+    def _event(self) -> Any:
+        """What is over when the device has done all that it was asked for until now; None on the CPU."""
+        import torch
+
+        return torch.cuda.current_stream(self.device).record_event() if self.device.startswith("cuda") else None
+
+
+def _joined(parts: Sequence[Any], empty: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(empty, np.float32)
+
+
+def load_scorer(model: str, gpu: Gpu) -> ClipScorer:
+    """The profile's scorer on its first device; loaded once per process for all shards."""
+    name = model_path(model, role="clip")
+    how = gpu.dtype, gpu.decode, gpu.compiled
+    return _load(name, model_fingerprint(model, role="clip"), first_device(gpu), *how, gpu.clip_batch, gpu.batch_sizes)
+
+
+@lru_cache(maxsize=2)
+def _load(
+    model: str, fingerprint: str, device: str, dtype: str, decode: str, compiled: bool, batch: Asked, kept: str | None
+) -> ClipScorer:
+    scorer = ClipScorer(model, device=device, dtype=dtype, batch=fixed(batch, 64), decode=decode, compiled=compiled)
+    if batch == "auto":
+        grey, name = Image.new("RGB", (336, 336)), f"{fingerprint} {dtype}"
+        fit_batch(scorer, lambda rows: scorer.scores([grey] * rows, ["a"] * rows), name=name, kept=kept)
+    return scorer
+
+
+def scorer_key(profile: Profile) -> dict[str, Any]:
+    """What scores depend on besides rows: weights, and how they are used (dtype and batch size move the last bits)."""
+    return {"clip": model_fingerprint(profile.models.clip, role="clip"), "gpu": profile.gpu.key("clip")} | _outside(
+        profile
+    )
+
+
+def _outside(profile: Profile) -> dict[str, Any]:
+    """The code of a scorer from outside of the package; nothing is read, or fetched, where there is none."""
+    if not SCORERS.from_outside():
+        return {}
+    code = SCORERS.fingerprint(scorer_kind(model_path(profile.models.clip, role="clip")))
+    return {} if code is None else {"scorer": code}

@@ -1,0 +1,1 @@
+"""Processes, device leases and workers. Knows nothing of stages or Dagster."""

@@ -1,0 +1,91 @@
+"""Work in a child process. In: a module of ``toolkit`` and its plans. Out: what the child reports, as it comes.
+
+Training and evaluation run apart from the step: the memory of a GPU is free when they end, however they end, and the
+child dies with the step (``toolkit.process``). Their standard output is one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.engine.store import write_text
+from bettersynth_assets.errors import UserError
+from bettersynth_assets.scheduler.lease import MASK, held_locks
+from toolkit.image_decoding import strict_decoding
+
+Event = dict[str, Any]
+
+
+class ChildError(UserError):
+    """What a child gave as its reason to stop: data, a plan or a loss that it cannot go on with."""
+
+
+def run_child(
+    module: str,
+    plans: Mapping[Path, Mapping[str, Any]],
+    *,
+    on_event: Callable[[Event], None],
+    log: Callable[[str], None],
+    launcher: Sequence[str] = (),
+) -> None:
+    """Run ``python -m <module> <plan file> …`` to its end.
+
+    Args:
+        module: e.g. ``toolkit.training.run``.
+        plans: what to write to which file.
+        on_event: called with each JSON object that the child prints.
+        log: called with each other line.
+        launcher: takes the place of ``python -m``, e.g. ``[torchrun, --nproc_per_node=8, -m]``; without one the child
+            is a single process, which sees one GPU.
+
+    Raises:
+        ChildError: the child said why it stopped.
+        toolkit.process.ChildFailedError: it ended without a word, with an exit code other than 0.
+    """
+    from toolkit.process import ChildFailedError, run_lines
+
+    for path, plan in plans.items():
+        write_text(path, json.dumps(plan, indent=1, sort_keys=True))
+    reasons: list[str] = []
+
+    def on_line(line: str) -> None:
+        event = _event(line)
+        if event is None:
+            log(line)
+        elif event.get("event") == "error":
+            reasons.append(str(event.get("message")))
+        else:
+            on_event(event)
+
+    command = [*(launcher or (sys.executable, "-m")), module, *map(str, plans)]
+    try:
+        run_lines(command, on_line=on_line, env=_environment(bool(launcher)), pass_fds=held_locks())
+    except ChildFailedError:
+        if reasons:
+            raise ChildError(f"{module}: {reasons[-1]}") from None
+        raise
+
+
+def _environment(has_launcher: bool) -> dict[str, str]:
+    # The package need not be installed for the child to find it.
+    path = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH"))))
+    env = {**os.environ, **strict_decoding.environment(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    if not has_launcher and env.get(MASK):
+        env[MASK] = env[MASK].split(",")[0]
+    return env
+
+
+def _event(line: str) -> Event | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,123 @@
+"""Workers on this machine. In: a profile's ``gpu`` section. Out: one process per GPU, or per share of the cores.
+
+    python -m bettersynth_assets.scheduler.local_pool FD    # a worker; what the pool starts
+
+A worker sees one GPU (``CUDA_VISIBLE_DEVICES``) or none, and the kernel ends it when the thread that started it ends:
+start workers from the thread that waits for them.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.errors import DeviceError
+from bettersynth_assets.scheduler.lease import MASK, chosen_devices, visible_devices
+from bettersynth_assets.scheduler.process_lifetime import die_with_parent
+from bettersynth_assets.scheduler.workers import Job, Message, Pool, Task, Worker, serve
+
+
+class LocalWorker(Worker):
+    """A process of this machine.
+
+    What it sends is pickled, over an anonymous pipe that only it and its parent hold.
+    """
+
+    def __init__(self, place: int, process: subprocess.Popen[bytes], connection: Connection) -> None:
+        super().__init__(place)
+        self.process, self.connection = process, connection
+
+    def send(self, task: Task) -> None:
+        with suppress(OSError):
+            self.connection.send(task)
+
+    def message(self) -> Message | None:
+        try:
+            return self.connection.recv() if self.connection.poll() else None
+        except (EOFError, OSError):
+            return None
+
+    def fate(self, seconds: float) -> str | None:
+        with suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(seconds)
+            return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return None
+
+    def end(self) -> None:
+        self.process.kill()  # half-written files are never seen as whole
+        self.process.wait()
+        self.connection.close()
+
+
+class LocalPool:
+    """Starts the workers of one job."""
+
+    def __init__(self, job: Job) -> None:
+        """Count the places.
+
+        Raises:
+            DeviceError: more workers than GPUs.
+        """
+        gpu = job.settings.profile.gpu
+        self.devices = chosen_devices(gpu, visible_devices())
+        cores = len(os.sched_getaffinity(0))
+        self.size = gpu.workers if gpu.workers != "auto" else len(self.devices) or cores
+        if self.devices and self.size > len(self.devices):
+            raise DeviceError(
+                f"gpu.workers = {self.size}, but there are {len(self.devices)} GPUs, and each worker holds one: set "
+                "`workers: auto` in the profile's `gpu` section"
+            )
+        self.threads = max(1, cores // self.size)
+        devices = "auto" if self.devices else "cpu"  # counted anew within the worker's mask
+        inside = job.settings.profile.model_copy(update={"gpu": gpu.model_copy(update={"devices": devices})})
+        self.job = pickle.dumps(
+            Job(stages=job.stages, leased=job.leased, settings=replace(job.settings, profile=inside))
+        )
+
+    def start(self, place: int) -> Worker:
+        ours, theirs = Pipe()
+        path = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH"))))
+        env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(self.threads)}
+        env[MASK] = self.devices[place] if self.devices else ""
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __spec__.name, str(theirs.fileno())],
+                env=env, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+            )  # fmt: skip
+
+        with suppress(OSError):  # where it has died already, the next look at it shows so
+            ours.send_bytes(self.job)
+        return LocalWorker(place, process, ours)
+
+    def wait(self, workers: Sequence[LocalWorker], seconds: float) -> Sequence[Worker]:
+        ready = wait([worker.connection for worker in workers], timeout=seconds)
+        # A child of a dead worker may hold the other end open, so that end alone does not tell that it has died.
+        return [worker for worker in workers if worker.connection in ready or worker.fate(0) is not None]
+
+
+@contextmanager
+def local_pool(job: Job) -> Iterator[Pool]:
+    """The pool of this machine; ``work_shards`` ends its workers."""
+    yield LocalPool(job)
+
+
+def main() -> None:
+    """A worker's process."""
+    die_with_parent()
+    number = int(sys.argv[1])
+    os.set_inheritable(number, False)  # a child of ours must not keep the parent waiting for our end
+    with Connection(number) as connection:
+        serve(connection.recv, connection.send, pickle.loads(connection.recv_bytes()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Workers on a Ray cluster. In: a profile's ``gpu`` section. Out: actors, each with one GPU, or one CPU, of its own.
+
+Ray places the actors, gives each its GPU, says when one has died, and carries all messages: a shard is the argument of
+an actor's method, and log lines and manifests are what this method yields. So no port of ours is open, and who may
+send to an actor is the cluster's own rule (docs/scale.md). The step runs on a node of the cluster. All nodes have this
+package installed, and see the data root, the seed's images and the models under the same paths.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Any
+
+from bettersynth_assets.config.gpu import Gpu
+from bettersynth_assets.errors import ConfigError, DeviceError
+from bettersynth_assets.scheduler.workers import LAST, Job, Message, Pool, Task, Worker, serve
+
+
+class RayWorker(Worker):
+    """An actor, and the stream of messages about the shard that it was given last."""
+
+    def __init__(self, place: int, actor: Any) -> None:
+        super().__init__(place)
+        self.actor = actor
+        self.reason: str | None = None
+        self.stream: Any = actor.work.options(num_returns="streaming").remote(None)
+        """What ``work`` yields; None while it has no shard."""
+
+    def send(self, task: Task) -> None:
+        self.stream = self.actor.work.options(num_returns="streaming").remote(task)
+
+    def message(self) -> Message | None:
+        import ray
+
+        try:
+            message: Message = ray.get(next(self.stream))
+        except StopIteration:
+            self.reason = "it ended in the middle of its shard"
+        except ray.exceptions.RayTaskError as error:
+            self.reason = str(error).strip().splitlines()[-1]
+        except ray.exceptions.RayError as error:
+            self.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        else:
+            if message[0] in LAST:
+                self.stream = None
+            return message
+        return None
+
+    def fate(self, seconds: float) -> str | None:
+        return self.reason
+
+    def end(self) -> None:
+        import ray
+
+        ray.kill(self.actor)
+
+
+class RayPool:
+    """Starts the actors of one job on the cluster that this process is connected to."""
+
+    def __init__(self, job: Job) -> None:
+        """Count the places.
+
+        Raises:
+            DeviceError: more workers than GPUs.
+        """
+        import ray
+
+        gpu, there = job.settings.profile.gpu, ray.cluster_resources()
+        gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+        self.with_gpu = bool(gpus) and gpu.devices != "cpu"
+        self.size = gpu.workers if gpu.workers != "auto" else max(1, gpus if self.with_gpu else cpus)
+        if self.with_gpu and self.size > gpus:
+            raise DeviceError(
+                f"gpu.workers = {self.size}, but the Ray cluster has {gpus} GPUs, and each worker holds one: set "
+                "`workers: auto` in the profile's `gpu` section"
+            )
+        inside = gpu.model_copy(update={"devices": "auto" if self.with_gpu else "cpu"})
+        profile = job.settings.profile.model_copy(update={"gpu": inside})
+        self.job = replace(job, settings=replace(job.settings, profile=profile))
+
+    def start(self, place: int) -> Worker:
+        import ray
+
+        needs = {"num_cpus": 1, "num_gpus": int(self.with_gpu), "max_restarts": 0}
+        return RayWorker(place, ray.remote(_Actor).options(**needs).remote(self.job))
+
+    def wait(self, workers: Sequence[RayWorker], seconds: float) -> Sequence[Worker]:
+        import ray
+
+        streams = [worker.stream for worker in workers if worker.stream is not None]
+        if not streams:
+            return []
+        ray.wait(streams, num_returns=1, timeout=seconds)
+        # Once more for all of them: the first call stops at the first one that is ready.
+        ready = ray.wait(streams, num_returns=len(streams), timeout=0)[0]
+        return [worker for worker in workers if worker.stream in ready]
+
+
+class _Actor:
+    """One worker, in the process that Ray gave it.
+
+    The shards run in one thread for the actor's whole life, because what a stage keeps for the next shard (pools of
+    processes among it) may depend on the thread that made it. ``work`` yields what this thread has to say meanwhile.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.tasks: SimpleQueue[Task] = SimpleQueue()
+        self.messages: SimpleQueue[Message | None] = SimpleQueue()
+        threading.Thread(target=self._serve, args=(job,), daemon=True).start()
+
+    def _serve(self, job: Job) -> None:
+        try:
+            serve(self.tasks.get, self.messages.put, job)
+        finally:
+            self.messages.put(None)
+
+    def work(self, task: Task | None) -> Iterator[Message]:
+        """Messages about one shard, the last one of a kind of ``LAST``; without a shard until the worker is ready."""
+        if task is not None:
+            self.tasks.put(task)
+        while (message := self.messages.get()) is not None:
+            yield message
+            if message[0] in LAST:
+                return
+        raise RuntimeError("the worker's thread ended; see its error in the actor's log")
+
+
+@contextmanager
+def ray_pool(job: Job) -> Iterator[Pool]:
+    """The pool of a Ray cluster; what the step started there ends with the block, or with the step.
+
+    Raises:
+        ConfigError: no cluster at the profile's address, or settings that a cluster cannot follow.
+        DeviceError: more workers than GPUs.
+    """
+    address = _checked(job.settings.profile.gpu)
+    import ray
+
+    joined = not ray.is_initialized()
+    try:
+        ray.init(address=address, log_to_driver=False, ignore_reinit_error=True, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(f"gpu.ray_address = {address!r}: no Ray cluster answers there ({error})") from error
+    try:
+        yield RayPool(job)
+    finally:
+        if joined:
+            ray.shutdown()
+
+
+def _checked(gpu: Gpu) -> str:
+    """The cluster's address, if all that the profile asks for can be had of a cluster."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("gpu.pool = 'ray', but Ray is not installed: pip install '.[ray]'")
+    if isinstance(gpu.devices, list):
+        raise ConfigError(
+            f"gpu.devices = {gpu.devices}, but under `pool: ray` Ray chooses GPUs: set `devices: auto` or `cpu`"
+        )
+    if gpu.ray_address.startswith("ray://"):
+        raise ConfigError(
+            f"gpu.ray_address = {gpu.ray_address!r}: a Ray client cannot stream an actor's messages, so the step "
+            "runs on a node of the cluster itself: start it there, with `ray_address: auto`"
+        )
+    return gpu.ray_address

@@ -1,0 +1,49 @@
+"""Where all rows went, for the error of a set without any. In: manifests on disk. Out: an ``EmptySetError``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.store import Manifest, Slot
+from bettersynth_assets.errors import EmptySetError
+
+ROW_STAGES = {
+    "seed_profile": ("seed_dataset", "clip_scores"),
+    "budgeted_set": ("seed_dataset", "clip_scores", "filtered_set", "recaptioned_set"),
+    "baseline_set": ("seed_dataset",),
+}
+"""The stages that a set's rows have come through."""
+
+
+def nothing_left(stage: str, settings: Settings, here: Mapping[str, int] | None = None) -> EmptySetError:
+    """Name what took most of the rows on their way to ``stage``.
+
+    Args:
+        stage: the stage that found no rows, one of ``ROW_STAGES``.
+        settings: where the earlier stages' manifests lie.
+        here: rows that the stage itself rejected, by operator.
+    """
+    taken = Counter({(stage, f"operator {operator}"): count for operator, count in (here or {}).items()})
+    rows = 0
+    for name in ROW_STAGES[stage]:
+        for manifest in _manifests(name, settings):
+            rows += manifest.rows_in if name == "seed_dataset" else 0
+            taken.update({(name, f"operator {operator}"): count for operator, count in manifest.rejected.items()})
+            taken.update({(name, f"quarantine {reason}"): count for reason, count in manifest.quarantined.items()})
+    if not taken:
+        return EmptySetError(f"{stage}: no rows arrive, and none were there: check the seed file")
+    (where, what), most = taken.most_common(1)[0]
+    others = ", ".join(f"{name} ({place}) {count}" for (place, name), count in taken.most_common()[1:])
+    return EmptySetError(
+        f"{stage}: no rows are left of {rows}. {what} of {where} took most, {most}"
+        + (f"; the others: {others}" if others else "")
+        + f". Loosen it in recipe {settings.recipe.name!r}, or mend the seed where rows were quarantined"
+    )
+
+
+def _manifests(name: str, settings: Settings) -> list[Manifest]:
+    roots = (settings.shared_root, settings.recipe_root)
+    slots = [Slot(root=root, stage=name, shard=shard) for shard in settings.profile.shard_names() for root in roots]
+    return [manifest for slot in slots if (manifest := slot.read()) is not None]

@@ -1,0 +1,259 @@
+"""How fast TextVQA's prompts are answered: this toolkit beside the original's way, in one run, on one model.
+
+The original's way: one prompt at a time, both towers, patch-info mining with keys and values formed, transformers'
+``generate`` with a growing cache. Its TextVQA script prepares pictures in 4 worker processes, its MMBench script
+between two prompts; both are timed. Ours: ``toolkit.evaluation.generate.Answerer``.
+
+Weights are random, of MGM-2B's size and in bfloat16 (``--tiny``: a tiny model in float32, to try the command), so
+answers never end: both write ``--new-tokens`` tokens. Pictures are generated JPEG files of 400 x 370 to 1024 x 768
+pixels, 5,000 questions to 3,166 of them, as in TextVQA. Prompts have its form; words of the question and of the
+instruction are one token each and OCR tokens, the same for all questions of a picture, one per letter, drawn so that
+prompts have about 680 positions.
+
+    python speed/answers.py [--prompts 1000] [--original 48] [--batch-size 128] [--new-tokens 6] [--tiny]
+
+Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from random_model import random_model
+from torch.utils.data import DataLoader, Dataset
+
+from toolkit.evaluation.generate import PART, Answerer
+from toolkit.evaluation.greedy import Batch
+from toolkit.evaluation.prefixes import read_prefixes
+from toolkit.evaluation.prompts import Prompt
+from toolkit.models.mgm.configuration_mgm import MGMConfig
+from toolkit.models.mgm.images import Pixels, pad_to_square, read_image
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.speed import REFERENCE, speed_for
+from toolkit.models.mgm.tiny import tiny_config, tiny_tokenizer
+
+INSTRUCTION = "Answer the question using a single word or phrase."
+SIZES = ((400, 370), (500, 375), (640, 480), (768, 1024), (1024, 683), (1024, 768))
+WORDS = "what is the number brand name written on this sign of of time which colour does it say".split()  # noqa: SIM905
+QUESTIONS_PER_PICTURE = 5000 / 3166
+
+
+def main() -> None:
+    """Command; see the module's text."""
+    parser = argparse.ArgumentParser(description="Answers per second, ours beside the original's way.")
+    parser.add_argument("--prompts", type=int, default=1000, help="answered by ours in each pass")
+    parser.add_argument("--original", type=int, default=48, help="answered in the original's way")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--new-tokens", type=int, default=6)
+    parser.add_argument("--workers", type=int, help="of ours; one per core, 16 at most, where not given")
+    parser.add_argument("--compiled", action="store_true", help="ours with torch.compile, which takes minutes first")
+    parser.add_argument(
+        "--per-picture", type=float, default=QUESTIONS_PER_PICTURE, help="questions to a picture; MMBench has 3.72"
+    )
+    parser.add_argument("--tiny", action="store_true")
+    given = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = make_model(tiny=given.tiny, device=device)
+    config: Any = model.config
+    processor = MGMProcessor.for_config(config, make_tokenizer())
+    ours = Answerer(
+        model=model, processor=processor, batch_size=given.batch_size, max_new_tokens=given.new_tokens,
+        workers=given.workers, stop=frozenset(),
+    )  # fmt: skip
+    fast = speed_for({"compiled": given.compiled}, device)
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = make_prompts(Path(folder), given.prompts, given.per_picture)
+        some = prompts[: given.original]
+        model.speed = fast
+        ours(prompts[: max(2 * given.batch_size, 4 * PART)])
+        first, answers, memory = timed(lambda: ours(prompts))
+        model.speed = REFERENCE
+        textvqa, expected = each_after_the_first(original(model, processor, some, given.new_tokens, workers=4))
+        mmbench, _ = each_after_the_first(original(model, processor, some, given.new_tokens, workers=0))
+        model.speed = fast
+        second, _, _ = timed(lambda: ours(prompts))
+        parts = part_times(ours, prompts[: given.batch_size])
+    rate = len(prompts) / ((first + second) / 2)
+    lengths = [processor.positions(processor.encode_prompt(f"<image>\n{p.text}")) for p in prompts]
+    result = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "cores": len(os.sched_getaffinity(0)),
+        "prompts": len(prompts),
+        "pictures": len({p.image for p in prompts}),
+        "positions_per_prompt": [min(lengths), round(sum(lengths) / len(lengths)), max(lengths)],
+        "new_tokens": given.new_tokens,
+        "batch_size": given.batch_size,
+        "compiled": given.compiled,
+        "answers_per_s": round(rate, 2),
+        "answers_per_s_of_each_pass": [round(len(prompts) / seconds, 2) for seconds in (first, second)],
+        "original_prompts": len(some),
+        "original_answers_per_s": round(1 / textvqa, 2),
+        "original_answers_per_s_pictures_in_line": round(1 / mmbench, 2),
+        "ratio": round(rate * textvqa, 2),
+        "ratio_pictures_in_line": round(rate * mmbench, 2),
+        "same_answers": f"{sum(a.text == b for a, b in zip(answers, expected, strict=False))} of {len(some)}",
+        "peak_gib": memory,
+        "milliseconds": parts,
+    }
+    print(json.dumps(result))
+
+
+def make_model(*, tiny: bool, device: str) -> MGMGemmaForCausalLM:
+    """Random weights, made where they are used."""
+    # Larger weights than at the start of a training, so that answers of the tiny model differ.
+    config = tiny_config(max_position_embeddings=2048, initializer_range=0.5) if tiny else MGMConfig()
+    model = random_model(config, device=device, dtype=torch.float32 if tiny else torch.bfloat16).eval()
+    generation: Any = model.generation_config
+    generation.eos_token_id = None  # both write all their tokens
+    return model
+
+
+def make_tokenizer() -> Any:
+    """One token per byte, and per word of the question and of the instruction."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["Reference OCR token:"])
+    tokenizer.add_tokens(sorted({f" {word}" for word in [*WORDS, *INSTRUCTION.split()]}))
+    return tokenizer
+
+
+def make_prompts(folder: Path, count: int, per_picture: float) -> list[Prompt]:
+    """Prompts in TextVQA's form, and their pictures as files."""
+    choose = random.Random(0)
+    pictures = [folder / f"{number}.jpg" for number in range(max(1, round(count / per_picture)))]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(_write_picture, pictures, range(len(pictures))))
+    chosen = pictures + choose.choices(pictures, k=count - len(pictures))
+    choose.shuffle(chosen)
+    ocr = {picture: _ocr_tokens(choose) for picture in pictures}
+    return [
+        Prompt(id=str(number), image=picture, text=f"{_question(choose)}\n{ocr[picture]}\n {INSTRUCTION}")
+        for number, picture in enumerate(chosen)
+    ]
+
+
+def _question(choose: random.Random) -> str:
+    return "".join(f" {word}" for word in choose.choices(WORDS, k=choose.randint(5, 14))) + "?"
+
+
+def _ocr_tokens(choose: random.Random) -> str:
+    letters = min(250, max(4, round(choose.lognormvariate(4.0, 0.7))))
+    return "Reference OCR token: " + "".join(choose.choices("ABCDEFGHIKLMNOPRSTU,0123456789", k=letters))
+
+
+def _write_picture(path: Path, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    coarse = Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    size = SIZES[seed % len(SIZES)]
+    smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
+    noise = draw.integers(-12, 13, smooth.shape, dtype=np.int16)
+    Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8)).save(path, "JPEG", quality=85)
+
+
+class _OneByOne(Dataset[Any]):
+    """A prompt's picture as the original's loader prepares it."""
+
+    def __init__(self, prompts: Sequence[Prompt], processor: MGMProcessor) -> None:
+        self.prompts, self.processor = prompts, processor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, number: int) -> Pixels:
+        source = self.prompts[number].image
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            padded = pad_to_square(opened.convert("RGB"))
+        batch: Any = self.processor.image_processor.preprocess(padded, return_tensors="pt")
+        aux = batch["pixel_values"]
+        side = self.processor.image_size
+        low = torch.nn.functional.interpolate(aux, size=(side, side), mode="bilinear", align_corners=False)
+        return Pixels(low, aux)
+
+
+def original(
+    model: MGMGemmaForCausalLM, processor: MGMProcessor, prompts: Sequence[Prompt], new_tokens: int, *, workers: int
+) -> Iterator[str]:
+    """Answers one at a time, in the original's way."""
+    loader = DataLoader(_OneByOne(prompts, processor), batch_size=None, num_workers=workers)
+    for prompt, pixels in zip(prompts, loader, strict=True):
+        ids = torch.tensor([processor.encode_prompt(f"<image>\n{prompt.text}")], device=model.device)
+        images, images_aux = (p.to(model.device, model.dtype) for p in pixels)
+        with torch.inference_mode():
+            new = model.generate(
+                ids, images=images, images_aux=images_aux, do_sample=False, max_new_tokens=new_tokens, pad_token_id=0
+            )
+        yield processor.tokenizer.batch_decode(new, skip_special_tokens=True)[0].strip()
+
+
+def each_after_the_first(answers: Iterator[str]) -> tuple[float, list[str]]:
+    """Mean seconds per answer, without the first, which starts the workers and warms up; and the answers."""
+    found = [next(answers)]
+    seconds, rest, _ = timed(lambda: list(answers))
+    return seconds / len(rest), found + rest
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any, float]:
+    """Seconds, result, and peak GiB of GPU memory."""
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    result = work()
+    if on_gpu:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return seconds, result, round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else 0.0
+
+
+@torch.inference_mode()
+def part_times(ours: Answerer, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """Milliseconds of each part of ours, alone: of ``PART`` pictures, of one batch of questions, of one token."""
+    model, processor = ours.model, ours.processor
+    files = [prompt.image for prompt in prompts][:PART]
+
+    def best(work: Callable[[], Any]) -> tuple[float, Any]:
+        runs = [timed(work) for _ in range(3)]
+        return round(1000 * min(run[0] for run in runs), 2), runs[-1][1]
+
+    prepare, squares = best(lambda: processor.squares([read_image(file, sample_id="") for file in files], aspect="pad"))
+    there = squares.to(model.device)
+    towers, features = best(lambda: model.encode_images(*(p.to(model.dtype) for p in processor.normalise(there))))
+    project, embeds = best(lambda: model.project_images(features))
+    ids = [processor.encode_prompt(f"<image>\n{prompt.text}") for prompt in prompts]
+    at = ids[0].index(IMAGE_TOKEN_INDEX)
+    prefix_time, prefix = best(lambda: read_prefixes(model, ids[0][:at], embeds))
+    picked = prefix.pick([number % len(files) for number in range(len(ids))])
+    questions, batch = best(lambda: Batch(model, picked, [row[at + 1 :] for row in ids]))
+
+    def one_more() -> None:
+        batch.advance(batch.tokens())
+
+    token, _ = best(one_more)
+    return {
+        f"prepare {len(files)} pictures in one process": prepare,
+        "towers": towers,
+        "project": project,
+        "prefixes": prefix_time,
+        f"{len(ids)} questions": questions,
+        "one token": token,
+    }
+
+
+if __name__ == "__main__":
+    main()

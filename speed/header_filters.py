@@ -1,0 +1,102 @@
+"""Filters that need an image's header only: a recipe's way beside Data-Juicer's operators, which decode, in one run.
+
+    python speed/header_filters.py [--rows 40000] [--peer-rows 1000]
+
+A recipe's rows carry width, height and file size since the seed was read, so the time of reading headers then is
+counted too. ``decoding`` is Data-Juicer's shape filter; its size filter asks the file system only. Pictures are drawn
+JPEG files of about 400 × 370 at 40 KB. Prints one line of JSON per operator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from clip_scores import write_rows
+
+from bettersynth_assets.config.profile import Limits, load_profile
+from bettersynth_assets.images.headers import read_header
+from bettersynth_assets.operators.data_juicer import build_operators
+from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.operators.sandbox import undisturbed
+from bettersynth_assets.records.schema import SCORED
+
+ENTRIES: list[dict[str, Any]] = [
+    {"image_shape_filter": {"min_width": 400, "max_width": 769, "min_height": 335, "max_height": 769}},
+    {"image_aspect_ratio_filter": {"min_ratio": 0.9, "max_ratio": 1.3}},
+    {"image_size_filter": {"min_size": "38 KiB"}},
+]
+
+
+def seed_rows(paths: list[Path], captions: list[str], limits: Limits) -> tuple[pa.Table, float]:
+    """Rows as ``clip_scores`` leaves them, and the seconds that reading the headers took."""
+    began = time.perf_counter()
+    headers = [read_header(path, limits) for path in paths]
+    seconds = time.perf_counter() - began
+    rows = [
+        {
+            "id": str(number), "line": number + 1, "image": str(path), "caption": caption, "width": header.width,
+            "height": header.height, "words": 1, "mode": "RGB", "format": "JPEG", "bytes": path.stat().st_size,
+            "flags": [], "clip_score": 0.3, "text_truncated": False,
+        }
+        for number, (path, caption, header) in enumerate(zip(paths, captions, headers, strict=True))
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=SCORED), seconds
+
+
+def by_data_juicer(operator: Any, table: pa.Table) -> tuple[list[str], float]:
+    """Ids that the operator keeps by itself, row by row, and its seconds."""
+    kept = []
+    with undisturbed():
+        began = time.perf_counter()
+        for row in table.select(["id", "image"]).to_pylist():
+            batch = {"text": [""], "images": [[row["image"]]], "__dj__stats__": [{}], "__dj__meta__": [{}]}
+            if bool(next(iter(operator.process(operator.compute_stats(batch))))):
+                kept.append(row["id"])
+        return kept, time.perf_counter() - began
+
+
+def main() -> None:
+    """Command; see the module's text."""
+    parser = argparse.ArgumentParser(description="Header-only filters per second, beside Data-Juicer's operators.")
+    parser.add_argument("--rows", type=int, default=40000)
+    parser.add_argument("--peer-rows", type=int, default=1000, help="rows that Data-Juicer's operators filter")
+    given = parser.parse_args()
+    profile = load_profile("miniature")
+    decoding = 0.0
+    with tempfile.TemporaryDirectory() as root:
+        paths, captions = write_rows(Path(root, "images"), given.rows)
+        table, reading = seed_rows(paths, captions, profile.limits)
+        for entry in ENTRIES:
+            (built,) = build_operators([entry], profile)
+            done = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
+            began = time.perf_counter()
+            done = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
+            seconds = time.perf_counter() - began
+            some = table.slice(0, given.peer_rows)
+            theirs, peer_seconds = by_data_juicer(built.operator, some)
+            ours = [row_id for row_id in done.kept["id"].to_pylist() if int(row_id) < some.num_rows]
+            peer = some.num_rows / peer_seconds
+            decoding = decoding or peer  # that of the shape filter, the first
+            filtering = done.operators[0]["rows_in"] / done.operators[0]["seconds"]
+            whole = table.num_rows / (seconds + reading)
+            result = {
+                "operator": built.name, "cores": len(os.sched_getaffinity(0)), "rows": table.num_rows,
+                "kept": done.kept.num_rows, "same_rows_kept": ours == theirs, "data_juicer_rows_per_s": round(peer),
+                "filter_rows_per_s": round(filtering), "ratio_to_decoding": round(filtering / decoding, 1),
+                "with_tables_rows_per_s": round(table.num_rows / seconds),
+                "with_tables_ratio_to_decoding": round(table.num_rows / seconds / decoding, 1),
+                "with_headers_too_rows_per_s": round(whole),
+                "with_headers_too_ratio_to_decoding": round(whole / decoding, 1),
+            }  # fmt: skip
+            print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

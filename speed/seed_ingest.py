@@ -1,0 +1,151 @@
+"""How fast a seed is checked and sharded. In: a number of rows. Out: seconds, rows/s, peak memory, beside a plain loop.
+
+The seed is generated: one small JPEG file (336 to 768 px a side, a few KB) per row, each its own file, in folders of
+100 as in the real one. Files repeat 64 drawn images byte for byte, since only headers are read. They have just been
+written, so the page cache is warm. Memory is the sum over this process and its workers, sampled once a second.
+
+    python speed/seed_ingest.py --rows 400000
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+from PIL import Image
+
+from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.stages.seed import SEED_DATASET
+
+WORDS = ("a", "small", "red", "round", "old", "boat", "dog", "tree", "house", "stands", "near", "the", "lake", "street")
+
+
+def write_seed(root: Path, rows: int) -> Path:
+    """Write the seed file and its images."""
+    choose = random.Random(0)
+    drawn = [_jpeg(choose) for _ in range(64)]
+    seed = root / "seed.jsonl"
+    with seed.open("w") as file:
+        for number in range(rows):
+            row_id = f"{number:09d}"
+            image = f"images/{row_id[:7]}/{row_id}.jpg"
+            if number % 100 == 0:
+                (root / image).parent.mkdir(parents=True)
+            (root / image).write_bytes(drawn[number % len(drawn)])
+            caption = " ".join(choose.choices(WORDS, k=choose.randint(4, 14)))
+            text = f"<__dj__image>\n{caption} <|__dj__eoc|>"
+            file.write(json.dumps({"id": row_id, "text": text, "images": [image]}) + "\n")
+    return seed
+
+
+def _jpeg(choose: random.Random) -> bytes:
+    size = (choose.randint(336, 768), choose.randint(336, 768))
+    image = Image.linear_gradient("L").resize(size).convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+class PeakMemory:
+    """Highest resident memory of this process and its children, bytes, while the block runs."""
+
+    def __enter__(self) -> PeakMemory:
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        # Listing children walks over every process of the machine, so it is done rarely: the workers stay the same.
+        while not self._done.wait(1):
+            found = 0
+            for process in own_processes():
+                try:
+                    found += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak = max(self.peak, found)
+
+
+def own_processes() -> list[psutil.Process]:
+    me = psutil.Process()
+    return [me, *me.children(recursive=True)]
+
+
+def processor_seconds() -> float:
+    """Time on a core so far, of this process and its workers; unlike the clock's, other jobs hardly change it."""
+    times = [process.cpu_times() for process in own_processes()]
+    return sum(time.user + time.system for time in times)
+
+
+def plain_loop(seed: Path, rows: int, use: Callable[[Image.Image], object]) -> float:
+    """Rows/s of the usual few lines: json, Pillow, one row after the other; nothing is checked or written."""
+    start = time.monotonic()
+    with seed.open() as file:
+        for _, line in zip(range(rows), file, strict=False):
+            with Image.open(seed.parent / json.loads(line)["images"][0]) as image:
+                use(image)
+    return rows / (time.monotonic() - start)
+
+
+def measure(settings: Settings, seed: Path, rows: int) -> dict[str, float]:
+    """Ingest twice, then run the plain loops on the first rows."""
+    with PeakMemory() as memory:
+        start, before = time.monotonic(), processor_seconds()
+        manifests = Pipeline([SEED_DATASET], settings).ensure_all(SEED_DATASET.name)
+        seconds, processor = time.monotonic() - start, processor_seconds() - before
+    start = time.monotonic()
+    Pipeline([SEED_DATASET], settings).ensure_all(SEED_DATASET.name)
+    again = time.monotonic() - start
+    sample = min(rows, 20_000)
+    headers = plain_loop(seed, sample, lambda image: image.verify())
+    decoding = plain_loop(seed, min(sample, 4000), lambda image: image.load())
+    return {
+        "rows": rows,
+        "kept": sum(manifest.kept for manifest in manifests),
+        "shards": len(manifests),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": round(os.getloadavg()[0], 2),
+        "seconds": round(seconds, 1),
+        "processor_seconds": round(processor, 1),
+        "rows_per_second": round(rows / seconds),
+        "peak_memory_gb": round(memory.peak / 1e9, 2),
+        "seconds_when_nothing_changed": round(again, 1),
+        "plain_loop_headers_rows_per_second": round(headers),
+        "plain_loop_decoding_rows_per_second": round(decoding),
+        "times_plain_loop_headers": round(rows / seconds / headers, 2),
+        "times_plain_loop_decoding": round(rows / seconds / decoding, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--shards", type=int, default=400)
+    parser.add_argument("--folder", type=Path, help="where the temporary seed is made")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        seed = write_seed(Path(folder), given.rows)
+        settings = load_settings({"BETTERSYNTH_SEED": str(seed), "BETTERSYNTH_DATA": f"{folder}/data"})
+        profile = settings.profile.model_copy(update={"shards": given.shards})
+        print(json.dumps(measure(replace(settings, profile=profile), seed, given.rows), indent=1))
+
+
+if __name__ == "__main__":
+    main()

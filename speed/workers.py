@@ -1,0 +1,168 @@
+"""clip_scores by 1, 2, 4 … workers, beside the same shards in one process, in one run: rows/s, ratios, fixed costs.
+
+    python speed/workers.py [--workers 1 2 4] [--rows 2048] [--shards 16] [--model vit-b-32] [--batch 64]
+        [--dtype bfloat16] [--decode nvjpeg] [--compiled]
+
+Weights are random, of the named model's true size; pictures are drawn JPEG files of about 400 × 370 at 40 KB. With GPUs
+each worker has one, and more workers than GPUs are left out; else they share the cores. Everything is as in a run of
+the graph (keys, tables, manifests) but for Dagster, which is not imported. Prints a line of JSON for each number of
+workers, 0 being this process, which has its libraries imported:
+
+    first_shard_s   from the call to the first manifest: workers start, import torch, load the model, work one shard
+    rows_per_s      of all rows, starting included
+    steady          rows/s after every worker has given its first shard; None where there are too few shards
+    stage_s         mean seconds of the stage's own function per shard, once warm
+    overhead_s      what a worker needs per shard beside them: inputs, key, tables, manifest, waiting for the parent
+    cpu_s           seconds of CPU, starting included: what is left to compare where other work takes the cores
+    kept            sha256 over the kept tables; the same in all lines
+    usage           what the last shard's metadata says that it took; ``gpu_utilization`` is the mean of all shards
+
+The last line has the steady rows/s as ratios to this process, and ``ready_s``: from starting a worker to its readiness,
+before torch is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from clip_scores import SIZES, write_model, write_rows
+
+from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.engine.store import Manifest
+from bettersynth_assets.scheduler.lease import visible_devices
+from bettersynth_assets.scheduler.local_pool import LocalPool
+from bettersynth_assets.scheduler.workers import Job, work_shards
+from bettersynth_assets.stages.score import CLIP_SCORES
+from bettersynth_assets.stages.seed import SEED_DATASET
+
+# The versions of libraries are in keys only; what this benchmark does not use need not be installed.
+STAGES = (replace(SEED_DATASET, libraries=()), replace(CLIP_SCORES, libraries=()))
+
+
+def write_project(root: Path, given: argparse.Namespace) -> Settings:
+    """Model, pictures and seed file, and settings that name them."""
+    write_model(root / "clip", SIZES[given.model])
+    paths, captions = write_rows(root / "images", given.rows)
+    with (root / "seed.jsonl").open("w") as file:
+        for number, (path, caption) in enumerate(zip(paths, captions, strict=True)):
+            text = f"<__dj__image>\n{caption} <|__dj__eoc|>"
+            file.write(json.dumps({"id": str(number), "text": text, "images": [f"images/{path.name}"]}) + "\n")
+    settings = load_settings({"BETTERSYNTH_SEED": str(root / "seed.jsonl"), "BETTERSYNTH_DATA": str(root / "data")})
+    models = settings.profile.models.model_copy(update={"clip": str(root / "clip")})
+    gpu = Gpu(dtype=given.dtype, clip_batch=given.batch, decode=given.decode, compiled=given.compiled)
+    profile = settings.profile.model_copy(update={"models": models, "gpu": gpu, "shards": given.shards})
+    return replace(settings, profile=profile)
+
+
+def seconds_to_ready(settings: Settings) -> float:
+    """Start one worker and end it."""
+    pool = LocalPool(Job(stages=STAGES, leased=frozenset(), settings=settings))
+    began = time.perf_counter()
+    worker = pool.start(0)
+    message = None
+    while message is None and pool.wait([worker], 60.0):
+        message = worker.message()
+        if message is None and worker.fate(0) is not None:
+            break
+    seconds = time.perf_counter() - began
+    worker.end()
+    if message is None:
+        raise SystemExit("the worker ended before it was ready")
+    return round(seconds, 2)
+
+
+def measure(settings: Settings, workers: int) -> dict[str, Any]:
+    """Work all shards of clip_scores from the seed rows that are there; 0: in this process."""
+    place = settings.shared_root / CLIP_SCORES.name
+    if place.exists():
+        place.rename(place.with_name(f"before-{time.time_ns()}"))
+    gpu = settings.profile.gpu.model_copy(update={"workers": workers or 1})
+    settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
+    job = Job(stages=STAGES, leased=frozenset({CLIP_SCORES.name}), settings=settings)
+    began = time.perf_counter()
+    made: list[tuple[float, Manifest]] = []
+    pipeline = job.pipeline(
+        log=lambda text: None, on_made=lambda manifest: made.append((time.perf_counter() - began, manifest))
+    )
+    shards, cpu = settings.profile.shard_names(), _cpu_seconds()
+    if workers == 0:
+        pipeline.ensure_all(CLIP_SCORES.name)
+    else:
+        failed = work_shards(LocalPool(job), pipeline, CLIP_SCORES.name, shards)
+        if failed:
+            raise SystemExit(f"failed: {failed}")
+    cpu = round(_cpu_seconds() - cpu, 1)
+    kept = hashlib.sha256(
+        b"".join((item.path / "kept.parquet").read_bytes() for item in pipeline.current("clip_scores"))
+    )
+    seen = [manifest.usage["gpu_utilization"] for _, manifest in made if "gpu_utilization" in manifest.usage]
+    usage = made[-1][1].usage | (
+        {"gpu_utilization": round(fmean(seen), 1), "shards_with_it": len(seen)} if seen else {}
+    )
+    return {"workers": workers, **figures(made), "cpu_s": cpu, "kept": kept.hexdigest()[:16], "usage": usage}
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended, as workers have by then."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def figures(made: list[tuple[float, Manifest]]) -> dict[str, Any]:
+    """See the module's text."""
+    by_worker: dict[str, list[tuple[float, float]]] = {}
+    for at, manifest in made:
+        by_worker.setdefault(manifest.usage["process"], []).append((at, manifest.seconds))
+    begin, end = max(times[0][0] for times in by_worker.values()), made[-1][0]
+    rows = sum(manifest.rows_in for at, manifest in made if at > begin)
+    warm = [(at - before, seconds) for times in by_worker.values() for (before, _), (at, seconds) in pairwise(times)]
+    return {
+        "first_shard_s": round(made[0][0], 2),
+        "rows_per_s": round(sum(manifest.rows_in for _, manifest in made) / end, 1),
+        "steady": round(rows / (end - begin), 1) if rows else None,
+        "stage_s": round(fmean(seconds for _, seconds in warm), 3) if warm else None,
+        "overhead_s": round(fmean(gap - seconds for gap, seconds in warm), 4) if warm else None,
+    }
+
+
+def main() -> None:
+    """Command; see the module's text."""
+    parser = argparse.ArgumentParser(description="Rows per second of clip_scores against workers.")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--model", choices=SIZES, default="vit-b-32")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--decode", choices=["pillow", "nvjpeg"], default="pillow")
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--batch", type=lambda size: size if size == "auto" else int(size), default=64)
+    given = parser.parse_args()
+    gpus = len(visible_devices())
+    with tempfile.TemporaryDirectory() as root:
+        settings = write_project(Path(root), given)
+        Job(stages=STAGES, leased=frozenset(), settings=settings).pipeline(log=str).ensure_all(SEED_DATASET.name)
+        counts = [workers for workers in given.workers if not gpus or workers <= gpus]
+        found, ready = [], seconds_to_ready(settings)
+        for workers in (0, *counts):
+            found.append(measure(settings, workers))
+            print(json.dumps(found[-1]), flush=True)
+    alone = found[0]["steady"]
+    ratios = {part["workers"]: round(part["steady"] / alone, 2) for part in found if part["steady"] and alone}
+    where = {"gpus": gpus, "cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1)}
+    same = len({part["kept"] for part in found}) == 1
+    print(json.dumps({**vars(given), **where, "ratio_to_one_process": ratios, "ready_s": ready, "same_rows": same}))
+
+
+if __name__ == "__main__":
+    main()

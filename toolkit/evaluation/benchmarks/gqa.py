@@ -1,0 +1,110 @@
+"""GQA: short questions about what is in a picture and how it relates (arXiv 1902.09506).
+
+In: the release's ``testdev_balanced_questions.json`` or a file of its layout, and the folder of pictures::
+
+    {"201307251": {"imageId": "n161313", "question": "Is it overcast?", "answer": "no", "isBalanced": true,
+                   "types": {"structural": "verify", …}, …}, …}
+
+Asked as LLaVA asks. Answers are compared as ``convert_gqa_for_eval.py`` hands them over, lower-cased and without
+periods at their end; ``eval.py`` compares text with text. As there, only balanced questions count; ``open`` is the
+structural type ``query``, ``binary`` all others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.evaluation.answer_files import AnswerError, decode_json, id_text, relative_image
+from toolkit.evaluation.benchmarks.protocol import ANSWERS, Benchmark, File, Question, Questions, Scored, share
+from toolkit.evaluation.prompt_text import clean_prompt
+from toolkit.files import write_atomically
+
+STRUCTURAL = ("query", "verify", "choose", "logical", "compare")
+OPEN = "query"
+INSTRUCTION = "Answer the question using a single word or phrase."
+PREDICTIONS = "testdev_balanced_predictions.json"
+"""What ``eval.py`` reads."""
+
+
+class GQA(Benchmark):
+    """``fields`` has the structural type."""
+
+    name = "gqa"
+    title = "GQA"
+    files = (
+        File(role="questions", about="testdev_balanced_questions.json"),
+        File(role="images", about="folder of GQA's pictures, <imageId>.jpg", kind="images"),
+    )
+    output_files = (ANSWERS, PREDICTIONS)
+
+    def read(self, files: Mapping[str, Path], options: Any) -> Questions:
+        """Read the balanced questions."""
+        path = files["questions"]
+        data = decode_json(path.read_bytes(), str(path))
+        if not isinstance(data, dict):
+            raise AnswerError(f"{path}: needs an object of question ids, as testdev_balanced_questions.json")
+        rows = []
+        for id_, row in data.items():
+            where = f"{path}, question {id_}"
+            _check(row, where)
+            if row.get("isBalanced", True):
+                image = relative_image(f"{row['imageId']}.jpg", where)
+                rows.append(Question(
+                    id=id_text(id_, where=where), image=files["images"] / image,
+                    text=f"{clean_prompt(row['question'].strip(), where=where)}\n{INSTRUCTION}",
+                    right=row["answer"], fields={"structural": row["types"]["structural"]},
+                ))  # fmt: skip
+        if not rows:
+            raise AnswerError(f"{path}: holds no balanced question")
+        return Questions(rows=rows, protocol=f"GQA {path.stem.removesuffix('_questions')}, single word or phrase")
+
+    def parse(self, question: Question, text: str) -> str | None:
+        """The answer as LLaVA hands it to ``eval.py``; None where it is empty."""
+        return _prediction(text) or None
+
+    def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
+        """Accuracy of all questions, of open and binary ones, and of each structural type."""
+        parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
+        right = [float(said == row.right) for row, said in zip(questions.rows, parsed, strict=True)]
+        binary = [one for one in STRUCTURAL if one != OPEN]
+        parts = {"": STRUCTURAL, "/open": [OPEN], "/binary": binary, **{f"/{one}": [one] for one in STRUCTURAL}}
+        metrics = []
+        for part, types in parts.items():
+            at = [i for i, row in enumerate(questions.rows) if row.fields["structural"] in types]
+            if at:
+                some = [right[i] for i in at], [parsed[i] for i in at]
+                metrics.append(share(f"accuracy{part}", *some, questions.protocol))
+        return Scored(metrics=metrics, right=right)
+
+    def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
+        """Write LLaVA's answers file and the predictions that ``eval.py`` reads."""
+        super().write(folder, questions, answers, model=model)
+        predictions = [
+            {"questionId": row.id, "prediction": _prediction(text)}
+            for row, text in zip(questions.rows, answers, strict=True)
+        ]
+        write_atomically(folder / PREDICTIONS, json.dumps(predictions, ensure_ascii=False))
+
+
+def _prediction(text: str) -> str:
+    return text.strip().rstrip(".").lower()
+
+
+def _check(row: Any, where: str) -> None:
+    """Refuse a question without picture, text, answer or structural type, e.g. of GQA's test sets."""
+    if not isinstance(row, dict):
+        raise AnswerError(f"{where}: needs an object, found {json.dumps(row)[:60]}")
+    for key in ("imageId", "question", "answer"):
+        value = row.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise AnswerError(f"{where}: {key!r} must be a text that is not empty, found {json.dumps(value)}")
+    types = row.get("types")
+    structural = types.get("structural") if isinstance(types, dict) else None
+    if structural not in STRUCTURAL:
+        raise AnswerError(f"{where}: types.structural {structural!r} is none of {', '.join(STRUCTURAL)}")
+
+
+GQA_BENCHMARK = GQA()

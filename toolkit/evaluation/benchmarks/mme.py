@@ -1,0 +1,187 @@
+"""MME: two yes/no questions about each picture, one true and one false, in 14 subtasks (arXiv 2306.13394).
+
+In, under one folder, either the release (``existence/000000006040.jpg`` and ``.txt`` of two lines "question, tab,
+answer"; some subtasks keep them in ``images`` and ``questions_answers_YN``) or the Parquet files that the public data
+set has (``question_id``, ``image``, ``question``, ``answer``, ``category``). Subtasks without files are left out, and
+the protocol says how many there are.
+
+A subtask's score is accuracy + accuracy+ in percent, where accuracy+ counts pictures with both answers right; 200 is
+the most. Perception is the sum of ten subtasks, cognition of four, the headline the sum of all. Answers are read as the
+official tool reads them: by "yes", else "no", among the first four characters, lower-cased.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.evaluation.answer_files import DECIMALS, AnswerError, percent
+from toolkit.evaluation.benchmarks.protocol import (
+    ANSWERS,
+    Benchmark,
+    File,
+    Metric,
+    Question,
+    Questions,
+    Scored,
+    share,
+)
+from toolkit.evaluation.prompt_text import clean_prompt
+from toolkit.files import write_atomically
+
+PERCEPTION = (
+    "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
+)  # fmt: skip
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+TASKS = (*PERCEPTION, *COGNITION)
+SUFFIX = "Please answer yes or no."
+INSTRUCTION = "Answer the question using a single word or phrase."
+"""What LLaVA asks instead of ``SUFFIX``."""
+UPLOAD = "Your_Results"
+"""Folder of one text per subtask, as the official ``calculation.py`` reads them."""
+PICTURES = (".jpg", ".png", ".jpeg")
+
+
+class MME(Benchmark):
+    """``fields`` has the subtask, the picture's name, and the question as the files have it."""
+
+    name = "mme"
+    title = "MME"
+    files = (
+        File(role="root", about="MME_Benchmark_release_version, or the folder of the Parquet files", kind="folder"),
+    )
+    output_files = (ANSWERS, *(f"{UPLOAD}/{task}.txt" for task in TASKS))
+
+    def read(self, files: Mapping[str, Path], options: Any) -> Questions:
+        """Read the subtasks that are there."""
+        root = files["root"]
+        tables = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
+        rows = list(_from_parquet(tables) if tables else _from_folders(root))
+        _check_pairs(rows, root)
+        tasks = [task for task in TASKS if any(row.fields["task"] == task for row in rows)]
+        ordered = [row for task in tasks for row in rows if row.fields["task"] == task]
+        return Questions(rows=ordered, protocol=f"MME, {len(tasks)} of {len(TASKS)} subtasks, single word or phrase")
+
+    def parse(self, question: Question, text: str) -> str | None:
+        """Yes or No by the official tool's rule."""
+        beginning = text.lower()[:4]
+        return "Yes" if "yes" in beginning else "No" if "no" in beginning else None
+
+    def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
+        """Scores of each subtask and their sums."""
+        parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
+        right = [float(said == row.right) for row, said in zip(questions.rows, parsed, strict=True)]
+        each: list[Metric] = []
+        sums: dict[str, float] = {}
+        tasks = dict.fromkeys(row.fields["task"] for row in questions.rows)
+        for task in tasks:
+            at = [i for i, row in enumerate(questions.rows) if row.fields["task"] == task]
+            some = [questions.rows[i] for i in at], [right[i] for i in at], [parsed[i] for i in at]
+            plain, plus = _both(f"/{task}", *some, questions.protocol)
+            sums[task] = plain.value + plus.value
+            each += [_sum(f"score/{task}", [sums[task]], plain, plain.n), plain, plus]
+        plain, plus = _both("", questions.rows, right, parsed, questions.protocol)
+        totals = [
+            _sum(name, [sums[task] for task in sums if task in some], plain, sum(
+                row.fields["task"] in some for row in questions.rows
+            ))
+            for name, some in (("score", TASKS), ("perception", PERCEPTION), ("cognition", COGNITION))
+            if any(task in some for task in sums)
+        ]  # fmt: skip
+        absent = [task for task in TASKS if task not in tasks]
+        return Scored(metrics=[*totals, plain, plus, *each], right=right, notes={"absent_subtasks": absent})
+
+    def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
+        """Write LLaVA's answers file and the official tool's texts: picture, question, right answer, answer."""
+        super().write(folder, questions, answers, model=model)
+        lines: dict[str, list[str]] = {}
+        for row, text in zip(questions.rows, answers, strict=True):
+            columns = (row.fields["picture"], row.fields["question"], row.right, " ".join(text.split()))
+            lines.setdefault(row.fields["task"], []).append("\t".join(columns) + "\n")
+        (folder / UPLOAD).mkdir(parents=True, exist_ok=True)
+        for task, some in lines.items():
+            write_atomically(folder / UPLOAD / f"{task}.txt", "".join(some))
+
+
+def _both(
+    part: str, rows: Sequence[Question], right: Sequence[float], parsed: Sequence[str | None], protocol: str
+) -> tuple[Metric, Metric]:
+    """Accuracy by question, and accuracy+ by picture: its two questions stand next to each other."""
+    pairs = [float(all(right[i : i + 2])) for i in range(0, len(rows), 2)]
+    plain = share(f"accuracy{part}", right, parsed, protocol)
+    plus = Metric(
+        name=f"accuracy_plus{part}", value=percent(math.fsum(pairs), len(pairs)), n=len(pairs), unparsed=plain.unparsed,
+        protocol=f"{protocol}, pictures with both right",
+    )  # fmt: skip
+    return plain, plus
+
+
+def _sum(name: str, values: Sequence[float], like: Metric, n: int) -> Metric:
+    protocol = f"{like.protocol}, sum of accuracy and accuracy+, {200 * len(values)} at most"
+    return Metric(name=name, value=round(math.fsum(values), DECIMALS), n=n, unparsed=like.unparsed, protocol=protocol)
+
+
+def _from_folders(root: Path) -> Iterator[Question]:
+    inside = root / "MME_Benchmark"
+    root = inside if inside.is_dir() else root
+    for task in TASKS:
+        apart = (root / task / "questions_answers_YN").is_dir()
+        texts, pictures = (root / task / name if apart else root / task for name in ("questions_answers_YN", "images"))
+        for path in sorted(texts.glob("*.txt")):
+            picture = next((p for end in PICTURES if (p := pictures / f"{path.stem}{end}").is_file()), None)
+            if picture is None:
+                raise AnswerError(f"{path}: no picture {path.stem} of {', '.join(PICTURES)} in {pictures}")
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if line.strip():
+                    question, _, answer = line.strip().rpartition("\t")
+                    yield _question(task, picture.name, picture, question, answer, where=str(path))
+
+
+def _from_parquet(tables: Sequence[Path]) -> Iterator[Question]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in tables:
+        try:
+            rows = pq.read_table(path, columns=["question_id", "image", "question", "answer", "category"]).to_pylist()
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise AnswerError(f"{path}: not a Parquet file of MME: {error}") from None
+        for row in rows:
+            name = row["question_id"].rpartition("/")[2]
+            yield _question(
+                row["category"], name, row["image"]["bytes"], row["question"], row["answer"], where=f"{path}, {name}"
+            )
+
+
+def _question(task: str, picture: str, image: Path | bytes, asked: str, answer: str, *, where: str) -> Question:
+    right = answer.strip().capitalize()
+    if task not in TASKS or right not in ("Yes", "No") or not asked.strip():
+        raise AnswerError(f"{where}: {asked!r}, {answer!r} in {task!r} is no question of MME with a yes or no")
+    text = clean_prompt(asked.replace(SUFFIX, "").strip(), where=where)
+    fields = {"task": task, "picture": picture, "question": asked.strip()}
+    return Question(
+        id=f"{task}/{picture}", image=image, text=f"{text}\n{INSTRUCTION}", right=right, options=("Yes", "No"),
+        fields=fields,
+    )  # fmt: skip
+
+
+def _check_pairs(rows: list[Question], root: Path) -> None:
+    """Put the two questions of each picture next to each other.
+
+    Raises:
+        AnswerError: a picture with another number of questions, or no questions at all.
+    """
+    if not rows:
+        raise AnswerError(f"{root}: holds no folder of a subtask of MME with texts, and no Parquet file")
+    groups: dict[str, list[Question]] = {}
+    for row in rows:
+        groups.setdefault(row.id, []).append(row)
+    for id_, some in groups.items():
+        if len(some) != 2:
+            raise AnswerError(f"{root}: {id_} has {len(some)} questions; MME asks two about each picture")
+    rows[:] = [row for some in groups.values() for row in some]
+
+
+MME_BENCHMARK = MME()

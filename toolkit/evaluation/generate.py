@@ -1,0 +1,221 @@
+"""Batched greedy answers and log-probabilities of candidates. In: prompts. Out: an ``Answer`` each, in their order.
+
+::
+
+    pictures, those with long questions first ─► squares, made ahead ─► towers, projector ─► prefixes, PART at a time
+    questions whose prefix is there           ─► their candidates' scores, then answers, batch_size at a time
+
+A picture and what stands before it are read once for all its questions, and a question once for its candidates and its
+answer; see ``greedy`` and ``candidates``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toolkit.data.feature_cache import FeatureCache
+from toolkit.evaluation.answer_files import AnswerError
+from toolkit.evaluation.candidates import log_probabilities
+from toolkit.evaluation.greedy import Batch, answer
+from toolkit.evaluation.memory import fitting
+from toolkit.evaluation.pictures import loaded, workers_for
+from toolkit.evaluation.prefixes import Prefix, joined, read_prefixes
+from toolkit.evaluation.prompts import Answer, CandidateScore, Prompt
+from toolkit.models.mgm.conversation import END
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.towers import TowerFeatures
+
+PART = 16
+"""Pictures that are read together."""
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+class _Encoded(NamedTuple):
+    """A prompt in ids, and those of its candidates."""
+
+    ids: list[int]
+    candidates: list[list[int]]
+
+
+class _Question(NamedTuple):
+    """A prompt whose picture has been read: its number, its ids, and where its prefix is.
+
+    ``candidates`` is empty where they have been scored.
+    """
+
+    number: int
+    ids: list[int]
+    candidates: list[list[int]]
+    prefixes: Prefix
+    place: int
+
+
+class _Found(NamedTuple):
+    """Of one batch, by number of the prompt: the answers' tokens, less those put off; the candidates' scores."""
+
+    tokens: dict[int, list[int]]
+    scores: dict[int, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answerer:
+    """A model that answers.
+
+    Args:
+        model: in evaluation mode, on its device.
+        processor: of the same checkpoint.
+        batch_size: prompts at a time; halved, to 1 if need be, when the GPU's memory is too small.
+        max_new_tokens: longest answer; the kit's 128.
+        cache: features of the frozen towers, shared by checkpoints with the same towers; None runs them here.
+        workers: processes that prepare pictures; None is one per core up to 16 beside a GPU, and none on the CPU.
+        stop: tokens that end an answer; None is the end of the turn and of the text.
+    """
+
+    model: MGMGemmaForCausalLM
+    processor: MGMProcessor
+    batch_size: int = 32
+    max_new_tokens: int = 128
+    cache: FeatureCache | None = None
+    workers: int | None = None
+    stop: frozenset[int] | None = None
+
+    def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None] = lambda done: None) -> list[Answer]:
+        """Answer all prompts and score their candidates; ``on_batch`` hears how many are done.
+
+        Raises:
+            AnswerError: a prompt with an image token of its own, or a candidate with a special token; the message
+                names the prompt.
+            ImageError: a picture that cannot be read; the message names the prompt.
+            torch.OutOfMemoryError: not even one prompt fits.
+        """
+        if self.cache is not None:
+            self.cache.fill({prompt.image: prompt.id for prompt in prompts})
+        encoded = [self._encode(prompt) for prompt in prompts]
+        tokens: dict[int, list[int]] = {}
+        scores: dict[int, list[float]] = {}
+        put_off = True
+        while len(tokens) < len(prompts):
+            wanted = {i: prompt for i, prompt in enumerate(prompts) if i not in tokens}
+            asked = [one if i not in scores else one._replace(candidates=[]) for i, one in enumerate(encoded)]
+            for some in self._answer_all(wanted, asked, put_off=put_off):
+                tokens |= some.tokens
+                scores |= {number: sums for number, sums in some.scores.items() if number not in scores}
+                on_batch(len(tokens))
+            put_off = False
+        texts = self.processor.tokenizer.batch_decode(
+            [tokens[i] for i in range(len(prompts))], skip_special_tokens=True
+        )
+        return [
+            Answer(text.strip(), tuple(map(_candidate_score, prompt.candidates, scores[i], encoded[i].candidates)))
+            for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
+        ]
+
+    def _encode(self, prompt: Prompt) -> _Encoded:
+        """Ids of a prompt behind its picture's placeholder, the only one: what follows it must fit any picture."""
+        ids = self.processor.encode_prompt(f"<image>\n{prompt.text}")
+        if ids.count(IMAGE_TOKEN_INDEX) != 1:
+            raise AnswerError(f"prompt {prompt.id!r}: holds an <image> of its own; the picture is put before it")
+        try:
+            return _Encoded(ids, [self.processor.encode_answer(text.strip()) for text in prompt.candidates])
+        except ValueError as error:
+            raise AnswerError(f"prompt {prompt.id!r}: candidate {error}") from None
+
+    def _answer_all(
+        self, prompts: Mapping[int, Prompt], encoded: Sequence[_Encoded], *, put_off: bool
+    ) -> Iterator[_Found]:
+        """What is found, batch by batch."""
+        lengths = [len(one.ids) for one in encoded]
+        numbers = by_picture({i: prompt.image for i, prompt in prompts.items()}, lengths)
+        pictures = [(picture, prompts[rows[0]].id) for picture, rows in numbers.items()]
+        parts = [pictures[at : at + PART] for at in range(0, len(pictures), PART)]
+        first = encoded[0].ids
+        at = first.index(IMAGE_TOKEN_INDEX)  # the template puts the picture first, so this is the same in all prompts
+        device = self.model.device
+        workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
+        items = loaded(parts, self.processor, self.cache, workers=workers, pin=device.type == "cuda")
+        at_once, batch = PART, self.batch_size
+        waiting: list[_Question] = []
+        for part, item in zip(parts, items, strict=True):
+            prefixes, at_once = fitting(partial(self._read, item, first[:at]), at_once)
+            for place, (picture, _) in enumerate(part):
+                for row in numbers[picture]:
+                    ids, candidates = encoded[row]
+                    waiting.append(_Question(row, ids[at + 1 :], candidates, prefixes, place))
+            while len(waiting) >= batch or (waiting and part is parts[-1]):
+                found, batch = fitting(partial(self._answer, waiting, put_off), batch)
+                waiting = waiting[batch:]
+                yield found
+
+    @torch.inference_mode()
+    def _read(self, item: Tensor | TowerFeatures, before: Sequence[int], at_once: int) -> Prefix:
+        """Prefixes of a part's pictures, ``at_once`` of them at a time."""
+        tensors = (item,) if isinstance(item, Tensor) else (item.low, *item.maps)
+        made = [
+            read_prefixes(self.model, before, self._embeds(pieces, at_once))
+            for pieces in zip(*(tensor.split(at_once) for tensor in tensors), strict=True)
+        ]
+        return made[0] if len(made) == 1 else joined(made)
+
+    def _embeds(self, pieces: Sequence[Tensor], at_once: int) -> Tensor:
+        """Image embeddings (P, N, h) of squares, or of the five tensors that a cache holds."""
+        model, count = self.model, len(pieces[0])
+        there = [piece.to(model.device, non_blocking=True) for piece in pieces]
+        if model.speed.compiled and count < at_once:
+            # What is compiled is compiled anew, for seconds, at each number of pictures.
+            there = [F.pad(piece, (0, 0) * (piece.dim() - 1) + (0, at_once - count)) for piece in there]
+        if len(there) == 1:
+            features = model.encode_images(*self.processor.normalise(there[0]))
+        else:
+            low, *maps = (piece.to(model.dtype) for piece in there)
+            features = TowerFeatures(low, tuple(maps))
+        return model.project_images(features)[:count]
+
+    @torch.inference_mode()
+    def _answer(self, waiting: Sequence[_Question], put_off: bool, size: int) -> _Found:
+        """Answers and scores of the first ``size`` questions."""
+        questions = waiting[:size]
+        groups = [list(group) for _, group in groupby(questions, key=lambda question: id(question.prefixes))]
+        prefix = joined([group[0].prefixes.pick([question.place for question in group]) for group in groups])
+        batch = Batch(self.model, prefix, [question.ids for question in questions])
+        sums = log_probabilities(batch, [question.candidates for question in questions])
+        tokens, open_ = answer(batch, stop=self._ends(), max_new_tokens=self.max_new_tokens, put_off=put_off)
+        return _Found(
+            {question.number: tokens[i] for i, question in enumerate(questions) if i not in open_},
+            {question.number: sums[i] for i, question in enumerate(questions)},
+        )
+
+    def _ends(self) -> frozenset[int]:
+        tokenizer: Any = self.processor.tokenizer
+        ends = frozenset({int(tokenizer.eos_token_id), int(tokenizer.convert_tokens_to_ids(END))})
+        return ends if self.stop is None else self.stop
+
+
+def _candidate_score(text: str, log_probability: float, ids: Sequence[int]) -> CandidateScore:
+    return CandidateScore(text, log_probability, tokens=len(ids), characters=len(text.strip()))
+
+
+def by_picture(pictures: Mapping[int, K], lengths: Sequence[int]) -> dict[K, list[int]]:
+    """Numbers of the prompts of each picture. Like lengths come together, the longest first, so that too little memory
+    shows at once.
+
+    Args:
+        pictures: by number of the prompt.
+        lengths: of the prompts, by number.
+    """
+    found: dict[K, list[int]] = {}
+    for number, picture in pictures.items():
+        found.setdefault(picture, []).append(number)
+    return dict(sorted(found.items(), key=lambda item: -max(lengths[number] for number in item[1])))

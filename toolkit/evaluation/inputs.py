@@ -1,0 +1,46 @@
+"""What is asked. In: chosen benchmarks. Out: their questions and prompts, checked.
+
+Whatever can be wrong with the files is found here, before a model is loaded: ``Benchmark.read`` checks all text,
+``first_broken_image`` looks at the pictures. No torch is imported, so that a pipeline can check the files before it
+trains the model that is to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from toolkit.evaluation.answer_files import AnswerError
+from toolkit.evaluation.benchmarks.protocol import Questions
+from toolkit.evaluation.image_check import first_broken
+from toolkit.evaluation.settings import Chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A chosen benchmark and its questions."""
+
+    chosen: Chosen
+    questions: Questions
+
+
+def read_benchmark(chosen: Chosen) -> Asked:
+    """Read and check a benchmark's files, all but the pictures' bytes.
+
+    Raises:
+        AnswerError: a file that cannot be used; names the file and the question.
+    """
+    questions = chosen.benchmark.read(chosen.files, chosen.options)
+    if not questions.rows:
+        raise AnswerError(f"{chosen.name}: its files hold no questions")
+    return Asked(chosen=chosen, questions=questions)
+
+
+def read_benchmarks(chosen: Iterable[Chosen]) -> list[Asked]:
+    """Read all; see :func:`read_benchmark`."""
+    return [read_benchmark(one) for one in chosen]
+
+
+def first_broken_image(asked: Sequence[Asked]) -> tuple[str, str] | None:
+    """Id of a question and the fault of its picture; None where all can be decoded (see ``image_check``)."""
+    return first_broken((row.id, row.image) for one in asked for row in one.questions.rows)

@@ -1,0 +1,80 @@
+"""Keys and values of what comes before a picture's questions, read once for all of them.
+
+::
+
+    <bos><start_of_turn>user\\n + image embeddings (P, N, h)  ─► per layer keys and values (P, key heads, L, head dim)
+
+All prefixes have one length L, so nothing is padded and the causal mask alone is enough. Only keys and values are
+needed, so the last layer stops there. What a layer does before and after attention is ``toolkit.models.mgm.decoder``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from toolkit.models.mgm.decoder import enter, leave, rotate
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.speed import compiled
+
+
+class Prefix(NamedTuple):
+    """Per layer, keys and values (P, key heads, L, head dim) of P prefixes."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    def pick(self, rows: Sequence[int]) -> Prefix:
+        """Some of the prefixes, each as often as it is named."""
+        at = torch.tensor(rows, device=self.keys[0].device)
+        return Prefix(*(tuple(layer[at] for layer in column) for column in self))
+
+
+def joined(parts: Sequence[Prefix]) -> Prefix:
+    """The prefixes of all parts, in order."""
+    return Prefix(*(tuple(map(torch.cat, zip(*column, strict=True))) for column in zip(*parts, strict=True)))
+
+
+def read_prefixes(model: MGMGemmaForCausalLM, before: Sequence[int], image_embeds: Tensor) -> Prefix:
+    """Keys and values of the words before a picture and of the picture itself.
+
+    Args:
+        before: ids of the words, the same for all pictures.
+        image_embeds: (P, N, h) of ``project_images``.
+    """
+    core = model.model
+    words = core.embed_tokens(torch.tensor(before, device=image_embeds.device)).to(image_embeds.dtype)
+    hidden = torch.cat([words.expand(len(image_embeds), -1, -1), image_embeds], dim=1)
+    hidden, cos, sin = enter(core, hidden, torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0))
+    run = compiled(_layer, dynamic=False) if model.speed.compiled else _layer
+    keys, values = [], []
+    for number, layer in enumerate(core.layers, start=1):
+        hidden, key, value = run(layer, hidden, cos, sin, number < len(core.layers))
+        keys.append(key)
+        values.append(value)
+    return Prefix(tuple(keys), tuple(values))
+
+
+def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """What goes into the next layer, if there is one, and this layer's keys and values."""
+    states = layer.input_layernorm(hidden)
+    query, key, value = heads(layer.self_attn, states, states, cos, sin)
+    if go_on:
+        scale = layer.self_attn.scaling
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+        hidden = leave(layer, hidden, mixed)
+    return hidden, key, value
+
+
+def heads(attention: Any, asking: Tensor, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries of the last positions ``asking``, rotated keys, and values: (B, heads, positions, head dim)."""
+    query, key, value = (
+        projection(source).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for projection, source in ((attention.q_proj, asking), (attention.k_proj, states), (attention.v_proj, states))
+    )
+    asked = asking.shape[1]
+    return rotate(query, cos[:, -asked:], sin[:, -asked:]), rotate(key, cos, sin), value

@@ -1,0 +1,44 @@
+"""Text of a benchmark's question without the tokens that would change what the model is shown. In and out: text.
+
+The picture is always put before the question, so an image token in the text says nothing more and is removed. A chat
+marker would end the user's turn or begin another one; removing it could change the question, so it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+
+from toolkit.evaluation.answer_files import AnswerError
+
+IMAGE_TOKENS = ("<image>", "<__dj__image>")
+CHAT_MARKERS = ("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>")
+"""Special tokens of Gemma's template."""
+_IMAGE = re.compile(rf"[ \t]*(?:{'|'.join(IMAGE_TOKENS)})[ \t]*(?:\r?\n)?")
+
+
+def clean_prompt(text: str, *, where: str) -> str:
+    """Remove image tokens.
+
+    Args:
+        where: names the question in an error.
+
+    Raises:
+        AnswerError: the text holds a chat marker.
+    """
+    marker = next((marker for marker in CHAT_MARKERS if marker in text), None)
+    if marker:
+        raise AnswerError(f"{where}: holds {marker}, which the model reads as the end of a turn or text; remove it")
+    cleaned = text
+    while _IMAGE.search(cleaned):
+        cleaned = _IMAGE.sub(_gap, cleaned)
+    return text if cleaned == text else cleaned.strip()
+
+
+def _gap(token: re.Match[str]) -> str:
+    """What stays where an image token was: no line of its own, and a space between two words."""
+    text, (start, end) = token.string, token.span()
+    if start == 0 or text[start - 1] == "\n":
+        return ""
+    if token[0].endswith("\n"):
+        return "\n"
+    return "" if end == len(text) else " "

@@ -1,0 +1,67 @@
+"""Scores answers that exist already; prints one JSON line with accuracy, n, unparsed, missing and protocol.
+
+    python -m toolkit.evaluation.score textvqa --annotations TextVQA_0.5.1_val.json --answers merge.jsonl
+    python -m toolkit.evaluation.score mmbench --predictions upload.xlsx [--questions mmbench_dev.tsv]
+    python -m toolkit.evaluation.score mmbench --predictions answers.jsonl --questions mmbench_dev.tsv
+    python -m toolkit.evaluation.score [--extension FILE.py] NAME … --answers answers.jsonl      (any other benchmark)
+
+Answers of other models are accepted in LLaVA's and MGM's layouts: TextVQA's answers file; MMBench's answers file, with
+one answer a row or one for every turn of a row's options; the table that is uploaded for MMBench; for others, JSON
+lines of ``question_id`` and ``text``. Exit code 2 when something is missing; there is no score over a part. LLaVA
+leaves MMBench's answers to the benchmark's server, which may guess what a sentence means; here an answer must begin
+with its letter, or it is counted as ``unparsed`` and is wrong.
+
+Without ``--questions`` an upload table may have been cut off. Questions with fewer rows than rotations are counted, the
+protocol then begins with ``incomplete``, and the exit code is 3 unless ``--allow-incomplete`` is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.evaluation.answer_files import one_line
+from toolkit.evaluation.benchmarks import BENCHMARKS
+from toolkit.file_errors import EnvironmentFault
+from toolkit.registry import load_extensions
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m toolkit.evaluation.score", description="Score existing answers.")
+    parser.add_argument(
+        "--extension", type=Path, action="append", default=[], help="Python file that registers a benchmark"
+    )
+    try:
+        load_extensions(_extensions(arguments))
+        choice = parser.add_subparsers(dest="benchmark", required=True)
+        for benchmark in map(BENCHMARKS.get, BENCHMARKS.names()):
+            benchmark.add_score_options(choice.add_parser(benchmark.name, help=benchmark.title))
+        given = parser.parse_args(arguments)
+        result = BENCHMARKS.get(given.benchmark).score_existing(given)
+    except (ValueError, OSError, EnvironmentFault) as error:
+        parser.exit(2, f"error: {one_line(error)}\n")
+    print(json.dumps({"benchmark": given.benchmark, **result}))
+    if "incomplete" not in result:
+        return 0
+    print(
+        f"incomplete: {result['incomplete']} of {result['n']} questions have fewer rows than rotations "
+        f"({result['missing']} rows are missing), so this is no CircularEval figure; was the file cut off?",
+        file=sys.stderr,
+    )
+    return 0 if getattr(given, "allow_incomplete", False) else 3
+
+
+def _extensions(arguments: Sequence[str] | None) -> list[Path]:
+    """Read before the rest, because an extension's benchmark is a subcommand."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--extension", type=Path, action="append", default=[])
+    found: list[Path] = first.parse_known_args(arguments)[0].extension
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

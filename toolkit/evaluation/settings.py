@@ -1,0 +1,142 @@
+"""Settings of an evaluation's benchmarks. In: ``{name: {role: path, option: value}}``. Out: checked files and options.
+
+The roles and options of a benchmark make one settings class, so an unknown key is refused with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, create_model, field_validator, model_validator
+
+from toolkit.evaluation.answer_files import AnswerError
+from toolkit.evaluation.benchmarks import BENCHMARKS
+from toolkit.evaluation.benchmarks.protocol import Benchmark, File, Options
+from toolkit.settings import NotInKey, SettingsModel
+
+OLD_KEYS = {
+    "textvqa_questions": "benchmarks: {textvqa: {questions: …}}",
+    "textvqa_annotations": "benchmarks: {textvqa: {annotations: …}}",
+    "textvqa_images": "benchmarks: {textvqa: {images: …}}",
+    "mmbench": "benchmarks: {mmbench: {table: …}}",
+}
+"""Keys of plans and profiles from before benchmarks were a mapping, and what to write instead."""
+
+
+class EvaluationSettings(SettingsModel):
+    """The section ``evaluation`` of a profile."""
+
+    benchmarks: Annotated[dict[str, dict[str, Any] | None], NotInKey("keys have what the files hold")] = Field(
+        default={"textvqa": {}, "mmbench": {}}
+    )
+    """Files (by role) and options of each benchmark, e.g. ``{mmbench: {table: m.tsv}}``; ``{}`` means the miniature
+    world's own files, null takes out a benchmark that the profile below names."""
+    batch: Annotated[int, NotInKey("rounding only")] = Field(default=32, ge=1)
+    """Questions at a time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_old_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            refuse_old_keys(values)
+        return values
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _known(cls, benchmarks: dict[str, dict[str, Any] | None]) -> dict[str, dict[str, Any] | None]:
+        for name, values in benchmarks.items():
+            benchmark = BENCHMARKS.get(name)
+            if values is not None and {file.role for file in benchmark.files} & set(values):
+                parse(benchmark, values)
+            elif values:
+                check_options(benchmark, values)
+        if not any(values is not None for values in benchmarks.values()):
+            raise ValueError("no benchmark is left: name at least one")
+        return benchmarks
+
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """Settings of the benchmarks that are evaluated, by name."""
+        return {name: values for name, values in self.benchmarks.items() if values is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A benchmark with its files, by role, and its options."""
+
+    benchmark: Benchmark
+    files: Mapping[str, Path]
+    options: Options
+
+    @property
+    def name(self) -> str:
+        return self.benchmark.name
+
+    def given_files(self) -> dict[str, Path]:
+        """Those that are files, by role."""
+        return {role: path for role, path in self.files.items() if path.is_file()}
+
+
+def choose(name: str, values: object) -> Chosen:
+    """Check a benchmark's settings, and that its files are there.
+
+    Raises:
+        RegistryError: no such benchmark.
+        AnswerError: an unknown or missing key, a value of another type, or a file that is not there.
+    """
+    benchmark = BENCHMARKS.get(name)
+    files, options = parse(benchmark, values)
+    for file in benchmark.files:
+        if file.role in files:
+            _check_there(file, files[file.role], f"{name}.{file.role}")
+    return Chosen(benchmark=benchmark, files=files, options=options)
+
+
+def parse(benchmark: Benchmark, values: object) -> tuple[dict[str, Path], Options]:
+    """Files by role and options, from plain values; null is as good as absent.
+
+    Raises:
+        AnswerError: an unknown or missing key, or a value of another type.
+    """
+    if isinstance(values, Mapping):
+        values = {key: value for key, value in values.items() if value is not None}
+    settings = _class_of(benchmark).parse(values, where=f"benchmarks.{benchmark.name}")
+    given = {file.role: getattr(settings, file.role) for file in benchmark.files}
+    options = {name: getattr(settings, name) for name in benchmark.options.model_fields}
+    return {role: path for role, path in given.items() if path is not None}, benchmark.options.parse(options)
+
+
+def check_options(benchmark: Benchmark, values: Mapping[str, Any]) -> None:
+    """Check settings that name no file.
+
+    Raises:
+        AnswerError: an unknown key, or a value of another type.
+    """
+    parse(benchmark, {file.role: "." for file in benchmark.files if file.required} | dict(values))
+
+
+def refuse_old_keys(values: Mapping[str, Any]) -> None:
+    """Refuse keys from before benchmarks were a mapping.
+
+    Raises:
+        AnswerError: names the key and what to write instead.
+    """
+    for key, instead in OLD_KEYS.items():
+        if key in values:
+            raise AnswerError(f"{key} has moved: write {instead}")
+
+
+def _class_of(benchmark: Benchmark) -> type[Options]:
+    fields: dict[str, Any] = {
+        file.role: (Path, ...) if file.required else (Path | None, Field(default=None)) for file in benchmark.files
+    }
+    return create_model(f"{type(benchmark).__name__}Settings", __base__=benchmark.options, **fields)
+
+
+def _check_there(file: File, path: Path, where: str) -> None:
+    if file.kind == "file" and not path.is_file():
+        raise AnswerError(f"{where}: {str(path)!r} {'is a folder, not a file' if path.is_dir() else 'is no file'}")
+    if file.kind != "file" and not path.is_dir():
+        raise AnswerError(f"{where}: {str(path)!r} {'is a file, not a folder' if path.is_file() else 'is no folder'}")

@@ -1,8 +1,0 @@
-"""MGM (Mini-Gemini): a Gemma language model that looks through two frozen image towers.
-
-The modules that compute import torch; `names` and `conversation` do not. The names most callers need:
-
-* :class:`toolkit.mgm.configuration_mgm.MGMConfig`
-* :class:`toolkit.mgm.modeling_mgm.MGMGemmaForCausalLM`
-* :class:`toolkit.mgm.processing_mgm.MGMProcessor`
-"""

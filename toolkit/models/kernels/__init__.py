@@ -1,0 +1,1 @@
+"""Custom kernels, each with the plain PyTorch code that it replaces."""

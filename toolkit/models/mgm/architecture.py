@@ -1,0 +1,74 @@
+"""MGM as an architecture: its Auto classes, what it trains, its feature cache and its fast answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
+
+from toolkit.models.base import Answerer, Architecture, Processor, Speed, load_auto_processor
+from toolkit.models.mgm.aspect import Aspect
+from toolkit.models.mgm.configuration_mgm import MGMConfig
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import TOWERS, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+
+if TYPE_CHECKING:
+    from toolkit.data.feature_cache import FeatureCache
+
+AutoModelForImageTextToText.register(MGMConfig, MGMGemmaForCausalLM)
+AutoProcessor.register(MGMConfig, MGMProcessor)
+
+
+class MGMArchitecture(Architecture):
+    """MGM on Gemma. Its decoder, mining and answers have fast paths of their own; see ``toolkit.models.mgm.speed``."""
+
+    projector = TRAINED_IN_STAGE_1
+    towers = TOWERS
+    caches_features = True
+    autocast = False  # it computes in the type of its frozen towers
+
+    def load_processor(self, folder: Path) -> Processor:
+        made: Processor = load_auto_processor(folder)
+        return made
+
+    def loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        loss: Tensor = model(**inputs).loss
+        return loss
+
+    def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
+        from toolkit.evaluation.generate import Answerer as FastAnswerer
+
+        model.set_speed({"compiled": options.pop("compiled")})
+        return FastAnswerer(model=model, processor=processor, **options)
+
+    def set_speed(self, model: Any, choice: Speed, device: torch.device | str) -> None:
+        model.set_speed(choice, device)
+
+    def vocabulary(self, model: Any) -> int:
+        return int(model.config.vocab_size)
+
+    def facts(self, model: Any) -> dict[str, Any]:
+        return {"aux_drop_path": model.config.aux_drop_path}
+
+    def start_projector(self, model: nn.Module, seed: int) -> None:
+        # In this order and no other: the trained weights of published figures follow from it.
+        set_seed(seed)
+        core: Any = model.model
+        for part in core.trained_in_stage_1():
+            for module in part.modules():
+                if isinstance(module, nn.Linear | nn.LayerNorm):
+                    module.reset_parameters()
+
+    def load_projector(self, model: nn.Module, path: Path) -> None:
+        from toolkit.models.convert_weights import load_projector
+
+        load_projector(model, path)
+
+    def feature_cache(self, root: Path, model: Any, processor: Any, aspect: Aspect) -> FeatureCache | None:
+        from toolkit.data.feature_cache import FeatureCache
+
+        return FeatureCache(root, model, processor, aspect)

@@ -1,0 +1,149 @@
+"""Joins public weights to an MGM base that training starts from.
+
+    python -m toolkit.models.mgm.assemble --gemma gemma-2b-it --clip clip-vit-large-patch14-336 \
+        --convnext openclip-convnext-… --output MGM-2B-base [--image-size-aux 768] [--dtype bfloat16]
+
+In: local folders of a Gemma, a CLIP and an OpenCLIP ConvNeXt. Out: one checkpoint with their weights, tokenizer and
+preprocessing; projector and mining projections have fresh weights. Sizes are read from configs and weights, never from
+a folder's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    CLIPVisionModel,
+    GemmaConfig,
+    GemmaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from toolkit.models.convert_weights import WeightsError, clip_vision, public_names, read_tensors
+from toolkit.models.mgm.configuration_mgm import MGMConfig
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.names import CLIP, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+
+CONVNEXT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+_TRUNK = "visual.trunk."
+
+
+def convnext_trunk(folder: Path) -> dict[str, Tensor]:
+    """Stem and stages of an OpenCLIP ConvNeXt, by their names in MGM's second tower.
+
+    Raises:
+        WeightsError: no weight file, or one without a ConvNeXt.
+    """
+    file = next((folder / name for name in CONVNEXT_FILES if (folder / name).is_file()), None)
+    if file is None:
+        raise WeightsError(f"{folder}: holds none of {', '.join(CONVNEXT_FILES)}")
+    trunk = {
+        f"vision_{name.removeprefix(_TRUNK)}": tensor
+        for name, tensor in public_names(read_tensors(file)).items()
+        if name.startswith((f"{_TRUNK}stem.", f"{_TRUNK}stages."))
+    }
+    if "vision_stem.0.weight" not in trunk:
+        raise WeightsError(f"{file}: holds no {_TRUNK}stem; it is no OpenCLIP ConvNeXt")
+    return trunk
+
+
+def convnext_sizes(trunk: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Depths and widths of the four stages, read off the weights."""
+    depths, dims = [], []
+    for stage in range(4):
+        pattern = re.compile(rf"vision_stages\.{stage}\.blocks\.(\d+)\.conv_dw\.weight")
+        found = {int(match[1]): trunk[match[0]] for match in map(pattern.fullmatch, trunk) if match}
+        if not found:
+            raise WeightsError(f"the ConvNeXt has no stage {stage}; MGM needs four")
+        depths.append(len(found))
+        dims.append(found[0].shape[0])
+    return {"depths": depths, "dims": dims}
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a folder with ``tokenizer.json``, or with ``tokenizer.model`` where that can be converted.
+
+    ``tokenizer.json`` is taken as it is: the class that a folder names may add marks, as ``GemmaTokenizer`` does.
+
+    Raises:
+        WeightsError: no tokenizer that can be used.
+    """
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, config=GemmaConfig())
+    except (ValueError, OSError, ImportError) as error:
+        raise WeightsError(
+            f"{folder}: no fast tokenizer; put gemma-2b-it's tokenizer.json there, or install sentencepiece 0.2.0 and "
+            "protobuf, which turn tokenizer.model into one"
+        ) from error
+
+
+def assemble(
+    gemma: Path, clip: Path, convnext: Path, *, image_size_aux: int, dtype: torch.dtype
+) -> MGMGemmaForCausalLM:
+    """Build the model.
+
+    Raises:
+        WeightsError: parts that are missing or do not fit.
+    """
+    for name, folder in (("gemma", gemma), ("clip", clip), ("convnext", convnext)):
+        if not folder.is_dir():  # transformers would take its path for a name on the hub
+            raise WeightsError(f"{name}: {str(folder)!r} is no folder; give a local copy")
+    language: Any = GemmaForCausalLM.from_pretrained(gemma, dtype=dtype)
+    vision: Any = CLIPVisionModel.from_pretrained(clip, dtype=dtype)
+    trunk = convnext_trunk(convnext)
+    # Exact GELU is what the release pinned by the kit computes for Gemma, whatever the config file names.
+    text = {**language.config.to_dict(), "hidden_act": "gelu", "hidden_activation": "gelu"}
+    config = MGMConfig(
+        text_config=text, vision_config=vision.config, vision_aux_config=convnext_sizes(trunk),
+        image_size_aux=image_size_aux,
+    )  # fmt: skip
+    parts = dict(language.state_dict())
+    parts |= {f"{CLIP}{name}": tensor for name, tensor in clip_vision(vision.state_dict()).items()}
+    parts |= {f"model.vision_tower_aux.{name}": tensor for name, tensor in trunk.items()}
+    model = MGMGemmaForCausalLM(config)
+    cast(torch.nn.Module, model).to(dtype)
+    result = model.load_state_dict(parts, strict=False)
+    missing = [name for name in result.missing_keys if not name.startswith(TRAINED_IN_STAGE_1)]
+    if missing or result.unexpected_keys:
+        raise WeightsError(f"parts do not fit: missing {missing[:5]}, left over {list(result.unexpected_keys)[:5]}")
+    return model
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command; see the module's text."""
+    parser = argparse.ArgumentParser(prog="python -m toolkit.models.mgm.assemble", description="Join public weights.")
+    for name in ("gemma", "clip", "convnext", "output"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--image-size-aux", type=int, default=768)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    given = parser.parse_args(arguments)
+    try:
+        model = assemble(
+            given.gemma,
+            given.clip,
+            given.convnext,
+            image_size_aux=given.image_size_aux,
+            dtype=getattr(torch, given.dtype),
+        )
+        processor = MGMProcessor.for_config(cast(MGMConfig, model.config), load_tokenizer(given.gemma))
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
+    model.save_pretrained(given.output)
+    processor.save_pretrained(given.output)
+    print(f"{given.output}: {model.num_parameters():,} parameters")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,76 @@
+"""The loss of a batch, from its embeddings on.
+
+::
+
+    embeds (B, L, h) ─► decoder ─► hidden states ─► logits where there is a label ─► cross-entropies ─► weighted sum
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._dynamo import maybe_mark_dynamic
+
+from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.models.mgm.decoder import decode
+from toolkit.models.mgm.speed import compiled
+
+
+def loss_and_logits(
+    model: Any, layout: Mapping[str, Tensor], embeds: Tensor, weights: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """Loss and logits of merged embeddings.
+
+    Args:
+        model: an ``MGMGemmaForCausalLM``; its ``speed`` says how to compute.
+        layout: of :func:`toolkit.models.mgm.merging.lay_out`, with labels.
+        embeds: (B, L, h), padded on the right.
+        weights: (B,) of each row's tokens; None takes the mean over tokens.
+        kwargs: for transformers' Gemma, where ``speed.fused_decoder`` is off.
+
+    Returns:
+        The loss, and logits (S, vocabulary) of the S labelled positions, or (B, L, vocabulary) of all where
+        ``speed.labelled_logits`` is off.
+    """
+    speed, labelled, only_labelled = model.speed, layout["labelled"], model.speed.labelled_logits
+    if speed.fused_decoder:
+        hidden = decode(model.model, embeds, speed, layout["label_at"])
+        if speed.labelled_last_layer:
+            labelled, only_labelled = layout["label_slot"], True
+    else:
+        hidden = _transformers_decoder(model.model, embeds, layout["mask"], **kwargs)
+    head = model.lm_head.weight.to(hidden.dtype)
+    if only_labelled:
+        targets, rows = layout["targets"], layout["label_row"]
+        logits = chosen = F.linear(hidden.flatten(0, 1)[labelled], head)
+    else:
+        targets = layout["labels"][:, 1:].flatten()
+        rows = torch.arange(len(hidden), device=hidden.device).repeat_interleave(hidden.shape[1] - 1)
+        logits = F.linear(hidden, head)
+        chosen = logits[:, :-1].flatten(0, 1)
+    run = compiled(token_losses) if speed.compiled else token_losses
+    if speed.compiled:
+        maybe_mark_dynamic(chosen, 0)
+        maybe_mark_dynamic(targets, 0)
+    losses = run(chosen, targets, model.config.logits_dtype == "float32").float()
+    if weights is None:
+        return losses.sum() / len(layout["targets"]), logits
+    return (losses * weights[rows]).sum(), logits
+
+
+def token_losses(logits: Tensor, targets: Tensor, widen: bool) -> Tensor:
+    """(S, vocabulary) and (S,) -> (S,) cross-entropies, 0 where there is no label; in float32 with ``widen``."""
+    return F.cross_entropy(logits.float() if widen else logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
+
+
+def _transformers_decoder(core: Any, embeds: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:
+    """Float32 weights that are trained are used in the embeddings' type, as ``decode`` uses them."""
+    mixed = core.layers[0].mlp.up_proj.weight.dtype != embeds.dtype
+    with torch.autocast(embeds.device.type, dtype=embeds.dtype if mixed else None, enabled=mixed):
+        output = core(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **kwargs)
+    hidden: Tensor = output.last_hidden_state
+    return hidden.to(embeds.dtype)

@@ -1,0 +1,244 @@
+"""MGM: a Gemma that reads images through CLIP, ConvNeXt, patch-info mining and a projector.
+
+::
+
+    images (I,3,s,s)      ─► CLIP      ─► low  (I,N,d) ──────────────┬─► + ─► projector ─► (I,N,h) ─┐
+    images_aux (I,3,S,S)  ─► ConvNeXt  ─► 4 maps ─► mining windows ──┘                              ▼
+    input_ids (B,T), one placeholder per image  ─► word embeddings (B,T,h) ─► merge ─► Gemma ─► logits or loss
+
+Parameter names are those of the public MGM-2B weights. ``encode_images`` (frozen, cacheable) and ``project_images``
+(trained) are apart, so that a caller can store the first's result and skip both towers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GemmaForCausalLM
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
+
+from toolkit.models.mgm.backbone import MGMGemmaModel, TorchInitMixin
+from toolkit.models.mgm.configuration_mgm import MGMConfig
+from toolkit.models.mgm.loss import loss_and_logits
+from toolkit.models.mgm.merging import Merged, check_image_count, lay_out, merge, place
+from toolkit.models.mgm.mining import mine, mine_plain
+from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.speed import CPU, Speed, compiled, speed_for
+from toolkit.models.mgm.towers import TowerFeatures
+from toolkit.models.mgm.windows import Windows, cut, resize_matrices
+from toolkit.tensor_files import apply_umask, writing
+
+
+class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
+    """MGM with its language-model head (tied to the word embeddings).
+
+    Keyword arguments of :meth:`forward` and :meth:`generate` beside Gemma's: either ``images`` (I, 3, s, s) and
+    ``images_aux`` (I, 3, S, S), normalised floats, or ``features``, a :class:`TowerFeatures` of the same images
+    (or its five tensors as a plain sequence).
+    """
+
+    config_class = MGMConfig
+    speed: Speed = CPU
+    """How forward passes are computed; any choice gives the same numbers up to rounding."""
+
+    def __init__(self, config: MGMConfig) -> None:
+        # Past GemmaForCausalLM's own constructor, which would build a second, plain Gemma first.
+        GemmaPreTrainedModel.__init__(self, config)
+        self.model = MGMGemmaModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def set_speed(self, choice: str | Mapping[str, bool], device: torch.device | str | None = None) -> None:
+        """Choose how forward passes are computed on a device (default: the model's); see ``toolkit.models.mgm.speed``.
+
+        Raises:
+            ValueError: an unknown choice or switch.
+        """
+        self.speed = speed_for(choice, device or self.device)
+        if self.speed.checkpointing:
+            self.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.gradient_checkpointing_disable()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Write config and weights, as transformers does, with the permissions that the umask leaves.
+
+        Raises:
+            EnvironmentFault: the disk is full or read-only.
+        """
+        with writing(Path(save_directory, "model.safetensors")):
+            super().save_pretrained(save_directory, *args, **kwargs)
+            apply_umask(Path(save_directory))
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Type that is computed in: that of the frozen towers; what is trained may be held in a wider one."""
+        return next(self.model.vision_tower_aux.parameters()).dtype
+
+    def encode_images(self, images: Tensor, images_aux: Tensor) -> TowerFeatures:
+        """Run both frozen towers: (I, 3, s, s) and (I, 3, S, S) -> :class:`TowerFeatures`, without gradient."""
+        clip, convnext, dtype = self.model.vision_tower, self.model.vision_tower_aux, self.compute_dtype
+        with torch.no_grad():
+            return TowerFeatures(clip(images.to(dtype), self.speed), convnext(images_aux.to(dtype), self.speed))
+
+    def project_images(self, features: TowerFeatures) -> Tensor:
+        """Mine the high-resolution maps and project: -> (I, N, h) image embeddings. The trained part of stage 1.
+
+        Float32 weights beside features of another type are used in that type; their gradients are float32.
+        """
+        core, low = self.model, features.low
+
+        def run(part: Any, *given: Any) -> Any:
+            return (compiled(part, dynamic=False) if self.speed.compiled else part)(*given)
+
+        read: Windows | tuple[Tensor, ...] = features.maps
+        if self.speed.rearranged_mining:
+            n = core.config.tokens_per_side
+            resizes = resize_matrices(core.config.image_size_aux // 4 // n, len(features.maps), low.device)
+            # Apart from what is trained, so that a compiled backward pass keeps the cells as they are, not widened.
+            read = run(cut, features.maps, n, core.vlm_uni_aux_projector.norm.eps, resizes)
+        mixed = core.mm_projector[0].weight.dtype != low.dtype
+        with torch.autocast(low.device.type, dtype=low.dtype if mixed else None, enabled=mixed):
+            result: Tensor = run(_project, core, low, read)
+        return result
+
+    def merge_images(
+        self,
+        input_ids: Tensor,
+        *,
+        images: Tensor | None = None,
+        images_aux: Tensor | None = None,
+        features: TowerFeatures | Sequence[Tensor] | None = None,
+        image_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Merged:
+        """Word and image embeddings of a batch in one sequence; see :func:`toolkit.models.mgm.merging.merge`.
+
+        Pictures come as pixels, as tower features, or as ``image_embeds`` (I, N, h) of :meth:`project_images`. Without
+        any the ids are only embedded; then they may hold no placeholder.
+        """
+        words = self._embed(input_ids)
+        if image_embeds is None:
+            image_embeds = self._image_embeds(images, images_aux, features)
+        if image_embeds is None:
+            check_image_count(int((input_ids == IMAGE_TOKEN_INDEX).sum()), 0)
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            return Merged(words, mask, labels)
+        return merge(input_ids, words, image_embeds, attention_mask=attention_mask, labels=labels)
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, h)."""
+        words: Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
+        return words.to(self.compute_dtype)
+
+    def _image_embeds(
+        self, images: Tensor | None, images_aux: Tensor | None, features: TowerFeatures | Sequence[Tensor] | None
+    ) -> Tensor | None:
+        if features is None and images is not None:
+            if images_aux is None:
+                raise ValueError("images were given without images_aux; MGM needs both sizes of every image")
+            features = self.encode_images(images, images_aux)
+        if features is None:
+            return None
+        low, *maps = (features.low, *features.maps) if isinstance(features, TowerFeatures) else features
+        dtype = self.compute_dtype
+        return self.project_images(TowerFeatures(low.to(dtype), tuple(part.to(dtype) for part in maps)))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        images: Tensor | None = None,
+        images_aux: Tensor | None = None,
+        features: TowerFeatures | Sequence[Tensor] | None = None,
+        labels: Tensor | None = None,
+        layout: Mapping[str, Tensor] | None = None,
+        loss_weights: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits, or the loss when labels are given.
+
+        Args:
+            input_ids: (B, T), one ``IMAGE_TOKEN_INDEX`` per image. Not together with ``inputs_embeds``.
+            attention_mask: (B, T), 1 = real. With labels rows are padded on the right.
+            position_ids: (B, T or L), which ``generate`` makes of a mask padded on the left; without labels only.
+            inputs_embeds: (B, L, h) already merged embeddings (the decoder multiplies them by √h, images included);
+                without labels only.
+            labels: (B, T) aligned with ``input_ids``; the shift by one happens here.
+            layout: of :func:`~toolkit.models.mgm.merging.lay_out` for the same ids, mask and labels, if known.
+            loss_weights: (B,); the loss is then the sum over supervised tokens of weight × cross-entropy, else their
+                mean.
+            num_items_in_batch: the same with one weight for all, 1/``num_items_in_batch``, as Hugging Face's Trainer
+                asks for it.
+
+        Returns:
+            With labels: ``loss`` and ``logits``, of the supervised positions only, (S, vocabulary), in reading order,
+            or of all (B, L, vocabulary) when ``speed.labelled_logits`` is off.
+            Without: ``logits`` (B, L, vocabulary), of the last ``logits_to_keep`` positions if that is not 0.
+        """
+        given: dict[str, Any] = {"images": images, "images_aux": images_aux, "features": features}
+        if labels is not None and input_ids is not None:
+            if layout is None:
+                layout = lay_out(input_ids, attention_mask, labels, image_tokens=self.config.image_tokens)
+            if loss_weights is None and num_items_in_batch is not None:
+                loss_weights = torch.ones(len(input_ids), device=input_ids.device) / num_items_in_batch
+            words, pictures = self._embed(input_ids), self._image_embeds(**given)
+            if pictures is None:
+                pictures = words.new_zeros(0, self.config.image_tokens, words.shape[-1])
+            loss, logits = loss_and_logits(self, layout, place(layout, words, pictures), loss_weights, **kwargs)
+            return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
+        if input_ids is not None and inputs_embeds is None:
+            merged = self.merge_images(input_ids, attention_mask=attention_mask, **given)
+            inputs_embeds, input_ids = merged.embeds, None
+            # Beside a cache no mask says that nothing is padding; it is not one of the new tokens' length.
+            if attention_mask is not None or any(value is not None for value in given.values()):
+                attention_mask = merged.attention_mask
+        return super().forward(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds,
+            logits_to_keep=logits_to_keep, **kwargs,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:
+        """As ``GenerationMixin.generate``, with images; pad on the left.
+
+        Returns:
+            (B, new tokens) when pictures are given in any form; the prompt in front of them otherwise.
+        """
+        image_kwargs = {k: kwargs.pop(k, None) for k in ("images", "images_aux", "features", "image_embeds")}
+        if input_ids is None or all(v is None for v in image_kwargs.values()):
+            return super().generate(input_ids, **kwargs)
+        merged = self.merge_images(input_ids, attention_mask=kwargs.pop("attention_mask", None), **image_kwargs)
+        return super().generate(inputs_embeds=merged.embeds, attention_mask=merged.attention_mask, **kwargs)
+
+
+def _project(core: MGMGemmaModel, low: Tensor, read: Windows | tuple[Tensor, ...]) -> Tensor:
+    """Mined from windows, or, as the original does it, from the four maps."""
+    config = core.config
+    if config.mm_feature_norm:
+        low = F.layer_norm(low, low.shape[-1:])
+    parts = core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector
+    if isinstance(read, Windows):
+        mined = mine(low, read, *parts)
+    else:
+        mined = mine_plain(low, read, config.tokens_per_side, *parts)
+    projected: Tensor = core.mm_projector(low + mined)
+    scale = config.mm_projector_output_scale
+    return projected if scale == 1.0 else projected * scale
+
+
+AutoModelForCausalLM.register(MGMConfig, MGMGemmaForCausalLM)

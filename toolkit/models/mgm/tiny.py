@@ -1,0 +1,60 @@
+"""A tiny MGM with random weights, for tests and for measuring overhead; the same classes as the real model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from toolkit.models.mgm.configuration_mgm import MGMConfig
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.processing_mgm import MGMProcessor
+
+
+def tiny_config(**overrides: Any) -> MGMConfig:
+    """2 + 2 layers of width 32; 28 px and 64 px inputs: 4 tokens with 8×8 windows, as in MGM-2B."""
+    fields: dict[str, Any] = {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 1,
+        "bos_token_id": 2, "image_size_aux": 64,
+        "vision_config": {
+            "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 14,
+        },
+        "vision_aux_config": {
+            "depths": [1, 1, 1, 1], "dims": [4, 6, 8, 10], "drop_path_rate": 0.1, "layer_scale_init": 0.5,
+        },
+    }  # fmt: skip
+    return MGMConfig(**{**fields, **overrides})
+
+
+def tiny_mgm(seed: int = 0, **overrides: Any) -> MGMGemmaForCausalLM:
+    """A tiny model in evaluation mode; the same seed and overrides give the same weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MGMGemmaForCausalLM(tiny_config(**overrides)).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level tokenizer with Gemma's marks: 0 pad, 1 eos, 2 bos, 3 unk, 4 and 5 turn marks, then the 256 bytes."""
+    marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*marks, *letters])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>",
+        additional_special_tokens=marks[4:], padding_side="left",
+    )  # fmt: skip
+
+
+def save_tiny(folder: Path, seed: int = 0, **overrides: Any) -> MGMGemmaForCausalLM:
+    """Write a complete tiny checkpoint (weights, config, tokenizer, preprocessing) and return its model."""
+    model = tiny_mgm(seed, **overrides)
+    model.save_pretrained(folder)
+    MGMProcessor.for_config(tiny_config(**overrides), tiny_tokenizer()).save_pretrained(folder)
+    return model

@@ -1,1 +1,0 @@
-"""Training of MGM in two stages: ``python -m toolkit.train.run plan.json``."""

@@ -1,0 +1,1 @@
+"""Training of MGM in two stages: ``python -m toolkit.training.run plan.json``."""

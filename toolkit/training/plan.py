@@ -1,0 +1,198 @@
+"""What to train, checked before anything heavy is loaded. In: a YAML or JSON file. Out: a frozen :class:`Plan`.
+
+::
+
+    base_model: weights/mgm           # complete checkpoint: model, tokenizer, preprocessing
+    extensions: []                    # Python files that register architectures (docs/extending.md)
+    projector: null                   # projector to start from, e.g. the kit's mm_projector.bin; null: base_model's
+    output_dir: runs/seed-0           # empty, or left by the same plan
+    seed: 0
+    device: auto                      # auto | cpu | cuda
+    dtype: float32                    # float32 | bfloat16 (trained weights keep float32 masters)
+    speed: auto                       # auto | reference (as the original computes) | {compiled: false}, see the
+                                      # architecture, e.g. toolkit.models.mgm.speed
+    cache_dir: cache/features         # null: towers run in every step
+    loss_average: micro_batch         # micro_batch as in the kit (loss_group rows) | token
+    log_every: 10
+    report_to: []                     # tensorboard, wandb, mlflow
+    checkpoint_every: 100             # steps; null: a killed stage starts anew
+    checkpoint_limit: 1               # checkpoints kept
+    memory_limit_gib: null            # most memory of each GPU
+    stages:
+      - {name: pretrain, data: pretrain.json, images: images, trained: projector, image_aspect: square,
+         global_batch: 256, per_device_batch: 8, learning_rate: 1.0e-3}
+      - {name: finetune, data: finetune.json, images: images, trained: projector+llm, image_aspect: pad,
+         global_batch: 128, per_device_batch: 8, learning_rate: 2.0e-5, group_by_modality_length: true}
+
+Paths are taken relative to the working folder. The rest, with defaults, is in ``toolkit.training.settings``.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from toolkit.models import model_type
+from toolkit.models.mgm.aspect import Aspect
+from toolkit.registry import load_extensions
+from toolkit.settings import NotInKey
+from toolkit.settings_files import SettingsFileError, read_settings_file
+from toolkit.training.settings import ROUNDS, SAME_WEIGHTS, PlanError, Seed, StageSettings, TrainingSettings
+
+__all__ = [
+    "DivergedLossError", "LossError", "NonFiniteLossError", "Plan", "PlanError", "StagePlan", "parse_plan", "read_plan",
+    "to_values",
+]  # fmt: skip
+
+StageName = Literal["pretrain", "finetune"]
+Trained = Literal["projector", "projector+llm"]
+STAGES = get_args(StageName)
+BY_CONTENT = NotInKey("counts by the content of its files")
+ELSEWHERE = NotInKey("a place to write to")
+
+
+class LossError(RuntimeError):
+    """A loss that training cannot go on with; names the step and the samples of its batch."""
+
+
+class NonFiniteLossError(LossError):
+    """The loss, or a trained weight, became NaN or infinite."""
+
+
+class DivergedLossError(LossError):
+    """The loss exploded; see :mod:`toolkit.training.divergence`."""
+
+
+class StagePlan(StageSettings):
+    """One stage: hyper-parameters, and what is trained on which rows."""
+
+    name: StageName
+    data: Annotated[Path, BY_CONTENT]
+    """LLaVA JSON."""
+    images: Annotated[Path, BY_CONTENT]
+    """Folder that image paths start from."""
+    trained: Trained
+    image_aspect: Aspect
+    group_by_modality_length: bool = False
+    """Batches of rows of like length, those with an image apart from those without."""
+    fresh_projector: bool | None = None
+    """None starts the projector anew in ``pretrain`` only, unless the plan has one."""
+
+    @field_validator("data")
+    @classmethod
+    def _data_is_a_file(cls, path: Path) -> Path:
+        return _checked(path, path.is_file(), "is no file; give a LLaVA JSON file")
+
+    @field_validator("images")
+    @classmethod
+    def _images_is_a_folder(cls, path: Path) -> Path:
+        return _checked(path, path.is_dir(), "is no folder; give the folder that image paths start from")
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _deepspeed_is_a_file(cls, path: str | None) -> str | None:
+        return _checked(path, path is None or Path(path).is_file(), "is no file; give a DeepSpeed JSON")
+
+    def accumulation_for(self, processes: int) -> int:
+        """Micro-batches per step.
+
+        Raises:
+            PlanError: batch, accumulation and processes do not multiply to ``global_batch``. The kit's check lets such
+                a run through; a model trained at another global batch must not pass for one at this.
+        """
+        at_once = self.per_device_batch * processes
+        steps = self.accumulation or max(1, self.global_batch // at_once)
+        if at_once * steps != self.global_batch:
+            raise PlanError(
+                f"stage {self.name}: global_batch {self.global_batch} is not per_device_batch {self.per_device_batch} "
+                f"× {processes} processes × accumulation {steps}; change per_device_batch or accumulation"
+            )
+        return steps
+
+
+class Plan(TrainingSettings):
+    """A whole training; see the module's text for a file."""
+
+    extensions: Annotated[tuple[Path, ...], NotInKey("the code that is used counts by its fingerprint")] = ()
+    """Python files that register architectures (toolkit/registry.py). They are imported while the plan is read, before
+    the base model is looked at."""
+    base_model: Annotated[Path, BY_CONTENT]
+    output_dir: Annotated[Path, ELSEWHERE]
+    seed: Seed
+    stages: tuple[StagePlan, ...]
+    projector: Annotated[Path | None, BY_CONTENT] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], ROUNDS] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    cache_dir: Annotated[Path | None, NotInKey("whether features are cached counts, not where")] = None
+    memory_limit_gib: Annotated[float | None, SAME_WEIGHTS] = Field(default=None, gt=0)
+
+    @field_validator("extensions")
+    @classmethod
+    def _are_loaded(cls, files: tuple[Path, ...]) -> tuple[Path, ...]:
+        load_extensions(files)
+        return files
+
+    @field_validator("base_model")
+    @classmethod
+    def _base_model_is_a_checkpoint(cls, path: Path) -> Path:
+        model_type(path)
+        return path
+
+    @field_validator("projector")
+    @classmethod
+    def _projector_is_a_file(cls, path: Path | None) -> Path | None:
+        return _checked(
+            path, path is None or path.is_file(), "is no file; give .bin, .pt or .safetensors with a projector"
+        )
+
+    @field_validator("report_to")
+    @classmethod
+    def _reporters_are_installed(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        missing = [name for name in names if find_spec(name) is None]
+        words = f"{', '.join(missing)} is not installed; pip install {' '.join(missing)}, or take it off the list"
+        return _checked(names, not missing, words)
+
+    @field_validator("stages")
+    @classmethod
+    def _known_order(cls, stages: tuple[StagePlan, ...]) -> tuple[StagePlan, ...]:
+        known = ([STAGES[0]], [STAGES[1]], [*STAGES])
+        names = [stage.name for stage in stages]
+        return _checked(stages, names in known, "must be pretrain, finetune or both, in this order")
+
+
+def _checked(value: Any, holds: bool, fix: str) -> Any:
+    if not holds:
+        raise ValueError(fix)
+    return value
+
+
+def parse_plan(values: object) -> Plan:
+    """Build a plan from plain values.
+
+    Raises:
+        PlanError: unknown or missing key, wrong type, value out of range.
+    """
+    return Plan.parse(values)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan from a ``.yaml``, ``.yml`` or ``.json`` file.
+
+    Raises:
+        PlanError: no such file, not strict YAML or JSON (see ``toolkit.settings_files``), or a fault in the plan; the
+            message names the file.
+    """
+    try:
+        return Plan.parse(read_settings_file(path), where=str(path))
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}") from error
+    except SettingsFileError as error:
+        raise PlanError(f"{path}: {error}") from error
+
+
+def to_values(plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON values."""
+    return plan.model_dump(mode="json")

@@ -1,0 +1,43 @@
+"""Progress of a stage as events, every ``log_every`` steps and at the last one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from toolkit.events import Emit
+from toolkit.training.trainer import ExposureTrainer
+
+
+class Progress(TrainerCallback):
+    """Emits ``step`` events: loss of the step, learning rate, samples/s since the last one, most memory of a GPU."""
+
+    def __init__(self, *, stage: str, global_batch: int, log_every: int, emit: Emit) -> None:
+        self.stage, self.global_batch, self.log_every, self.emit = stage, global_batch, log_every, emit
+        self.trainer: ExposureTrainer | None = None
+        self._since, self._at = 0, time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._since, self._at = state.global_step, time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        assert self.trainer is not None
+        step = state.global_step
+        if args.process_index or (step % self.log_every and step != state.max_steps):
+            return
+        now = time.monotonic()
+        rate = (step - self._since) * self.global_batch / max(now - self._at, 1e-9)
+        self._since, self._at = step, now
+        scheduler = kwargs.get("lr_scheduler")
+        lr = scheduler.get_last_lr()[0] if scheduler else None
+        loss = round(self.trainer.losses[-1], 6)
+        where = {"event": "step", "stage": self.stage, "step": step, "steps": state.max_steps}
+        event = {**where, "loss": loss, "lr": lr, "samples_per_s": round(rate, 2)}
+        if args.device.type == "cuda":
+            event["peak_gib"] = round(torch.cuda.max_memory_allocated(args.device) / 2**30, 2)
+        self.emit(event)

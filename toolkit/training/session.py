@@ -1,0 +1,158 @@
+"""A whole plan, stage by stage. In: a :class:`Plan`. Out: its ``output_dir`` (layout: ``toolkit.training.run``).
+
+A stage's manifest is written last and has the hash of every other file, so a stage is complete when both are there and
+agree: a run that was killed goes on with the first stage that is not, from that stage's newest whole checkpoint.
+
+A folder is claimed by ``run.json`` only when the plan has passed all checks (batches, device, rows, image files, base
+model), so a refused plan leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from toolkit.data.image_files import check_images
+from toolkit.data.llava import read_llava
+from toolkit.data.rows import Rows, encode_rows
+from toolkit.events import Emit, is_first_of_machine, is_main_process, tagged
+from toolkit.files import flush, json_sha256, write_atomically, write_json
+from toolkit.jobs import limit_threads
+from toolkit.models import architecture_of
+from toolkit.models.base import Architecture, Processor
+from toolkit.tensor_files import apply_umask, save_tensors, writing
+from toolkit.training.base_model import PROJECTOR_FILE, check_base, load_base, load_processor, load_trained
+from toolkit.training.checkpoint import remove_all, remove_partial
+from toolkit.training.folder import alone_in, check_folder, claim_folder
+from toolkit.training.identity import training_identity
+from toolkit.training.manifest import MANIFEST, is_complete, result_files, stage_manifest
+from toolkit.training.plan import Plan, StagePlan
+from toolkit.training.stage import StageResult, check_device, train_stage
+
+
+def train(plan: Plan, emit: Emit) -> None:
+    """Train all stages of a plan, or find them complete.
+
+    Raises:
+        PlanError: the output folder belongs to something else, or another run is at work in it; the batches do not
+            multiply to the global batch; no such device; a base model that cannot be loaded.
+        DataError, LabelError, ImageError, CheckpointError: data or a checkpoint that cannot be used.
+        EnvironmentFault: a file that the environment does not let this process read.
+        LossError: the loss became NaN or infinite, or exploded.
+    """
+    emit = tagged(emit, output_dir=str(plan.output_dir))
+    identity = training_identity(plan)
+    check_folder(plan, identity)
+    # What is damaged is reported when it is trained again.
+    complete = complete_stages(plan, identity, lambda event: None)
+    if all(complete):
+        if is_main_process():
+            for stage in plan.stages:  # of a run that was killed right after its last manifest
+                remove_all(plan.output_dir / stage.name)
+        emit({"event": "done", "cached": True, "seconds": 0.0})
+        return
+    check_device(plan)
+    check_base(plan.base_model)
+    architecture = architecture_of(plan.base_model)
+    processor = load_processor(architecture, plan)
+    todo = [stage for stage, is_done in zip(plan.stages, complete, strict=True) if not is_done]
+    rows: dict[str, Rows] = {stage.name: read_rows(stage, processor) for stage in todo}
+    model = load_base(architecture, plan)
+    claim_folder(plan, identity)
+    with alone_in(plan.output_dir):
+        _train(plan, identity, architecture, model, processor, rows, emit)
+
+
+def _train(
+    plan: Plan, identity: dict[str, Any], architecture: Architecture, model: Any, processor: Processor,
+    rows: dict[str, Rows], emit: Emit,
+) -> None:  # fmt: skip
+    began, key = time.monotonic(), json_sha256(identity)
+    limit_threads(model.num_parameters(), on_cpu=plan.device == "cpu")
+    # Once more, because another run may have been at work while this one waited for the folder.
+    for stage, complete in zip(plan.stages, complete_stages(plan, identity, emit), strict=True):
+        folder = plan.output_dir / stage.name
+        if is_main_process():
+            (remove_all if complete else remove_partial)(folder)
+        if complete:
+            load_trained(architecture, model, folder)
+            emit({"event": "stage_done", "stage": stage.name, "cached": True})
+            continue
+        of_stage = rows.pop(stage.name, None) or read_rows(stage, processor)
+        result = train_stage(architecture, model, processor, plan, stage, of_stage, emit, key)
+        if is_main_process():
+            with writing(folder):
+                write_stage(folder, architecture, model, processor, plan, stage, result, key)
+        if stage.deepspeed is not None:
+            leave_deepspeed()
+        if stage is not plan.stages[-1] and (stage.deepspeed is not None or plan.dtype == "bfloat16"):
+            # In float32 again, and without the hooks that an engine leaves on parameters.
+            model = load_base(architecture, plan)
+            load_trained(architecture, model, folder)
+        rate = round(result.steps * stage.global_batch / result.seconds, 2)
+        ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(result.seconds, 2)}
+        emit({"event": "stage_done", "stage": stage.name, "cached": False, "samples_per_s": rate, **ended})
+    seconds = round(time.monotonic() - began, 2)
+    emit({"event": "done", "cached": False, "seconds": seconds})
+
+
+def complete_stages(plan: Plan, identity: dict[str, Any], emit: Emit) -> list[bool]:
+    """Whether each stage is complete; a stage that had been and is damaged is reported."""
+
+    def report(message: str) -> None:
+        emit({"event": "damaged", "message": message})
+
+    key = json_sha256(identity)
+    return [is_complete(plan.output_dir / stage.name, key, report) for stage in plan.stages]
+
+
+def read_rows(stage: StagePlan, processor: Processor) -> Rows:
+    """Read, check and tokenise a stage's data, and check that all its image files are there."""
+    stage.accumulation_for(int(os.environ.get("WORLD_SIZE", "1")))
+    samples = read_llava(stage.data, stage.images)
+    # Once per machine: the processes of one share its file systems.
+    if is_first_of_machine():
+        check_images(samples, stage.data, stage.images)
+    return encode_rows(samples, processor)
+
+
+def leave_deepspeed() -> None:
+    """Forget the last stage's DeepSpeed engine: the next stage or plan of this process may have another, or none."""
+    PartialState().wait_for_everyone()
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    # Trainer leaves its choice in the environment, where the next one finds it.
+    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_MIXED_PRECISION"):
+        os.environ.pop(name, None)
+
+
+def write_stage(
+    folder: Path, architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan,
+    result: StageResult, key: str,
+) -> None:  # fmt: skip
+    """Write a stage's results; the manifest last, then the checkpoints have had their use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if stage.trained == "projector":
+        weights = model.state_dict().items()
+        trained = {k: v.detach().cpu().contiguous() for k, v in weights if k.startswith(architecture.projector)}
+        save_tensors(trained, folder / PROJECTOR_FILE, metadata={"format": "pt"})
+        model.config.save_pretrained(folder)
+    else:
+        if plan.dtype == "bfloat16":
+            # One type on disk, and the values that the forward passes used: the masters' last digits were never read.
+            cast(torch.nn.Module, model).to(torch.bfloat16)
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        apply_umask(folder)
+    lines = (json.dumps(ids, ensure_ascii=False, separators=(",", ":")) for ids in result.samples)
+    write_atomically(folder / "samples.jsonl", "".join(line + "\n" for line in lines))
+    for path in [*result_files(folder), folder]:
+        flush(path)
+    write_json(folder / MANIFEST, stage_manifest(folder, plan, stage, result, key))
+    remove_all(folder)

@@ -1,0 +1,206 @@
+"""One training stage. In: a model, a processor and a :class:`StagePlan`. Out: the model, trained, and what happened.
+
+The towers stay frozen in both stages; ``pretrain`` trains the projector, ``finetune`` the language model as well. In
+bfloat16 the frozen weights are held in bfloat16 and the trained ones in float32, which the forward pass rounds; under
+DeepSpeed the engine does the same in its own way.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.utils import broadcast_object_list
+from transformers import TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from toolkit.data.collator import Collator
+from toolkit.data.exposures import Exposures
+from toolkit.data.feature_cache import FeatureCache
+from toolkit.data.order import exposure_order, grouped_order, planned_steps
+from toolkit.data.rows import Rows
+from toolkit.events import Emit, tagged
+from toolkit.file_errors import EnvironmentFault
+from toolkit.models.base import Architecture, Processor
+from toolkit.training.arguments import training_arguments
+from toolkit.training.checkpoint import Checkpoint, Checkpoints, newest
+from toolkit.training.plan import Plan, PlanError, StagePlan
+from toolkit.training.progress import Progress
+from toolkit.training.trainer import ExposureTrainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a stage did.
+
+    ``losses`` and ``samples`` (ids) of every step; ``seconds`` of training, of a run that was resumed those up to each
+    checkpoint that it went on from; ``resumed_from``: steps of these checkpoints.
+    """
+
+    steps: int
+    losses: list[float]
+    samples: list[list[str]]
+    rows: int
+    seconds: float
+    processes: int
+    device: str
+    resumed_from: list[int]
+
+
+def set_trained(architecture: Architecture, model: torch.nn.Module, stage: StagePlan) -> int:
+    """Switch gradients on for what the stage trains and off for the rest; returns the number of trained values."""
+    trained = 0
+    for name, parameter in model.named_parameters():
+        projector = name.startswith(architecture.projector)
+        language = stage.trained == "projector+llm" and not name.startswith(architecture.towers)
+        parameter.requires_grad_(projector or language)
+        trained += parameter.numel() if parameter.requires_grad else 0
+    return trained
+
+
+def order_of(rows: Rows, stage: StagePlan, steps: int, seed: int) -> list[int]:
+    """Index of the sample of each exposure."""
+    if not stage.group_by_modality_length:
+        return exposure_order(len(rows), steps, stage.global_batch, seed)
+    return grouped_order(rows.words.tolist(), rows.has_picture, steps, stage.global_batch, seed)
+
+
+def check_device(plan: Plan) -> None:
+    """Refuse a plan for a GPU where there is none."""
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise PlanError("device: 'cuda' asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
+
+
+def train_stage(
+    architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan, rows: Rows, emit: Emit,
+    key: str,
+) -> StageResult:  # fmt: skip
+    """Train one stage in place, from its newest whole checkpoint if there is one.
+
+    Raises:
+        PlanError: the batches do not multiply to the global batch.
+        ImageError, CheckpointError: an image or a checkpoint that cannot be used; the message names it.
+        EnvironmentFault: a file that the environment does not let this process read.
+        LossError: the loss became NaN or infinite, or exploded.
+    """
+    folder = plan.output_dir / stage.name
+    steps = planned_steps(len(rows), stage.global_batch, stage.max_steps)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = training_arguments(
+            plan, stage, steps, logs=folder / "logs", scratch=Path(scratch), autocast=architecture.autocast
+        )
+        start = _newest(folder, key, arguments, tagged(emit, stage=stage.name))
+        exposures = Exposures(
+            rows, order_of(rows, stage, steps, plan.seed), global_batch=stage.global_batch,
+            per_device_batch=stage.per_device_batch, processes=arguments.world_size,
+            group=stage.group if plan.loss_average == "micro_batch" else None,
+        )  # fmt: skip
+        _prepare(architecture, model, plan, stage, arguments)
+        cache = _fill_cache(architecture, model, processor, plan, stage, rows, arguments, emit)
+        checkpoints = Checkpoints(
+            folder, key, every=plan.checkpoint_every, limit=plan.checkpoint_limit, start=start
+        )  # fmt: skip
+        collator = Collator(
+            processor=processor, aspect=stage.image_aspect, cache=cache, pad_multiple=stage.pad_multiple
+        )
+        trainer = _trainer(architecture, model, plan, stage, arguments, exposures, collator, checkpoints, emit)
+        values = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        emit({"event": "start", "stage": stage.name, "steps": steps, "rows": len(rows), "trained_values": values})
+        if start is not None:
+            emit({"event": "resume", "stage": stage.name, "step": start.step})
+        try:
+            trainer.train()
+        except (ValueError, EnvironmentFault) as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise type(error)(_own_words(error)) from error
+        trainer.check_weights()
+    if trainer.state.global_step != steps or len(trainer.losses) != steps:
+        raise RuntimeError(f"stage {stage.name} ended at step {trainer.state.global_step} of {steps}")
+    return StageResult(
+        steps=steps, losses=trainer.losses, samples=exposures.step_ids(), rows=len(rows), seconds=checkpoints.seconds,
+        processes=arguments.world_size, device=str(arguments.device), resumed_from=checkpoints.resumed_from,
+    )  # fmt: skip
+
+
+def _newest(folder: Path, key: str, arguments: TrainingArguments, emit: Emit) -> Checkpoint | None:
+    """The newest whole checkpoint, the same in all processes; damaged ones are reported and removed."""
+    damaged: list[Path] = []
+
+    def report(checkpoint: Path, message: str) -> None:
+        damaged.append(checkpoint)
+        emit({"event": "damaged", "message": f"{message}; checkpoint {checkpoint.name} is not used"})
+
+    found = [newest(folder, key, report) if arguments.process_index == 0 else None]
+    if arguments.world_size > 1:
+        broadcast_object_list(found)
+    for path in damaged:
+        shutil.rmtree(path)
+    if damaged and found[0] is None:
+        emit({"event": "damaged", "message": "no whole checkpoint is left; the stage starts again from its first step"})
+    return found[0]
+
+
+def _prepare(
+    architecture: Architecture, model: Any, plan: Plan, stage: StagePlan, arguments: TrainingArguments
+) -> None:
+    """Give the model its gradients, its number types and its way to compute."""
+    if arguments.device.type == "cuda" and plan.memory_limit_gib is not None:
+        total = torch.cuda.get_device_properties(arguments.device).total_memory / 2**30
+        torch.cuda.set_per_process_memory_fraction(min(1.0, plan.memory_limit_gib / total), arguments.device)
+    fresh = stage.name == "pretrain" and plan.projector is None
+    if fresh if stage.fresh_projector is None else stage.fresh_projector:
+        architecture.start_projector(model, plan.seed)
+    set_trained(architecture, model, stage)
+    architecture.set_speed(model, plan.speed, arguments.device)
+    if plan.dtype == "bfloat16" and stage.deepspeed is None:
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
+    set_seed(plan.seed)
+
+
+def _fill_cache(
+    architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan, rows: Rows,
+    arguments: TrainingArguments, emit: Emit,
+) -> FeatureCache | None:  # fmt: skip
+    if plan.cache_dir is None:
+        return None
+    cast(torch.nn.Module, model).to(arguments.device).eval()
+    cache = architecture.feature_cache(plan.cache_dir, model, processor, stage.image_aspect)
+    if cache is None:
+        return None
+    numbered = ((rows.picture(at), rows.ids[at]) for at in range(len(rows)))
+    pictures: dict[Path | bytes, str] = {picture: id_ for picture, id_ in numbered if picture is not None}
+    began = time.monotonic()
+    made = cache.fill(pictures, rank=arguments.process_index, world=arguments.world_size)
+    arguments.distributed_state.wait_for_everyone()
+    seconds = round(time.monotonic() - began, 2)
+    emit({"event": "features", "stage": stage.name, "computed": made, "seconds": seconds})
+    return cache
+
+
+def _trainer(
+    architecture: Architecture, model: Any, plan: Plan, stage: StagePlan, arguments: TrainingArguments,
+    exposures: Exposures, collator: Collator, checkpoints: Checkpoints, emit: Emit,
+) -> ExposureTrainer:  # fmt: skip
+    progress = Progress(stage=stage.name, global_batch=stage.global_batch, log_every=plan.log_every, emit=emit)
+    trainer = ExposureTrainer(
+        model=model, args=arguments, exposures=exposures, architecture=architecture, processor=collator.processor,
+        data_collator=collator,
+        first_step=checkpoints.start.step if checkpoints.start else 0, callbacks=[checkpoints, progress],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    progress.trainer = checkpoints.trainer = trainer
+    return trainer
+
+
+def _own_words(error: Exception) -> str:
+    """What an error said in the loader process that raised it, without that process's traceback."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    return str(error).rsplit(name, 1)[-1].strip()

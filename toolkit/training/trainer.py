@@ -1,0 +1,141 @@
+"""Hugging Face's Trainer with fixed exposures, losses that carry their own weights, and a guard against bad losses.
+
+In: exposures already dealt. Out: a trained model, and the loss of every step.
+
+Each row carries the weight of its tokens (:func:`toolkit.data.order.loss_weights`), so a step's loss is the plain sum
+over all processes and micro-batches. Nothing else may scale it: data parallelism averages gradients over processes, and
+DeepSpeed divides by the number of micro-batches as well; both are multiplied out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from toolkit.data.exposures import Exposures
+from toolkit.models.base import Architecture, Processor
+from toolkit.training.divergence import LossWatch
+from toolkit.training.plan import DivergedLossError, NonFiniteLossError
+
+
+class FromPosition(Sampler[int]):
+    """Hands out positions from ``start`` to the end: what was trained before is not even read."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start, self.end = start, end
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.end))
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+class ExposureTrainer(Trainer):
+    """Trains on exposures in their order; keeps each step's loss in ``losses``.
+
+    Args:
+        exposures: of all steps.
+        architecture: of the model; takes its loss.
+        processor: turns the loaders' pictures into what the towers read, on the device.
+        first_step: number of steps that an earlier process has trained already.
+    """
+
+    def __init__(
+        self, *, exposures: Exposures, architecture: Architecture, processor: Processor, first_step: int = 0,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(train_dataset=exposures, **kwargs)
+        self.exposures, self.processor, self.first_step = exposures, processor, first_step
+        self.architecture = architecture
+        # False: Trainer then neither counts labels nor passes their number to the model.
+        self.model_accepts_loss_kwargs = False
+        self.losses: list[float] = []
+        self._watch = LossWatch(architecture.vocabulary(self.model))
+        self._micro_losses: list[Tensor] = []
+        self._micro_ids: list[list[str]] = []
+        self._scale = self.args.world_size * (self.args.gradient_accumulation_steps if self.is_deepspeed_enabled else 1)
+
+    def go_on_from(self, losses: list[float]) -> None:
+        """Take over the losses of the steps that an earlier process trained."""
+        self.losses = list(losses)
+        for loss in losses:
+            self._watch.add(loss)
+
+    def check_weights(self) -> None:
+        """Refuse weights that the last step has ruined: its own loss was from before it.
+
+        Raises:
+            NonFiniteLossError: a trained weight is NaN or infinite; names the step and its samples.
+        """
+        model: nn.Module = self.accelerator.unwrap_model(self.model)
+        trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+        finite = torch.stack([torch.isfinite(value.detach()).all() for _, value in trained]).tolist()
+        if all(finite):
+            return
+        name, step = trained[finite.index(False)][0], self.state.global_step
+        ids = ", ".join(self.exposures.ids_of(step))
+        raise NonFiniteLossError(f"{name} became NaN or infinite in step {step}; samples of the batch: {ids}")
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return FromPosition(self.first_step * self.exposures.global_batch, len(self.exposures))
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """0: Trainer's estimate walks over all parameters in every step, and nothing here reads it."""
+        return 0
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # The loader has put everything on the device; Trainer would round the loss weights to bfloat16 under DeepSpeed.
+        pixels = inputs.pop("pixels", None)
+        if pixels is not None:
+            inputs |= self.processor.pixel_inputs(pixels)
+        return inputs
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One micro-batch: forward, the guard when it is the step's last, backward (with DeepSpeed also the step)."""
+        self._micro_ids.append(inputs.pop("sample_ids"))
+        if not model.training:
+            model.train()
+        loss = self.architecture.loss(model, self._prepare_inputs(inputs))
+        self._micro_losses.append(loss.detach())
+        if self.accelerator.sync_gradients:
+            self._guard()
+        self.accelerator.backward(loss * self._scale)
+        # Trainer logs the mean over processes of what comes back.
+        return loss.detach() * self.args.world_size
+
+    def _guard(self) -> None:
+        """Add up the step's losses and stop before a bad one reaches the weights; the step's one wait for the GPU.
+
+        Raises:
+            NonFiniteLossError: in every process; names the step and the samples of the first bad micro-batch.
+            DivergedLossError: in every process; names the step and its samples.
+        """
+        own, ids = torch.stack(self._micro_losses), self._micro_ids
+        self._micro_losses, self._micro_ids = [], []
+        if self.args.world_size > 1:
+            own = self.accelerator.gather(own)
+        losses = own.double().cpu().reshape(self.args.world_size, -1)
+        self.losses.append(float(losses.sum()))
+        step = self.state.global_step + 1
+        if torch.isfinite(losses).all():
+            fault = self._watch.add(self.losses[-1])
+            if fault is not None:
+                ids_of_step = ", ".join(self.exposures.ids_of(step))
+                raise DivergedLossError(
+                    f"loss diverged: it is {self.losses[-1]:.4g} in step {step}, {fault}; lower the learning rate, or "
+                    f"look at the samples of the batch: {ids_of_step}"
+                )
+            return
+        micro, process = (int(at) for at in (~torch.isfinite(losses)).T.nonzero()[0])
+        value = float(losses[process, micro])
+        named = gather_object([ids[micro]])[process] if self.args.world_size > 1 else ids[micro]
+        raise NonFiniteLossError(f"loss is {value} in step {step}; samples of the batch: {', '.join(named)}")
