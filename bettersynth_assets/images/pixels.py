@@ -67,7 +67,9 @@ def resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
     is_plain = all(getattr(processor, step, False) for step in ("do_resize", "do_rescale", "do_normalize"))
     resample = int(getattr(processor, "resample", 0))
     squashing = (BlipImageProcessorPil, SiglipImageProcessorPil, ViTImageProcessorPil)
-    if is_plain and type(processor) in squashing and size.keys() == {"height", "width"}:
+    # MetaCLIP 2 squashes with CLIP's processor, whose crop then cuts nothing off.
+    squashes = type(processor) in squashing or (type(processor) is CLIPImageProcessorPil and size == crop)
+    if is_plain and squashes and size.keys() == {"height", "width"}:
         return stretched(int(size["width"]), int(size["height"]), resample), grey_levels(processor)
     is_square = {*crop.values()} == {size.get("shortest_edge")}
     if is_plain and type(processor) is CLIPImageProcessorPil and processor.do_center_crop and is_square:

@@ -1,18 +1,41 @@
 """Checkpoints of transformers as this project loads them. In: a folder or hub id. Out: a model or its processor.
 
-A weight that the checkpoint lacks is an error: transformers would draw it at random and only warn. Images are prepared
+A weight that the checkpoint lacks is an error: transformers would draw it at random and only warn. Files in safetensors
+come first; ``.bin`` files are read as tensors alone, so that no code in them runs. Images are prepared
 by the processor's Pillow variant: the variant for torchvision, which transformers prefers, rounds resized pixels
 differently and so changes scores and captions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
 from bettersynth_assets.errors import ConfigError
 
 BACKEND = "pil"
 """The variant of an image processor that transformers is asked for."""
+
+
+@contextmanager
+def tensors_only(called: str) -> Iterator[None]:
+    """Report a ``.bin`` file that ``torch.load`` refused because it holds more than tensors.
+
+    Args:
+        called: what the user calls the checkpoint, for the error.
+
+    Raises:
+        ConfigError: such a file.
+    """
+    try:
+        yield
+    except UnpicklingError as error:
+        raise ConfigError(
+            f"{called}: its weights are a pickle that holds more than tensors, and such files are never loaded: name a "
+            "checkpoint in safetensors"
+        ) from error
 
 
 def load_model(model_class: Any, name: str, *, dtype: Any, called: str) -> Any:
@@ -25,15 +48,16 @@ def load_model(model_class: Any, name: str, *, dtype: Any, called: str) -> Any:
         called: what the user calls it, for the error, e.g. ``models.clip = 'weights/clip'``.
 
     Raises:
-        ConfigError: the checkpoint lacks weights of the class, or has some of another shape.
+        ConfigError: the checkpoint lacks weights of the class, has some of another shape, or is a pickle with code.
     """
     import transformers
 
     transformers.logging.disable_progress_bar()  # a bar per model on the step's stderr
     # Weights of another shape are listed like missing ones, in place of an error without the checkpoint's name.
-    model, found = model_class.from_pretrained(
-        name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-    )
+    with tensors_only(called):
+        model, found = model_class.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     # Buffers are not weights: they follow from the configuration.
     parameters = {key for key, _ in model.named_parameters()}
     missing = sorted(parameters & {*found["missing_keys"], *(str(entry[0]) for entry in found["mismatched_keys"])})

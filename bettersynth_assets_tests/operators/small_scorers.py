@@ -35,13 +35,13 @@ def word_tokenizer(*, start: bool, lower: bool = False) -> Any:
     )  # fmt: skip
 
 
-def _randomised(model: Any) -> Any:
+def randomised(model: Any) -> Any:
     """Larger weights than the default, with which all scores would be nearly the same."""
     import torch
 
     with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 or name.endswith("class_embedding"):
                 weight.normal_(std=0.2, generator=torch.Generator().manual_seed(weight.numel()))
     return model.eval()
 
@@ -54,7 +54,7 @@ def make_metaclip2(folder: Path) -> Path:
         **SIZES, "vocab_size": len(WORDS) + 4, "max_position_embeddings": LIMIT, "bos_token_id": 0, "eos_token_id": 2,
         "pad_token_id": 1,
     }  # fmt: skip
-    _randomised(
+    randomised(
         MetaClip2Model(MetaClip2Config(text_config=text, vision_config=VISION, projection_dim=16))
     ).save_pretrained(folder)
     images = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
@@ -70,7 +70,7 @@ def make_siglip(folder: Path) -> Path:
         **SIZES, "vocab_size": len(WORDS) + 4, "max_position_embeddings": LIMIT, "bos_token_id": 0, "eos_token_id": 2,
         "pad_token_id": 1, "projection_size": 32,
     }  # fmt: skip
-    _randomised(SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))).save_pretrained(folder)
+    randomised(SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))).save_pretrained(folder)
     images = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
     SiglipProcessor(images, word_tokenizer(start=False, lower=True)).save_pretrained(folder)
     return folder
@@ -87,21 +87,28 @@ def make_siglip2(folder: Path) -> Path:
         "pad_token_id": 0, "projection_size": 32,
     }  # fmt: skip
     vision = {**SIZES, "num_patches": 36, "patch_size": 5}
-    _randomised(Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))).save_pretrained(folder)
+    randomised(Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))).save_pretrained(folder)
     images = Siglip2ImageProcessorPil(patch_size=5, max_num_patches=30)
     Siglip2Processor(images, tokenizer).save_pretrained(folder)
     return folder
 
 
-def make_open_clip_of(folder: Path, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any], *, kind: str) -> Path:
+def make_open_clip_of(
+    folder: Path,
+    model_cfg: dict[str, Any],
+    preprocess_cfg: dict[str, Any],
+    *,
+    kind: str,
+    writes_tokenizer: bool = True,
+) -> Path:
     """A model of OpenCLIP of any class, exported as ``push_to_hf_hub`` does."""
     import open_clip
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True)
-    if "hf_tokenizer_name" in model_cfg["text_cfg"]:
+    folder.mkdir(parents=True, exist_ok=True)
+    if writes_tokenizer and "hf_tokenizer_name" in model_cfg["text_cfg"]:
         word_tokenizer(start=False).save_pretrained(folder)
-    model = _randomised(getattr(open_clip, kind)(**model_cfg))
+    model = randomised(getattr(open_clip, kind)(**model_cfg))
     config = {"model_cfg": dict(model_cfg) | ({} if kind == "CLIP" else {"custom_text": True})}
     (folder / "open_clip_config.json").write_text(json.dumps(config | {"preprocess_cfg": preprocess_cfg}))
     save_file(

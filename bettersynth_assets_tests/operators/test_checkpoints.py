@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -15,9 +16,20 @@ from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.checkpoints import load_model, load_processor
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
+from bettersynth_assets_tests.operators.public_repositories import make_public_clip, make_public_open_clip
 from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
 
 WEIGHTS = "model.safetensors"
+
+
+class Code:
+    """Makes a folder when it is unpickled by a reader that runs code."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
 
 
 @pytest.fixture
@@ -74,6 +86,34 @@ def test_a_weight_of_another_shape_is_an_error_that_names_it(tiny_models, tmp_pa
     weights["text_projection.weight"] = torch.zeros(3, 5)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match=r"1 weights of CLIPModel .* another shape \(text_projection\.weight\)"):
+        ClipScorer(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "file"),
+    [(make_public_clip, "pytorch_model.bin"), (make_public_open_clip, "open_clip_pytorch_model.bin")],
+)
+def test_a_bin_file_of_tensors_loads_and_one_with_code_is_refused_unrun(tmp_path, images, make, file):
+    folder = make(tmp_path / "model")
+    for weights in folder.glob("*.safetensors"):
+        torch.save(load_file(weights), folder / file)
+        weights.unlink()
+    assert np.isfinite(ClipScorer(str(folder)).scores(images[:1], ["a cat"])).all()
+    torch.save({**torch.load(folder / file, weights_only=True), "code": Code(tmp_path / "ran")}, folder / file)
+    with pytest.raises(ConfigError, match=r"models\.clip = .*pickle that holds more than tensors.*safetensors"):
+        ClipScorer(str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("shape", [None, (3, 5)], ids=["missing", "another shape"])
+def test_an_open_clip_folder_without_all_its_weights_is_refused(tmp_path, shape):
+    folder = make_public_open_clip(tmp_path / "model")
+    weights = load_file(folder / "open_clip_model.safetensors")
+    del weights["text_projection"]
+    if shape:
+        weights["text_projection"] = torch.zeros(shape)
+    save_file(weights, folder / "open_clip_model.safetensors")
+    with pytest.raises(ConfigError, match=r"models\.clip = .*OpenCLIP cannot load it \(.*text_projection"):
         ClipScorer(str(folder))
 
 

@@ -16,6 +16,8 @@ from bettersynth_assets.models.scorers import SCORERS, scorer_kind
 from bettersynth_assets.models.scorers.backend import as_product, patch_convolution
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets_tests.operators import small_scorers
+from bettersynth_assets_tests.operators.library_scores import open_clip_scores, transformers_scores
+from bettersynth_assets_tests.operators.public_repositories import make_public_metaclip2
 from bettersynth_assets_tests.operators.small_scorers import LIMIT, OPEN_CLIP, TRANSFORMERS
 
 CAPTIONS = ["a photo of the red Square", "two", "", "small dog on a large cat", "blue " * 13, "a " * 200]
@@ -35,46 +37,33 @@ def images():
     return [Image.fromarray(rng.integers(0, 255, (high, wide, 3), dtype=np.uint8)) for wide, high in sizes]
 
 
-def transformers_scores(folder, images, captions):
-    """The cosine of what ``AutoModel`` makes of the processor's own inputs, pair by pair."""
-    from transformers import AutoModel, AutoProcessor
-
-    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder, backend="pil")
-    settings = {"truncation": True, "max_length": LIMIT, "return_tensors": "pt"}
-    if "siglip" in model.config.model_type:
-        settings["padding"] = "max_length"
-    if model.config.model_type == "siglip2":  # whose processor would call for its own sizes otherwise
-        settings |= {"patch_size": 5, "max_num_patches": 30}
-    found = []
-    for image, caption in zip(images, captions, strict=True):
-        inputs = processor(text=caption, images=image, **settings)
-        with torch.inference_mode():
-            outputs = model(**inputs)
-        found.append(torch.cosine_similarity(outputs.image_embeds, outputs.text_embeds).item())
-    return found
-
-
-def open_clip_scores(folder, images, captions):
-    import open_clip
-
-    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    with torch.inference_mode():
-        made = model.eval().encode_image(torch.stack([transform(image) for image in images]))
-        return torch.cosine_similarity(made, model.encode_text(tokenizer(captions))).tolist()
-
-
 CASES = [*(("transformers", name) for name in TRANSFORMERS), *(("open_clip", name) for name in OPEN_CLIP)]
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_scores_equal_those_of_the_checkpoints_own_library(folders, images, case):
-    expected = (transformers_scores if case[0] == "transformers" else open_clip_scores)(folders[case], images, CAPTIONS)
+    if case[0] == "transformers":
+        # Siglip2Processor takes its own sizes otherwise.
+        sizes = {"patch_size": 5, "max_num_patches": 30} if case[1] == "siglip2" else {}
+        expected = transformers_scores(folders[case], images, CAPTIONS, limit=LIMIT, **sizes)
+    else:
+        expected = open_clip_scores(folders[case], images, CAPTIONS)
     scorer = ClipScorer(str(folders[case]), batch=4)
     np.testing.assert_allclose(scorer.scores(images, CAPTIONS), expected, atol=1e-5)
     assert np.ptp(expected) > 0.01
     embeddings = scorer.image_embeddings(images)
     np.testing.assert_allclose((embeddings**2).sum(1), 1, atol=1e-5)
+
+
+def test_metaclip_2_has_the_recorded_scores_and_not_those_of_its_weights_under_clips_class(folders, images):
+    """Read as a CLIPModel, which transformers only warns of, most pairs get another score."""
+    from transformers import CLIPModel
+
+    recorded = [-0.0111, 0.5422, 0.3448, 0.0631, 0.4113, -0.0160]
+    folder = folders["transformers", "metaclip_2"]
+    np.testing.assert_allclose(ClipScorer(str(folder)).scores(images, CAPTIONS), recorded, atol=1e-4)
+    as_clip = transformers_scores(folder, images, CAPTIONS, limit=LIMIT, model_class=CLIPModel)
+    np.testing.assert_allclose(as_clip, [0.3510, -0.1822, 0.3448, -0.2030, 0.4882, -0.5210], atol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
@@ -107,6 +96,16 @@ def test_squashed_images_take_the_fast_path_and_are_the_checkpoints_own_pixels(f
 
         _, transform = open_clip.create_model_from_pretrained(f"local-dir:{folders[case]}")
         expected = torch.stack([transform(image) for image in images])
+    assert torch.equal(as_pixels(images, scorer.prepare, scorer._backend.levels, "cpu", torch.float32), expected)
+
+
+def test_metaclip_2_squashes_with_clips_processor_and_takes_the_fast_path_too(tmp_path, images):
+    from transformers import CLIPImageProcessorPil
+
+    folder = make_public_metaclip2(tmp_path / "metaclip_2")
+    scorer = ClipScorer(str(folder))
+    assert isinstance(scorer.prepare, Resizing)
+    expected = CLIPImageProcessorPil.from_pretrained(folder)(images=images, return_tensors="pt")["pixel_values"]
     assert torch.equal(as_pixels(images, scorer.prepare, scorer._backend.levels, "cpu", torch.float32), expected)
 
 

@@ -47,10 +47,11 @@ def scorer_kind(name: str) -> str:
         return OPEN_CLIP
     found, says = model_type(name)
     if found is None or found not in SCORERS.names():
+        hub = "hf-hub:org/name" if Path(name).is_dir() else f"{HUB_PREFIX}{name}"
         raise ConfigError(
             f"models.clip = {name!r}: {says}, and scores are made by {', '.join(SCORERS.names())}: name a checkpoint "
-            "of one of these types as save_pretrained leaves it, a folder with open_clip_config.json, or "
-            "hf-hub:org/name for a model of OpenCLIP on the hub"
+            f"of one of these types as save_pretrained leaves it, a folder with open_clip_config.json, or {hub} for a "
+            "model of OpenCLIP on the hub"
         )
     return found
 

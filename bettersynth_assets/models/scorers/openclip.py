@@ -12,23 +12,44 @@ from typing import Any
 import numpy as np
 
 from bettersynth_assets.config.devices import HUB_PREFIX
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.pixels import middle_square, stretched
+from bettersynth_assets.models.checkpoints import tensors_only
 from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_convolution
 
 
 def load_open_clip(name: str, device: str, dtype: Any) -> Backend:
-    """Load a folder with ``open_clip_config.json``, or ``hf-hub:org/name``."""
+    """Load a folder with ``open_clip_config.json``, or ``hf-hub:org/name``.
+
+    Raises:
+        ConfigError: a file of the hub cannot be had, weights are missing or have another shape, or are a pickle with
+            code.
+    """
     import open_clip
 
     source = name if name.startswith(HUB_PREFIX) else f"local-dir:{name}"
-    model, transform = open_clip.create_model_from_pretrained(source, device="cpu")
+    called = f"models.clip = {name!r}"
+    try:
+        with tensors_only(called):
+            model, transform = open_clip.create_model_from_pretrained(source, device="cpu")
+        tokenizer = open_clip.get_tokenizer(source)
+    except (OSError, RuntimeError) as error:
+        hub_id = name.removeprefix(HUB_PREFIX)
+        fix = (
+            f"check the name and the connection, or run `hf download {hub_id} --local-dir FOLDER` where there is one "
+            "and name the folder"
+            if hub_id != name
+            else "name a folder with the configuration and all the weights of one model"
+        )
+        cause = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{called}: OpenCLIP cannot load it ({cause}): {fix}") from error
     model = model.eval().to(device, dtype)
     image, levels = _split(transform)
     layers, patches = _image_tower(model.visual)
     return Backend(
         image=image,
         levels=None if levels is None else levels.to(device),
-        tokens=_tokens(open_clip.get_tokenizer(source)),
+        tokens=_tokens(tokenizer),
         image_features=model.encode_image,
         text_features=lambda inputs: model.encode_text(**inputs),
         parameters=sum(weight.numel() for weight in model.parameters()),

@@ -51,8 +51,10 @@ def full_length_tokens(tokenizer: Any, positions: int) -> Callable[[Sequence[str
             return Tokens({"input_ids": torch.zeros((0, limit), dtype=torch.int64)}, np.zeros(0, bool))
         inputs = tokenizer(list(captions), padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
         names = [name for name in ("input_ids", "attention_mask") if name in inputs]
-        # Only a caption that fills its row can have more tokens.
-        full = np.flatnonzero((inputs["input_ids"] != tokenizer.pad_token_id).all(dim=1).numpy()).tolist()
+        # Only a caption that fills its row can have more tokens. Not judged by the last token: SigLIP pads with the
+        # token that ends every caption.
+        tell_tale = inputs["input_ids"][:, 0 if tokenizer.padding_side == "left" else -2]
+        full = np.flatnonzero((tell_tale != tokenizer.pad_token_id).numpy()).tolist()
         truncated = np.zeros(len(captions), bool)
         if full:
             whole = tokenizer([captions[at] for at in full], verbose=False)["input_ids"]
