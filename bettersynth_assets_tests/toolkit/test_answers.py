@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -257,12 +256,13 @@ def test_too_little_memory_halves_the_size_and_is_raised_when_one_does_not_fit()
         fitting(lambda size: work(size, 0), 4)
 
 
-def test_benchmark_answers_as_the_original_does_and_prints_one_line() -> None:
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-W", "ignore", "speed/answers.py", "--tiny", "--prompts", "6", "--original", "4"]
-    done = subprocess.run(
-        command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=True
-    )
-    result = json.loads(done.stdout.splitlines()[-1])
+def test_benchmark_answers_as_the_original_does_and_prints_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "speed")
+    arguments = ["--tiny", "--prompts", "6", "--original", "4", "--workers", "0"]
+    monkeypatch.setattr(sys, "argv", ["answers.py", *arguments])
+    import_module("answers").main()
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert (result["same_answers"], result["prompts"], result["pictures"]) == ("4 of 4", 6, 4)
     assert result["answers_per_s"] > 0 and result["ratio"] > 0

@@ -17,7 +17,7 @@ from toolkit.models.mgm import decoder, loss, modeling_mgm, towers
 from toolkit.models.mgm.merging import lay_out
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.models.mgm.speed import CPU, REFERENCE, Speed, speed_for
-from toolkit.models.mgm.tiny import tiny_mgm
+from toolkit.models.mgm.tiny import tiny_config, tiny_mgm
 
 SWITCHES = [field.name for field in dataclasses.fields(Speed) if field.name not in ("depthwise_kernel", "compiled")]
 
@@ -145,7 +145,8 @@ def test_layout_is_what_the_forward_would_make_and_may_be_padded() -> None:
 
 
 def test_drop_path_of_the_frozen_tower_is_the_same_draw_in_both_layouts() -> None:
-    model = tiny_mgm(aux_drop_path="always", vision_aux_config={"drop_path_rate": 0.9})
+    tower = {**tiny_config().vision_aux_config, "depths": [2, 2, 4, 2], "drop_path_rate": 0.9}
+    model = tiny_mgm(aux_drop_path="always", vision_aux_config=tower)
     maps = []
     for speed in (CPU, dataclasses.replace(CPU, nhwc_convnext=True)):
         model.speed = speed
