@@ -28,7 +28,8 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as made:
+    """A history in memory; test_literal_command.py covers one on disk."""
+    with dg.DagsterInstance.ephemeral() as made:
         yield made
 
 
