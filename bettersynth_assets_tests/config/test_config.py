@@ -79,7 +79,7 @@ def test_settings_come_from_the_environment_and_cannot_be_changed(tmp_path: Path
     assert (settings.recipe.name, settings.profile.name) == ("mine", "miniature")
     assert settings.profile.seed == str(tmp_path / "seed.jsonl")
     assert settings.recipe_root == tmp_path / "data/miniature/mine"
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match="frozen"):
         settings.profile.shards = 9  # type: ignore[misc]
 
 

@@ -117,10 +117,12 @@ PROGRAMS = (*CHECKS, "deepspeed", "dg", "dj-process", "hf", "ray", "sh", "torchr
 """What a code span starts with to be a command."""
 
 
-@pytest.mark.parametrize(("page", "command"), commands())
+def is_checked(command: str) -> bool:
+    return not any(re.fullmatch(pattern, command) for pattern in NOT_CHECKED)
+
+
+@pytest.mark.parametrize(("page", "command"), [found for found in commands() if is_checked(found[1])])
 def test_a_documented_command_is_known_to_what_it_names(page: str, command: str) -> None:
-    if any(re.fullmatch(pattern, command) for pattern in NOT_CHECKED):
-        return
     words = shlex.split(command)
     while re.fullmatch(r"[A-Z_]+=.*", words[0]):
         assert words[0].split("=")[0] in VARIABLES, f"{page}: no code reads the variable in {command!r}"
@@ -168,13 +170,13 @@ def test_free_slots_runs_in_a_folder_with_a_dagster_yaml(
 
 
 MISSING = [
-    ("convert_weights", "none out.safetensors"),
+    ("models.convert_weights", "none out.safetensors"),
     ("preprocess.check_sample_number", "--budget 3 --input none --output out"),
     ("preprocess.dj_to_llava", "--input none --output out"),
-    ("train.run", "none"),
-    ("evaluate.score", "textvqa --annotations none --answers none"),
-    ("evaluate.score", "mmbench --predictions none"),
-    ("evaluate.run", "--model none --output out --mmbench-table none"),
+    ("training.run", "none"),
+    ("evaluation.score", "textvqa --annotations none --answers none"),
+    ("evaluation.score", "mmbench --predictions none"),
+    ("evaluation.run", "--model none --output out --mmbench-table none"),
 ]
 
 

@@ -67,12 +67,14 @@ def test_a_shipped_recipe_is_found_by_its_name_alone(name: str) -> None:
 def test_nothing_is_written_for_a_refused_name(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: ../../escaped\nbaseline: true\n")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"\.\./\.\./escaped"):
         load_settings({"BETTERSYNTH_RECIPE": str(recipe), "BETTERSYNTH_DATA": str(tmp_path / "data")})
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
 
 
 def test_shipped_names_pass(tmp_path: Path) -> None:
     for kind in ("recipe", "profile"):
-        for path in (PROJECT_ROOT / f"{kind}s").glob("*.yaml"):
+        paths = [*(PROJECT_ROOT / f"{kind}s").glob("*.yaml")]
+        assert len(paths) > 1
+        for path in paths:
             assert check_name(kind, path.stem) == path.stem

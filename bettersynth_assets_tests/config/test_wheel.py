@@ -68,7 +68,7 @@ def use(installed: Path, folder: Path, *command: str, **variables: str) -> subpr
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     env |= {"PATH": f"{installed}{os.pathsep}{env['PATH']}", "OMP_NUM_THREADS": "1", **variables}
     program = [str(installed / command[0]), *command[1:]]
-    return subprocess.run(program, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(program, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
 
 
 def test_profiles_recipes_and_models_are_found_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:

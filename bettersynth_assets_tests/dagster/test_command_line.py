@@ -167,7 +167,7 @@ def test_the_literal_command_says_it_in_one_line(project, command):
     }
     program = Path(sys.executable).parent / "dagster"
     done = subprocess.run(
-        [program, *command.split()[1:]], cwd=project, env=env, capture_output=True, text=True, timeout=120
+        [program, *command.split()[1:]], cwd=project, env=env, capture_output=True, text=True, timeout=600
     )
     assert (done.returncode, done.stdout) == (2, "")
     names = ", ".join(sorted(path.stem for path in (PROJECT_ROOT / "profiles").glob("*.yaml")))

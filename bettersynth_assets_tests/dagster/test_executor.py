@@ -114,5 +114,5 @@ def test_only_a_steps_own_process_is_tied_to_the_run():
     queue = context.Queue()
     child = context.Process(target=tied, args=(queue,))
     child.start()
-    assert queue.get(timeout=30) == signal.SIGKILL
+    assert queue.get(timeout=300) == signal.SIGKILL
     child.join()

@@ -41,8 +41,8 @@ from toolkit.models.mgm.tiny import save_tiny
 
 ASSET = "baseline_checkpoint"
 """The shortest way to ``stages/train.py``: its data are rows of the seed, drawn without a model."""
-GONE_SECONDS = 15.0
-DEADLINE = 180.0
+GONE_SECONDS = 60.0
+DEADLINE = 900.0
 T = TypeVar("T")
 
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -126,7 +126,7 @@ class Server:
         tree = [] if self.process.poll() is not None else psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=120)
         finally:
             for process in living(tree):
                 process.kill()

@@ -23,7 +23,7 @@ from bettersynth_assets_tests.seeds import settings_for
 
 SHARDS = ["shard-00000", "shard-00001", "shard-00002", "shard-00003"]
 POOLED = frozenset({"squares", "scaled"})
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def _begin(work: Work, stage: str) -> None:

@@ -92,15 +92,15 @@ def test_images_are_as_the_truth_says(small_world: WorldPaths) -> None:
 def test_each_broken_kind_occurs_and_duplicates_repeat_their_original(small_world: WorldPaths) -> None:
     truth = {row["id"]: row for row in pq.read_table(small_world.truth).to_pylist()}
     assert set(BROKEN_RATES) <= {row["broken"] for row in truth.values()}
-    for row in plan_rows(2000, 5):
-        if row.duplicate_of:
-            assert not row.broken
-    for row in truth.values():
-        if row["duplicate_of"]:
-            original = truth[row["duplicate_of"]]
-            paths = [small_world.seed_images / f"images/{i[:5]}/{i}.jpg" for i in (row["id"], original["id"])]
-            assert paths[0].read_bytes() == paths[1].read_bytes()
-            assert row["caption"] == original["caption"]
+    planned = [row for row in plan_rows(2000, 5) if row.duplicate_of]
+    assert planned and not any(row.broken for row in planned)
+    duplicates = [row for row in truth.values() if row["duplicate_of"]]
+    assert duplicates
+    for row in duplicates:
+        original = truth[row["duplicate_of"]]
+        paths = [small_world.seed_images / f"images/{i[:5]}/{i}.jpg" for i in (row["id"], original["id"])]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert row["caption"] == original["caption"]
 
 
 def test_faults_come_at_their_rates() -> None:

@@ -141,7 +141,8 @@ def test_windows_that_overlap_or_are_padded_are_left_to_the_convolution():
 def test_compiled_means_the_layers_of_a_tower_of_timm(folders):
     folder = folders["open_clip", "siglip"]
     compiled = ClipScorer(str(folder), batch=6, compiled=True)
-    assert all(layer._compiled_call_impl is not None for layer in compiled._backend.image_layers)
+    layers = compiled._backend.image_layers
+    assert layers and all(layer._compiled_call_impl is not None for layer in layers)
 
 
 def test_an_unknown_checkpoint_is_refused_by_its_type_with_the_known_ones(tiny_models, folders, tmp_path):

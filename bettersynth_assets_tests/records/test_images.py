@@ -121,7 +121,7 @@ def test_what_a_pipelines_limits_allow_every_later_opening_allows(file: Any, mon
     fresh = type(strict_decoding)()
     monkeypatch.setattr("bettersynth_assets.images.opening.strict_decoding", fresh)
     monkeypatch.setattr("toolkit.models.mgm.images.strict_decoding", fresh)
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match="metadata_bomb"):
         open_rgb(path)
     fresh.raise_ceilings(pixels=1200, metadata_bytes=1500)
     assert open_rgb(path).size == read_image(path, sample_id="a").size == (40, 30)

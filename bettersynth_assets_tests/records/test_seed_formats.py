@@ -274,6 +274,6 @@ def test_the_kits_commands_read_the_same_files(tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     for command in (dj_to_llava, check_sample_number):
         (tmp_path / "0.in").write_bytes(tar("seed.jsonl"))
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit, match=r"^2$"):
             command(["--input", str(tmp_path / "0.in"), "--output", str(tmp_path / "out")])
         assert "0.in is a tar archive: unpack it" in capsys.readouterr().err

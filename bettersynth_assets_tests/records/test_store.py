@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -131,16 +130,28 @@ def test_a_second_run_on_a_shard_waits_for_the_first(slot: Slot) -> None:
 
 def test_a_lock_ends_with_the_process_that_was_killed_holding_it(slot: Slot) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from bettersynth_assets.engine.store import Slot\n"
-        "with Slot(root=Path(sys.argv[1]), stage='demo', shard='all').locked(): os.kill(os.getpid(), signal.SIGKILL)"
+        "import sys; from pathlib import Path; from bettersynth_assets.engine.store import Slot\n"
+        "with Slot(root=Path(sys.argv[1]), stage='demo', shard='all').locked(): print('held', flush=True); input()"
     )
-    subprocess.run([sys.executable, "-c", code, str(slot.root)], check=False)
-    with slot.locked():
-        pass
+    entered = threading.Event()
+
+    def enter() -> None:
+        with slot.locked():
+            entered.set()
+
+    command = [sys.executable, "-c", code, str(slot.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        thread = threading.Thread(target=enter, daemon=True)
+        thread.start()
+        assert not entered.wait(0.3), "two processes hold the lock"
+        holder.kill()
+    assert entered.wait(300), "the lock outlives its holder"
+    thread.join()
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys_and_does_on_every_value() -> None:
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     values = [{"a": 1}, {"a": "1"}, {"a": 1.5}, [{"a": 1}], {"a": None}, {}]
     assert len({digest_of(value) for value in values}) == len(values)
-    assert json.dumps(digest_of("\ud800"))
+    assert len({digest_of(text) for text in ("\ud800", "\ud801", "?")}) == 3

@@ -31,7 +31,7 @@ toy_pipeline(settings_for(path, data, shards=shards)).ensure_all("seed_dataset")
 """
 
 
-def wait_for(condition: object, seconds: float = 60) -> None:
+def wait_for(condition: object, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end

@@ -81,7 +81,7 @@ def _run(hub: Path, zoo: Path, **revisions: str) -> subprocess.CompletedProcess[
     settings |= {"PATH": f"{hub / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     settings |= {f"{name}_REVISION": revision for name, revision in revisions.items()}
     return subprocess.run(
-        ["bash", str(SCRIPT)], env={**os.environ, **settings}, capture_output=True, text=True, timeout=180
+        ["bash", str(SCRIPT)], env={**os.environ, **settings}, capture_output=True, text=True, timeout=600
     )
 
 

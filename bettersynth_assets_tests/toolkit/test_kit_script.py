@@ -30,7 +30,7 @@ def _run(folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     script.parent.mkdir(parents=True)
     shutil.copy(SCRIPT, script)
     return subprocess.run(
-        ["bash", str(script)], cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300
+        ["bash", str(script)], cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, timeout=900
     )
 
 

@@ -53,7 +53,7 @@ def test_parts_that_cannot_be_joined_are_named(tmp_path: Path, capsys: pytest.Ca
         ("none", "is no folder; give a local copy"),
         ("a", "of model_type 'bert'; use one of clip"),
     ):
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit, match=r"^2$"):
             main(
                 ["--vision", str(tmp_path / vision), "--language", str(tmp_path / "a"), "--output", str(tmp_path / "o")]
             )

@@ -53,7 +53,9 @@ def test_golden_mmbench_counts_are_exact(capsys: pytest.CaptureFixture[str]) -> 
 
 @golden
 def test_real_questions_yield_their_question() -> None:
-    for row in _rows("textvqa_questions_ocr_50.jsonl"):
+    rows = _rows("textvqa_questions_ocr_50.jsonl")
+    assert len(rows) == 50
+    for row in rows:
         lines = row["text"].split("\n")
         assert textvqa.read_prompt(row["text"]) == (lines[0], True, textvqa.INSTRUCTION)
 

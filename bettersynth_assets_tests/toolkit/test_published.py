@@ -119,7 +119,7 @@ def test_towers_come_from_their_folders_when_the_checkpoint_has_none(
     save_file({n.replace("vision_model.", prefix): t for n, t in clip.items()}, towers[0] / "model.safetensors")
     gone = {name: None for name in model.state_dict() if name.startswith((CLIP, CONVNEXT))}
     source = write(weights=gone)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"^2$"):
         _convert(source)
     assert "--clip" in capsys.readouterr().err
     output = _convert(source, "--clip", towers[0], "--convnext", towers[1])
@@ -135,7 +135,7 @@ def test_towers_given_twice_must_be_the_same(
     _convert(source, "--clip", towers[0], "--convnext", towers[1])
     file = towers[1] / "open_clip_pytorch_model.bin"
     torch.save({**torch.load(file), "visual.trunk.stem.0.weight": torch.ones(4, 3, 4, 4)}, file)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"^2$"):
         _convert(source, "--convnext", towers[1])
     assert stem in capsys.readouterr().err
 

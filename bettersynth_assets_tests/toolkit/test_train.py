@@ -26,6 +26,7 @@ from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.training.plan import NonFiniteLossError, PlanError, parse_plan, read_plan
+from toolkit.training.run import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -267,7 +268,9 @@ def test_missing_gpu_is_named(world: Path, tmp_path: Path) -> None:
         _run(_values(world, tmp_path / "out", device="cuda"))
 
 
-def test_command_prints_only_json_lines_and_fails_with_the_cause(world: Path, tmp_path: Path) -> None:
+def test_command_prints_only_json_lines_and_fails_with_the_cause(
+    world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     values = _values(world, tmp_path / "out")
     good, bad = tmp_path / "good.json", tmp_path / "bad.yaml"
     good.write_text(json.dumps({**values, "stages": values["stages"][:1]}))
@@ -284,9 +287,10 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(world: Path, tm
         read_plan(twice)
     with pytest.raises(PlanError, match=r"none\.json: No such file"):
         read_plan(tmp_path / "none.json")
-    failed = subprocess.run([*command, str(bad)], cwd=ROOT, capture_output=True, text=True)
-    assert failed.returncode == 2 and "'base_model' is missing" in failed.stderr
-    assert json.loads(failed.stdout)["event"] == "error"
+    capfd.readouterr()
+    assert main([str(bad)]) == 2
+    failed = capfd.readouterr()
+    assert "'base_model' is missing" in failed.err and json.loads(failed.out)["event"] == "error"
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
@@ -312,7 +316,7 @@ def test_two_processes_of_a_launcher_train_as_one(world: Path, tmp_path: Path, l
     }[launcher]
     command += ["toolkit.training.run", str(tmp_path / "plan.json")]
     subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=120
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=900
     )
     manifests = [json.loads((tmp_path / f"out{n}" / "pretrain" / "manifest.json").read_text()) for n in (1, 2)]
     assert [m["processes"] for m in manifests] == [1, 2]
