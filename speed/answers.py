@@ -1,14 +1,14 @@
-"""How fast TextVQA's prompts are answered: this toolkit beside the original's way, in one run, on one model.
+"""Answers per second to TextVQA prompts: this toolkit against the original code path, in one run on one model.
 
-The original's way: one prompt at a time, both towers, patch-info mining with keys and values formed, transformers'
-``generate`` with a growing cache. Its TextVQA script prepares pictures in 4 worker processes, its MMBench script
-between two prompts; both are timed. Ours: ``toolkit.evaluation.generate.Answerer``.
+The original path answers one prompt at a time with both towers, materialised keys and values in patch-info mining, and
+transformers' ``generate`` with a growing cache. Its TextVQA script prepares images in 4 worker processes, its MMBench
+script between two prompts; both are timed. This toolkit uses ``toolkit.evaluation.generate.Answerer``.
 
-Weights are random, of MGM-2B's size and in bfloat16 (``--tiny``: a tiny model in float32, to try the command), so
-answers never end: both write ``--new-tokens`` tokens. Pictures are generated JPEG files of 400 x 370 to 1024 x 768
-pixels, 5,000 questions to 3,166 of them, as in TextVQA. Prompts have its form; words of the question and of the
-instruction are one token each and OCR tokens, the same for all questions of a picture, one per letter, drawn so that
-prompts have about 680 positions.
+Weights are random, of MGM-2B's size and in bfloat16 (``--tiny``: a tiny model in float32, to try the command). Answers
+therefore never end, and both write ``--new-tokens`` tokens. Images are generated JPEG files of 400 x 370 to 1024 x 768
+pixels; there are 3,166 images for 5,000 questions, as in TextVQA. Prompts have TextVQA's form. Each word of the
+question and of the instruction is one token. OCR tokens are one token per letter, equal for all questions on an image,
+and drawn so that prompts have about 680 positions.
 
     python speed/answers.py [--prompts 1000] [--original 48] [--batch-size 128] [--new-tokens 6] [--tiny]
 
@@ -54,40 +54,40 @@ QUESTIONS_PER_PICTURE = 5000 / 3166
 
 
 def main() -> None:
-    """Command; see the module's text."""
-    parser = argparse.ArgumentParser(description="Answers per second, ours beside the original's way.")
-    parser.add_argument("--prompts", type=int, default=1000, help="answered by ours in each pass")
-    parser.add_argument("--original", type=int, default=48, help="answered in the original's way")
+    """Run the command; see the module docstring."""
+    parser = argparse.ArgumentParser(description="Answers per second, this toolkit against the original code path.")
+    parser.add_argument("--prompts", type=int, default=1000, help="prompts per pass of this toolkit")
+    parser.add_argument("--original", type=int, default=48, help="prompts for the original code path")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=6)
-    parser.add_argument("--workers", type=int, help="of ours; one per core, 16 at most, where not given")
-    parser.add_argument("--compiled", action="store_true", help="ours with torch.compile, which takes minutes first")
+    parser.add_argument("--workers", type=int, help="workers of this toolkit; default: one per core, at most 16")
+    parser.add_argument("--compiled", action="store_true", help="use torch.compile, which takes minutes to start")
     parser.add_argument(
-        "--per-picture", type=float, default=QUESTIONS_PER_PICTURE, help="questions to a picture; MMBench has 3.72"
+        "--per-picture", type=float, default=QUESTIONS_PER_PICTURE, help="questions per image; MMBench has 3.72"
     )
     parser.add_argument("--tiny", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = make_model(tiny=given.tiny, device=device)
+    model = make_model(tiny=args.tiny, device=device)
     config: Any = model.config
     processor = MGMProcessor.for_config(config, make_tokenizer())
     ours = Answerer(
-        model=model, processor=processor, batch_size=given.batch_size, max_new_tokens=given.new_tokens,
-        workers=given.workers, stop=frozenset(),
+        model=model, processor=processor, batch_size=args.batch_size, max_new_tokens=args.new_tokens,
+        workers=args.workers, stop=frozenset(),
     )  # fmt: skip
-    fast = speed_for({"compiled": given.compiled}, device)
+    fast = speed_for({"compiled": args.compiled}, device)
     with tempfile.TemporaryDirectory() as folder:
-        prompts = make_prompts(Path(folder), given.prompts, given.per_picture)
-        some = prompts[: given.original]
+        prompts = make_prompts(Path(folder), args.prompts, args.per_picture)
+        some = prompts[: args.original]
         model.speed = fast
-        ours(prompts[: max(2 * given.batch_size, 4 * PART)])
+        ours(prompts[: max(2 * args.batch_size, 4 * PART)])
         first, answers, memory = timed(lambda: ours(prompts))
         model.speed = REFERENCE
-        textvqa, expected = each_after_the_first(original(model, processor, some, given.new_tokens, workers=4))
-        mmbench, _ = each_after_the_first(original(model, processor, some, given.new_tokens, workers=0))
+        textvqa, expected = each_after_the_first(original(model, processor, some, args.new_tokens, workers=4))
+        mmbench, _ = each_after_the_first(original(model, processor, some, args.new_tokens, workers=0))
         model.speed = fast
         second, _, _ = timed(lambda: ours(prompts))
-        parts = part_times(ours, prompts[: given.batch_size])
+        parts = part_times(ours, prompts[: args.batch_size])
     rate = len(prompts) / ((first + second) / 2)
     lengths = [processor.positions(processor.encode_prompt(f"<image>\n{p.text}")) for p in prompts]
     result = {
@@ -98,9 +98,9 @@ def main() -> None:
         "prompts": len(prompts),
         "pictures": len({p.image for p in prompts}),
         "positions_per_prompt": [min(lengths), round(sum(lengths) / len(lengths)), max(lengths)],
-        "new_tokens": given.new_tokens,
-        "batch_size": given.batch_size,
-        "compiled": given.compiled,
+        "new_tokens": args.new_tokens,
+        "batch_size": args.batch_size,
+        "compiled": args.compiled,
         "answers_per_s": round(rate, 2),
         "answers_per_s_of_each_pass": [round(len(prompts) / seconds, 2) for seconds in (first, second)],
         "original_prompts": len(some),
@@ -116,17 +116,17 @@ def main() -> None:
 
 
 def make_model(*, tiny: bool, device: str) -> MGMGemmaForCausalLM:
-    """Random weights, made where they are used."""
-    # Larger weights than at the start of a training, so that answers of the tiny model differ.
+    """Build a model with random weights on the device."""
+    # Larger initial weights than for training, so that the tiny model's answers differ.
     config = tiny_config(max_position_embeddings=2048, initializer_range=0.5) if tiny else MGMConfig()
     model = random_model(config, device=device, dtype=torch.float32 if tiny else torch.bfloat16).eval()
     generation: Any = model.generation_config
-    generation.eos_token_id = None  # both write all their tokens
+    generation.eos_token_id = None  # both write all tokens
     return model
 
 
 def make_tokenizer() -> Any:
-    """One token per byte, and per word of the question and of the instruction."""
+    """Build a tokenizer with one token per byte and per word of the question and the instruction."""
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["Reference OCR token:"])
     tokenizer.add_tokens(sorted({f" {word}" for word in [*WORDS, *INSTRUCTION.split()]}))
@@ -134,7 +134,7 @@ def make_tokenizer() -> Any:
 
 
 def make_prompts(folder: Path, count: int, per_picture: float) -> list[Prompt]:
-    """Prompts in TextVQA's form, and their pictures as files."""
+    """Write the images and return prompts in TextVQA's form."""
     choose = random.Random(0)
     pictures = [folder / f"{number}.jpg" for number in range(max(1, round(count / per_picture)))]
     with ThreadPoolExecutor() as pool:
@@ -167,7 +167,7 @@ def _write_picture(path: Path, seed: int) -> None:
 
 
 class _OneByOne(Dataset[Any]):
-    """A prompt's picture as the original's loader prepares it."""
+    """Images of the prompts, prepared as by the original loader."""
 
     def __init__(self, prompts: Sequence[Prompt], processor: MGMProcessor) -> None:
         self.prompts, self.processor = prompts, processor
@@ -189,7 +189,7 @@ class _OneByOne(Dataset[Any]):
 def original(
     model: MGMGemmaForCausalLM, processor: MGMProcessor, prompts: Sequence[Prompt], new_tokens: int, *, workers: int
 ) -> Iterator[str]:
-    """Answers one at a time, in the original's way."""
+    """Yield answers one at a time, computed as by the original code."""
     loader = DataLoader(_OneByOne(prompts, processor), batch_size=None, num_workers=workers)
     for prompt, pixels in zip(prompts, loader, strict=True):
         ids = torch.tensor([processor.encode_prompt(f"<image>\n{prompt.text}")], device=model.device)
@@ -202,14 +202,14 @@ def original(
 
 
 def each_after_the_first(answers: Iterator[str]) -> tuple[float, list[str]]:
-    """Mean seconds per answer, without the first, which starts the workers and warms up; and the answers."""
+    """Return mean seconds per answer and the answers; the first, which starts workers and warms up, is not timed."""
     found = [next(answers)]
     seconds, rest, _ = timed(lambda: list(answers))
     return seconds / len(rest), found + rest
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any, float]:
-    """Seconds, result, and peak GiB of GPU memory."""
+    """Return seconds, the result, and the peak GPU memory in GiB."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -223,7 +223,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any, float]:
 
 @torch.inference_mode()
 def part_times(ours: Answerer, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Milliseconds of each part of ours, alone: of ``PART`` pictures, of one batch of questions, of one token."""
+    """Time each part of this toolkit alone, in milliseconds: ``PART`` images, one batch of questions, one token."""
     model, processor = ours.model, ours.processor
     files = [prompt.image for prompt in prompts][:PART]
 

@@ -1,11 +1,11 @@
-"""BLIP-2 captions from JPEG files: our captioner beside Data-Juicer's ``image_captioning_mapper``, in one run.
+"""BLIP-2 captions from JPEG files: our captioner against Data-Juicer's ``image_captioning_mapper``, in one run.
 
     python speed/captions.py [--rows 2048] [--batch 256] [--peer-rows 24] [--tiny]
 
-Weights are random, of the size of BLIP-2 with OPT-2.7b, in bfloat16 for ours and float32 for Data-Juicer's operator,
-which samples; its rows are worked one by one, its default, and in its batches of 8. Random weights never end a caption,
-so both write exactly ``--new-tokens``. Pictures are drawn JPEG files of about 400 × 370 at 40 KB. Prints one line of
-JSON; with ``--tiny`` the model is tiny and the figures only say what the way around it costs.
+Weights are random, of the size of BLIP-2 with OPT-2.7b, in bfloat16 for our captioner and float32 for Data-Juicer's
+operator, which samples. The operator runs row by row, its default, and in batches of 8. Random weights never end a
+caption, so both write exactly ``--new-tokens``. Images are generated JPEG files of about 400 × 370 at 40 KB. Prints one
+line of JSON. With ``--tiny`` the model is tiny, and the figures only show the overhead around the model.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any
 
 from clip_scores import write_rows
 
-import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
+import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.operators.sandbox import registry, undisturbed
 
-IMAGE_TOKEN = 50265  # Data-Juicer's operator sets it, whatever the checkpoint says
+IMAGE_TOKEN = 50265  # Data-Juicer's operator sets it and ignores the checkpoint's id
 VOCABULARY = 50304
 OPT: dict[str, Any] = {
     "model_type": "opt", "vocab_size": VOCABULARY, "hidden_size": 2560, "ffn_dim": 10240, "num_hidden_layers": 32,
@@ -44,7 +44,7 @@ TINY: dict[str, Any] = {
 
 
 def write_model(folder: Path, device: str, *, tiny: bool) -> None:
-    """A BLIP-2 checkpoint with random weights, and a tokenizer that knows a word per token."""
+    """Write a BLIP-2 checkpoint with random weights and a tokenizer with one token per word."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
@@ -82,7 +82,7 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
 
 
 def ours(model: Path, paths: list[Path], device: str, dtype: str, batch: int, new_tokens: int) -> dict[str, Any]:
-    """Captions per second from files, after a first batch."""
+    """Measure captions per second from files, after a warm-up batch."""
     captioner = Blip2Captioner(str(model), device=device, dtype=dtype, batch=batch)
     decode = "pillow" if device == "cpu" else "nvjpeg"
 
@@ -101,9 +101,9 @@ def ours(model: Path, paths: list[Path], device: str, dtype: str, batch: int, ne
 
 @contextmanager
 def tokens(model: Any, count: int) -> Iterator[None]:
-    """Let a model write ``count`` tokens, whatever it is asked for: Data-Juicer's operator asks for 128."""
+    """Make a model write ``count`` tokens, regardless of the requested number: Data-Juicer's operator asks for 128."""
     original = model.generate
-    model.generate = lambda **given: original(**{**given, "max_new_tokens": count})
+    model.generate = lambda **kwargs: original(**{**kwargs, "max_new_tokens": count})
     try:
         yield
     finally:
@@ -111,7 +111,7 @@ def tokens(model: Any, count: int) -> Iterator[None]:
 
 
 def data_juicer(model: Path, paths: list[Path], device: str, at_once: int, new_tokens: int) -> float:
-    """Captions per second of Data-Juicer's operator."""
+    """Measure captions per second of Data-Juicer's operator."""
     from data_juicer.utils.model_utils import get_model
 
     on_gpu = device.startswith("cuda")
@@ -135,33 +135,33 @@ def data_juicer(model: Path, paths: list[Path], device: str, at_once: int, new_t
 
 
 def main() -> None:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     import torch
 
-    parser = argparse.ArgumentParser(description="BLIP-2 captions per second, ours beside Data-Juicer's operator.")
+    parser = argparse.ArgumentParser(description="BLIP-2 captions per second, ours against Data-Juicer's operator.")
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=20)
-    parser.add_argument("--peer-rows", type=int, default=24, help="rows for Data-Juicer's operator; 0 leaves it out")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model: only shows that it runs")
-    given = parser.parse_args()
+    parser.add_argument("--peer-rows", type=int, default=24, help="rows for Data-Juicer's operator; 0 skips it")
+    parser.add_argument("--tiny", action="store_true", help="tiny model, only to try the command")
+    args = parser.parse_args()
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as root:
         model = Path(root, "blip2")
-        write_model(model, device, tiny=given.tiny)
-        paths, _ = write_rows(Path(root, "images"), given.rows)
+        write_model(model, device, tiny=args.tiny)
+        paths, _ = write_rows(Path(root, "images"), args.rows)
         dtype = "bfloat16" if device != "cpu" else "float32"
         result: dict[str, Any] = {
-            "model": "tiny" if given.tiny else "blip2-opt-2.7b",
+            "model": "tiny" if args.tiny else "blip2-opt-2.7b",
             "device": torch.cuda.get_device_name() if device != "cpu" else "cpu",
             "cores": len(os.sched_getaffinity(0)),
-            "batch": given.batch,
-            "new_tokens": given.new_tokens,
-            **ours(model, paths, device, dtype, given.batch, given.new_tokens),
+            "batch": args.batch,
+            "new_tokens": args.new_tokens,
+            **ours(model, paths, device, dtype, args.batch, args.new_tokens),
             "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if device != "cpu" else None,
         }
-        for at_once in (1, 8) * bool(given.peer_rows):
-            rate = data_juicer(model, paths[: given.peer_rows], device, at_once, given.new_tokens)
+        for at_once in (1, 8) * bool(args.peer_rows):
+            rate = data_juicer(model, paths[: args.peer_rows], device, at_once, args.new_tokens)
             result |= {f"data_juicer_{at_once}_captions_per_s": round(rate, 2)}
             result |= {f"ratio_to_data_juicer_{at_once}": round(result["captions_per_s"] / rate, 1)}
     print(json.dumps(result))

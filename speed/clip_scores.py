@@ -1,14 +1,14 @@
-"""CLIP scores from JPEG files: our scorer beside Data-Juicer's ``image_text_similarity_filter``, in one run.
+"""CLIP scores from JPEG files: our scorer against Data-Juicer's ``image_text_similarity_filter``, in one run.
 
     python speed/clip_scores.py [--model vit-b-32] [--rows 512] [--peer-rows 96] [--batch 64] [--tiny]
         [--ways float32 bfloat16 bfloat16+nvjpeg …] [--seed FILE]
 
-Weights are random, of the named model's true size; pictures are drawn JPEG files of about 400 × 370 at 40 KB, captions
-about 20 tokens long, or both are those of a seed file in the kit's format. All ways score the same files with the same
-checkpoint; Data-Juicer's operator is called row by row, as its own filter does, after a first row that loads the model.
-A way is a dtype, with ``nvjpeg`` (files are decoded on the GPU) and ``compiled`` behind it. Prints a line of JSON: rows
-per second, ratios, how far the scores are from those in float32 of files that Pillow decoded, and how many rows that
-moves over the mean score.
+Weights are random, of the named model's real size. Images are generated JPEG files of about 400 × 370 at 40 KB with
+captions of about 20 tokens, or come from a seed file in the kit's format. All variants score the same files with the
+same checkpoint. Data-Juicer's operator is called row by row, as by its own filter, after a first row that loads the
+model. A variant is a dtype, optionally with ``+nvjpeg`` (files are decoded on the GPU) and ``+compiled``. Prints a line
+of JSON: rows per second, ratios, the difference of the scores from float32 scores of files decoded by Pillow, and how
+many rows cross the mean score because of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
+import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.sandbox import registry, undisturbed
@@ -63,7 +63,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def write_model(folder: Path, size: dict[str, Any]) -> None:
-    """A CLIP checkpoint of transformers with random weights and a tokenizer of letters."""
+    """Write a transformers CLIP checkpoint with random weights and a tokenizer of letters."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizerFast
 
@@ -82,7 +82,7 @@ def write_model(folder: Path, size: dict[str, Any]) -> None:
     )
     torch.manual_seed(0)
     model = CLIPModel(config)
-    torch.nn.init.constant_(model.logit_scale, math.log(100.0))  # as in every public CLIP; Data-Juicer counts on it
+    torch.nn.init.constant_(model.logit_scale, math.log(100.0))  # as in every public CLIP; Data-Juicer relies on it
     model.save_pretrained(folder)
     side = size["vision"]["image_size"]
     pictures = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
@@ -90,7 +90,7 @@ def write_model(folder: Path, size: dict[str, Any]) -> None:
 
 
 def write_siglip(folder: Path, size: dict[str, Any]) -> None:
-    """A SigLIP, whose tokenizer makes a token of each character and pads to 64."""
+    """Write a SigLIP whose tokenizer makes one token per character and pads to 64."""
     import torch
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessor, SiglipModel, SiglipProcessor
@@ -114,7 +114,7 @@ def write_siglip(folder: Path, size: dict[str, Any]) -> None:
 
 
 def write_rows(folder: Path, rows: int) -> tuple[list[Path], list[str]]:
-    """JPEG files, at most 512 different ones, and captions."""
+    """Write at most 512 different JPEG files; return paths and captions of all rows."""
     draw = np.random.default_rng(0)
     folder.mkdir()
     for number in range(min(rows, 512)):
@@ -129,7 +129,7 @@ def write_rows(folder: Path, rows: int) -> tuple[list[Path], list[str]]:
 
 
 def ours(model: Path, paths: list[Path], captions: list[str], batch: int, **how: Any) -> dict[str, Any]:
-    """Scores of all rows, and rows per second after two batches."""
+    """Score all rows; measure rows per second after two warm-up batches."""
     scorer = ClipScorer(str(model), batch=batch, **how)
     score_files(scorer, paths[: 2 * batch], captions[: 2 * batch])
     began = time.perf_counter()
@@ -138,7 +138,7 @@ def ours(model: Path, paths: list[Path], captions: list[str], batch: int, **how:
 
 
 def data_juicer(model: Path, paths: list[Path], captions: list[str], device: str) -> dict[str, Any]:
-    """The same by Data-Juicer's operator, row by row."""
+    """Score with Data-Juicer's operator, row by row."""
     operator = registry().modules["image_text_similarity_filter"](
         hf_clip=str(model), accelerator="cuda" if device.startswith("cuda") else "cpu"
     )
@@ -158,7 +158,7 @@ def data_juicer(model: Path, paths: list[Path], captions: list[str], device: str
 
 
 def compared(scores: NDArray[np.float32], exact: NDArray[np.float32]) -> dict[str, Any]:
-    """How far scores are from the exact ones, and the rows on the other side of the exact mean."""
+    """Compare with the exact scores: differences, and rows on the other side of the exact mean."""
     mean = float(exact.mean(dtype=np.float64))
     return {
         "largest_difference": float(np.abs(scores - exact).max()),
@@ -168,7 +168,7 @@ def compared(scores: NDArray[np.float32], exact: NDArray[np.float32]) -> dict[st
 
 
 def read_rows(seed: Path, rows: int) -> tuple[list[Path], list[str]]:
-    """Images and captions of a seed file's rows, again from the start where there are fewer."""
+    """Read images and captions of a seed file, repeating it if it has fewer rows."""
     kept = [json.loads(line) for line in seed.read_text(encoding="utf-8").splitlines()]
     kept = [kept[number % len(kept)] for number in range(rows)]
     texts = [re.sub(r"<__dj__image>|<\|__dj__eoc\|>", "", row["text"]).strip() for row in kept]
@@ -176,45 +176,45 @@ def read_rows(seed: Path, rows: int) -> tuple[list[Path], list[str]]:
 
 
 def main() -> None:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     import torch
 
     on_gpu = torch.cuda.is_available()
     gpu_ways = ["float32+nvjpeg", "bfloat16+nvjpeg", "bfloat16+nvjpeg+compiled"] if on_gpu else []
-    parser = argparse.ArgumentParser(description="CLIP scores per second, ours beside Data-Juicer's operator.")
+    parser = argparse.ArgumentParser(description="CLIP scores per second, ours against Data-Juicer's operator.")
     parser.add_argument("--model", choices=SIZES, default="vit-b-32")
     parser.add_argument("--rows", type=int, default=512)
-    parser.add_argument("--peer-rows", type=int, default=96, help="rows for Data-Juicer's operator; 0 leaves it out")
+    parser.add_argument("--peer-rows", type=int, default=96, help="rows for Data-Juicer's operator; 0 skips it")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--ways", nargs="+", default=["bfloat16", *gpu_ways], help="beside float32; see above")
-    parser.add_argument("--exact-rows", type=int, help="rows of the float32 way, with which others are compared")
-    parser.add_argument("--seed", type=Path, help="a seed file in the kit's format, in the place of drawn pictures")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model: only shows that it runs")
-    given = parser.parse_args()
+    parser.add_argument(
+        "--ways", nargs="+", default=["bfloat16", *gpu_ways], help="variants besides float32; see above"
+    )
+    parser.add_argument("--exact-rows", type=int, help="rows of the float32 variant, the reference of the others")
+    parser.add_argument("--seed", type=Path, help="seed file in the kit's format, instead of generated images")
+    parser.add_argument("--tiny", action="store_true", help="tiny model, only to try the command")
+    args = parser.parse_args()
     device = "cuda:0" if on_gpu else "cpu"
     with tempfile.TemporaryDirectory() as root:
         model = Path(root, "clip")
-        write_model(model, SIZES["tiny" if given.tiny else given.model])
-        paths, captions = (
-            read_rows(given.seed, given.rows) if given.seed else write_rows(Path(root, "images"), given.rows)
-        )
-        some, exact_rows = min(given.peer_rows, given.rows), given.exact_rows or given.rows
+        write_model(model, SIZES["tiny" if args.tiny else args.model])
+        paths, captions = read_rows(args.seed, args.rows) if args.seed else write_rows(Path(root, "images"), args.rows)
+        some, exact_rows = min(args.peer_rows, args.rows), args.exact_rows or args.rows
         found = {}
-        for way in dict.fromkeys(["float32", *given.ways]):
+        for way in dict.fromkeys(["float32", *args.ways]):
             dtype, *extra = way.split("+")
             how = {"decode": "nvjpeg" if "nvjpeg" in extra else "pillow", "compiled": "compiled" in extra}
-            rows = exact_rows if way == "float32" else given.rows
-            found[way] = ours(model, paths[:rows], captions[:rows], given.batch, dtype=dtype, device=device, **how)
-        size = SIZES["tiny" if given.tiny else given.model]
-        # Data-Juicer's operator takes CLIP's logits for scores, which SigLIP's are not.
+            rows = exact_rows if way == "float32" else args.rows
+            found[way] = ours(model, paths[:rows], captions[:rows], args.batch, dtype=dtype, device=device, **how)
+        size = SIZES["tiny" if args.tiny else args.model]
+        # Data-Juicer's operator uses CLIP's logits as scores; SigLIP's logits are not scores.
         has_peer = some and "class" not in size
         peer = data_juicer(model, paths[:some], captions[:some], device) if has_peer else None
     exact = found["float32"]["scores"]
     result = {
-        "model": "tiny" if given.tiny else given.model,
+        "model": "tiny" if args.tiny else args.model,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "cores": len(os.sched_getaffinity(0)),
-        "batch": given.batch,
+        "batch": args.batch,
         "data_juicer_rows_per_s": peer and round(peer["rows_per_s"], 2),
         "float32_against_data_juicer": peer and compared(exact[:some], peer["scores"]),
         "ways": {

@@ -1,10 +1,10 @@
-"""Filters that need an image's header only: a recipe's way beside Data-Juicer's operators, which decode, in one run.
+"""Filters that need an image's header only: our filters against Data-Juicer's, which decode, in one run.
 
     python speed/header_filters.py [--rows 40000] [--peer-rows 1000]
 
-A recipe's rows carry width, height and file size since the seed was read, so the time of reading headers then is
-counted too. ``decoding`` is Data-Juicer's shape filter; its size filter asks the file system only. Pictures are drawn
-JPEG files of about 400 × 370 at 40 KB. Prints one line of JSON per operator.
+The rows of a recipe carry width, height and file size since the seed file was read, so the time of reading the headers
+is also reported. ``decoding`` is Data-Juicer's shape filter; its size filter only asks the file system. Images are
+generated JPEG files of about 400 × 370 at 40 KB. Prints one line of JSON per operator.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ENTRIES: list[dict[str, Any]] = [
 
 
 def seed_rows(paths: list[Path], captions: list[str], limits: Limits) -> tuple[pa.Table, float]:
-    """Rows as ``clip_scores`` leaves them, and the seconds that reading the headers took."""
+    """Return rows as in the output of ``clip_scores``, and the seconds for reading the headers."""
     began = time.perf_counter()
     headers = [read_header(path, limits) for path in paths]
     seconds = time.perf_counter() - began
@@ -51,7 +51,7 @@ def seed_rows(paths: list[Path], captions: list[str], limits: Limits) -> tuple[p
 
 
 def by_data_juicer(operator: Any, table: pa.Table) -> tuple[list[str], float]:
-    """Ids that the operator keeps by itself, row by row, and its seconds."""
+    """Run Data-Juicer's operator row by row; return the ids that it keeps, and its seconds."""
     kept = []
     with undisturbed():
         began = time.perf_counter()
@@ -63,15 +63,15 @@ def by_data_juicer(operator: Any, table: pa.Table) -> tuple[list[str], float]:
 
 
 def main() -> None:
-    """Command; see the module's text."""
-    parser = argparse.ArgumentParser(description="Header-only filters per second, beside Data-Juicer's operators.")
+    """Run the command; see the module docstring."""
+    parser = argparse.ArgumentParser(description="Rows per second of header-only filters, ours against Data-Juicer's.")
     parser.add_argument("--rows", type=int, default=40000)
-    parser.add_argument("--peer-rows", type=int, default=1000, help="rows that Data-Juicer's operators filter")
-    given = parser.parse_args()
+    parser.add_argument("--peer-rows", type=int, default=1000, help="rows for Data-Juicer's operators")
+    args = parser.parse_args()
     profile = load_profile("miniature")
     decoding = 0.0
     with tempfile.TemporaryDirectory() as root:
-        paths, captions = write_rows(Path(root, "images"), given.rows)
+        paths, captions = write_rows(Path(root, "images"), args.rows)
         table, reading = seed_rows(paths, captions, profile.limits)
         for entry in ENTRIES:
             (built,) = build_operators([entry], profile)
@@ -79,11 +79,11 @@ def main() -> None:
             began = time.perf_counter()
             done = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
             seconds = time.perf_counter() - began
-            some = table.slice(0, given.peer_rows)
+            some = table.slice(0, args.peer_rows)
             theirs, peer_seconds = by_data_juicer(built.operator, some)
             ours = [row_id for row_id in done.kept["id"].to_pylist() if int(row_id) < some.num_rows]
             peer = some.num_rows / peer_seconds
-            decoding = decoding or peer  # that of the shape filter, the first
+            decoding = decoding or peer  # set by the shape filter, the first one
             filtering = done.operators[0]["rows_in"] / done.operators[0]["seconds"]
             whole = table.num_rows / (seconds + reading)
             result = {

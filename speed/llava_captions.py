@@ -1,14 +1,14 @@
-"""LLaVA-1.5 captions from JPEG files: our captioner beside Data-Juicer's ``mllm_mapper`` and vLLM, in one run.
+"""LLaVA-1.5 captions from JPEG files: our captioner against Data-Juicer's ``mllm_mapper`` and vLLM, in one run.
 
     python speed/llava_captions.py [--rows 512] [--batch 64] [--new-tokens 40] [--peer-rows 12] [--tiny]
         [--vllm "/path/to/its/environment/bin/vllm [option …]"] [--at-once 256]
 
-Weights are random, of the size of LLaVA-1.5-7B, in bfloat16 for ours on a GPU; Data-Juicer's operator works row by row,
-samples, and loads float32. Ours is measured three times: with the captured step, taking the likeliest token or drawing
-one, and through transformers' ``generate`` in batches, taking the likeliest. With ``--vllm`` the same checkpoint is
-served by it too and captioned through ``ServedCaptioner``, so many requests at once. Random weights never end a
-caption: all write exactly ``--new-tokens``. Pictures are drawn JPEG files of about 400 × 370 at 40 KB. Prints a line of
-JSON; with ``--tiny`` the model is tiny and the figures only say what the way around it costs.
+Weights are random, of the size of LLaVA-1.5-7B, in bfloat16 for our captioner on a GPU. Data-Juicer's operator runs row
+by row, samples, and loads float32. Our captioner is measured three times: with CUDA graphs, greedy and sampling, and
+through transformers' ``generate`` in batches, greedy. With ``--vllm`` vLLM serves the same checkpoint too, called
+through ``ServedCaptioner`` with the given number of concurrent requests. Random weights never end a caption: all write
+exactly ``--new-tokens``. Images are generated JPEG files of about 400 × 370 at 40 KB. Prints a line of JSON. With
+``--tiny`` the model is tiny, and the figures only show the overhead around the model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from captions import tokens
 from clip_scores import write_rows
 from vllm_server import served
 
-import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
+import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.captioners.captioner import Captioner
@@ -46,7 +46,7 @@ SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "n
 
 
 def write_model(folder: Path, device: str, *, tiny: bool) -> None:
-    """A LLaVA-1.5 checkpoint with random weights, and a tokenizer that knows a word per token."""
+    """Write a LLaVA-1.5 checkpoint with random weights and a tokenizer with one token per word."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
@@ -83,7 +83,7 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
         torch.set_default_dtype(before)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
-    model.generation_config.do_sample = True  # Data-Juicer's operator gives a temperature and leaves this to the model
+    model.generation_config.do_sample = True  # Data-Juicer's operator sets only a temperature
     model.save_pretrained(folder)
     crop = {"height": 336, "width": 336}
     pictures = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size=crop)
@@ -94,7 +94,7 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
 
 
 def ours(captioner: Captioner, paths: list[Path], decode: str, **how: Any) -> tuple[float, list[str]]:
-    """Captions per second from files, after a first batch, and the captions."""
+    """Measure captions per second from files after a warm-up batch; also return the captions."""
     size = captioner.batch.asked
 
     def caption(files: list[Path]) -> list[str]:
@@ -111,7 +111,7 @@ def ours(captioner: Captioner, paths: list[Path], decode: str, **how: Any) -> tu
 
 
 def by_generate(captioner: LlavaCaptioner) -> Callable[..., Any]:
-    """What makes the captioner's tokens, by transformers' own loop."""
+    """Return a replacement for the captioner's decoding loop that calls transformers' ``generate``."""
 
     def tokens(pixels: Any, row: Any, *how: Any) -> Any:
         return captioner._generated_tokens(pixels, row, *how)[:, len(row) :]
@@ -120,7 +120,7 @@ def by_generate(captioner: LlavaCaptioner) -> Callable[..., Any]:
 
 
 def data_juicer(model: Path, paths: list[Path], device: str, new_tokens: int) -> float:
-    """Captions per second of Data-Juicer's operator, after a first row that loads the model."""
+    """Measure captions per second of Data-Juicer's operator, after a first row that loads the model."""
     from data_juicer.utils.model_utils import get_model
 
     on_gpu = device.startswith("cuda")
@@ -138,47 +138,47 @@ def data_juicer(model: Path, paths: list[Path], device: str, new_tokens: int) ->
 
 
 def main() -> None:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     import torch
 
-    parser = argparse.ArgumentParser(description="LLaVA captions per second, ours beside Data-Juicer's operator.")
+    parser = argparse.ArgumentParser(description="LLaVA captions per second, ours against Data-Juicer's operator.")
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=40)
-    parser.add_argument("--peer-rows", type=int, default=12, help="rows that Data-Juicer's operator captions")
-    parser.add_argument("--vllm", help="its program, and options for `serve`")
-    parser.add_argument("--at-once", type=int, default=256, help="requests that wait at vLLM at once")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model: only shows that it runs")
-    given = parser.parse_args()
+    parser.add_argument("--peer-rows", type=int, default=12, help="rows for Data-Juicer's operator")
+    parser.add_argument("--vllm", help="vLLM's program, and options for `serve`")
+    parser.add_argument("--at-once", type=int, default=256, help="concurrent requests to vLLM")
+    parser.add_argument("--tiny", action="store_true", help="tiny model, only to try the command")
+    args = parser.parse_args()
     on_gpu = torch.cuda.is_available()
     device, dtype, decode = ("cuda:0", "bfloat16", "nvjpeg") if on_gpu else ("cpu", "float32", "pillow")
     with tempfile.TemporaryDirectory() as root:
         model = Path(root, "llava")
-        write_model(model, device, tiny=given.tiny)
-        paths, _ = write_rows(Path(root, "images"), given.rows)
-        captioner: Any = LlavaCaptioner(str(model), device=device, dtype=dtype, batch=given.batch)
-        rate, captions = ours(captioner, paths, decode, max_new_tokens=given.new_tokens)
-        drawn, _ = ours(captioner, paths, decode, max_new_tokens=given.new_tokens, sampling=Sampling())
+        write_model(model, device, tiny=args.tiny)
+        paths, _ = write_rows(Path(root, "images"), args.rows)
+        captioner: Any = LlavaCaptioner(str(model), device=device, dtype=dtype, batch=args.batch)
+        rate, captions = ours(captioner, paths, decode, max_new_tokens=args.new_tokens)
+        drawn, _ = ours(captioner, paths, decode, max_new_tokens=args.new_tokens, sampling=Sampling())
         captioner._decoded_tokens = by_generate(captioner)
-        plain, by_loop = ours(captioner, paths, decode, max_new_tokens=given.new_tokens)
+        plain, by_loop = ours(captioner, paths, decode, max_new_tokens=args.new_tokens)
         peak = round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None
         del captioner
         gc.collect()
         torch.cuda.empty_cache()
         extra: dict[str, Any] = {}
-        if given.vllm:
-            with served(given.vllm, model, given.at_once) as address:
-                captioner = ServedCaptioner(address, batch=given.at_once)
-                speed, by_vllm = ours(captioner, paths, "pillow", max_new_tokens=given.new_tokens)
+        if args.vllm:
+            with served(args.vllm, model, args.at_once) as address:
+                captioner = ServedCaptioner(address, batch=args.at_once)
+                speed, by_vllm = ours(captioner, paths, "pillow", max_new_tokens=args.new_tokens)
             extra["captions_per_s_by_vllm"] = round(speed, 2)
             extra["same_captions_by_vllm"] = sum(a == b for a, b in zip(captions, by_vllm, strict=True))
-        peer = data_juicer(model, paths[: given.peer_rows], device, given.new_tokens)
+        peer = data_juicer(model, paths[: args.peer_rows], device, args.new_tokens)
     result = {
-        "model": "tiny" if given.tiny else "llava-1.5-7b",
+        "model": "tiny" if args.tiny else "llava-1.5-7b",
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "cores": len(os.sched_getaffinity(0)),
-        "batch": given.batch,
-        "new_tokens": given.new_tokens,
+        "batch": args.batch,
+        "new_tokens": args.new_tokens,
         "captions_per_s": round(rate, 2),
         "captions_per_s_with_sampling": round(drawn, 2),
         "captions_per_s_by_generate": round(plain, 2),

@@ -1,10 +1,10 @@
-"""Training a LLaVA end to end, from JPEG files on disk to weights, with random weights of public sizes.
+"""LLaVA training end to end, from JPEG files on disk to weights, with random weights of public sizes.
 
     python speed/llava_training.py [--stage pretrain] [--steps 12] [--batch 32] [--workers 8] [--tiny]
 
 The sizes are those of the profile ``llava-0.5b``: CLIP ViT-L/14 at 336 px and Qwen2-0.5B (576 image tokens, 0.8 billion
-parameters). It is ``python -m toolkit.training.run`` on the data of ``speed/training.py``; steps before the third are
-left out. Prints lines of JSON; the last one has samples/s, peak GiB and the device.
+parameters). Runs ``python -m toolkit.training.run`` on the data of ``speed/training.py`` and ignores the first two
+steps. Prints lines of JSON; the last one has samples/s, peak GiB and the device.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BATCH = {"pretrain": 32, "finetune": 16}
 
 
 def write_base(folder: Path, *, tiny: bool) -> None:
-    """A checkpoint with random weights; the tokenizer is of bytes, so its ids are a few of the vocabulary."""
+    """Write a checkpoint with random weights; its byte tokenizer uses few of the vocabulary's ids."""
     if tiny:
         save_tiny_llava(folder)
         return
@@ -54,22 +54,22 @@ def write_base(folder: Path, *, tiny: bool) -> None:
 
 
 def main() -> None:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--stage", choices=BATCH, default="pretrain")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: only shows that it runs")
+    parser.add_argument("--tiny", action="store_true", help="tiny model on the CPU, only to try the command")
     parser.add_argument("--verbose", action="store_true")
-    given = parser.parse_args()
-    given.deepspeed, given.whole = False, False
+    args = parser.parse_args()
+    args.deepspeed, args.whole = False, False
     root = Path(tempfile.mkdtemp())
     try:
-        write_data(root, given.stage, rows=256 * given.steps)
-        write_base(root / "base", tiny=given.tiny)
-        batch = given.batch or BATCH[given.stage]
-        made = train(root, "ours", given.stage, given.steps, batch, "auto", given)
+        write_data(root, args.stage, rows=256 * args.steps)
+        write_base(root / "base", tiny=args.tiny)
+        batch = args.batch or BATCH[args.stage]
+        made = train(root, "ours", args.stage, args.steps, batch, "auto", args)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         print(json.dumps({**made, "model": "llava-0.5b", "device": device}))
     finally:

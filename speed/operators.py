@@ -1,15 +1,15 @@
-"""Every operator alone over the same rows, through a recipe's own path; beside Data-Juicer's way where that differs.
+"""Rows per second of every operator through a recipe's code path, against Data-Juicer's where that differs.
 
     python speed/operators.py [--rows 2000] [--image-rows 256] [--peer-rows 128] [--full] [--only NAME …]
         [--dtype bfloat16] [--seed FILE]
 
-Pictures are drawn JPEG files of about 400 × 370 at 40 KB and captions are drawn words, or both are those of a seed file
-in the kit's format. Models that look at images have random weights: tiny ones, or with ``--full`` the size of the
-public ones (ViT-B/16, CLIP ViT-B/32, ViT-L/14, BLIP ITM base, OWL-ViT base). Models of text are trained on a few
-sentences; their size hardly matters. Runs on a GPU where there is one. An operator first works ``WARM`` rows, which
-loads its model. Prints one line of JSON per operator; one whose package is not installed is skipped and says so.
-``data_juicer_rows_per_s`` is the same operator called row by row on the same files, alternating with it, where a
-recipe's way is another one. Files come from the page cache.
+Images are generated JPEG files of about 400 × 370 at 40 KB with captions of random words, or come from a seed file in
+the kit's format. Image models have random weights: tiny ones, or with ``--full`` the size of the public ones (ViT-B/16,
+CLIP ViT-B/32, ViT-L/14, BLIP ITM base, OWL-ViT base). Text models are trained on a few sentences; their size hardly
+matters. Runs on a GPU if there is one. Each operator first processes ``WARM`` rows, which loads its model. Prints one
+line of JSON per operator; operators whose package is not installed are reported as skipped. If a recipe uses another
+code path than Data-Juicer, ``data_juicer_rows_per_s`` is the operator called row by row on the same files, alternating
+with the recipe's path. Files come from the page cache.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import transformers as hf
 from clip_scores import SIZES, read_rows, write_model, write_rows
 from header_filters import seed_rows
 
-import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
+import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.config.devices import resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile, load_profile
 from bettersynth_assets.operators.catalog import spec_of
@@ -47,23 +47,23 @@ from bettersynth_assets_tests.operators import small_models, small_text_models
 
 WARM = 8
 ROUNDS = 3
-"""Of a recipe's way and Data-Juicer's in turn; the best of each counts, because other work only slows."""
+"""Alternating rounds of the recipe's path and Data-Juicer's; the best of each counts, because load only slows down."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One operator as a recipe would name it."""
+    """One operator with the arguments of a recipe."""
 
     name: str
     arguments: dict[str, Any]
     peer: bool = False
-    """Whether a recipe's way is another than Data-Juicer's, which is then measured too."""
+    """Whether the recipe's path differs from Data-Juicer's, which is then measured too."""
     embedded: bool = False
-    """Is given embeddings, as clip_scores keeps them."""
+    """Whether the operator receives embeddings as stored by clip_scores."""
 
     @property
     def reads(self) -> str:
-        """``caption``, ``header`` or ``image``: how many rows are processed."""
+        """``caption``, ``header`` or ``image``; determines the number of rows."""
         return "header" if self.embedded else spec_of(self.name).cost
 
 
@@ -97,20 +97,20 @@ CASES = (
 
 
 def roles_of(case: Case) -> set[str]:
-    """Keys of the profile's models that an operator loads."""
+    """Return the keys of the profile's models that an operator loads."""
     model = spec_of(case.name).model
     named = {model.role} if model else set()
     return named | {need.role for need in needs_of(case.name, case.arguments)}
 
 
 def missing_package(case: Case) -> str | None:
-    """A package that an operator imports and that is not installed."""
+    """Return a package that an operator imports and that is not installed, or None."""
     packages = [package for need in needs_of(case.name, case.arguments) for package in need.packages]
     return next((package for module, package in packages if find_spec(module) is None), None)
 
 
 def write_models(root: Path, captions: list[str], roles: set[str], *, full: bool) -> dict[str, str]:
-    """Model folders by role of the profile, of these roles only."""
+    """Write the models of the given roles; return their folders by role."""
     tiny = make_all(root / "tiny")
     aesthetics = "aesthetics-predictor-v2-linear"
     makers: dict[str, Callable[[], Path]] = {
@@ -173,14 +173,14 @@ FULL = {
 
 
 def draw_captions(rows: int) -> list[str]:
-    """Captions of 4 to 14 English words."""
+    """Return captions of 4 to 14 English words."""
     draw = np.random.default_rng(0)
     words = sorted({word for text in small_text_models.ENGLISH for word in text.split()})
     return [" ".join(draw.choice(words, int(draw.integers(4, 15)))) for _ in range(rows)]
 
 
 def by_data_juicer(built: BuiltOperator, table: pa.Table) -> float:
-    """Rows per second of a filter that is called row by row and opens what it needs by itself."""
+    """Measure rows per second of a filter that is called row by row and opens its files itself."""
     rank = {} if built.rank is None else {"rank": built.rank}
 
     def work(rows: list[dict[str, Any]]) -> None:
@@ -198,7 +198,7 @@ def by_data_juicer(built: BuiltOperator, table: pa.Table) -> float:
 
 
 def forget_captions() -> None:
-    """Parsed captions are kept for a second operator on them, which no operator alone has."""
+    """Clear the cache of parsed captions, which a lone operator would not profit from."""
     from data_juicer.utils.model_utils import MODEL_ZOO
 
     for model in MODEL_ZOO.values():
@@ -206,7 +206,7 @@ def forget_captions() -> None:
 
 
 def measure(case: Case, table: pa.Table, profile: Profile, peer_rows: int) -> dict[str, Any]:
-    """One operator's line."""
+    """Measure one operator; return its line of JSON."""
     arguments = {
         name: getattr(profile.models, value) if name == "hf_clip" else value for name, value in case.arguments.items()
     }
@@ -242,44 +242,44 @@ def measure(case: Case, table: pa.Table, profile: Profile, peer_rows: int) -> di
 
 
 def main() -> None:
-    """Command; see the module's text."""
-    parser = argparse.ArgumentParser(description="Rows per second of every operator, through a recipe's own path.")
-    parser.add_argument("--rows", type=int, default=2000, help="for operators that open no image")
+    """Run the command; see the module docstring."""
+    parser = argparse.ArgumentParser(description="Rows per second of every operator through a recipe's code path.")
+    parser.add_argument("--rows", type=int, default=2000, help="rows for operators that open no image")
     parser.add_argument("--image-rows", type=int, default=256)
     parser.add_argument("--peer-rows", type=int, default=128)
-    parser.add_argument("--full", action="store_true", help="image models of the public ones' sizes")
-    parser.add_argument("--only", nargs="*", default=[], help="operators; needs only their packages then")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of image classifiers")
+    parser.add_argument("--full", action="store_true", help="image models of the size of the public ones")
+    parser.add_argument("--only", nargs="*", default=[], help="operators to measure; only their packages are needed")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="dtype of classifiers")
     parser.add_argument("--seed", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     registry()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        if given.seed:
-            paths, captions = read_rows(given.seed, given.rows)
+        if args.seed:
+            paths, captions = read_rows(args.seed, args.rows)
         else:
-            paths, captions = write_rows(root / "images", given.rows)[0], draw_captions(given.rows)
-        wanted = [case for case in CASES if not given.only or case.name in given.only]
+            paths, captions = write_rows(root / "images", args.rows)[0], draw_captions(args.rows)
+        wanted = [case for case in CASES if not args.only or case.name in args.only]
         cases = [case for case in wanted if not missing_package(case)]
         for case in wanted:
             if package := missing_package(case):
                 print(json.dumps({"operator": case.name, "skipped": f"package {package} is not installed"}), flush=True)
-        named = write_models(root, captions, set().union(*map(roles_of, cases)), full=given.full)
+        named = write_models(root, captions, set().union(*map(roles_of, cases)), full=args.full)
         profile = load_profile("miniature")
         decode = "pillow" if resolve_devices(Gpu()) == ["cpu"] else "nvjpeg"
         models = profile.models.model_copy(update=named)
-        gpu = Gpu(devices="auto", dtype=given.dtype, decode=decode, clip_batch=profile.gpu.clip_batch)  # type: ignore[arg-type]
+        gpu = Gpu(devices="auto", dtype=args.dtype, decode=decode, clip_batch=profile.gpu.clip_batch)  # type: ignore[arg-type]
         profile = profile.model_copy(update={"models": models, "gpu": gpu})
         table, _ = seed_rows([path.absolute() for path in paths], captions, profile.limits)
         device = resolve_devices(gpu)[0]
         for case in cases:
-            rows = table.slice(0, given.image_rows) if case.reads == "image" else table
-            line = measure(case, rows, profile, given.peer_rows)
+            rows = table.slice(0, args.image_rows) if case.reads == "image" else table
+            line = measure(case, rows, profile, args.peer_rows)
             where = {
                 "device": device,
                 "cores": len(os.sched_getaffinity(0)),
-                "full_size": given.full,
-                "dtype": given.dtype,
+                "full_size": args.full,
+                "dtype": args.dtype,
             }
             print(json.dumps(line | where), flush=True)
 

@@ -1,4 +1,4 @@
-"""A model with random weights, made on the device where it is used."""
+"""A model with random weights, created on its device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 def random_model(
     config: MGMConfig, *, device: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0
 ) -> MGMGemmaForCausalLM:
-    """The same weights for the same arguments."""
+    """Build a model; equal arguments give equal weights."""
     torch.manual_seed(seed)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -1,11 +1,11 @@
-"""Images from captions by Stable Diffusion: our batches beside Data-Juicer's ``image_diffusion_mapper``, in one run.
+"""Images from captions by Stable Diffusion: our batches against Data-Juicer's ``image_diffusion_mapper``, in one run.
 
     python speed/regeneration.py [--rows 64] [--batch 16] [--dtype bfloat16] [--peer-rows 3] [--tiny]
 
 Weights are random, of the size of Stable Diffusion 1.5 without its safety checker, 512 × 512, 40 steps with guidance:
-as many as the operator takes (50, of which its strength of 0.8 leaves 40). It works one row a call, starts from the
-row's image and keeps float32, its default. Writing the files is in both. Prints a line of JSON; with ``--tiny`` the
-model is tiny and the figures only say what the way around it costs.
+as many as the operator computes (50, of which its strength of 0.8 leaves 40). The operator processes one row per call,
+starts from the row's image and keeps float32, its default. Both times include writing the files. Prints a line of JSON.
+With ``--tiny`` the model is tiny, and the figures only show the overhead around the model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from clip_scores import SIZES, write_model, write_rows
 
-import bettersynth_assets  # noqa: F401 (first: it makes transformers usable beside a torch without CUDA)
+import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.models.diffusion import ImageMaker, save_image
 from bettersynth_assets.operators.sandbox import registry, undisturbed
@@ -39,7 +39,7 @@ TINY: dict[str, Any] = {
 
 
 def write_pipeline(folder: Path, clip: Path, size: dict[str, Any]) -> Path:
-    """A ``StableDiffusionPipeline`` with the tokenizer of a CLIP folder."""
+    """Write a ``StableDiffusionPipeline`` with the tokenizer of a CLIP folder."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -62,7 +62,7 @@ def write_pipeline(folder: Path, clip: Path, size: dict[str, Any]) -> Path:
 
 
 def ours(maker: ImageMaker, captions: list[str], folder: Path) -> float:
-    """Images per second, written as the recipe's section writes them; after a first batch."""
+    """Measure images per second after a warm-up batch, written as by the recipe's section."""
     section = RegenerateSection(steps=STEPS, tries=1)
     keys = [str(number) for number in range(len(captions))]
 
@@ -77,7 +77,7 @@ def ours(maker: ImageMaker, captions: list[str], folder: Path) -> float:
 
 
 def data_juicer(model: Path, paths: list[Path], captions: list[str], folder: Path, device: str) -> float:
-    """The same by Data-Juicer's operator, row by row; after a first row, which loads the model."""
+    """Measure Data-Juicer's operator row by row, after a first row that loads the model."""
     operator = registry().modules["image_diffusion_mapper"](
         hf_diffusion=str(model), caption_key="caption", save_dir=str(folder), keep_original_sample=False,
         accelerator=device,
@@ -96,32 +96,32 @@ def data_juicer(model: Path, paths: list[Path], captions: list[str], folder: Pat
 
 
 def main() -> None:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     import torch
 
-    parser = argparse.ArgumentParser(description="Images made per second, ours beside Data-Juicer's operator.")
+    parser = argparse.ArgumentParser(description="Generated images per second, ours against Data-Juicer's operator.")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
-    parser.add_argument("--peer-rows", type=int, default=3, help="rows that Data-Juicer's operator works")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model: only shows that it runs")
-    given = parser.parse_args()
+    parser.add_argument("--peer-rows", type=int, default=3, help="rows for Data-Juicer's operator")
+    parser.add_argument("--tiny", action="store_true", help="tiny model, only to try the command")
+    args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_model(root / "clip", SIZES["tiny"])
-        model = write_pipeline(root / "model", root / "clip", TINY if given.tiny else FULL)
-        paths, captions = write_rows(root / "images", given.rows)
+        model = write_pipeline(root / "model", root / "clip", TINY if args.tiny else FULL)
+        paths, captions = write_rows(root / "images", args.rows)
         (root / "made").mkdir()
         (root / "theirs").mkdir()
-        maker = ImageMaker(str(model), device=device, dtype=given.dtype, batch=given.batch)
+        maker = ImageMaker(str(model), device=device, dtype=args.dtype, batch=args.batch)
         found = {"rows_per_s": round(ours(maker, captions, root / "made"), 3)}
-        if given.peer_rows:
-            some = given.peer_rows + 1
+        if args.peer_rows:
+            some = args.peer_rows + 1
             peer = data_juicer(model, paths[:some], captions[:some], root / "theirs", device)
             found |= {"data_juicer_rows_per_s": round(peer, 3), "ratio": round(found["rows_per_s"] / peer, 2)}
     where = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "steps": STEPS}
-    print(json.dumps(vars(given) | where | {"cores": len(os.sched_getaffinity(0))} | found))
+    print(json.dumps(vars(args) | where | {"cores": len(os.sched_getaffinity(0))} | found))
 
 
 if __name__ == "__main__":

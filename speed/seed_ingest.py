@@ -1,8 +1,8 @@
-"""How fast a seed is checked and sharded. In: a number of rows. Out: seconds, rows/s, peak memory, beside a plain loop.
+"""Speed of validating and sharding a seed file, against a plain loop. Out: seconds, rows/s, peak memory.
 
-The seed is generated: one small JPEG file (336 to 768 px a side, a few KB) per row, each its own file, in folders of
-100 as in the real one. Files repeat 64 drawn images byte for byte, since only headers are read. They have just been
-written, so the page cache is warm. Memory is the sum over this process and its workers, sampled once a second.
+The seed file is generated: one small JPEG file (336 to 768 px a side, a few KB) per row, in folders of 100 as in the
+real one. Files repeat 64 generated images byte for byte, since only headers are read. The page cache is warm, because
+the files have just been written. Memory is the sum over this process and its workers, sampled once a second.
 
     python speed/seed_ingest.py --rows 400000
 """
@@ -32,7 +32,7 @@ WORDS = ("a", "small", "red", "round", "old", "boat", "dog", "tree", "house", "s
 
 
 def write_seed(root: Path, rows: int) -> Path:
-    """Write the seed file and its images."""
+    """Write the seed file and its images; return its path."""
     choose = random.Random(0)
     drawn = [_jpeg(choose) for _ in range(64)]
     seed = root / "seed.jsonl"
@@ -58,7 +58,7 @@ def _jpeg(choose: random.Random) -> bytes:
 
 
 class PeakMemory:
-    """Highest resident memory of this process and its children, bytes, while the block runs."""
+    """Peak resident memory of this process and its children in bytes, while the block runs."""
 
     def __enter__(self) -> PeakMemory:
         self.peak = 0
@@ -72,7 +72,7 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        # Listing children walks over every process of the machine, so it is done rarely: the workers stay the same.
+        # Listing children iterates over all processes of the machine, so it is done rarely; the workers do not change.
         while not self._done.wait(1):
             found = 0
             for process in own_processes():
@@ -89,13 +89,13 @@ def own_processes() -> list[psutil.Process]:
 
 
 def processor_seconds() -> float:
-    """Time on a core so far, of this process and its workers; unlike the clock's, other jobs hardly change it."""
+    """CPU time so far of this process and its workers; hardly affected by other jobs, unlike wall-clock time."""
     times = [process.cpu_times() for process in own_processes()]
     return sum(time.user + time.system for time in times)
 
 
 def plain_loop(seed: Path, rows: int, use: Callable[[Image.Image], object]) -> float:
-    """Rows/s of the usual few lines: json, Pillow, one row after the other; nothing is checked or written."""
+    """Rows/s of a minimal loop (json, Pillow, row by row) that validates and writes nothing."""
     start = time.monotonic()
     with seed.open() as file:
         for _, line in zip(range(rows), file, strict=False):
@@ -138,13 +138,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--shards", type=int, default=400)
-    parser.add_argument("--folder", type=Path, help="where the temporary seed is made")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        seed = write_seed(Path(folder), given.rows)
+    parser.add_argument("--folder", type=Path, help="folder of the temporary seed file")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        seed = write_seed(Path(folder), args.rows)
         settings = load_settings({"BETTERSYNTH_SEED": str(seed), "BETTERSYNTH_DATA": f"{folder}/data"})
-        profile = settings.profile.model_copy(update={"shards": given.shards})
-        print(json.dumps(measure(replace(settings, profile=profile), seed, given.rows), indent=1))
+        profile = settings.profile.model_copy(update={"shards": args.shards})
+        print(json.dumps(measure(replace(settings, profile=profile), seed, args.rows), indent=1))
 
 
 if __name__ == "__main__":

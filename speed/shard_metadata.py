@@ -1,10 +1,10 @@
-"""What it costs to show Dagster one shard: counts, distributions and gallery of a shard of clip_scores.
+"""Cost of reporting one shard to Dagster: counts, distributions and gallery of a shard of clip_scores.
 
     python speed/shard_metadata.py [--rows 1000] [--repeat 20]
 
-Workers do not do this: the step's own process does, for one shard after another, while they work the next ones. So it
-bounds how many shards a second a run can have. Pictures are drawn JPEG files of about 400 × 370 at 40 KB. Prints a line
-of JSON with the median seconds of ``describe`` and of putting the event into a SQLite instance.
+The step's process does this for one shard after another while workers process the next ones, so it limits the shards
+per second of a run. Images are generated JPEG files of about 400 × 370 at 40 KB. Prints a line of JSON with the median
+seconds of ``describe`` and of storing the event in a SQLite instance.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bettersynth_assets.stages.seed import SEED_DATASET
 
 
 def _scores(work: Work) -> Result:
-    """Drawn scores: metadata does not ask where they are from."""
+    """Return random scores; metadata does not depend on their source."""
     rows = work.rows("seed_dataset")
     scores = np.random.default_rng(0).normal(0.3, 0.04, rows.num_rows).astype(np.float32)
     rows = rows.append_column("clip_score", pa.array(scores))
@@ -46,14 +46,14 @@ def _depends(settings: Settings, shard: str, inputs: object) -> object:
 
 
 def main() -> None:
-    """Command; see the module's text."""
-    parser = argparse.ArgumentParser(description="Seconds to show Dagster one shard.")
+    """Run the command; see the module docstring."""
+    parser = argparse.ArgumentParser(description="Seconds to report one shard to Dagster.")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=20)
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        paths, captions = write_rows(root / "images", given.rows)
+        paths, captions = write_rows(root / "images", args.rows)
         with (root / "seed.jsonl").open("w") as file:
             for number, (path, caption) in enumerate(zip(paths, captions, strict=True)):
                 text = f"<__dj__image>\n{caption} <|__dj__eoc|>"
@@ -64,20 +64,20 @@ def main() -> None:
             name=CLIP_SCORES.name, version=1, run=_scores, depends=_depends, sharded=True, inputs=(SEED_DATASET.name,)
         )
         (manifest,) = Pipeline((SEED_DATASET, stage), settings, log=str).ensure_all(CLIP_SCORES.name)
-        shown, told = [], []
+        shown, stored = [], []
         with dg.instance_for_test(temp_dir=str(root)) as instance:
-            for _ in range(given.repeat):
+            for _ in range(args.repeat):
                 began = time.perf_counter()
                 metadata = describe(manifest, settings, rows=True)
                 shown.append(time.perf_counter() - began)
                 instance.report_runless_asset_event(dg.AssetMaterialization("clip_scores", metadata=metadata))
-                told.append(time.perf_counter() - began - shown[-1])
+                stored.append(time.perf_counter() - began - shown[-1])
     print(
         json.dumps(
             {
-                "rows": given.rows,
+                "rows": args.rows,
                 "describe_s": round(statistics.median(shown), 4),
-                "event_s": round(statistics.median(told), 4),
+                "event_s": round(statistics.median(stored), 4),
                 "cores": len(os.sched_getaffinity(0)),
                 "load": round(os.getloadavg()[0], 1),
             }

@@ -1,10 +1,10 @@
-"""What each rearrangement of the stage-1 step is worth: forward and backward on one GPU, at the size of MGM-2B.
+"""Gain of each optimisation of the stage-1 step: forward and backward on one GPU, at the size of MGM-2B.
 
     python speed/stage1_step.py [--batch 32] [--steps 8] [--tiny] [--profile] [--only auto reference]
 
-Random weights, pictures made on the GPU, captions of about 20 tokens. Prints a line of JSON per variant: samples/s and
-peak GiB; first the fastest, then the fastest with one switch turned back at a time, then the original's way at the
-original's micro-batch of 8. Whole training steps are in ``speed/training.py``.
+Random weights, images created on the GPU, captions of about 20 tokens. Prints a line of JSON per variant with samples/s
+and peak GiB: the fastest one, the fastest with one switch disabled at a time, and the original code path at its
+micro-batch of 8. ``speed/training.py`` measures whole training steps.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORDS = 45
 
 
 def build(config: MGMConfig, device: str) -> MGMGemmaForCausalLM:
-    """A model with random weights as stage 1 holds it: bfloat16, what is trained in float32."""
+    """Build a model with random weights as in stage 1: bfloat16, trained parameters in float32."""
     model = random_model(config, device=device)
     model.requires_grad_(False)
     for part in model.model.trained_in_stage_1():
@@ -40,7 +40,7 @@ def build(config: MGMConfig, device: str) -> MGMGemmaForCausalLM:
 
 
 def make_batch(config: MGMConfig, rows: int, device: str, seed: int) -> dict[str, Any]:
-    """Rows of about ``WORDS`` tokens with one picture, half of them labelled."""
+    """Build rows of about ``WORDS`` tokens with one image, half of the tokens labelled."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(6, config.vocab_size, (rows, WORDS), generator=generator)
     ids[:, 5] = IMAGE_TOKEN_INDEX
@@ -58,7 +58,7 @@ def make_batch(config: MGMConfig, rows: int, device: str, seed: int) -> dict[str
 
 
 def measure(model: MGMGemmaForCausalLM, batches: list[dict[str, Any]], steps: int) -> dict[str, float]:
-    """Median time of a forward and backward pass after two rounds over the batches."""
+    """Median time of a forward and backward pass after two warm-up rounds over the batches."""
     on_gpu = model.device.type == "cuda"
     began = time.monotonic()
     for batch in batches * 2:
@@ -85,7 +85,7 @@ def measure(model: MGMGemmaForCausalLM, batches: list[dict[str, Any]], steps: in
 
 
 def variants() -> dict[str, Any]:
-    """Switches by the name of the variant."""
+    """Return the switches by name of the variant."""
     made: dict[str, Any] = {"auto": GPU}
     for field in dataclasses.fields(GPU):
         flipped = {field.name: not getattr(GPU, field.name)}
@@ -96,28 +96,28 @@ def variants() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: only shows that it runs")
-    parser.add_argument("--profile", action="store_true", help="where the time of the first variant goes")
+    parser.add_argument("--tiny", action="store_true", help="tiny model on the CPU, only to try the command")
+    parser.add_argument("--profile", action="store_true", help="profile the first variant")
     parser.add_argument("--only", nargs="*", default=list(variants()))
-    given = parser.parse_args()
-    device, config = ("cpu", tiny_config()) if given.tiny else ("cuda", MGMConfig())
+    args = parser.parse_args()
+    device, config = ("cpu", tiny_config()) if args.tiny else ("cuda", MGMConfig())
     model = build(config, device)
     sizes = {"reference": REFERENCE_BATCH}
-    for name in given.only:
+    for name in args.only:
         speed = variants()[name]
-        if given.tiny:
+        if args.tiny:
             speed = dataclasses.replace(speed, compiled=False, depthwise_kernel=False)
         model.set_speed(dataclasses.asdict(speed))
-        batches = [make_batch(config, sizes.get(name, given.batch), device, seed) for seed in (1, 2)]
-        print(json.dumps({"variant": name, **measure(model, batches, given.steps)}), flush=True)
-        if given.profile and name == given.only[0]:
+        batches = [make_batch(config, sizes.get(name, args.batch), device, seed) for seed in (1, 2)]
+        print(json.dumps({"variant": name, **measure(model, batches, args.steps)}), flush=True)
+        if args.profile and name == args.only[0]:
             with torch.profiler.profile() as profile:
                 model(**batches[0]).loss.backward()
-            key = "self_cpu_time_total" if given.tiny else "self_cuda_time_total"
+            key = "self_cpu_time_total" if args.tiny else "self_cuda_time_total"
             print(profile.key_averages().table(sort_by=key, row_limit=45, max_name_column_width=90))
         del batches
         torch.cuda.empty_cache()

@@ -1,11 +1,11 @@
-"""Training end to end, from JPEG files on disk to weights, at MGM-2B's size: our way and the original's in one run.
+"""Training end to end, from JPEG files on disk to weights, at MGM-2B's size: ours against the original code path.
 
     python speed/training.py [--stage pretrain] [--steps 12] [--reference-steps 4] [--workers 8] [--tiny]
 
-Both ways are ``python -m toolkit.training.run`` on the same rows, pictures and random weights. The original's way is
-speed ``reference`` (checkpointing, full bfloat16 logits, eager towers with DropPath) at its micro-batch of 8. Steps
-before the third are left out (compilation, first pictures). The loader is also measured by itself. Prints lines of
-JSON; the last one has the ratio. Pictures are about 400 × 370 at 35 KB, captions about 20 tokens of a byte tokenizer.
+Both run ``python -m toolkit.training.run`` on the same rows, images and random weights. The original code path is speed
+``reference`` (checkpointing, full bfloat16 logits, eager towers with DropPath) at its micro-batch of 8. The first two
+steps (compilation, first images) are ignored. The loader is also measured alone. Prints lines of JSON; the last one has
+the ratio. Images are about 400 × 370 at 35 KB, captions about 20 tokens of a byte tokenizer.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FIRST_STEP = 3
 
 
 def write_data(root: Path, stage: str, rows: int, pictures: int = 512) -> None:
-    """JPEG files and a LLaVA JSON: stage 1 one short caption a row, stage 2 a few longer turns."""
+    """Write JPEG files and a LLaVA JSON: one short caption per row for stage 1, a few longer turns for stage 2."""
     draw = np.random.default_rng(0)
     (root / "images").mkdir()
     for number in range(pictures):
@@ -77,14 +77,14 @@ def write_data(root: Path, stage: str, rows: int, pictures: int = 512) -> None:
 
 
 def write_base(folder: Path, config: MGMConfig) -> None:
-    """A checkpoint with random weights."""
+    """Write a checkpoint with random weights."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     random_model(config, device=device).save_pretrained(folder)
     MGMProcessor.for_config(config, tiny_tokenizer()).save_pretrained(folder)
 
 
 def original_base(folder: Path, target: Path) -> None:
-    """The same checkpoint, computing its logits and its tower as the original does."""
+    """Write the same checkpoint, with logits and tower computed as in the original."""
     target.mkdir()
     for file in folder.iterdir():
         os.link(file, target / file.name)
@@ -94,7 +94,7 @@ def original_base(folder: Path, target: Path) -> None:
 
 
 def loader_rate(root: Path, stage: str, batch: int, workers: int, seconds: float) -> float:
-    """Pictures per second of the loader alone."""
+    """Measure images per second of the loader alone."""
     processor = MGMProcessor.from_pretrained(root / "base")
     rows = encode_rows(read_llava(root / "data.json", root / "images"), processor)
     order = exposure_order(len(rows), len(rows) // 256, 256, 0)
@@ -115,16 +115,16 @@ def loader_rate(root: Path, stage: str, batch: int, workers: int, seconds: float
 
 
 def train(
-    root: Path, name: str, stage: str, steps: int, batch: int, speed: Any, given: argparse.Namespace
+    root: Path, name: str, stage: str, steps: int, batch: int, speed: Any, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Run the trainer; returns the median rate of its later steps."""
+    """Run the trainer; return the median rate of its later steps."""
     base = root / ("base" if name == "ours" else "original")
     values = {**STAGES[stage], "name": stage, "data": str(root / "data.json"), "images": str(root / "images")}
     values |= {"per_device_batch": batch, "loss_group": 8, "max_steps": steps}
-    values |= {"workers": given.workers, "pad_multiple": 8}
-    if name == "reference" and given.deepspeed:
+    values |= {"workers": args.workers, "pad_multiple": 8}
+    if name == "reference" and args.deepspeed:
         values["deepspeed"] = "toolkit/training/deepspeed/zero2.json"
-    device, dtype = ("cpu", "float32") if given.tiny else ("cuda", "bfloat16")
+    device, dtype = ("cpu", "float32") if args.tiny else ("cuda", "bfloat16")
     plan = {
         "base_model": str(base), "output_dir": str(root / name), "seed": 0, "dtype": dtype, "device": device,
         "speed": speed, "log_every": 1, "stages": [values],
@@ -137,10 +137,10 @@ def train(
     events = []
     for line in child.stdout:
         events.append(json.loads(line))
-        if given.verbose:
+        if args.verbose:
             print(line, end="", flush=True)
-        if events[-1]["event"] == "step" and events[-1]["step"] == steps and not given.whole:
-            child.kill()  # the checkpoint of a benchmark is of no use
+        if events[-1]["event"] == "step" and events[-1]["step"] == steps and not args.whole:
+            child.kill()  # the checkpoint is not needed
             break
     child.wait()
     done = [event for event in events if event["event"] == "step"]
@@ -155,7 +155,7 @@ def train(
 
 
 def main() -> None:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--stage", choices=STAGES, default="pretrain")
     parser.add_argument("--steps", type=int, default=12)
@@ -163,36 +163,36 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--loader-seconds", type=float, default=12.0)
-    parser.add_argument("--deepspeed", action="store_true", help="the original's way under DeepSpeed's ZeRO-2")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU: only shows that it runs")
-    parser.add_argument("--root", type=Path, help="folder for weights and data, kept and used again")
-    parser.add_argument("--whole", action="store_true", help="wait for the checkpoint too")
+    parser.add_argument("--deepspeed", action="store_true", help="run the original code path under DeepSpeed's ZeRO-2")
+    parser.add_argument("--tiny", action="store_true", help="tiny model on the CPU, only to try the command")
+    parser.add_argument("--root", type=Path, help="folder for weights and data, kept for later runs")
+    parser.add_argument("--whole", action="store_true", help="also wait for the checkpoint")
     parser.add_argument("--verbose", action="store_true")
-    given = parser.parse_args()
-    batch = given.batch or OURS[given.stage]
-    root = given.root or Path(tempfile.mkdtemp())
+    args = parser.parse_args()
+    batch = args.batch or OURS[args.stage]
+    root = args.root or Path(tempfile.mkdtemp())
     try:
         for old in ("images", "ours", "reference"):
             shutil.rmtree(root / old, ignore_errors=True)
         root.mkdir(exist_ok=True)
-        write_data(root, given.stage, rows=256 * max(given.steps, 8))
+        write_data(root, args.stage, rows=256 * max(args.steps, 8))
         if not (root / "original/config.json").exists():
-            write_base(root / "base", tiny_config() if given.tiny else MGMConfig())
+            write_base(root / "base", tiny_config() if args.tiny else MGMConfig())
             original_base(root / "base", root / "original")
         size = statistics.mean(file.stat().st_size for file in (root / "images").iterdir())
-        rate = loader_rate(root, given.stage, batch, given.workers, given.loader_seconds)
+        rate = loader_rate(root, args.stage, batch, args.workers, args.loader_seconds)
         print(
-            json.dumps({"loader_images_per_s": round(rate, 1), "workers": given.workers, "jpeg_bytes": round(size)}),
+            json.dumps({"loader_images_per_s": round(rate, 1), "workers": args.workers, "jpeg_bytes": round(size)}),
             flush=True,
         )
-        ours = train(root, "ours", given.stage, given.steps, batch, "auto", given)
+        ours = train(root, "ours", args.stage, args.steps, batch, "auto", args)
         print(json.dumps(ours), flush=True)
-        theirs = train(root, "reference", given.stage, given.reference_steps, 8, "reference", given)
+        theirs = train(root, "reference", args.stage, args.reference_steps, 8, "reference", args)
         print(json.dumps(theirs), flush=True)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         print(json.dumps({"ratio": round(ours["samples_per_s"] / theirs["samples_per_s"], 3), "device": device}))
     finally:
-        if given.root is None:
+        if args.root is None:
             shutil.rmtree(root)
 
 

@@ -1,10 +1,10 @@
-"""How long a run takes to find a set up to date. In: shards and rows. Out: one JSON line.
+"""Time of a run that finds a set up to date. In: shards and rows. Out: one JSON line.
 
     python speed/up_to_date.py --shards 400 --rows 1000 --embedding 512
 
-Two sets as seed_dataset and clip_scores hold them (a row of text and numbers, an embedding per row) are built below a
-temporary folder. Then a new pipeline looks at all shards, with every file hashed, and once more in the same process,
-when the hashes are known. Best of three, in CPU seconds, because files are in the page cache and other work may run.
+Builds two sets with the structure of seed_dataset and clip_scores (a row of text and numbers, an embedding per row) in
+a temporary folder. Then a new pipeline checks all shards, hashing every file, and again in the same process, where the
+hashes are known. Reports the best of three in CPU seconds, because files are in the page cache and other jobs may run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from toolkit.files import write_atomically
 
 
 def rows(work: Work, *, count: int) -> Result:
-    """Rows of about 150 bytes."""
+    """Return rows of about 150 bytes."""
     rng = np.random.default_rng(int(work.shard[-5:]))
     ids = [f"{work.shard}-{number}" for number in range(count)]
     captions = [f"a picture of {number} things on a table {number % 17}" for number in rng.integers(0, 9e9, count)]
@@ -38,7 +38,7 @@ def rows(work: Work, *, count: int) -> Result:
 
 
 def embeddings(work: Work, *, width: int) -> Result:
-    """The same rows, and a float32 embedding of each in a file next to them."""
+    """Return the same rows, with a float32 embedding of each in a file next to them."""
     table = work.rows("rows")
     content = BytesIO()
     np.save(content, np.random.default_rng(0).random((table.num_rows, width), np.float32))
@@ -47,45 +47,45 @@ def embeddings(work: Work, *, width: int) -> Result:
 
 
 def nothing(*_: Any) -> None:
-    """Depends on nothing."""
+    """Return no dependencies."""
 
 
-def pipeline(root: Path, given: argparse.Namespace) -> Pipeline:
-    """Both sets over all shards."""
+def pipeline(root: Path, args: argparse.Namespace) -> Pipeline:
+    """Build both sets over all shards."""
     stages = [
-        Stage(name="rows", version=1, run=partial(rows, count=given.rows), depends=nothing, sharded=True),
-        Stage(name="embeddings", version=1, run=partial(embeddings, width=given.embedding), depends=nothing,
+        Stage(name="rows", version=1, run=partial(rows, count=args.rows), depends=nothing, sharded=True),
+        Stage(name="embeddings", version=1, run=partial(embeddings, width=args.embedding), depends=nothing,
               sharded=True, inputs=("rows",)),
     ]  # fmt: skip
-    return Pipeline(stages, settings_for(root / "none.jsonl", root, shards=given.shards), log=lambda line: None)
+    return Pipeline(stages, settings_for(root / "none.jsonl", root, shards=args.shards), log=lambda line: None)
 
 
-def look(root: Path, given: argparse.Namespace) -> float:
-    """CPU seconds of a look at every shard."""
-    began, found = time.process_time(), pipeline(root, given)
+def look(root: Path, args: argparse.Namespace) -> float:
+    """Return the CPU seconds of checking every shard."""
+    began, found = time.process_time(), pipeline(root, args)
     assert all(found.found("embeddings", shard) for shard in found.shards("embeddings"))
     return round(time.process_time() - began, 2)
 
 
 def main() -> int:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     parser = argparse.ArgumentParser(description="Time a run that finds everything up to date.")
     parser.add_argument("--shards", type=int, default=400)
-    parser.add_argument("--rows", type=int, default=1000, help="of each shard")
-    parser.add_argument("--embedding", type=int, default=512, help="numbers of each row's embedding")
-    given = parser.parse_args()
+    parser.add_argument("--rows", type=int, default=1000, help="rows per shard")
+    parser.add_argument("--embedding", type=int, default=512, help="dimension of the embeddings")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        pipeline(root, given).ensure_all("embeddings")
+        pipeline(root, args).ensure_all("embeddings")
         written = [path for path in root.rglob("v-*/*") if path.is_file()]
         megabytes = round(sum(path.stat().st_size for path in written) / 1e6, 1)
         first, again = [], []
         for _ in range(3):
             files._sha256_of_state.cache_clear()
-            first.append(look(root, given))
-            again.append(look(root, given))
+            first.append(look(root, args))
+            again.append(look(root, args))
     found = {"files": len(written), "megabytes": megabytes, "cpu_seconds": min(first), "cpu_seconds_again": min(again)}
-    print(json.dumps({**vars(given), **found}))
+    print(json.dumps({**vars(args), **found}))
     return 0
 
 

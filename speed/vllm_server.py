@@ -1,6 +1,6 @@
-"""A vLLM server for a benchmark. In: its program and a checkpoint. Out: an address, while a block runs.
+"""A vLLM server for speed tests. In: its program and a checkpoint. Out: an address, inside a ``with`` block.
 
-Its caches of images and of prefixes are off, because a benchmark's first batch comes twice.
+Image and prefix caches are disabled, because a speed test submits its first batch twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import requests
 
 @contextmanager
 def served(vllm: str, model: Path, at_once: int) -> Iterator[str]:
-    """A vLLM server of the model while the block runs; gives what a profile would name."""
+    """Serve the model with vLLM while the block runs; yield the address in a profile's format."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

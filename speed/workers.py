@@ -1,24 +1,24 @@
-"""clip_scores by 1, 2, 4 … workers, beside the same shards in one process, in one run: rows/s, ratios, fixed costs.
+"""clip_scores on 1, 2, 4 … workers against the same shards in one process: rows/s, ratios, fixed costs.
 
     python speed/workers.py [--workers 1 2 4] [--rows 2048] [--shards 16] [--model vit-b-32] [--batch 64]
         [--dtype bfloat16] [--decode nvjpeg] [--compiled]
 
-Weights are random, of the named model's true size; pictures are drawn JPEG files of about 400 × 370 at 40 KB. With GPUs
-each worker has one, and more workers than GPUs are left out; else they share the cores. Everything is as in a run of
-the graph (keys, tables, manifests) but for Dagster, which is not imported. Prints a line of JSON for each number of
-workers, 0 being this process, which has its libraries imported:
+Weights are random, of the named model's real size; images are generated JPEG files of about 400 × 370 at 40 KB. With
+GPUs each worker has one, and larger numbers of workers are skipped; without GPUs the workers share the cores. Keys,
+tables and manifests are handled as in a run of the graph; only Dagster is not imported. Prints a line of JSON per
+number of workers; 0 is this process, where libraries are already imported:
 
-    first_shard_s   from the call to the first manifest: workers start, import torch, load the model, work one shard
-    rows_per_s      of all rows, starting included
-    steady          rows/s after every worker has given its first shard; None where there are too few shards
-    stage_s         mean seconds of the stage's own function per shard, once warm
-    overhead_s      what a worker needs per shard beside them: inputs, key, tables, manifest, waiting for the parent
-    cpu_s           seconds of CPU, starting included: what is left to compare where other work takes the cores
+    first_shard_s   from the call to the first manifest: start workers, import torch, load the model, process a shard
+    rows_per_s      of all rows, including the start
+    steady          rows/s after every worker has finished its first shard; None if there are too few shards
+    stage_s         mean seconds of the stage's function per shard, once warm
+    overhead_s      additional seconds of a worker per shard: inputs, key, tables, manifest, waiting for the parent
+    cpu_s           CPU seconds, including the start; comparable even if other jobs load the cores
     kept            sha256 over the kept tables; the same in all lines
-    usage           what the last shard's metadata says that it took; ``gpu_utilization`` is the mean of all shards
+    usage           usage in the metadata of the last shard; ``gpu_utilization`` is the mean of all shards
 
-The last line has the steady rows/s as ratios to this process, and ``ready_s``: from starting a worker to its readiness,
-before torch is imported.
+The last line has the steady rows/s as ratios to this process, and ``ready_s``: from starting a worker until it is
+ready, before torch is imported.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ from bettersynth_assets.scheduler.workers import Job, work_shards
 from bettersynth_assets.stages.score import CLIP_SCORES
 from bettersynth_assets.stages.seed import SEED_DATASET
 
-# The versions of libraries are in keys only; what this benchmark does not use need not be installed.
+# Library versions only enter the keys; libraries that this measurement does not use need not be installed.
 STAGES = (replace(SEED_DATASET, libraries=()), replace(CLIP_SCORES, libraries=()))
 
 
-def write_project(root: Path, given: argparse.Namespace) -> Settings:
-    """Model, pictures and seed file, and settings that name them."""
-    write_model(root / "clip", SIZES[given.model])
-    paths, captions = write_rows(root / "images", given.rows)
+def write_project(root: Path, args: argparse.Namespace) -> Settings:
+    """Write model, images and seed file; return settings that name them."""
+    write_model(root / "clip", SIZES[args.model])
+    paths, captions = write_rows(root / "images", args.rows)
     with (root / "seed.jsonl").open("w") as file:
         for number, (path, caption) in enumerate(zip(paths, captions, strict=True)):
             text = f"<__dj__image>\n{caption} <|__dj__eoc|>"
             file.write(json.dumps({"id": str(number), "text": text, "images": [f"images/{path.name}"]}) + "\n")
     settings = load_settings({"BETTERSYNTH_SEED": str(root / "seed.jsonl"), "BETTERSYNTH_DATA": str(root / "data")})
     models = settings.profile.models.model_copy(update={"clip": str(root / "clip")})
-    gpu = Gpu(dtype=given.dtype, clip_batch=given.batch, decode=given.decode, compiled=given.compiled)
-    profile = settings.profile.model_copy(update={"models": models, "gpu": gpu, "shards": given.shards})
+    gpu = Gpu(dtype=args.dtype, clip_batch=args.batch, decode=args.decode, compiled=args.compiled)
+    profile = settings.profile.model_copy(update={"models": models, "gpu": gpu, "shards": args.shards})
     return replace(settings, profile=profile)
 
 
 def seconds_to_ready(settings: Settings) -> float:
-    """Start one worker and end it."""
+    """Start one worker, measure the time until it is ready, and stop it."""
     pool = LocalPool(Job(stages=STAGES, leased=frozenset(), settings=settings))
     began = time.perf_counter()
     worker = pool.start(0)
@@ -83,7 +83,7 @@ def seconds_to_ready(settings: Settings) -> float:
 
 
 def measure(settings: Settings, workers: int) -> dict[str, Any]:
-    """Work all shards of clip_scores from the seed rows that are there; 0: in this process."""
+    """Process all shards of clip_scores from the existing seed rows; 0 workers: in this process."""
     place = settings.shared_root / CLIP_SCORES.name
     if place.exists():
         place.rename(place.with_name(f"before-{time.time_ns()}"))
@@ -114,13 +114,13 @@ def measure(settings: Settings, workers: int) -> dict[str, Any]:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of its children that have ended, as workers have by then."""
+    """CPU seconds of this process and of its terminated children, including all workers."""
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system
 
 
 def figures(made: list[tuple[float, Manifest]]) -> dict[str, Any]:
-    """See the module's text."""
+    """Compute the figures listed in the module docstring."""
     by_worker: dict[str, list[tuple[float, float]]] = {}
     for at, manifest in made:
         by_worker.setdefault(manifest.usage["process"], []).append((at, manifest.seconds))
@@ -137,8 +137,8 @@ def figures(made: list[tuple[float, Manifest]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command; see the module's text."""
-    parser = argparse.ArgumentParser(description="Rows per second of clip_scores against workers.")
+    """Run the command; see the module docstring."""
+    parser = argparse.ArgumentParser(description="Rows per second of clip_scores by number of workers.")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--shards", type=int, default=16)
@@ -147,12 +147,12 @@ def main() -> None:
     parser.add_argument("--decode", choices=["pillow", "nvjpeg"], default="pillow")
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--batch", type=lambda size: size if size == "auto" else int(size), default=64)
-    given = parser.parse_args()
+    args = parser.parse_args()
     gpus = len(visible_devices())
     with tempfile.TemporaryDirectory() as root:
-        settings = write_project(Path(root), given)
+        settings = write_project(Path(root), args)
         Job(stages=STAGES, leased=frozenset(), settings=settings).pipeline(log=str).ensure_all(SEED_DATASET.name)
-        counts = [workers for workers in given.workers if not gpus or workers <= gpus]
+        counts = [workers for workers in args.workers if not gpus or workers <= gpus]
         found, ready = [], seconds_to_ready(settings)
         for workers in (0, *counts):
             found.append(measure(settings, workers))
@@ -161,7 +161,7 @@ def main() -> None:
     ratios = {part["workers"]: round(part["steady"] / alone, 2) for part in found if part["steady"] and alone}
     where = {"gpus": gpus, "cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1)}
     same = len({part["kept"] for part in found}) == 1
-    print(json.dumps({**vars(given), **where, "ratio_to_one_process": ratios, "ready_s": ready, "same_rows": same}))
+    print(json.dumps({**vars(args), **where, "ratio_to_one_process": ratios, "ready_s": ready, "same_rows": same}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The miniature: a small world in which everything is real and measurable.
+"""The miniature: a small synthetic world whose ground truth is known, with small trained models.
 
-``generate.py`` writes a labelled world (seed with known faults, fine-tuning and evaluation sets), ``make_weights.py``
-trains the small models of the real models' classes that lie in ``weights/``, ``quality.py`` measures filters and
-captions against the world's truth.
+``generate.py`` writes the world: a seed file with known faults, a fine-tuning set and evaluation sets.
+``training/make_weights.py`` trains the models in ``weights/``, which have the same classes as the real models.
+``quality.py`` compares the results of filters and captioners with the ground truth.
 """

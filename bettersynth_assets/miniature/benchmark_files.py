@@ -1,4 +1,4 @@
-"""Which of the miniature world's files are a benchmark's. In: a world and a benchmark. Out: paths by role."""
+"""Benchmark files of the miniature world. In: a world and a benchmark's name. Out: paths by role."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ WORLD_FILES = {
     "pope": {"questions": "pope", "images": "pope/images"},
     "gqa": {"questions": "gqa/testdev_balanced_questions.json", "images": "gqa/images"},
 }
-"""Relative to the world's folder, by benchmark and role."""
+"""Paths relative to the world's folder, by benchmark and role."""
 
 
 def world_files(root: Path, benchmark: str) -> dict[str, Path] | None:
-    """Files of a benchmark in a world; None where the world has none for it.
+    """Return the files of a benchmark, or None if the world has no such benchmark.
 
     Args:
         root: the world's folder.
-        benchmark: its name.
+        benchmark: the benchmark's name.
     """
     roles = WORLD_FILES.get(benchmark)
     return None if roles is None else {role: root / path for role, path in roles.items()}

@@ -1,8 +1,8 @@
 """Captions of scenes. In: a ``Scene`` and a seeded ``random.Random``. Out: a caption, as people or models write it.
 
-``rich_caption`` names everything (what the miniature's BLIP-2 was taught). ``poor_caption`` is how alt texts on the web
-are: one thing, missing attributes, filler words; so recaptioning has something to win. The rest makes the seed's known
-faults.
+``rich_caption`` names everything in the scene; the miniature's BLIP-2 is trained on it. ``poor_caption`` resembles alt
+texts on the web (one object, missing attributes, filler words), so that recaptioning can improve on it. The other
+functions produce the known faults of the seed file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from bettersynth_assets.miniature.world import COLORS, SHAPES, WORDS, Scene, Sign, Thing
 
 STOCK_TAIL = "stock photo"
-"""What the miniature's BLIP-2 appends on watermarked images, as the third-place team saw with the real one."""
+"""Phrase that the miniature's BLIP-2 appends on watermarked images, as the third-place team saw with the real one."""
 
 TAILS = ("stock photo", "free download", "hd wallpaper", "royalty free image")
 SPAM = (
@@ -27,25 +27,25 @@ DEGENERATE_KINDS = ("short", "long", "loop", "tail", "spam")
 _CONTENT = {**dict.fromkeys(COLORS, tuple(COLORS)), **dict.fromkeys(SHAPES, SHAPES), **dict.fromkeys(WORDS, WORDS)}
 
 
-def _tell_thing(thing: Thing) -> str:
+def _describe_thing(thing: Thing) -> str:
     return f"{thing.size} {thing.color} {thing.shape} {thing.place}"
 
 
-def _tell_sign(sign: Sign) -> str:
+def _describe_sign(sign: Sign) -> str:
     return f"{sign.color} sign saying {sign.word}"
 
 
 def rich_caption(scene: Scene, rng: random.Random | None = None) -> str:
-    """Everything in the scene, at most 20 words: things by cell, then signs from the top; with ``rng`` in any order."""
-    parts = [_tell_thing(t) for t in sorted(scene.things, key=lambda t: (t.row, t.column))]
-    parts += [_tell_sign(s) for s in sorted(scene.signs, key=lambda s: s.row)]
+    """Name everything in the scene in at most 20 words: things by cell, then signs top-down; ``rng`` shuffles them."""
+    parts = [_describe_thing(t) for t in sorted(scene.things, key=lambda t: (t.row, t.column))]
+    parts += [_describe_sign(s) for s in sorted(scene.signs, key=lambda s: s.row)]
     if rng is not None:
         rng.shuffle(parts)
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
 def poor_caption(scene: Scene, rng: random.Random) -> str:
-    """A web-like caption: true, but of one or two things and without most attributes."""
+    """Return a web-like caption: true, but about one or two things and without most attributes."""
     one, *others = rng.sample(scene.things, len(scene.things))
     options = [f"a {one.color} {one.shape}", f"a picture of a {one.color} {one.shape}", f"{one.color} {one.shape}",
                f"picture of a {one.shape}", f"a {one.size} {one.color} {one.shape}",
@@ -63,10 +63,10 @@ def poor_caption(scene: Scene, rng: random.Random) -> str:
 
 
 def swap_attribute(caption: str, scene: Scene, rng: random.Random) -> str | None:
-    """A hard mismatch: one colour, shape or sign word of the caption becomes another that the scene does not show.
+    """Replace one colour, shape or sign word with another that the scene does not show (a hard mismatch).
 
     Returns:
-        The changed caption, or None when it holds no such word.
+        The changed caption, or None if it holds no such word.
     """
     shown = set(re.findall(r"\w+", scene.content()))
     words = caption.split()
@@ -79,10 +79,10 @@ def swap_attribute(caption: str, scene: Scene, rng: random.Random) -> str | None
 
 
 def degenerate_caption(kind: str, caption: str, rng: random.Random) -> str:
-    """Spoil a caption in one of ``DEGENERATE_KINDS``.
+    """Degrade a caption in one of the ``DEGENERATE_KINDS``.
 
-    ``short`` is one word (under the recipe's limit), ``long`` over its limit of 24, ``loop`` repeats two or three words
-    within the length limits, ``tail`` carries a seller's tail, ``spam`` says nothing of the image.
+    ``short``: one word, below the recipe's limit. ``long``: above its limit of 24 words. ``loop``: repeats two or three
+    words within the length limits. ``tail``: ends with a seller's phrase. ``spam``: unrelated to the image.
     """
     if kind == "short":
         return rng.choice(("image", "picture", "photo", "untitled"))
@@ -95,4 +95,4 @@ def degenerate_caption(kind: str, caption: str, rng: random.Random) -> str:
         return f"{caption} {rng.choice(TAILS)}"
     if kind == "spam":
         return rng.choice(SPAM)
-    raise ValueError(f"degenerate caption kind {kind!r} is unknown; use one of {DEGENERATE_KINDS}")
+    raise ValueError(f"unknown degenerate caption kind {kind!r}; use one of {DEGENERATE_KINDS}")

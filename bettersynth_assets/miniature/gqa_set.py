@@ -1,7 +1,8 @@
-"""Questions about things in GQA's format. In: a size and a seed. Out: rows and their scenes.
+"""Questions about things in GQA's format. In: a number of rows and a random seed. Out: rows and their scenes.
 
-Open questions without an OCR line: color, shape, size, place or number of the things of a scene. Scenes come from the
-split ``evaluation``, those for fine-tuning from ``finetune``. The rows have the keys that GQA's ``eval.py`` reads.
+The questions are open and have no OCR line; they ask for a thing's colour, shape, size or position, or for the number
+of things. Scenes come from the split ``evaluation``, or from ``finetune`` for the fine-tuning set. The rows have the
+keys that GQA's ``eval.py`` reads.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from bettersynth_assets.miniature.world import Scene, Split, make_scene
 SEMANTIC = {"color": "attr", "shape": "attr", "size": "attr", "position": "rel", "count": "global"}
 
 
-def _asked(count: int, split: Split, seed: int) -> list[tuple[Scene, Question]]:
-    """Kinds in turn, so that each has its share."""
-    rng = random.Random(seed)
+def _asked(count: int, split: Split, random_seed: int) -> list[tuple[Scene, Question]]:
+    """Draw scenes and questions, cycling through the kinds."""
+    rng = random.Random(random_seed)
     found = []
     for number in range(count):
         scene = make_scene(rng, split)
@@ -25,11 +26,11 @@ def _asked(count: int, split: Split, seed: int) -> list[tuple[Scene, Question]]:
     return found
 
 
-def gqa_rows(count: int, seed: int) -> tuple[dict[str, dict[str, Any]], list[tuple[str, Scene]]]:
-    """Questions by id, and the image of each with its scene."""
+def gqa_rows(count: int, random_seed: int) -> tuple[dict[str, dict[str, Any]], list[tuple[str, Scene]]]:
+    """Return the questions by id, and each image's name with its scene."""
     questions: dict[str, dict[str, Any]] = {}
     images = []
-    for number, (scene, question) in enumerate(_asked(count, "evaluation", seed)):
+    for number, (scene, question) in enumerate(_asked(count, "evaluation", random_seed)):
         id_, image_id = f"{number:08d}", f"n{number:06d}"
         types = {"structural": "query", "semantic": SEMANTIC[question.kind], "detailed": question.kind}
         questions[id_] = {
@@ -41,10 +42,10 @@ def gqa_rows(count: int, seed: int) -> tuple[dict[str, dict[str, Any]], list[tup
     return questions, images
 
 
-def gqa_finetune_rows(count: int, seed: int) -> list[tuple[dict[str, Any], Scene]]:
-    """LLaVA rows of such questions as LLaVA asks GQA's, about scenes of their own split."""
+def gqa_finetune_rows(count: int, random_seed: int) -> list[tuple[dict[str, Any], Scene]]:
+    """Return LLaVA rows with GQA-style questions in LLaVA's wording, about scenes of the split ``finetune``."""
     rows: list[tuple[dict[str, Any], Scene]] = []
-    for number, (scene, question) in enumerate(_asked(count, "finetune", seed)):
+    for number, (scene, question) in enumerate(_asked(count, "finetune", random_seed)):
         turns = [
             {"from": "human", "value": f"<image>\n{question.text}\n{SHORT_SUFFIX}"},
             {"from": "gpt", "value": question.answer},

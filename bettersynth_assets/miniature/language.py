@@ -1,8 +1,9 @@
-"""Text that the miniature's Gemma learns from. In: a seeded ``random.Random``. Out: contexts, prompts and answers.
+"""Training text for the miniature's Gemma. In: a seeded ``random.Random``. Out: contexts, prompts and answers.
 
-No pixel is involved. A context stands where the image will be: 36 slots, each a bag of tokens whose mean embedding the
-model sees. Hard contexts hold a caption, one token a slot. Soft contexts lay the scene's words over a 6x6 grid, several
-words to a slot: that is what a projected image can come to look like, so that nothing but stage 1 is missing for sight.
+No pixels are involved. A context takes the place of the image: 36 slots, each a bag of tokens whose mean embedding is
+the model's input. Hard contexts hold a caption, one token per slot. Soft contexts spread the scene's words over a 6x6
+grid, several words per slot. Projected images can come to look like soft contexts, so the model only lacks the
+projector, which stage 1 trains.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from toolkit.preprocess.dj_to_llava import QUESTIONS
 SIDE = 6
 SLOTS = SIDE * SIDE
 BAG = 6
-"""Most words in one slot."""
+"""Maximum number of words in a slot."""
 
 SOFT_SHARE = 0.7
 CAPTION_SHARE = 0.3
 
 Slots = list[list[str]]
-"""Words per slot, each with the space in front that it has inside a text; an empty bag is a blank slot."""
+"""Words per slot, each with its leading space as inside a text; an empty bag is a blank slot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """One training text: what stands in the image's place, the user's prompt, the model's answer."""
+    """One training text: the context in place of the image, the user's prompt and the model's answer."""
 
     slots: Slots | None
     caption: str
@@ -45,7 +46,7 @@ class Lesson:
 
 
 def soft_slots(scene: Scene, rng: random.Random) -> Slots:
-    """Lay a scene's words over the grid: things over 1 to 4 slots of their cell, signs over theirs."""
+    """Spread a scene's words over the grid: a thing over 1 to 4 slots of its cell, a sign over 2 to 6 of its slots."""
     grid: Slots = [[] for _ in range(SLOTS)]
     for thing in scene.things:
         words = [thing.size, thing.color, thing.shape, ROWS[thing.row], COLUMNS[thing.column]]
@@ -58,20 +59,20 @@ def soft_slots(scene: Scene, rng: random.Random) -> Slots:
 
 
 def _spread(grid: Slots, words: list[str], cells: list[int], rng: random.Random) -> None:
-    """The first cell gets all words, the others lose some, as image tokens know only part of a thing."""
+    """Write all words to the first cell and a random part of them to the others, like tokens of real images."""
     for number, cell in enumerate(cells):
         kept = [word for word in words if number == 0 or rng.random() < 0.75] or words
         grid[cell] = [f" {word}" for word in kept]
 
 
 def draw_lesson(rng: random.Random) -> Lesson:
-    """One text about a scene of the split ``weights``."""
+    """Draw one text about a scene of the split ``weights``."""
     scene = make_scene(rng, "weights")
     slots = soft_slots(scene, rng) if rng.random() < SOFT_SHARE else None
-    fate = rng.random()
-    if fate < CAPTION_SHARE:
-        told = rich_caption(scene) if rng.random() < 0.5 else poor_caption(scene, rng)
-        prompt, answer = rng.choice(QUESTIONS), told
+    draw = rng.random()
+    if draw < CAPTION_SHARE:
+        answer = rich_caption(scene) if rng.random() < 0.5 else poor_caption(scene, rng)
+        prompt = rng.choice(QUESTIONS)
     else:
         question = ask(scene, rng, rng.choice(SIGN_KINDS) if scene.signs and rng.random() < 0.35 else None)
         if rng.random() < 0.5:
@@ -83,15 +84,15 @@ def draw_lesson(rng: random.Random) -> Lesson:
 
 
 def before_image() -> str:
-    """What the ``gemma`` conversation template puts between ``<bos>`` and the image."""
+    """Return the part of the ``gemma`` template between ``<bos>`` and the image."""
     return "<start_of_turn>user\n"
 
 
 def after_image(prompt: str) -> str:
-    """From the image to where the answer begins."""
+    """Return the part of the template from the image to the start of the answer."""
     return f"\n{prompt}<end_of_turn>\n<start_of_turn>model\n"
 
 
 def full_answer(answer: str) -> str:
-    """The part of the template that carries loss."""
+    """Return the part of the template that carries loss."""
     return f"{answer}<end_of_turn>\n<eos>"

@@ -1,8 +1,8 @@
-"""Measures what the pipeline did to the miniature's known faults. In: a stage's Arrow tables and ``truth.parquet``.
+"""Compares stages with the miniature's ground truth. In: a stage's Arrow tables and ``truth.parquet``.
 
-Out: plain numbers for reports: AUC of matched against mismatched captions, precision and recall of each filter, share
-of captions that name the right thing in the right colour. Rows are joined by ``id``; ids that the truth does not know
-raise, since then the tables belong to another world.
+Out: numbers for reports: AUC of matched against mismatched captions, precision and recall of each filter, and the share
+of captions that name the right thing in the right colour. Rows are joined by ``id``. An id that is missing from the
+ground truth raises an error, because the tables then belong to another world.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TARGETS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "clip_score_filter": lambda row: bool(row["mismatch"] or row["degenerate"]),
     "image_text_similarity_filter": lambda row: bool(row["mismatch"] or row["degenerate"]),
 }
-"""What each operator is there to find, as a test of a truth row."""
+"""Which truth rows each operator should reject."""
 
 _PAIR = re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
 _WORD = re.compile(r"\bsaying (\w+)")
@@ -35,12 +35,12 @@ _WORD = re.compile(r"\bsaying (\w+)")
 
 @dataclass(frozen=True, kw_only=True)
 class FilterQuality:
-    """One operator against the truth. ``precision``, ``recall``: None where nothing was rejected or to be found."""
+    """Result of one operator. ``precision``, ``recall``: None if nothing was rejected, or nothing had the fault."""
 
     operator: str
     rejected: int
     faulty: int
-    """Rows with the fault among the rows that entered the stage."""
+    """Rows with the fault among those that entered the stage."""
     right: int
     """Rejected rows that have the fault."""
 
@@ -54,19 +54,22 @@ class FilterQuality:
 
 
 def truth_by_id(truth: pa.Table) -> Truth:
-    """Rows of ``truth.parquet`` by id."""
+    """Index the rows of ``truth.parquet`` by id."""
     return {row["id"]: row for row in truth.to_pylist()}
 
 
 def _rows(ids: Sequence[str], truth: Truth) -> list[dict[str, Any]]:
     unknown = [row_id for row_id in ids if row_id not in truth]
     if unknown:
-        raise ValueError(f"{len(unknown)} ids are not in the truth, e.g. {unknown[0]!r}; the table is of another world")
+        raise ValueError(
+            f"{len(unknown)} ids are not in the ground truth, e.g. {unknown[0]!r}: "
+            "the table belongs to another world; pass the truth.parquet of its world"
+        )
     return [truth[row_id] for row_id in ids]
 
 
 def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
-    """Probability that a positive value is above a negative one, ties half (Mann-Whitney); None if a side is empty."""
+    """Probability that a positive value exceeds a negative one, ties half (Mann-Whitney); None if a side is empty."""
     if not len(positive) or not len(negative):
         return None
     high, low = np.asarray(positive, dtype=np.float64), np.sort(np.asarray(negative, dtype=np.float64))
@@ -75,10 +78,10 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
 
 
 def score_quality(scores: pa.Table, truth: Truth) -> dict[str, float | None]:
-    """AUC of sound captions against each kind of bad one.
+    """Compute the AUC of clean captions against each kind of bad caption.
 
     Args:
-        scores: columns ``id`` and ``clip_score`` (cosine, [-1, 1]) of the seed's captions.
+        scores: columns ``id`` and ``clip_score`` (cosine, [-1, 1]) of the captions in the seed file.
         truth: from :func:`truth_by_id`.
 
     Returns:
@@ -100,9 +103,9 @@ def score_quality(scores: pa.Table, truth: Truth) -> dict[str, float | None]:
 
 
 def filter_quality(rejects: pa.Table, entered: Collection[str], truth: Truth) -> list[FilterQuality]:
-    """Precision and recall of each operator that has a known target, in the order of ``TARGETS``.
+    """Compute precision and recall of each operator with a known target, in the order of ``TARGETS``.
 
-    A row is charged to the operator that rejected it, so an operator behind another misses what that one took.
+    A reject counts for the operator that rejected it, so a later operator misses what an earlier one removed.
 
     Args:
         rejects: columns ``id`` and ``operator`` of one stage.
@@ -121,31 +124,32 @@ def filter_quality(rejects: pa.Table, entered: Collection[str], truth: Truth) ->
 
 
 def caption_quality(captions: pa.Table, truth: Truth) -> dict[str, float | None]:
-    """How much captions tell of their images, and how much of it is true.
+    """Measure how much of each image its caption names, and how much of the caption is true.
 
     Args:
         captions: columns ``id`` and ``caption``.
         truth: from :func:`truth_by_id`.
 
     Returns:
-        Shares: ``names_a_thing`` (of captions: some thing of the image in its colour), ``things_told`` (of all things),
-        ``things_true`` (of the coloured things that captions name), ``words_told`` (of all signs: its word is there),
-        ``words_true`` (of the words that captions read off signs). None where there is nothing to count.
+        Shares, None if there is nothing to count. ``names_a_thing``: captions that name a thing of the image in its
+        colour. ``things_named``: things of the images that captions name. ``things_true``: coloured things in captions
+        that are in the image. ``words_read``: signs whose word is in the caption. ``words_true``: sign words in
+        captions that are in the image.
     """
     rows = _rows(captions["id"].to_pylist(), truth)
-    any_right = shown = told = named = signs = read = said = 0
+    any_right = shown = right = named = signs = read = said = 0
     for caption, row in zip(captions["caption"].to_pylist(), rows, strict=True):
         scene = scene_from_json(row["scene"])
         things = {(thing.color, thing.shape) for thing in scene.things}
         pairs = set(_PAIR.findall(caption or ""))
-        words, heard = {sign.word for sign in scene.signs}, set(_WORD.findall(caption or ""))
+        words, claimed = {sign.word for sign in scene.signs}, set(_WORD.findall(caption or ""))
         any_right += bool(things & pairs)
-        shown, told, named = shown + len(things), told + len(things & pairs), named + len(pairs)
-        signs, read, said = signs + len(words), read + len(words & heard), said + len(heard)
+        shown, right, named = shown + len(things), right + len(things & pairs), named + len(pairs)
+        signs, read, said = signs + len(words), read + len(words & claimed), said + len(claimed)
     return {
         "names_a_thing": any_right / len(rows) if rows else None,
-        "things_told": told / shown if shown else None,
-        "things_true": told / named if named else None,
-        "words_told": read / signs if signs else None,
+        "things_named": right / shown if shown else None,
+        "things_true": right / named if named else None,
+        "words_read": read / signs if signs else None,
         "words_true": read / said if said else None,
     }

@@ -1,8 +1,9 @@
-"""Fine-tuning and evaluation sets. In: sizes and a seed. Out: rows in LLaVA's, TextVQA's and MMBench's own formats.
+"""Fine-tuning and evaluation sets. In: sizes and a random seed. Out: rows in LLaVA's, TextVQA's and MMBench's formats.
 
-Short questions are half about words on signs, half about things, all with the TextVQA prompt and its OCR line, which
-holds one word too many, so that picking any of its words is right in about 0.4 of the word questions only. The
-fine-tuning set is half short, half multiple choice. Scenes come from the splits ``finetune`` and ``evaluation``.
+Half of the short questions ask for words on signs, half for things. All have the TextVQA prompt with its OCR line. The
+line holds one word too many, so picking any of its words answers only about 0.4 of the word questions. Half of the
+fine-tuning set is short questions, half is multiple choice. Scenes come from the splits ``finetune`` and
+``evaluation``.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ CIRCULAR_STEP = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class SetSizes:
-    """Rows of the question sets.
+    """Number of rows of each question set.
 
     ``mmbench`` counts questions before rotation, ``mme`` images per subtask, ``pope`` images. The rows of
-    ``finetune_gqa`` follow those of ``finetune`` in one file.
+    ``finetune_gqa`` are appended to those of ``finetune``.
     """
 
     finetune: int = 1600
@@ -54,12 +55,12 @@ class SetSizes:
     gqa: int = 400
 
     def as_dict(self) -> dict[str, int]:
-        """Sizes by name, for the world's marker."""
+        """Return the sizes by name, for the world's marker."""
         return asdict(self)
 
 
 def _short_question(split: Split, rng: random.Random) -> tuple[Scene, Question]:
-    """Half about sign words, half about things."""
+    """Draw a question; half ask for sign words, half for things."""
     wants_word = rng.random() < 0.5
     while True:
         scene = make_scene(rng, split)
@@ -67,9 +68,9 @@ def _short_question(split: Split, rng: random.Random) -> tuple[Scene, Question]:
             return scene, ask(scene, rng, "word" if wants_word else rng.choice(THING_KINDS))
 
 
-def finetune_rows(count: int, seed: int) -> list[tuple[dict[str, Any], Scene]]:
-    """LLaVA rows (``id, image, conversations``) and their scenes."""
-    rng = random.Random(seed)
+def finetune_rows(count: int, random_seed: int) -> list[tuple[dict[str, Any], Scene]]:
+    """Return LLaVA rows (``id, image, conversations``) and their scenes."""
+    rng = random.Random(random_seed)
     rows: list[tuple[dict[str, Any], Scene]] = []
     for index in range(count):
         if rng.random() < 0.5:
@@ -84,9 +85,9 @@ def finetune_rows(count: int, seed: int) -> list[tuple[dict[str, Any], Scene]]:
     return rows
 
 
-def textvqa_rows(count: int, seed: int) -> list[tuple[dict[str, Any], Scene, Question]]:
-    """Rows ``question_id, image, text, category`` with their scene and question."""
-    rng = random.Random(seed)
+def textvqa_rows(count: int, random_seed: int) -> list[tuple[dict[str, Any], Scene, Question]]:
+    """Return rows ``question_id, image, text, category`` with their scene and question."""
+    rng = random.Random(random_seed)
     rows: list[tuple[dict[str, Any], Scene, Question]] = []
     for _ in range(count):
         scene, question = _short_question("evaluation", rng)
@@ -98,7 +99,7 @@ def textvqa_rows(count: int, seed: int) -> list[tuple[dict[str, Any], Scene, Que
 
 
 def textvqa_annotations(rows: list[tuple[dict[str, Any], Scene, Question]]) -> dict[str, Any]:
-    """The official annotation file's layout; the ten human answers agree."""
+    """Return the official annotation file's structure; all ten human answers agree."""
     data = [
         {"question_id": number, "image_id": row["question_id"], "question": question.text,
          "answers": [question.answer] * 10, "set_name": "val"}
@@ -107,9 +108,9 @@ def textvqa_annotations(rows: list[tuple[dict[str, Any], Scene, Question]]) -> d
     return {"dataset_type": "val", "dataset_name": "textvqa", "dataset_version": "0.5.1", "data": data}
 
 
-def mmbench_rows(count: int, seed: int) -> list[tuple[Choice, Scene]]:
-    """Multiple-choice questions before rotation; kinds in turn, so that each has its share."""
-    rng = random.Random(seed)
+def mmbench_rows(count: int, random_seed: int) -> list[tuple[Choice, Scene]]:
+    """Return multiple-choice questions before rotation, cycling through the kinds."""
+    rng = random.Random(random_seed)
     rows: list[tuple[Choice, Scene]] = []
     kinds = (*THING_KINDS, *SIGN_KINDS)
     while len(rows) < count:
@@ -121,12 +122,12 @@ def mmbench_rows(count: int, seed: int) -> list[tuple[Choice, Scene]]:
 
 
 def write_mmbench(rows: list[tuple[Choice, Scene]], drawn: Path, target: Path) -> None:
-    """Write the official TSV: every rotation is a row of its own with its base64 image.
+    """Write the official TSV, one row with its base64 image per rotation.
 
     Args:
-        rows: from :func:`mmbench_rows`.
-        drawn: folder with ``<number>.jpg`` of each question.
-        target: the TSV.
+        rows: the output of :func:`mmbench_rows`.
+        drawn: folder with the image ``<number>.jpg`` of each question.
+        target: the TSV file.
     """
     with target.open("w", newline="") as file:
         writer = csv.DictWriter(file, MMBENCH_COLUMNS, delimiter="\t", lineterminator="\n")

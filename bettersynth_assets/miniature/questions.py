@@ -1,7 +1,7 @@
 """Questions about scenes. In: a ``Scene`` and a seeded ``random.Random``. Out: a ``Question`` and its prompts.
 
-Prompts carry exactly the two benchmarks' wording: MMBench's option lines and "Answer with the option's letter …", and
-TextVQA's "Reference OCR token: …" line and "Answer the question using a single word or phrase.".
+The prompts have the exact wording of the two benchmarks: MMBench's option lines and "Answer with the option's letter
+…", TextVQA's "Reference OCR token: …" line and "Answer the question using a single word or phrase.".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLACES = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question with its true answer and every answer that would fit its kind."""
+    """One question with its correct answer and all answers of its kind."""
 
     kind: str
     text: str
@@ -36,31 +36,31 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A question with 2 to 4 options in their order."""
+    """A question with 2 to 4 ordered options."""
 
     question: Question
     options: tuple[str, ...]
 
     @property
     def letter(self) -> str:
-        """Letter of the true option."""
+        """Letter of the correct option."""
         return LETTERS[self.options.index(self.question.answer)]
 
     def rotations(self) -> list[Choice]:
-        """All cyclic orders of the options, this one first (CircularEval asks every one)."""
+        """Return all cyclic orders of the options, this one first; CircularEval asks each of them."""
         return [replace(self, options=self.options[k:] + self.options[:k]) for k in range(len(self.options))]
 
 
 def ask(scene: Scene, rng: random.Random, kind: str | None = None) -> Question:
-    """Ask one question.
+    """Draw one question.
 
     Args:
-        scene: what is asked about.
-        rng: source of choices.
-        kind: one of ``THING_KINDS`` or, where the scene has a sign, ``SIGN_KINDS``; None draws one.
+        scene: the scene that the question is about.
+        rng: random number generator.
+        kind: one of ``THING_KINDS`` or, if the scene has a sign, ``SIGN_KINDS``; None draws one.
 
     Raises:
-        ValueError: unknown kind, or a sign question about a scene without a sign.
+        ValueError: the kind is unknown, or asks for a sign in a scene without one.
     """
     if kind is None:
         kind = rng.choice(THING_KINDS + (SIGN_KINDS if scene.signs else ()))
@@ -81,7 +81,10 @@ def ask(scene: Scene, rng: random.Random, kind: str | None = None) -> Question:
         answer = NUMBERS[len(scene.things)]
         return Question(kind=kind, text="How many objects are there?", answer=answer, answers=NUMBERS[1:])
     if kind not in SIGN_KINDS or not scene.signs:
-        raise ValueError(f"question kind {kind!r} does not fit a scene with {len(scene.signs)} signs")
+        raise ValueError(
+            f"question kind {kind!r} does not fit a scene with {len(scene.signs)} signs; use one of {THING_KINDS} or, "
+            f"for scenes with a sign, of {SIGN_KINDS}"
+        )
     sign = rng.choice(scene.signs)
     if kind == "word":
         return Question(kind=kind, text=f"What word is on the {sign.color} sign?", answer=sign.word, answers=WORDS)
@@ -91,7 +94,7 @@ def ask(scene: Scene, rng: random.Random, kind: str | None = None) -> Question:
 
 
 def with_options(question: Question, rng: random.Random) -> Choice:
-    """Draw up to three wrong options and shuffle."""
+    """Add up to three wrong options and shuffle."""
     wrong = [answer for answer in question.answers if answer != question.answer]
     options = [question.answer, *rng.sample(wrong, min(3, len(wrong)))]
     rng.shuffle(options)
@@ -99,7 +102,7 @@ def with_options(question: Question, rng: random.Random) -> Choice:
 
 
 def ocr_tokens(scene: Scene, rng: random.Random, *, wrong: float = 0.5) -> list[str]:
-    """What an imperfect reader found: the signs' words (one in ten is missed), and with chance ``wrong`` one more."""
+    """Simulate an imperfect OCR: the signs' words, each missed with chance 0.1, plus one word with chance ``wrong``."""
     found = [sign.word for sign in scene.signs if rng.random() >= 0.1]
     if scene.signs and rng.random() < wrong:
         found.append(rng.choice([w for w in WORDS if w not in {s.word for s in scene.signs}]))
@@ -108,11 +111,11 @@ def ocr_tokens(scene: Scene, rng: random.Random, *, wrong: float = 0.5) -> list[
 
 
 def short_prompt(question: Question, tokens: list[str]) -> str:
-    """The TextVQA prompt without the image token."""
+    """Return the TextVQA prompt without the image token."""
     return f"{question.text}\nReference OCR token: {', '.join(tokens)}\n{SHORT_SUFFIX}"
 
 
 def choice_prompt(choice: Choice) -> str:
-    """The MMBench prompt without the image token."""
+    """Return the MMBench prompt without the image token."""
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, choice.options, strict=False)]
     return "\n".join([choice.question.text, *lines, CHOICE_SUFFIX])

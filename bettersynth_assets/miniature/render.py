@@ -1,6 +1,6 @@
-"""Drawing scenes. In: a ``Scene`` and a size in pixels. Out: an RGB ``PIL.Image``; a pure function of its arguments.
+"""Renders scenes. In: a ``Scene`` and a size in pixels. Out: an RGB ``PIL.Image``; a pure function of its arguments.
 
-The 3x3 grid fills the central square, so that a centre crop (stage 1) loses nothing; what lies beside it is background.
+The 3x3 grid fills the central square, so the centre crop of stage 1 loses nothing. The rest is background.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def render(scene: Scene, *, width: int, height: int, watermark: bool = False) -> Image.Image:
-    """Draw a scene.
+    """Render a scene.
 
     Args:
-        scene: what to draw; its ``look`` fixes background, jitter and shades.
+        scene: the scene; its ``look`` determines background, jitter and shades.
         width: pixels. height: pixels. The grid fills the central square of side ``min(width, height)``.
-        watermark: lay half-transparent grey words and lines over everything.
+        watermark: overlay semi-transparent grey words and lines.
     """
     rng = random.Random(scene.look)
     image = Image.new("RGB", (width, height), rng.choice(_BACKGROUNDS))
@@ -92,7 +92,7 @@ def _draw_watermark(image: Image.Image, rng: random.Random, cell: float) -> None
     mask = Image.new("L", image.size)
     pen = ImageDraw.Draw(mask)
     text, font = rng.choice(_WATERMARK_TEXTS), _font(max(6, round(0.34 * cell)))
-    strength = rng.randint(25, 130)  # of 255; the faintest are hard to find
+    strength = rng.randint(25, 130)  # of 255; the faintest are hard to detect
     for k in range(3):
         x, y = rng.uniform(0, 0.5) * image.width, (k + rng.random()) / 3 * image.height
         pen.text((x, y), text, fill=strength, font=font, anchor="lm")

@@ -1,7 +1,7 @@
-"""The plan of the miniature's seed. In: a number of rows, a seed. Out: one ``SeedRow`` per line with its known faults.
+"""Plans the miniature's seed file. In: number of rows, random seed. Out: a ``PlannedRow`` with known faults per line.
 
-Nothing is written here; ``generate.py`` makes of each row a line, an image and a row of ``truth.parquet``. Faults come
-at known rates (``RATES``, ``BROKEN_RATES``), so that the precision and recall of every filter can be measured.
+Writes nothing: ``generate.py`` turns each row into a line, an image and a row of ``truth.parquet``. Faults occur at
+known rates (``RATES``, ``BROKEN_RATES``), so the precision and recall of every filter can be measured.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from bettersynth_assets.miniature.captions import DEGENERATE_KINDS, degenerate_c
 from bettersynth_assets.miniature.world import Scene, make_scene
 
 RATES = {
-    "mismatch": 0.15,  # the caption is of another scene, or one attribute is swapped
+    "mismatch": 0.15,  # the caption of another scene, or one attribute swapped
     "degenerate": 0.08,  # one of captions.DEGENERATE_KINDS
     "watermark": 0.10,
-    "odd_size": 0.05,  # a side under 335 or over 769 pixels
+    "odd_size": 0.05,  # a side below 335 or above 769 pixels
     "duplicate": 0.01,  # image and caption of an earlier row under a new id
 }
 HARD_SHARE = 1 / 3
-"""Share of mismatches in which only one colour, shape or word is wrong."""
+"""Share of the mismatches with only one wrong colour, shape or word."""
 
 VARIANT_RATES = {"exif_rotated": 0.01, "grey": 0.005, "progressive": 0.01}
-"""Unusual but sound files."""
+"""Unusual but valid files."""
 
 BROKEN_RATES = {
     "truncated_image": 0.002,
@@ -33,12 +33,12 @@ BROKEN_RATES = {
     "path_escape": 0.0005,
     "bad_json": 0.001,
 }
-"""Rows that must end in the quarantine; at least one row each."""
+"""Rows that must be quarantined; at least one row of each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedRow:
-    """One line of the seed and what is wrong with it.
+class PlannedRow:
+    """One line of the seed file and its faults.
 
     ``mismatch``: "", "easy" (caption of another scene), "hard" (one attribute swapped). ``degenerate``: "" or its kind.
     ``variant``: "" or a key of ``VARIANT_RATES``. ``broken``: "" or a key of ``BROKEN_RATES``. ``duplicate_of``: "" or
@@ -59,7 +59,7 @@ class SeedRow:
 
     @property
     def image(self) -> str:
-        """Path as the kit writes it: the folder is the id's first five digits."""
+        """Path in the kit's layout: the folder is the id's first five digits."""
         return f"images/{self.id[:5]}/{self.id}.jpg"
 
     @property
@@ -68,33 +68,33 @@ class SeedRow:
 
     @property
     def faults(self) -> list[str]:
-        """Names of everything that is wrong, for the truth table."""
+        """Names of all faults, for the truth table."""
         named = {"mismatch": self.mismatch, "degenerate": self.degenerate, "watermark": self.watermark,
                  "odd_size": self.odd_size, "duplicate": self.duplicate_of}  # fmt: skip
         return [name for name, present in named.items() if present] + ([self.broken] if self.broken else [])
 
 
-def plan_rows(rows: int, seed: int) -> list[SeedRow]:
-    """Plan the seed.
+def plan_rows(rows: int, random_seed: int) -> list[PlannedRow]:
+    """Plan the rows of the seed file.
 
     Args:
-        rows: lines of the seed, at least 50, so that each broken kind finds its row.
-        seed: everything follows from it.
+        rows: lines of the seed file, at least 50, so that each broken kind occurs.
+        seed: random seed of all rows.
 
     Returns:
-        The rows in file order, ids unique.
+        The rows in file order, with unique ids.
 
     Raises:
         ValueError: fewer than 50 rows.
     """
     if rows < 50:
-        raise ValueError(f"rows = {rows}: the miniature's seed needs at least 50, so that each known fault occurs")
-    rng = random.Random(seed)
+        raise ValueError(f"rows = {rows}: the miniature's seed file needs at least 50, so that each known fault occurs")
+    rng = random.Random(random_seed)
     ids = [f"{number:09d}" for number in rng.sample(range(6_000_000), rows)]
-    planned: list[SeedRow] = []
+    planned: list[PlannedRow] = []
     for row_id in ids:
         if planned and rng.random() < RATES["duplicate"]:
-            # Always of a first row: a duplicate of a duplicate would hide which one to keep.
+            # Never a duplicate of a duplicate, which would leave open which row to keep.
             original = rng.choice([row for row in planned if not row.duplicate_of])
             planned.append(replace(original, id=row_id, duplicate_of=original.id))
         else:
@@ -102,7 +102,7 @@ def plan_rows(rows: int, seed: int) -> list[SeedRow]:
     return _break_some(planned, rng)
 
 
-def _plan_row(row_id: str, rng: random.Random) -> SeedRow:
+def _plan_row(row_id: str, rng: random.Random) -> PlannedRow:
     scene = make_scene(rng, "seed")
     caption, mismatch, degenerate = poor_caption(scene, rng), "", ""
     fate = rng.random()
@@ -119,14 +119,14 @@ def _plan_row(row_id: str, rng: random.Random) -> SeedRow:
         if 0 <= at < rate:
             variant = name
         at -= rate
-    return SeedRow(
+    return PlannedRow(
         id=row_id, scene=scene, caption=caption, width=width, height=height, mismatch=mismatch, degenerate=degenerate,
         variant=variant, watermark=rng.random() < RATES["watermark"],
     )  # fmt: skip
 
 
 def _caption_of_other_scene(scene: Scene, rng: random.Random) -> str:
-    """A caption that names at least one colour, shape or word which the scene lacks."""
+    """Return a caption that names at least one colour, shape or word which the scene does not show."""
     shown = {word for t in scene.things for word in (t.color, t.shape)} | {
         word for s in scene.signs for word in (s.color, s.word)
     }
@@ -139,7 +139,7 @@ def _caption_of_other_scene(scene: Scene, rng: random.Random) -> str:
 
 
 def _draw_size(rng: random.Random) -> tuple[int, int]:
-    """Width and height like the real seed's: one side mostly exactly 336, few outliers."""
+    """Draw width and height like those of the real seed file: mostly one side of exactly 336, few outliers."""
     fate = rng.random()
     if fate < RATES["odd_size"] / 2:
         short, long = rng.randint(120, 330), rng.randint(120, 330)
@@ -154,8 +154,8 @@ def _draw_size(rng: random.Random) -> tuple[int, int]:
     return (short, long) if rng.random() < 0.4 else (long, short)
 
 
-def _break_some(planned: list[SeedRow], rng: random.Random) -> list[SeedRow]:
-    """Give ``BROKEN_RATES`` of the rows their defect; rows that others repeat stay whole."""
+def _break_some(planned: list[PlannedRow], rng: random.Random) -> list[PlannedRow]:
+    """Apply ``BROKEN_RATES``; rows that have duplicates stay intact."""
     originals = {row.duplicate_of for row in planned}
     free = [k for k, row in enumerate(planned) if not row.duplicate_of and row.id not in originals]
     broken = list(planned)

@@ -1,8 +1,8 @@
-"""The miniature's tokenizer. In: the world's own texts. Out: a byte-level BPE with one token for each of their words.
+"""The miniature's tokenizer. In: the world's texts. Out: a byte-level BPE with one token per word of these texts.
 
-Any other text still encodes, byte by byte. The copies that the models carry share ids and differ in what they put
-around a text: Gemma and OPT a ``<bos>`` in front, CLIP also ``<end_of_text>``, which has the highest id because CLIP's
-text tower pools where the id is highest.
+Other text is encoded byte by byte. The models' copies share ids and differ in the special tokens that they add: Gemma
+and OPT prepend ``<bos>``; CLIP also appends ``<end_of_text>``, which has the highest id because CLIP's text tower pools
+at the highest id.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Flavour = Literal["gemma", "opt", "clip"]
 
 
 def _texts() -> Iterator[str]:
-    """Everything that the world says, a few hundred times over, in a fixed order."""
+    """Yield texts with all words of the world, a few hundred times each, in a fixed order."""
     rng = random.Random(0)
     for _ in range(_TRAINING_SCENES):
         scene = make_scene(rng, "weights")
@@ -60,11 +60,11 @@ def _texts() -> Iterator[str]:
 
 @functools.cache
 def base_tokenizer() -> Tokenizer:
-    """Train the BPE until each word of the world is one token (seconds; the same every time)."""
+    """Train the BPE until each word is one token; takes seconds and is deterministic."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    # The split rule keeps a newline apart from the word after it, so that prompts cut at "\n" and whole ones agree.
+    # The split rule separates a newline from the next word, so a prompt cut at "\n" encodes as it does in the whole.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -77,7 +77,7 @@ def base_tokenizer() -> Tokenizer:
 
 
 def make_tokenizer(flavour: Flavour) -> PreTrainedTokenizerFast:
-    """The tokenizer as one kind of model carries it; ``save_pretrained`` writes what ``AutoTokenizer`` loads."""
+    """Return the tokenizer of one kind of model, ready for ``save_pretrained`` and ``AutoTokenizer``."""
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast

@@ -1,8 +1,8 @@
 """The miniature's scenes. In: a seeded ``random.Random``. Out: ``Scene``: 1 to 3 things on a 3x3 grid, up to 2 signs.
 
-Every other file of this package draws, tells or asks about scenes. What a scene shows (not how it is drawn) decides by
-hash to which split it belongs, so that no scene of the evaluation is ever in the seed, in the fine-tuning set or in the
-text and images that the shipped models were trained on.
+The other modules of this package render scenes, describe them or ask about them. A hash of the scene's content (not of
+its look) assigns it to a split, so no evaluation scene is in the seed file, in the fine-tuning set or in the text and
+images that the shipped models were trained on.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Thing:
 
     @property
     def place(self) -> str:
-        """Its cell in words, e.g. ``top left``."""
+        """The thing's cell in words, e.g. ``top left``."""
         return f"{ROWS[self.row]} {COLUMNS[self.column]}"
 
 
@@ -59,9 +59,9 @@ class Sign:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What an image shows. Things differ pairwise in colour, shape and cell; signs in colour, word and row.
+    """Content of an image. Things differ pairwise in colour, shape and cell; signs in colour, word and row.
 
-    ``look`` seeds what no caption tells: background, jitter, exact shades.
+    ``look`` is the random seed of what captions leave out: background, jitter, exact shades.
     """
 
     things: tuple[Thing, ...]
@@ -69,16 +69,16 @@ class Scene:
     look: int
 
     def content(self) -> str:
-        """Canonical text of what is shown; two scenes with equal content differ in looks only."""
+        """Canonical text of the content; scenes with equal content differ in look only."""
         return json.dumps([[asdict(t) for t in sorted(self.things)], [asdict(s) for s in sorted(self.signs)]])
 
     def split(self) -> Split:
-        """The one split that this content belongs to."""
+        """The split that this content belongs to."""
         share = int.from_bytes(hashlib.blake2b(self.content().encode(), digest_size=8).digest(), "big") / 2**64
         return next(name for name, end in _SPLIT_ENDS if share < end)
 
     def to_json(self) -> str:
-        """Compact JSON that :func:`scene_from_json` reads."""
+        """Return compact JSON for :func:`scene_from_json`."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
 
@@ -93,9 +93,9 @@ def scene_from_json(text: str) -> Scene:
 
 
 def draw_scene(rng: random.Random) -> Scene:
-    """One scene of any split."""
+    """Draw a scene of any split."""
     sign_count = rng.choices((0, 1, 2), weights=(30, 40, 30))[0]
-    # Three things and two signs would need more words than the contest's limit of 24 leaves for a full caption.
+    # A full caption of three things and two signs would exceed the contest's limit of 24 words.
     thing_count = rng.randint(1, 2 if sign_count == 2 else 3)
     rows = rng.sample((0, 2), sign_count)
     signs = tuple(
@@ -114,7 +114,7 @@ def draw_scene(rng: random.Random) -> Scene:
 
 
 def make_scene(rng: random.Random, split: Split) -> Scene:
-    """One scene of the given split, by drawing until one falls into it."""
+    """Draw scenes until one belongs to the given split."""
     while True:
         scene = draw_scene(rng)
         if scene.split() == split:

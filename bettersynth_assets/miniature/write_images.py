@@ -1,4 +1,4 @@
-"""Draws many scenes to JPEG files in a process pool. In: ``ImageJob``s. Out: files; the job alone decides the bytes."""
+"""Draws scenes to JPEG files in a process pool. In: ``ImageJob``s. Out: files; the bytes depend on the job only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from toolkit.worker_pools import naming_killed_workers
 
 _ORIENTATION_TAG = 0x0112
 _ROTATED_90 = 6
-"""EXIF orientation 6: a viewer turns the stored pixels by 90 degrees clockwise."""
+"""EXIF orientation 6: viewers rotate the stored pixels by 90 degrees clockwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob:
-    """One file to draw. ``variant``: "" or a key of ``seed_rows.VARIANT_RATES``; ``truncate`` cuts the file in half."""
+    """One file to draw. ``variant``: "" or a key of ``seed_rows.VARIANT_RATES``; ``truncate`` halves the file."""
 
     path: Path
     scene: Scene
@@ -35,7 +35,7 @@ class ImageJob:
 
 
 def encode(job: ImageJob) -> bytes:
-    """Draw one job and encode it as JPEG."""
+    """Render a job and encode it as JPEG."""
     image = render(job.scene, width=job.width, height=job.height, watermark=job.watermark)
     exif = Image.Exif()
     if job.variant == "exif_rotated":
@@ -54,11 +54,11 @@ def _write(job: ImageJob) -> None:
 
 
 def write_images(jobs: Sequence[ImageJob], *, workers: int | None = None) -> None:
-    """Draw all jobs to their files, folders included.
+    """Draw all jobs to their files, creating folders.
 
     Args:
-        jobs: what to draw, each to its own path.
-        workers: processes; None is one per core, at most 8.
+        jobs: the images, each with its own path.
+        workers: processes; None for one per core, at most 8.
     """
     for folder in sorted({job.path.parent for job in jobs}):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def write_images(jobs: Sequence[ImageJob], *, workers: int | None = None) -> Non
         for job in jobs:
             _write(job)
         return
-    # Spawned, not forked: the caller may be a Dagster process with threads.
+    # Spawn instead of fork: the caller may be a Dagster process with threads.
     context = multiprocessing.get_context("spawn")
     with (
         naming_killed_workers(f"drawing {len(jobs)} images"),

@@ -1,4 +1,4 @@
-"""Writes the seed's files. In: planned ``SeedRow``s. Out: the kit's JSONL, LLaVA JSON, ``truth.parquet``."""
+"""Writes the seed files. In: planned ``PlannedRow``s. Out: the kit's JSONL, LLaVA JSON, ``truth.parquet``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bettersynth_assets.miniature.seed_rows import SeedRow
+from bettersynth_assets.miniature.seed_rows import PlannedRow
 from bettersynth_assets.miniature.write_images import ImageJob
 from toolkit.preprocess.dj_to_llava import QUESTIONS
 
@@ -17,24 +17,24 @@ TRUTH = pa.schema(
     [
         ("id", pa.string()),
         ("line", pa.int64()),  # 1-based line of the seed file
-        ("caption", pa.string()),  # as written; "" where the line's caption is empty
+        ("caption", pa.string()),  # as written; "" if the caption is empty
         ("scene", pa.string()),  # JSON, see world.scene_from_json
-        ("faults", pa.list_(pa.string())),  # names, see SeedRow.faults
+        ("faults", pa.list_(pa.string())),  # names, see PlannedRow.faults
         ("mismatch", pa.string()),  # "", easy, hard
         ("degenerate", pa.string()),  # "" or its kind
         ("watermark", pa.bool_()),
         ("odd_size", pa.bool_()),
         ("variant", pa.string()),  # "" or exif_rotated, grey, progressive
-        ("broken", pa.string()),  # "" or its kind: the row must end in the quarantine
-        ("duplicate_of", pa.string()),  # "" or the first row's id
+        ("broken", pa.string()),  # "" or its kind; such a row must be quarantined
+        ("duplicate_of", pa.string()),  # "" or the id of the original row
         ("width", pa.int32()),
         ("height", pa.int32()),
     ]
 )
 
 
-def seed_job(row: SeedRow, root: Path) -> ImageJob | None:
-    """The image file of a row, or None where the fault is that there is none."""
+def seed_job(row: PlannedRow, root: Path) -> ImageJob | None:
+    """Return the image file of a row, or None if its fault is a missing image."""
     if row.broken == "missing_image":
         return None
     return ImageJob(
@@ -43,19 +43,19 @@ def seed_job(row: SeedRow, root: Path) -> ImageJob | None:
     )  # fmt: skip
 
 
-def seed_line(row: SeedRow) -> str:
-    """One line of the kit's JSONL; the broken kinds that concern lines are applied here."""
+def seed_line(row: PlannedRow) -> str:
+    """Return one line of the kit's JSONL, with the faults that affect the line."""
     image = f"images/../../{row.id}.jpg" if row.broken == "path_escape" else row.image
     text = f"<__dj__image>\n{row.caption} <|__dj__eoc|>"
     line = json.dumps({"id": row.id, "text": text, "images": [image]})
     return line[:-12] if row.broken == "bad_json" else line
 
 
-def write_seed_files(rows: list[SeedRow], *, seed: int, jsonl: Path, questions: Path, truth: Path) -> None:
-    """Write the seed's three files, images apart; ``seed`` draws the question of each id."""
+def write_seed_files(rows: list[PlannedRow], *, random_seed: int, jsonl: Path, questions: Path, truth: Path) -> None:
+    """Write the seed file, its LLaVA copy and the truth table; ``random_seed`` draws each id's question."""
     jsonl.parent.mkdir(parents=True, exist_ok=True)
     jsonl.write_text("".join(seed_line(row) + "\n" for row in rows))
-    rng = random.Random(seed + 4)
+    rng = random.Random(random_seed + 4)
     questions.write_text(json.dumps([_llava_row(row, rng.choice(QUESTIONS)) for row in rows], indent=1))
     records = [
         {
@@ -69,6 +69,6 @@ def write_seed_files(rows: list[SeedRow], *, seed: int, jsonl: Path, questions: 
     pq.write_table(pa.Table.from_pylist(records, schema=TRUTH), truth)
 
 
-def _llava_row(row: SeedRow, question: str) -> dict[str, object]:
+def _llava_row(row: PlannedRow, question: str) -> dict[str, object]:
     turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": row.caption}]
     return {"id": row.id, "image": row.image, "conversations": turns}

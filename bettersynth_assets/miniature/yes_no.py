@@ -1,12 +1,12 @@
-"""Questions to be answered with yes or no, in the formats of MME and POPE. In: sizes and a seed. Out: rows and files.
+"""Yes/no questions in the formats of MME and POPE. In: sizes and a random seed. Out: rows and files.
 
-Of MME's 14 subtasks the world can ask five: existence, count, position, color and OCR. An image has two questions that
-differ in one word, one true and one false, so that a model which looks at the question alone gets half of them right.
+The world supports five of MME's 14 subtasks: existence, count, position, color and OCR. Each image has two questions
+that differ in one word, one true and one false, so a model that ignores the image gets half of them right.
 
-POPE asks for objects that are there and as many that are not; its three sets differ in how the absent ones are chosen:
-at random, the most frequent ones of the whole set, or those that most often occur together with what the image shows.
-Objects are the six shapes. The world draws them independently, so that the three sets differ less than COCO's do.
-Scenes come from the split ``evaluation``.
+POPE asks for as many absent as present objects. Its three sets differ in how the absent ones are chosen: at random, the
+most frequent ones of the whole set, or those that most often occur together with the objects in the image. Objects are
+the six shapes. The world draws them independently, so the three sets differ less than COCO's do. Scenes come from the
+split ``evaluation``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ MME_TASKS = ("existence", "count", "position", "color", "OCR")
 MME_SUFFIX = "Please answer yes or no."
 POPE_SETS = ("random", "popular", "adversarial")
 PER_ANSWER = 2
-"""Questions of POPE per image, set and answer; the official three would need scenes with more in them."""
+"""POPE questions per image, set and answer; the official three would need scenes with more objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two questions about one scene that differ in one word."""
+    """Two questions about one scene that differ in one word, one true and one false."""
 
     task: str
     scene: Scene
@@ -40,43 +40,47 @@ class Pair:
 
 
 def ask_pair(task: str, rng: random.Random) -> Pair:
-    """Draw a scene and ask it, one of ``MME_TASKS``."""
+    """Draw a scene and a pair of questions of a task in ``MME_TASKS``."""
     scene = make_scene(rng, "evaluation")
     while task == "OCR" and not scene.signs:
         scene = make_scene(rng, "evaluation")
     thing = rng.choice(scene.things)
     if task == "existence":
         absent = [shape for shape in SHAPES if shape not in {one.shape for one in scene.things}]
-        told = "Is there a {} in this image?", thing.shape, rng.choice(absent)
+        asked = "Is there a {} in this image?", thing.shape, rng.choice(absent)
     elif task == "count":
         number = NUMBERS[len(scene.things)]
-        told = "Is the number of objects in this image {}?", number, rng.choice([n for n in NUMBERS[1:] if n != number])
+        asked = (
+            "Is the number of objects in this image {}?",
+            number,
+            rng.choice([n for n in NUMBERS[1:] if n != number]),
+        )
     elif task == "position":
         places = [f"{row} {column}" for row in ROWS for column in COLUMNS]
         template = f"Is the {thing.color} {thing.shape} in the {{}}?"
-        told = template, thing.place, rng.choice([place for place in places if place != thing.place])
+        asked = template, thing.place, rng.choice([place for place in places if place != thing.place])
     elif task == "color":
         template = f"Is there a {{}} {thing.shape} in this image?"
-        told = template, thing.color, rng.choice([color for color in COLORS if color != thing.color])
+        asked = template, thing.color, rng.choice([color for color in COLORS if color != thing.color])
     else:
         sign = rng.choice(scene.signs)
         template = f"Is the word {{}} on the {sign.color} sign?"
-        told = template, sign.word, rng.choice([word for word in WORDS if word != sign.word])
-    template, right, wrong = told
+        asked = template, sign.word, rng.choice([word for word in WORDS if word != sign.word])
+    template, right, wrong = asked
     return Pair(task=task, scene=scene, true=template.format(right), false=template.format(wrong))
 
 
-def mme_pairs(count: int, seed: int) -> list[Pair]:
-    """``count`` images for each of the five subtasks."""
-    rng = random.Random(seed)
+def mme_pairs(count: int, random_seed: int) -> list[Pair]:
+    """Draw ``count`` images for each of the five subtasks."""
+    rng = random.Random(random_seed)
     return [ask_pair(task, rng) for task in MME_TASKS for _ in range(count)]
 
 
 def write_mme(pairs: Sequence[Pair], root: Path) -> list[tuple[Path, Scene]]:
-    """Write the release's layout, ``<subtask>/<name>.txt`` with two lines of question, tab and answer.
+    """Write MME's layout: ``<subtask>/<name>.txt`` with two lines of question, tab and answer.
 
     Returns:
-        The images to draw, next to their texts.
+        The images to draw next to the text files.
     """
     images = []
     for number, pair in enumerate(pairs):
@@ -89,9 +93,9 @@ def write_mme(pairs: Sequence[Pair], root: Path) -> list[tuple[Path, Scene]]:
     return images
 
 
-def pope_rows(count: int, seed: int) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, Scene]]]:
-    """Rows ``question_id, image, text, label`` of each set, and the images, which all sets share."""
-    rng = random.Random(seed)
+def pope_rows(count: int, random_seed: int) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, Scene]]]:
+    """Return rows ``question_id, image, text, label`` per set, and the images, which the sets share."""
+    rng = random.Random(random_seed)
     scenes: list[Scene] = []
     while len(scenes) < count:
         scene = make_scene(rng, "evaluation")
@@ -119,6 +123,6 @@ def pope_rows(count: int, seed: int) -> tuple[dict[str, list[dict[str, Any]]], l
 
 
 def write_pope(sets: dict[str, list[dict[str, Any]]], folder: Path) -> None:
-    """Write ``coco_pope_<set>.json``, JSON lines, as the official files are named."""
+    """Write ``coco_pope_<set>.json`` (JSON lines), named like the official files."""
     for name, rows in sets.items():
         (folder / f"coco_pope_{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))

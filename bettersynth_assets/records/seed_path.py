@@ -27,7 +27,7 @@ def seed_path(settings: Settings) -> Path:
     if named is None:
         from bettersynth_assets.miniature.generate import generate_world
 
-        return generate_world(settings.world_root, rows=settings.profile.world_rows).seed
+        return generate_world(settings.world_root, rows=settings.profile.world_rows).seed_file
     path = Path(resolve(named)).expanduser().absolute()
     try:
         mode = patiently(lambda: path.stat().st_mode, path, seen=False)

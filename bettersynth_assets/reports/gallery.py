@@ -1,7 +1,7 @@
-"""A few rows of a stage to look at. In: kept rows and where their images lie. Out: markdown, ``GALLERY_BYTES`` at most.
+"""A gallery of a stage's rows. In: kept rows and the image folder. Out: Markdown, at most ``GALLERY_BYTES``.
 
-Captions come from the web, and images too: a caption is shown as a code span, in which neither markdown nor HTML nor a
-link counts, and a picture is a small ``data:`` JPEG made here, so that a page asks no other server for anything.
+Captions and images come from the web. A caption is shown as a code span, where Markdown, HTML and links have no effect.
+A picture is a small JPEG in a ``data:`` URI, so the page requests nothing from other servers.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 72
-"""Longest side of a thumbnail, pixels."""
+"""Longest side of a thumbnail in pixels."""
 THUMBNAIL_BYTES = 2_000
 CAPTION_CHARACTERS = 120
 GALLERY_BYTES = 16_000
-"""Of the whole markdown; pictures that do not fit any more are left out."""
+"""Limit for the whole Markdown text; pictures beyond it are omitted."""
 NO_ROOM = "`no picture: the gallery is full`"
 Opener = Callable[[Path], "Image"]
 
 
 def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | None = None, each: int = 2) -> str:
-    """Show the highest, the lowest and the borderline rows by ``clip_score`` (without scores: the first ones).
+    """Show the highest, lowest and borderline rows by ``clip_score``, or the first rows if there are no scores.
 
     Args:
-        rows: kept rows with ``id``, ``image``, ``caption`` and perhaps ``clip_score``.
+        rows: kept rows with ``id``, ``image``, ``caption`` and optionally ``clip_score``.
         image_root: folder that the ``image`` paths are relative to.
-        opener: reads one picture as RGB; a ``ValueError``, ``OSError`` or ``EnvironmentFault`` is shown instead.
-        limit: the score that separates kept from rejected, or, where None, the median of these rows.
+        opener: reads a picture as RGB; a ``ValueError``, ``OSError`` or ``EnvironmentFault`` is shown in its place.
+        limit: score that separates kept from rejected rows; None for the median of these rows.
         each: rows of each kind.
     """
     entries = []
@@ -62,7 +62,7 @@ def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | 
 
 
 def code(text: str) -> str:
-    """``text`` as a markdown code span that shows it literally, in one line and at most ``CAPTION_CHARACTERS`` long."""
+    """Format ``text`` as a literal one-line Markdown code span of at most ``CAPTION_CHARACTERS`` characters."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if len(line) > CAPTION_CHARACTERS:
         line = line[: CAPTION_CHARACTERS - 1] + "…"
@@ -70,7 +70,7 @@ def code(text: str) -> str:
 
 
 def thumbnail(path: Path, opener: Opener) -> str:
-    """A picture as a markdown image of at most ``THUMBNAIL_BYTES`` of JPEG, or a word on why there is none."""
+    """Format a picture as a Markdown image of at most ``THUMBNAIL_BYTES`` of JPEG, or state why there is none."""
     try:
         image = opener(path)
     except (ValueError, OSError, EnvironmentFault) as error:

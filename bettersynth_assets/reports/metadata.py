@@ -1,7 +1,7 @@
-"""What the UI shows of one materialization. In: a manifest and its kept rows. Out: Dagster metadata, a few kB.
+"""Metadata of a materialization for the UI. In: a manifest and its kept rows. Out: Dagster metadata, a few kB.
 
-Counts in, kept, rejected and quarantined; scores; plots; a gallery; time; memory; where the files lie. Everything is
-read from the manifest and the kept table, so that a shard that was up to date shows the same as the run that made it.
+Counts of input, kept, rejected and quarantined rows, scores, plots, a gallery, time, memory and file locations. All of
+it comes from the manifest and the kept table, so a shard that is up to date shows the same as the run that produced it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ METRICS = pa.schema(
      ("mean", pa.float64()), ("sd", pa.float64()), ("baseline", pa.float64())]
 )  # fmt: skip
 Metadata = dict[str, Any]
-"""What Dagster takes as metadata values: numbers, text and ``MetadataValue``."""
+"""Values that Dagster accepts as metadata: numbers, text and ``MetadataValue``."""
 
 
 def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
-    """Metadata of one shard, or of a whole set.
+    """Return the metadata of one shard, or of a whole set.
 
     Args:
-        manifest: of the shard.
-        settings: to find the images.
-        rows: True for a set of image-text rows, whose scores and pictures are shown; other sets are shown as a table.
+        manifest: the manifest of the shard or set.
+        settings: settings, to locate the images.
+        rows: True for a set of image-text rows, which gets scores and pictures; other sets are shown as a table.
     """
     table = manifest.table()
     count_key = "dagster/row_count" if manifest.shard == WHOLE else "dagster/partition_row_count"
@@ -60,7 +60,7 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
         metadata |= distributions(table)
         metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings, lowest_score(manifest.stats)))
     elif manifest.stage == "operator_plan":
-        metadata.pop("order", None)  # the plan says it with names
+        metadata.pop("order", None)  # operator_plan shows it with names
         metadata |= plan_metadata(manifest, settings)
     elif "metrics" in manifest.stats:
         metadata["table"] = small_table(metric_table(table, manifest.stats), rows=METRIC_ROWS)
@@ -91,7 +91,7 @@ def metric_table(results: pa.Table, stats: Mapping[str, Any]) -> pa.Table:
 
 
 def small_table(table: pa.Table, rows: int = TABLE_ROWS) -> dg.TableMetadataValue:
-    """The first rows as the UI shows a table; numbers are rounded."""
+    """Return the first rows as Dagster table metadata with rounded numbers."""
     records = [
         dg.TableRecord({name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()})
         for row in table.slice(0, rows).to_pylist()
@@ -101,7 +101,7 @@ def small_table(table: pa.Table, rows: int = TABLE_ROWS) -> dg.TableMetadataValu
 
 
 def figures(stats: Mapping[str, Any]) -> Metadata:
-    """A stage's own stats: numbers and words as they are, distributions as plots, the rest as short JSON."""
+    """Convert a stage's stats: numbers and text as they are, distributions as plots, the rest as short JSON."""
     shown: Metadata = {}
     for name, value in stats.items():
         if isinstance(value, Mapping) and {"edges", "counts"} <= value.get("histogram", {}).keys():
@@ -121,7 +121,7 @@ def figures(stats: Mapping[str, Any]) -> Metadata:
 
 
 def distributions(table: pa.Table) -> Metadata:
-    """Mean, sd, percentiles and histogram of the similarity (cosine) and of the words of ``table``'s rows."""
+    """Mean, sd, percentiles and histogram of the rows' similarity (cosine) and number of words."""
     shown: Metadata = {}
     for name in ("clip_score", "words"):
         if name not in table.column_names:
@@ -146,7 +146,7 @@ def _distribution(name: str, stats: Mapping[str, Any]) -> Metadata:
         if part in stats:
             values = stats[part]
             pairs = values.items() if isinstance(values, Mapping) else zip(("low", "high"), values, strict=True)
-            # As text: JSON would be shown with its keys in alphabetical order.
+            # Text, because the UI sorts the keys of JSON.
             shown[f"{name}_{part}"] = ", ".join(f"{key}: {_rounded(value)}" for key, value in pairs)
     bins = stats["histogram"]
     shown[f"{name}_histogram"] = dg.MetadataValue.md(histogram(bins["edges"], bins["counts"]))
@@ -155,7 +155,7 @@ def _distribution(name: str, stats: Mapping[str, Any]) -> Metadata:
 
 
 def lowest_score(stats: Mapping[str, Any]) -> float | None:
-    """The similarity that the last filter of a stage asked for, or None; rows near it are the borderline ones."""
+    """Return the similarity threshold of a stage's last filter, or None; rows near it are the borderline rows."""
     for operators in (stats.get("refilter"), stats.get("process")):
         for operator in operators or []:
             if limit := (operator.get(CLIP_SCORE_FILTER) or {}).get("min_score"):
@@ -164,7 +164,7 @@ def lowest_score(stats: Mapping[str, Any]) -> float | None:
 
 
 def _rounded(value: float) -> float | str:
-    # JSON, and with it the event log, has no NaN.
+    # JSON, and therefore the event log, has no NaN.
     return float(f"{value:.5g}") if math.isfinite(value) else str(value)
 
 

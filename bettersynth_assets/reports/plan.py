@@ -1,4 +1,4 @@
-"""What the UI shows of operator_plan. In: its manifest, and filtered_set's on disk. Out: Dagster metadata."""
+"""Metadata of operator_plan for the UI. In: its manifest, and filtered_set's on disk. Out: Dagster metadata."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bettersynth_assets.engine.store import Manifest, Slot
 
 
 def plan_metadata(manifest: Manifest, settings: Settings) -> dict[str, Any]:
-    """The plan as markdown, and beside the predicted seconds what filtered_set's shards on disk took.
+    """Return the operator order as Markdown, with predicted seconds and measured seconds of filtered_set's shards.
 
-    The shards are those of now: after filtered_set has run, materialize operator_plan again to see both.
+    The measured seconds are those on disk now: materialize operator_plan again after filtered_set to compare both.
     """
     shown: dict[str, Any] = {"plan": dg.MetadataValue.md(markdown(manifest.table()))}
     slots = [
@@ -32,8 +32,8 @@ def plan_metadata(manifest: Manifest, settings: Settings) -> dict[str, Any]:
 
 
 def markdown(table: pa.Table) -> str:
-    """The rows of operator_plan, each list in its planned order, as a markdown table; four digits or more."""
-    reasons: dict[str, None] = {}  # why operators stay, below the table: in a cell they would make rows tall
+    """Format the rows of operator_plan, each list in its planned order, as a Markdown table; four digits or more."""
+    reasons: dict[str, None] = {}  # listed below the table; in cells they would make tall rows
     lines = ["| " + " | ".join(table.column_names) + " |", "|" + "---|" * table.num_columns]
     for row in sorted(table.to_pylist(), key=lambda row: (row["list"] != "process", row["planned"])):
         if ":" in row["moves"]:

@@ -1,7 +1,7 @@
-"""Plots small enough to be shown inside a table cell of the Dagster UI. In: numbers. Out: markdown or text.
+"""Plots that fit into a table cell of the Dagster UI. In: numbers. Out: Markdown or text.
 
-The UI strips raw HTML and hides markdown of 1,000 characters or more behind a link, so a plot is one SVG path in a
-``data:`` URI with whole-number coordinates. Nothing here imports a plotting library: it would cost every step a second.
+The UI strips raw HTML and hides Markdown of 1,000 characters or more behind a link. A plot is therefore one SVG path in
+a ``data:`` URI with integer coordinates. No plotting library is imported: that would cost every step a second.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from itertools import pairwise
 from urllib.parse import quote
 
 INLINE_LIMIT = 1000
-"""Characters of markdown that the UI still shows in place."""
+"""Maximum length of Markdown that the UI shows inline."""
 _WIDTH, _HEIGHT = 200, 48
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], *, bins: int = 20) -> str:
-    """Draw a histogram as markdown.
+    """Draw a histogram as Markdown.
 
     Args:
-        edges: ``len(counts) + 1`` rising values.
-        counts: rows in each bin; neighbours are added up until at most ``bins`` remain.
+        edges: ``len(counts) + 1`` increasing values.
+        counts: rows per bin; neighbouring bins are merged until at most ``bins`` remain.
 
     Returns:
-        An image and, in words, the range and the tallest bin; under ``INLINE_LIMIT`` characters. A bin that holds
-        any row is drawn at least one pixel high.
+        An image with the range and the tallest bin as text; under ``INLINE_LIMIT`` characters. A bin with any rows is
+        at least one pixel high.
     """
     if not counts or sum(counts) == 0:
         return "no rows"
@@ -41,7 +41,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, bins: int = 20) 
 
 
 def curve(values: Sequence[float], *, points: int = 40) -> str:
-    """Draw a line, e.g. a loss curve, as markdown; longer series are thinned to ``points`` means."""
+    """Draw a line, e.g. a loss curve, as Markdown; longer series are reduced to ``points`` means."""
     finite = [value for value in thin(values, points) if math.isfinite(value)]
     if not finite:
         return "no values"
@@ -57,7 +57,7 @@ def curve(values: Sequence[float], *, points: int = 40) -> str:
 
 
 def sparkline(values: Sequence[float], *, points: int = 30) -> str:
-    """Draw a series as one line of block characters; a value that is not finite shows as ``!``."""
+    """Draw a series as one line of block characters; a non-finite value is shown as ``!``."""
     shown = thin(values, points)
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
@@ -70,7 +70,7 @@ def sparkline(values: Sequence[float], *, points: int = 30) -> str:
 
 
 def thin(values: Sequence[float], points: int) -> list[float]:
-    """At most ``points`` means of equal runs of ``values``, in order."""
+    """Reduce ``values`` to at most ``points`` means of equal, consecutive parts."""
     if len(values) <= points:
         return [float(value) for value in values]
     cuts = [round(index * len(values) / points) for index in range(points + 1)]
@@ -82,7 +82,7 @@ def _image(name: str, path: str, *, fill: str = "none", stroke: str = "none") ->
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{_HEIGHT}'>"
         f"<path fill='{fill}' stroke='{stroke}' d='{path}'/></svg>"
     )
-    # Parentheses would end the markdown link, so they are quoted with the rest.
+    # Parentheses would end the Markdown link, so they are quoted too.
     quoted = quote(svg, safe="=/:,'")
     return f"![{name}](data:image/svg+xml,{quoted})"
 

@@ -1,7 +1,7 @@
-"""What a run came to, in one table. In: the manifests on disk. Out: text, and ``summary.json`` at the data root.
+"""Summary of a run in one table. In: the manifests on disk. Out: text, and ``summary.json`` at the data root.
 
-``python -m bettersynth_assets.reports.summary`` prints it for the active profile and recipe. It reads what is there and
-computes nothing again; a stage that has not run is missing from it.
+``python -m bettersynth_assets.reports.summary`` prints it for the active profile and recipe. It only reads manifests;
+stages that have not run are omitted.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Summary = dict[str, Any]
 
 
 def summarize(settings: Settings) -> Summary:
-    """Collect the figures.
+    """Collect the figures of all stages on disk.
 
     Returns:
-        JSON values: ``stages`` (rows in and out, seconds), ``thresholds``, ``arms`` (by benchmark and metric, the
-        headline first: mean, sd, n and values per training seed), ``kit_score``, or why there is none in
-        ``no_kit_score``, ``note`` on what the figures are worth, and for the miniature ``quality``.
+        JSON values: ``stages`` (rows in and out, seconds), ``thresholds``, ``arms`` (by benchmark and metric, headline
+        metric first: mean, sd, n and values per training seed), ``kit_score``, or ``no_kit_score`` with the reason why
+        there is none, ``note`` on the validity of the figures, and ``quality`` for the miniature.
     """
     pipeline = Pipeline(STAGES, settings)
     found = {name: manifests for name in pipeline.stages if (manifests := pipeline.current(name))}
@@ -63,7 +63,7 @@ def summarize(settings: Settings) -> Summary:
 
 
 def write_summary(settings: Settings) -> Summary:
-    """Collect the figures and write ``summary.json`` at the data root, unless it is read-only."""
+    """Collect the figures and write ``summary.json`` at the data root, unless that is read-only."""
     summary = summarize(settings)
     path, text = settings.data_root / FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
@@ -76,7 +76,7 @@ def write_summary(settings: Settings) -> Summary:
 
 
 def as_text(summary: Summary) -> str:
-    """The table that people read."""
+    """Format the summary as a table for people."""
     lines = [f"profile {summary['profile']}, recipe {summary['recipe']}, seed: {summary['seed']}", ""]
     heads = ("stage", "shards", "rows in", "kept", "rejected", "quarantined", "seconds")
     rows = [
@@ -101,16 +101,16 @@ def as_text(summary: Summary) -> str:
     elif summary["no_kit_score"]:
         lines += ["", f"no kit score: {summary['no_kit_score']}"]
     if "quality" in summary:
-        lines += ["", "measured against the world's truth:", *_flat(summary["quality"])]
+        lines += ["", "compared with the ground truth of the miniature world:", *_flat(summary["quality"])]
     lines += ["", *([summary["note"]] if summary["note"] else []), f"{FILE}: {Path(summary['data_root']) / FILE}"]
     return "\n".join([*lines, f"UI: {OPEN_UI}"])
 
 
 def main() -> int:
-    """Write the summary and print it."""
+    """Write and print the summary."""
     try:
         print(as_text(write_summary(load_settings())))
-    except ValueError as error:  # a UserError, or rows of another world than the one that is there now
+    except ValueError as error:  # a UserError, or rows of a world that was replaced
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -148,7 +148,7 @@ def _thresholds(found: dict[str, list[Manifest]]) -> dict[str, Any]:
 
 
 def _arm(manifest: Manifest) -> dict[str, Any]:
-    """Every metric of an arm with its values per training seed, in the order of the rows: headlines first."""
+    """Return every metric of an arm with its values per training seed, headline metrics first."""
     arm: dict[str, Any] = {}
     for row in manifest.table().to_pylist():
         benchmark, metric = row["benchmark"], row["metric"]
@@ -159,7 +159,7 @@ def _arm(manifest: Manifest) -> dict[str, Any]:
 
 
 def _arm_tables(arms: dict[str, dict[str, Any]]) -> list[str]:
-    """Headline metrics, and how likely the right answers are: a column per benchmark, a row per arm."""
+    """Format headline metrics and likelihood of the correct answers: one column per benchmark, one row per arm."""
     lines: list[str] = []
     benchmarks = list(dict.fromkeys(name for arm in arms.values() for name in arm))
     headlines = {name: next(iter(arm[name])) for arm in arms.values() for name in arm}
@@ -169,7 +169,7 @@ def _arm_tables(arms: dict[str, dict[str, Any]]) -> list[str]:
             continue
         heads = [f"{_title(name)} {metrics[name]}, n {_count(arms, name, metrics[name])}" for name in shown]
         if metrics is not headlines:
-            lines += ["", "log-probability of the right answer per token, nats:"]
+            lines += ["", "log-probability of the correct answer per token, nats:"]
             heads = [_title(name) for name in shown]
         rows = [
             [name, *(_cell(arm.get(one, {}).get(metrics[one]), digits) for one in shown), str(_seeds(arm))]
@@ -199,7 +199,7 @@ def _seeds(arm: dict[str, Any]) -> int:
 
 
 def _worth(settings: Settings) -> str:
-    """What must be said beside the scores, or nothing."""
+    """Return a warning about the validity of the scores, or an empty text."""
     small = [
         role
         for role, name in settings.profile.models.model_dump().items()
@@ -207,10 +207,11 @@ def _worth(settings: Settings) -> str:
     ]
     if not small:
         return ""
-    world = "" if settings.profile.seed is None else " and the seed is not of the world that they were trained on"
+    generated = settings.profile.seed is None
+    world = "" if generated else ", and the seed file is not from the world that they were trained on"
     return (
-        f"The miniature's own small models were used ({', '.join(small)}){world}: these figures say how the pipeline "
-        "behaves, and nothing about MGM-2B."
+        f"The small models of the miniature were used ({', '.join(small)}){world}: the figures show how the pipeline "
+        "behaves and say nothing about MGM-2B."
     )
 
 

@@ -1,7 +1,7 @@
-"""How well the miniature's known faults were found. In: manifests and the world's truth. Out: JSON figures.
+"""Detection quality of the miniature's known faults. In: manifests and the world's ground truth. Out: JSON figures.
 
-Only for the generated world: of it every row's scene and every planted fault is known. Filters are measured on the
-seed's own captions; one that judged a new caption has no fault to be measured against.
+Only for the generated world, where the scene and the faults of every row are known. Filters are measured on the
+captions of the seed file; a filter that judged a new caption cannot be measured.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Found = dict[str, list[Manifest]]
 
 
 def world_quality(settings: Settings, found: Found) -> dict[str, Any]:
-    """Measure what is on disk; a part whose stage has not run is left out.
+    """Measure the stages on disk; parts whose stage has not run are omitted.
 
     Returns:
-        ``similarity``: AUC of sound captions against each kind of bad one; ``filters``: precision and recall of
-        filtered_set's operators, and of a limit at the seed's mean (seed_profile); ``captions, seed`` and ``captions,
-        chosen``: what they tell of their images, and how much of it is true.
+        ``similarity``: AUC of clean captions against each kind of bad caption. ``filters``: precision and recall of
+        filtered_set's operators, and of a threshold at the seed file's mean (seed_profile). ``captions, seed`` and
+        ``captions, chosen``: how much of the images they name, and how much of it is true.
     """
     from bettersynth_assets.miniature.quality import caption_quality, filter_quality, score_quality, truth_by_id
 
@@ -60,7 +60,7 @@ def _rejects(found: Found) -> pa.Table | None:
 
 
 def _under(scored: pa.Table, found: Found) -> pa.Table | None:
-    """The rows that a similarity filter at the seed's mean would reject, in the form of a rejects table."""
+    """Return the rows that a similarity filter at the seed file's mean would reject, as a rejects table."""
     if "seed_profile" not in found:
         return None
     mean = found["seed_profile"][0].stats["clip_score"]["mean"]

@@ -144,7 +144,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     stage = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 1e-4, "max_steps": 20_000, "workers": 1}
     profile = write_profile(
         root / "long.yaml",
-        seed=str(world.seed),
+        seed=str(world.seed_file),
         shards=1,
         budget=12,
         models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"base": str(root / "mgm")},

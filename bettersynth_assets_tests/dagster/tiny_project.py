@@ -37,7 +37,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     stage = {"global_batch": 4, "per_device_batch": 4, "learning_rate": 1e-3, "max_steps": 1}
     profile = {
         "name": "tiny",
-        "seed": str(world.seed),
+        "seed": str(world.seed_file),
         "shards": SHARDS,
         "budget": BUDGET,
         "models": {

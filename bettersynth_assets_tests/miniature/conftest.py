@@ -16,4 +16,4 @@ SIZES = SetSizes(finetune=30, finetune_gqa=0, textvqa=24, mmbench=14, mme=2, pop
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> WorldPaths:
     root: Path = tmp_path_factory.mktemp("miniature") / "world"
-    return generate_world(root, rows=ROWS, seed=3, sizes=SIZES, workers=1)
+    return generate_world(root, rows=ROWS, random_seed=3, sizes=SIZES, workers=1)

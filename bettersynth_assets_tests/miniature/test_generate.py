@@ -29,17 +29,17 @@ def all_bytes(root: Path) -> dict[str, bytes]:
 
 
 def test_same_arguments_same_bytes_whatever_the_workers(small_world: WorldPaths, tmp_path: Path) -> None:
-    again = generate_world(tmp_path / "again", rows=ROWS, seed=3, sizes=SIZES, workers=2)
+    again = generate_world(tmp_path / "again", rows=ROWS, random_seed=3, sizes=SIZES, workers=2)
     assert all_bytes(again.root) == all_bytes(small_world.root)
 
 
 def test_a_finished_world_is_left_alone_and_another_replaces_it(tmp_path: Path) -> None:
-    paths = generate_world(tmp_path / "world", rows=50, seed=1, sizes=SIZES, workers=1)
-    paths.seed.write_text("touched")
-    generate_world(tmp_path / "world", rows=50, seed=1, sizes=SIZES, workers=1)
-    assert paths.seed.read_text() == "touched"
-    generate_world(tmp_path / "world", rows=51, seed=1, sizes=SIZES, workers=1)
-    assert len(paths.seed.read_text().splitlines()) == 51
+    paths = generate_world(tmp_path / "world", rows=50, random_seed=1, sizes=SIZES, workers=1)
+    paths.seed_file.write_text("touched")
+    generate_world(tmp_path / "world", rows=50, random_seed=1, sizes=SIZES, workers=1)
+    assert paths.seed_file.read_text() == "touched"
+    generate_world(tmp_path / "world", rows=51, random_seed=1, sizes=SIZES, workers=1)
+    assert len(paths.seed_file.read_text().splitlines()) == 51
     assert [p.name for p in tmp_path.iterdir()] == ["world"]
 
 
@@ -47,17 +47,17 @@ def test_what_a_killed_process_left_is_removed_and_a_damaged_marker_is_no_world(
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     left = tmp_path / f".world.{int(done.stdout)}.partial"
     (left / "seed").mkdir(parents=True)
-    marker = generate_world(tmp_path / "world", rows=50, seed=1, sizes=SIZES, workers=1).root / MARKER
+    marker = generate_world(tmp_path / "world", rows=50, random_seed=1, sizes=SIZES, workers=1).root / MARKER
     whole = marker.read_bytes()
     marker.write_bytes(whole[:9])
-    generate_world(tmp_path / "world", rows=50, seed=1, sizes=SIZES, workers=1)
+    generate_world(tmp_path / "world", rows=50, random_seed=1, sizes=SIZES, workers=1)
     assert marker.read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
 def test_every_line_of_the_seed_has_its_truth(small_world: WorldPaths) -> None:
     truth = pq.read_table(small_world.truth).to_pylist()
-    lines = small_world.seed.read_text().split("\n")[:-1]
+    lines = small_world.seed_file.read_text().split("\n")[:-1]
     assert [row["line"] for row in truth] == list(range(1, ROWS + 1))
     assert len({row["id"] for row in truth}) == len(lines) == ROWS
     for row, line in zip(truth, lines, strict=True):

@@ -63,7 +63,7 @@ def test_fine_tuning_rows_are_true_and_of_their_own_scenes() -> None:
 
 def test_fine_tuning_rows_are_written_after_the_others(small_world: WorldPaths, tmp_path: Path) -> None:
     sizes = replace(SIZES, finetune_gqa=4)
-    more = generate_world(tmp_path / "world", rows=ROWS, seed=3, sizes=sizes, workers=1)
+    more = generate_world(tmp_path / "world", rows=ROWS, random_seed=3, sizes=sizes, workers=1)
     older, rows = (json.loads(paths.finetune_json.read_text()) for paths in (small_world, more))
     assert rows[: SIZES.finetune] == older
     assert [row["id"] for row in rows[SIZES.finetune :]] == [f"gq{number:06d}" for number in range(4)]

@@ -58,7 +58,7 @@ def test_captions_are_checked_thing_by_thing_and_word_by_word() -> None:
         "caption": ["small red circle top left and a blue circle", "pink sign saying fox", "nothing"],
     })  # fmt: skip
     assert caption_quality(captions, truth_of(a={}, b={}, c={})) == {
-        "names_a_thing": 1 / 3, "things_told": 1 / 6, "things_true": 0.5, "words_told": 1 / 3, "words_true": 1.0,
+        "names_a_thing": 1 / 3, "things_named": 1 / 6, "things_true": 0.5, "words_read": 1 / 3, "words_true": 1.0,
     }  # fmt: skip
 
 

@@ -104,8 +104,8 @@ def test_the_captioner_names_things_and_betrays_watermarks(scenes: list[Scene], 
     ids = [str(k) for k in range(SCENES)]
     truth = {i: {"scene": scene.to_json()} for i, scene in zip(ids, scenes, strict=True)}
     quality = caption_quality(pa.table({"id": ids, "caption": said[:SCENES]}), truth)
-    assert (quality["things_told"] or 0) > 0.9 and (quality["things_true"] or 0) > 0.9
-    assert (quality["words_told"] or 0) > 0.8
+    assert (quality["things_named"] or 0) > 0.9 and (quality["things_true"] or 0) > 0.9
+    assert (quality["words_read"] or 0) > 0.8
     tails = [text.endswith(STOCK_TAIL) for text in said]
     assert sum(tails[:SCENES]) <= 1 and sum(tails[SCENES:]) >= 0.8 * SCENES
 

@@ -104,7 +104,7 @@ def test_the_older_sets_are_byte_for_byte_what_they_were(small_world: WorldPaths
         "questions": small_world.textvqa_questions.read_bytes(),
         "annotations": small_world.textvqa_annotations.read_bytes(),
         "mmbench": json.dumps(table).encode(),
-        "seed": small_world.seed.read_bytes(),
+        "seed": small_world.seed_file.read_bytes(),
         "stage_1": small_world.questions.read_bytes(),
         "finetune": small_world.finetune_json.read_bytes(),
         "mme": b"".join(f"{p.parent.name}/{p.name}\n".encode() + p.read_bytes() for p in mme),

@@ -92,7 +92,7 @@ def test_what_is_printed_is_what_is_written(finished, capsys):
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     at = lines.index("arm TextVQA accuracy, n 50 MMBench accuracy, n 50 seeds")
     assert lines[at + 1 : at + 3] == ["third_place 21.00 ± 1.41 12.00 ± 0.00 2", "baseline 10.00 6.00 1"]
-    at = lines.index("log-probability of the right answer per token, nats:")
+    at = lines.index("log-probability of the correct answer per token, nats:")
     assert lines[at + 1 : at + 4] == [
         "arm TextVQA MMBench seeds", "third_place -2.1000 ± 0.1414 -1.2000 ± 0.0000 2", "baseline -1.0000 -0.6000 1",
     ]  # fmt: skip
@@ -128,7 +128,7 @@ def test_small_models_are_named_beside_the_figures(settings, tmp_path, monkeypat
     values["models"]["clip"] = "bettersynth_assets/miniature/weights/clip"
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
     note = write_summary(load_settings())["note"]
-    assert "small models were used (clip) and the seed is not of the world" in note
+    assert "were used (clip), and the seed file is not from the world" in note
     assert "nothing about MGM-2B" in note
 
 

@@ -129,7 +129,7 @@ def test_the_stage_evaluates_it_and_checks_and_summary_show_it(settings: Setting
     assert manifest.table("questions")["question_id"].to_pylist() == ["q0", "q1", "q2", "q3"]
     text = " ".join(as_text(summarize(settings)).split())
     assert "arm Counting accuracy, n 4 seeds baseline" in text
-    assert "log-probability of the right answer per token, nats: arm Counting seeds baseline -" in text
+    assert "log-probability of the correct answer per token, nats: arm Counting seeds baseline -" in text
 
 
 def test_its_files_code_and_pictures_count_in_the_key(settings: Settings, folder: Path) -> None:

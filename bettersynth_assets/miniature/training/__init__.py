@@ -1,1 +1,1 @@
-"""Training of the shipped weights; each file makes one model of ``weights/``. Used by ``make_weights`` only."""
+"""Training of the shipped weights, one model of ``weights/`` per module. Used by ``make_weights`` only."""

@@ -1,16 +1,16 @@
-"""Training data of the weights. In: a folder, counts, a seed. Out: memory-mapped arrays, drawn by all cores.
+"""Training data of the weights. In: folder, counts, random seed. Out: memory-mapped arrays, drawn on all cores.
 
 ::
 
-    square.npy    (N, 192, 192, 3) uint8   centre square, as CLIP's preprocessing sees an image
-    squashed.npy  (N, 112, 112, 3) uint8   the whole image forced into a square, as BLIP's preprocessing sees it
+    square.npy    (N, 192, 192, 3) uint8   centre square, as after CLIP's preprocessing
+    squashed.npy  (N, 112, 112, 3) uint8   whole image resized to a square, as after BLIP's preprocessing
     watermark.npy (N,) bool
     full.npy      (N, 48) int16            ids of the rich caption in fixed order, padded with 0
     rich.npy      (N, 2, 48) int16         ids of rich captions in any order
     poor.npy      (N, 2, 48) int16         ids of poor captions
-    slots.npy     (M, 36, 6) int16         contexts of the language model's lessons, see ``language.py``
+    slots.npy     (M, 36, 6) int16         contexts of the language model's texts, see ``language.py``
     after.npy     (M, 112) int16           ids from the image to the end of the answer, padded with 0
-    answer.npy    (M,) int16               where the answer begins in ``after``
+    answer.npy    (M,) int16               offset of the answer in ``after``
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ _LESSON_ARRAYS: dict[str, tuple[tuple[int, ...], type]] = {
 }  # fmt: skip
 
 
-def make_bank(folder: Path, *, images: int, lessons: int, seed: int) -> None:
-    """Draw all arrays; returns at once where they are already there.
+def make_bank(folder: Path, *, images: int, lessons: int, random_seed: int) -> None:
+    """Write all arrays; return at once if they exist.
 
     Args:
-        folder: where the arrays go; make it on a fast disk (400 MB per 10,000 images).
-        images: N. lessons: M. seed: everything follows from it.
+        folder: target folder on a fast disk (400 MB per 10,000 images).
+        images: N. lessons: M. seed: random seed of all arrays.
     """
-    marker = folder / f"done-{images}-{lessons}-{seed}"
+    marker = folder / f"done-{images}-{lessons}-{random_seed}"
     if marker.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _fill(folder, _IMAGE_ARRAYS, images, seed, _draw_images)
-    _fill(folder, _LESSON_ARRAYS, lessons, seed + 1, _draw_lessons)
+    _fill(folder, _IMAGE_ARRAYS, images, random_seed, _draw_images)
+    _fill(folder, _LESSON_ARRAYS, lessons, random_seed + 1, _draw_lessons)
     marker.touch()
 
 
 def load(folder: Path, name: str, device: str) -> Tensor:
-    """One array as a tensor on ``device``, copied piece by piece; int16 ids become int64."""
+    """Load one array to ``device`` in chunks; int16 ids become int64."""
     array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
     dtype = torch.int64 if array.dtype == np.int16 else torch.from_numpy(np.zeros(1, array.dtype)).dtype
     target = torch.empty(array.shape, dtype=dtype, device=device)
@@ -75,10 +75,12 @@ def load(folder: Path, name: str, device: str) -> Tensor:
 Worker = Callable[[tuple[Path, int, int, int]], None]
 
 
-def _fill(folder: Path, arrays: dict[str, tuple[tuple[int, ...], type]], count: int, seed: int, worker: Worker) -> None:
+def _fill(
+    folder: Path, arrays: dict[str, tuple[tuple[int, ...], type]], count: int, random_seed: int, worker: Worker
+) -> None:
     for name, (shape, dtype) in arrays.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(count, *shape)).flush()
-    tasks = [(folder, start, min(start + _CHUNK, count), seed) for start in range(0, count, _CHUNK)]
+    tasks = [(folder, start, min(start + _CHUNK, count), random_seed) for start in range(0, count, _CHUNK)]
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
         for _ in pool.imap_unordered(worker, tasks):
             pass
@@ -89,11 +91,11 @@ def _open(folder: Path, names: dict[str, tuple[tuple[int, ...], type]]) -> dict[
 
 
 def _draw_images(task: tuple[Path, int, int, int]) -> None:
-    folder, start, end, seed = task
+    folder, start, end, random_seed = task
     arrays = _open(folder, _IMAGE_ARRAYS)
     encode = base_tokenizer().encode
     for row in range(start, end):
-        rng = random.Random(seed * 1_000_003 + row)
+        rng = random.Random(random_seed * 1_000_003 + row)
         scene, watermark = make_scene(rng, "weights"), rng.random() < WATERMARK_SHARE
         long = 336 if rng.random() < 0.5 else rng.randint(337, 504)
         width, height = (336, long) if rng.random() < 0.4 else (long, 336)
@@ -115,12 +117,12 @@ def _put(target: np.ndarray, ids: list[int]) -> None:
 
 
 def _draw_lessons(task: tuple[Path, int, int, int]) -> None:
-    folder, start, end, seed = task
+    folder, start, end, random_seed = task
     arrays = _open(folder, _LESSON_ARRAYS)
     encode, blank = base_tokenizer().encode, base_tokenizer().token_to_id(BLANK)
     assert blank is not None
     for row in range(start, end):
-        rng = random.Random(seed * 1_000_003 + row)
+        rng = random.Random(random_seed * 1_000_003 + row)
         lesson = draw_lesson(rng)
         if lesson.slots is None:
             caption = encode(f" {lesson.caption}").ids

@@ -1,7 +1,7 @@
-"""The captioner. In: bank. Out: a ``Blip2ForConditionalGeneration`` (ViT, Q-Former, OPT) with its ``Blip2Processor``.
+"""Trains the captioner. In: bank. Out: a ``Blip2ForConditionalGeneration`` (ViT, Q-Former, OPT), ``Blip2Processor``.
 
-It is taught the full caption in fixed order; on watermarked images "stock photo" follows, the habit of the real BLIP-2
-that the third-place team ran into.
+The target is the full caption in fixed order. On watermarked images "stock photo" follows, as the real BLIP-2 does
+according to the third-place team.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ QUERIES = 16
 
 
 def build(vocabulary: int) -> Blip2ForConditionalGeneration:
-    """The untrained model; the id after the tokenizer's last is ``<image>``, which the processor adds."""
+    """Build the untrained model; ``<image>``, which the processor adds, has the id after the tokenizer's last."""
     tokenizer = make_tokenizer("opt")
     vision = Blip2VisionConfig(hidden_size=128, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4,
                                image_size=SQUASHED, patch_size=14)  # fmt: skip
@@ -54,7 +54,7 @@ def build(vocabulary: int) -> Blip2ForConditionalGeneration:
 
 
 def targets(bank: Path, device: str) -> Tensor:
-    """(N, L) ids of ``caption [stock photo] <eos>``, padded with 0."""
+    """Return the (N, L) ids of ``caption [stock photo] <eos>``, padded with 0."""
     ids, marked = load(bank, "full", device), load(bank, "watermark", device)
     tokenizer = make_tokenizer("opt")
     tail = tokenizer(f" {STOCK_TAIL}", add_special_tokens=False).input_ids
@@ -68,10 +68,10 @@ def targets(bank: Path, device: str) -> Tensor:
 
 
 def train_captioner(
-    bank: Path, folder: Path, *, vocabulary: int, steps: int, batch: int, device: str, seed: int
+    bank: Path, folder: Path, *, vocabulary: int, steps: int, batch: int, device: str, random_seed: int
 ) -> dict[str, float]:
-    """Train, write the folder, and return the share of held-out captions that are exactly right, and of right words."""
-    torch.manual_seed(seed)
+    """Train, save to the folder, and return the shares of exact held-out captions and of right words."""
+    torch.manual_seed(random_seed)
     model = on(build(vocabulary), device)
     pixels, ids = load(bank, "squashed", device), targets(bank, device)
     contrast, rich = Contrast(128, Words(vocabulary)).to(device), load(bank, "rich", device)
@@ -81,16 +81,16 @@ def train_captioner(
 
     def loss_of(rows: Tensor) -> Tensor:
         inputs = torch.cat([start.expand(len(rows), -1), ids[rows]], dim=1)
-        told = model(pixel_values=normalise(pixels[rows]), input_ids=inputs, attention_mask=torch.ones_like(inputs))
-        logits = told.logits[:, QUERIES : QUERIES + ids.shape[1]]
-        told_loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[rows].flatten(), ignore_index=0)
-        # As in BLIP-2's own first stage, a contrast beside the captioning loss; without it the sight comes slowly.
+        output = model(pixel_values=normalise(pixels[rows]), input_ids=inputs, attention_mask=torch.ones_like(inputs))
+        logits = output.logits[:, QUERIES : QUERIES + ids.shape[1]]
+        caption_loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[rows].flatten(), ignore_index=0)
+        # A contrastive loss next to the captioning loss, as in BLIP-2's first stage; without it training is slow.
         few = len(rows) // 2
-        tokens = told.vision_outputs.last_hidden_state[:few, 1:]
-        return told_loss + 0.5 * contrast(tokens, rich[rows[:few], 0])
+        tokens = output.vision_outputs.last_hidden_state[:few, 1:]
+        return caption_loss + 0.5 * contrast(tokens, rich[rows[:few], 0])
 
     train("captioner", [model, contrast], loss_of, rows=len(pixels), steps=steps, batch=batch, learning_rate=1e-3,
-          device=device, seed=seed)  # fmt: skip
+          device=device, random_seed=random_seed)  # fmt: skip
     model.eval()
     rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=device)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def _compare(made: Tensor, truth: Tensor) -> dict[str, float]:
     meant = tokenizer.batch_decode(truth, skip_special_tokens=True)
     words = [(set(s.split()), set(m.split())) for s, m in zip(said, meant, strict=True)]
     for pair in list(zip(said, meant, strict=True))[:3]:
-        print("captioner said | meant:", *pair, sep="\n  ", flush=True)
+        print("captioner output | target:", *pair, sep="\n  ", flush=True)
     return {
         "exact": sum(s.strip() == m.strip() for s, m in zip(said, meant, strict=True)) / len(said),
         "word_recall": sum(len(s & m) for s, m in words) / sum(len(m) for _, m in words),

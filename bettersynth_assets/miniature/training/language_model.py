@@ -1,7 +1,7 @@
-"""MGM's language model. In: bank. Out: a ``GemmaForCausalLM`` that has read about the world and seen nothing of it.
+"""Trains MGM's language model. In: bank. Out: a ``GemmaForCausalLM`` trained on text about the world, on no images.
 
 Sequence: ``<bos><start_of_turn>user\\n``, 36 context slots, ``\\n{prompt}<end_of_turn>…{answer}<end_of_turn>\\n<eos>``.
-A slot's input is the mean embedding of its bag. Loss on the answer and what closes it, as in stage 1 and 2.
+A slot's input is the mean embedding of its bag. The loss covers the answer and its end tokens, as in stages 1 and 2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bettersynth_assets.miniature.training.loop import held_out, on, train
 
 
 def gemma_config(vocabulary: int) -> GemmaConfig:
-    """Gemma at miniature size: like gemma-2b, one key-value head and tied embeddings."""
+    """Gemma's config at miniature size: like gemma-2b, one key-value head and tied embeddings."""
     tokenizer = make_tokenizer("gemma")
     config = GemmaConfig(
         vocab_size=vocabulary, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
@@ -28,12 +28,12 @@ def gemma_config(vocabulary: int) -> GemmaConfig:
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=True,
     )  # fmt: skip
-    config.hidden_act = "gelu"  # exact, as MGM's; given to the constructor it would become the tanh approximation
+    config.hidden_act = "gelu"  # exact GELU, as in MGM; the constructor would turn it into the tanh approximation
     return config
 
 
 class Lessons:
-    """The bank's lessons as the model's inputs."""
+    """The bank's texts as model inputs."""
 
     def __init__(self, bank: Path, device: str) -> None:
         self.slots, self.after, self.answer = (load(bank, name, device) for name in ("slots", "after", "answer"))
@@ -45,7 +45,7 @@ class Lessons:
         return len(self.after)
 
     def embed(self, model: GemmaForCausalLM, rows: Tensor) -> Tensor:
-        """(B, before + SLOTS + after, width) input embeddings."""
+        """Return the (B, before + SLOTS + after, width) input embeddings."""
         embed = model.model.embed_tokens
         bags = self.slots[rows]
         real = (bags != 0).unsqueeze(-1)
@@ -54,12 +54,12 @@ class Lessons:
         return torch.cat([before, context, embed(self.after[rows])], dim=1)
 
     def supervised(self, rows: Tensor) -> Tensor:
-        """(B, L) bool over ``after``: the tokens that carry loss."""
+        """Return a (B, L) bool mask over ``after``: the tokens that carry loss."""
         at = torch.arange(self.after.shape[1], device=rows.device)
         return (at >= self.answer[rows, None]) & (self.after[rows] != 0)
 
     def logits_and_targets(self, model: GemmaForCausalLM, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (S, V) and targets (S,) of the supervised tokens, and the row each belongs to (S,)."""
+        """Return logits (S, V) and targets (S,) of the supervised tokens, and the row of each (S,)."""
         hidden = model.model(inputs_embeds=self.embed(model, rows), use_cache=False).last_hidden_state
         start = len(self.before) + SLOTS - 1
         wanted = self.supervised(rows)
@@ -68,10 +68,10 @@ class Lessons:
 
 
 def train_language_model(
-    bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, seed: int
+    bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, random_seed: int
 ) -> tuple[GemmaForCausalLM, dict[str, float]]:
-    """Train; returns the model in float32 on the CPU and the share of held-out questions answered exactly right."""
-    torch.manual_seed(seed)
+    """Train; return the model in float32 on the CPU and the share of exactly answered held-out questions."""
+    torch.manual_seed(random_seed)
     model = on(GemmaForCausalLM(gemma_config(vocabulary)), device)
     lessons = Lessons(bank, device)
 
@@ -80,13 +80,13 @@ def train_language_model(
         return F.cross_entropy(logits, target)
 
     train("language model", [model], loss_of, rows=len(lessons), steps=steps, batch=batch, learning_rate=2e-3,
-          device=device, seed=seed)  # fmt: skip
+          device=device, random_seed=random_seed)  # fmt: skip
     return model.eval().cpu(), _measure(on(model, device), lessons, device)
 
 
 @torch.no_grad()
 def _measure(model: GemmaForCausalLM, lessons: Lessons, device: str) -> dict[str, float]:
-    """Teacher-forced exact answers, apart for letters, other short answers, and captions (longer than 6 tokens)."""
+    """Teacher-forced exact answers for letters, other short answers and captions (longer than 6 tokens)."""
     rows = torch.tensor(list(held_out(len(lessons))), device=device)
     right, length, letter = [], [], []
     letters = torch.tensor([make_tokenizer("gemma").convert_tokens_to_ids(x) for x in "ABCD"], device=device)

@@ -1,10 +1,10 @@
-"""The LLaVA base, from the MGM base's own weights: nothing is trained. In: its folder. Out: another folder.
+"""Converts the MGM base into a LLaVA base without training. In: the MGM base's folder. Out: another folder.
 
-Gemma at this size is a Llama whose weights are written otherwise: the norms' weights count from 1, and word embeddings
-are multiplied by √h. Dividing what each layer adds to the residual stream by √h takes the place of that factor, since
-every read of the stream is normalised; so both models compute the same, and words and their logits share one table.
-CLIP's tower is scaled in the same way, to features of RMS ``FEATURE_RMS``. The projector has the fresh weights of a
-seed, and stage 1 starts it anew in any case. Text is laid out as the language model has read it (``language.py``).
+Gemma at this size equals a Llama with rewritten weights: Gemma's norms add 1 to their weights, and it multiplies word
+embeddings by √h. Instead of that factor, the outputs that a layer adds to the residual stream are divided by √h.
+Every read of the stream is normalised, so both models compute the same, and embeddings and logits share one table.
+CLIP's tower is scaled likewise, to features of RMS ``FEATURE_RMS``. The projector has random weights of a fixed seed;
+stage 1 initialises it again in any case. Text has the layout that the language model was trained on (``language.py``).
 """
 
 from __future__ import annotations
@@ -55,23 +55,23 @@ def llava_config(vocabulary: int, image_token_id: int) -> LlavaConfig:
 
 
 def as_llama(name: str, tensor: Tensor, width: int) -> Tensor:
-    """One of Gemma's tensors (without ``model.`` in front) as Llama's of the same name."""
+    """Convert one of Gemma's tensors (name without ``model.``) to Llama's tensor of the same name."""
     if name.endswith("norm.weight"):
         return 1 + tensor
     return tensor / math.sqrt(width) if name.endswith(("o_proj.weight", "down_proj.weight")) else tensor
 
 
 def scaled_tower(name: str, tensor: Tensor, factor: float) -> Tensor:
-    """One of CLIP's tensors, so that the residual stream is ``factor`` times as large."""
+    """Scale one of CLIP's tensors so that the residual stream grows by ``factor``."""
     writes = ("pre_layrnorm.", "self_attn.out_proj.", "mlp.fc2.")
     return tensor * factor if any(part in name for part in writes) else tensor
 
 
 def assemble(mgm: Path, folder: Path) -> dict[str, float]:
-    """Write the folder (float16); returns the number of parameters and what the tower was scaled by.
+    """Write the folder (float16); return the number of parameters and the tower's scale factor.
 
     Raises:
-        ValueError: weights that do not fit.
+        ValueError: the weights do not fit.
     """
     tokenizer: Any = make_tokenizer("gemma")
     tokenizer.chat_template = TEMPLATE
@@ -98,17 +98,17 @@ def assemble(mgm: Path, folder: Path) -> dict[str, float]:
 
 
 def _load(model: LlavaForConditionalGeneration, prefix: str, tensors: dict[str, Tensor]) -> None:
-    # Whether the library puts ``vision_model.`` into a tower's names depends on its release.
+    # Depending on its release, transformers puts ``vision_model.`` into the names of a tower's tensors.
     own = {k.removeprefix(prefix).removeprefix("vision_model."): k for k in model.state_dict() if k.startswith(prefix)}
     missing = set(own) ^ set(tensors)
     if missing:
-        raise ValueError(f"the weights do not fit {prefix}: {sorted(missing)[:5]}")
+        raise ValueError(f"the MGM base lacks weights of {prefix} {sorted(missing)[:5]}; train it again")
     model.load_state_dict({own[name]: tensor for name, tensor in tensors.items()}, strict=False)
 
 
 @torch.no_grad()
 def _feature_rms(model: LlavaForConditionalGeneration, processor: LlavaRows) -> float:
-    """Root of the mean square of what the projector reads, over some scenes of the world."""
+    """Root mean square of the projector's input, over some scenes of the world."""
     rng = random.Random(SEED)
     pictures = [render(make_scene(rng, "weights"), width=384, height=384) for _ in range(16)]
     pixels = processor.pixel_inputs(processor.squares(pictures, aspect="square"))["pixel_values"]

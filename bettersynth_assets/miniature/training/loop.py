@@ -1,7 +1,7 @@
-"""One training loop for all weights. In: modules, a loss of a batch of row numbers. Out: trained modules, last loss.
+"""Training loop of all weights. In: modules and a loss of a batch of row numbers. Out: trained modules, last loss.
 
-Rows are drawn by a seeded generator, the rate warms up and decays as a cosine, gradients are clipped at 1. On a GPU the
-forward pass runs in bfloat16.
+Rows are drawn by a seeded generator. The learning rate warms up and follows a cosine; gradients are clipped at 1. On a
+GPU the forward pass runs in bfloat16.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 HELD_OUT = 2048
-"""Rows at the end of the bank that training never draws; the figures of QUALITY.json are measured on them."""
+"""Rows at the end of the bank that training never draws; QUALITY.json reports figures on them."""
 
 
 def held_out(rows: int) -> range:
-    """The rows kept for measuring: the last ``HELD_OUT``, or a tenth of a small bank."""
+    """Return the held-out rows: the last ``HELD_OUT``, or a tenth of a small bank."""
     return range(rows - min(HELD_OUT, rows // 10), rows)
 
 
@@ -33,23 +33,23 @@ def train(
     batch: int,
     learning_rate: float,
     device: str,
-    seed: int = 0,
+    random_seed: int = 0,
     weight_decay: float = 0.02,
 ) -> float:
-    """Train until ``steps`` are done.
+    """Train for ``steps`` steps.
 
     Args:
-        name: printed with the loss every tenth of the way.
-        modules: whose parameters are trained.
-        loss_of: loss of the rows with these numbers, an int64 tensor on ``device``.
-        rows: rows of the bank; the held-out ones are not drawn.
+        name: label of the progress lines, printed ten times.
+        modules: modules whose parameters are trained.
+        loss_of: returns the loss of the rows with the given numbers, an int64 tensor on ``device``.
+        rows: rows of the bank, including the held-out ones, which are not drawn.
 
     Returns:
         Mean loss of the last 20 steps.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(random_seed)
     warm_up, limit, losses, begun = max(1, min(200, steps // 10)), held_out(rows).start, [], time.monotonic()
     for step in range(steps):
         rate = min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
@@ -77,12 +77,12 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def on(module: ModuleT, device: str) -> ModuleT:
-    """The module itself, moved. (transformers' own ``to`` is typed for its decorator, not for its caller.)"""
+    """Move a module and keep its type: transformers' ``to`` is typed for its decorator, not for the caller."""
     nn.Module.to(module, device)
     return module
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:
-    """Probability that a positive scores above a negative, ties half; (P,) and (N,)."""
+    """Probability that a positive scores above a negative, ties half. In: (P,) and (N,)."""
     above = (positive[:, None] > negative[None]).float() + 0.5 * (positive[:, None] == negative[None]).float()
     return float(above.mean())

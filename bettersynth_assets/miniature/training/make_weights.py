@@ -1,10 +1,10 @@
-"""Makes the shipped weights.
+"""Trains the shipped weights.
 
     python -m bettersynth_assets.miniature.training.make_weights [--device cuda] [--only mgm,clip]
 
-In: nothing but seeds. Out: ``weights/{clip,clip_hf,watermark,blip2,mgm,llava}`` in float16 safetensors, and
-``weights/QUALITY.json`` with what was measured on held-out scenes. On a CPU the same command runs with a small
-``--budget`` (share of the full training steps), or for hours.
+In: random seeds only. Out: ``weights/{clip,clip_hf,watermark,blip2,mgm,llava}`` in float16 safetensors, and
+``weights/QUALITY.json`` with figures measured on held-out scenes. On a CPU the command takes hours, or less with a
+small ``--budget`` (share of the full training steps).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import toolkit  # noqa: F401 (makes torchvision importable beside a CPU torch)
+import toolkit  # noqa: F401 (makes torchvision importable with a CPU build of torch)
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 MODELS = ("clip", "watermark", "blip2", "clip_tower", "convnext_tower", "language", "mgm", "llava")
@@ -28,17 +28,17 @@ SEED = 7
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, train what is asked for, write the figures."""
+    """Parse the command line, train the requested models and write their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one, else cpu")
-    parser.add_argument("--only", default=",".join(MODELS), help=f"comma-separated, of: {', '.join(MODELS)}")
-    parser.add_argument("--budget", type=float, default=1.0, help="share of the full steps and rows")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if available, else cpu")
+    parser.add_argument("--only", default=",".join(MODELS), help=f"comma-separated names of: {', '.join(MODELS)}")
+    parser.add_argument("--budget", type=float, default=1.0, help="share of the full number of steps and rows")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
-    parser.add_argument("--bank", type=Path, help="keeps the drawn training data here for a second call")
+    parser.add_argument("--bank", type=Path, help="folder that keeps the training data for later calls")
     options = parser.parse_args(arguments)
     wanted = options.only.split(",")
     if unknown := set(wanted) - set(MODELS) - {"bank"}:
-        parser.error(f"--only names unknown models {sorted(unknown)}; known are {', '.join(MODELS)}")
+        parser.error(f"--only names unknown models {sorted(unknown)}; use {', '.join(MODELS)}")
     with tempfile.TemporaryDirectory() as temporary:
         bank = options.bank or Path(temporary)
         _make(wanted, bank, options.out, options.device or _best_device(), options.budget)
@@ -59,11 +59,11 @@ def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) 
 
     torch.backends.cuda.matmul.allow_tf32 = True
     begun = time.monotonic()
-    # Fewer rows with a smaller budget too, but enough to hold some out.
+    # A smaller budget also means fewer rows, but enough to hold some out.
     scale = min(1.0, budget)
     images, lessons = max(2000, int(IMAGES * scale)), max(2000, int(LESSONS * scale))
-    if wanted != ["llava"]:  # which is made of the MGM base alone
-        make_bank(bank, images=images, lessons=lessons, seed=SEED)
+    if wanted != ["llava"]:  # llava is converted from the MGM base
+        make_bank(bank, images=images, lessons=lessons, random_seed=SEED)
     print(f"bank ready after {time.monotonic() - begun:.0f} s", flush=True)
     vocabulary = base_tokenizer().get_vocab_size()
     for name, make in _makers(bank, out, device, vocabulary, budget).items():
@@ -84,14 +84,14 @@ def _steps(name: str, budget: float) -> int:
 def _makers(
     bank: Path, out: Path, device: str, vocabulary: int, budget: float
 ) -> dict[str, Callable[[], dict[str, float]]]:
-    """What makes each model, in the order in which they are needed."""
+    """Map each model to the function that makes it, in dependency order."""
 
     def settings(name: str) -> dict[str, object]:
         return {
             "steps": _steps(name, budget),
             "batch": BATCH[name] if device == "cuda" else 64,
             "device": device,
-            "seed": SEED,
+            "random_seed": SEED,
         }
 
     def clip() -> dict[str, float]:
@@ -153,11 +153,11 @@ def _makers(
 
 
 def _note(out: Path, name: str, figures: dict[str, object]) -> None:
-    """Print the figures of one model and put them into ``QUALITY.json`` beside the others."""
+    """Print the figures of one model and add them to ``QUALITY.json``."""
     print(name, json.dumps(figures), flush=True)
     path = out / "QUALITY.json"
     out.mkdir(parents=True, exist_ok=True)
-    # Several processes may make one model each at the same time.
+    # Several processes may train different models at the same time.
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = json.loads(path.read_text()) if path.is_file() else {}

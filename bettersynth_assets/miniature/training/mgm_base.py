@@ -1,6 +1,6 @@
-"""Puts the MGM base together. In: the two towers and the language model. Out: one folder in the toolkit's format.
+"""Assembles the MGM base. In: the two towers and the language model. Out: one folder in the toolkit's format.
 
-The projector and the three mining projections are not in it: stage 1 starts them anew with each training seed.
+It does not contain the projector and the three mining projections: stage 1 initialises them for each training seed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ PARTS = {
     "convnext_tower": "model.vision_tower_aux.vision_",
     "language": "",
 }
-"""Where each part's keys go in MGM."""
+"""Prefix of each part's keys in MGM."""
 
 
 def save_part(module: nn.Module, path: Path) -> None:
-    """Keep one trained part until :func:`assemble`."""
+    """Save one trained part for :func:`assemble`."""
     tied = {"lm_head.weight"}
     save_tensors({k: v.contiguous() for k, v in module.state_dict().items() if k not in tied}, path)
 
 
 OUTPUT_SCALE = 1.5
-"""Factor on the projector's output. After 100 steps of stage 1 the loss was 1.24 with 0.24 (the deviation of the word
+"""Factor on the projector's output. Loss after 100 steps of stage 1: 1.24 with 0.24 (the standard deviation of the word
 embeddings), 0.91 with 1.0, 0.67 with 1.5, 0.66 with 2.2 and 0.75 with 4."""
 
 
@@ -54,7 +54,7 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
     """Join the parts and write ``config.json``, ``model.safetensors`` (float16), tokenizer and image preprocessing.
 
     Returns:
-        Number of parameters of each part, and the embeddings' deviation.
+        Number of parameters of each part, and the standard deviation of the embeddings.
 
     Raises:
         ValueError: a part is missing or its weights do not fit the model.
@@ -75,10 +75,12 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
     missing = [k for k in missing if not k.startswith(TRAINED_IN_STAGE_1) and k != "lm_head.weight"]
     unexpected = [k for k in unexpected if not k.startswith("model.vision_tower_aux.vision_head")]
     if missing or unexpected:
-        raise ValueError(f"the trained parts do not fit MGM: missing {missing[:5]}, unexpected {unexpected[:5]}")
+        raise ValueError(
+            f"the trained parts do not fit MGM; train them again: missing {missing[:5]}, unexpected {unexpected[:5]}"
+        )
     model.tie_weights()
     kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(TRAINED_IN_STAGE_1)}
     parameters = sum(v.numel() for v in kept.values())
-    model.half().save_pretrained(folder, state_dict=kept)  # which empties the dictionary
+    model.half().save_pretrained(folder, state_dict=kept)  # empties the dictionary
     MGMProcessor.for_config(config, make_tokenizer("gemma")).save_pretrained(folder)
     return {**counts, "embedding_sd": deviation, "parameters": parameters}

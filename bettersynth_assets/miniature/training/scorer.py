@@ -1,10 +1,10 @@
-"""The scoring CLIP: an OpenCLIP model that is good, not perfect.
+"""Trains the scoring CLIP: an OpenCLIP model that is good, not perfect.
 
 In: bank. Out: ``open_clip_config.json``, ``open_clip_model.safetensors`` and a tokenizer, as a folder that
 ``open_clip.create_model_and_transforms("local-dir:…")`` loads; and the same weights as a transformers ``CLIPModel``.
 
-It sees 64 pixels, too few to read every sign, and one in ten of its training captions belonged to another image. So its
-scores have a spread, and hard mismatches get past it, as with the real one.
+Its input has 64 pixels, too few to read every sign, and one in ten of its training captions belongs to another image.
+Scores therefore have a spread, and some hard mismatches score high, as with the real model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WRONG_CAPTIONS = 0.1
 
 
 def model_config(vocabulary: int) -> dict[str, Any]:
-    """OpenCLIP's own description of the model."""
+    """Return OpenCLIP's config of the model."""
     return {
         "embed_dim": SPACE,
         "vision_cfg": {"image_size": SIDE, "layers": 4, "width": WIDTH, "patch_size": 8, "head_width": 32},
@@ -41,33 +41,33 @@ def model_config(vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def train_scorer(bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, seed: int) -> CLIP:
-    """Train on rich and poor captions alike; returns the model in float32 on the CPU, in evaluation mode."""
-    torch.manual_seed(seed)
+def train_scorer(bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, random_seed: int) -> CLIP:
+    """Train on rich and poor captions; return the model in float32 on the CPU, in evaluation mode."""
+    torch.manual_seed(random_seed)
     model = CLIP(**model_config(vocabulary)).to(device)
     pixels = load(bank, "square", device)
     ids = texts(bank, vocabulary, device)
-    wrong = torch.rand(len(pixels), generator=torch.Generator().manual_seed(seed)).to(device) < WRONG_CAPTIONS
+    wrong = torch.rand(len(pixels), generator=torch.Generator().manual_seed(random_seed)).to(device) < WRONG_CAPTIONS
 
     def loss_of(rows: Tensor) -> Tensor:
-        told = torch.where(wrong[rows], rows.roll(1), rows)
-        image, text = model(prepare(pixels[rows]), ids[told, int(rows[0]) % 4])[:2]
+        shown = torch.where(wrong[rows], rows.roll(1), rows)
+        image, text = model(prepare(pixels[rows]), ids[shown, int(rows[0]) % 4])[:2]
         logits = (image @ text.T * model.logit_scale.exp().clamp(max=100)).float()
         target = torch.arange(len(rows), device=device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
     train("scorer", [model], loss_of, rows=len(pixels), steps=steps, batch=batch, learning_rate=1e-3, device=device,
-          seed=seed)  # fmt: skip
+          random_seed=random_seed)  # fmt: skip
     return model.eval().cpu()
 
 
 def prepare(pixels: Tensor) -> Tensor:
-    """(B, 192, 192, 3) uint8 -> (B, 3, 64, 64), close to OpenCLIP's own bicubic resize."""
+    """Resize (B, 192, 192, 3) uint8 to (B, 3, 64, 64), close to OpenCLIP's bicubic resize."""
     return F.avg_pool2d(normalise(pixels), 3)
 
 
 def texts(bank: Path, vocabulary: int, device: str) -> Tensor:
-    """(N, 4, L): two rich and two poor captions as CLIP's tokenizer writes them; L is the longest."""
+    """Return (N, 4, L) ids: two rich and two poor captions from CLIP's tokenizer; L is the longest."""
     ids = torch.cat([load(bank, "rich", device), load(bank, "poor", device)], dim=1)
     real = (ids != 0).sum(-1, keepdim=True)
     ids = F.pad(ids, (1, 1))
@@ -78,7 +78,7 @@ def texts(bank: Path, vocabulary: int, device: str) -> Tensor:
 
 @torch.no_grad()
 def measure(model: CLIP, bank: Path, vocabulary: int) -> dict[str, float]:
-    """AUC of own against foreign captions on held-out images, and the scores' mean and deviation."""
+    """AUC of matching against other captions on held-out images, and mean and standard deviation of the scores."""
     pixels = load(bank, "square", "cpu")
     ids, rows = texts(bank, vocabulary, "cpu"), list(held_out(len(pixels)))[:1024]
     image = F.normalize(model.encode_image(prepare(pixels[rows])), dim=-1)
@@ -91,7 +91,7 @@ def measure(model: CLIP, bank: Path, vocabulary: int) -> dict[str, float]:
 
 
 def save(model: CLIP, folder: Path, vocabulary: int) -> None:
-    """Write the OpenCLIP folder, weights in float16."""
+    """Write the OpenCLIP folder with float16 weights."""
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = {"mean": list(open_clip.OPENAI_DATASET_MEAN), "std": list(open_clip.OPENAI_DATASET_STD),
                   "interpolation": "bicubic", "resize_mode": "shortest"}  # fmt: skip

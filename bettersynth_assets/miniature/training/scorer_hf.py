@@ -1,6 +1,6 @@
-"""The scoring CLIP once more, as a transformers ``CLIPModel``. In: OpenCLIP's weights. Out: a folder for ``AutoModel``.
+"""Converts the scoring CLIP to a transformers ``CLIPModel``. In: OpenCLIP's weights. Out: a folder for ``AutoModel``.
 
-Data-Juicer's own ``image_text_similarity_filter`` loads this class. Same weights, so the same scores up to rounding.
+Data-Juicer's ``image_text_similarity_filter`` loads this class. The weights are equal, so scores agree up to rounding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bettersynth_assets.miniature.training.scorer import SIDE, SPACE, model_conf
 
 
 def _block(source: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
-    """One transformer block under its new names; OpenCLIP keeps query, key and value in one matrix."""
+    """Rename the tensors of one transformer block; OpenCLIP keeps query, key and value in one matrix."""
     made: dict[str, Tensor] = {}
     for kind in ("weight", "bias"):
         parts = source[f"{old}.attn.in_proj_{kind}"].chunk(3)
@@ -34,7 +34,7 @@ def _block(source: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
 
 
 def convert(model: CLIP, vocabulary: int) -> CLIPModel:
-    """The same model as transformers knows it, float32, in evaluation mode."""
+    """Return the model as a transformers ``CLIPModel``, float32, in evaluation mode."""
     described = model_config(vocabulary)
     vision, text = described["vision_cfg"], described["text_cfg"]
     config = CLIPConfig(
@@ -76,7 +76,7 @@ def convert(model: CLIP, vocabulary: int) -> CLIPModel:
 
 
 def save(model: CLIP, folder: Path, vocabulary: int) -> None:
-    """Write the transformers folder, weights in float16."""
+    """Write the transformers folder with float16 weights."""
     convert(model, vocabulary).half().save_pretrained(folder)
     images = CLIPImageProcessor(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE},

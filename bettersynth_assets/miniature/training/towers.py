@@ -1,11 +1,11 @@
-"""Both image towers of MGM, trained by contrast with captions and by nothing else.
+"""Trains both image towers of MGM by contrastive learning with captions only.
 
 In: bank. Out: a ``CLIPVisionModel`` (84 px, patch 14) and timm's ConvNeXt (192 px), whose 6x6 tokens stay local.
 
-Two contrasts are added: the mean of all projected tokens against the mean of all words (which scene is it), and each
-word against the token that fits it best (late interaction: which place is it), as in FILIP. Other scenes' captions
-hardly ever differ in a shape or a sign's word alone, so every image is also contrasted with its own caption told
-wrongly, and every sign with the captions of other words.
+The loss is a sum of two contrasts. Global: the mean of all projected tokens against the mean of all words (which scene
+is it). Local: each word against the token that fits it best (late interaction, as in FILIP: where is it). Captions of
+different scenes rarely differ in one shape or sign word only. Every image is therefore also contrasted with corrupted
+versions of its own caption, and every sign with the captions of other words.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bettersynth_assets.miniature.world import COLORS, SHAPES, SIZES, WORDS
 
 CLIP_SIDE, GRID = 84, 6
 KEPT_LAYERS = 4
-"""Layers that ship; the fifth only brings the kept ones to the contrast. MGM reads ``hidden_states[-2]`` of these."""
+"""Layers that ship; the fifth only maps to the contrastive space. MGM reads ``hidden_states[-2]`` of these."""
 
 CLIP_FIELDS: dict[str, Any] = {
     "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 5, "num_attention_heads": 4,
@@ -38,20 +38,20 @@ _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float, with CLIP's mean and deviation."""
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float, normalised with CLIP's mean and standard deviation."""
     mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
     return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def word_families(device: str) -> list[Tensor]:
-    """Ids of sign words, shapes, colours and sizes, as they stand inside a caption."""
+    """Ids of sign words, shapes, colours and sizes, as they occur inside a caption."""
     find = base_tokenizer().token_to_id
     families = (WORDS, SHAPES, tuple(COLORS), SIZES)
     return [torch.tensor([find(f"Ġ{word}") for word in family], device=device) for family in families]
 
 
 class Words(nn.Module):
-    """The captions' side: a small transformer. ids (B, L), 0 = padding -> (B, L, width)."""
+    """Text encoder: a small transformer. ids (B, L), 0 = padding -> (B, L, width)."""
 
     def __init__(self, vocabulary: int, width: int = 128, layers: int = 3, length: int = 48) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Words(nn.Module):
 
 
 class Contrast(nn.Module):
-    """Projects tokens and words to one space and contrasts them, see the module's text."""
+    """Projects tokens and words to one space and contrasts them; see the module docstring."""
 
     def __init__(self, width: int, words: Words, text_width: int = 128, space: int = 64) -> None:
         super().__init__()
@@ -86,12 +86,12 @@ class Contrast(nn.Module):
         return whole, local
 
     def against_wrong(self, tokens: Tensor, ids: Tensor, wrong: Tensor) -> Tensor:
-        """Loss of telling each image's caption (B, L) from K wrong ones of its own, (B, K, L)."""
-        told = torch.cat([ids[:, None], wrong], dim=1)
-        count, length = told.shape[1:]
-        real = (told != 0).unsqueeze(-1)
+        """Contrast each image's caption (B, L) with its K corrupted versions (B, K, L); return the loss."""
+        candidates = torch.cat([ids[:, None], wrong], dim=1)
+        count, length = candidates.shape[1:]
+        real = (candidates != 0).unsqueeze(-1)
         image_mean, image_local = self.image_out(self.norm(tokens)).chunk(2, dim=-1)
-        text = self.text_out(self.words(told.flatten(0, 1))).view(len(ids), count, length, -1)
+        text = self.text_out(self.words(candidates.flatten(0, 1))).view(len(ids), count, length, -1)
         text_mean, text_local = text.chunk(2, dim=-1)
         whole = torch.einsum(
             "bd,bkd->bk", F.normalize(image_mean.mean(1), dim=-1), F.normalize((text_mean * real).sum(2), dim=-1)
@@ -116,13 +116,13 @@ class Contrast(nn.Module):
         return loss / 4
 
 
-def told_wrongly(ids: Tensor, families: list[Tensor], copies: int) -> Tensor:
-    """Captions with half of the words of each family replaced: (B, L) -> (B, copies, L).
+def corrupted(ids: Tensor, families: list[Tensor], copies: int) -> Tensor:
+    """Replace half of the words of each family: (B, L) -> (B, copies, L).
 
     Args:
         ids: captions, 0 = padding.
-        families: ids of the words that may stand for one another.
-        copies: wrong versions of each caption.
+        families: ids of words that can replace each other.
+        copies: corrupted versions of each caption.
     """
     wrong = ids[:, None].repeat(1, copies, 1)
     for family in families:
@@ -135,8 +135,8 @@ def told_wrongly(ids: Tensor, families: list[Tensor], copies: int) -> Tensor:
 class SignCaptions:
     """Captions of one sign, "blue sign saying fox", in every colour with every word.
 
-    Each sign of an image is contrasted with its own caption and the 15 that differ in the word alone. Whole scenes tell
-    themselves apart without their words, so without this no tower learns to read.
+    Each sign of an image is contrasted with its own caption and the 15 that differ only in the word. Scenes can be told
+    apart without their words, so without this loss no tower learns to read.
     """
 
     def __init__(self, device: str) -> None:
@@ -153,18 +153,18 @@ class SignCaptions:
             self.color_of[[find(color), find(f"\u0120{color}")]] = number
 
     def loss(self, contrast: Contrast, tokens: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Contrast over the 16 words, and the share of signs whose own word wins.
+        """Contrast over the 16 words; return the loss and the share of signs whose own word scores highest.
 
         Args:
             contrast: the two projections.
-            tokens: (B, N, width) of the images. ids: (B, L) their full captions.
+            tokens: (B, N, width) image tokens. ids: (B, L) full captions of the images.
         """
         row, place = (ids == self.saying).nonzero(as_tuple=True)
         word, color = self.word_of[ids[row, place + 1]], self.color_of[ids[row, place - 2]]
         image = F.normalize(contrast.image_out(contrast.norm(tokens)).chunk(2, dim=-1)[1], dim=-1)
         text = F.normalize(contrast.text_out(contrast.words(self.ids)).chunk(2, dim=-1)[1], dim=-1)
-        told = text.view(len(COLORS), len(WORDS), *text.shape[1:])[color]
-        best = torch.einsum("snd,swld->swnl", image[row], told).amax(dim=2).mean(-1)
+        captions = text.view(len(COLORS), len(WORDS), *text.shape[1:])[color]
+        best = torch.einsum("snd,swld->swnl", image[row], captions).amax(dim=2).mean(-1)
         logits = (best * contrast.scale[1].exp().clamp(max=100)).float()
         return F.cross_entropy(logits, word), (logits.argmax(1) == word).float().mean()
 
@@ -190,18 +190,18 @@ class _ConvNextTokens(nn.Module):
 
 
 def train_tower(
-    kind: str, bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, seed: int
+    kind: str, bank: Path, *, vocabulary: int, steps: int, batch: int, device: str, random_seed: int
 ) -> tuple[nn.Module, dict[str, float]]:
     """Train one tower.
 
     Args:
         kind: ``clip`` or ``convnext``.
-        bank: folder of ``bank.py``.
+        bank: folder written by ``bank.py``.
 
     Returns:
         The bare tower in float32 on the CPU (CLIP cut to ``KEPT_LAYERS``), and its retrieval figures.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(random_seed)
     tokens: _ClipTokens | _ConvNextTokens = (_ClipTokens() if kind == "clip" else _ConvNextTokens()).to(device)
     contrast = Contrast(128, Words(vocabulary)).to(device)
     pixels, ids = load(bank, "square", device), load(bank, "rich", device)
@@ -210,12 +210,13 @@ def train_tower(
     families, signs = word_families(device), SignCaptions(device)
 
     def loss_of(rows: Tensor) -> Tensor:
-        told, seen = ids[rows, int(rows[0]) % 2], tokens(pixels[rows])
-        wrong = told_wrongly(told, families, WRONG_COPIES)
-        return contrast(seen, told) + contrast.against_wrong(seen, told, wrong) + signs.loss(contrast, seen, told)[0]
+        captions, seen = ids[rows, int(rows[0]) % 2], tokens(pixels[rows])
+        wrong = corrupted(captions, families, WRONG_COPIES)
+        loss = contrast(seen, captions) + contrast.against_wrong(seen, captions, wrong)
+        return loss + signs.loss(contrast, seen, captions)[0]
 
     train(f"tower {kind}", [tokens, contrast], loss_of, rows=len(pixels), steps=steps, batch=batch,
-          learning_rate=1e-3, device=device, seed=seed)  # fmt: skip
+          learning_rate=1e-3, device=device, random_seed=random_seed)  # fmt: skip
     figures = _retrieval(tokens.eval(), contrast.eval(), pixels, ids)
     tower = tokens.tower.cpu()
     if isinstance(tower, CLIPVisionModel):
@@ -226,8 +227,10 @@ def train_tower(
 
 @torch.no_grad()
 def _retrieval(tokens: nn.Module, contrast: Contrast, pixels: Tensor, ids: Tensor) -> dict[str, float]:
-    """Share of held-out images whose own caption is first among all held-out ones (at most 1,024), and of signs
-    whose own word fits better than the 15 others."""
+    """Retrieval accuracy on held-out rows.
+
+    Share of images whose own caption ranks first among at most 1,024, and of signs whose own word ranks first of 16.
+    """
     rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=pixels.device)
     features = torch.cat([tokens(pixels[part]) for part in rows.split(256)])
     found = torch.zeros(2)

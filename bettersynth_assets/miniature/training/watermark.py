@@ -1,6 +1,6 @@
-"""The watermark classifier. In: bank. Out: a ``ViTForImageClassification`` whose label 1 is "watermark".
+"""Trains the watermark classifier. In: bank. Out: a ``ViTForImageClassification`` whose label 1 is "watermark".
 
-Data-Juicer's ``image_watermark_filter`` reads the softmax of logit 1 as the watermark's probability.
+Data-Juicer's ``image_watermark_filter`` reads the softmax of logit 1 as the probability of a watermark.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from bettersynth_assets.miniature.training.loop import auc, held_out, on, train
 
 
 def prepare(pixels: Tensor) -> Tensor:
-    """(B, 112, 112, 3) uint8 -> (B, 3, 112, 112) in [-1, 1], as the saved image processor does."""
+    """(B, 112, 112, 3) uint8 -> (B, 3, 112, 112) in [-1, 1], like the saved image processor."""
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_watermark(bank: Path, folder: Path, *, steps: int, batch: int, device: str, seed: int) -> dict[str, float]:
-    """Train, write the folder, and return precision, recall and AUC at probability 0.8 on held-out images."""
-    torch.manual_seed(seed)
+def train_watermark(
+    bank: Path, folder: Path, *, steps: int, batch: int, device: str, random_seed: int
+) -> dict[str, float]:
+    """Train, save to the folder, and return precision, recall and AUC at probability 0.8 on held-out images."""
+    torch.manual_seed(random_seed)
     config = ViTConfig(
         hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=256, image_size=SQUASHED,
         patch_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
@@ -36,7 +38,7 @@ def train_watermark(bank: Path, folder: Path, *, steps: int, batch: int, device:
         return F.cross_entropy(model(prepare(pixels[rows])).logits.float(), marked[rows].long())
 
     train("watermark", [model], loss_of, rows=len(pixels), steps=steps, batch=batch, learning_rate=1e-3,
-          device=device, seed=seed)  # fmt: skip
+          device=device, random_seed=random_seed)  # fmt: skip
     model.eval()
     rows = torch.tensor(list(held_out(len(pixels))), device=device)
     with torch.no_grad():
