@@ -1,13 +1,16 @@
+# Everything runs in an environment that make sets up itself, with the first Python 3.11 to 3.13 that it finds
+# (PYTHON=/path/to/python3.12 names one, VENV=.venv312 another folder).
+#
 # make demo     the whole graph on the miniature, from nothing; then a table of what came out
 # make test     the test suite, in two processes (JOBS=4: in four)
 # make lint     ruff, mypy and shellcheck
 # make ui       the Dagster UI on http://127.0.0.1:3000
 # make lock     refresh requirements.lock from pyproject.toml
-# make schema  write the JSON Schemas of profiles and recipes, for editors
+# make schema   write the JSON Schemas of profiles and recipes, for editors
 # make weights  train the miniature's models again (DEVICE=cuda where there is one)
 # make clean    remove the environment and everything that the graph made
 
-PYTHON ?= python3.11
+PYTHON ?=
 VENV   ?= .venv
 DEVICE ?= cpu
 JOBS   ?= 2
@@ -54,12 +57,10 @@ clean:
 
 venv: $(READY)
 
-$(READY): requirements.lock pyproject.toml tools/install.sh
-	sh tools/install.sh "$(PYTHON)" "$(VENV)"
-	touch "$@"
+$(READY): requirements.lock pyproject.toml tools/install.sh tools/find_python.sh
+	@sh tools/install.sh "$(VENV)" "$(PYTHON)"
+	@touch "$@"
 
-# Compiled in about a minute. Where it cannot be, perplexity_filter is refused by name and its test is skipped.
-$(KENLM): $(READY)
-	uv pip install --quiet --python "$(BIN)/python" "$$(grep '^kenlm==' requirements.lock)" || \
-	    echo 'kenlm was not built (it needs g++ and the headers of Python): perplexity_filter cannot run' >&2
-	touch "$@"
+$(KENLM): $(READY) tools/kenlm.sh
+	@sh tools/kenlm.sh "$(VENV)"
+	@touch "$@"

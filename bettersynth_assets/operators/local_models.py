@@ -8,6 +8,7 @@ with loaders that read from there and fetch nothing.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -24,6 +25,8 @@ from bettersynth_assets.operators.spec import PIECES, Need
 PARSED = 4096
 """Captions that are kept parsed, so that the second of two operators in a list finds what the first one made."""
 
+TOO_NEW = {"kenlm": (3, 13)}
+"""Packages whose releases do not compile from this Python on; pyproject.toml has the same as a marker."""
 
 FETCH = {
     "language_id": "a fastText model file: lid.176.bin of fasttext.cc/docs/en/language-identification.html",
@@ -93,10 +96,10 @@ def check_local(name: str, arguments: Mapping[str, Any], models: Models) -> None
     for need in needs_of(name, arguments):
         for module, package in need.packages:
             if find_spec(module) is None:
-                raise ConfigError(
-                    f"operator {name!r} needs the package {package!r}: pip install 'bettersynth-assets[operators]', or "
-                    "take the operator out"
-                )
+                fix = "pip install 'bettersynth-assets[operators]'"
+                if package in TOO_NEW and sys.version_info >= TOO_NEW[package]:
+                    fix = "it does not compile on Python {}.{} or newer, use an older one".format(*TOO_NEW[package])
+                raise ConfigError(f"operator {name!r} needs the package {package!r}: {fix}, or take the operator out")
         _, files = local_files(name, need, arguments, models)
         if need.role == "words":
             words = read_words(files[0])

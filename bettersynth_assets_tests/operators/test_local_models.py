@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from importlib.util import find_spec
 from itertools import pairwise
 
 import pyarrow as pa
 import pytest
+from packaging.requirements import Requirement
 
+from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators import local_models, stock
 from bettersynth_assets.operators.catalog import spec_of
@@ -100,7 +104,7 @@ def test_a_score_under_the_minimum_is_named(process, rows):
 
 
 def test_perplexity_is_that_of_the_bigram_model(process, rows, models):
-    pytest.importorskip("kenlm", reason="kenlm is compiled, which this machine could not do")
+    pytest.importorskip("kenlm", reason="kenlm is compiled, which this machine or this Python could not do")
     import sentencepiece
 
     done = process({"perplexity_filter": {"max_ppl": 40}}, rows)
@@ -272,6 +276,23 @@ def test_a_package_that_is_missing_is_named_before_any_row(name, models, profile
     package = spec_of(name).needs[0].packages[0][1]
     with pytest.raises(ConfigError, match=rf"needs the package '{package}': pip install"):
         build_operators([{name: {}}], profile_of(models))
+
+
+def test_a_package_that_this_python_cannot_have_is_not_to_be_installed(models, profile_of, monkeypatch):
+    monkeypatch.setattr(local_models, "find_spec", lambda module: None if module == "kenlm" else find_spec(module))
+    monkeypatch.setattr(local_models, "TOO_NEW", {"kenlm": (3, 11)})
+    with pytest.raises(
+        ConfigError, match=r"'kenlm': it does not compile on Python 3\.11 or newer, use an older one, or"
+    ):
+        build_operators([{"perplexity_filter": {}}], profile_of(models))
+
+
+def test_packages_too_new_for_a_python_have_the_marker_in_pyproject():
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = {wish.name: wish for wish in map(Requirement, project["optional-dependencies"]["operators"])}
+    for package, version in local_models.TOO_NEW.items():
+        held = [wanted[package].marker.evaluate({"python_version": f"3.{minor}"}) for minor in (11, 12, 13)]
+        assert held == [(3, minor) < version for minor in (11, 12, 13)]
 
 
 def test_nltk_keeps_its_downloader_and_its_refusal_of_pickles(models, profile_of):

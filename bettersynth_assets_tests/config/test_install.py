@@ -1,0 +1,67 @@
+"""How `make` finds a Python and what it says while it installs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.specifiers import SpecifierSet
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+
+REQUIRES = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text("utf-8"))["project"]["requires-python"]
+
+
+def find(folder: Path, *candidates: str) -> subprocess.CompletedProcess[str]:
+    """Run the script where only the folder's programs and the system's tools are on PATH."""
+    env = {"PATH": f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin"}
+    script = str(PROJECT_ROOT / "tools" / "find_python.sh")
+    return subprocess.run(["sh", script, *candidates], env=env, capture_output=True, text=True)
+
+
+def program(file: Path, text: str) -> None:
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+
+
+def python(file: Path, version: str) -> None:
+    """A Python that claims another version."""
+    numbers = ", ".join(version.split("."))
+    code = f"import sys; sys.version_info = ({numbers}); exec(sys.argv[2])"
+    program(file, f"exec '{sys.executable}' -c '{code}' \"$@\"")
+
+
+@pytest.mark.parametrize("version", ["3.10.14", "3.11.4", "3.11.5", "3.12.0", "3.13.11", "3.14.0"])
+def test_the_pythons_taken_are_those_of_pyproject(version: str, tmp_path: Path) -> None:
+    python(tmp_path / "candidate", version)
+    done = find(tmp_path, "candidate")
+    if SpecifierSet(REQUIRES).contains(version):
+        assert done.returncode == 0 and Path(done.stdout.strip()).samefile(sys.executable), done.stderr
+    else:
+        assert done.returncode == 1 and done.stdout == "" and f"candidate: is Python {version}\n" in done.stderr
+
+
+def test_the_first_candidate_that_works_is_taken_and_the_others_stay_silent(tmp_path: Path) -> None:
+    program(tmp_path / "placeholder", "echo 'placeholder: version not active' >&2; exit 127")
+    python(tmp_path / "old", "3.9.1")
+    python(tmp_path / "new", "3.13.0")
+    done = find(tmp_path, "missing", "placeholder", "old", "new")
+    assert done.returncode == 0 and done.stderr == "" and Path(done.stdout.strip()).samefile(sys.executable)
+
+
+def test_without_a_python_that_fits_each_candidate_has_its_fault(tmp_path: Path) -> None:
+    program(tmp_path / "placeholder", "printf 'placeholder: version not active\\n\\nlong advice\\n' >&2; exit 127")
+    python(tmp_path / "old", "3.9.1")
+    done = find(tmp_path, "missing", "placeholder", "old")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: Python 3.11.5 or newer, but older than 3.14, is needed; tried:",
+        "  missing: not found",
+        "  placeholder: placeholder: version not active",
+        "  old: is Python 3.9.1",
+        "Name one, e.g. make PYTHON=/path/to/python3.12",
+    ]

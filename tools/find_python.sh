@@ -1,0 +1,34 @@
+#!/bin/sh
+# Prints the path of the first candidate that can make the project's environment; else says what is wrong with each.
+# usage: tools/find_python.sh CANDIDATE...
+set -eu
+
+# The rule of pyproject.toml's requires-python (config/test_install.py compares them). Debian packages venv separately.
+probe='
+import sys
+version = tuple(sys.version_info[:3])
+if not (3, 11, 5) <= version < (3, 14):
+    sys.exit("is Python %d.%d.%d" % version)
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("has no venv module (Debian, Ubuntu: apt install python3-venv)")
+print(getattr(sys, "_base_executable", sys.executable))
+'
+faults=
+for candidate; do
+    if ! command -v "$candidate" >/dev/null; then
+        fault='not found'
+    elif answer=$("$candidate" -c "$probe" 2>&1); then
+        printf '%s\n' "$answer"
+        exit
+    else
+        # A version manager's placeholder for a Python that is not active explains itself at length.
+        fault=$(printf '%s\n' "$answer" | head -n 1)
+    fi
+    faults="$faults
+  $candidate: $fault"
+done
+echo "error: Python 3.11.5 or newer, but older than 3.14, is needed; tried:$faults
+Name one, e.g. make PYTHON=/path/to/python3.12" >&2
+exit 1
