@@ -3,6 +3,7 @@
 #
 # make demo     the whole graph on the miniature, from nothing; then a table of what came out
 # make test     the test suite, in two processes (JOBS=4: in four)
+# make test-fast  the same without tests marked slow or e2e
 # make lint     ruff, mypy and shellcheck
 # make ui       the Dagster UI on http://127.0.0.1:3000
 # make lock     refresh requirements.lock from pyproject.toml
@@ -25,14 +26,20 @@ endif
 # Not $(abspath): it splits its argument at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: demo test lint ui lock schema weights clean venv
+.PHONY: demo test test-fast lint ui lock schema weights clean venv
 
 demo: $(READY)
 	dagster asset materialize --select '*'
 	python -m bettersynth_assets.reports.summary
 
+# Files in the order of conftest.py: those with the longest tests first.
+PYTEST := python -m pytest --numprocesses "$(JOBS)" --dist loadfile --no-loadscope-reorder
+
 test: $(READY) $(KENLM)
-	python -m pytest --numprocesses "$(JOBS)" --dist loadfile
+	$(PYTEST)
+
+test-fast: $(READY) $(KENLM)
+	$(PYTEST) -m "not slow and not e2e"
 
 lint: $(READY)
 	ruff check .

@@ -33,6 +33,7 @@ def test_make_ui_names_the_loopback_address() -> None:
     assert "dagster dev --host 127.0.0.1" in done.stdout.splitlines()
 
 
+@pytest.mark.e2e
 def test_the_web_server_listens_on_loopback_alone_unless_another_host_is_typed(tmp_path: Path) -> None:
     # `dagster dev` passes --host on only where it is typed: it starts this server with this default.
     (host,) = [option for option in create_dagster_cli().commands["dev"].params if option.name == "host"]

@@ -17,6 +17,8 @@ from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.schema import PROFILE, RECIPE
 from bettersynth_assets_tests.seeds import kit_row, write_images, write_lines
 
+pytestmark = pytest.mark.e2e
+
 FOUND = """
 import json, bettersynth_assets, toolkit
 from bettersynth_assets.config.model import shipped_files

@@ -154,6 +154,7 @@ def test_the_graph_named_on_the_command_line_is_read(tmp_path, argv):
     assert "'no-such' not found" in refusal(["/bin/dagster", *argv], {"BETTERSYNTH_PROFILE": "no-such"}, tmp_path)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "command", ["dagster asset materialize --select seed_dataset", "dagster dev", "dagster definitions validate"]
 )

@@ -22,6 +22,8 @@ from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.tiny_project import BUDGET, SHARDS, write_tiny_project
 
+pytestmark = pytest.mark.e2e
+
 COMMAND = "dagster asset materialize --select recaptioned_set+"
 UNSET = ("DAGSTER_", "BETTERSYNTH_")
 NEEDED = [stage for stage in STAGES if stage.name != "operator_plan"]

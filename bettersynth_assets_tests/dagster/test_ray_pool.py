@@ -13,7 +13,10 @@ from bettersynth_assets.engine.scheduler import open_pool
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets_tests.dagster.worker_graph import SHARDS, Run, until
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+]
 ONE, TWO = SHARDS[:2]
 NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 

@@ -39,6 +39,8 @@ from bettersynth_assets.stages.train import MODULE
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
 from toolkit.models.mgm.tiny import save_tiny
 
+pytestmark = pytest.mark.e2e
+
 ASSET = "baseline_checkpoint"
 """The shortest way to ``stages/train.py``: its data are rows of the seed, drawn without a model."""
 GONE_SECONDS = 60.0

@@ -25,6 +25,8 @@ from bettersynth_assets_tests.dagster.fake_graph import ROWS
 from bettersynth_assets_tests.dagster.test_runs import failure, partitions_of
 from bettersynth_assets_tests.dagster.worker_graph import POOLED, SHARDS, Run, settings_of, until
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = SHARDS[:2]
 RUN = "import sys, pathlib; from bettersynth_assets_tests.dagster.worker_graph import Run; "
 WORKERS = {"resources": {"gpu": {"config": {"workers": "2"}}}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import pytest
 import yaml
 
 from bettersynth_assets.config.settings import load_settings
@@ -15,6 +16,8 @@ from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.score import CLIP_SCORES
 from bettersynth_assets.stages.seed import SEED_DATASET
 from bettersynth_assets_tests.dagster.tiny_project import write_tiny_project
+
+pytestmark = pytest.mark.slow
 
 STAGES = (SEED_DATASET, CLIP_SCORES, SEED_PROFILE, FILTERED_SET)
 OPERATOR = """

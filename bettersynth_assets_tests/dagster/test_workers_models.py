@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.defs.cards import CARDS
 from bettersynth_assets.engine.pipeline import Pipeline
@@ -12,6 +14,8 @@ from bettersynth_assets.engine.scheduler import Crew
 from bettersynth_assets.scheduler.workers import Job
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.dagster.tiny_project import write_tiny_project
+
+pytestmark = pytest.mark.slow
 
 LAST = "recaptioned_set"
 WITH_MODELS = frozenset(card.name for card in CARDS if card.uses_models)

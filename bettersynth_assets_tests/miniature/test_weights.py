@@ -18,6 +18,8 @@ from bettersynth_assets.miniature.tokenizer import END_OF_TEXT, make_tokenizer
 from bettersynth_assets.miniature.training.make_weights import WEIGHTS
 from bettersynth_assets.miniature.world import COLORS, SHAPES, WORDS, Scene, make_scene
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 SCENES = 24
 

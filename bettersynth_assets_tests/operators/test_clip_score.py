@@ -213,7 +213,7 @@ def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_
         load_scorer(str(tiny_models.clip), fast.model_copy(update={"devices": "cpu"}))
 
 
-@pytest.mark.parametrize("device", ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def test_a_recorded_batch_is_filled_up_and_gives_the_same(device):
     from bettersynth_assets.models.gpu.cuda_graph import Captured
 

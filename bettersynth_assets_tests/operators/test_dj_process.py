@@ -25,6 +25,8 @@ from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
 from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion
 
+pytestmark = pytest.mark.e2e
+
 WORDS = {"words_num_filter": {"min_num": 5, "max_num": 24}}
 SCORES = {"clip_score_filter": {"method": "min", "min_score": -0.13}}
 

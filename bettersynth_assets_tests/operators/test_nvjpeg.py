@@ -33,7 +33,7 @@ def jpeg(image, **options):
     return file.getvalue()
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="decodes and resizes on a GPU")
+needs_gpu = pytest.mark.gpu
 
 
 def one_pass(pixels, edge, to, first, count, resample):

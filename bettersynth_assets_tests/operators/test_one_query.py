@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    pytest.skip("its kernel runs on a GPU", allow_module_level=True)
-from bettersynth_assets.models.gpu.decode_attention import attend
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize(("rows", "heads", "key_heads", "length", "width"), [(3, 4, 4, 56, 80), (2, 8, 2, 672, 128)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("queries", [1, 40])
 def test_it_is_torchs_attention_under_the_mask(rows, heads, key_heads, length, width, dtype, queries):
+    from bettersynth_assets.models.gpu.decode_attention import attend
+
     torch.manual_seed(0)
     how = {"device": "cuda:0", "dtype": dtype}
     query = torch.randn(rows, queries, heads, width, **how).transpose(1, 2)

@@ -8,7 +8,7 @@ from bettersynth_assets.models.gpu.token_decoding import BatchDecoder, TokenDeco
 from bettersynth_assets.models.sampling import generate_arguments, uniforms
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 61, "pad_token_id": 1}
-DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+DEVICES = ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)]
 
 
 def language_model(kind, device):

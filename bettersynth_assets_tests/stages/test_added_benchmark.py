@@ -106,6 +106,7 @@ def test_the_command_answers_and_scores_a_benchmark_of_an_extension_file(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_stage_evaluates_it_and_checks_and_summary_show_it(settings: Settings, folder: Path) -> None:
     save_tiny(folder / "models" / "finetune", initializer_range=0.5)
     check_benchmarks(settings)

@@ -25,6 +25,8 @@ from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.stages.budget import BUDGETED_SET
 from bettersynth_assets_tests.stages.conftest import STAGES
 
+pytestmark = pytest.mark.slow
+
 PAGE = (PROJECT_ROOT / "docs" / "extending.md").read_text("utf-8")
 SECTION = PAGE.partition("## Add an operator")[2].partition("\n## ")[0]
 EXAMPLE, RECIPE, SPEC = re.findall(r"```(?:python|yaml)\n(.*?)```", SECTION, re.DOTALL)

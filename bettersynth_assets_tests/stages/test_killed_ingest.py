@@ -18,6 +18,8 @@ from bettersynth_assets_tests.stages.toy import toy_pipeline
 from toolkit.jobs import run_all
 from toolkit.worker_pools import WorkerKilledError
 
+pytestmark = pytest.mark.slow
+
 SHARDS = 40
 CHILD = """
 import sys

@@ -9,6 +9,8 @@ import pytest
 from bettersynth_assets.engine.store import Slot
 from bettersynth_assets_tests.stages.killed_storage import Campaign, sample
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_kill_loses_rows_or_leaves_anything_behind(tmp_path: Path) -> None:
     campaign = sample(tmp_path, 40)

@@ -57,6 +57,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return load_settings()
 
 
+@pytest.mark.e2e
 def test_a_llava_is_trained_and_evaluated_by_the_same_stages(settings: Any, tmp_path: Path) -> None:
     for folder in ("trained", "answered"):
         (tmp_path / folder).mkdir()

@@ -23,6 +23,8 @@ from bettersynth_assets_tests.operators.small_synthesis_models import make_stabl
 from bettersynth_assets_tests.stages.conftest import STAGES
 from toolkit.data.llava import read_llava
 
+pytestmark = pytest.mark.slow
+
 FEW = {"steps": 2, "tries": 2}
 
 

@@ -27,6 +27,8 @@ from bettersynth_assets_tests.operators.rows import break_image
 from bettersynth_assets_tests.stages.conftest import ROWS, STAGES
 from toolkit.file_errors import EnvironmentFault
 
+pytestmark = pytest.mark.slow
+
 IMAGES = {"image_near_duplicate_deduplicator": {"max_distance": 4}}
 CLUSTERS = {"kmeans_diversity_selector": {"clusters": 4, "count": 9, "prefer": "centre"}}
 WORDS = {"words_num_filter": {"min_num": 3}}

@@ -73,6 +73,7 @@ def _by_transformers(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [(2, 1), (4, 2)])
 def test_answers_are_those_of_transformers_on_single_prompts(
     processor: MGMProcessor, prompts: list[Prompt], heads: tuple[int, int]

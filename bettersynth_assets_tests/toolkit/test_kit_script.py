@@ -45,6 +45,7 @@ def _rows(folder: Path) -> None:
     (folder / "processed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.e2e
 def test_the_eight_steps_leave_the_kits_folders(bench: Path, tmp_path: Path) -> None:  # noqa: F811
     _rows(tmp_path)
     files = {"QUESTIONS": "q.jsonl", "ANNOTATIONS": "a.json", "IMAGES": "images"}
@@ -142,6 +143,7 @@ def test_a_subset_or_other_benchmarks_are_evaluated_when_they_are_named(tmp_path
     assert "error: BENCHMARKS='mmbench pope': give the files of pope in EVAL_OPTIONS" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "cause"),
     [

@@ -27,6 +27,8 @@ from toolkit.models.llava.processing import LlavaRows
 from toolkit.models.llava.tiny import save_tiny_llava
 from toolkit.training.plan import PlanError, parse_plan
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TALK = [
     Turn(speaker="human", text="What is\n<image>"),

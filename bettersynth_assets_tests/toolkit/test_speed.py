@@ -75,6 +75,7 @@ def test_all_switches_together_change_nothing(reference: dict[str, Tensor]) -> N
     _assert_equal(_results(dataclasses.replace(CPU, nhwc_convnext=True, checkpointing=True)), reference)
 
 
+@pytest.mark.slow
 def test_compiled_parts_change_nothing(reference: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     # Traced as for a GPU, and run without a code generator, which a laptop need not have.
     def traced(function: Any, *, dynamic: bool | None = None) -> Any:
@@ -171,7 +172,7 @@ def _depthwise_inputs(side: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     return hidden, weight / 7, bias
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("side", [5, 24, 67, 130])
 def test_depthwise_kernel_equals_its_twin(side: int) -> None:
     inputs = _depthwise_inputs(side, "cuda")

@@ -28,6 +28,8 @@ from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.training.plan import NonFiniteLossError, PlanError, parse_plan, read_plan
 from toolkit.training.run import main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -293,6 +295,7 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(
     assert "'base_model' is missing" in failed.err and json.loads(failed.out)["event"] == "error"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
 def test_two_processes_of_a_launcher_train_as_one(world: Path, tmp_path: Path, launcher: str) -> None:
     plans = []

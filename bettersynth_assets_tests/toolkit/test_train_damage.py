@@ -23,6 +23,8 @@ from toolkit.training.file_record import record_files
 from toolkit.training.plan import PlanError
 from toolkit.training.torch_files import CheckpointError, weights_only
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(world: Path) -> Path:

@@ -15,6 +15,8 @@ from bettersynth_assets_tests.toolkit.small_training import plan_values, run_pla
 from toolkit.training.identity import training_identity
 from toolkit.training.plan import PlanError, parse_plan
 
+pytestmark = pytest.mark.slow
+
 SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"log_every": 1, "report_to": [], "checkpoint_every": 5, "checkpoint_limit": 3, "memory_limit_gib": 20}, {}),
     ({"device": "auto"}, {}),

@@ -26,6 +26,8 @@ from toolkit.training.plan import PlanError, parse_plan
 from toolkit.training.random_state import random_state, set_random_state
 from toolkit.training.session import train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STAGES = {"pretrain": "projector.safetensors", "finetune": "model.safetensors"}
 ZERO2 = str(ROOT / "toolkit" / "train" / "deepspeed" / "zero2.json")
