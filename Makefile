@@ -54,7 +54,7 @@ lock: $(READY)
 	sh tools/lock.sh
 
 schema: $(READY)
-	python -m bettersynth_assets.config.schema
+	python -m bettersynth_assets.operators.schema
 
 weights: $(READY)
 	python -m bettersynth_assets.miniature.training.make_weights --device "$(DEVICE)"

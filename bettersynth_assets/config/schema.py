@@ -1,19 +1,19 @@
-"""JSON Schemas of profiles and recipes, for editors. In: the settings classes. Out: two files beside the YAML.
+"""JSON Schemas of profiles and recipes, for editors. In: the settings classes, names of operators. Out: two texts.
 
-    python -m bettersynth_assets.config.schema    # what `make schema` runs
-
-The first line of each shipped YAML names its schema, which the YAML language server of editors reads. Files are
-checked by the settings classes themselves, when they are loaded; the schemas say the same as far as JSON Schema can.
+``operators/schema.py`` writes them next to the YAML files; ``make schema`` runs it. The first line of each shipped YAML
+names its schema, which the YAML language server of editors reads. Files are checked by the settings classes themselves,
+when they are loaded; the schemas say the same as far as JSON Schema can.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from bettersynth_assets.config.model import PACKAGE_ROOT, ConfigModel
+from bettersynth_assets.config.model import ConfigModel
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Recipe
 
@@ -46,24 +46,44 @@ def profile_schema() -> dict[str, Any]:
     return schema
 
 
-def recipe_schema() -> dict[str, Any]:
-    """The schema of a recipe; operators are those that Data-Juicer or the recipe's own files know, so any name goes."""
+@dataclass(frozen=True, kw_only=True)
+class OperatorNames:
+    """Operators that editors offer in a recipe's lists."""
+
+    process: Sequence[str] = ()
+    """For ``process`` and ``caption.refilter``."""
+    select: Sequence[str] = ()
+    """For ``budget.select``."""
+
+
+def recipe_schema(names: OperatorNames) -> dict[str, Any]:
+    """The schema of a recipe, which offers these operators and allows any other: a recipe's own files add some."""
     schema = _schema(Recipe, "A recipe of Better Synth: what is done to the data")
+    definitions = schema["$defs"]
+    for key, known in (("Operator", names.process), ("SelectOperator", names.select)):
+        arguments = {"$ref": "#/$defs/Arguments"}
+        definitions[key] = {
+            "description": "One operator: its name and its arguments.",
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "properties": dict.fromkeys(known, arguments),
+            "additionalProperties": arguments,
+        }
+    caption, budget = definitions["CaptionSection"], definitions["BudgetSection"]
+    definitions["Arguments"] = schema["properties"]["process"]["items"]["additionalProperties"]
+    for properties, key in ((schema["properties"], "process"), (caption["properties"], "refilter")):
+        properties[key]["items"] = {"$ref": "#/$defs/Operator"}
+    budget["properties"]["select"]["items"] = {"$ref": "#/$defs/SelectOperator"}
     schema["required"].remove("name")
     if not schema["required"]:
         del schema["required"]
     return schema
 
 
-def write_schemas(root: Path) -> None:
-    """Write both schemas under a checkout."""
-    for file, text in texts().items():
-        (root / file).write_text(text, encoding="utf-8")
-
-
-def texts() -> dict[str, str]:
+def texts(names: OperatorNames) -> dict[str, str]:
     """Contents of the schemas' files by their path in a checkout."""
-    schemas = {PROFILE: profile_schema(), RECIPE: recipe_schema()}
+    schemas = {PROFILE: profile_schema(), RECIPE: recipe_schema(names)}
     return {file: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for file, schema in schemas.items()}
 
 
@@ -99,7 +119,3 @@ def _relaxed(section: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
             if "$ref" in inner:
                 found["properties"][key] = _relaxed(inner, definitions)
     return {**section, "$ref": f"#/$defs/{loose}"}
-
-
-if __name__ == "__main__":
-    write_schemas(PACKAGE_ROOT)

@@ -50,7 +50,7 @@ def check_operators(entries: Sequence[Operator], *, trusted_code: bool = False) 
     """
     for entry in entries:
         name, arguments = entry_of(entry)
-        _check_class(name)
+        check_kind(name)
         check_trust(name, registry().modules[name], arguments, trusted_code=trusted_code)
         spec = spec_of(name)
         if spec.limits is None:
@@ -66,14 +66,19 @@ def check_select(entries: Sequence[Operator]) -> None:
         ConfigError: a Mapper.
     """
     for name, _ in map(entry_of, entries):
-        if "Mapper" in _kinds(name):
+        if is_mapper(name):
             raise ConfigError(
                 f"operator {name!r} in budget.select is a Mapper, and a caption that it changes there would have no "
                 "score: write it in `process` or in `caption.refilter`"
             )
 
 
-def _check_class(name: str) -> None:
+def check_kind(name: str) -> None:
+    """Check that an operator is known and of a kind that a recipe's lists take.
+
+    Raises:
+        ConfigError: it is not; says why.
+    """
     modules = registry().modules
     if name not in modules:
         raise ConfigError(f"operator {name!r} is unknown to Data-Juicer: {_near(name, modules)}")
@@ -89,6 +94,11 @@ def _check_class(name: str) -> None:
         raise ConfigError(
             f"operator {name!r} is a {kinds[1]}; a recipe takes Filters, Mappers, Deduplicators, Selectors"
         )
+
+
+def is_mapper(name: str) -> bool:
+    """Whether an operator changes rows."""
+    return "Mapper" in _kinds(name)
 
 
 def needs_set(name: str) -> bool:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
-from bettersynth_assets.config.schema import PROFILE, RECIPE, profile_schema, recipe_schema, texts
+from bettersynth_assets.config.schema import PROFILE, RECIPE, OperatorNames, profile_schema, recipe_schema, texts
+from bettersynth_assets.operators.schema import operator_names
 
 FILES = sorted([*PROJECT_ROOT.glob("profiles/*.yaml"), *PROJECT_ROOT.glob("recipes/*.yaml")])
 MODELS = {"clip": "a/b", "watermark": "a/b", "captioner": "a/b", "base": "a/b"}
@@ -23,12 +24,43 @@ def faults(schema: dict[str, Any], values: Any) -> list[str]:
     return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(values)]
 
 
+OPERATORS = OperatorNames(process=["text_length_filter"], select=["document_deduplicator"])
+
+
 @pytest.mark.parametrize("file", [PROFILE, RECIPE])
 def test_the_schemas_are_current(file: str) -> None:
-    assert (PROJECT_ROOT / file).read_text(encoding="utf-8") == texts()[file], "run `make schema`"
+    assert (PROJECT_ROOT / file).read_text(encoding="utf-8") == texts(operator_names())[file], "run `make schema`"
 
 
-@pytest.mark.parametrize("schema", [profile_schema(), recipe_schema()], ids=["profile", "recipe"])
+def test_editors_offer_the_operators_that_a_list_can_hold_and_no_others() -> None:
+    names = operator_names()
+    offered = {"image_shape_filter", "clip_score_filter", "clean_links_mapper", "document_deduplicator"}
+    assert offered <= {*names.process} and offered - {*names.select} == {"clean_links_mapper"}
+    refused = {"caption_mapper", "video_duration_filter", "image_blur_mapper", "ray_document_deduplicator"}
+    assert not refused & {*names.process}
+    properties = recipe_schema(names)["$defs"]["Operator"]["properties"]
+    assert [*properties] == names.process and len(properties) > 50
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"text_length_filter": {"min_len": 3}}, None),
+        ({"text_length_filter": None}, None),
+        ({"a_filter_of_mine": {"any": 1}}, None),
+        ({"text_length_filter": 3}, "3 is not valid under any of the given schemas"),
+        ({"text_length_filter": {}, "a_filter_of_mine": {}}, "has too many properties"),
+        ("text_length_filter", "'text_length_filter' is not of type 'object'"),
+    ],
+)
+def test_a_recipes_lists_take_known_and_custom_operators_one_an_entry(entry: Any, words: str | None) -> None:
+    found = faults(recipe_schema(OPERATORS), {"process": [entry]})
+    assert found == [] if words is None else [words in fault for fault in found] == [True]
+    for recipe in ({"caption": {"refilter": [entry]}}, {"budget": {"select": [entry]}}):
+        assert bool(faults(recipe_schema(OPERATORS), recipe)) == (words is not None)
+
+
+@pytest.mark.parametrize("schema", [profile_schema(), recipe_schema(OPERATORS)], ids=["profile", "recipe"])
 def test_the_schemas_are_schemas(schema: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -38,7 +70,7 @@ def test_every_shipped_file_names_its_schema_and_agrees_with_it(path: Any) -> No
     text = path.read_text(encoding="utf-8")
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
     assert named is not None and (path.parent / named[1]).is_file()
-    schema = profile_schema() if path.parent.name == "profiles" else recipe_schema()
+    schema = profile_schema() if path.parent.name == "profiles" else recipe_schema(OPERATORS)
     assert faults(schema, yaml.safe_load(text)) == []
 
 
@@ -64,4 +96,4 @@ def test_the_descriptions_of_fields_are_in_the_schemas() -> None:
     gpu = profile_schema()["$defs"]["Gpu"]["properties"]
     assert gpu["compiled"]["description"].startswith("Compile CLIP's layers: some ten seconds")
     assert gpu["clip_batch"]["default"] == 64
-    assert recipe_schema()["$defs"]["CaptionSection"]["properties"]["sampling"]["description"]
+    assert recipe_schema(OPERATORS)["$defs"]["CaptionSection"]["properties"]["sampling"]["description"]

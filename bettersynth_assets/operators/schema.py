@@ -1,0 +1,35 @@
+"""The JSON Schemas with the operators that a recipe may name. In: Data-Juicer's registry. Out: the two files.
+
+    python -m bettersynth_assets.operators.schema    # what `make schema` runs
+
+Editors offer these names; any other name is valid too, because a recipe's own files and installed packages add more.
+"""
+
+from __future__ import annotations
+
+from bettersynth_assets.config.model import PACKAGE_ROOT
+from bettersynth_assets.config.schema import OperatorNames, texts
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.recipe_lists import check_kind, is_mapper
+from bettersynth_assets.operators.sandbox import registry
+from bettersynth_assets.operators.trust import is_reviewed, unusable
+
+
+def operator_names() -> OperatorNames:
+    """Data-Juicer's operators and ours that a list of a recipe can hold, whether or not they need trust."""
+    known = [name for name, operator in sorted(registry().modules.items()) if is_reviewed(operator)]
+    usable = [name for name in known if _fits(name)]
+    return OperatorNames(process=usable, select=[name for name in usable if not is_mapper(name)])
+
+
+def _fits(name: str) -> bool:
+    try:
+        check_kind(name)
+    except ConfigError:
+        return False
+    return unusable(name) is None
+
+
+if __name__ == "__main__":
+    for file, text in texts(operator_names()).items():
+        (PACKAGE_ROOT / file).write_text(text, encoding="utf-8")
