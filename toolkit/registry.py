@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from toolkit.suggest import nearest
@@ -79,7 +79,12 @@ class Registry(Generic[T]):
         return loaded
 
     def fingerprint(self, name: str) -> str | None:
-        """A hash of the code behind a name from outside; None for a built-in, whose code has a version of its own."""
+        """A hash of the code behind a name from outside; None for a built-in, whose code has a version of its own.
+
+        Raises:
+            RegistryError: the extension file has changed since it was imported: the hash of neither version says what
+                code runs, here and in processes that start now.
+        """
         if name in self._built_in:
             return None
         found = self._entry_points().get(name)
@@ -88,34 +93,65 @@ class Registry(Generic[T]):
         value = self.get(name)
         module = sys.modules.get(getattr(value, "__module__", type(value).__module__))
         file = getattr(module, "__file__", None)
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+        return _digest(Path(file), Path(file).read_bytes()) if file else None
+
+    def code_key(self, key: str, name_of: Callable[[], str | None]) -> dict[str, str]:
+        """The part of a key that identifies code from outside: its fingerprint by ``key``, or nothing for a built-in.
+
+        Args:
+            key: what the fingerprint is called.
+            name_of: finds the name, or None where nothing is registered; called only where names come from outside.
+        """
+        if not self.from_outside():
+            return {}
+        name = name_of()
+        code = self.fingerprint(name) if name in self.names() else None
+        return {} if name is None or code is None else {key: code}
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
 
 
+_imported: dict[str, str] = {}
+"""SHA-256 of each extension file that this process has imported, by its path."""
+
+
 def load_extensions(paths: Iterable[str | Path]) -> None:
-    """Import extension files, each once per process and content; what they register is then known.
+    """Import extension files, each once per process; what they register is then known.
 
     Args:
         paths: Python files. They should import heavy libraries inside functions only.
 
     Raises:
-        RegistryError: a file that is missing or that fails while it is imported; names the file and the cause.
+        RegistryError: a file that is missing, that fails while it is imported, or that has changed since it was; names
+            the file and the cause.
     """
     for path in map(Path, paths):
         if not path.is_file():
             raise RegistryError(f"extensions: {str(path)!r} is no file: give the path of a Python file")
-        name = f"bettersynth_extension_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+        source = path.read_bytes()
+        digest, place = _digest(path.absolute(), source), str(path.absolute())
+        name = f"bettersynth_extension_{path.stem}_{digest[:12]}"
         if name in sys.modules:
             continue
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise RegistryError(f"extensions: {str(path)!r} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
+        module = ModuleType(name)
+        module.__file__ = place
+        sys.modules[name] = module  # what it defines is pickled by reference
         try:
-            spec.loader.exec_module(module)
+            # Not by the import system, which may take bytecode of an older content of the same size and second.
+            exec(compile(source, place, "exec"), module.__dict__)
         except Exception as error:
             del sys.modules[name]
             raise RegistryError(f"extensions: {path} cannot be imported: {type(error).__name__}: {error}") from error
+        _imported[place] = digest
+
+
+def _digest(path: Path, source: bytes) -> str:
+    """SHA-256 of a file, which is refused where this process has imported another content of it."""
+    digest = hashlib.sha256(source).hexdigest()
+    if _imported.get(str(path), digest) != digest:
+        raise RegistryError(
+            f"extensions: {path} has changed since this process imported it, and what it registered is in use: start "
+            "the process again (in the Dagster UI: reload the code location), or undo the change"
+        )
+    return digest

@@ -23,6 +23,7 @@ from bettersynth_assets.operators.seed_scores import SCORES_FILE
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets.stages.recaption import caption_key
 from toolkit.files import digest_of
+from toolkit.models import ARCHITECTURES
 from toolkit.registry import load_extensions
 from toolkit.settings import SettingsModel, models_in, not_in_key
 from toolkit.training.settings import StageSettings
@@ -177,16 +178,21 @@ def test_a_new_knob_of_a_training_stage_counts_off_its_default(base: dict[str, A
     assert Newer.parse({**values, "label_smoothing": 0.1}).key() == {**plain.key(), "label_smoothing": 0.1}
 
 
-def test_the_code_of_an_architecture_from_outside_counts(base: dict[str, Any], tmp_path: Path) -> None:
-    own, name = tmp_path / "own.py", f"model-of-{tmp_path.name}"
-    own.write_text(f"from toolkit.models import ARCHITECTURES\nARCHITECTURES.register({name!r}, lambda: None)\n")
+def test_the_code_of_an_architecture_from_outside_counts(
+    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"model-of-{tmp_path.name}"
+    code = f"from toolkit.models import ARCHITECTURES\nARCHITECTURES.register({name!r}, lambda: None)\n"
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": name}))
     base["profile"]["models"]["base"] = str(tmp_path / "model")
-    load_extensions([own])
-    before = keys(base, tmp_path)
-    own.write_text(own.read_text() + "# changed\n")
-    changed = {stage for stage, key in keys(base, tmp_path).items() if key != before[stage]}
+    found = []
+    for file, more in (("own.py", ""), ("changed.py", "# changed\n")):
+        (tmp_path / file).write_text(code + more)
+        monkeypatch.setattr(ARCHITECTURES, "_added", {})
+        load_extensions([tmp_path / file])
+        found.append(keys(base, tmp_path))
+    changed = {stage for stage, key in found[1].items() if key != found[0][stage]}
     assert {"mgm_checkpoint", "baseline_checkpoint", "eval_results", "baseline_results"} == changed
 
 

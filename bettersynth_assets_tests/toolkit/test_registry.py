@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,47 @@ def test_an_extension_file_registers_once_and_counts_by_its_content(tmp_path: Pa
     assert registry.names() == ["join", "mine"]
     first = registry.fingerprint("mine")
     assert first is not None and len(first) == 64
+
+
+def test_a_file_that_changes_in_a_living_process_is_refused_with_the_fix_and_has_no_hash(tmp_path: Path) -> None:
+    import toolkit.registry as module
+
+    module.TEST = registry = _registry()  # type: ignore[attr-defined]
+    file = tmp_path / "extension.py"
+    code = "import toolkit.registry as r\nclass Mine: value = 1\nr.TEST.register('mine', Mine)\n"
+    file.write_text(code, "utf-8")
+    load_extensions([file])
+    digest = registry.fingerprint("mine")
+    assert digest == hashlib.sha256(code.encode()).hexdigest()
+    file.write_text(code.replace("1", "2"), "utf-8")
+    with pytest.raises(RegistryError, match=r"extension\.py has changed since .* start the process again"):
+        load_extensions([file])
+    with pytest.raises(RegistryError, match="has changed since"):
+        registry.fingerprint("mine")
+    file.write_text(code, "utf-8")
+    load_extensions([file])
+    assert registry.fingerprint("mine") == digest
+
+
+def test_a_file_that_failed_can_be_corrected_in_the_same_process(tmp_path: Path) -> None:
+    import toolkit.registry as module
+
+    module.TEST = registry = _registry()  # type: ignore[attr-defined]
+    file = tmp_path / "corrected.py"
+    file.write_text("1 / 0\n", "utf-8")
+    with pytest.raises(RegistryError, match="ZeroDivisionError"):
+        load_extensions([file])
+    file.write_text("import toolkit.registry as r\nr.TEST.register('mine', 1)\n", "utf-8")
+    load_extensions([file])
+    assert registry.get("mine") == 1
+
+
+def test_the_key_of_code_from_outside_is_empty_for_a_built_in_and_looks_at_nothing_without_need() -> None:
+    registry = _registry()
+    assert registry.code_key("code", lambda: pytest.fail("asked")) == {}
+    registry.register("mine", Registry)
+    assert registry.code_key("code", lambda: "join") == registry.code_key("code", lambda: None) == {}
+    assert registry.code_key("code", lambda: "mine") == {"code": registry.fingerprint("mine")}
 
 
 def test_an_extension_that_fails_is_named(tmp_path: Path) -> None:

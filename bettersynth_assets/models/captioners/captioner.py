@@ -108,14 +108,7 @@ def captioner_key(profile: Profile) -> dict[str, Any]:
     return {
         "captioner": model_fingerprint(profile.models.captioner, role="captioner"),
         "gpu": profile.gpu.key("captioner"),
-        **_outside(profile.models.captioner),
+        **CAPTIONERS.code_key(
+            "captioner_code", lambda: model_type(model_path(profile.models.captioner, role="captioner"))[0]
+        ),
     }
-
-
-def _outside(model: str) -> dict[str, Any]:
-    """The code of a captioner from outside of the package; nothing is read, or fetched, where there is none."""
-    if not CAPTIONERS.from_outside():
-        return {}
-    found, _ = model_type(model_path(model, role="captioner"))
-    code = CAPTIONERS.fingerprint(found) if found in CAPTIONERS.names() else None
-    return {} if code is None else {"captioner_code": code}

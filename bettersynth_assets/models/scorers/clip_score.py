@@ -188,14 +188,8 @@ def _load(
 
 def scorer_key(profile: Profile) -> dict[str, Any]:
     """What scores depend on besides rows: weights, and how they are used (dtype and batch size move the last bits)."""
-    return {"clip": model_fingerprint(profile.models.clip, role="clip"), "gpu": profile.gpu.key("clip")} | _outside(
-        profile
-    )
-
-
-def _outside(profile: Profile) -> dict[str, Any]:
-    """The code of a scorer from outside of the package; nothing is read, or fetched, where there is none."""
-    if not SCORERS.from_outside():
-        return {}
-    code = SCORERS.fingerprint(scorer_kind(model_path(profile.models.clip, role="clip")))
-    return {} if code is None else {"scorer": code}
+    return {
+        "clip": model_fingerprint(profile.models.clip, role="clip"),
+        "gpu": profile.gpu.key("clip"),
+        **SCORERS.code_key("scorer", lambda: scorer_kind(model_path(profile.models.clip, role="clip"))),
+    }
