@@ -21,6 +21,7 @@ from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
 from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion
@@ -137,3 +138,10 @@ def test_the_documented_filter_keeps_the_same_rows_in_plain_dj_process(tmp_path)
     rows = plain_dj_process(tmp_path, table, entries, custom_operator_paths=paths)
     assert ids(rows) == [row["id"] for row in table.to_pylist() if not row["caption"].startswith("a small green")]
     assert len(rows) == 8
+
+
+def test_the_tests_above_run_every_operator_of_ours():
+    ours = "bettersynth_assets.operators.ours."
+    names = {name for name, kind in registry().modules.items() if kind.__module__.startswith(ours)}
+    above = Path(__file__).read_text("utf-8").partition("def test_the_tests_above")[0]
+    assert len(names) >= 5 and not {name for name in names if f'{{"{name}": ' not in above}
