@@ -114,28 +114,53 @@ def made_when(pipeline) -> dict[tuple[str, str], str]:
     return {(item.stage, item.shard): item.created for stage in STAGES for item in pipeline.current(stage.name)}
 
 
-JOB = [
-    "dagster job execute -j everything",
-    pytest.param(
-        "dg launch --job everything",
-        marks=pytest.mark.skipif(shutil.which("dg") is None, reason="dagster-dg-cli is not installed"),
-    ),
-]
-
-
-@pytest.mark.parametrize("command", JOB)
-def test_the_job_covers_all_shards_and_makes_nothing_again(ran, project, pipeline, command):
+@pytest.fixture(scope="module")
+def dg_project(project):
+    """The same folder with what ``dg`` looks for in a project: its settings and its package."""
     shutil.copy(PROJECT_ROOT / "pyproject.toml", project[0])
-    before = made_when(pipeline)
+    (project[0] / "bettersynth_assets").symlink_to(PROJECT_ROOT / "bettersynth_assets")
+    return project
+
+
+def test_dg_checks_and_lists_the_definitions(dg_project):
+    checked = type_in("dg check defs", dg_project)
+    assert checked.returncode == 0 and "All definitions loaded successfully." in checked.stdout
+    listed = type_in("dg list defs --json", dg_project)
+    assert listed.returncode == 0, listed.stderr[-3000:]
+    found = json.loads(listed.stdout)
+    assert {asset["asset_key"] for asset in found["assets"]} == {stage.name for stage in STAGES}
+    assert all(asset["description"] and asset["group_name"] and asset["kinds"] for asset in found["assets"])
+    assert [job["name"] for job in found["jobs"]] == ["everything"]
+
+
+def test_dg_launches_the_selected_assets_over_all_shards_or_a_named_one(ran, dg_project):
+    for partition, shards in (("", range(SHARDS)), (" --partition shard-00001", (1,))):
+        done = type_in(f"dg launch --assets filtered_set{partition}", dg_project)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        with opened(dg_project[0]) as instance:
+            run = instance.get_runs(limit=1)[0]
+            assert run.asset_selection == {dg.AssetKey("filtered_set")}
+            shown = {partition for _, partition in materialized(instance, run.run_id)}
+            assert shown == {f"shard-{shard:05d}" for shard in shards}
+
+
+def materialized(instance: dg.DagsterInstance, run_id: str) -> set[tuple[str, str | None]]:
+    """Asset and partition of every materialization that a run logged."""
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [entry.get_dagster_event() for entry in entries]
+    return {(event.asset_key.to_user_string(), event.partition) for event in events}
+
+
+@pytest.mark.parametrize("command", ["dagster job execute -j everything", "dg launch --job everything"])
+def test_the_job_covers_all_shards_and_makes_nothing_again(ran, dg_project, pipeline, command):
+    project, before = dg_project, made_when(pipeline)
     done = type_in(command, project)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert before and made_when(pipeline) == before
     with opened(project[0]) as instance:
         run = instance.get_runs(limit=1)[0]
         assert (run.job_name, run.status) == ("everything", dg.DagsterRunStatus.SUCCESS)
-        entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-        events = [entry.get_dagster_event() for entry in entries]
-        shown = {(event.asset_key.to_user_string(), event.partition) for event in events}
+        shown = materialized(instance, run.run_id)
         assert {("filtered_set", f"shard-{shard:05d}") for shard in range(SHARDS)} <= shown
         assert ("eval_results", None) in shown
 
