@@ -15,19 +15,23 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 from dagster._cli import create_dagster_cli
+from dagster_dg_cli.cli import create_dg_cli
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 
-DOCS = sorted((PROJECT_ROOT / "docs").glob("*.md"))
-PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "toolkit" / "README.md", *DOCS]
+DOCS = sorted((PROJECT_ROOT / "docs").rglob("*.md"))
+PAGES = [PROJECT_ROOT / name for name in ("README.md", "CONTRIBUTING.md", "toolkit/README.md")] + DOCS
 NOT_CHECKED = {
     r"python3\.11 -m venv ~/vllm .*": "makes the environment of another project",
     r"~/vllm/bin/vllm serve .*": "another project's program, which needs a GPU",
     r"python -m nltk\.downloader .*": "downloads",
     r"dj-process": "names the program; operators/test_dj_process.py runs it",
     r"ray": "names the package",
+    r"dg": "names the program",
+    r"deepspeed --num_gpus": "an option that a result is about",
     r"make": "names the program",
     r"(deepspeed --module|torchrun .* -m)": "start of a command; toolkit/test_train.py runs both launchers",
     r"python -m toolkit\.…": "stands for the commands of toolkit/README.md",
@@ -63,6 +67,16 @@ def check_dagster(words: list[str]) -> None:
     while (inner := getattr(command, "commands", {})) and rest and rest[0] in inner:
         command, rest = inner[rest[0]], rest[1:]
     command.make_context("dagster", [*rest, "--help"] if getattr(command, "commands", {}) else rest)
+
+
+def check_dg(words: list[str]) -> None:
+    """The parser of ``dg`` takes the arguments."""
+    command, rest = create_dg_cli(), words[1:]
+    while isinstance(command, click.Group) and rest:
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None, f"dg has no command {rest[0]!r}"
+        command, rest = found, rest[1:]
+    command.make_context("dg", rest)
 
 
 def check_python(words: list[str]) -> None:
@@ -106,6 +120,7 @@ def check_script(words: list[str]) -> None:
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": check_make,
     "dagster": check_dagster,
+    "dg": check_dg,
     "python": check_python,
     "bash": check_bash,
     "pip": check_pip,
@@ -113,7 +128,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "bettersynth-train-mgm-2b-stage-1": check_script,
     "bettersynth-download-mgm-2b": check_script,
 }
-PROGRAMS = (*CHECKS, "deepspeed", "dg", "dj-process", "hf", "ray", "sh", "torchrun", "uv")
+PROGRAMS = (*CHECKS, "deepspeed", "dj-process", "hf", "ray", "sh", "torchrun", "uv")
 """What a code span starts with to be a command."""
 
 
