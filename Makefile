@@ -1,15 +1,17 @@
-# Everything runs in an environment that make sets up itself, with the first Python 3.11 to 3.13 that it finds
-# (PYTHON=/path/to/python3.12 names one, VENV=.venv312 another folder).
+# Every target creates the environment that it needs, with the first Python 3.11 to 3.13 on the PATH.
+# PYTHON=/path/to/python3.12 selects another Python, VENV=.venv312 another folder.
 #
-# make demo     the whole graph on the miniature, from nothing; then a table of what came out
-# make test     the test suite, in two processes (JOBS=4: in four)
+# make demo       run the whole graph on the miniature and print the results
+# make ui         start the Dagster UI on http://127.0.0.1:3000
+# make test       run the test suite in two processes (JOBS=4: in four)
 # make test-fast  the same without tests marked slow or e2e
-# make lint     ruff, mypy and shellcheck
-# make ui       the Dagster UI on http://127.0.0.1:3000
-# make lock     refresh requirements.lock from pyproject.toml
-# make schema   write the JSON Schemas of profiles and recipes, for editors
-# make weights  train the miniature's models again (DEVICE=cuda where there is one)
-# make clean    remove the environment and everything that the graph made
+# make lint       run ruff, mypy and shellcheck
+# make schema     write the JSON Schemas of profiles and recipes, which editors use
+# make lock       update requirements.lock from pyproject.toml
+# make weights    train the miniature's models again (DEVICE=cuda: on a GPU)
+# make venv       create the environment only
+# make clean      remove the environment and everything that the graph wrote
+# make help       print these lines
 
 PYTHON ?=
 VENV   ?= .venv
@@ -19,14 +21,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 KENLM  := $(VENV)/.kenlm
 
-# The project's folder may have spaces in its path. Names that make handles itself may not: it splits them.
+# The project's path may contain spaces. VENV may not: make splits file names at spaces.
 ifneq ($(words $(VENV)),1)
 $(error VENV = '$(VENV)': give one path without spaces, e.g. VENV=.venv)
 endif
 # Not $(abspath): it splits its argument at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: demo test test-fast lint ui lock schema weights clean venv
+.PHONY: demo test test-fast lint ui lock schema weights clean venv help
 
 demo: $(READY)
 	dagster asset materialize --select '*'
@@ -63,6 +65,9 @@ clean:
 	rm -rf "$(VENV)" data .dagster logs .logs_queue
 
 venv: $(READY)
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 $(READY): requirements.lock pyproject.toml tools/install.sh tools/find_python.sh
 	@sh tools/install.sh "$(VENV)" "$(PYTHON)"

@@ -6,6 +6,8 @@ Both are off until they are switched on. A run that they start redoes only what 
 from pathlib import Path
 
 import dagster as dg
+
+# Private: the type that `dg.define_asset_job` returns has no public name.
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from bettersynth_assets.config.model import PROJECT_ROOT
@@ -17,7 +19,7 @@ JOB = "everything"
 
 def build_job() -> UnresolvedAssetJobDefinition:
     """All assets, as one job."""
-    return dg.define_asset_job(JOB, selection=dg.AssetSelection.all(), description="Every asset, over every shard.")
+    return dg.define_asset_job(JOB, selection=dg.AssetSelection.all(), description="Materializes every asset.")
 
 
 def build_schedule(profile: Profile) -> dg.ScheduleDefinition:
@@ -28,7 +30,7 @@ def build_schedule(profile: Profile) -> dg.ScheduleDefinition:
         job_name=JOB,
         cron_schedule=profile.schedule,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Brings everything up to date at the profile's times; what is current is not redone.",
+        description="Materializes everything at the profile's times; only what is out of date is rebuilt.",
     )
     def scheduled_rerun(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         return dg.RunRequest(tags=all_shards(profile))
@@ -44,7 +46,7 @@ def build_sensor(profile: Profile) -> dg.SensorDefinition:
         job_name=JOB,
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=60,
-        description="Looks at the seed file's size and time; the first look only remembers them.",
+        description="Requests a run when the size or time of the seed file changes; the first check only records them.",
     )
     def seed_file_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if profile.seed is None:

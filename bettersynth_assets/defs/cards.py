@@ -1,6 +1,6 @@
-"""What the UI says about each set. In: nothing. Out: one ``Card`` per asset; how a set is made is in ``stages/``.
+"""How the UI presents each set: one ``Card`` per asset. ``stages/`` has the code that builds the set.
 
-A card's description begins with what one row of the set is.
+The first sentence of a description says what one row is, in at most 100 characters: `dg list defs` cuts the rest.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ OWNER = "team:data-synthesis"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """How one asset is shown and queued."""
+    """Presentation and queueing of one asset."""
 
     name: str
     group: str
     kinds: frozenset[str]
     description: str
     uses_models: bool = False
-    """True where it waits for the pool and the lease of the GPUs."""
+    """True if the asset waits for the pool and the lease of the GPUs."""
     also_after: tuple[str, ...] = ()
-    """Upstream beyond the stage's own inputs."""
+    """Upstream assets besides the stage's inputs."""
 
 
 CARDS = (
@@ -30,15 +30,16 @@ CARDS = (
         group="seed",
         kinds=frozenset({"python", "parquet"}),
         description=(
-            "One row is one image-text pair of the seed file: id, line, image path, caption, image size and mode read "
-            "from the header. A line that cannot be used is in the quarantine table, with the reason."
+            "One row is one valid image-text pair of the seed file. "
+            "It has id, line, image path, caption, image size and colour mode (read from the header). A line that "
+            "cannot be used is in the quarantine table with the reason."
         ),
     ),
     Card(
         name="clip_scores",
         group="seed",
         kinds=frozenset({"pytorch", "huggingface", "parquet"}),
-        description="One row is one pair of the seed with the cosine similarity of its image and caption, in [-1, 1].",
+        description=("One row is one pair of the seed with the cosine similarity of image and caption, in [-1, 1]."),
         uses_models=True,
     ),
     Card(
@@ -46,8 +47,9 @@ CARDS = (
         group="seed",
         kinds=frozenset({"python", "parquet"}),
         description=(
-            "One row is one measure of the whole seed (similarity, words, width, height): mean, sd, k-sigma interval, "
-            "percentiles, histogram. The recipe's thresholds that depend on all rows come from here."
+            "One row is one statistic of the whole seed: similarity, words, width or height. "
+            "It has mean, standard deviation, k-sigma interval, percentiles and histogram. Thresholds of the recipe "
+            "that depend on all rows come from here."
         ),
     ),
     Card(
@@ -55,9 +57,10 @@ CARDS = (
         group="data",
         kinds=frozenset({"python", "pytorch"}),
         description=(
-            "One row is one operator of the recipe's `process` or `caption.refilter` list, measured on a sample of the "
-            "seed: rows per second, share kept, seconds per rejected row and its place in the order that costs least. "
-            "filtered_set takes that order only where the recipe says `order: planned`."
+            "One row is one operator of the recipe, measured on a sample of the seed. "
+            "Covers the lists `process` and `caption.refilter`: rows per second, share kept, seconds per rejected row, "
+            "and the place in the cheapest order. filtered_set takes that order only if the recipe says "
+            "`order: planned`."
         ),
         uses_models=True,
     ),
@@ -66,8 +69,9 @@ CARDS = (
         group="data",
         kinds=frozenset({"python", "pytorch", "parquet"}),
         description=(
-            "One row is one pair that the recipe's `process` operators, run by Data-Juicer, let through. Each rejected "
-            "row is in the rejects table with the operator, its value and the limit."
+            "One row is one pair that passed every operator of the recipe's `process` list. "
+            "Data-Juicer runs the operators. The rejects table has every rejected row with the operator, its value and "
+            "the limit."
         ),
         uses_models=True,
     ),
@@ -76,8 +80,8 @@ CARDS = (
         group="data",
         kinds=frozenset({"pytorch", "huggingface", "parquet"}),
         description=(
-            "One row is one filtered pair with its original and its synthetic caption, both similarities and which of "
-            "the two the recipe chose."
+            "One row is one filtered pair with its original caption and a synthetic one. "
+            "It has both similarities and says which caption the recipe chose."
         ),
         uses_models=True,
     ),
@@ -86,18 +90,20 @@ CARDS = (
         group="data",
         kinds=frozenset({"python", "parquet", "json"}),
         description=(
-            "One row is one pair with its number of exposures; the exposures of all rows are exactly the budget. The "
-            "kit's processed_data.jsonl and the LLaVA JSON, in training order, lie beside it."
+            "One row is one pair with its number of exposures in training. "
+            "The exposures of all rows add up to the budget. The kit's processed_data.jsonl and the LLaVA JSON, in "
+            "training order, are in the same folder."
         ),
-        uses_models=True,  # where the recipe's `budget.select` holds an operator with one
+        uses_models=True,  # if the recipe's `budget.select` has an operator with a model
     ),
     Card(
         name="mgm_checkpoint",
         group="training",
         kinds=frozenset({"pytorch", "huggingface"}),
         description=(
-            "One row is one training seed: the checkpoint after stage 1 (projector) and stage 2 (projector and "
-            "language model), its last loss, steps and samples per second."
+            "One row is one trained model, for one training seed. "
+            "Stage 1 trains the projector, stage 2 projector and language model. It has the checkpoint's path, the "
+            "last loss, steps and samples per second."
         ),
         uses_models=True,
         also_after=("recaptioned_set",),
@@ -107,9 +113,10 @@ CARDS = (
         group="training",
         kinds=frozenset({"pytorch", "python"}),
         description=(
-            "One row is one metric of one benchmark for one training seed; a benchmark's first metric is its headline, "
-            "in percent. The kit score compares the means on TextVQA and MMBench with the baseline arm's. "
-            "questions.parquet has a row per question: answer, right or not, log-probability of the right answer."
+            "One row is one metric of one benchmark for one training seed. "
+            "A benchmark's first metric is its headline, in percent. The kit score compares the means on TextVQA and "
+            "MMBench with the baseline's. questions.parquet has one row per question: answer, right or wrong, "
+            "log-probability of the right answer."
         ),
         uses_models=True,
         also_after=("recaptioned_set",),
@@ -118,20 +125,29 @@ CARDS = (
         name="baseline_set",
         group="baseline",
         kinds=frozenset({"python", "parquet", "json"}),
-        description="One row is one random pair of the seed, as it came, with its exposures; the recipe's budget.",
+        description=(
+            "One row is one random, unchanged pair of the seed with its number of exposures. "
+            "The budget is the same as the recipe's."
+        ),
     ),
     Card(
         name="baseline_checkpoint",
         group="baseline",
         kinds=frozenset({"pytorch", "huggingface"}),
-        description="One row is one training seed of the baseline arm: base model, steps and seeds of the recipe's.",
+        description=(
+            "One row is one model trained on the baseline set, for one training seed. "
+            "Base model, steps and training seeds are the same as for the recipe."
+        ),
         uses_models=True,
     ),
     Card(
         name="baseline_results",
         group="baseline",
         kinds=frozenset({"pytorch", "python"}),
-        description="One row is one metric of one benchmark for one training seed of the baseline: the noise floor.",
+        description=(
+            "One row is one metric of one benchmark for one baseline model. "
+            "These results are the noise floor for the recipe's."
+        ),
         uses_models=True,
     ),
 )

@@ -52,7 +52,7 @@ class Rule:
 
 
 def conservation(evidence: Evidence) -> Verdict:
-    """Rows in = kept + rejected + quarantined, and rows in = what the stage before kept."""
+    """Rows in = kept + rejected + quarantined, and rows in = rows kept by the previous stage."""
     lost = {item.shard: item.lost for item in evidence.manifests if item.lost}
     for item in evidence.manifests:
         for source, manifests in evidence.upstream.items():
@@ -69,7 +69,7 @@ def conservation(evidence: Evidence) -> Verdict:
 
 
 def schema(evidence: Evidence) -> Verdict:
-    """The kept table has the columns and types of the record."""
+    """The kept table has the declared columns and types."""
     assert evidence.columns is not None
     wrong = {}
     for item in evidence.manifests:
@@ -87,7 +87,7 @@ def schema(evidence: Evidence) -> Verdict:
 
 
 def quarantine_share(evidence: Evidence) -> Verdict:
-    """The share of quarantined rows stays under the profile's limit."""
+    """The share of quarantined rows is within the profile's limit."""
     rows = sum(item.rows_in for item in evidence.manifests)
     bad = sum(sum(item.quarantined.values()) for item in evidence.manifests)
     limit = evidence.settings.profile.limits.max_quarantined_share
@@ -100,7 +100,7 @@ def quarantine_share(evidence: Evidence) -> Verdict:
 
 
 def some_rows_left(evidence: Evidence) -> Verdict:
-    """Neither is everything rejected, nor are almost no rows left."""
+    """At least 1% of the rows are kept."""
     rows = sum(item.rows_in for item in evidence.manifests)
     kept = sum(item.kept for item in evidence.manifests)
     share = kept / rows if rows else 0.0
@@ -112,7 +112,7 @@ def some_rows_left(evidence: Evidence) -> Verdict:
 
 
 def thresholds(evidence: Evidence) -> Verdict:
-    """The similarity's figures are finite cosines with some spread, and cover every scored row."""
+    """The statistics of the similarity are finite, within [-1, 1], not constant, and cover every scored row."""
     (item,) = evidence.manifests
     score = item.stats["clip_score"]
     scored = sum(other.kept for other in evidence.upstream.get("clip_scores", []))
@@ -131,7 +131,7 @@ def thresholds(evidence: Evidence) -> Verdict:
 
 
 def same_kept(evidence: Evidence) -> Verdict:
-    """Both orders, run on the sample, kept the same rows, byte for byte."""
+    """The written and the planned order of operators keep the same rows of the sample, byte for byte."""
     (item,) = evidence.manifests
     rows, differ = item.stats["sample_rows"], item.stats["kept_rows_that_differ"]
     words = f"{item.stats['sample_rows_kept']:,} of {rows:,} sample rows kept in the recipe's order"
@@ -143,7 +143,7 @@ def same_kept(evidence: Evidence) -> Verdict:
 
 
 def budget_met(evidence: Evidence) -> Verdict:
-    """The exposures are exactly the budget; under `order: keep` a smaller set is shown once, as in the original kit."""
+    """The exposures equal the budget; with `order: keep` a smaller set is shown once, as in the original kit."""
     (item,) = evidence.manifests
     exposures = sum(item.table()["exposures"].to_pylist())
     gone = sum(item.quarantined.values()) + sum(item.rejected.values()) - item.rejected.get("budget", 0)
@@ -157,7 +157,7 @@ def budget_met(evidence: Evidence) -> Verdict:
 
 
 def finite_loss(evidence: Evidence) -> Verdict:
-    """Every training seed ended with a finite loss."""
+    """Every training seed has a finite final loss."""
     (item,) = evidence.manifests
     losses = {row["seed"]: row["final_loss"] for row in item.table().to_pylist()}
     wanted = set(evidence.settings.profile.training.seeds)
@@ -167,7 +167,7 @@ def finite_loss(evidence: Evidence) -> Verdict:
 
 
 def all_answered(evidence: Evidence) -> Verdict:
-    """Every question of every benchmark of the profile has an answer, for every training seed."""
+    """Every question of every benchmark has an answer, for every training seed."""
     (item,) = evidence.manifests
     answered: Counter[tuple[str, int]] = Counter()
     for row in item.table("questions").select(["seed", "benchmark", "answer"]).to_pylist():

@@ -82,6 +82,16 @@ def test_no_code_hands_a_string_to_a_shell(package: str) -> None:
     assert not found
 
 
+def test_imports_of_dagsters_private_modules_say_which_public_way_is_missing() -> None:
+    found = []
+    for package in ("bettersynth_assets", "toolkit", "speed", "bettersynth_assets_tests"):
+        for path in sorted((PROJECT_ROOT / package).rglob("*.py")):
+            for block in re.split(r"\n\n+", path.read_text("utf-8")):
+                if re.search(r"^from dagster\._core", block, re.MULTILINE) and "# Private: " not in block:
+                    found.append(str(path.relative_to(PROJECT_ROOT)))
+    assert not found
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shell_scripts_evaluate_no_strings(script: Path) -> None:
     assert not re.search(r"\b(eval|sh -c|bash -c)\b", script.read_text("utf-8"))

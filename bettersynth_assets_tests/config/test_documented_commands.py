@@ -31,6 +31,7 @@ NOT_CHECKED = {
     r"dj-process": "names the program; operators/test_dj_process.py runs it",
     r"ray": "names the package",
     r"dg": "names the program",
+    r"python -m pytest .*": "this is it",
     r"deepspeed --num_gpus": "an option that a result is about",
     r"make": "names the program",
     r"(deepspeed --module|torchrun .* -m)": "start of a command; toolkit/test_train.py runs both launchers",

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+# Private: the names of these tags are documented, but no constant for them is exported.
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from bettersynth_assets.command_line import (

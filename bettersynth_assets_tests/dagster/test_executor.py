@@ -10,8 +10,9 @@ import sys
 import dagster as dg
 import psutil
 import pytest
-from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
-from dagster._core.storage.dagster_run import DagsterRunStatus
+
+# Private: the data of engine events, which the executor logs, has no public constructor.
+from dagster._core.events import EngineEventData
 
 from bettersynth_assets.defs.resources.executor import die_with_run, free_dead_runs
 from bettersynth_assets.free_slots import main as free_slots_command
@@ -29,10 +30,10 @@ def instance(tmp_path):
 
 def hold(instance: dg.DagsterInstance, pid: int) -> str:
     """A started run of process ``pid`` that holds the pool's only slot."""
-    run = dg.DagsterRun(job_name="everything", status=DagsterRunStatus.STARTED)
+    run = dg.DagsterRun(job_name="everything", status=dg.DagsterRunStatus.STARTED)
     instance.add_run(run)
-    event = DagsterEvent(
-        event_type_value=DagsterEventType.ENGINE_EVENT.value,
+    event = dg.DagsterEvent(
+        event_type_value=dg.DagsterEventType.ENGINE_EVENT.value,
         job_name="everything",
         event_specific_data=EngineEventData.multiprocess(pid),
     )
@@ -53,7 +54,7 @@ def test_a_killed_runs_slot_is_freed_and_the_run_marked_failed(instance):
     child.kill()
     child.wait()
     assert free_dead_runs(instance) == [run_id]
-    assert instance.get_run_by_id(run_id).status == DagsterRunStatus.FAILURE
+    assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE
     assert free_slots(instance) == 1
 
 

@@ -12,9 +12,9 @@ import multiprocessing
 
 import dagster as dg
 import psutil
+
+# Private: Dagster exports neither the config schema and requirements of its multiprocess executor nor its storage classes.
 from dagster._core.definitions.executor_definition import MULTI_PROC_CONFIG, multiple_process_executor_requirements
-from dagster._core.events import DagsterEventType
-from dagster._core.executor.base import Executor
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from bettersynth_assets.scheduler.process_lifetime import die_with_parent
@@ -31,13 +31,13 @@ _FORKED = {
     config_schema=MULTI_PROC_CONFIG,
     requirements=multiple_process_executor_requirements(),
 )
-def step_processes(init_context: dg.InitExecutorContext) -> Executor:
+def step_processes(init_context: dg.InitExecutorContext) -> dg.Executor:
     """Dagster's multiprocess executor, forking, after the slots of dead runs are freed."""
     for run_id in free_dead_runs(init_context.instance):
         logging.getLogger("dagster").warning("run %s was killed; its place in the pool is free again", run_id)
     config = {"start_method": _FORKED, **init_context.executor_config}
     assert dg.multiprocess_executor.executor_creation_fn is not None
-    created: Executor = dg.multiprocess_executor.executor_creation_fn(init_context._replace(executor_config=config))
+    created: dg.Executor = dg.multiprocess_executor.executor_creation_fn(init_context._replace(executor_config=config))
     return created
 
 
@@ -75,7 +75,7 @@ def _holders(instance: dg.DagsterInstance, pool: str) -> set[str]:
 
 def _alive(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether the process that the run's own log names still runs, and is the one that wrote it."""
-    for record in instance.get_records_for_run(run_id, of_type=DagsterEventType.ENGINE_EVENT).records:
+    for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records:
         event = record.event_log_entry.dagster_event
         number = event.engine_event_data.metadata.get("pid") if event is not None else None
         if number is not None and psutil.pid_exists(int(str(number.value))):
