@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-# Private: `DagsterInstance.get` raises it, and the public `DagsterError` does not tell it from other errors.
+# Private: `DagsterInstance.get` raises it, and the public `DagsterError` does not distinguish it from other errors.
 from dagster._core.errors import DagsterHomeNotSetError
 
 from bettersynth_assets.command_line import use_home

@@ -13,7 +13,7 @@ import multiprocessing
 import dagster as dg
 import psutil
 
-# Private: Dagster exports neither the config schema and requirements of its multiprocess executor nor its storage classes.
+# Private: Dagster exports neither the schema and requirements of its multiprocess executor nor its storage classes.
 from dagster._core.definitions.executor_definition import MULTI_PROC_CONFIG, multiple_process_executor_requirements
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
