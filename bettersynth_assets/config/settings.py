@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +64,18 @@ class Settings:
     def with_recipe(self, name: str) -> Settings:
         """The same profile and data root with another recipe."""
         return replace(self, recipe=load_recipe(name))
+
+    def with_benchmarks(self, names: Sequence[str]) -> Settings:
+        """The same settings with some of the profile's benchmarks.
+
+        Raises:
+            ConfigError: a benchmark that the profile does not evaluate.
+        """
+        try:
+            evaluation = self.profile.evaluation.only(names)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return replace(self, profile=self.profile.model_copy(update={"evaluation": evaluation}))
 
 
 def load_active_profile(env: Mapping[str, str] = os.environ) -> Profile:

@@ -1,18 +1,24 @@
-"""eval_results and baseline_results. In: a checkpoint per training seed. Out: figures on the profile's benchmarks.
+"""eval_results and baseline_results. In: a checkpoint per training seed. Out: metrics on the profile's benchmarks.
 
 ::
 
     kept       one row per training seed, benchmark and metric; a benchmark's first metric is its headline
     questions  one row per training seed and question; see ``toolkit.evaluation.question_rows``
 
-The answers lie beside them. A benchmark without an answer to each question fails. eval_results also compares: its stats
-hold the baseline's figures and the contest's score.
+The answers of one checkpoint to one benchmark are a unit (``toolkit.evaluation.units``), kept for all recipes under a
+key of that checkpoint and that benchmark alone. A run answers the units that are missing and assembles both tables and
+a copy of the answers from the units, so an added or changed benchmark is the only one that is answered, and after a
+failure the next run continues. Units are never removed.
+
+A benchmark without an answer to each question fails. eval_results also compares: its stats hold the baseline's metrics
+and the contest's score.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +26,21 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.libraries import key_versions
 from bettersynth_assets.engine.rules import ALL_ANSWERED
 from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
-from bettersynth_assets.scheduler.child_process import Event, run_child
+from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
 from bettersynth_assets.stages.arms import arm_stats, compare
 from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
 from bettersynth_assets.stages.train import architecture_key, folder_of
 from toolkit.evaluation.output import RESULTS as RESULTS_FILE
 from toolkit.evaluation.question_rows import ROWS
+from toolkit.evaluation.units import Place, Unit, finished, summary
+from toolkit.files import digest_of, write_json
 
+LIBRARIES = ("torch", "transformers")
 MODULE = "toolkit.evaluation.run"
 RESULTS = pa.schema(
     [
@@ -60,31 +70,44 @@ QUESTIONS = pa.schema(
 
 
 def answer(work: Work, source: str) -> list[dict[str, Any]]:
-    """Let every seed's model answer the benchmarks, and score the answers.
+    """Let every seed's model answer the benchmarks that it has not answered yet, and score the answers.
 
     Returns:
         Rows of schema ``RESULTS``, in the order of the seeds.
 
     Raises:
-        ChildError: answers are missing; there is no score over a part of a benchmark.
+        ChildError: answers are missing; benchmarks that were finished before the failure are kept.
     """
-    names = list(work.settings.profile.evaluation.chosen())
     (checkpoints,) = work.inputs[source]
     checkpoints.verify()
     models = {row["seed"]: checkpoints.path / row["path"] for row in checkpoints.table().to_pylist()}
-    plans = {
-        work.folder / f"plan-{seed}.json": plan(work.settings, work.folder / folder_of(seed), model)
-        for seed, model in models.items()
-        # Written last and with its answers, so a killed run's finished seeds are not answered again.
-        if not _is_answered(work.folder / folder_of(seed), names)
-    }
+    places = {seed: unit_places(work.settings, model) for seed, model in models.items()}
+    plans = {}
+    for seed, model in models.items():
+        missing = {name: place for name, place in places[seed].items() if finished(place) is None}
+        if missing:
+            folder = work.folder / folder_of(seed)
+            plans[work.folder / f"plan-{seed}.json"] = plan(work.settings, folder, model, missing)
     if plans:
         run_child(MODULE, plans, on_event=Reporter(source, work.log), log=work.log)
-    return [row for seed in models for row in _rows(seed, work.folder / folder_of(seed), names)]
+    units = {seed: _units(places[seed]) for seed in models}
+    for seed, model in models.items():
+        _copy(work.folder / folder_of(seed), places[seed], units[seed], model)
+    return [{"seed": seed, **row} for seed in models for unit in units[seed] for row in unit.results]
 
 
-def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
-    """One seed's plan, as ``toolkit.evaluation.run`` reads it."""
+def unit_places(settings: Settings, model: Path) -> dict[str, Place]:
+    """Where one checkpoint's answers are kept and under which key, by benchmark, in the profile's order."""
+    from toolkit.evaluation.keys import VERSION, checkpoint_hashes
+
+    run = [VERSION, checkpoint_hashes(model), _run_key(settings), key_versions(LIBRARIES)]
+    keys = {name: digest_of(name, key, *run) for name, key in benchmarks_key(settings).items()}
+    root = settings.shared_root / "answers"
+    return {name: Place(folder=root / f"{name}-{key[:16]}", key=key) for name, key in keys.items()}
+
+
+def plan(settings: Settings, output: Path, model: Path, missing: Mapping[str, Place]) -> dict[str, Any]:
+    """One seed's plan, as ``toolkit.evaluation.run`` reads it, of the benchmarks that are missing."""
     gpu = settings.profile.gpu
     return {
         "model": str(model),
@@ -94,7 +117,8 @@ def plan(settings: Settings, output: Path, model: Path) -> dict[str, Any]:
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if settings.profile.training.feature_cache else None,
-        "benchmarks": benchmarks(settings),
+        "benchmarks": {name: values for name, values in benchmarks(settings).items() if name in missing},
+        "units": {name: {"folder": str(place.folder), "unit_key": place.key} for name, place in missing.items()},
     }
 
 
@@ -124,12 +148,28 @@ class Reporter:
                     self.log(f"{where} {name}: incomplete, {made.get('missing', '?')} rows are missing")
 
 
-def _is_answered(folder: Path, names: Sequence[str]) -> bool:
-    try:
-        _rows(0, folder, names)
-        return all((folder / file).is_file() for file in _files(folder))
-    except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged by whatever ended the run
-        return False
+def _units(places: Mapping[str, Place]) -> list[Unit]:
+    """The finished units of one seed.
+
+    Raises:
+        ChildError: a unit is missing or damaged although the child reported success.
+    """
+    found = {name: finished(place) for name, place in places.items()}
+    if missing := [name for name, unit in found.items() if unit is None]:
+        raise ChildError(f"{MODULE} ended with exit code 0 but without whole answers to {', '.join(missing)}")
+    return [unit for unit in found.values() if unit is not None]
+
+
+def _copy(folder: Path, places: Mapping[str, Place], units: Sequence[Unit], model: Path) -> None:
+    """Copy a seed's answers into the version's folder and write ``results.json`` next to them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for unit in units:
+        for name in unit.files:
+            target = folder / unit.benchmark / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(places[unit.benchmark].folder / name, target)
+    write_json(folder / RESULTS_FILE, summary(units, model=str(model)))
 
 
 def _files(folder: Path) -> list[str]:
@@ -140,19 +180,6 @@ def _files(folder: Path) -> list[str]:
 def _results(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
     return found
-
-
-def _rows(seed: int, folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of schema ``RESULTS`` of one seed, in the profile's order of benchmarks.
-
-    Raises:
-        ValueError: results of other benchmarks than ``names``.
-    """
-    found = _results(folder)
-    if sorted(found["benchmarks"]) != sorted(names):
-        raise ValueError(f"{folder}: holds results of {', '.join(found['benchmarks'])}")
-    ordered = sorted(found["results"], key=lambda row: names.index(row["benchmark"]))
-    return [{"seed": seed, **row} for row in ordered]
 
 
 def _questions(folder: Path, seeds: Sequence[int], names: Sequence[str]) -> pa.Table:
@@ -195,9 +222,13 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+    return {"benchmarks": benchmarks_key(settings), **_run_key(settings)}
+
+
+def _run_key(settings: Settings) -> dict[str, Any]:
+    """Settings that the answers to every benchmark depend on."""
     profile = settings.profile
     return {
-        "benchmarks": benchmarks_key(settings),
         **architecture_key(settings),
         "evaluation": profile.evaluation.key(),
         "gpu": profile.gpu.key("evaluation"),
@@ -206,14 +237,13 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 EVAL_RESULTS = Stage(
     name="eval_results",
-    version=3,
+    version=4,
     rules=(ALL_ANSWERED,),
     run=run,
     depends=depends,
     sharded=False,
     inputs=("mgm_checkpoint", "baseline_results"),
-    libraries=("torch", "transformers"),
-    resume=True,
+    libraries=LIBRARIES,
     preflight=check_benchmarks,
 )
 BASELINE_RESULTS = replace(

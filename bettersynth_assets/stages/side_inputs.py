@@ -69,6 +69,7 @@ def _key_of(chosen: Chosen, settings: Settings) -> dict[str, Any]:
     code = BENCHMARKS.fingerprint(chosen.name)
     return {
         "files": {role: sha256_once(path) for role, path in chosen.given_files().items()},
+        "version": chosen.benchmark.version,
         **({"options": options} if (options := chosen.options.key()) else {}),
         **({"code": code} if code else {}),
         **({"folders": _folders_hash(chosen, settings)} if set(chosen.files) - set(chosen.given_files()) else {}),
@@ -78,8 +79,10 @@ def _key_of(chosen: Chosen, settings: Settings) -> dict[str, Any]:
 def _folders_hash(chosen: Chosen, settings: Settings) -> str:
     """Hash of what the questions hold and of the names and contents of their pictures."""
     from toolkit.evaluation.inputs import read_benchmark
+    from toolkit.evaluation.keys import questions_hash
 
-    rows = read_benchmark(chosen).questions.rows
+    questions = read_benchmark(chosen).questions
+    rows = questions.rows
     folders = [path for path in chosen.files.values() if path.is_dir()]
     names: dict[Path, list[str]] = {}
     for image in (row.image for row in rows if isinstance(row.image, Path)):
@@ -87,7 +90,7 @@ def _folders_hash(chosen: Chosen, settings: Settings) -> str:
         names.setdefault(folder, []).append(image.relative_to(folder).as_posix())
     memos = (settings.shared_root / f"images-{chosen.name}-{number}.parquet" for number in range(len(names)))
     pictures = [images_hash(folder, some, memo) for (folder, some), memo in zip(names.items(), memos, strict=True)]
-    return digest_of([pictures, [[row.id, row.text, row.right, list(row.options)] for row in rows]])
+    return digest_of([pictures, questions_hash(questions)])
 
 
 @contextmanager

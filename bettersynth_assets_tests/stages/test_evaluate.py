@@ -9,14 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.defs.resources.settings import RunSettings
+from bettersynth_assets.engine.integrity import seal
+from bettersynth_assets.engine.stage import Result, Work
+from bettersynth_assets.engine.store import WHOLE, Manifest, write_table
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.scheduler.child_process import ChildError
 from bettersynth_assets.stages import evaluate, train
 from bettersynth_assets.stages.side_inputs import check_benchmarks, check_finetune
+from bettersynth_assets_tests.broken_pictures import png_without_pixels
 from bettersynth_assets_tests.dagster.fake_graph import write_profile
+from toolkit.models.mgm.tiny import save_tiny
 
 HEAD = "index\tquestion\tA\tB\tanswer\timage\n"
 
@@ -118,25 +126,102 @@ def test_a_broken_fine_tuning_set_is_a_fault_of_the_profile(
         check_finetune(changed)
 
 
-FILES = ("answers.jsonl", "questions.jsonl")
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint, as the stage finds it."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    save_tiny(folder / "finetune", initializer_range=0.5)
+    write_table(folder / "kept.parquet", pa.Table.from_pylist([{"seed": 3, "path": "finetune"}]))
+    return folder
 
 
-def test_a_seed_counts_as_answered_only_with_whole_results_of_the_same_benchmarks_and_their_files(
-    tmp_path: Path,
+def _evaluate(settings: Settings, model: Path, folder: Path) -> tuple[Result, list[str]]:
+    """The stage's result, and the benchmarks that a model answered for it."""
+    checkpoints = Manifest(
+        stage="baseline_checkpoint", shard=WHOLE, key="k", rows_in=1, kept=1, rejected={}, quarantined={}, digest="d",
+        files={"kept.parquet": seal(model / "kept.parquet")}, folder=str(model),
+    )  # fmt: skip
+    lines: list[str] = []
+    folder.mkdir()
+    work = Work(
+        settings=settings, shard=WHOLE, folder=folder, inputs={"baseline_checkpoint": [checkpoints]}, log=lines.append
+    )
+    result = evaluate.run_baseline(work)
+    asked = [line for line in lines if line.startswith("baseline_checkpoint seed-3 ") and ": 1/1, " in line]
+    return result, [line.split()[2].removesuffix(":") for line in asked]
+
+
+def _with(settings: Settings, **benchmarks: Any) -> Settings:
+    changed = settings.profile.evaluation.changed(benchmarks={**settings.profile.evaluation.benchmarks, **benchmarks})
+    return replace(settings, profile=settings.profile.model_copy(update={"evaluation": changed}))
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    """The result's files, without seconds and without the workbook, which holds the time of its creation."""
+    files = (
+        path
+        for path in (folder / "seed-3").rglob("*")
+        if path.is_file() and path.name not in ("results.json", "upload.xlsx")
+    )
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*files, folder / "questions.parquet"]}
+
+
+def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_is_that_of_one_run(
+    settings: Settings, model: Path, tmp_path: Path
 ) -> None:
-    names = ("textvqa", "mmbench")
-    made = {"questions": 1, "files": FILES}
-    whole = json.dumps({"benchmarks": dict.fromkeys(names, made), "results": []})
-    for name in names:
-        (tmp_path / name).mkdir()
-        for file in FILES:
-            (tmp_path / name / file).touch()
-    for content, done in (("", False), ("{}", False), ("null", False), (whole[:-9], False), (whole, True)):
-        (tmp_path / "results.json").write_text(content)
-        assert evaluate._is_answered(tmp_path, names) is done
-    assert not evaluate._is_answered(tmp_path, names[:1])
-    (tmp_path / "mmbench" / "questions.jsonl").unlink()
-    assert not evaluate._is_answered(tmp_path, names)
+    one = settings.with_benchmarks(["textvqa"])
+    first, answered = _evaluate(one, model, tmp_path / "one")
+    assert answered == ["textvqa"] and set(first.kept["benchmark"].to_pylist()) == {"textvqa"}
+    added, answered = _evaluate(settings, model, tmp_path / "added")
+    assert answered == ["mmbench"]
+    together, answered = _evaluate(replace(settings, data_root=tmp_path / "other"), model, tmp_path / "together")
+    assert sorted(answered) == ["mmbench", "textvqa"]
+    assert added.kept.equals(together.kept) and added.files == together.files
+    assert _bytes(tmp_path / "added") == _bytes(tmp_path / "together")
+    removed, answered = _evaluate(_with(settings, mmbench=None), model, tmp_path / "removed")
+    assert (
+        answered == [] and removed.kept.equals(first.kept) and _bytes(tmp_path / "removed") == _bytes(tmp_path / "one")
+    )
+    table = tmp_path / "bench" / "m.tsv"
+    original = table.read_text()
+    table.write_text(original.replace("blue", "green"))
+    changed, answered = _evaluate(settings, model, tmp_path / "changed")
+    assert answered == ["mmbench"] and changed.kept.num_rows == added.kept.num_rows
+    table.write_text(original)
+    back, answered = _evaluate(settings, model, tmp_path / "back")
+    assert answered == [] and back.kept.equals(added.kept)
+
+
+def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_run_continues(
+    settings: Settings, model: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "bench" / "images" / "i1.bmp"  # of TextVQA, which is answered after MMBench
+    original = image.read_bytes()
+    image.write_bytes(png_without_pixels())
+    with pytest.raises(ChildError, match="sample 'i1'"):
+        _evaluate(settings, model, tmp_path / "failed")
+    image.write_bytes(original)
+    result, answered = _evaluate(settings, model, tmp_path / "rerun")
+    assert answered == ["textvqa"] and set(result.kept["benchmark"].to_pylist()) == {"textvqa", "mmbench"}
+
+
+def test_a_damaged_answer_is_the_only_one_that_is_answered_again(
+    settings: Settings, model: Path, tmp_path: Path
+) -> None:
+    first, _ = _evaluate(settings, model, tmp_path / "first")
+    (damaged,) = settings.shared_root.glob("answers/mmbench-*/answers.jsonl")
+    damaged.write_text("")
+    again, answered = _evaluate(settings, model, tmp_path / "again")
+    assert answered == ["mmbench"] and _bytes(tmp_path / "again") == _bytes(tmp_path / "first")
+    assert again.kept.equals(first.kept)
+
+
+def test_a_launch_can_take_a_part_of_the_profiles_benchmarks(settings: Settings) -> None:
+    some = RunSettings(benchmarks=["mmbench"]).load()
+    assert list(some.profile.evaluation.chosen()) == ["mmbench"]
+    assert list(_key(some)["benchmarks"]) == ["mmbench"] and _key(RunSettings().load()) == _key(settings)
+    with pytest.raises(ConfigError, match="'pope' is not evaluated; the profile has mmbench, textvqa"):
+        RunSettings(benchmarks=["pope"]).load()
 
 
 def test_the_key_follows_what_the_files_hold_and_which_benchmarks_are_asked(settings: Settings, tmp_path: Path) -> None:

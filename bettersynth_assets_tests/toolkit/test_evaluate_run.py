@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from bettersynth_assets_tests.broken_pictures import png_without_pixels
 from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.mmbench.benchmark import score_mmbench
 from toolkit.evaluation.benchmarks.mmbench.table import pictures, read_table
 from toolkit.evaluation.benchmarks.textvqa.benchmark import score_textvqa
-from toolkit.evaluation.output import replaced_together
+from toolkit.evaluation.output import locked
 from toolkit.evaluation.run import evaluate, main, make_plan
 from toolkit.models.mgm.images import ImageError
 from toolkit.models.mgm.tiny import save_tiny
@@ -219,19 +220,20 @@ def other(bench: Path) -> str:
     return str(bench / "other")
 
 
-def _broken(bench: Path, folder: Path) -> Path:
-    """The benchmark with a third image cell that is cut off."""
+def _failing(bench: Path, output: Path, folder: Path, order: tuple[str, ...]) -> dict[str, Any]:
+    """A plan whose MMBench table has a picture that only decoding finds broken."""
     table = read_table(bench / "m.tsv")
-    table.loc[2, "image"] = base64.b64encode(base64.b64decode(table["image"][2])[:-20]).decode()
+    table.loc[2, "image"] = base64.b64encode(png_without_pixels()).decode()
     table.to_csv(folder / "broken.tsv", sep="\t", index=False)
-    return folder / "broken.tsv"
+    values = _changed(_values(bench, output), "mmbench", table=str(folder / "broken.tsv"))
+    return {**values, "benchmarks": {name: values["benchmarks"][name] for name in order}}
 
 
-def test_a_run_that_fails_leaves_an_earlier_models_output_whole(
+def test_a_run_that_fails_in_its_first_benchmark_leaves_an_earlier_models_output_whole(
     bench: Path, output: Path, other: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = {name: (output / name).read_bytes() for name in FILES}
-    values = {**_changed(_values(bench, output), "mmbench", table=str(_broken(bench, tmp_path))), "model": other}
+    values = {**_failing(bench, output, tmp_path, ("mmbench", "textvqa")), "model": other}
     (tmp_path / "plan.json").write_text(json.dumps(values))
     assert main([str(tmp_path / "plan.json")]) == 2
     event = json.loads(capfd.readouterr().out.splitlines()[-1])
@@ -240,13 +242,35 @@ def test_a_run_that_fails_leaves_an_earlier_models_output_whole(
     assert sorted(path.name for path in output.iterdir()) == ["mmbench", "results.json", "textvqa"]
 
 
+def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_a_rerun_continues(
+    bench: Path, output: Path, other: str, tmp_path: Path
+) -> None:
+    values = {**_failing(bench, output, tmp_path, ("textvqa", "mmbench")), "model": other}
+    with pytest.raises(ImageError, match="sample '1'"):
+        evaluate(make_plan(values), lambda event: None)
+    assert sorted(path.name for path in output.iterdir()) == ["textvqa"]
+    whole = {**_values(bench, output), "model": other}
+    results, answered = _answered(whole)
+    assert answered == ["mmbench"]
+    fresh, _ = _answered({**whole, "output": str(tmp_path / "fresh")})
+    assert results["results"] == fresh["results"]
+    for name in FILES[:3]:
+        assert (output / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def _answered(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Results of a run, and the benchmarks that it answered."""
+    events: list[dict[str, Any]] = []
+    results = evaluate(make_plan(values), events.append)
+    return results, list(dict.fromkeys(event["benchmark"] for event in events if event["event"] == "progress"))
+
+
 @pytest.mark.parametrize("killed_in", ["answers", "swap"])
-def test_a_run_that_dies_leaves_no_results_beside_answers_of_another_model(
+def test_a_run_that_dies_leaves_no_answers_of_two_models(
     bench: Path, output: Path, other: str, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
-    before = {name: (output / name).read_bytes() for name in FILES}
-    (output / ".partial").mkdir()
-    (output / ".partial" / "results.json").write_text("of a run that was killed")
+    (output / "mmbench" / ".partial").mkdir()
+    (output / "mmbench" / ".partial" / "answers.jsonl").write_text("of a run that was killed")
 
     class Killed(BaseException):
         pass
@@ -266,28 +290,80 @@ def test_a_run_that_dies_leaves_no_results_beside_answers_of_another_model(
 
         monkeypatch.setattr(Path, "replace", one_then_killed)
         emit = [].append  # type: ignore[assignment]
+    whole = {**_values(bench, output), "model": other}
     with pytest.raises(Killed):
-        evaluate(make_plan({**_values(bench, output), "model": other}), emit)
-    if killed_in == "answers":
-        assert {name: (output / name).read_bytes() for name in FILES} == before
+        evaluate(make_plan(whole), emit)
+    monkeypatch.undo()
+    assert not (output / "results.json").exists() and not (output / "mmbench" / "unit.json").exists()
+    answer = json.loads((output / "textvqa" / "answers.jsonl").read_text().splitlines()[0])
+    assert answer["model_id"] == "other"
+    results, answered = _answered(whole)
+    assert answered == ["mmbench"] and list(results["benchmarks"]) == ["textvqa", "mmbench"]
+
+
+def test_only_an_added_or_changed_benchmark_is_answered(bench: Path, tmp_path: Path) -> None:
+    both = _values(bench, tmp_path / "out")
+    _, answered = _answered(_changed(both, "mmbench"))
+    assert answered == ["textvqa"]
+    added, answered = _answered(both)
+    assert answered == ["mmbench"]
+    assert _answered(both) == (added, [])
+    table = read_table(bench / "m.tsv")
+    table.loc[0, "hint"] = "Look closely."
+    table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    changed, answered = _answered(_changed(both, "mmbench", table=str(tmp_path / "m.tsv")))
+    assert answered == ["mmbench"]
+    assert changed["benchmarks"]["textvqa"] == added["benchmarks"]["textvqa"]
+    fresh, _ = _answered({**both, "output": str(tmp_path / "fresh")})
+    assert added["results"] == fresh["results"]
+
+
+@pytest.mark.parametrize("change", ["image", "annotations", "max_new_tokens", "answers"])
+def test_what_the_answers_depend_on_is_in_their_key(bench: Path, tmp_path: Path, change: str) -> None:
+    shutil.copytree(bench, tmp_path / "bench")
+    values = _values(tmp_path / "bench", tmp_path / "out")
+    _answered(values)
+    expected = ["textvqa"]
+    if change == "image":
+        Image.new("RGB", (40, 40), "red").save(tmp_path / "bench" / "images" / "i0.png")
+    elif change == "annotations":
+        path = tmp_path / "bench" / "a.json"
+        path.write_text(path.read_text().replace('"x"', '"y"', 1))
+    elif change == "max_new_tokens":
+        values, expected = {**values, "max_new_tokens": 2}, ["textvqa", "mmbench"]
     else:
-        assert not (output / "results.json").exists()
+        (tmp_path / "out" / "textvqa" / "answers.jsonl").write_text("damaged")
+    assert _answered({**values, "batch_size": 3})[1] == expected
 
 
-def test_a_run_of_one_benchmark_removes_an_earlier_runs_answers_to_the_other(
+def test_a_part_of_the_benchmarks_keeps_the_units_of_the_same_model_and_removes_those_of_another(
     bench: Path, output: Path, other: str
 ) -> None:
     (output / "textvqa" / "mine.txt").write_text("kept")
     values = _changed(_values(bench, output), "textvqa")
-    results = evaluate(make_plan({**values, "model": other}), lambda event: None)
+    results, answered = _answered(values)
+    assert answered == [] and list(results["benchmarks"]) == ["mmbench", "textvqa"]
+    results, answered = _answered({**values, "model": other})
     assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
-        "mmbench/answers.jsonl", "mmbench/questions.jsonl", "mmbench/upload.tsv", "mmbench/upload.xlsx",
-        "results.json", "textvqa/mine.txt",
+        "mmbench/answers.jsonl", "mmbench/questions.jsonl", "mmbench/unit.json", "mmbench/upload.tsv",
+        "mmbench/upload.xlsx", "results.json", "textvqa/mine.txt",
     ]  # fmt: skip
-    assert list(results["benchmarks"]) == ["mmbench"]
+    assert list(results["benchmarks"]) == answered == ["mmbench"]
     assert list(results["benchmarks"]["mmbench"]["files_sha256"]) == ["table"]
     answer = json.loads((output / "mmbench" / "answers.jsonl").read_text().splitlines()[0])
     assert (answer["model_id"], results["model"]) == ("other", other)
+
+
+def test_units_with_a_key_of_the_caller_are_kept_where_the_plan_says(bench: Path, tmp_path: Path) -> None:
+    values = _values(bench, tmp_path / "out")
+    units = {name: {"folder": str(tmp_path / "units" / name), "unit_key": "k"} for name in values["benchmarks"]}
+    results, answered = _answered({**values, "units": units})
+    assert answered == ["textvqa", "mmbench"] and [path.name for path in (tmp_path / "out").iterdir()] == [
+        "results.json"
+    ]
+    units["mmbench"]["unit_key"] = "l"
+    again, answered = _answered({**values, "units": units, "output": str(tmp_path / "elsewhere")})
+    assert answered == ["mmbench"] and again["results"] == results["results"]
 
 
 def test_two_runs_do_not_write_to_one_folder(bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -297,11 +373,9 @@ def test_two_runs_do_not_write_to_one_folder(bench: Path, tmp_path: Path, capfd:
     assert main([str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
     assert "two plans write to" in json.loads(capfd.readouterr().out)["message"]
     (tmp_path / "out").mkdir()
-    with replaced_together(tmp_path / "out") as folder:
-        (folder / "results.json").write_text("{}")
-        with pytest.raises(AnswerError, match="another evaluation is writing to"):
-            evaluate(make_plan(values), lambda event: None)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
+    with locked(tmp_path / "out"), pytest.raises(AnswerError, match="another evaluation is writing to"):
+        evaluate(make_plan(values), lambda event: None)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_part_of_a_plans_benchmarks_is_run_when_it_is_named(

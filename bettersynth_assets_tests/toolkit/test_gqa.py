@@ -58,6 +58,16 @@ def test_figures_of_a_case_counted_by_hand(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_figures_are_those_that_eval_py_prints_for_the_written_predictions(tmp_path: Path) -> None:
+    """Values printed by GQA's eval.py (copy in PKU-YuanGroup/Video-LLaVA, 984e65b, videollava/eval/eval_gqa.py)."""
+    values = {m.name: m.value for m in GQA_BENCHMARK.score(_read(tmp_path, _data()), ANSWERS).metrics}
+    official = {
+        "accuracy": 50.00, "accuracy/open": 66.67, "accuracy/binary": 40.00, "accuracy/query": 66.67,
+        "accuracy/verify": 50.00, "accuracy/choose": 100.00, "accuracy/logical": 0.00, "accuracy/compare": 0.00,
+    }  # fmt: skip
+    assert {name: round(value, 2) for name, value in values.items()} == official
+
+
 def test_predictions_are_what_llava_hands_to_eval_py(tmp_path: Path) -> None:
     GQA_BENCHMARK.write(tmp_path, _read(tmp_path, _data()), ANSWERS, model="m")
     predictions = {row["questionId"]: row["prediction"] for row in json.loads((tmp_path / PREDICTIONS).read_text())}

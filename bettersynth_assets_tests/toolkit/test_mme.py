@@ -140,6 +140,18 @@ def test_all_figures_are_those_of_a_second_writing_of_the_published_rule(tmp_pat
     assert (perfect["perception"], perfect["cognition"], perfect["score"]) == (2000, 800, 2800)
 
 
+def test_scores_are_those_that_the_official_tool_computes_from_the_written_texts(tmp_path: Path) -> None:
+    """Values printed by calculation.py of eval_tool.zip (BradyFU/Awesome-Multimodal-Large-Language-Models, 1c1d69e)."""
+    questions = _read(_release(tmp_path, dict.fromkeys(TASKS, 3)))
+    words = ("Yes", "No", "no.", "maybe", "YES, of course", "not")
+    answers = [words[(7 * i + i // 5) % len(words)] for i in range(len(questions.rows))]
+    values = _values(MME_BENCHMARK.score(questions, answers))
+    low, middle, high = 33.33333333333333, 66.66666666666666, 83.33333333333333
+    official = [high, high, low, middle, low, high, high, low, middle, low, high, high, low, middle]
+    assert [values[f"score/{task}"] for task in TASKS] == pytest.approx(official, abs=2e-8)
+    assert (values["perception"], values["cognition"]) == pytest.approx((600, 266.66666666666663), abs=2e-7)
+
+
 def test_texts_for_the_official_tool_have_one_line_of_four_columns_per_question(tmp_path: Path) -> None:
     questions = _read(_release(tmp_path / "mme", {"color": 1, "posters": 1}))
     MME_BENCHMARK.write(tmp_path, questions, ["Yes", "two\nlines\tand a tab", "no", ""], model="m")

@@ -106,6 +106,20 @@ def test_all_figures_are_those_of_a_second_writing_of_the_published_rule(tmp_pat
     assert values["f1"] == pytest.approx(sum(values[f"f1/{name}"] for name in SETS) / 3)
 
 
+def test_figures_are_those_that_the_official_script_prints(tmp_path: Path) -> None:
+    """Values printed by evaluate.py of AoiDragon/POPE (08d957b) for the same answers and labels."""
+    questions = _read(_write(tmp_path, dict.fromkeys(SETS, "yn" * 9)))
+    words = ("Yes", "No", "yes, sure", "It is not.", "no. Yes", "Yes. Not")
+    answers = [words[(5 * i + i // 7) % len(words)] for i in range(len(questions.rows))]
+    values = _values(questions, answers)
+    names = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+    half = (0.5, 0.5, 0.5555555555555556, 0.5263157894736842, 0.5555555555555556)
+    popular = (0.5555555555555556, 0.5454545454545454, 0.6666666666666666, 0.6, 0.6111111111111112)
+    for part, official in zip(SETS, (half, popular, half), strict=True):
+        found = [values[f"{name}/{part}"] for name in names]
+        assert found == pytest.approx([100 * value for value in official], abs=1e-8)
+
+
 def test_a_model_that_always_says_no_has_figures(tmp_path: Path) -> None:
     values = _values(_read(_write(tmp_path, {"random": "yn"})), ["no", "no"])
     assert [values[name] for name in ("accuracy", "precision", "recall", "f1", "yes_ratio")] == [50, 0, 0, 0, 0]

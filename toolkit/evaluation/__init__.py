@@ -1,1 +1,1 @@
-"""Benchmarks: answers by batched greedy generation, and metrics equal to the reference. Metrics need no torch."""
+"""Evaluation: batched greedy answers to benchmarks, and metrics equal to the official scripts'."""

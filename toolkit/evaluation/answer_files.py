@@ -1,8 +1,8 @@
-"""Reads files of questions and of answers. In: JSON lines of this toolkit, of LLaVA or of MGM. Out: checked rows.
+"""Reads question and answer files. In: JSON lines of this toolkit, of LLaVA or of MGM. Out: checked rows.
 
-LLaVA's layouts, which MGM's scripts write too: for TextVQA ``question_id`` (the image's id), ``prompt``, ``text``,
-``answer_id``, ``model_id``, ``metadata``; for MMBench also ``round_id``, ``options``, ``option_char``, and there
-``prompt`` lacks the instruction. Only what a score needs is asked for here.
+Keys in LLaVA's layout, which MGM's scripts also write: for TextVQA ``question_id`` (the image's id), ``prompt``,
+``text``, ``answer_id``, ``model_id``, ``metadata``; for MMBench also ``round_id``, ``options``, ``option_char``, and
+there ``prompt`` lacks the instruction. Only keys that scoring needs are required.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 from toolkit.files import numbered_lines
 
 DECIMALS = 8
-"""Of figures in percent: all that 10,000 questions can differ by, without the noise of binary floats."""
+"""Decimals of values in percent: more than 10,000 questions can resolve, fewer than the rounding error of a float."""
 
 
 class AnswerError(ValueError):
-    """Benchmark files or answers that cannot be used; the message names the file, the row and what is wrong with it."""
+    """Benchmark files or answers that cannot be used; the message names the file, the row and the fault."""
 
 
 def read_lines(path: Path, keys: Sequence[str], *, texts: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Read JSON lines; blank ones are skipped.
+    """Read JSON lines; blank lines are skipped.
 
     Args:
-        keys: each row must have them. An id (``question_id``) may be text or a whole number and is returned as it is.
-        texts: those of the keys whose values must be text.
+        keys: required in each row. An id (``question_id``) may be text or a whole number and is returned unchanged.
+        texts: the keys whose values must be text.
 
     Raises:
-        AnswerError: no rows, a line that is no JSON object, a key that is missing; file, line and key are named.
+        AnswerError: no rows, a line that is not a JSON object, or a missing key; names file, line and key.
     """
     rows = []
     for number, line in numbered_lines(path):
@@ -52,14 +52,14 @@ def read_lines(path: Path, keys: Sequence[str], *, texts: Sequence[str] = ()) ->
 
 
 def decode_json(data: bytes, where: str) -> Any:
-    """Decode JSON strictly: UTF-8, no key twice, no NaN.
+    """Decode JSON strictly: UTF-8, no duplicate keys, no NaN.
 
     Args:
-        data: a whole file or one line; a byte order mark at its beginning is skipped.
-        where: begins the message of an error.
+        data: a whole file or one line; a leading byte order mark is skipped.
+        where: prefix of error messages.
 
     Raises:
-        AnswerError: the bytes are no such JSON.
+        AnswerError: the bytes are not such JSON.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -76,10 +76,10 @@ def decode_json(data: bytes, where: str) -> Any:
 
 
 def id_text(value: object, *, where: str) -> str:
-    """An id as text: 7, 7.0 and "7" are the same id.
+    """Normalise an id to text: 7, 7.0 and "7" are the same id.
 
     Args:
-        where: begins the message of an error.
+        where: prefix of error messages.
 
     Raises:
         AnswerError: null, empty, or neither text nor a whole number.
@@ -94,10 +94,10 @@ def id_text(value: object, *, where: str) -> str:
 
 
 def relative_image(image: str, where: str) -> str:
-    """A picture's path as a file gives it, which must stay inside the folder of pictures.
+    """Check that an image path from a file stays inside the folder of images; returns it.
 
     Raises:
-        AnswerError: an empty or absolute path, one with ``..``, or an address; begins with ``where``.
+        AnswerError: an empty or absolute path, a path with ``..``, or a URL; the message begins with ``where``.
     """
     path = PurePosixPath(image)
     if not image.strip() or path.is_absolute() or ".." in path.parts or "://" in image or "\0" in image:
@@ -106,14 +106,14 @@ def relative_image(image: str, where: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message on one line; of the system's errors, the file and the reason."""
+    """An error's message on one line; for an OS error, file and reason."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}"
     return " ".join(str(error).split())
 
 
 def percent(part: float, whole: int) -> float:
-    """A share in percent, rounded to ``DECIMALS``."""
+    """``part / whole`` in percent, rounded to ``DECIMALS``."""
     return round(100 * part / whole, DECIMALS)
 
 

@@ -1,4 +1,7 @@
-"""Options of ``toolkit.evaluation.run``. In: the command line. Out: plans. The registry says what a benchmark takes."""
+"""Options of ``toolkit.evaluation.run``. In: the command line. Out: plans.
+
+A benchmark's options are generated from its class: ``--<name>-<role>`` for files, ``--<name>-<option>`` for the rest.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ _OF_THE_PLAN = ("model", "output", "cache_dir", "batch_size", "max_new_tokens", 
 
 
 def given_plans(arguments: Sequence[str] | None) -> tuple[list[EvaluationPlan], int]:
-    """Plans of a command line, and how many at once (0: not said).
+    """Parse the command line into plans and the number of plans to run at once (0: not given).
 
     Raises:
-        AnswerError: a fault in a plan.
+        AnswerError: a plan that cannot be used.
         RegistryError: an unknown benchmark, or an extension that cannot be loaded.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -41,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.evaluation.run", description="Answer and score benchmarks."
     )
-    parser.add_argument("plans", type=Path, nargs="*", help="JSON files, instead of the options")
+    parser.add_argument("plans", type=Path, nargs="*", help="JSON files; replace the options")
     for name in _OF_THE_PLAN:
         kind = int if name in ("batch_size", "max_new_tokens", "workers") else str
         about = EvaluationPlan.model_fields[name].description
@@ -50,8 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--extension", type=Path, action="append", help="Python file that registers a benchmark; may be repeated"
     )
-    parser.add_argument("--jobs", type=int, default=0, help="plans at once; one per core when all are on the CPU")
-    parser.add_argument("--benchmarks", dest="only", metavar="A,B", help="only these of the given ones")
+    parser.add_argument(
+        "--jobs", type=int, default=0, help="plans to run at once; one per core when all run on the CPU"
+    )
+    parser.add_argument("--benchmarks", dest="only", metavar="A,B", help="answer only these benchmarks")
     for benchmark in map(BENCHMARKS.get, BENCHMARKS.names()):
         group = parser.add_argument_group(benchmark.title)
         for file in benchmark.files:
@@ -62,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _values(given: Mapping[str, Any], extensions: Sequence[Path]) -> dict[str, Any]:
-    """A plan's values from those of the options."""
+    """The values of a plan, from those of the options."""
     values = {name: given[name] for name in (*_OF_THE_PLAN, "compiled") if name in given}
     if missing := [name for name in ("model", "output") if name not in values]:
-        raise AnswerError(f"--{missing[0]} is missing: give --model and --output, or the file of a plan")
+        raise AnswerError(f"--{missing[0]} is missing: give --model and --output, or a plan file")
     benchmarks: dict[str, dict[str, Any]] = {}
     for benchmark in map(BENCHMARKS.get, BENCHMARKS.names()):
         for key in (*(file.role for file in benchmark.files), *benchmark.options.model_fields):

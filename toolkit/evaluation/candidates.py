@@ -1,13 +1,13 @@
-"""Log-probabilities of candidate answers, from the keys and values of questions that have been read.
+"""Log-probabilities of candidate answers, computed from the cached keys and values of their questions.
 
 ::
 
     a batch of R questions   ─► log-softmax at each question's end      ─► first token of every candidate
-    candidates of a row, one after the other (r, T), padded on the right ─► the tokens after the first
+    concatenated candidates of a row (r, T), padded on the right         ─► the tokens after the first
 
-All candidates of a row stand in one sequence; each sees the row's question and itself, at the positions that it would
-have alone. So a question's keys are neither read again nor repeated per candidate, and a batch whose candidates have
-one token each (letters, yes and no) needs no forward pass at all.
+All candidates of a row form one sequence; a mask lets each attend to the row's question and itself, and its positions
+are those of a candidate on its own. The question's keys are neither computed again nor repeated per candidate. A batch
+whose candidates have one token each (letters, yes and no) needs no forward pass.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch import Tensor
 from toolkit.evaluation.greedy import Batch, forward
 
 LOGITS = 256
-"""Positions whose logits are in memory together: 262 MB in float32 with Gemma's vocabulary."""
+"""Positions whose logits are in memory at once: 262 MB in float32 with Gemma's vocabulary."""
 
 
 def log_probabilities(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
     """Sum of the log-probabilities of each candidate's tokens, in nats, by a float32 log-softmax.
 
     Args:
-        batch: questions just read, nothing written yet; it is left as it is.
-        candidates: per row of the batch any number of lists of ids. The end of an answer is counted if it is among
-            them; a candidate without ids has log-probability 0.
+        batch: questions whose answers have not begun; it is not changed.
+        candidates: per row of the batch any number of lists of token ids. An end-of-answer token counts if it is in
+            the list; a candidate without ids has log-probability 0.
 
     Returns:
         One number per candidate, in their order.
@@ -53,8 +53,8 @@ def log_probabilities(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]
 
 
 def _later_states(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """(S, h), normed: states at all tokens but the last of each candidate, candidate by candidate."""
-    # What is put in: a candidate's last token is only ever predicted.
+    """Normed states (S, h) at all tokens but the last of each candidate, candidate by candidate."""
+    # A candidate's last token is predicted and never an input.
     fed = [[list(ids[:-1]) for ids in some if len(ids) > 1] for some in candidates]
     rows = [row for row, some in enumerate(fed) if some]
     longest = max(sum(map(len, fed[row])) for row in rows)
@@ -85,7 +85,7 @@ def _later_states(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]]) -
 
 
 def _log_softmax_at(batch: Batch, states: Tensor, targets: Tensor) -> Tensor:
-    """(S) log-probability of each target after its state (S, h)."""
+    """Log-probability (S) of each target, predicted from its state (S, h)."""
     found = []
     for some, wanted in zip(states.split(LOGITS), targets.split(LOGITS), strict=True):
         logits = batch.model.lm_head(some).float()

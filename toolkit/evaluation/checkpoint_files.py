@@ -1,4 +1,4 @@
-"""A checkpoint folder that cannot be loaded, said in one line. In: the folder. Out: its first damaged file, if any."""
+"""Errors of a checkpoint that cannot be loaded, on one line. In: its folder. Out: an ``AnswerError`` with the file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from toolkit.model_files import first_damaged
 
 @contextmanager
 def whole_checkpoint(folder: Path) -> Iterator[None]:
-    """Turn what loading raises from a checkpoint's files into an ``AnswerError`` that names folder and file.
+    """Convert errors of loading a checkpoint into an ``AnswerError`` that names folder and file.
 
-    The libraries raise errors of many types, without the file's name, and for a damaged ``tokenizer.json`` a plain
-    ``Exception``; so JSON and weights are looked at first.
+    JSON files and weights are checked first, because the libraries raise errors of many types without the file's name,
+    for a damaged ``tokenizer.json`` even a plain ``Exception``.
     """
     if found := first_damaged(folder):
         path, error = found

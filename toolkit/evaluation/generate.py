@@ -2,11 +2,11 @@
 
 ::
 
-    pictures, those with long questions first ─► squares, made ahead ─► towers, projector ─► prefixes, PART at a time
-    questions whose prefix is there           ─► their candidates' scores, then answers, batch_size at a time
+    images, those with long questions first ─► squares, prefetched ─► towers, projector ─► prefixes, PART at a time
+    questions whose prefix is computed      ─► their candidates' scores, then answers, batch_size at a time
 
-A picture and what stands before it are read once for all its questions, and a question once for its candidates and its
-answer; see ``greedy`` and ``candidates``.
+The prefix up to and including an image is computed once for all its questions, and a question once for its candidates
+and its answer; see ``greedy`` and ``candidates``.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.towers import TowerFeatures
 
 PART = 16
-"""Pictures that are read together."""
+"""Images per forward pass of the towers."""
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
 class _Encoded(NamedTuple):
-    """A prompt in ids, and those of its candidates."""
+    """Token ids of a prompt and of its candidates."""
 
     ids: list[int]
     candidates: list[list[int]]
 
 
 class _Question(NamedTuple):
-    """A prompt whose picture has been read: its number, its ids, and where its prefix is.
+    """A prompt whose prefix is computed: its number, its ids, and the place of its prefix in ``prefixes``.
 
-    ``candidates`` is empty where they have been scored.
+    ``candidates`` is empty once they are scored.
     """
 
     number: int
@@ -64,7 +64,7 @@ class _Question(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Of one batch, by number of the prompt: the answers' tokens, less those put off; the candidates' scores."""
+    """Results of one batch by prompt number: tokens of the answers, except deferred ones; scores of the candidates."""
 
     tokens: dict[int, list[int]]
     scores: dict[int, list[float]]
@@ -72,16 +72,16 @@ class _Found(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Answerer:
-    """A model that answers.
+    """Answers prompts with an MGM checkpoint.
 
     Args:
         model: in evaluation mode, on its device.
         processor: of the same checkpoint.
-        batch_size: prompts at a time; halved, to 1 if need be, when the GPU's memory is too small.
-        max_new_tokens: longest answer; the kit's 128.
+        batch_size: prompts per batch; halved, down to 1, when the GPU runs out of memory.
+        max_new_tokens: maximum tokens of an answer; 128 in the kit.
         cache: features of the frozen towers, shared by checkpoints with the same towers; None runs them here.
-        workers: processes that prepare pictures; None is one per core up to 16 beside a GPU, and none on the CPU.
-        stop: tokens that end an answer; None is the end of the turn and of the text.
+        workers: processes that prepare images; None is one per core up to 16 with a GPU, and none on the CPU.
+        stop: tokens that end an answer; None means end of turn and end of text.
     """
 
     model: MGMGemmaForCausalLM
@@ -93,13 +93,13 @@ class Answerer:
     stop: frozenset[int] | None = None
 
     def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None] = lambda done: None) -> list[Answer]:
-        """Answer all prompts and score their candidates; ``on_batch`` hears how many are done.
+        """Answer all prompts and score their candidates; ``on_batch`` is called with the number done so far.
 
         Raises:
             AnswerError: a prompt with an image token of its own, or a candidate with a special token; the message
                 names the prompt.
-            ImageError: a picture that cannot be read; the message names the prompt.
-            torch.OutOfMemoryError: not even one prompt fits.
+            ImageError: an image that cannot be read; the message names the prompt.
+            torch.OutOfMemoryError: even a single prompt does not fit.
         """
         if self.cache is not None:
             self.cache.fill({prompt.image: prompt.id for prompt in prompts})
@@ -124,7 +124,7 @@ class Answerer:
         ]
 
     def _encode(self, prompt: Prompt) -> _Encoded:
-        """Ids of a prompt behind its picture's placeholder, the only one: what follows it must fit any picture."""
+        """Token ids of a prompt, with exactly one image placeholder."""
         ids = self.processor.encode_prompt(f"<image>\n{prompt.text}")
         if ids.count(IMAGE_TOKEN_INDEX) != 1:
             raise AnswerError(f"prompt {prompt.id!r}: holds an <image> of its own; the picture is put before it")
@@ -136,13 +136,13 @@ class Answerer:
     def _answer_all(
         self, prompts: Mapping[int, Prompt], encoded: Sequence[_Encoded], *, put_off: bool
     ) -> Iterator[_Found]:
-        """What is found, batch by batch."""
+        """Yield the results batch by batch."""
         lengths = [len(one.ids) for one in encoded]
         numbers = by_picture({i: prompt.image for i, prompt in prompts.items()}, lengths)
         pictures = [(picture, prompts[rows[0]].id) for picture, rows in numbers.items()]
         parts = [pictures[at : at + PART] for at in range(0, len(pictures), PART)]
         first = encoded[0].ids
-        at = first.index(IMAGE_TOKEN_INDEX)  # the template puts the picture first, so this is the same in all prompts
+        at = first.index(IMAGE_TOKEN_INDEX)  # the template puts the image first, so this is the same in all prompts
         device = self.model.device
         workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
         items = loaded(parts, self.processor, self.cache, workers=workers, pin=device.type == "cuda")
@@ -161,7 +161,7 @@ class Answerer:
 
     @torch.inference_mode()
     def _read(self, item: Tensor | TowerFeatures, before: Sequence[int], at_once: int) -> Prefix:
-        """Prefixes of a part's pictures, ``at_once`` of them at a time."""
+        """Prefixes of a group's images, ``at_once`` of them at a time."""
         tensors = (item,) if isinstance(item, Tensor) else (item.low, *item.maps)
         made = [
             read_prefixes(self.model, before, self._embeds(pieces, at_once))
@@ -170,11 +170,11 @@ class Answerer:
         return made[0] if len(made) == 1 else joined(made)
 
     def _embeds(self, pieces: Sequence[Tensor], at_once: int) -> Tensor:
-        """Image embeddings (P, N, h) of squares, or of the five tensors that a cache holds."""
+        """Image embeddings (P, N, h), from squares or from the five tensors of the cache."""
         model, count = self.model, len(pieces[0])
         there = [piece.to(model.device, non_blocking=True) for piece in pieces]
         if model.speed.compiled and count < at_once:
-            # What is compiled is compiled anew, for seconds, at each number of pictures.
+            # Compiled code is recompiled, which takes seconds, for each new number of images.
             there = [F.pad(piece, (0, 0) * (piece.dim() - 1) + (0, at_once - count)) for piece in there]
         if len(there) == 1:
             features = model.encode_images(*self.processor.normalise(there[0]))
@@ -185,7 +185,7 @@ class Answerer:
 
     @torch.inference_mode()
     def _answer(self, waiting: Sequence[_Question], put_off: bool, size: int) -> _Found:
-        """Answers and scores of the first ``size`` questions."""
+        """Answer and score the first ``size`` questions."""
         questions = waiting[:size]
         groups = [list(group) for _, group in groupby(questions, key=lambda question: id(question.prefixes))]
         prefix = joined([group[0].prefixes.pick([question.place for question in group]) for group in groups])
@@ -208,8 +208,9 @@ def _candidate_score(text: str, log_probability: float, ids: Sequence[int]) -> C
 
 
 def by_picture(pictures: Mapping[int, K], lengths: Sequence[int]) -> dict[K, list[int]]:
-    """Numbers of the prompts of each picture. Like lengths come together, the longest first, so that too little memory
-    shows at once.
+    """Prompt numbers of each image, images with the longest prompts first.
+
+    Prompts of similar length are batched together, and a lack of memory shows at once.
 
     Args:
         pictures: by number of the prompt.

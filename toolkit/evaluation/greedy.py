@@ -1,17 +1,17 @@
-"""Greedy answers to many questions, from keys and values that questions about one picture share.
+"""Greedy answers to many questions, from keys and values that questions about one image share.
 
 ::
 
-    prefixes of R questions' pictures; question tokens (R, T), padded on the left  ─► first token of R answers
-    last tokens (r, 1), finished rows dropped                                      ─► next token, until all have ended
+    prefixes of R questions' images; question tokens (R, T), padded on the left  ─► first token of R answers
+    last tokens (r, 1), finished rows dropped                                    ─► next token, until all have ended
 
-A question's padding lies between its prefix and its words and is masked; positions count real tokens only. The heads
-that share a key head are asked together, so keys are never repeated, and the last layer has one query a row. In float32
-the answers are those of ``model.generate`` on one prompt at a time; in bfloat16 rounding depends on what is computed
-together, as it does between batch sizes of any other code.
+A question's padding lies between its prefix and its tokens and is masked; positions count real tokens only. Query heads
+that share a key head are computed together, so keys are never repeated, and the last layer has one query per row. In
+float32 the answers equal those of ``model.generate`` on one prompt at a time; in bfloat16 rounding depends on the
+batch.
 
-Steps are not captured in a graph: an answer has a few tokens, so decoding is a small part of the time that prefixes and
-questions take.
+Decoding steps do not use CUDA graphs: an answer has a few tokens, so decoding takes little time compared with prefixes
+and questions.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from toolkit.evaluation.prefixes import Prefix, heads
 from toolkit.models.mgm.decoder import enter, leave
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 
-# Not cuDNN's attention, which plans for a tenth of a second at each new length; flash attention takes no mask.
+# Without cuDNN's attention, which plans for a tenth of a second at each new length; flash attention takes no mask.
 _BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 ROOM = 16
-"""Positions by which the cache of a batch grows, and the tokens after which a few long answers are put off."""
+"""Positions by which the cache of a batch grows, and tokens after which a few long answers are deferred."""
 
 
 class Batch:
-    """R questions being answered.
+    """Keys, values and positions of R questions being answered.
 
     Args:
         model: in evaluation mode.
-        prefix: R of them, that of each question's picture.
-        questions: R lists of ids, none empty: what follows the picture.
+        prefix: R prefixes, one per question.
+        questions: R non-empty lists of token ids: the prompt after the image.
     """
 
     def __init__(self, model: MGMGemmaForCausalLM, prefix: Prefix, questions: Sequence[Sequence[int]]) -> None:
@@ -64,7 +64,7 @@ class Batch:
         self.last = self._append(ids, positions, blocked.to(dtype) * torch.finfo(dtype).min)
 
     def tokens(self) -> Tensor:
-        """(r) the likeliest next token of each row."""
+        """The most likely next token of each row, (r)."""
         return self.model.lm_head(self.last).argmax(dim=-1)
 
     def advance(self, tokens: Tensor) -> None:
@@ -79,14 +79,14 @@ class Batch:
         self.next_position = self.next_position + 1
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows only."""
+        """Drop all rows but these."""
         chosen = torch.tensor(rows, device=self.last.device)
         self.keys = [layer[chosen] for layer in self.keys]
         self.values = [layer[chosen] for layer in self.values]
         self.hidden_keys, self.next_position = self.hidden_keys[chosen], self.next_position[chosen]
 
     def _append(self, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Cache (r, T) ids at ``positions`` under an additive ``mask`` (r, T, filled + T) -> (r, h), normed, last."""
+        """Append ids (r, T) under an additive ``mask`` (r, T, filled + T); returns normed last states (r, h)."""
         end = self.filled + ids.shape[1]
 
         def cached(number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,19 +101,19 @@ class Batch:
 
 
 Cached = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From a layer's number and its new keys and values to all that may be attended to."""
+"""Maps a layer's number and its new keys and values to all keys and values to attend to."""
 
 
 def forward(
     model: MGMGemmaForCausalLM, ids: Tensor, positions: Tensor, mask: Tensor, cached: Cached, *, asked: int
 ) -> Tensor:
-    """Hidden states (r, asked, h), before the last norm, of the last ``asked`` of T new tokens.
+    """Hidden states (r, asked, h), before the final norm, of the last ``asked`` of T new tokens.
 
     Args:
         ids: (r, T).
         positions: (r, T).
-        mask: (r, T, K), added to the attention's logits.
-        cached: gives K keys and values per layer.
+        mask: (r, T, K), added to the attention logits.
+        cached: returns K keys and values per layer.
     """
     core = model.model
     hidden, cos, sin = enter(core, core.embed_tokens(ids).to(mask.dtype), positions)
@@ -137,16 +137,16 @@ def forward(
 def answer(
     batch: Batch, *, stop: Collection[int], max_new_tokens: int, put_off: bool = False
 ) -> tuple[list[list[int]], list[int]]:
-    """Write the answers of a batch.
+    """Decode the answers of a batch.
 
     Args:
-        stop: tokens that end an answer; they are no part of it.
-        max_new_tokens: longest answer.
-        put_off: leave when, after ``ROOM`` tokens, no more than an eighth of the rows is still being written: a few
-            long answers would otherwise hold up a batch each time, and together they make a batch of their own.
+        stop: tokens that end an answer; they are not part of it.
+        max_new_tokens: maximum tokens of an answer.
+        put_off: stop when, after ``ROOM`` tokens, at most an eighth of the rows is unfinished. A few long answers would
+            otherwise delay each batch; the caller answers the deferred ones together.
 
     Returns:
-        The tokens of each row, and the numbers of the rows that were put off.
+        The tokens of each row, and the numbers of the deferred rows.
     """
     answers: list[list[int]] = [[] for _ in range(len(batch.last))]
     open_ = list(range(len(answers)))
@@ -169,7 +169,7 @@ def answer(
 
 
 def _grouped(mask: Tensor, groups: int) -> Tensor:
-    """(r, T, K) -> (r, 1, groups * T, K): the heads that share a key head are asked as if they were positions."""
+    """(r, T, K) -> (r, 1, groups * T, K): query heads that share a key head are treated as positions."""
     return mask.repeat(1, groups, 1).unsqueeze(1)
 
 

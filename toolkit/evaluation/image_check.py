@@ -1,8 +1,8 @@
-"""A look at a benchmark's images before anything is answered. In: files or bytes. Out: the first broken one.
+"""Quick check of a benchmark's images before answering. In: files or bytes. Out: the first broken image.
 
-Decoding all images of a benchmark up front would take about as long as preparing them for the model, so only headers
-are read where the file ends as its format says; an image whose end is missing, and every format whose end cannot be
-told, is decoded. Damage inside a file is found when the image is used. PNG files are checked by their sums.
+Decoding all images up front would take about as long as preparing them for the model. So a JPEG that ends with its end
+marker is checked by its header alone, a PNG by its checksums; every other image is decoded. Damage inside a file is
+found when the image is used.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Decom
 
 
 def first_broken(images: Iterable[tuple[str, Path | bytes]]) -> tuple[str, str] | None:
-    """Id and fault of the first image that is missing, cut off or no image; None where there is none.
+    """Id and fault of the first image that is missing, truncated or not an image; None if there is none.
 
     Args:
-        images: ids and files or bytes; an image that several ids share is read once.
+        images: pairs of id and file or bytes; an image that several ids share is read once.
     """
     seen: set[Path | bytes] = set()
     for id_, image in images:
@@ -44,7 +44,7 @@ def fault_of(image: Path | bytes) -> str | None:
     """Why an image cannot be decoded, or None.
 
     Raises:
-        EnvironmentFault: the environment keeps the file from us.
+        EnvironmentFault: the environment prevents reading the file.
     """
     where = "its inline image" if isinstance(image, bytes) else f"image {image}"
     try:
@@ -69,7 +69,7 @@ def _look_at(path: Path) -> None:
 
 def _look(file: IO[bytes]) -> None:
     with strict_decoding, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pixels and EXIF: neither says that an image cannot be decoded
+        warnings.simplefilter("ignore")  # about sizes and EXIF, not about broken images
         _decode_where_needed(file)
 
 

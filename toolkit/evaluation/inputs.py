@@ -1,8 +1,7 @@
-"""What is asked. In: chosen benchmarks. Out: their questions and prompts, checked.
+"""Questions of an evaluation. In: chosen benchmarks. Out: their checked questions.
 
-Whatever can be wrong with the files is found here, before a model is loaded: ``Benchmark.read`` checks all text,
-``first_broken_image`` looks at the pictures. No torch is imported, so that a pipeline can check the files before it
-trains the model that is to answer.
+Files are checked here, before a model is loaded: ``Benchmark.read`` checks all text, ``first_broken_image`` the images.
+No torch is imported, so that a pipeline can check the files before it trains the model.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Asked:
 
 
 def read_benchmark(chosen: Chosen) -> Asked:
-    """Read and check a benchmark's files, all but the pictures' bytes.
+    """Read and check a benchmark's files, except the bytes of images.
 
     Raises:
         AnswerError: a file that cannot be used; names the file and the question.
@@ -37,10 +36,10 @@ def read_benchmark(chosen: Chosen) -> Asked:
 
 
 def read_benchmarks(chosen: Iterable[Chosen]) -> list[Asked]:
-    """Read all; see :func:`read_benchmark`."""
+    """Read several benchmarks; see :func:`read_benchmark`."""
     return [read_benchmark(one) for one in chosen]
 
 
 def first_broken_image(asked: Sequence[Asked]) -> tuple[str, str] | None:
-    """Id of a question and the fault of its picture; None where all can be decoded (see ``image_check``)."""
+    """Id of the first question with a broken image and the fault; None if there is none (see ``image_check``)."""
     return first_broken((row.id, row.image) for one in asked for row in one.questions.rows)

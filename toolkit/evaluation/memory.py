@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def fitting(work: Callable[[int], T], size: int) -> tuple[T, int]:
-    """What ``work`` makes of a size, and that size: halved as long as the GPU's memory is too small.
+    """Call ``work`` with a size that is halved as long as the GPU runs out of memory; returns its result and the size.
 
     Raises:
-        torch.OutOfMemoryError: size 1 does not fit either.
+        torch.OutOfMemoryError: even size 1 does not fit.
     """
     while True:
         try:
@@ -22,6 +22,6 @@ def fitting(work: Callable[[int], T], size: int) -> tuple[T, int]:
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
-        # Outside of the handler: the error holds on to the frames, and they to the tensors that filled the memory.
+        # Outside the handler: the exception keeps the frames alive, and these the tensors that filled the memory.
         torch.cuda.empty_cache()
         size //= 2

@@ -1,38 +1,26 @@
-"""A run's output, whole or not at all. In: a folder that may hold an earlier run's. Out: all files of one run.
-
-Files are written into ``.partial`` inside the folder and take the earlier run's place together, when all are there:
-``results.json`` is removed first and put in place last, so where it exists the answers next to it are of the same
-model and the same benchmark files. A run that fails leaves the earlier output as it was.
-"""
+"""The output folder of a run. In: units. Out: ``results.json``, which exists only when all benchmarks are finished."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks import BENCHMARKS
-from toolkit.evaluation.question_rows import ROWS
+from toolkit.evaluation.plan import EvaluationPlan
+from toolkit.evaluation.units import Place, Unit, finished, read_unit, remove_units_of_other_runs, summary
+from toolkit.files import flush, write_json
 
 RESULTS = "results.json"
-PARTIAL = ".partial"
-
-
-def output_files(name: str) -> list[str]:
-    """Files that a benchmark may write, relative to the folder of the output."""
-    return [f"{name}/{file}" for file in (ROWS, *BENCHMARKS.get(name).output_files)]
 
 
 @contextmanager
-def replaced_together(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder; its files replace those of ``folder`` when the block ends without an error.
-
-    Args:
-        folder: made when missing. Only a run's own files (``output_files``, ``RESULTS``) are removed from it.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an output folder, which is created.
 
     Raises:
         AnswerError: another run writes to the folder, or ``folder`` is a file.
@@ -42,43 +30,49 @@ def replaced_together(folder: Path) -> Iterator[Path]:
         raise AnswerError(f"output: {str(folder)!r} is a file; give a folder")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    partial = folder / PARTIAL
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(lock, folder)
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir()
         try:
-            yield partial
-            _swap(partial, folder, lock)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AnswerError(
+                f"output: another evaluation is writing to {folder}; wait for it or give another folder"
+            ) from None
+        yield
     finally:
-        os.close(lock)
+        os.close(handle)
         if is_new:
-            with suppress(OSError):  # not empty: the run's output is there
+            with suppress(OSError):  # not empty: it holds finished benchmarks
                 folder.rmdir()
 
 
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise AnswerError(f"output: another evaluation is writing to {folder}; wait for it or give another") from None
-
-
-def _swap(partial: Path, folder: Path, handle: int) -> None:
+def begin_commit(folder: Path, place: Place) -> None:
+    """Remove ``results.json`` and, from a run's own output, the units of other runs, before a unit is committed."""
     (folder / RESULTS).unlink(missing_ok=True)
-    os.fsync(handle)  # the earlier results are gone from the disk before any of their answers is
-    for name in [file for benchmark in BENCHMARKS.names() for file in output_files(benchmark)]:
-        target = folder / name
-        if (partial / name).exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).replace(target)
-        else:
-            target.unlink(missing_ok=True)
-            for parent in target.parents[: len(Path(name).parts) - 1]:
-                with suppress(OSError):  # missing, or holds other files
-                    parent.rmdir()
-    (partial / RESULTS).replace(folder / RESULTS)
-    os.fsync(handle)
+    flush(folder)
+    if place.run:
+        remove_units_of_other_runs(folder, place.run)
+
+
+def write_results(plan: EvaluationPlan, places: Mapping[str, Place]) -> dict[str, Any]:
+    """Assemble ``results.json``: the plan's benchmarks in its order, then others of the same run in the output.
+
+    Raises:
+        AnswerError: a unit was damaged or replaced by another process since it was finished.
+    """
+    units = [_whole(name, place) for name, place in places.items()]
+    runs = {place.run for place in places.values()} - {""}
+    others = [name for name in BENCHMARKS.names() if name not in places and runs]
+    found = [read_unit(plan.output / name) for name in others]
+    units += [unit for unit in found if unit is not None and unit.run in runs]
+    results = summary(units, model=str(plan.model))
+    write_json(plan.output / RESULTS, results)
+    flush(plan.output)
+    return results
+
+
+def _whole(name: str, place: Place) -> Unit:
+    unit = finished(place)
+    if unit is None:
+        raise AnswerError(f"{name}: {place.folder} was changed after it was answered; run the evaluation again")
+    return unit

@@ -1,9 +1,9 @@
-"""Pictures of a benchmark, decoded and resized ahead of the model.
+"""Images of a benchmark, decoded and resized ahead of the model.
 
-In: pictures in the order in which they are needed. Out: for each part of them uint8 squares (P, S, S, 3), or what the
-feature cache holds. On a GPU worker processes prepare the next parts (threads would take the interpreter away from the
-one that feeds the GPU) into pinned memory; on the CPU, where nothing runs beside the model, each part is prepared when
-it is asked for.
+In: groups of P images, in the order in which the model needs them. Out: per group uint8 squares (P, S, S, 3), range
+[0, 255], or the features that the cache holds. With a GPU, worker processes prepare the next groups in pinned memory;
+threads would compete with the one that feeds the GPU for the interpreter lock. On the CPU a group is prepared when it
+is requested.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from toolkit.models.mgm.towers import TowerFeatures
 
 Picture = Path | bytes
 Part = Sequence[tuple[Picture, str]]
-"""Pictures with the id of a prompt each, to be named in errors."""
+"""Images, each with the id of a prompt for error messages."""
 
 
 class _Parts(Dataset[Tensor | TowerFeatures | ImageError | EnvironmentFault]):
@@ -40,21 +40,21 @@ class _Parts(Dataset[Tensor | TowerFeatures | ImageError | EnvironmentFault]):
         try:
             return self.processor.squares([read_image(picture, sample_id=id_) for picture, id_ in part], aspect="pad")
         except (ImageError, EnvironmentFault) as error:
-            # Raised in a worker, its message would come wrapped in the worker's traceback.
+            # Returned, because an error raised in a worker arrives wrapped in the worker's traceback.
             return error
 
 
 def loaded(
     parts: Sequence[Part], processor: MGMProcessor, cache: FeatureCache | None, *, workers: int, pin: bool
 ) -> Iterator[Tensor | TowerFeatures]:
-    """Each part's squares, or its features when there is a cache (which must hold them), in order.
+    """Yield each group's squares, or its features if there is a cache (which must hold them), in order.
 
     Args:
-        workers: processes; 0 prepares in this one.
-        pin: into pinned memory, for copies to a GPU that nothing waits for.
+        workers: number of processes; 0 prepares in this process.
+        pin: use pinned memory, for asynchronous copies to a GPU.
 
     Raises:
-        ImageError: a picture that cannot be read; the message names the prompt.
+        ImageError: an image that cannot be read; the message names the prompt.
     """
     loader: DataLoader[Tensor | TowerFeatures | ImageError | EnvironmentFault] = DataLoader(
         _Parts(parts, processor, cache), batch_size=None, num_workers=min(workers, len(parts)), pin_memory=pin
@@ -66,5 +66,5 @@ def loaded(
 
 
 def workers_for(device: torch.device, cores: int) -> int:
-    """Worker processes for a model on ``device``: none beside the CPU, else one per core up to 16."""
+    """Number of worker processes for a model on ``device``: none for the CPU, else one per core up to 16."""
     return 0 if device.type == "cpu" else min(16, cores)

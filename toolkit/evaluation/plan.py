@@ -1,4 +1,4 @@
-"""What an evaluation is given. In: options of the command, or a JSON file of the same names. Out: a checked plan."""
+"""Plan of an evaluation. In: options of the command, or a JSON file with the same keys. Out: a checked plan."""
 
 from __future__ import annotations
 
@@ -16,8 +16,19 @@ from toolkit.settings import SettingsModel
 from toolkit.settings_files import SettingsFileError, parse_json
 
 
+class UnitSettings(SettingsModel):
+    """Where a caller with keys of its own keeps the answers to one benchmark."""
+
+    error = AnswerError
+
+    folder: Path
+    """Folder of the unit (see ``units``)."""
+    unit_key: str
+    """Hash of everything that the answers depend on; a unit that has it is not answered again."""
+
+
 class EvaluationPlan(SettingsModel):
-    """What to evaluate, and how."""
+    """What to evaluate and how."""
 
     error = AnswerError
 
@@ -27,22 +38,24 @@ class EvaluationPlan(SettingsModel):
     """Folder for answers and results."""
     benchmarks: dict[str, dict[str, Any]] = Field(min_length=1)
     """Files (by role) and options of each benchmark, in the order in which they are answered."""
+    units: dict[str, UnitSettings] = Field(default_factory=dict)
+    """By benchmark; one without an entry is kept in ``<output>/<name>`` under a key computed from its files."""
     extensions: list[Path] = Field(default_factory=list)
-    """Python files that register benchmarks or architectures from outside."""
+    """Python files that register benchmarks or architectures."""
     cache_dir: Path | None = None
-    """Where features of the frozen towers are kept; None keeps none."""
+    """Folder for cached features of the frozen towers; None disables the cache."""
     batch_size: StrictInt | None = Field(default=None, ge=1)
-    """Prompts at a time; None is 128 on a GPU and 32 on the CPU."""
+    """Prompts per batch; None is 128 on a GPU and 32 on the CPU."""
     max_new_tokens: StrictInt = Field(default=128, ge=1)
-    """Longest answer; the kit's 128."""
+    """Maximum tokens of an answer; 128 in the kit."""
     workers: StrictInt | None = Field(default=None, ge=0)
-    """Processes that prepare pictures; None is one per core up to 16 beside a GPU, and none on the CPU."""
+    """Processes that prepare images; None is one per core up to 16 with a GPU, and none on the CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto`` is bfloat16 on a GPU and float32 on the CPU."""
     compiled: StrictBool = False
-    """Towers and prefixes through ``torch.compile`` on a GPU: half a minute first, which pays only for many thousands
-    of questions."""
+    """Run towers and prefixes through ``torch.compile`` on a GPU. Compiling takes half a minute, so it pays only for
+    many thousands of questions."""
 
     @model_validator(mode="after")
     def _all_there(self) -> Self:
@@ -59,10 +72,10 @@ class EvaluationPlan(SettingsModel):
         return [choose(name, values) for name, values in self.benchmarks.items()]
 
     def only(self, names: Sequence[str]) -> EvaluationPlan:
-        """The same with some of the benchmarks.
+        """A copy of the plan with some of its benchmarks.
 
         Raises:
-            AnswerError: one that the plan does not have.
+            AnswerError: a benchmark that the plan does not have.
         """
         if absent := [name for name in names if name not in self.benchmarks]:
             raise AnswerError(
@@ -76,7 +89,7 @@ def read_plan(path: Path) -> EvaluationPlan:
     """Read a plan from a JSON file.
 
     Raises:
-        AnswerError: no JSON object, a key twice, unknown or missing, or a fault in the plan.
+        AnswerError: not a JSON object, a duplicate, unknown or missing key, or an invalid value.
     """
     try:
         values = parse_json(path.read_bytes())
@@ -90,10 +103,10 @@ def read_plan(path: Path) -> EvaluationPlan:
 
 
 def make_plan(values: Mapping[str, Any]) -> EvaluationPlan:
-    """Build a plan from plain values; null is as good as absent.
+    """Build a plan from plain values; null counts as absent.
 
     Raises:
-        AnswerError: an unknown or missing key, a value of another type, or a fault in the plan.
+        AnswerError: an unknown or missing key, or an invalid value.
     """
     given = {name: value for name, value in values.items() if value is not None}
     refuse_old_keys(given)
@@ -103,7 +116,7 @@ def make_plan(values: Mapping[str, Any]) -> EvaluationPlan:
 
 
 def check_outputs(plans: Sequence[EvaluationPlan]) -> None:
-    """Refuse plans that would replace each other's output.
+    """Refuse plans that would overwrite each other's output.
 
     Raises:
         AnswerError: two plans write to one folder.

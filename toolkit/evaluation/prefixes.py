@@ -1,11 +1,12 @@
-"""Keys and values of what comes before a picture's questions, read once for all of them.
+"""Keys and values of the tokens before an image's questions, computed once for all its questions.
 
 ::
 
     <bos><start_of_turn>user\\n + image embeddings (P, N, h)  ─► per layer keys and values (P, key heads, L, head dim)
 
-All prefixes have one length L, so nothing is padded and the causal mask alone is enough. Only keys and values are
-needed, so the last layer stops there. What a layer does before and after attention is ``toolkit.models.mgm.decoder``'s.
+All prefixes have the same length L, so there is no padding and the causal mask suffices. Only keys and values are
+needed, so the last layer stops after computing them. ``toolkit.models.mgm.decoder`` has the parts of a layer around
+attention.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ class Prefix(NamedTuple):
     values: tuple[Tensor, ...]
 
     def pick(self, rows: Sequence[int]) -> Prefix:
-        """Some of the prefixes, each as often as it is named."""
+        """Select prefixes by index; an index may repeat."""
         at = torch.tensor(rows, device=self.keys[0].device)
         return Prefix(*(tuple(layer[at] for layer in column) for column in self))
 
 
 def joined(parts: Sequence[Prefix]) -> Prefix:
-    """The prefixes of all parts, in order."""
+    """Concatenate prefixes."""
     return Prefix(*(tuple(map(torch.cat, zip(*column, strict=True))) for column in zip(*parts, strict=True)))
 
 
 def read_prefixes(model: MGMGemmaForCausalLM, before: Sequence[int], image_embeds: Tensor) -> Prefix:
-    """Keys and values of the words before a picture and of the picture itself.
+    """Compute keys and values of the tokens before an image and of the image.
 
     Args:
-        before: ids of the words, the same for all pictures.
+        before: token ids, the same for all images.
         image_embeds: (P, N, h) of ``project_images``.
     """
     core = model.model
@@ -60,7 +61,7 @@ def read_prefixes(model: MGMGemmaForCausalLM, before: Sequence[int], image_embed
 
 
 def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """What goes into the next layer, if there is one, and this layer's keys and values."""
+    """The input of the next layer (if ``go_on``), and this layer's keys and values."""
     states = layer.input_layernorm(hidden)
     query, key, value = heads(layer.self_attn, states, states, cos, sin)
     if go_on:
@@ -71,7 +72,7 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) ->
 
 
 def heads(attention: Any, asking: Tensor, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotated queries of the last positions ``asking``, rotated keys, and values: (B, heads, positions, head dim)."""
+    """Rotated queries of the last positions (``asking``), rotated keys, and values: (B, heads, positions, head dim)."""
     query, key, value = (
         projection(source).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
         for projection, source in ((attention.q_proj, asking), (attention.k_proj, states), (attention.v_proj, states))

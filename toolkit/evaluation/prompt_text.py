@@ -1,7 +1,7 @@
-"""Text of a benchmark's question without the tokens that would change what the model is shown. In and out: text.
+"""Removes or refuses special tokens in the text of a question. In and out: text.
 
-The picture is always put before the question, so an image token in the text says nothing more and is removed. A chat
-marker would end the user's turn or begin another one; removing it could change the question, so it is refused.
+The image always comes before the question, so an image token in the text is redundant and is removed. A chat marker
+would end the user's turn or begin another one; removing it could change the question, so it is refused.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def clean_prompt(text: str, *, where: str) -> str:
     """Remove image tokens.
 
     Args:
-        where: names the question in an error.
+        where: names the question in error messages.
 
     Raises:
-        AnswerError: the text holds a chat marker.
+        AnswerError: the text contains a chat marker.
     """
     marker = next((marker for marker in CHAT_MARKERS if marker in text), None)
     if marker:
@@ -35,7 +35,7 @@ def clean_prompt(text: str, *, where: str) -> str:
 
 
 def _gap(token: re.Match[str]) -> str:
-    """What stays where an image token was: no line of its own, and a space between two words."""
+    """Replacement of an image token: a space between two words; a line of its own disappears."""
     text, (start, end) = token.string, token.span()
     if start == 0 or text[start - 1] == "\n":
         return ""

@@ -1,4 +1,4 @@
-"""What a benchmark asks and what an answerer gives back, whatever the architecture. Imports no model library."""
+"""Input and output of an answerer, the same for all architectures. Imports no model library."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A question about one image: its file, or its bytes.
+    """A question about one image.
 
     Args:
-        id: named in errors.
-        image: always shown before the text.
-        text: as the benchmark asks it, instruction included.
-        candidates: answers whose log-probability is wanted, e.g. the right one, or all options.
+        id: for error messages.
+        image: its file or its bytes; shown before the text.
+        text: the whole prompt, including the instruction.
+        candidates: answers whose log-probability is computed, e.g. the right one, or all options.
     """
 
     id: str
@@ -25,14 +25,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """How likely the model finds one candidate answer to a prompt.
+    """Log-probability of one candidate answer to a prompt.
 
     Args:
-        text: the candidate; white space around it is not scored.
-        log_probability: sum over its tokens, in nats, of a float32 log-softmax; the token that ends an answer is left
-            out, as in lm-evaluation-harness, so that an answer which could go on is not punished.
-        tokens: of the candidate, after the prompt; 0 when it has no text (its log-probability is then 0).
-        characters: of the candidate's text.
+        text: the candidate; surrounding white space is not scored.
+        log_probability: sum over its tokens of a float32 log-softmax, nats, at most 0. The end-of-answer token is left
+            out, as in lm-evaluation-harness, so that an answer which could continue is not penalised.
+        tokens: number of the candidate's tokens; 0 if it has no text (its log-probability is then 0).
+        characters: length of the candidate's text.
     """
 
     text: str
@@ -43,7 +43,7 @@ class CandidateScore:
 
 @dataclass(frozen=True)
 class Answer:
-    """A greedy answer, and the scores of the prompt's candidates in their order."""
+    """A greedy answer, and the scores of the prompt's candidates, in their order."""
 
     text: str
     candidates: tuple[CandidateScore, ...] = ()

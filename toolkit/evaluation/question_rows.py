@@ -1,14 +1,15 @@
-"""One row per question. In: questions, answers with candidate scores, right or not. Out: rows, likelihood metrics.
+"""One row per question. In: questions, answers with candidate scores, score of each. Out: rows, likelihood metrics.
 
 ::
 
     question_id      str    the benchmark's id; a second question of one id is ``<id>#2``
-    cluster_id       str    the picture: path inside its folder, or a hash of its bytes; equal for equal pictures
-    answer           str    what the model wrote
-    right            float  score in [0, 1]
-    log_probability  float  of the right answer, nats, sum over its tokens; null where none was asked for
-    tokens, characters  int  of the right answer
-    options          object log-probability of each option
+    cluster_id       str    the image: path inside its folder, or a hash of its bytes; equal for equal images
+    answer           str    the model's answer
+    right            float  score, [0, 1]
+    log_probability  float  of the right answer: sum over its tokens, nats, at most 0; null if the question has none
+    tokens           int    of the right answer
+    characters       int    of the right answer
+    options          object log-probability of each option, nats, by its text
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROWS = "questions.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionRow:
-    """See the module's text."""
+    """One row; the module's docstring lists columns, units and ranges."""
 
     question_id: str
     cluster_id: str
@@ -49,10 +50,10 @@ class QuestionRow:
 def question_rows(
     questions: Questions, answers: Sequence[Answer], right: Sequence[float], folders: Iterable[Path]
 ) -> list[QuestionRow]:
-    """Join what is known of each question.
+    """Build the row of each question.
 
     Args:
-        folders: those that hold pictures.
+        folders: the folders that contain images.
     """
     seen: Counter[str] = Counter()
     roots, found = list(folders), []
@@ -74,7 +75,7 @@ def question_rows(
 
 
 def cluster_id(image: Path | bytes, folders: Sequence[Path]) -> str:
-    """A name of a picture that stays the same wherever the files lie."""
+    """Name of an image, independent of where its folder is."""
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()[:16]
     folder = folder_of(image, folders)
@@ -82,13 +83,13 @@ def cluster_id(image: Path | bytes, folders: Sequence[Path]) -> str:
 
 
 def folder_of(image: Path, folders: Iterable[Path]) -> Path | None:
-    """The innermost of the folders that a picture lies in, or None."""
+    """The innermost folder that contains an image, or None."""
     inside = [folder for folder in folders if image.is_relative_to(folder)]
     return max(inside, key=lambda folder: len(folder.parts), default=None)
 
 
 def likelihood_metrics(rows: Sequence[QuestionRow], protocol: str) -> list[Metric]:
-    """Means of the right answer's log-probability per token and per character, over the questions that have one."""
+    """Mean log-probability of the right answer per token and per character, over the questions that have one."""
     metrics = []
     for name in ("token", "character"):
         shares = [

@@ -5,17 +5,22 @@
         [--dtype auto] [--cache-dir DIR] [--compiled] [--extension FILE.py]
     python -m toolkit.evaluation.run plan.json [plan.json …]      (see ``plan.EvaluationPlan``)
 
-A benchmark is run when its files are given; ``--benchmarks`` names some of these. Out, under ``output``, per benchmark:
+A benchmark is answered if its files are given; ``--benchmarks`` selects some. Out, under ``output``, per benchmark:
 ``<name>/questions.jsonl`` (one row per question: ``question_rows``) and its own formats, for the kit's two
 ``textvqa/answers.jsonl``, ``mmbench/answers.jsonl``, ``mmbench/upload.xlsx`` and ``.tsv``. Then ``results.json``::
 
-    model, device, dtype, seconds
-    benchmarks: {name: files_sha256 by role, questions, answers, answers_per_s, files, and notes, e.g. incomplete}
+    model, device, dtype
+    seconds: answering and scoring, all benchmarks
+    benchmarks: {name: files_sha256 by role, questions, answers, answers_per_s, seconds, files, and notes}
     results: [{benchmark, metric, value, n, unparsed, protocol}, …]     per benchmark its headline metric first
 
-They replace an earlier run's output together, at the end; a run that fails leaves it as it was. Progress goes to stdout
-as JSON lines: ``loaded``, ``progress``, ``done``, ``error``. Exit code 2 names what is missing or broken; files and
-pictures are checked before the model is loaded, and there is no score over a part.
+Each benchmark is committed when it is finished (see ``units``), so a run that fails keeps the benchmarks before the
+fault and a rerun continues. A benchmark is answered again only if the checkpoint, the generation settings, the code or
+that benchmark's own files and options have changed (see ``keys``). ``results.json`` is assembled last, from all units
+of this run in the output; the first benchmark that another checkpoint finishes removes the units of the earlier one.
+
+Progress goes to stdout as JSON lines: ``loaded``, ``progress``, ``done``, ``error``. Exit code 2: the message names
+what is missing or broken. Files and pictures are checked before the model is loaded. No benchmark is scored in part.
 """
 
 from __future__ import annotations
@@ -29,17 +34,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.evaluation import output
+from toolkit.evaluation import output, units
 from toolkit.evaluation.answer_files import AnswerError, one_line
 from toolkit.evaluation.arguments import given_plans
 from toolkit.evaluation.checkpoint_files import whole_checkpoint
 from toolkit.evaluation.inputs import Asked, first_broken_image, read_benchmarks
+from toolkit.evaluation.keys import run_key, unit_key
 from toolkit.evaluation.plan import EvaluationPlan, check_outputs, make_plan, read_plan
 from toolkit.evaluation.prompts import Answer
 from toolkit.evaluation.question_rows import ROWS, likelihood_metrics, question_rows
+from toolkit.evaluation.units import Place, Unit, finished
 from toolkit.events import Emit, json_lines, tagged
 from toolkit.file_errors import EnvironmentFault
-from toolkit.files import file_sha256, write_atomically, write_json
+from toolkit.files import sha256_once, write_atomically
 from toolkit.jobs import jobs_for, limit_threads, run_all
 from toolkit.models import architecture_of
 from toolkit.registry import load_extensions
@@ -51,35 +58,67 @@ __all__ = ["EvaluationPlan", "evaluate", "load", "main", "make_plan", "read_plan
 
 
 def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
-    """Answer and score; returns what ``results.json`` holds.
+    """Answer and score what is not finished yet.
+
+    Returns:
+        What ``results.json`` holds.
 
     Raises:
-        AnswerError: benchmark files that cannot be used, an output folder in use, or a device that is not there.
+        AnswerError: benchmark files that cannot be used, an output folder in use, or a device that does not exist.
         ImageError: a picture that cannot be read; the message names the question.
-        EnvironmentFault: the environment keeps a picture from us.
+        EnvironmentFault: the environment prevents reading a picture.
     """
     began = time.monotonic()
     emit = tagged(emit, output=str(plan.output))
-    chosen = plan.chosen()
-    hashes = {one.name: {role: file_sha256(path) for role, path in one.given_files().items()} for one in chosen}
-    asked = read_benchmarks(chosen)
+    asked = read_benchmarks(plan.chosen())
     if broken := first_broken_image(asked):
         from toolkit.models.mgm.images import ImageError
 
         raise ImageError(f"sample {broken[0]!r}: {broken[1]}; nothing has been answered")
-    with output.replaced_together(plan.output) as folder:
-        answerer = load(plan)
-        results: dict[str, Any] = {"model": str(plan.model), **_facts(plan, answerer)}
-        emit({"event": "loaded", **results, "seconds": round(time.monotonic() - began, 2)})
-        results |= {"benchmarks": {}, "results": []}
-        for one in asked:
-            made, metrics = _run(one, answerer, folder / one.chosen.name, emit, model=plan.model.name)
-            results["benchmarks"][one.chosen.name] = {"files_sha256": hashes[one.chosen.name], **made}
-            results["results"] += metrics
-        results["seconds"] = round(time.monotonic() - began, 2)
-        write_json(folder / output.RESULTS, results)
+    places = _places(plan, asked)
+    waiting = [one for one in asked if finished(places[one.chosen.name]) is None]
+    with output.locked(plan.output):
+        if waiting:
+            answerer = load(plan)
+            facts = _facts(plan, answerer)
+            loaded = {"event": "loaded", "model": str(plan.model), **facts}
+            emit({**loaded, "seconds": round(time.monotonic() - began, 2)})
+            for one in waiting:
+                _answer_unit(plan, one, places[one.chosen.name], answerer, facts, emit)
+        results = output.write_results(plan, places)
     emit({"event": "done", **results})
     return results
+
+
+def _places(plan: EvaluationPlan, asked: Sequence[Asked]) -> dict[str, Place]:
+    """Where each benchmark's answers are kept, by name."""
+    run = "" if all(one.chosen.name in plan.units for one in asked) else run_key(plan)
+    places = {}
+    for one in asked:
+        name = one.chosen.name
+        if given := plan.units.get(name):
+            places[name] = Place(folder=given.folder, key=given.unit_key)
+        else:
+            places[name] = Place(folder=plan.output / name, key=unit_key(run, one), run=run)
+    return places
+
+
+def _answer_unit(
+    plan: EvaluationPlan, asked: Asked, place: Place, answerer: Answerer, facts: dict[str, Any], emit: Emit
+) -> None:
+    """Answer one benchmark and commit its unit, unless another process has done so meanwhile."""
+    hashes = {role: sha256_once(path) for role, path in asked.chosen.given_files().items()}
+    with units.locked(place.folder):
+        if finished(place) is not None:
+            return
+        with units.written(place.folder) as partial:
+            made, metrics = _run(asked, answerer, partial, emit, model=plan.model.name)
+            unit = Unit(
+                benchmark=asked.chosen.name, key=place.key, run=place.run, facts=facts,
+                made={"files_sha256": hashes, **made}, results=metrics, files=units.file_hashes(partial),
+            )  # fmt: skip
+            output.begin_commit(plan.output, place)
+            units.commit(partial, place.folder, unit)
 
 
 def _facts(plan: EvaluationPlan, answerer: Answerer) -> dict[str, Any]:
@@ -89,10 +128,10 @@ def _facts(plan: EvaluationPlan, answerer: Answerer) -> dict[str, Any]:
 
 
 def load(plan: EvaluationPlan) -> Answerer:
-    """The checkpoint on its device, in evaluation mode.
+    """Load the checkpoint onto its device, in evaluation mode.
 
     Raises:
-        AnswerError: a damaged checkpoint, or a device that is not there.
+        AnswerError: a damaged checkpoint, or a device that does not exist.
     """
     import torch
 
@@ -116,26 +155,27 @@ def load(plan: EvaluationPlan) -> Answerer:
 def _run(
     asked: Asked, answerer: Answerer, folder: Path, emit: Emit, *, model: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Answer one benchmark, score and write it; returns facts on how, and the rows of its metrics."""
+    """Answer, score and write one benchmark; returns its entry in ``results.json`` and the rows of its metrics."""
+    began = time.monotonic()
     benchmark, questions = asked.chosen.benchmark, asked.questions
     answers, made = _answers(asked, answerer, emit)
     texts = [answer.text for answer in answers]
     scored = benchmark.score(questions, texts)
     roots = [path for path in asked.chosen.files.values() if path.is_dir()]
     rows = question_rows(questions, answers, scored.right, roots)
-    folder.mkdir(parents=True)
     benchmark.write(folder, questions, texts, model=model)
     lines = (json.dumps(row.values(), ensure_ascii=False) + "\n" for row in rows)
     write_atomically(folder / ROWS, "".join(lines))
     metrics = [*scored.metrics, *likelihood_metrics(rows, questions.protocol)]
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {**made, "files": files, **scored.notes}, [
+    seconds = round(time.monotonic() - began, 2)
+    return {**made, "seconds": seconds, "files": files, **scored.notes}, [
         {"benchmark": benchmark.name, "metric": (values := asdict(metric)).pop("name"), **values} for metric in metrics
     ]
 
 
 def _answers(asked: Asked, answerer: Answerer, emit: Emit) -> tuple[list[Answer], dict[str, Any]]:
-    """The answers, and what ``results.json`` says of how they were made."""
+    """The answers, and their counts and rate for ``results.json``."""
     began = time.monotonic()
     prompts = asked.chosen.benchmark.prompts(asked.questions)
 
@@ -156,12 +196,12 @@ def _evaluate(plan: EvaluationPlan, emit: Emit) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
+    """Run the command; see the module's docstring."""
     emit = json_lines()
     try:
         plans, given_jobs = given_plans(arguments)
         if len(plans) > 1:
-            for plan in plans:  # the heavy imports once, before the plans are forked
+            for plan in plans:  # import heavy libraries once, before the plans are forked
                 architecture_of(plan.model)
 
         check_outputs(plans)

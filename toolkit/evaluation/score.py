@@ -1,18 +1,18 @@
-"""Scores answers that exist already; prints one JSON line with accuracy, n, unparsed, missing and protocol.
+"""Scores existing answers; prints one JSON line with the metrics, n, unparsed and protocol.
 
     python -m toolkit.evaluation.score textvqa --annotations TextVQA_0.5.1_val.json --answers merge.jsonl
     python -m toolkit.evaluation.score mmbench --predictions upload.xlsx [--questions mmbench_dev.tsv]
     python -m toolkit.evaluation.score mmbench --predictions answers.jsonl --questions mmbench_dev.tsv
     python -m toolkit.evaluation.score [--extension FILE.py] NAME … --answers answers.jsonl      (any other benchmark)
 
-Answers of other models are accepted in LLaVA's and MGM's layouts: TextVQA's answers file; MMBench's answers file, with
-one answer a row or one for every turn of a row's options; the table that is uploaded for MMBench; for others, JSON
-lines of ``question_id`` and ``text``. Exit code 2 when something is missing; there is no score over a part. LLaVA
-leaves MMBench's answers to the benchmark's server, which may guess what a sentence means; here an answer must begin
-with its letter, or it is counted as ``unparsed`` and is wrong.
+Accepts answers of other models in LLaVA's and MGM's layouts: TextVQA's answers file; MMBench's answers file, with one
+answer per row or one per rotation of a row's options; the table for MMBench's server; for other benchmarks JSON lines
+of ``question_id`` and ``text``. Exit code 2 if something is missing: no benchmark is scored in part. LLaVA leaves
+MMBench's answers to the benchmark's server, which may interpret a sentence; here an answer must begin with its letter,
+otherwise it is counted as ``unparsed`` and wrong.
 
-Without ``--questions`` an upload table may have been cut off. Questions with fewer rows than rotations are counted, the
-protocol then begins with ``incomplete``, and the exit code is 3 unless ``--allow-incomplete`` is given.
+Without ``--questions`` an upload table may be truncated. If questions have fewer rows than rotations, they are counted,
+the protocol begins with ``incomplete``, and the exit code is 3 unless ``--allow-incomplete`` is given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from toolkit.registry import load_extensions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
+    """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.evaluation.score", description="Score existing answers.")
     parser.add_argument(
         "--extension", type=Path, action="append", default=[], help="Python file that registers a benchmark"
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _extensions(arguments: Sequence[str] | None) -> list[Path]:
-    """Read before the rest, because an extension's benchmark is a subcommand."""
+    """Extension files of the command line, parsed first because an extension's benchmark is a subcommand."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--extension", type=Path, action="append", default=[])
     found: list[Path] = first.parse_known_args(arguments)[0].extension

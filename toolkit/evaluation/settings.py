@@ -1,11 +1,12 @@
 """Settings of an evaluation's benchmarks. In: ``{name: {role: path, option: value}}``. Out: checked files and options.
 
-The roles and options of a benchmark make one settings class, so an unknown key is refused with the nearest valid one.
+A settings class is created from each benchmark's roles and options; an unknown key is refused and the nearest valid key
+named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ OLD_KEYS = {
     "textvqa_images": "benchmarks: {textvqa: {images: …}}",
     "mmbench": "benchmarks: {mmbench: {table: …}}",
 }
-"""Keys of plans and profiles from before benchmarks were a mapping, and what to write instead."""
+"""Keys that plans and profiles had before benchmarks became a mapping, and their replacements."""
 
 
 class EvaluationSettings(SettingsModel):
@@ -32,10 +33,10 @@ class EvaluationSettings(SettingsModel):
     benchmarks: Annotated[dict[str, dict[str, Any] | None], NotInKey("keys have what the files hold")] = Field(
         default={"textvqa": {}, "mmbench": {}}
     )
-    """Files (by role) and options of each benchmark, e.g. ``{mmbench: {table: m.tsv}}``; ``{}`` means the miniature
-    world's own files, null takes out a benchmark that the profile below names."""
+    """Files (by role) and options of each benchmark, e.g. ``{mmbench: {table: m.tsv}}``; ``{}`` selects the miniature
+    world's files, null removes a benchmark that the extended profile has."""
     batch: Annotated[int, NotInKey("rounding only")] = Field(default=32, ge=1)
-    """Questions at a time."""
+    """Questions per batch."""
 
     @model_validator(mode="before")
     @classmethod
@@ -58,13 +59,26 @@ class EvaluationSettings(SettingsModel):
         return benchmarks
 
     def chosen(self) -> dict[str, dict[str, Any]]:
-        """Settings of the benchmarks that are evaluated, by name."""
+        """Settings of the evaluated benchmarks, by name."""
         return {name: values for name, values in self.benchmarks.items() if values is not None}
+
+    def only(self, names: Sequence[str]) -> EvaluationSettings:
+        """A copy with some of the evaluated benchmarks, in the profile's order.
+
+        Raises:
+            AnswerError: a name that is not evaluated, or no name.
+        """
+        chosen = self.chosen()
+        if unknown := [name for name in names if name not in chosen]:
+            raise AnswerError(f"benchmarks: {unknown[0]!r} is not evaluated; the profile has {', '.join(chosen)}")
+        if not names:
+            raise AnswerError(f"benchmarks: name at least one of {', '.join(chosen)}")
+        return self.model_copy(update={"benchmarks": {name: chosen[name] for name in chosen if name in names}})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A benchmark with its files, by role, and its options."""
+    """A benchmark with its options and its files by role."""
 
     benchmark: Benchmark
     files: Mapping[str, Path]
@@ -75,16 +89,16 @@ class Chosen:
         return self.benchmark.name
 
     def given_files(self) -> dict[str, Path]:
-        """Those that are files, by role."""
+        """The entries that are files and not folders, by role."""
         return {role: path for role, path in self.files.items() if path.is_file()}
 
 
 def choose(name: str, values: object) -> Chosen:
-    """Check a benchmark's settings, and that its files are there.
+    """Check a benchmark's settings and that its files exist.
 
     Raises:
         RegistryError: no such benchmark.
-        AnswerError: an unknown or missing key, a value of another type, or a file that is not there.
+        AnswerError: an unknown or missing key, a value of the wrong type, or a file that does not exist.
     """
     benchmark = BENCHMARKS.get(name)
     files, options = parse(benchmark, values)
@@ -95,10 +109,10 @@ def choose(name: str, values: object) -> Chosen:
 
 
 def parse(benchmark: Benchmark, values: object) -> tuple[dict[str, Path], Options]:
-    """Files by role and options, from plain values; null is as good as absent.
+    """Parse plain values into files by role and options; null counts as absent.
 
     Raises:
-        AnswerError: an unknown or missing key, or a value of another type.
+        AnswerError: an unknown or missing key, or a value of the wrong type.
     """
     if isinstance(values, Mapping):
         values = {key: value for key, value in values.items() if value is not None}
@@ -109,19 +123,19 @@ def parse(benchmark: Benchmark, values: object) -> tuple[dict[str, Path], Option
 
 
 def check_options(benchmark: Benchmark, values: Mapping[str, Any]) -> None:
-    """Check settings that name no file.
+    """Check options given without files.
 
     Raises:
-        AnswerError: an unknown key, or a value of another type.
+        AnswerError: an unknown key, or a value of the wrong type.
     """
     parse(benchmark, {file.role: "." for file in benchmark.files if file.required} | dict(values))
 
 
 def refuse_old_keys(values: Mapping[str, Any]) -> None:
-    """Refuse keys from before benchmarks were a mapping.
+    """Refuse keys of the format before benchmarks became a mapping.
 
     Raises:
-        AnswerError: names the key and what to write instead.
+        AnswerError: names the key and its replacement.
     """
     for key, instead in OLD_KEYS.items():
         if key in values:

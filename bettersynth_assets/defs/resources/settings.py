@@ -19,10 +19,16 @@ class RunSettings(dg.ConfigurableResource):
         default=None, description="A shipped recipe's name or the path of a .yaml; empty: BETTERSYNTH_RECIPE."
     )
 
+    benchmarks: list[str] | None = Field(
+        default=None,
+        description="Only these of the profile's benchmarks, e.g. [textvqa]; empty: all. Other answers are kept.",
+    )
+
     def load(self) -> Settings:
         """The settings of this launch.
 
         Raises:
             ConfigError: a profile, recipe or environment variable that cannot be used.
         """
-        return load_settings(recipe=self.recipe)
+        settings = load_settings(recipe=self.recipe)
+        return settings.with_benchmarks(self.benchmarks) if self.benchmarks else settings

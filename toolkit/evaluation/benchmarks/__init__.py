@@ -1,7 +1,7 @@
-"""Benchmarks by name. One module each behind ``protocol.Benchmark``; docs/extending.md shows how to add one.
+"""Registry of benchmarks: instances of ``protocol.Benchmark`` by name. docs/extending.md shows how to add one.
 
-A benchmark from outside registers itself in an extension file (``BENCHMARKS.register(name, benchmark)``) or under the
-entry point ``bettersynth.benchmarks``. The values are instances.
+An extension file registers one with ``BENCHMARKS.register(name, benchmark)``, an installed package with the entry point
+``bettersynth.benchmarks``.
 """
 
 from __future__ import annotations

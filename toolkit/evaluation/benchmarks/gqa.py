@@ -1,13 +1,13 @@
-"""GQA: short questions about what is in a picture and how it relates (arXiv 1902.09506).
+"""GQA: short questions about objects in an image and their relations (arXiv 1902.09506).
 
-In: the release's ``testdev_balanced_questions.json`` or a file of its layout, and the folder of pictures::
+In: the release's ``testdev_balanced_questions.json`` or a file of its layout, and the folder of images::
 
     {"201307251": {"imageId": "n161313", "question": "Is it overcast?", "answer": "no", "isBalanced": true,
                    "types": {"structural": "verify", …}, …}, …}
 
-Asked as LLaVA asks. Answers are compared as ``convert_gqa_for_eval.py`` hands them over, lower-cased and without
-periods at their end; ``eval.py`` compares text with text. As there, only balanced questions count; ``open`` is the
-structural type ``query``, ``binary`` all others.
+The prompt is LLaVA's. An answer is lower-cased and loses its trailing periods, as in LLaVA's
+``convert_gqa_for_eval.py``, and must then equal the right answer, as in the official ``eval.py``. As there, only
+questions with ``isBalanced`` count; ``open`` is the structural type ``query``, ``binary`` all others.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ STRUCTURAL = ("query", "verify", "choose", "logical", "compare")
 OPEN = "query"
 INSTRUCTION = "Answer the question using a single word or phrase."
 PREDICTIONS = "testdev_balanced_predictions.json"
-"""What ``eval.py`` reads."""
+"""Name of the file that ``eval.py`` reads."""
 
 
 class GQA(Benchmark):
-    """``fields`` has the structural type."""
+    """``Question.fields`` has the structural type."""
 
     name = "gqa"
     title = "GQA"
     files = (
         File(role="questions", about="testdev_balanced_questions.json"),
-        File(role="images", about="folder of GQA's pictures, <imageId>.jpg", kind="images"),
+        File(role="images", about="folder of GQA's images, <imageId>.jpg", kind="images"),
     )
     output_files = (ANSWERS, PREDICTIONS)
 
@@ -62,11 +62,11 @@ class GQA(Benchmark):
         return Questions(rows=rows, protocol=f"GQA {path.stem.removesuffix('_questions')}, single word or phrase")
 
     def parse(self, question: Question, text: str) -> str | None:
-        """The answer as LLaVA hands it to ``eval.py``; None where it is empty."""
+        """The answer as LLaVA passes it to ``eval.py``; None if it is empty."""
         return _prediction(text) or None
 
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
-        """Accuracy of all questions, of open and binary ones, and of each structural type."""
+        """Accuracy over all questions, over open and binary ones, and over each structural type."""
         parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
         right = [float(said == row.right) for row, said in zip(questions.rows, parsed, strict=True)]
         binary = [one for one in STRUCTURAL if one != OPEN]
@@ -94,7 +94,7 @@ def _prediction(text: str) -> str:
 
 
 def _check(row: Any, where: str) -> None:
-    """Refuse a question without picture, text, answer or structural type, e.g. of GQA's test sets."""
+    """Refuse a question without image, text, answer or structural type, e.g. of GQA's test sets."""
     if not isinstance(row, dict):
         raise AnswerError(f"{where}: needs an object, found {json.dumps(row)[:60]}")
     for key in ("imageId", "question", "answer"):

@@ -1,13 +1,14 @@
-"""MME: two yes/no questions about each picture, one true and one false, in 14 subtasks (arXiv 2306.13394).
+"""MME: two yes/no questions about each image, one true and one false, in 14 subtasks (arXiv 2306.13394).
 
-In, under one folder, either the release (``existence/000000006040.jpg`` and ``.txt`` of two lines "question, tab,
-answer"; some subtasks keep them in ``images`` and ``questions_answers_YN``) or the Parquet files that the public data
-set has (``question_id``, ``image``, ``question``, ``answer``, ``category``). Subtasks without files are left out, and
-the protocol says how many there are.
+In: one folder with either the release (``existence/000000006040.jpg`` and ``.txt`` of two lines "question, tab,
+answer"; some subtasks keep them in ``images`` and ``questions_answers_YN``) or the Parquet files of the public data
+set (``question_id``, ``image``, ``question``, ``answer``, ``category``). Subtasks without files are left out, and the
+protocol names their number.
 
-A subtask's score is accuracy + accuracy+ in percent, where accuracy+ counts pictures with both answers right; 200 is
-the most. Perception is the sum of ten subtasks, cognition of four, the headline the sum of all. Answers are read as the
-official tool reads them: by "yes", else "no", among the first four characters, lower-cased.
+The score of a subtask is accuracy + accuracy+, in percent, so [0, 200]; accuracy+ is the share of images with both
+answers right. Perception is the sum over ten subtasks, [0, 2000], cognition over four, [0, 800]; the headline is the
+sum of both. Answers are parsed as by the official ``calculation.py``: "yes", else "no", within the first four
+characters, lower-cased. The prompt is LLaVA's, which replaces "Please answer yes or no." by its own instruction.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation
 TASKS = (*PERCEPTION, *COGNITION)
 SUFFIX = "Please answer yes or no."
 INSTRUCTION = "Answer the question using a single word or phrase."
-"""What LLaVA asks instead of ``SUFFIX``."""
+"""LLaVA's replacement of ``SUFFIX``."""
 UPLOAD = "Your_Results"
-"""Folder of one text per subtask, as the official ``calculation.py`` reads them."""
+"""Folder with one text file per subtask, the input of the official ``calculation.py``."""
 PICTURES = (".jpg", ".png", ".jpeg")
 
 
 class MME(Benchmark):
-    """``fields`` has the subtask, the picture's name, and the question as the files have it."""
+    """``Question.fields`` has the subtask, the name of the image, and the question as in the files."""
 
     name = "mme"
     title = "MME"
@@ -55,7 +56,7 @@ class MME(Benchmark):
     output_files = (ANSWERS, *(f"{UPLOAD}/{task}.txt" for task in TASKS))
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
-        """Read the subtasks that are there."""
+        """Read all subtasks that have files."""
         root = files["root"]
         tables = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
         rows = list(_from_parquet(tables) if tables else _from_folders(root))
@@ -65,12 +66,12 @@ class MME(Benchmark):
         return Questions(rows=ordered, protocol=f"MME, {len(tasks)} of {len(TASKS)} subtasks, single word or phrase")
 
     def parse(self, question: Question, text: str) -> str | None:
-        """Yes or No by the official tool's rule."""
+        """Yes, No or None by the official rule."""
         beginning = text.lower()[:4]
         return "Yes" if "yes" in beginning else "No" if "no" in beginning else None
 
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
-        """Scores of each subtask and their sums."""
+        """Score, accuracy and accuracy+ of each subtask, and the sums."""
         parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
         right = [float(said == row.right) for row, said in zip(questions.rows, parsed, strict=True)]
         each: list[Metric] = []
@@ -94,7 +95,7 @@ class MME(Benchmark):
         return Scored(metrics=[*totals, plain, plus, *each], right=right, notes={"absent_subtasks": absent})
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
-        """Write LLaVA's answers file and the official tool's texts: picture, question, right answer, answer."""
+        """Write LLaVA's answers file and the official tool's lines: image, question, right answer, answer."""
         super().write(folder, questions, answers, model=model)
         lines: dict[str, list[str]] = {}
         for row, text in zip(questions.rows, answers, strict=True):
@@ -108,7 +109,7 @@ class MME(Benchmark):
 def _both(
     part: str, rows: Sequence[Question], right: Sequence[float], parsed: Sequence[str | None], protocol: str
 ) -> tuple[Metric, Metric]:
-    """Accuracy by question, and accuracy+ by picture: its two questions stand next to each other."""
+    """Accuracy over questions and accuracy+ over images; the two questions of an image are adjacent."""
     pairs = [float(all(right[i : i + 2])) for i in range(0, len(rows), 2)]
     plain = share(f"accuracy{part}", right, parsed, protocol)
     plus = Metric(
@@ -168,10 +169,10 @@ def _question(task: str, picture: str, image: Path | bytes, asked: str, answer: 
 
 
 def _check_pairs(rows: list[Question], root: Path) -> None:
-    """Put the two questions of each picture next to each other.
+    """Sort the rows so that the two questions of each image are adjacent.
 
     Raises:
-        AnswerError: a picture with another number of questions, or no questions at all.
+        AnswerError: an image that does not have two questions, or no questions at all.
     """
     if not rows:
         raise AnswerError(f"{root}: holds no folder of a subtask of MME with texts, and no Parquet file")

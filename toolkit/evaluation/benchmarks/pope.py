@@ -1,12 +1,13 @@
-"""POPE: is there an object in the picture? (arXiv 2305.10355). In: three sets of questions, and their pictures.
+"""POPE: is there an object in the image? (arXiv 2305.10355). In: three sets of questions and COCO's images.
 
-The sets differ in how the absent objects were chosen: ``random``, ``popular``, ``adversarial``. Their files are JSON
-lines of ``question_id``, ``image``, ``text``, ``label``, named ``coco_pope_random.json`` or with another first word.
-Answers are read as the official script reads them: the first sentence without commas says no if one of its words is
-"No", "no" or "not", else yes; so nothing is unparsed.
+The sets differ in how the absent objects were chosen: ``random``, ``popular``, ``adversarial``. Their files hold JSON
+lines of ``question_id``, ``image``, ``text``, ``label`` and are named ``coco_pope_random.json`` or with another data
+set's name. Answers are parsed as by the official ``evaluate.py``: no if a word of the first sentence, without commas,
+is "No", "no" or "not", otherwise yes; so no answer is unparsed.
 
-Overall accuracy and share of yes are over all questions, overall F1, precision and recall means over the sets, as they
-are published. Where nothing was answered or is labelled yes, precision, recall and F1 are 0; the official script fails.
+All metrics are in percent. Overall accuracy and yes ratio are computed over all questions; overall F1, precision and
+recall are means over the sets, as they are published. If no answer or no label is yes, precision, recall and F1 are 0,
+where the official script divides by zero.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _FILE = re.compile(rf"\w+_pope_({'|'.join(SETS)})\.json")
 
 
 class POPE(Benchmark):
-    """``fields`` has the set."""
+    """``Question.fields`` has the set."""
 
     name = "pope"
     title = "POPE"
@@ -40,7 +41,7 @@ class POPE(Benchmark):
     )
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
-        """Read the sets that are there."""
+        """Read all sets that have files."""
         found: dict[str, Path] = {}
         for path in sorted(files["questions"].glob("*.json")):
             if match := _FILE.fullmatch(path.name):
@@ -69,12 +70,12 @@ class POPE(Benchmark):
         return Questions(rows=rows, protocol=f"POPE{part}, single word or phrase")
 
     def parse(self, question: Question, text: str) -> str:
-        """Yes or No by the official script's rule."""
+        """Yes or No by the official rule."""
         words = text.partition(".")[0].replace(",", "").split(" ")
         return "No" if {"No", "no", "not"} & set(words) else "Yes"
 
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
-        """The five figures of all questions and of each set."""
+        """The five metrics over all questions and over each set."""
         said = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
         right = [float(row.right == one) for row, one in zip(questions.rows, said, strict=True)]
         by_set: dict[str, list[tuple[str, str]]] = {}
@@ -98,7 +99,7 @@ class POPE(Benchmark):
 
 
 def figures(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """``FIGURES`` in percent of pairs (right answer, answer), each Yes or No; Yes is the positive one."""
+    """``FIGURES`` in percent, from pairs (right answer, answer) of Yes and No; Yes is positive."""
     hits = sum(pair == ("Yes", "Yes") for pair in pairs)
     labelled, answered = (sum(pair[side] == "Yes" for pair in pairs) for side in (0, 1))
     return {

@@ -1,13 +1,13 @@
-"""What a benchmark is. A subclass of ``Benchmark`` says how files become questions and how answers are scored.
+"""Interface of a benchmark: how files become questions and how answers are scored.
 
 ::
 
     files ─ read ─► Questions ─ prompts ─► [the model answers] ─► texts ─ score (parse) ─► Scored
                         └──────────────────────────────────────────────── write ─► <output>/<name>/answers.jsonl, …
 
-Everything else is common: files are checked before a model is loaded, pictures looked at, answers made in batches
-together with the log-probability of the right answer and of the options, rows per question and results written. A
-benchmark with one right answer per question only implements ``read`` and ``parse``.
+A benchmark with one right answer per question implements ``read`` and ``parse`` only. The rest is common to all: files
+and images are checked before a model is loaded, prompts are answered in batches together with the log-probabilities of
+the right answer and the options, and rows per question and results are written.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class File:
 
     Args:
         role: key of the profile and the plan, and option ``--<benchmark>-<role>`` of the command.
-        about: what it holds, for ``--help``.
-        kind: ``images`` is a folder of nothing but pictures that questions name, which scoring does not need.
-        required: False where the benchmark can do without it.
+        about: its content, for ``--help``.
+        kind: ``file``, ``folder``, or ``images``: a folder that holds only the images that questions name; scoring
+            existing answers does not need it.
+        required: False if the benchmark works without it.
     """
 
     role: str
@@ -47,22 +48,22 @@ class File:
 
 
 class Options(SettingsModel):
-    """Settings of a benchmark besides its files; subclasses add fields, each with a default."""
+    """Settings of a benchmark besides its files; a subclass adds fields, each with a default and a docstring."""
 
     error = AnswerError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One question about one picture.
+    """One question about one image.
 
     Args:
-        id: as the benchmark names it; need not be unique.
-        image: file, or its bytes. ``read`` need not look whether it is there.
-        text: the whole prompt as a model is asked, instruction included; ``prompt_text.clean_prompt`` checks it.
-        right: the right answer as a model would write it; its log-probability is stored. "" where there is none.
-        options: every answer to choose from as a model would write it, e.g. letters, ``right`` among them.
-        fields: whatever else ``score`` and ``write`` need.
+        id: the benchmark's own id; need not be unique.
+        image: file, or its bytes. ``read`` need not check that the file exists.
+        text: the whole prompt, including the instruction; pass text from files through ``prompt_text.clean_prompt``.
+        right: the right answer as a model would write it; its log-probability is stored. "" if there is none.
+        options: all answers to choose from, including ``right``, as a model would write them, e.g. letters.
+        fields: whatever else ``score`` and ``write`` need, as JSON values; they count in the key of the answers.
     """
 
     id: str
@@ -79,8 +80,8 @@ class Questions:
 
     Args:
         rows: the questions.
-        protocol: names set, version, split and instruction: figures of other protocols do not compare.
-        source: whatever ``score`` and ``write`` need of the whole, e.g. a table.
+        protocol: set, version, split and instruction; values under different protocols are not comparable.
+        source: whatever ``score`` and ``write`` need of the whole set, e.g. a table.
     """
 
     rows: Sequence[Question]
@@ -90,14 +91,14 @@ class Questions:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One figure over a complete set of answers.
+    """One value over a complete set of answers.
 
     Args:
         name: e.g. ``accuracy``; ``accuracy/<part>`` for a part of the set.
-        value: percent for shares.
-        n: questions that it is taken over.
-        unparsed: answers among them that say nothing that could be right or wrong, and count as wrong.
-        protocol: as in ``Questions``, and how the metric is computed.
+        value: in percent, [0, 100], for shares.
+        n: number of questions, or of groups of questions, that the value is computed over.
+        unparsed: number of answers for which ``parse`` returned None; they count as wrong.
+        protocol: that of ``Questions``, and how the metric is computed.
     """
 
     name: str
@@ -109,12 +110,12 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What ``score`` found.
+    """Result of ``score``.
 
     Args:
         metrics: the headline first.
         right: one score in [0, 1] per question, in their order.
-        notes: further facts for ``results.json``, small JSON values; ``incomplete`` says that the set is not whole.
+        notes: further facts for ``results.json``, small JSON values; ``incomplete`` marks a set with missing rows.
     """
 
     metrics: Sequence[Metric]
@@ -126,20 +127,23 @@ class Benchmark(ABC):
     """One benchmark; it holds no state."""
 
     name: ClassVar[str]
-    """In profiles, options and results; a valid folder name."""
+    """Name in profiles, options and results; a valid folder name."""
     title: ClassVar[str]
-    """As it is written in tables."""
+    """Name in tables."""
+    version: ClassVar[int] = 1
+    """Part of the key of its answers. Raise it when the same files would give other prompts, metrics or output files;
+    a benchmark from outside the package counts by its code as well."""
     files: ClassVar[tuple[File, ...]]
     options: ClassVar[type[Options]] = Options
     output_files: ClassVar[tuple[str, ...]] = (ANSWERS,)
-    """What ``write`` writes."""
+    """Paths of the files that ``write`` writes, relative to its folder."""
 
     @abstractmethod
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
-        """Read and check everything but pictures, without importing torch.
+        """Read and check everything but images, without importing torch.
 
         Args:
-            files: by role; optional ones that are not given are missing. Files and folders are there.
+            files: paths by role, which exist; optional ones that were not given are absent.
             options: an instance of the class ``options``.
 
         Raises:
@@ -148,14 +152,14 @@ class Benchmark(ABC):
 
     @abstractmethod
     def parse(self, question: Question, text: str) -> str | None:
-        """What an answer says, in the form of ``question.right``; None where it says nothing that could be right."""
+        """The answer in the form of ``question.right``; None if the text is no answer to the question."""
 
     def prompts(self, questions: Questions) -> list[Prompt]:
-        """What the model is asked, with the answers whose log-probabilities are stored."""
+        """Prompts of all questions, with the candidates whose log-probabilities are stored."""
         return [Prompt(id=row.id, image=row.image, text=row.text, candidates=candidates(row)) for row in questions.rows]
 
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
-        """Score a complete set of answers; the share of right ones unless a benchmark says otherwise.
+        """Score a complete set of answers; by default the share of right ones.
 
         Raises:
             AnswerError: answers that cannot be scored.
@@ -165,7 +169,7 @@ class Benchmark(ABC):
         return Scored(metrics=[share("accuracy", right, parsed, questions.protocol)], right=right)
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
-        """Write ``output_files`` into a folder, in the benchmark's own formats for uploads where it has any."""
+        """Write ``output_files`` into a folder; override it for the benchmark's own upload formats."""
         rows = [
             {"question_id": row.id, "prompt": row.text, "text": text}
             for row, text in zip(questions.rows, answers, strict=True)
@@ -173,7 +177,7 @@ class Benchmark(ABC):
         write_answers(folder / ANSWERS, rows, model=model)
 
     def add_score_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add the options of ``toolkit.evaluation.score <name>``: files without pictures, options, ``--answers``."""
+        """Add the options of ``toolkit.evaluation.score <name>``: files without images, options, and ``--answers``."""
         for file in self.files:
             if file.kind != "images":
                 parser.add_argument(f"--{file.role}", type=Path, required=file.required, help=file.about)
@@ -182,10 +186,11 @@ class Benchmark(ABC):
         parser.add_argument("--answers", type=Path, required=True, help="JSON lines of question_id and text")
 
     def score_existing(self, given: argparse.Namespace) -> dict[str, Any]:
-        """Score an answers file; returns figures by metric, ``n``, ``unparsed``, ``protocol`` of the headline, notes.
+        """Score an answers file; returns values by metric, ``n``, ``unparsed`` and ``protocol`` of the headline, and
+        notes.
 
         Raises:
-            AnswerError: a file that cannot be used, or answers missing: there is no score over a part.
+            AnswerError: a file that cannot be used, or missing answers: no benchmark is scored in part.
         """
         values = {role: path for role, path in vars(given).items() if path is not None}
         roles = [file.role for file in self.files if file.required or file.role in values]
@@ -206,7 +211,7 @@ def candidates(question: Question) -> tuple[str, ...]:
 
 
 def share(name: str, right: Sequence[float], parsed: Sequence[object], protocol: str) -> Metric:
-    """The share of right answers in percent, with its counts."""
+    """Metric: the share of right answers in percent."""
     unparsed = sum(said is None for said in parsed)
     return Metric(
         name=name, value=percent(math.fsum(right), len(right)), n=len(right), unparsed=unparsed, protocol=protocol
@@ -214,8 +219,8 @@ def share(name: str, right: Sequence[float], parsed: Sequence[object], protocol:
 
 
 def write_answers(path: Path, rows: Iterable[Mapping[str, Any]], *, model: str) -> None:
-    """Write an answers file in LLaVA's layout; its keys ``answer_id``, ``model_id`` and ``metadata`` are added."""
-    # The kit draws a random answer id; a number keeps the file equal from run to run.
+    """Write an answers file in LLaVA's layout, adding the keys ``answer_id``, ``model_id`` and ``metadata``."""
+    # The kit draws a random answer id; a number makes the file reproducible.
     lines = [
         {**row, "answer_id": str(number), "model_id": model, "metadata": {}} for number, row in enumerate(rows)
     ]  # fmt: skip
@@ -223,10 +228,10 @@ def write_answers(path: Path, rows: Iterable[Mapping[str, Any]], *, model: str) 
 
 
 def matched(questions: Questions, path: Path) -> list[str]:
-    """The answers of a file in the order of the questions; questions of one id take its answers in their order.
+    """Answers of a file in the order of the questions; questions that share an id take its answers in order.
 
     Raises:
-        AnswerError: answers that are missing, or that belong to no question.
+        AnswerError: missing answers, or answers that belong to no question.
     """
     left: dict[str, list[str]] = {}
     for row in read_lines(path, ("question_id", "text"), texts=("text",)):

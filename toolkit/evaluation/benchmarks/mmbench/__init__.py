@@ -1,1 +1,1 @@
-"""MMBench: its table, its metric, its upload."""
+"""MMBench: table, metric and upload."""

@@ -1,4 +1,4 @@
-"""Predictions that exist already. In: an answers file, or an upload table. Out: predictions per row and turn."""
+"""Existing predictions. In: an answers file or an upload table. Out: predictions per row and rotation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def of_upload(path: Path, upload: pd.DataFrame) -> list[Prediction]:
 
 
 def of_answers(path: Path) -> list[Prediction]:
-    """Predictions of an answers file, one a row or one for every turn of a row's options.
+    """Predictions of an answers file, one per row or one per rotation of a row's options.
 
     Raises:
         AnswerError: a row that cannot be used; names the question.

@@ -1,4 +1,4 @@
-"""MMBench: multiple choice with rotated options. In: the official TSV with its pictures. Out: CircularEval."""
+"""MMBench: multiple choice with rotated options. In: the official TSV, which holds the images. Out: CircularEval."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UPLOAD = "upload"
 
 
 class MMBench(Benchmark):
-    """One question per row of the table, so one per rotation; ``fields`` is the row without its picture."""
+    """One question per row of the table, so one per rotation; ``Question.fields`` is the row without its image."""
 
     name = "mmbench"
     title = "MMBench"
@@ -46,7 +46,7 @@ class MMBench(Benchmark):
     output_files = (ANSWERS, f"{UPLOAD}.tsv", f"{UPLOAD}.xlsx")
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
-        """Read the table; ``source`` is the table with texts as a model is asked them."""
+        """Read the table; ``Questions.source`` is the table with cleaned texts."""
         path = files["table"]
         table = read_table(path)
         try:
@@ -65,7 +65,7 @@ class MMBench(Benchmark):
         return Questions(rows=rows, protocol=PROMPT_NAME, source=table)
 
     def parse(self, question: Question, text: str) -> str | None:
-        """The one option letter that an answer begins with."""
+        """The option letter that an answer begins with."""
         return parse_letter(text, options_of(question.fields))
 
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
@@ -93,7 +93,7 @@ class MMBench(Benchmark):
         write_upload(upload_table(questions.source, answers), folder / UPLOAD)
 
     def add_score_options(self, parser: argparse.ArgumentParser) -> None:
-        """An answers file or an upload table, and the benchmark."""
+        """Add options for an answers file or upload table, and the benchmark."""
         parser.add_argument("--predictions", type=Path, required=True, help=".jsonl, .xlsx or .tsv")
         parser.add_argument(
             "--questions", type=Path, help="the benchmark; needed with .jsonl, and when a table may be incomplete"
@@ -101,7 +101,7 @@ class MMBench(Benchmark):
         parser.add_argument(
             "--allow-incomplete",
             action="store_true",
-            help="exit code 0 although questions lack some of their rotations",
+            help="exit code 0 even if questions lack some of their rotations",
         )
 
     def score_existing(self, given: argparse.Namespace) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def score_mmbench(predictions: Path, questions: Path | None) -> dict[str, Any]:
     """Metric of an answers file (``.jsonl``) or of an upload table; see :func:`metric.evaluate`.
 
     Args:
-        questions: the benchmark; None takes an upload table at its word for what was asked and what is right.
+        questions: the benchmark; None uses the questions and right answers of the upload table.
 
     Returns:
         See :func:`metric.evaluate`; where rotations are missing, see :func:`rotations.mark_incomplete`.

@@ -1,10 +1,9 @@
 """Reads the option letter of a multiple-choice answer. In: the model's text and the options. Out: a letter or None.
 
-An answer counts when it begins with exactly one letter that is marked as such: it stands alone, or a line break,
-punctuation, a bracket, a quotation mark, Markdown or a special token follows it. Two different letters are no answer,
-and a sentence that only mentions a letter is none either: nothing is guessed. Full-width forms count as their ASCII
-letters and punctuation. An answer that repeats its option's text is that option, whatever letters the text holds
-(``D. both A and B``).
+An answer counts if it begins with exactly one letter that is marked as such: the letter is alone, or followed by a line
+break, punctuation, a bracket, a quotation mark, Markdown or a special token. Two different letters are not an answer,
+nor is a sentence that only mentions a letter: nothing is guessed. Full-width forms count as ASCII. An answer that
+repeats its option's text is that option, whatever letters the text contains (``D. both A and B``).
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ _WRAP = r"[\s.):,;。、!*_(\[\]–—―-]*"
 _END = rf"[\s)\]*_]*(?:$|[\n.):,;。、!|]|{_JOINED})"
 # In a list, `A` before a word is an article: `B, A man is riding`.
 _LISTED = re.compile(rf"{_WRAP}(?:[,;、|]|{_JOINED}){_WRAP}(?:([B-D])\b(?!['’])|(A)(?={_END}))")
-# Behind a label, the second letter must be marked too: `A. B cells` is an option's text.
+# After a label, the second letter must be marked too: `A. B cells` is an option's text.
 _LABELLED = re.compile(rf"{_WRAP}([{LETTERS}])(?={_END})")
 _LINE = re.compile(rf"\n[\s(\[*_]*([{LETTERS}])(?=[)\]*_]*(?:[.):,;。、]|[ \t]*(?:$|\n)))")
 _ALTERNATIVE = re.compile(rf"{_JOINED}[\s(\[*_]*([{LETTERS}])(?=[\s)\]*_.]*$|[)\]])")
 
 
 def parse_letter(prediction: str, options: int | Sequence[str] = len(LETTERS)) -> str | None:
-    """The one option letter that an answer begins with, or None.
+    """The option letter that an answer begins with, or None.
 
     Args:
         prediction: the model's answer.
-        options: their texts, or how many there are; a letter beyond them is no answer.
+        options: texts of the options, or their number; a letter beyond them is not an answer.
     """
     texts = [""] * options if isinstance(options, int) else list(options)
     text = _plain(prediction)
@@ -55,7 +54,7 @@ def parse_letter(prediction: str, options: int | Sequence[str] = len(LETTERS)) -
 
 
 def _further_letters(rest: str) -> Iterator[str]:
-    """Letters that the text behind the first one names as options."""
+    """Letters that the text after the first letter names as options."""
     yield from (found[1] for pattern in (_LINE, _ALTERNATIVE) for found in pattern.finditer(rest))
     while found := _LISTED.match(rest) or _LABELLED.match(rest):
         yield next(filter(None, found.groups()))
@@ -63,7 +62,7 @@ def _further_letters(rest: str) -> Iterator[str]:
 
 
 def _repeats(text: str, letter: str, option: str) -> bool:
-    """True where the text holds an option with its label: ``B. blue``."""
+    """True if the text contains an option with its label: ``B. blue``."""
     label = f"{letter}. {option}".casefold()
     return bool(option.strip()) and label in re.sub(r"[):]", ".", text).casefold()
 

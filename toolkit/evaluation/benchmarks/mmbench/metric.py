@@ -1,7 +1,7 @@
 """MMBench's metric. In: a benchmark or upload table, and predictions. Out: CircularEval accuracy.
 
-A question's rotations are rows of their own with the same ``index % 1000000``; it counts only when every rotation is
-answered right. What names no option is counted as ``unparsed`` and is wrong; it is never guessed.
+A question's rotations are separate rows with the same ``index % 1000000``; the question is right only if every rotation
+is. An answer that names no option is counted as ``unparsed`` and wrong; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Prediction(NamedTuple):
-    """An answer to the row of an ``index``.
+    """An answer to the row with an ``index``.
 
-    ``letters`` are the row's own letters of the options in the order in which they were shown, e.g. ``BCDA`` after one
-    turn; ``turn`` counts those of one row from 0.
+    ``letters`` are the row's letters of the options in the order shown, e.g. ``BCDA`` after one rotation; ``turn``
+    numbers the rotations of one row from 0.
     """
 
     row: str
@@ -34,9 +34,9 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
     """Score a complete set of predictions.
 
     Args:
-        predictions: one per row of the benchmark, or one per turn of each row's options.
+        predictions: one per row of the benchmark, or one per rotation of each row's options.
         questions: the benchmark; ``index``, options, ``answer``, and ``split`` for the protocol's name.
-        prompt_name: how the model was asked.
+        prompt_name: kind of prompt, for the protocol.
 
     Returns:
         ``accuracy`` (CircularEval) and ``row_accuracy`` in percent (``answer_files.DECIMALS`` decimals), ``n``
@@ -44,7 +44,7 @@ def evaluate(predictions: Sequence[Prediction], questions: pd.DataFrame, *, prom
         order of the predictions.
 
     Raises:
-        AnswerError: no right answers, or rows without prediction, twice, or unknown.
+        AnswerError: no right answers, or missing, duplicate or unknown rows.
     """
     check_answers(questions)
     known: dict[str, dict[Any, Any]] = {row["index"]: row for row in questions.to_dict("records")}

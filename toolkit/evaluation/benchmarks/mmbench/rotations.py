@@ -1,4 +1,4 @@
-"""Whether a table holds all rotations of its questions. In: a table of MMBench. Out: what is missing."""
+"""Missing rotations of questions. In: a table of MMBench. Out: found and expected rows per question."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def mark_incomplete(result: dict[str, Any], table: pd.DataFrame, *, one_order: bool) -> dict[str, Any]:
-    """A result of :func:`metric.evaluate` that says where rotations are missing from its table.
+    """Mark a result of :func:`metric.evaluate` if rotations are missing from its table.
 
     Returns:
-        ``result``, and where rotations are missing: ``missing``, how many; ``incomplete``, of how many questions; and a
-        ``protocol`` that begins with ``incomplete``.
+        ``result``; if rotations are missing, with ``missing`` (their number), ``incomplete`` (the number of questions)
+        and a ``protocol`` that begins with ``incomplete``.
     """
     short = missing_rotations(table, one_order=one_order)
     if not short:
@@ -26,9 +26,9 @@ def mark_incomplete(result: dict[str, Any], table: pd.DataFrame, *, one_order: b
 
 
 def missing_rotations(table: pd.DataFrame, *, one_order: bool) -> dict[str, tuple[int, int]]:
-    """Questions whose rotations are not all in a table, as in a file that was cut off.
+    """Questions whose rotations are not all in a table, as in a truncated file.
 
-    An option that stands in the same place in every row of a question ("all of the above") is not rotated, as in the
+    An option that is at the same position in every row of a question ("all of the above") is not rotated, as in the
     official dev file: four options, three rotations.
 
     Args:
@@ -48,7 +48,7 @@ def missing_rotations(table: pd.DataFrame, *, one_order: bool) -> dict[str, tupl
 
 
 def _rotations(orders: Mapping[int, list[str]]) -> int:
-    """Rows that a question must have, told from its options, by turn, in the rows that are there."""
+    """Number of rows that a question must have, derived from its options in the rows found, by rotation."""
     (start, first), *_ = orders.items()
     if len(orders) == 1:
         return len(first)
@@ -60,6 +60,6 @@ def _rotations(orders: Mapping[int, list[str]]) -> int:
 
 
 def _turned(options: list[str], moving: int, turns: int) -> list[str]:
-    """Options of which the first ``moving`` have been rotated."""
+    """Options with the first ``moving`` rotated."""
     at = turns % moving
     return options[at:moving] + options[:at] + options[moving:]

@@ -1,12 +1,11 @@
-"""MMBench's tables. In: the official TSV, or the workbook or TSV of an upload. Out: checked rows, prompts, pictures.
+"""MMBench's tables. In: the official TSV, or the workbook or TSV of an upload. Out: checked rows, prompts, images.
 
 ::
 
     index  question  hint  A  B  C  D  answer  category  image  source  l2-category  comment  split
 
 ``hint``, ``C`` and ``D`` may be empty; ``image`` holds base64, with or without ``data:image/png;base64,`` before it, or
-the index of the row that holds the picture. A question's rotations are rows of their own with the same
-``index % 1000000``.
+the index of the row that holds the image. A question's rotations are separate rows with the same ``index % 1000000``.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 GROUP = 1_000_000
 MOST_CHARACTERS = 1 << 30
-"""Of one cell: a picture in base64."""
+"""Maximum length of one cell, an image in base64."""
 _EMPTY = {"", "nan", "none"}
 _TEXTS = ("question", "hint", *LETTERS)
 _MORE_LETTERS = "EFGHIJ"
@@ -40,10 +39,10 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a benchmark or prediction table (``.tsv`` or ``.xlsx``); every cell is text, an empty one is ``""``.
 
     Raises:
-        AnswerError: no such table, a row that is cut off, a column or an index that comes twice, or no column
-            ``index`` of whole numbers; file and row are named.
+        AnswerError: not a table, a truncated row, a duplicate column or index, or no column ``index`` of whole
+            numbers; names file and row.
     """
-    import pandas as pd  # takes a third of a second, and a profile names this benchmark wherever it is loaded
+    import pandas as pd  # takes a third of a second, and every profile loads this module
 
     names, *rows = _read_cells(path) or [[]]
     names = [name.strip() for name in names]
@@ -62,7 +61,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _indices(path: Path, cells: Sequence[str]) -> list[str]:
-    """Indices in one form: ``7``, also where a spreadsheet made ``7.0`` of it."""
+    """Normalise indices to the form ``7``; a spreadsheet may have turned it into ``7.0``."""
     seen: dict[str, int] = {}
     for number, cell in enumerate(cells, start=1):
         found = re.fullmatch(r"([0-9]{1,18})(?:\.0+)?", cell.strip())
@@ -78,7 +77,7 @@ def _indices(path: Path, cells: Sequence[str]) -> list[str]:
 
 
 def _read_cells(path: Path) -> list[list[str]]:
-    """All rows with their cells as text, the header's first; rows without any text are left out."""
+    """All rows, the header first, with cells as text; rows without any text are skipped."""
     import pandas as pd
 
     try:
@@ -103,15 +102,15 @@ def _read_tsv(path: Path) -> list[list[str]]:
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 raise
-            file.seek(0)  # a quotation mark inside a cell, which strict reading refuses, is text
+            file.seek(0)  # strict parsing refuses a quotation mark inside a cell, which is text
             return list(csv.reader(file, delimiter="\t"))
 
 
 def check_answers(questions: pd.DataFrame) -> None:
-    """Refuse a benchmark without right answers, as that of a test split.
+    """Refuse a benchmark without right answers, such as a test split.
 
     Raises:
-        AnswerError: no column ``answer``, a cell of it that is no letter, or a letter whose option is empty.
+        AnswerError: no column ``answer``, a cell that is not a letter, or a letter whose option is empty.
     """
     if "answer" not in questions:
         raise AnswerError(f"column 'answer' is missing; it has {', '.join(questions.columns)}. Give a dev file")
@@ -131,7 +130,7 @@ def check_answers(questions: pd.DataFrame) -> None:
 
 
 def clean_questions(questions: pd.DataFrame) -> pd.DataFrame:
-    """The benchmark as a model is asked: question, hint and options without image tokens.
+    """Remove image tokens from question, hint and options.
 
     Raises:
         AnswerError: no column ``question`` or ``image``, an empty question, or a text with a chat marker; names the
@@ -155,15 +154,15 @@ def clean_questions(questions: pd.DataFrame) -> pd.DataFrame:
 
 
 def pictures(table: pd.DataFrame) -> dict[str, bytes]:
-    """Bytes of each row's picture by index; a cell may name another row's index instead of holding base64.
+    """Bytes of each row's image by index; a cell may hold another row's index instead of base64.
 
     Raises:
-        AnswerError: no column ``image``, a cell that is no base64, or a reference to a row that has no picture.
+        AnswerError: no column ``image``, a cell that is not base64, or a reference to a row without an image.
     """
     if "image" not in table:
         raise AnswerError(f"column 'image' is missing; it has {', '.join(table.columns)}")
     cells: dict[str, str] = dict(zip(table["index"], table["image"].str.strip(), strict=True))
-    decoded: dict[str, bytes] = {}  # a question's rotations repeat its picture
+    decoded: dict[str, bytes] = {}  # a question's rotations repeat its image
     found = {}
     for index, cell in cells.items():
         cell = cells.get(cell, cell)
@@ -190,7 +189,7 @@ def _picture(index: str, cell: str) -> bytes:
 
 
 def is_empty(cell: str) -> bool:
-    """True for what the official files hold in an empty cell: nothing, ``nan`` or ``None``."""
+    """True for an empty cell of the official files: nothing, ``nan`` or ``None``."""
     return cell.strip().lower() in _EMPTY
 
 
@@ -206,7 +205,7 @@ def options_of(row: Mapping[Any, str]) -> list[str]:
 
 
 def prompt(row: Mapping[Any, str]) -> str:
-    """Hint if there is one, question, one line per option: what an answers file calls the prompt."""
+    """Hint if there is one, question, and a line per option: the ``prompt`` of an answers file."""
     hint = row.get("hint", "")
     lines = [] if is_empty(hint) else [hint]
     lines.append(row["question"])

@@ -1,4 +1,4 @@
-"""The table that is uploaded for MMBench. In: the benchmark and predictions. Out: a workbook and a TSV."""
+"""Upload table for MMBench's server. In: the benchmark and predictions. Out: a workbook and a TSV."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _COLUMNS = ("index", "question", *LETTERS, "prediction", "answer", "split")
 
 
 def upload_table(questions: pd.DataFrame, predictions: Sequence[str]) -> pd.DataFrame:
-    """The benchmark's rows with their predictions, in the columns of an upload (no images)."""
+    """The benchmark's rows with their predictions, in the columns of an upload, without images."""
     table = questions.assign(prediction=list(predictions))
     return table[[column for column in _COLUMNS if column in table]]
 
 
 def write_upload(table: pd.DataFrame, stem: Path) -> None:
-    """Write ``<stem>.xlsx`` and ``<stem>.tsv``; characters that a workbook cannot hold are dropped from the former."""
+    """Write ``<stem>.xlsx`` and ``<stem>.tsv``; a workbook loses characters that it cannot hold."""
     from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -42,8 +42,8 @@ def read_annotations(path: Path) -> Annotations:
     """Read and check an annotations file.
 
     Raises:
-        AnswerError: another layout, a row without image, question or ten answers in text, or a question id that comes
-            twice; file and row are named.
+        AnswerError: another layout, a row without image, question or ten answers in text, or a duplicate question
+            id; names file and row.
     """
     data = decode_json(path.read_bytes(), str(path))
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
@@ -83,7 +83,7 @@ def _annotation(row: Any, where: str) -> Annotation:
 
 
 def _kind(value: Any) -> str:
-    """What a JSON value is, for an error."""
+    """Kind of a JSON value, for error messages."""
     if value is None:
         return "missing or null"
     if isinstance(value, str):

@@ -1,8 +1,8 @@
 """Normalises short answers as the TextVQA reference (EvalAI's answer processor) does. In: any text. Out: text.
 
-Lower case; commas, question marks and possessives; punctuation; number words to digits, articles dropped, contractions
-given their apostrophe. The rules are those of the VQA evaluation, quirks included, because scores are compared with
-published ones.
+Lower case; commas, question marks and possessives; punctuation; number words become digits, articles are dropped,
+contractions get their apostrophe. The rules are those of the VQA evaluation, including its quirks, because scores are
+compared with published ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"(?<=\d)(\,)+(?=\d)")
 _PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _PERIODS_AT_MOST = int(re.UNICODE)
-"""The reference passes ``re.UNICODE`` where ``re.sub`` expects a count, so that only the first 32 periods go."""
+"""The reference passes ``re.UNICODE`` where ``re.sub`` expects a count, so only the first 32 periods are removed."""
 
 _NUMBERS = {"none": "0", "zero": "0"} | {
     word: str(value)
@@ -63,7 +63,7 @@ def process_answer(text: str) -> str:
 def _punctuation(text: str) -> str:
     out = text
     for mark in _PUNCTUATION:
-        # Looked for in the text as it came, replaced in the text as it has become: the reference's order.
+        # As in the reference: search in the original text, replace in the text after earlier replacements.
         apart = mark + " " in text or " " + mark in text or _COMMA_IN_NUMBER.search(text) is not None
         out = out.replace(mark, "" if apart else " ")
     return _PERIOD.sub("", out, count=_PERIODS_AT_MOST)

@@ -1,4 +1,4 @@
-"""TextVQA: short answers about text in pictures. In: questions in LLaVA's layout, annotations, pictures."""
+"""TextVQA: short answers about text in images. In: questions in LLaVA's layout, annotations, images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from toolkit.evaluation.prompt_text import clean_prompt
 
 
 class TextVQA(Benchmark):
-    """``fields`` has the ten human answers (``humans``) and ``question_id`` as the file has it."""
+    """``Question.fields`` has the ten human answers (``humans``) and ``question_id`` as in the file."""
 
     name = "textvqa"
     title = "TextVQA"
@@ -37,7 +37,7 @@ class TextVQA(Benchmark):
     )
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
-        """Read the questions and hold them against the annotations."""
+        """Read the questions and match them with the annotations."""
         path, found = files["questions"], []
         for row in read_lines(path, ("question_id", "image", "text"), texts=("image", "text")):
             where = f"{path}, question {row['question_id']}"
@@ -56,7 +56,7 @@ class TextVQA(Benchmark):
         return Questions(rows=rows, protocol=f"{protocol}, leave-one-out")
 
     def parse(self, question: Question, text: str) -> str:
-        """The answer, normalised; any text is one."""
+        """The normalised answer; any text is an answer."""
         return process_answer(text)
 
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
@@ -77,7 +77,7 @@ class TextVQA(Benchmark):
         write_answers(folder / ANSWERS, rows, model=model)
 
     def add_score_options(self, parser: argparse.ArgumentParser) -> None:
-        """Annotations and answers; the prompts in an answers file say what was asked."""
+        """Add options for annotations and answers; an answers file holds the prompts, so no questions are needed."""
         parser.add_argument("--annotations", type=Path, required=True)
         parser.add_argument("--answers", type=Path, required=True)
 
@@ -94,7 +94,7 @@ def score_textvqa(annotations: Path, answers: Path) -> dict[str, Any]:
 
 
 def _commonest(humans: Sequence[str]) -> str:
-    """What most people answered; of equally common ones the first."""
+    """The most common human answer; the first of equally common ones."""
     return Counter(humans).most_common(1)[0][0]
 
 

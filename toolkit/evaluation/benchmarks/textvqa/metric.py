@@ -1,10 +1,10 @@
-"""TextVQA's metric. In: annotations and answers. Out: accuracy, and under which protocol.
+"""TextVQA's metric. In: annotations and answers. Out: accuracy and protocol.
 
 Score of one answer: over the ten human answers, leave one out, min(1, matches among the other nine / 3), averaged.
 An answer belongs to the annotation that its ``question_id`` names: the annotation's own number, or the id of an image
 with a single question. Where an image has several questions, as in LLaVA's files, (image id, lower-cased question)
-decides, the question being read off the prompt. The protocol names version and split, whether prompts carried OCR
-tokens, and the instruction: figures of other protocols do not compare.
+decides; the question is extracted from the prompt. The protocol names version and split, whether prompts contained OCR
+tokens, and the instruction; values under different protocols are not comparable.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OLD_FORM = re.compile(r"OCR tokens: .*?Question: (.*?) Short answer:", re.DOTAL
 
 
 class Prompted(NamedTuple):
-    """What a prompt holds: the question, whether OCR tokens, and the instruction ("" without one)."""
+    """Parts of a prompt: the question, whether it has OCR tokens, and the instruction ("" if there is none)."""
 
     question: str
     ocr: bool
@@ -35,7 +35,7 @@ class Prompted(NamedTuple):
 
 
 def answer_score(prediction: str, humans: Sequence[str]) -> float:
-    """Leave-one-out score of one answer against ten human ones, in [0, 1]."""
+    """Leave-one-out score of an answer against ten human answers, [0, 1]."""
     if len(humans) != HUMANS:
         raise AnswerError(f"a question has {len(humans)} human answers; the metric needs {HUMANS}")
     wanted = process_answer(prediction)
@@ -47,7 +47,7 @@ def answer_score(prediction: str, humans: Sequence[str]) -> float:
 
 
 def read_prompt(prompt: str) -> Prompted:
-    """The parts of a prompt in one of the layouts that LLaVA's evaluation reads.
+    """Split a prompt in one of the layouts that LLaVA's evaluation reads.
 
     These are question, instruction; question, OCR tokens, instruction; OCR tokens, question, instruction (a line each),
     and ``OCR tokens: … Question: … Short answer:``. A question alone is accepted too.
@@ -68,7 +68,7 @@ def read_prompt(prompt: str) -> Prompted:
 
 
 def match(annotations: Path, answers: Iterable[Mapping[str, Any]]) -> tuple[list[Sequence[str]], str]:
-    """Find the human answers to each answered question.
+    """Find the human answers of each answered question.
 
     Args:
         annotations: ``TextVQA_0.5.1_val.json`` or a file of its layout.
@@ -78,8 +78,8 @@ def match(annotations: Path, answers: Iterable[Mapping[str, Any]]) -> tuple[list
         Ten human answers per answer, in order; name of the protocol.
 
     Raises:
-        AnswerError: annotations that cannot be used, an annotated question without answer, an answer more than there
-            are questions, or a prompt without a question where only the question tells which one is answered.
+        AnswerError: annotations that cannot be used, an annotated question without an answer, more answers than
+            questions, or a prompt without a question where the question is needed to find the annotation.
     """
     known = read_annotations(annotations)
     index = _Index(known.rows)
@@ -107,7 +107,7 @@ def match(annotations: Path, answers: Iterable[Mapping[str, Any]]) -> tuple[list
 
 
 class _Index:
-    """Annotations by what an answer can name, and which of them have been taken."""
+    """Annotations by number and by image, and which of them are already matched."""
 
     def __init__(self, rows: Sequence[Annotation]) -> None:
         self.taken: set[int] = set()
@@ -118,7 +118,7 @@ class _Index:
         self.questions = [_question_key(row.question) for row in rows]
 
     def take(self, key: str, prompt: str) -> tuple[int | None, Prompted | None]:
-        """The annotation of an answer, or None where there is none (any more), and the parts of its prompt."""
+        """The unmatched annotation of an answer, or None, and the parts of its prompt."""
         numbered = [self.by_number[key]] if key in self.by_number else []
         candidates = list(dict.fromkeys([*numbered, *self.by_image.get(key, [])]))
         try:
