@@ -1,7 +1,6 @@
-"""The code location. In: the profile that is active. Out: ``defs``; nothing here works or imports a model library.
+"""The code location. In: the active profile. Out: ``defs``. Loading it imports no model library.
 
-What belongs here: putting assets, job, schedule, sensor and resources together. ``build_definitions`` is the seam at
-which tests put their own stages and profile.
+``build_definitions`` combines assets, job, schedule, sensor and resources; tests pass their own stages and profile.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from bettersynth_assets.defs.resources.settings import RunSettings
 from bettersynth_assets.engine.stage import Stage
 from bettersynth_assets.stages.graph import STAGES
 
-# Backfill policies are marked beta; the pin to 1.13 is what keeps them from changing under us.
+# Backfill policies are marked beta; pyproject.toml pins Dagster to 1.13, so they do not change.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 def build_definitions(stages: tuple[Stage, ...], profile: Profile, cards: tuple[Card, ...] = CARDS) -> dg.Definitions:
-    """Everything that Dagster is to know of ``stages`` under ``profile``."""
+    """Dagster's definitions of ``stages`` under ``profile``."""
     return dg.Definitions(
         assets=build_assets(stages, profile, cards),
         jobs=[build_job()],
