@@ -170,6 +170,16 @@ def test_a_resumed_training_equals_an_uninterrupted_one(llava: Path, trained: Pa
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_cache_folder_that_llava_does_not_use_is_not_part_of_the_trainings_identity(
+    llava: Path, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    events = run_plan(plan_values(llava, tmp_path / "run", cache_dir=str(tmp_path / "cache")))
+    assert [(event["event"], event["cached"]) for event in events] == [("done", True)]
+    assert json.loads((trained / "run.json").read_text())["identity"]["cached"] is False
+    assert not (tmp_path / "cache").exists()
+
+
 def test_checkpointed_activations_accumulation_and_padding_change_the_rounding_alone(
     llava: Path, trained: Path, tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ class Architecture(ABC):
     towers: tuple[str, ...]
     """Prefixes of the parameters that stay frozen in both stages; stage 2 trains all others."""
     caches_features: bool = False
-    """Whether the frozen towers' features can be kept on disk; without, the towers run in every step."""
+    """Whether a plan's ``cache_dir`` keeps the frozen towers' features on disk; without, they run in every step."""
     autocast: bool = True
     """Whether the trainer lets torch round float32 weights in bfloat16 trainings; False where the model does it."""
 

@@ -4,7 +4,8 @@ Every setting counts, unless its field says why not (``NotInKey`` in ``toolkit.t
 leave the weights as they are, some only change their rounding, as does the number of processes; files count by content.
 
 A plan that has the same identity as the one of its folder goes on where that one stopped, or finds it complete; the
-losses differ by rounding at most. Any other is refused. Torch is not imported here.
+losses differ by rounding at most. Any other is refused. Torch is imported only for a plan with a feature cache, whose
+architecture says whether it uses one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.files import file_sha256
-from toolkit.models import ARCHITECTURES, model_type
+from toolkit.models import ARCHITECTURES, architecture_of, model_type
 from toolkit.training.plan import Plan, StagePlan
 
 _FORMAT = 4
@@ -36,7 +37,8 @@ def training_identity(plan: Plan) -> dict[str, Any]:
     if code is not None:  # an architecture from outside; the code of ours counts by its version
         values["architecture"] = code
     # With a cache the towers' features are rounded to float16: more than the rounding of a sum.
-    return values | {"base": base_fingerprint(plan.base_model), "cached": plan.cache_dir is not None, "format": _FORMAT}
+    cached = plan.cache_dir is not None and architecture_of(plan.base_model).caches_features
+    return values | {"base": base_fingerprint(plan.base_model), "cached": cached, "format": _FORMAT}
 
 
 def base_fingerprint(folder: Path) -> dict[str, str]:

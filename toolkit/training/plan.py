@@ -11,7 +11,7 @@
     dtype: float32                    # float32 | bfloat16 (trained weights keep float32 masters)
     speed: auto                       # auto | reference (as the original computes) | {compiled: false}, see the
                                       # architecture, e.g. toolkit.models.mgm.speed
-    cache_dir: cache/features         # null: towers run in every step
+    cache_dir: cache/features         # null, or an architecture without a feature cache: towers run in every step
     loss_average: micro_batch         # micro_batch as in the kit (loss_group rows) | token
     log_every: 10
     report_to: []                     # tensorboard, wandb, mlflow

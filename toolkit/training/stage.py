@@ -169,7 +169,7 @@ def _fill_cache(
     architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan, rows: Rows,
     arguments: TrainingArguments, emit: Emit,
 ) -> FeatureCache | None:  # fmt: skip
-    if plan.cache_dir is None:
+    if plan.cache_dir is None or not architecture.caches_features:
         return None
     cast(torch.nn.Module, model).to(arguments.device).eval()
     cache = architecture.feature_cache(plan.cache_dir, model, processor, stage.image_aspect)
