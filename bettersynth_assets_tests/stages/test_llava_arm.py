@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -11,15 +12,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import yaml
+from safetensors import safe_open
 
 from bettersynth_assets.config.model import PACKAGE_ROOT
 from bettersynth_assets.config.profile import load_profile
-from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets_tests.linear_llava import make_linear_base, write_extension
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.model_files import first_damaged
+from toolkit.models import ARCHITECTURES
 
 LLAVA = PACKAGE_ROOT / "bettersynth_assets/miniature/weights/llava"
 PROFILE = """
@@ -36,7 +41,7 @@ evaluation: {batch: 8, benchmarks: {mme: null, pope: null, gqa: null, textvqa: n
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def profile_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The miniature's LLaVA profile with a few rows and one question."""
     data = write_rows(tmp_path, pictures=4, text_only=2)
     shutil.copytree(tmp_path / "images", tmp_path / "budgeted" / "images")
@@ -51,35 +56,77 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("TABLE", tmp_path / "m.tsv"),
     ):  # fmt: skip
         text = text.replace(name, json.dumps(str(value)))
-    (tmp_path / "p.yaml").write_text(text)
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(tmp_path / "p.yaml"))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
+    return text
+
+
+@pytest.fixture
+def settings(profile_text: str, tmp_path: Path) -> Settings:
+    (tmp_path / "p.yaml").write_text(profile_text)
     return load_settings()
 
 
-@pytest.mark.e2e
-def test_a_llava_is_trained_and_evaluated_by_the_same_stages(settings: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def settings_with_linear(profile_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The same with a base of the architecture of docs/extending.md, whose file the profile names."""
+    monkeypatch.setattr(ARCHITECTURES, "_added", {})
+    base = make_linear_base(LLAVA, tmp_path / "base", widths=(128, 128))
+    added = {"extensions": [str(write_extension(tmp_path / "linear.py"))], "models": {"base": str(base)}}
+    (tmp_path / "p.yaml").write_text(profile_text + yaml.safe_dump(added))
+    return load_settings()
+
+
+def _train_and_answer(settings: Settings, tmp_path: Path) -> list[dict[str, Any]]:
+    """Train into ``trained`` and answer into ``answered``; returns the rows of the results."""
     for folder in ("trained", "answered"):
         (tmp_path / folder).mkdir()
     inputs = {"budgeted_set": [cast(Any, SimpleNamespace(file=lambda name: tmp_path / "budgeted" / name))]}
     work = Work(settings=settings, shard="all", folder=tmp_path / "trained", inputs=inputs, log=lambda line: None)
     made = train.run(work, source="budgeted_set")
     assert [row["steps"] for row in made.kept.to_pylist()] == [4]
-    config = json.loads((tmp_path / "trained/seed-3/finetune/config.json").read_text())
-    assert config["model_type"] == "llava" and "seed-3/finetune/chat_template.jinja" in made.other_files
+    assert "seed-3/finetune/chat_template.jinja" in made.other_files
     checkpoints = SimpleNamespace(verify=lambda: None, path=tmp_path / "trained", table=lambda: made.kept)
-    rows = evaluate.answer(
+    return evaluate.answer(
         replace(work, folder=tmp_path / "answered", inputs={"mgm_checkpoint": [cast(Any, checkpoints)]}),
         "mgm_checkpoint",
     )
+
+
+def _model_type(checkpoint: Path) -> str:
+    return str(json.loads((checkpoint / "config.json").read_text())["model_type"])
+
+
+def test_a_llava_is_trained_and_evaluated_by_the_same_stages(settings: Settings, tmp_path: Path) -> None:
+    rows = _train_and_answer(settings, tmp_path)
+    assert _model_type(tmp_path / "trained/seed-3/finetune") == "llava"
     accuracy = next(row for row in rows if row["benchmark"] == "mmbench")
     assert accuracy["seed"] == 3 and accuracy["n"] == 1
     question = json.loads((tmp_path / "answered/seed-3/mmbench/questions.jsonl").read_text())
     assert set(question["options"]) == {"A", "B"} and all(value < 0 for value in question["options"].values())
 
 
+def test_an_architecture_of_a_profiles_extensions_is_trained_and_evaluated_by_the_same_stages(
+    settings_with_linear: Settings, tmp_path: Path
+) -> None:
+    rows = _train_and_answer(settings_with_linear, tmp_path)
+    checkpoint = tmp_path / "trained/seed-3/finetune"
+    assert _model_type(checkpoint) == "linear_llava"
+    with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
+        projector = sorted(name for name in file.keys() if "multi_modal_projector" in name)  # noqa: SIM118
+    assert [name.rsplit(".", 1)[1] for name in projector] == ["bias", "weight"]
+    assert next(row["n"] for row in rows if row["benchmark"] == "mmbench") == 1
+
+
+def test_the_code_of_such_an_architecture_is_part_of_both_keys(settings_with_linear: Settings, tmp_path: Path) -> None:
+    digest = hashlib.sha256((tmp_path / "linear.py").read_bytes()).hexdigest()
+    for stage in (train, evaluate):
+        key = cast(dict[str, Any], stage.depends(settings_with_linear, "all", {}))
+        assert key["architecture"] == digest
+
+
 def test_a_base_that_no_architecture_is_registered_for_is_refused_when_keys_are_made(
-    settings: Any, tmp_path: Path
+    settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "blip-2"}')

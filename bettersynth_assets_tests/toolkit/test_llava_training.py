@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoProcessor
 
+from bettersynth_assets_tests.linear_llava import make_linear_base, write_extension
 from bettersynth_assets_tests.toolkit.small_training import plan_values, run_plan, stage_of, stop_after
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.evaluation.answer_files import AnswerError
@@ -36,33 +37,6 @@ TALK = [
     Turn(speaker="human", text="Why?"),
     Turn(speaker="gpt", text="b c"),
 ]
-EXTENSION = """
-from toolkit.models import ARCHITECTURES
-
-def make():
-    from torch import nn
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-    from toolkit.models.llava.architecture import LlavaArchitecture
-
-    class LinearConfig(LlavaConfig):
-        model_type = "linear_llava"
-
-    class LinearLlava(LlavaForConditionalGeneration):
-        config_class = LinearConfig
-
-        def __init__(self, config):
-            super().__init__(config)
-            width = config.vision_config.hidden_size
-            self.model.multi_modal_projector = nn.Linear(width, config.text_config.hidden_size)
-
-    AutoConfig.register("linear_llava", LinearConfig)
-    AutoModelForImageTextToText.register(LinearConfig, LinearLlava)
-    AutoProcessor.register(LinearConfig, LlavaProcessor)
-    return LlavaArchitecture()
-
-ARCHITECTURES.register("linear_llava", make)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -249,20 +223,13 @@ def test_an_unknown_model_type_is_refused_by_name_with_the_known_ones(llava: Pat
 
 
 def test_an_architecture_from_an_extension_file_is_trained_by_the_command(llava: Path, tmp_path: Path) -> None:
-    (tmp_path / "linear.py").write_text(EXTENSION)
-    shutil.copytree(llava / "base", tmp_path / "base")
-    config = json.loads((llava / "base" / "config.json").read_text())
-    (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "model_type": "linear_llava"}))
-    tensors = load_file(llava / "base" / "model.safetensors")
-    rest = {name: tensor for name, tensor in tensors.items() if "multi_modal_projector" not in name}
-    assert len(rest) < len(tensors)
-    rest |= {"multi_modal_projector.weight": torch.randn(32, 24), "multi_modal_projector.bias": torch.zeros(32)}
-    save_file(rest, tmp_path / "base" / "model.safetensors", {"format": "pt"})
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    extension = write_extension(tmp_path / "linear.py")
+    base = make_linear_base(llava / "base", tmp_path / "base", widths=(24, 32))
     values = stage_of(plan_values(llava, tmp_path / "out"), "pretrain", max_steps=1)
-    values |= {"base_model": str(tmp_path / "base"), "extensions": [str(tmp_path / "linear.py")]}
+    values |= {"base_model": str(base), "extensions": [str(extension)]}
     (tmp_path / "plan.json").write_text(json.dumps(values))
     command = [sys.executable, "-m", "toolkit.training.run", str(tmp_path / "plan.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     projector = load_file(tmp_path / "out" / "pretrain" / "projector.safetensors")
     assert {name: tuple(value.shape) for name, value in projector.items()} == {
