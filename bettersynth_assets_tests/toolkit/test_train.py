@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from bettersynth_assets_tests.toolkit.small_training import Event
 from bettersynth_assets_tests.toolkit.small_training import plan_values as _values
 from bettersynth_assets_tests.toolkit.small_training import run_plan as _run
 from toolkit.data.order import exposure_order, loss_weights
+from toolkit.models.llava.tiny import save_tiny_llava
 from toolkit.models.mgm.images import ImageError
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.tiny import save_tiny
 from toolkit.training.plan import NonFiniteLossError, PlanError, parse_plan, read_plan
 from toolkit.training.run import main
 
@@ -295,12 +298,17 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(
     assert "'base_model' is missing" in failed.err and json.loads(failed.out)["event"] == "error"
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
-def test_two_processes_of_a_launcher_train_as_one(world: Path, tmp_path: Path, launcher: str) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "save_base"), [("torchrun", save_tiny), ("deepspeed", save_tiny), ("torchrun", save_tiny_llava)]
+)
+def test_two_processes_of_a_launcher_train_as_one(
+    world: Path, tmp_path: Path, launcher: str, save_base: Callable[[Path], object]
+) -> None:
+    save_base(tmp_path / "base")
     plans = []
     for processes in (1, 2):
         values = _values(world, tmp_path / f"out{processes}", loss_average="token")
+        values["base_model"] = str(tmp_path / "base")
         plans.append({**values, "stages": [{**values["stages"][0], "per_device_batch": 2}]})
     _run(plans[0])
     (tmp_path / "plan.json").write_text(json.dumps(plans[1]))
@@ -319,7 +327,7 @@ def test_two_processes_of_a_launcher_train_as_one(world: Path, tmp_path: Path, l
     }[launcher]
     command += ["toolkit.training.run", str(tmp_path / "plan.json")]
     subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=900
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=600
     )
     manifests = [json.loads((tmp_path / f"out{n}" / "pretrain" / "manifest.json").read_text()) for n in (1, 2)]
     assert [m["processes"] for m in manifests] == [1, 2]

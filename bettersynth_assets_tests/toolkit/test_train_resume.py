@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from bettersynth_assets_tests.toolkit.spread_training import (
+    STAGES,
+    assert_equal_to_rounding,
+    results,
+    run_all,
+    write_plan,
+)
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.files import json_sha256
 from toolkit.models.mgm.tiny import save_tiny
@@ -29,8 +34,6 @@ from toolkit.training.session import train
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-STAGES = {"pretrain": "projector.safetensors", "finetune": "model.safetensors"}
-ZERO2 = str(ROOT / "toolkit" / "train" / "deepspeed" / "zero2.json")
 KILLS = {
     "alone": ["step:pretrain:1", "write:pretrain:2", "publish:pretrain:3", "weights:pretrain", "step:finetune:3"],
     "two": ["step:pretrain:3", "write:finetune:2"],
@@ -68,50 +71,19 @@ def test_a_folder_in_use_is_refused_until_the_other_run_ends(
             assert (tmp_path / "run.json").read_text() == "{}"
 
 
-def _plan(folder: Path, name: str, *, deepspeed: bool = False, per_device_batch: int = 2, **changes: Any) -> Path:
-    shared = {
-        "data": str(folder / "data.json"), "images": str(folder / "images"), "global_batch": 8, "max_steps": 4,
-        "per_device_batch": per_device_batch, "loss_group": 2, "deepspeed": ZERO2 if deepspeed else None,
-    }  # fmt: skip
-    pretrain = {"name": "pretrain", "trained": "projector", "image_aspect": "square", "learning_rate": 1e-2}
-    finetune = {"name": "finetune", "trained": "projector+llm", "image_aspect": "pad", "learning_rate": 1e-3}
-    stages = [{**shared, **pretrain, "max_grad_norm": 1.0}, {**shared, **finetune, "group_by_modality_length": True}]
-    values = {"base_model": str(folder / "base"), "output_dir": str(folder / name), "seed": 7, "device": "cpu"}
-    (folder / f"{name}.json").write_text(json.dumps({**values, "stages": stages, "checkpoint_every": 1, **changes}))
-    return folder / f"{name}.json"
-
-
-def _run(folder: Path, name: str, runs: list[tuple[str, int, str]]) -> None:
-    listed = [{"plan": str(folder / f"{plan}.json"), "processes": n, "point": point} for plan, n, point in runs]
-    (folder / f"runs-{name}.json").write_text(json.dumps(listed))
-    command = [
-        sys.executable,
-        "-m",
-        "bettersynth_assets_tests.toolkit.killed_training",
-        str(folder / f"runs-{name}.json"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def _results(output: Path) -> dict[str, tuple[list[float], dict[str, torch.Tensor]]]:
-    manifests = {stage: json.loads((output / stage / "manifest.json").read_text()) for stage in STAGES}
-    return {s: (manifests[s]["loss_curve"], load_file(output / s / file)) for s, file in STAGES.items()}
-
-
 @pytest.fixture(scope="session")
 def one(folder: Path) -> Path:
     """What one process trains without being stopped; beside it ``cut``, the same killed after three steps."""
-    _plan(folder, "one", checkpoint_every=None)
-    _plan(folder, "cut", checkpoint_limit=2)
-    _run(folder, "one", [("one", 1, "none"), ("cut", 1, "step:pretrain:3")])
+    write_plan(folder, "one", checkpoint_every=None)
+    write_plan(folder, "cut", checkpoint_limit=2)
+    run_all(folder, "one", [("one", 1, "none"), ("cut", 1, "step:pretrain:3")])
     return folder / "one"
 
 
 @pytest.fixture(scope="session")
 def alone(folder: Path, one: Path) -> Path:
-    _plan(folder, "alone")
-    _run(folder, "alone", [("alone", 1, point) for point in [*KILLS["alone"], "none"]])
+    write_plan(folder, "alone")
+    run_all(folder, "alone", [("alone", 1, point) for point in [*KILLS["alone"], "none"]])
     return folder / "alone"
 
 
@@ -119,29 +91,21 @@ def alone(folder: Path, one: Path) -> Path:
 def spread(folder: Path, one: Path) -> Path:
     """Two processes, plain and with ZeRO-2, each once in peace and once with kills; and two that resume one's work."""
     shutil.copytree(folder / "cut", folder / "taken-over")
-    _plan(folder, "taken-over")
+    write_plan(folder, "taken-over")
     runs = [("taken-over", 2, "none")]
     for name, zero in (("two", False), ("zero2", True)):
-        _plan(folder, f"{name}-peace", deepspeed=zero, checkpoint_every=None)
-        _plan(folder, name, deepspeed=zero)
+        write_plan(folder, f"{name}-peace", deepspeed=zero, checkpoint_every=None)
+        write_plan(folder, name, deepspeed=zero)
         runs += [(f"{name}-peace", 2, "none"), *[(name, 2, point) for point in [*KILLS[name], "none"]]]
-    _run(folder, "spread", runs)
+    run_all(folder, "spread", runs)
     return folder
 
 
 def _same(found: Path, expected: Path) -> None:
-    for stage, (curve, weights) in _results(found).items():
-        expected_curve, expected_weights = _results(expected)[stage]
+    for stage, (curve, weights) in results(found).items():
+        expected_curve, expected_weights = results(expected)[stage]
         assert curve == expected_curve
         assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
-
-
-def _equal_to_rounding(found: Path, expected: Path) -> None:
-    for stage, (curve, weights) in _results(found).items():
-        expected_curve, expected_weights = _results(expected)[stage]
-        assert curve == pytest.approx(expected_curve, abs=2e-6)
-        for name, value in expected_weights.items():
-            torch.testing.assert_close(weights[name], value, rtol=1e-5, atol=2e-6)
 
 
 def test_killed_at_any_point_it_ends_with_the_same_losses_and_bits(one: Path, alone: Path) -> None:
@@ -164,22 +128,22 @@ def test_two_processes_killed_end_with_the_same_losses_and_bits(spread: Path, wa
 def test_two_processes_take_over_what_one_began(one: Path, spread: Path) -> None:
     manifest = json.loads((spread / "taken-over" / "pretrain" / "manifest.json").read_text())
     assert manifest["processes"] == 2 and manifest["resumed_from"] == [3]
-    _equal_to_rounding(spread / "taken-over", one)
+    assert_equal_to_rounding(spread / "taken-over", one)
 
 
 @pytest.mark.parametrize("way", ["two-peace", "zero2-peace"])
 def test_two_processes_and_zero2_train_as_one_process_does(one: Path, spread: Path, way: str) -> None:
-    _equal_to_rounding(spread / way, one)
+    assert_equal_to_rounding(spread / way, one)
 
 
 def test_neither_accumulation_nor_dealing_by_length_changes_what_is_trained(
     folder: Path, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(parse_plan(json.loads(_plan(folder, "at-once", per_device_batch=8).read_text())), print)
-    _equal_to_rounding(folder / "at-once", one)
+    train(parse_plan(json.loads(write_plan(folder, "at-once", per_device_batch=8).read_text())), print)
+    assert_equal_to_rounding(folder / "at-once", one)
     monkeypatch.setattr("toolkit.data.exposures.deal", lambda lengths, *_: torch.arange(len(lengths)).numpy())
-    train(parse_plan(json.loads(_plan(folder, "undealt").read_text())), print)
-    _equal_to_rounding(folder / "undealt", one)
+    train(parse_plan(json.loads(write_plan(folder, "undealt").read_text())), print)
+    assert_equal_to_rounding(folder / "undealt", one)
     lists = [(run / "pretrain" / "samples.jsonl").read_text().splitlines() for run in (one, folder / "undealt")]
     steps = [[json.loads(line) for line in lines] for lines in lists]
     assert steps[0] == steps[1]
@@ -196,17 +160,17 @@ def test_checkpoint_holds_what_is_trained_only_and_belongs_to_its_run(folder: Pa
     assert kept == ["step-000002", "step-000003"]
     found = newest(stage, json_sha256(training_identity(plan)), _undamaged)
     assert found is not None and (found.step, len(found.losses), found.processes) == (3, 3, 1)
-    assert set(load_file(found.path / "trained.safetensors")) == set(_results(one)["pretrain"][1])
+    assert set(load_file(found.path / "trained.safetensors")) == set(results(one)["pretrain"][1])
     with pytest.raises(PlanError, match="belongs to another plan"):
         newest(stage, "another", _undamaged)
-    other = _plan(folder, "other", seed=8, output_dir=str(folder / "cut"))
+    other = write_plan(folder, "other", seed=8, output_dir=str(folder / "cut"))
     with pytest.raises(PlanError, match="another plan, data or base model: seed is 7 there and 8 here; give an empty"):
         train(parse_plan(json.loads(other.read_text())), print)
 
 
 def test_resumed_run_reads_no_picture_of_a_finished_step(folder: Path, one: Path) -> None:
     shutil.copytree(folder / "cut", folder / "skip")
-    plan = _plan(folder, "skip", checkpoint_limit=2)
+    plan = write_plan(folder, "skip", checkpoint_limit=2)
     last = json.loads((one / "pretrain" / "samples.jsonl").read_text().splitlines()[-1])
     hidden = [path for path in (folder / "images").iterdir() if f"p{path.stem}" not in last]
     assert hidden
