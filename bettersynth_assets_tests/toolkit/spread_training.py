@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"pretrain": "projector.safetensors", "finetune": "model.safetensors"}
-ZERO2 = str(ROOT / "toolkit" / "train" / "deepspeed" / "zero2.json")
+ZERO2 = str(ROOT / "toolkit" / "training" / "deepspeed" / "zero2.json")
 
 
 def write_plan(folder: Path, name: str, *, deepspeed: bool = False, per_device_batch: int = 2, **changes: Any) -> Path:

@@ -81,7 +81,7 @@ def test_without_a_template_llavas_own_layout_is_used(llava: Path) -> None:
     plain.chat_template = plain.tokenizer.chat_template = None
     text, learned = _labelled(LlavaRows(processor=plain, image_tokens=4), TALK)
     assert learned == " a fox<eos> b c<eos>"
-    assert text.startswith("<bos>A chat between a curious user")
+    assert text.startswith("A chat between a curious user")
     assert text.endswith("USER: <image>\nWhat is ASSISTANT: a fox<eos>USER: Why? ASSISTANT: b c<eos>")
 
 

@@ -6,7 +6,8 @@
 
 Where an answer stands follows from rendering the conversation up to it, once with the opening of an answer and once
 with the answer, so a template has to render a longer conversation as a continuation of a shorter one. Texts that hold
-a special token are refused: they would be read as the end of a turn.
+a special token are refused: they would be read as the end of a turn. As in the library's processors, a conversation
+begins with the token that the tokenizer puts first (Llama's ``<s>``), unless the template has written it already.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from toolkit.models.conversation import IGNORE_INDEX, IMAGE_TOKEN, EncodedRow, LabelError, Turn, exchanges
 
 VICUNA = (
-    "{{ bos_token or '' }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions. {% for message in messages %}"
     "{% if message['role'] == 'user' %}USER: {{ message['content'] }} "
     "{% else %}ASSISTANT: {{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
@@ -54,6 +55,7 @@ class ChatTemplate:
             raise ValueError(f"the tokenizer of {where!r} splits {image_token!r} into {ids}; it must be one token")
         self.image_token_id = int(ids[0])
         self.structured = self._takes_lists()
+        self._first = self._first_ids()
         probe = self.encode([Turn(speaker="human", text="a"), Turn(speaker="gpt", text="b")], row_id="probe")
         self.end = next(label for label in reversed(probe.labels) if label != IGNORE_INDEX)
 
@@ -93,11 +95,12 @@ class ChatTemplate:
                 raise ValueError(f"row {row_id!r}: the chat template ends an answer with no special token")
             spans.append((len(opening), mark.end()))
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids = [int(token) for token in encoded["input_ids"]][:room]
+        ids = [int(token) for token in encoded["input_ids"]]
         labels = [
             token if any(begin <= start < end for begin, end in spans) else IGNORE_INDEX
-            for token, (start, _) in zip(ids, encoded["offset_mapping"], strict=False)
+            for token, (start, _) in zip(ids, encoded["offset_mapping"], strict=True)
         ]
+        ids, labels = [*self._first, *ids][:room], [*(IGNORE_INDEX for _ in self._first), *labels][:room]
         if all(label == IGNORE_INDEX for label in labels):
             raise LabelError(f"row {row_id!r}: no token carries loss within {room} ids; shorten or drop the row")
         return EncodedRow(input_ids=ids, labels=labels)
@@ -109,7 +112,7 @@ class ChatTemplate:
             LabelError: a special token in the text.
         """
         text = self._render([self._question(question, question)], opened=True)
-        return [int(token) for token in self.tokenizer(text, add_special_tokens=False).input_ids]
+        return [*self._first, *map(int, self.tokenizer(text, add_special_tokens=False).input_ids)]
 
     def encode_answer(self, answer: str) -> list[int]:
         """Ids of an answer after a prompt, without the token that ends it; none for an answer without text."""
@@ -139,6 +142,17 @@ class ChatTemplate:
         )
         assert isinstance(rendered, str)
         return rendered
+
+    def _first_ids(self) -> list[int]:
+        """What stands before every conversation: the beginning of text, or nothing."""
+        tokenizer = self.tokenizer
+        first = [int(token) for token in tokenizer("").input_ids[:1]]
+        begun = str(tokenizer.bos_token or "")
+        if first != [tokenizer.bos_token_id] or self._render([self._question("a", "probe")], opened=True).startswith(
+            begun
+        ):
+            return []
+        return first
 
     def _takes_lists(self) -> bool:
         """Whether the template wants a message as a list of parts, as processors' templates do, or as one string."""
