@@ -97,6 +97,7 @@ def _model_type(checkpoint: Path) -> str:
     return str(json.loads((checkpoint / "config.json").read_text())["model_type"])
 
 
+@pytest.mark.e2e
 def test_a_llava_is_trained_and_evaluated_by_the_same_stages(settings: Settings, tmp_path: Path) -> None:
     rows = _train_and_answer(settings, tmp_path)
     assert _model_type(tmp_path / "trained/seed-3/finetune") == "llava"
@@ -106,6 +107,7 @@ def test_a_llava_is_trained_and_evaluated_by_the_same_stages(settings: Settings,
     assert set(question["options"]) == {"A", "B"} and all(value < 0 for value in question["options"].values())
 
 
+@pytest.mark.e2e
 def test_an_architecture_of_a_profiles_extensions_is_trained_and_evaluated_by_the_same_stages(
     settings_with_linear: Settings, tmp_path: Path
 ) -> None:

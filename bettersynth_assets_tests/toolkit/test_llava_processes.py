@@ -11,6 +11,8 @@ from bettersynth_assets_tests.toolkit.spread_training import STAGES, assert_equa
 from bettersynth_assets_tests.toolkit.test_train_data import write_rows
 from toolkit.models.llava.tiny import save_tiny_llava
 
+pytestmark = pytest.mark.slow
+
 WAYS = {"one": 1, "two": 2, "zero2": 2}
 
 

@@ -22,6 +22,8 @@ from toolkit.models import architecture_of
 from toolkit.models.conversation import IGNORE_INDEX, Turn
 from toolkit.models.llava.assemble import main
 
+pytestmark = pytest.mark.slow
+
 TALK = [Turn(speaker="human", text="<image>\nWhy?"), Turn(speaker="gpt", text="A fox"),
         Turn(speaker="human", text="So?"), Turn(speaker="gpt", text="b")]  # fmt: skip
 LEARNED = {"save_qwen2": "A fox<|im_end|>b<|im_end|>", "save_llama": "A fox</s> b</s>"}

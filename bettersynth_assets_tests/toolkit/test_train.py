@@ -298,6 +298,7 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(
     assert "'base_model' is missing" in failed.err and json.loads(failed.out)["event"] == "error"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("launcher", "save_base"), [("torchrun", save_tiny), ("deepspeed", save_tiny), ("torchrun", save_tiny_llava)]
 )
@@ -327,7 +328,7 @@ def test_two_processes_of_a_launcher_train_as_one(
     }[launcher]
     command += ["toolkit.training.run", str(tmp_path / "plan.json")]
     subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=600
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=900
     )
     manifests = [json.loads((tmp_path / f"out{n}" / "pretrain" / "manifest.json").read_text()) for n in (1, 2)]
     assert [m["processes"] for m in manifests] == [1, 2]
