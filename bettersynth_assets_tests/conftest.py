@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import toolkit as toolkit  # before anything imports torchvision beside a CPU build of torch
-from bettersynth_assets_tests.models import TinyModels, make_all
+from bettersynth_assets_tests.helpers.graph_fixtures import data_root, instance, materialize  # noqa: F401
+from tiny_models.profile_models import TinyModels, make_all
 
 os.environ.setdefault("BETTERSYNTH_FILE_PATIENCE", "0.05")  # files that are missing on purpose are not waited for
 

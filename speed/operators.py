@@ -42,8 +42,8 @@ from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry, undisturbed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from bettersynth_assets_tests.models import make_all
-from bettersynth_assets_tests.operators import small_models, small_text_models
+from tiny_models import image_models, text_models
+from tiny_models.profile_models import make_all
 
 WARM = 8
 ROUNDS = 3
@@ -117,13 +117,13 @@ def write_models(root: Path, captions: list[str], roles: set[str], *, full: bool
         "clip": lambda: tiny.clip,
         "watermark": lambda: tiny.watermark,
         "nsfw": lambda: tiny.watermark,
-        "aesthetics": lambda: small_models.make_aesthetics(root / aesthetics, tiny.clip),
-        "matching": lambda: small_models.make_blip_itm(root / "matching", captions),
-        "grounding": lambda: small_models.make_owlvit(root / "grounding", tiny.clip),
-        "language_id": lambda: small_text_models.make_fasttext(root / "language_id.bin"),
-        "perplexity": lambda: small_text_models.make_perplexity(root / "perplexity"),
-        "spacy": lambda: small_text_models.make_spacy(root / "spacy"),
-        "nltk": lambda: small_text_models.make_nltk(root / "nltk"),
+        "aesthetics": lambda: image_models.make_aesthetics(root / aesthetics, tiny.clip),
+        "matching": lambda: image_models.make_blip_itm(root / "matching", captions),
+        "grounding": lambda: image_models.make_owlvit(root / "grounding", tiny.clip),
+        "language_id": lambda: text_models.make_fasttext(root / "language_id.bin"),
+        "perplexity": lambda: text_models.make_perplexity(root / "perplexity"),
+        "spacy": lambda: text_models.make_spacy(root / "spacy"),
+        "nltk": lambda: text_models.make_nltk(root / "nltk"),
     }
     folders = {role: makers[role]() for role in sorted(roles)}
     for role in sorted(roles & FULL.keys()) if full else ():
@@ -175,7 +175,7 @@ FULL = {
 def draw_captions(rows: int) -> list[str]:
     """Return captions of 4 to 14 English words."""
     draw = np.random.default_rng(0)
-    words = sorted({word for text in small_text_models.ENGLISH for word in text.split()})
+    words = sorted({word for text in text_models.ENGLISH for word in text.split()})
     return [" ".join(draw.choice(words, int(draw.integers(4, 15)))) for _ in range(rows)]
 
 

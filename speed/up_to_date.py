@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -22,9 +23,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.stage import Result, Stage, Work
-from bettersynth_assets_tests.seeds import settings_for
 from toolkit import files
 from toolkit.files import write_atomically
 
@@ -57,7 +58,9 @@ def pipeline(root: Path, args: argparse.Namespace) -> Pipeline:
         Stage(name="embeddings", version=1, run=partial(embeddings, width=args.embedding), depends=nothing,
               sharded=True, inputs=("rows",)),
     ]  # fmt: skip
-    return Pipeline(stages, settings_for(root / "none.jsonl", root, shards=args.shards), log=lambda line: None)
+    settings = load_settings({"BETTERSYNTH_SEED": str(root / "none.jsonl"), "BETTERSYNTH_DATA": str(root)})
+    profile = settings.profile.model_copy(update={"shards": args.shards})
+    return Pipeline(stages, replace(settings, profile=profile), log=lambda line: None)
 
 
 def look(root: Path, args: argparse.Namespace) -> float:

@@ -3,7 +3,7 @@
 # usage: tools/find_python.sh CANDIDATE...
 set -eu
 
-# The rule of pyproject.toml's requires-python (config/test_install.py compares them). Debian packages venv separately.
+# The rule of pyproject.toml's requires-python (project/test_install.py compares them). Debian packages venv separately.
 probe='
 import sys
 version = tuple(sys.version_info[:3])

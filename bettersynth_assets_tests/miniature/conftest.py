@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 
 from bettersynth_assets.miniature.generate import WorldPaths, generate_world
-from bettersynth_assets.miniature.question_sets import SetSizes
-
-ROWS = 150
-SIZES = SetSizes(finetune=30, finetune_gqa=0, textvqa=24, mmbench=14, mme=2, pope=5, gqa=10)
+from bettersynth_assets_tests.helpers.small_world import ROWS, SIZES
 
 
 @pytest.fixture(scope="session")

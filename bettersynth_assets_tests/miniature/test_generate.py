@@ -18,7 +18,7 @@ from bettersynth_assets.miniature.generate import MARKER, WorldPaths, generate_w
 from bettersynth_assets.miniature.question_sets import finetune_rows, mmbench_rows, textvqa_rows
 from bettersynth_assets.miniature.seed_rows import BROKEN_RATES, RATES, plan_rows
 from bettersynth_assets.miniature.world import scene_from_json
-from bettersynth_assets_tests.miniature.conftest import ROWS, SIZES
+from bettersynth_assets_tests.helpers.small_world import ROWS, SIZES
 from toolkit.preprocess.dj_to_llava import QUESTIONS
 
 csv.field_size_limit(sys.maxsize)

@@ -11,7 +11,7 @@ from bettersynth_assets.miniature.generate import WorldPaths, generate_world
 from bettersynth_assets.miniature.gqa_set import gqa_finetune_rows, gqa_rows
 from bettersynth_assets.miniature.questions import THING_KINDS
 from bettersynth_assets.miniature.world import NUMBERS, Scene
-from bettersynth_assets_tests.miniature.conftest import ROWS, SIZES
+from bettersynth_assets_tests.helpers.small_world import ROWS, SIZES
 from toolkit.evaluation.benchmarks.gqa import GQA_BENCHMARK, INSTRUCTION
 from toolkit.evaluation.benchmarks.protocol import Options
 

@@ -19,7 +19,7 @@ from bettersynth_assets.miniature.yes_no import (
     mme_pairs,
     pope_rows,
 )
-from bettersynth_assets_tests.miniature.conftest import SIZES
+from bettersynth_assets_tests.helpers.small_world import SIZES
 from toolkit.evaluation.benchmarks.mme import MME_BENCHMARK
 from toolkit.evaluation.benchmarks.pope import POPE_BENCHMARK
 from toolkit.evaluation.benchmarks.protocol import Options

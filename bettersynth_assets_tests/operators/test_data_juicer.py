@@ -16,7 +16,7 @@ from bettersynth_assets.operators.data_juicer import (
     resolve_limits,
 )
 from bettersynth_assets.operators.sandbox import registry, undisturbed
-from bettersynth_assets_tests.operators.rows import tiny_profile
+from bettersynth_assets_tests.helpers.rows import tiny_profile
 
 SHIPPED = [
     {"words_num_filter": {"min_num": 4, "max_num": 24}},

@@ -23,8 +23,8 @@ from bettersynth_assets.operators.data_juicer import build_operators, resolve_li
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
-from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
-from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion
+from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
+from tiny_models.synthesis import make_stable_diffusion
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
+from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 
 BAND = 0.005
 """Cosine. The public ViT-B/32's size moved by 1.4e-3 on 256 real rows, the miniature's scorer by 1.7e-3 here."""

@@ -8,7 +8,7 @@ from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry
-from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
+from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 
 HUB = ("image_aesthetics_filter", "image_nsfw_filter", "image_text_matching_filter")
 """Those that would fetch a model from the hub, which takes minutes to fail where there is no network."""

@@ -15,7 +15,7 @@ from bettersynth_assets.operators.guarded import OperatorError, attempt, guarded
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recipe_check import check_recipe
 from bettersynth_assets.operators.sandbox import registry
-from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
+from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 from toolkit.file_errors import EnvironmentFault
 
 STAT = "__dj__stats__.num_words"

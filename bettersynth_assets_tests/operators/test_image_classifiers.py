@@ -9,7 +9,7 @@ from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.image_classifiers import classify
 from bettersynth_assets.operators.sandbox import undisturbed
-from bettersynth_assets_tests.operators.rows import break_image, seed_table, tiny_profile
+from bettersynth_assets_tests.helpers.rows import break_image, seed_table, tiny_profile
 
 PROCESS = [
     {"image_watermark_filter": {"prob_threshold": 0.6}},

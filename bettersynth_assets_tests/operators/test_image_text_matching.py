@@ -13,8 +13,8 @@ from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import undisturbed
 from bettersynth_assets.records.schema import kit_text
-from bettersynth_assets_tests.operators.rows import CAPTIONS, break_image, scored_table, seed_table, tiny_profile
-from bettersynth_assets_tests.operators.small_models import make_blip_itm
+from bettersynth_assets_tests.helpers.rows import CAPTIONS, break_image, scored_table, seed_table, tiny_profile
+from tiny_models.image_models import make_blip_itm
 
 STAT = "image_text_matching_score"
 LONG = "the dog looked at the cat " * 20

@@ -19,9 +19,9 @@ from bettersynth_assets.operators.data_juicer import build_operators, operators_
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
-from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile
-from bettersynth_assets_tests.operators.small_models import make_owlvit
-from bettersynth_assets_tests.operators.small_text_models import (
+from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
+from tiny_models.image_models import make_owlvit
+from tiny_models.text_models import (
     ENGLISH,
     FRENCH,
     make_fasttext,

@@ -19,8 +19,8 @@ from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.operators.synthetic import Synthetic, synthetic_rows, synthetic_table
-from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile, write_images
-from bettersynth_assets_tests.operators.small_synthesis_models import make_llava, make_stable_diffusion
+from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile, write_images
+from tiny_models.synthesis import make_llava, make_stable_diffusion
 from toolkit.evaluation.generate import Answerer
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer

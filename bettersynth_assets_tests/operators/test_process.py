@@ -14,7 +14,7 @@ from bettersynth_assets.operators import dataset_operators as whole_set
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.records.schema import kit_text
-from bettersynth_assets_tests.operators.rows import break_image, scored_table, tiny_profile
+from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
 from toolkit import file_errors
 from toolkit.file_errors import EnvironmentFault
 

@@ -15,7 +15,7 @@ from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import operators_key
 from bettersynth_assets.operators.recipe_check import check_recipe, lists_of
 from bettersynth_assets.operators.recipe_lists import check_operators
-from bettersynth_assets_tests.operators.rows import tiny_profile
+from bettersynth_assets_tests.helpers.rows import tiny_profile
 
 SHIPPED = {  # recipe: profiles that it can be used with
     "llava_recaption": {"mgm-2b-llava", "mgm-2b-llava-vllm"},

@@ -13,7 +13,7 @@ from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recipe_lists import OTHER_ROWS, check_operators
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.trust import check_trust, code_reason, unusable, warning
-from bettersynth_assets_tests.operators.rows import scored_table, tiny_profile
+from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 
 UNREVIEWED = "is not among the operators that were reviewed"
 

@@ -8,7 +8,7 @@ import pytest
 
 from bettersynth_assets.records.reserved import find_reserved
 from bettersynth_assets.records.seed_rows import parse_row
-from bettersynth_assets_tests.seeds import REAL_SEED
+from bettersynth_assets_tests.helpers.seeds import REAL_SEED
 from toolkit.preprocess.row_lines import RowError
 
 

@@ -16,7 +16,7 @@ from bettersynth_assets.miniature import generate
 from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.records.seed_file import SeedIndex, seed_index
 from bettersynth_assets.records.seed_path import image_root, seed_path
-from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
+from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
 
 SHARDS = 3
 

@@ -23,8 +23,8 @@ import zstandard
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.seed_file import DECODED, seed_index
-from bettersynth_assets_tests.seeds import encoded, kit_row, picture, settings_for, write_images
-from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline
+from bettersynth_assets_tests.helpers.seeds import encoded, kit_row, picture, settings_for, write_images
+from bettersynth_assets_tests.helpers.toy import all_rows, toy_pipeline
 from toolkit.preprocess.check_sample_number import main as check_sample_number
 from toolkit.preprocess.dj_to_llava import main as dj_to_llava
 

@@ -13,16 +13,9 @@ from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.records.schema import kit_text
-from bettersynth_assets.stages.filter import FILTERED_SET
-from bettersynth_assets.stages.profile import SEED_PROFILE
-from bettersynth_assets.stages.recaption import RECAPTIONED_SET
-from bettersynth_assets.stages.score import CLIP_SCORES
-from bettersynth_assets.stages.seed import SEED_DATASET
-from bettersynth_assets_tests.models import TinyModels
-from bettersynth_assets_tests.operators.rows import seed_table, tiny_profile
-
-STAGES = (SEED_DATASET, CLIP_SCORES, SEED_PROFILE, FILTERED_SET, RECAPTIONED_SET)
-ROWS = 30
+from bettersynth_assets_tests.helpers.rows import seed_table, tiny_profile
+from bettersynth_assets_tests.helpers.seed_stages import ROWS, STAGES
+from tiny_models.profile_models import TinyModels
 
 
 @pytest.fixture

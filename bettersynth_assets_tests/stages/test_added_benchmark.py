@@ -27,7 +27,7 @@ from bettersynth_assets.reports.summary import as_text, summarize
 from bettersynth_assets.stages import evaluate
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets.stages.side_inputs import check_benchmarks
-from bettersynth_assets_tests.dagster.fake_graph import write_profile
+from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from toolkit.evaluation import run, score
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.models.mgm.tiny import save_tiny

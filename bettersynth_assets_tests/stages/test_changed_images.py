@@ -19,8 +19,8 @@ from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.stages import image_folder
 from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.seed import SEED_DATASET
-from bettersynth_assets_tests.operators.rows import break_pixels
-from bettersynth_assets_tests.seeds import encoded, kit_row, picture, settings_for, write_images, write_lines
+from bettersynth_assets_tests.helpers.rows import break_pixels
+from bettersynth_assets_tests.helpers.seeds import encoded, kit_row, picture, settings_for, write_images, write_lines
 from toolkit import file_errors
 from toolkit.file_errors import EnvironmentFault
 

@@ -15,8 +15,8 @@ from bettersynth_assets.engine.stage import Result, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.seed_file import seed_index
-from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
-from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline
+from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
+from bettersynth_assets_tests.helpers.toy import all_rows, toy_pipeline
 
 ROWS = 8
 TURNS = [{"from": "human", "value": "<image>\nWho?"}, {"from": "gpt", "value": "x"}]

@@ -23,7 +23,7 @@ from bettersynth_assets.operators.data_juicer import operators_key
 from bettersynth_assets.operators.recipe_check import check_recipe, recipe_key
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets_tests.stages.conftest import STAGES
+from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import FILTERED
-from bettersynth_assets_tests.stages.conftest import STAGES
+from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
 PROCESS = [
     {"words_num_filter": {"min_num": 5, "max_num": 24}},

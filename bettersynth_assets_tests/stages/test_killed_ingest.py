@@ -13,8 +13,8 @@ import pytest
 
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.stages import seed as seed_stage
-from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
-from bettersynth_assets_tests.stages.toy import toy_pipeline
+from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
+from bettersynth_assets_tests.helpers.toy import toy_pipeline
 from toolkit.jobs import run_all
 from toolkit.worker_pools import WorkerKilledError
 
@@ -25,8 +25,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from bettersynth_assets.stages import seed
-from bettersynth_assets_tests.seeds import settings_for
-from bettersynth_assets_tests.stages.toy import toy_pipeline
+from bettersynth_assets_tests.helpers.seeds import settings_for
+from bettersynth_assets_tests.helpers.toy import toy_pipeline
 seed.POOL_ROWS = 0
 path, data, shards = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 toy_pipeline(settings_for(path, data, shards=shards)).ensure_all("seed_dataset")

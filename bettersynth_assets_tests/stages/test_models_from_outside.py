@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,10 @@ from bettersynth_assets.models.captioners.captioner import captioner_class, capt
 from bettersynth_assets.models.captioners.captioner_kind import captioner_kind
 from bettersynth_assets.models.scorers import SCORERS
 from bettersynth_assets.models.scorers.clip_score import scorer_key
-from bettersynth_assets_tests.stages.conftest import STAGES
+from bettersynth_assets_tests.helpers.paths import ROOT
+from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+PAGE = ROOT / "docs" / "extending.md"
 
 
 @pytest.fixture

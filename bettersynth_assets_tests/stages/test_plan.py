@@ -12,7 +12,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.reports.metadata import describe
 from bettersynth_assets.stages import plan
 from bettersynth_assets.stages.plan import OPERATOR_PLAN, sample_of
-from bettersynth_assets_tests.stages.conftest import STAGES
+from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
 PROCESS = [
     {"image_watermark_filter": {"prob_threshold": 0.8}},

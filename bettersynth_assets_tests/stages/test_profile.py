@@ -12,8 +12,8 @@ import pytest
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.errors import EmptySetError
 from bettersynth_assets.records.distribution import describe
-from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
-from bettersynth_assets_tests.stages.toy import score_of, toy_pipeline
+from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
+from bettersynth_assets_tests.helpers.toy import score_of, toy_pipeline
 
 ANY_SHARE = Limits(max_quarantined_share=1)
 

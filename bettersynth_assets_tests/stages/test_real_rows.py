@@ -11,9 +11,9 @@ from PIL import Image
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.images.opening import open_rgb
 from bettersynth_assets.records.seed_path import image_root
-from bettersynth_assets_tests.drawn_seed import CHINESE, GREY, ROWS, SIDES, TWIN, caption, row, write_drawn_seed
-from bettersynth_assets_tests.seeds import REAL_SEED, settings_for
-from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline
+from bettersynth_assets_tests.helpers.drawn_seed import CHINESE, GREY, ROWS, SIDES, TWIN, caption, row, write_drawn_seed
+from bettersynth_assets_tests.helpers.seeds import REAL_SEED, settings_for
+from bettersynth_assets_tests.helpers.toy import all_rows, toy_pipeline
 
 real = pytest.mark.skipif(not REAL_SEED.is_file(), reason="the real rows are not part of the project")
 

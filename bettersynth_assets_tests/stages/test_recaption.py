@@ -11,9 +11,9 @@ from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.stages.recaption import caption_key
-from bettersynth_assets_tests.operators.rows import break_image
-from bettersynth_assets_tests.operators.small_synthesis_models import make_llava
-from bettersynth_assets_tests.stages.conftest import STAGES
+from bettersynth_assets_tests.helpers.rows import break_image
+from bettersynth_assets_tests.helpers.seed_stages import STAGES
+from tiny_models.synthesis import make_llava
 from toolkit.file_errors import EnvironmentFault
 
 SHORT = {"max_new_tokens": 6}

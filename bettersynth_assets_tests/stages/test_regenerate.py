@@ -19,8 +19,8 @@ from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.reports.gallery import gallery
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets_tests.operators.small_synthesis_models import make_stable_diffusion
-from bettersynth_assets_tests.stages.conftest import STAGES
+from bettersynth_assets_tests.helpers.seed_stages import STAGES
+from tiny_models.synthesis import make_stable_diffusion
 from toolkit.data.llava import read_llava
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.records.schema import SCORED
 from bettersynth_assets.stages.score import read_embeddings
-from bettersynth_assets_tests.operators.rows import break_pixels
+from bettersynth_assets_tests.helpers.rows import break_pixels
 
 
 def test_every_row_gets_its_score(pipeline, seed_root, tiny_models):

@@ -17,8 +17,8 @@ from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.stages import seed as seed_stage
 from bettersynth_assets.stages.budget import BASELINE_SET
 from bettersynth_assets.stages.seed import SEED_DATASET
-from bettersynth_assets_tests.seeds import encoded, kit_row, picture, settings_for, write_images, write_lines
-from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline
+from bettersynth_assets_tests.helpers.seeds import encoded, kit_row, picture, settings_for, write_images, write_lines
+from bettersynth_assets_tests.helpers.toy import all_rows, toy_pipeline
 
 LENIENT = {"max_bad_line_share": 1.0}
 

@@ -13,9 +13,9 @@ from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.fields import check_fields
 from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.records.seed_file import seed_fields
-from bettersynth_assets_tests.operators.rows import scored_table
-from bettersynth_assets_tests.seeds import kit_row, settings_for, write_images, write_lines
-from bettersynth_assets_tests.stages.toy import all_rows, toy_pipeline
+from bettersynth_assets_tests.helpers.rows import scored_table
+from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
+from bettersynth_assets_tests.helpers.toy import all_rows, toy_pipeline
 from toolkit.preprocess.dj_to_llava import main as dj_to_llava
 
 COLUMNS = ("id", "text", "images", "image", "conversations", "similarity")

@@ -12,8 +12,8 @@ from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.models.captioners import captioner
 from bettersynth_assets.reports.metadata import describe
 from bettersynth_assets.stages.budget import BUDGETED_SET
-from bettersynth_assets_tests.operators.caption_server import NAME, completion, image_of, serving
-from bettersynth_assets_tests.stages.conftest import STAGES
+from bettersynth_assets_tests.helpers.caption_server import NAME, completion, image_of, serving
+from bettersynth_assets_tests.helpers.seed_stages import STAGES
 from toolkit.file_errors import EnvironmentFault
 
 SECRET = "sk-0123456789-secret"

@@ -15,8 +15,8 @@ from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.scheduler.child_process import ChildError
 from bettersynth_assets.stages import train
-from bettersynth_assets_tests.dagster.fake_graph import write_profile
-from bettersynth_assets_tests.toolkit.test_train_data import write_rows
+from bettersynth_assets_tests.helpers.fake_graph import write_profile
+from bettersynth_assets_tests.helpers.llava_rows import write_rows
 from toolkit.models.mgm.tiny import save_tiny
 
 

@@ -37,7 +37,7 @@ def run_all(folder: Path, name: str, runs: list[tuple[str, int, str]]) -> None:
     command = [
         sys.executable,
         "-m",
-        "bettersynth_assets_tests.toolkit.killed_training",
+        "bettersynth_assets_tests.helpers.killed_training",
         str(folder / f"runs-{name}.json"),
     ]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)

@@ -16,7 +16,7 @@ import torch
 
 from bettersynth_assets.engine.store import write_table, write_text
 from bettersynth_assets.models.diffusion import save_image
-from bettersynth_assets_tests.seeds import picture
+from bettersynth_assets_tests.helpers.seeds import picture
 from toolkit import tensor_files
 from toolkit.file_errors import EnvironmentFault
 from toolkit.files import replacing, write_atomically, write_json

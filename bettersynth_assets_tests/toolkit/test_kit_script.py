@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bettersynth_assets_tests.toolkit.test_evaluate_run import bench  # noqa: F401 (a fixture)
-from bettersynth_assets_tests.toolkit.test_train_data import write_rows
+from bettersynth_assets_tests.helpers.llava_rows import write_rows
+from bettersynth_assets_tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "toolkit" / "train_mgm_2b_stage_1.sh"
 
 
@@ -46,7 +45,7 @@ def _rows(folder: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_the_eight_steps_leave_the_kits_folders(bench: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_eight_steps_leave_the_kits_folders(bench: Path, tmp_path: Path) -> None:
     _rows(tmp_path)
     files = {"QUESTIONS": "q.jsonl", "ANNOTATIONS": "a.json", "IMAGES": "images"}
     paths = {f"TEXTVQA_{name}": str(bench / file) for name, file in files.items()}

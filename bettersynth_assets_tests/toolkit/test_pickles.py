@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from bettersynth_assets_tests.helpers.paths import ROOT
+
 SAFE = {"np.load": ("allow_pickle", False), "numpy.load": ("allow_pickle", False), "torch.load": ("weights_only", True)}
 OWN_PROCESS = {"bettersynth_assets/scheduler/local_pool.py"}
 """Unpickles what this user's own parent process sends over an anonymous pipe."""

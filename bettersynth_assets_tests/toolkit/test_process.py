@@ -13,9 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bettersynth_assets_tests.helpers.paths import ROOT
 from toolkit.process import ChildFailedError, run_lines
-
-ROOT = Path(__file__).parents[2]
 
 _TREE = """
 import os, subprocess, sys, time

@@ -1,0 +1,182 @@
+"""The user's command, typed exactly so, in a fresh process with nothing set but where the tiny project lies.
+
+The line that the installed package puts beside itself is put into a folder of the test's here, because the tests also
+run where the package is only checked out.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets_tests.helpers.tiny_project import BUDGET, SHARDS, write_tiny_project
+
+pytestmark = pytest.mark.e2e
+
+COMMAND = "dagster asset materialize --select recaptioned_set+"
+UNSET = ("DAGSTER_", "BETTERSYNTH_")
+NEEDED = [stage for stage in STAGES if stage.name != "operator_plan"]
+"""What the command makes. Where a recipe keeps its written order, the plan is nobody's input and made on request."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Folder and environment of a tiny project in which nothing has run."""
+    root = tmp_path_factory.mktemp("project")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(UNSET)}
+    env |= write_tiny_project(root)
+    # The working folder of the command: the files that Dagster looks for there, and nothing that other tests share.
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(PROJECT_ROOT / name, root / name)
+    return root, installed(root, env)
+
+
+def installed(root: Path, env: dict[str, str]) -> dict[str, str]:
+    """Make ``env``'s Python run the package's start-up line, as after ``pip install``."""
+    start = root / "start"
+    start.mkdir()
+    line = (PROJECT_ROOT / "bettersynth_cli.pth").read_text()
+    (start / "sitecustomize.py").write_text(line)
+    return env | {"PYTHONPATH": os.pathsep.join((str(start), str(PROJECT_ROOT)))}
+
+
+def type_in(command: str, project) -> subprocess.CompletedProcess[str]:
+    """Run a command line in the project's folder."""
+    root, env = project
+    env = env | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))}
+    return subprocess.run(command.split(), cwd=root, env=env, capture_output=True, text=True, timeout=900)
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[dg.DagsterInstance]:
+    """The project's history; its storage paths are relative to the working folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        with dg.DagsterInstance.from_config(str(root)) as instance:
+            yield instance
+
+
+@pytest.fixture(scope="module")
+def ran(project):
+    done = type_in(COMMAND, project)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def pipeline(project):
+    return Pipeline(STAGES, load_settings(project[1]))
+
+
+def test_it_makes_everything_from_nothing(ran, pipeline):
+    for stage in NEEDED:
+        assert len(pipeline.current(stage.name)) == (SHARDS if stage.sharded else 1), stage.name
+    (budgeted,) = pipeline.current("budgeted_set")
+    assert sum(budgeted.table()["exposures"].to_pylist()) == BUDGET
+    (results,) = pipeline.current("eval_results")
+    assert {*results.table()["seed"].to_pylist()} == {0}
+
+
+def test_no_warning_of_an_old_command_is_shown(ran):
+    assert "Supersession" not in ran.stderr
+    assert "is superseded" not in ran.stderr
+
+
+def test_history_is_kept_and_upstream_that_was_made_shows_as_made(ran, project):
+    with opened(project[0]) as instance:
+        (run,) = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+        for stage in NEEDED:
+            found = instance.get_materialized_partitions(dg.AssetKey(stage.name))
+            made = instance.get_latest_materialization_event(dg.AssetKey(stage.name))
+            assert made is not None, stage.name
+            assert len(found - {None}) == (SHARDS if stage.sharded else 0), stage.name
+
+
+def test_the_summary_is_written_with_both_arms(ran, project):
+    summary = json.loads((project[0] / "data" / "summary.json").read_text())
+    assert set(summary["arms"]) == {"tiny_recipe", "baseline"}
+    assert [stage["name"] for stage in summary["stages"]] == [stage.name for stage in NEEDED]
+
+
+def made_when(pipeline) -> dict[tuple[str, str], str]:
+    return {(item.stage, item.shard): item.created for stage in STAGES for item in pipeline.current(stage.name)}
+
+
+@pytest.fixture(scope="module")
+def dg_project(project):
+    """The same folder with what ``dg`` looks for in a project: its settings and its package."""
+    shutil.copy(PROJECT_ROOT / "pyproject.toml", project[0])
+    (project[0] / "bettersynth_assets").symlink_to(PROJECT_ROOT / "bettersynth_assets")
+    return project
+
+
+def test_dg_checks_and_lists_the_definitions(dg_project):
+    checked = type_in("dg check defs", dg_project)
+    assert checked.returncode == 0 and "All definitions loaded successfully." in checked.stdout
+    listed = type_in("dg list defs --json", dg_project)
+    assert listed.returncode == 0, listed.stderr[-3000:]
+    found = json.loads(listed.stdout)
+    assert {asset["asset_key"] for asset in found["assets"]} == {stage.name for stage in STAGES}
+    assert all(asset["description"] and asset["group_name"] and asset["kinds"] for asset in found["assets"])
+    assert [job["name"] for job in found["jobs"]] == ["everything"]
+
+
+def test_dg_launches_the_selected_assets_over_all_shards_or_a_named_one(ran, dg_project):
+    for partition, shards in (("", range(SHARDS)), (" --partition shard-00001", (1,))):
+        done = type_in(f"dg launch --assets filtered_set{partition}", dg_project)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        with opened(dg_project[0]) as instance:
+            run = instance.get_runs(limit=1)[0]
+            assert run.asset_selection == {dg.AssetKey("filtered_set")}
+            shown = {partition for _, partition in materialized(instance, run.run_id)}
+            assert shown == {f"shard-{shard:05d}" for shard in shards}
+
+
+def materialized(instance: dg.DagsterInstance, run_id: str) -> set[tuple[str, str | None]]:
+    """Asset and partition of every materialization that a run logged."""
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [entry.get_dagster_event() for entry in entries]
+    return {(event.asset_key.to_user_string(), event.partition) for event in events}
+
+
+@pytest.mark.parametrize("command", ["dagster job execute -j everything", "dg launch --job everything"])
+def test_the_job_covers_all_shards_and_makes_nothing_again(ran, dg_project, pipeline, command):
+    project, before = dg_project, made_when(pipeline)
+    done = type_in(command, project)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert before and made_when(pipeline) == before
+    with opened(project[0]) as instance:
+        run = instance.get_runs(limit=1)[0]
+        assert (run.job_name, run.status) == ("everything", dg.DagsterRunStatus.SUCCESS)
+        shown = materialized(instance, run.run_id)
+        assert {("filtered_set", f"shard-{shard:05d}") for shard in range(SHARDS)} <= shown
+        assert ("eval_results", None) in shown
+
+
+def test_one_shard_can_be_named(ran, project):
+    done = type_in("dagster asset materialize --select filtered_set --partition shard-00001", project)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "filtered_set - ASSET_MATERIALIZATION" in done.stderr
+
+
+def test_the_order_of_operators_is_planned_where_it_is_asked_for(ran, project, pipeline):
+    assert type_in("dagster asset materialize --select operator_plan", project).returncode == 0
+    (plan,) = pipeline.current("operator_plan")
+    assert sorted(plan.table()["position"].to_pylist()) == sorted(plan.table()["planned"].to_pylist())
+
+
+def test_asset_list_needs_no_more_than_its_name(project):
+    done = type_in("dagster asset list", project)
+    assert done.stdout.split() == sorted(stage.name for stage in STAGES)

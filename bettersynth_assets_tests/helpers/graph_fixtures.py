@@ -1,0 +1,60 @@
+"""Fixtures of a small graph on a small profile in a temporary data root; conftest.py makes them known to all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from bettersynth_assets.config.settings import load_active_profile
+from bettersynth_assets.definitions import build_definitions
+from bettersynth_assets.defs.partitions import all_shards
+from bettersynth_assets_tests.helpers.fake_graph import CARDS, STAGES, write_profile
+
+Materialize = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "seed.jsonl").touch()
+    monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "tiny.yaml")))
+    monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path))
+    for name in ("BETTERSYNTH_RECIPE", "BETTERSYNTH_SEED"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A history in memory; test_literal_command.py covers one on disk."""
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def materialize(data_root: Path, instance: dg.DagsterInstance) -> Materialize:
+    """Run a selection of the small graph over a range of shards, in this process."""
+
+    def run(
+        *names: str,
+        shards: tuple[str, str] | None = None,
+        extra_tags: dict[str, str] | None = None,
+        **more: object,
+    ) -> dg.ExecuteInProcessResult:
+        profile = load_active_profile()
+        defs = build_definitions(STAGES, profile, CARDS)
+        tags = all_shards(profile)
+        if shards is not None:
+            tags = dict(zip(tags, shards, strict=True))
+        job = defs.resolve_job_def("everything")
+        return job.execute_in_process(
+            instance=instance,
+            tags=tags | (extra_tags or {}),
+            asset_selection=[dg.AssetKey(name) for name in names or ("rows", "copies", "total")],
+            raise_on_error=False,
+            **more,
+        )
+
+    return run

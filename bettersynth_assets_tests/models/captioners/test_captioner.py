@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioners.captioner import load_captioner
+from bettersynth_assets.models.captioners.llava import LlavaCaptioner
+from bettersynth_assets.operators.sandbox import registry
+from bettersynth_assets.records.schema import kit_text
+from bettersynth_assets_tests.helpers.caption_server import NAME, completion, serving
+from bettersynth_assets_tests.helpers.rows import tiny_profile, write_images
+from tiny_models.synthesis import make_llava
+
+
+def test_many_shards_load_the_model_once_and_a_missing_one_is_named(tiny_models):
+    gpu = tiny_profile(tiny_models).gpu
+    assert load_captioner(str(tiny_models.captioner), gpu) is load_captioner(str(tiny_models.captioner), gpu)
+    with pytest.raises(ConfigError, match=r"models\.captioner = './gone'"):
+        load_captioner("./gone", gpu)
+
+
+def test_the_checkpoints_configuration_decides_the_class(tiny_models, tmp_path):
+    gpu = tiny_profile(tiny_models).gpu
+    assert isinstance(load_captioner(str(tiny_models.captioner), gpu), Blip2Captioner)
+    assert isinstance(load_captioner(str(make_llava(tmp_path / "llava")), gpu), LlavaCaptioner)
+
+
+def test_a_checkpoint_that_makes_no_captions_is_refused_by_name(tiny_models, tmp_path):
+    gpu = tiny_profile(tiny_models).gpu
+    with pytest.raises(ConfigError, match=r"model_type 'vit', and captions are made by blip-2 or llava"):
+        load_captioner(str(tiny_models.watermark), gpu)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"it has no config.json with a model_type"):
+        load_captioner(str(tmp_path / "empty"), gpu)
+
+
+def test_the_mapper_of_plain_dj_process_leaves_a_text_as_it_was_where_the_caption_is_degenerate(tmp_path):
+    (name,) = write_images(tmp_path, 1)
+    registry()  # Data-Juicer, without what it fetches while it is imported
+    from bettersynth_assets.operators.ours.caption_mapper import CaptionMapper
+
+    texts = ["a dog", "a <image> dog", "a dog <|im_end|>", "I cannot assist", "<think>x</think>a cat", ""]
+    with serving(None) as server:
+        server.script = lambda body: completion(texts[len(server.asked) - 1])
+        operator = CaptionMapper(captioner=f"{server.address}#{NAME}")
+        before = kit_text("old")
+        samples = [{"text": [before], "images": [[str(tmp_path / name)]], "id": ["r"]} for _ in texts]
+        found = [operator.process_batched(sample)["text"][0] for sample in samples]
+    assert found == [kit_text("a dog"), before, before, before, kit_text("a cat"), before]

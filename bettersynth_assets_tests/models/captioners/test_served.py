@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bettersynth_assets.config.recipe import CaptionSection, Sampling
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.batching import Progress
+from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
+from bettersynth_assets.models.captioners.llava import LlavaCaptioner
+from bettersynth_assets.models.captioners.served import ServedCaptioner
+from bettersynth_assets.models.scorers.clip_score import load_scorer
+from bettersynth_assets.operators.recaption import synthesise
+from bettersynth_assets.records.reserved import CaptionError
+from bettersynth_assets_tests.helpers.caption_server import NAME, serving
+from bettersynth_assets_tests.helpers.rows import tiny_profile
+from tiny_models.synthesis import distinct_images, make_llava
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_llava(tmp_path_factory.mktemp("llava") / "model")
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with serving(LlavaCaptioner(str(folder), batch=4)) as state:
+        yield state
+
+
+@pytest.fixture(scope="module")
+def images():
+    return distinct_images()
+
+
+def test_a_served_model_writes_what_the_same_checkpoint_writes_here(server, folder, images):
+    served = ServedCaptioner(f"{server.address}#{NAME}", batch=3)
+    here = LlavaCaptioner(str(folder), batch=4)
+    for tokens in (4, 12):
+        expected = here.captions(images, prompt="a photo of the red", max_new_tokens=tokens)
+        assert len(set(expected)) > 3
+        assert served.captions(images, prompt="a photo of the red", max_new_tokens=tokens) == expected
+        prepared = [served.prepare(image) for image in images]
+        assert served.captions(prepared, prompt="a photo of the red", max_new_tokens=tokens) == expected
+    assert {body["temperature"] for body in server.asked} == {0.0} and {body["model"] for body in server.asked} == {
+        NAME
+    }
+
+
+def test_the_profile_reaches_it_and_captions_are_scored_like_any_others(server, folder, images, tiny_models, tmp_path):
+    profile = tiny_profile(tiny_models)
+    paths = [tmp_path / f"{at}.png" for at in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    paths.insert(2, tmp_path / "broken.png")
+    paths[2].write_bytes(b"no image")
+    ids = [str(at) for at in range(len(paths))]
+
+    def made(captioner):
+        section = CaptionSection(max_new_tokens=12)
+        progress = Progress(lambda text: None, "captions", len(paths))
+        return synthesise(paths, ids, captioner, load_scorer(profile.models.clip, profile.gpu), section, progress)
+
+    served = load_captioner(f"{server.address}/#{NAME}", profile.gpu)
+    assert isinstance(served, ServedCaptioner) and served is load_captioner(f"{server.address}/#{NAME}", profile.gpu)
+    found, expected = made(served), made(load_captioner(str(folder), profile.gpu))
+    assert [getattr(item, "reason", None) for item in found] == [getattr(item, "reason", None) for item in expected]
+    assert [getattr(item, "raw", "") for item in found] == [getattr(item, "raw", "") for item in expected]
+    assert sum(item.score is not None for item in found if hasattr(item, "score")) > 3
+
+
+def test_drawn_tokens_have_a_seed_of_the_row_and_not_of_its_place(server, images):
+    served = ServedCaptioner(f"{server.address}#{NAME}", batch=4)
+
+    def seeds(keys, **how):
+        del server.asked[:]
+        served.captions(images[: len(keys)], prompt="a dog", max_new_tokens=2, sampling=Sampling(**how), keys=keys)
+        return sorted((body["seed"], body["temperature"], body["top_p"], body.get("top_k")) for body in server.asked)
+
+    first = seeds(["a", "b", "c"], temperature=0.7, seed=1)
+    assert seeds(["c", "a", "b"], temperature=0.7, seed=1) == first and len({seed for seed, *_ in first}) == 3
+    assert {tuple(limits) for _, *limits in first} == {(0.7, 1.0, None)}
+    assert not {seed for seed, *_ in first} & {seed for seed, *_ in seeds(["a", "b", "c"], seed=2, top_k=5)}
+    assert {body["top_k"] for body in server.asked} == {5}
+    with pytest.raises(ValueError, match="one key per image: 3 images, 0 keys"):
+        served.captions(images[:3], prompt="a dog", max_new_tokens=2, sampling=Sampling())
+
+
+def test_a_busy_server_is_asked_again_and_a_refused_row_has_the_servers_words(server, images):
+    served = ServedCaptioner(f"{server.address}#{NAME}", batch=1)
+    server.refusals[:] = [503, 429]
+    assert len(served.captions(images[:2], prompt="a dog", max_new_tokens=2)) == 2 and not server.refusals
+    server.refusals[:] = [400]
+    refused, caption = served.captions(images[:2], prompt="a dog", max_new_tokens=2, keys=["r7", "r8"])
+    assert isinstance(refused, CaptionError) and isinstance(caption, str)
+    assert re.search(r"/v1/chat/completions answered 400 \(row r7\): .*the image has no size", refused.detail)
+
+
+def test_what_cannot_be_reached_is_named_with_what_to_do(server):
+    with pytest.raises(ConfigError, match=r"serves no 'org/tiny-lava': did you mean 'org/tiny-llava'\?"):
+        ServedCaptioner(f"{server.address}#org/tiny-lava")
+    with pytest.raises(ConfigError, match=r"names no model: add it behind a #"):
+        ServedCaptioner(server.address)
+    with serving(None) as ended:
+        pass
+    with pytest.raises(ConfigError, match=r"does not answer .*start the server, e.g. `vllm serve org/tiny-llava`"):
+        ServedCaptioner(f"{ended.address}#{NAME}")
+
+
+def test_captions_depend_on_what_is_served_and_not_on_where(tiny_models):
+    profile = tiny_profile(tiny_models)
+
+    def key(captioner, **gpu):
+        models = profile.models.model_copy(update={"captioner": captioner})
+        return captioner_key(profile.model_copy(update={"models": models, "gpu": profile.gpu.model_copy(update=gpu)}))
+
+    assert key("http://a:1/v1#m") == key("https://b/v1#m", caption_batch=7) != key("http://a:1/v1#n")
+    assert key("http://a:1/v1?top_k=5#m") not in (key("http://a:1/v1#m"), key("http://a:1/v1?top_k=6#m"))
+
+
+def test_what_stands_behind_a_question_mark_goes_into_each_request(server, images):
+    del server.asked[:]
+    address = f"{server.address}?add_special_tokens=true&repetition_penalty=1.5&mode=plain#{NAME}"
+    ServedCaptioner(address, batch=2).captions(images[:2], prompt="a dog", max_new_tokens=2)
+    fields = [
+        {name: body[name] for name in ("add_special_tokens", "repetition_penalty", "mode")} for body in server.asked
+    ]
+    assert fields == [{"add_special_tokens": True, "repetition_penalty": 1.5, "mode": "plain"}] * 2

@@ -1,0 +1,157 @@
+"""The plans that the stages hand to the toolkit are ones that it takes, with the contest's fixed settings."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bettersynth_assets.config.profile import load_profile
+from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.stages import benchmarks as module
+from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets.stages.benchmarks import benchmarks
+from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets_tests.helpers.fake_graph import write_profile
+from toolkit.evaluation.run import make_plan
+from toolkit.training.plan import parse_plan
+
+STAGE = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 0.001}
+FILES = {
+    "textvqa": {"questions": "q.jsonl", "annotations": "a.json", "images": "images"},
+    "mmbench": {"table": "m.tsv"},
+}
+NAMES = [name for roles in FILES.values() for name in roles.values()]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A profile whose files are there, if empty."""
+
+    def build(**training: object) -> Path:
+        (tmp_path / "base").mkdir(exist_ok=True)
+        (tmp_path / "base" / "config.json").write_text('{"model_type": "mgm_gemma"}')
+        for name in ("seed.jsonl", "tune.json", *(f"bench/{name}" for name in NAMES)):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            if name.endswith("images"):
+                (tmp_path / name).mkdir(exist_ok=True)
+            else:
+                (tmp_path / name).write_text("[]")
+        (tmp_path / "base" / "config.json").write_text('{"model_type": "mgm_gemma"}')
+        write_profile(
+            tmp_path / "p.yaml",
+            models=dict.fromkeys(("clip", "watermark", "captioner"), "none/none") | {"base": str(tmp_path / "base")},
+            training={"seeds": [3], "stage_1": STAGE, "stage_2": STAGE, "finetune_json": str(tmp_path / "tune.json"),
+                      "finetune_images": str(tmp_path), **training},
+            evaluation={"benchmarks": {
+                benchmark: {role: str(tmp_path / "bench" / name) for role, name in roles.items()}
+                for benchmark, roles in FILES.items()
+            }},
+        )  # fmt: skip
+        monkeypatch.setenv("BETTERSYNTH_PROFILE", str(tmp_path / "p.yaml"))
+        monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
+        return tmp_path
+
+    return build
+
+
+def test_the_toolkit_takes_the_training_plan_and_it_is_the_contests(project):
+    root = project(stage_2={**STAGE, "max_steps": 50, "max_grad_norm": 1.0})
+    made = parse_plan(train.plan(load_settings(), root / "out", root / "tune.json", 3))
+    first, second = made.stages
+    assert (made.seed, made.device, made.dtype, made.cache_dir) == (3, "cpu", "float32", None)
+    assert made.output_dir == root / "out" / "seed-3"
+    assert (first.name, first.trained, first.image_aspect, first.group_by_modality_length, first.max_steps) == (
+        "pretrain", "projector", "square", False, None,
+    )  # fmt: skip
+    assert (second.name, second.trained, second.image_aspect, second.group_by_modality_length, second.max_steps) == (
+        "finetune", "projector+llm", "pad", True, 50,
+    )  # fmt: skip
+    assert second.max_grad_norm == 1.0
+
+
+def test_the_towers_features_are_shared_by_both_arms(project):
+    project(feature_cache=True)
+    settings = load_settings()
+    caches = {
+        train.plan(load_settings(recipe=recipe), settings.data_root, settings.data_root, 3)["cache_dir"]
+        for recipe in ("third_place", "baseline_random")
+    }
+    assert caches == {str(settings.data_root / "p" / "features")}
+
+
+def test_the_toolkit_takes_the_evaluation_plan(project):
+    root = project()
+    made = make_plan(evaluate.plan(load_settings(), root / "out", root / "base"))
+    assert (made.batch_size, made.device) == (32, "cpu")
+    files = {chosen.name: dict(chosen.files) for chosen in made.chosen()}
+    assert files == {
+        benchmark: {role: root / "bench" / name for role, name in roles.items()} for benchmark, roles in FILES.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"benchmarks": {"textvqa": {"images": "i"}}}, "benchmarks.textvqa: key 'questions' is missing"),
+        ({"benchmarks": {"mmbench": {"tabel": "m.tsv"}}}, "unknown key 'tabel': did you mean 'table'"),
+        ({"benchmarks": {"mmbnch": {}}}, "unknown benchmark 'mmbnch': did you mean 'mmbench'"),
+        ({"benchmarks": {"mmbench": None}}, "no benchmark is left"),
+        ({"mmbench": "m.tsv"}, r"mmbench has moved: write benchmarks: \{mmbench: \{table: …\}\}"),
+        ({"textvqa_images": "i"}, r"textvqa_images has moved: write benchmarks: \{textvqa: \{images: …\}\}"),
+    ],
+)
+def test_benchmarks_that_a_profile_cannot_name_are_refused(tmp_path, evaluation, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_profile(str(write_profile(tmp_path / "p.yaml", evaluation=evaluation)))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_benchmark_that_is_not_there_is_named_with_its_key(project):
+    root = project()
+    (root / "bench" / "m.tsv").unlink()
+    with pytest.raises(ConfigError, match=r"evaluation\.benchmarks\.mmbench\.table = '.*': nothing at"):
+        benchmarks(load_settings())
+
+
+def test_a_benchmark_that_names_no_files_has_those_of_the_world(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "world_paths", lambda settings: None)
+    evaluation = {"benchmarks": {"mmbench": {}}}
+    monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "p.yaml", evaluation=evaluation)))
+    monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
+    table = tmp_path / "data" / "miniature-world" / "mmbench" / "mmbench_dev.tsv"
+    assert benchmarks(load_settings()) == {"mmbench": {"table": str(table)}}
+
+
+def test_training_depends_on_its_settings_and_not_on_how_it_is_started(project):
+    project()
+    stage = Pipeline(STAGES, load_settings()).stages["mgm_checkpoint"]
+    before = stage.depends(load_settings(), "all", {})
+    project(launcher=["torchrun", "-m"])
+    assert stage.depends(load_settings(), "all", {}) == before
+    project(stage_1={**STAGE, "learning_rate": 0.002})
+    assert stage.depends(load_settings(), "all", {}) != before
+
+
+def test_what_a_run_may_take_and_keep_goes_to_the_trainer_and_not_into_its_version(project, monkeypatch):
+    root = project()
+    stage = Pipeline(STAGES, load_settings()).stages["mgm_checkpoint"]
+    before = stage.depends(load_settings(), "all", {})
+    project(
+        checkpoint_every=50, checkpoint_limit=3, log_every=5, stage_1={**STAGE, "workers": 2}, stage_2=STAGE,
+        launcher=["python", "-m"],
+    )  # fmt: skip
+    settings = load_settings()
+    assert stage.depends(settings, "all", {}) == before
+    gpu = settings.profile.gpu.model_copy(update={"memory_limit_gib": 20.5})
+    settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
+    made = parse_plan(train.plan(settings, root / "out", root / "tune.json", 3))
+    assert (made.checkpoint_every, made.checkpoint_limit, made.log_every) == (50, 3, 5)
+    assert (made.memory_limit_gib, made.stages[0].workers, made.stages[1].workers) == (20.5, 2, 0)
+    assert train.launcher(settings) == [str(Path(sys.executable).parent / "python"), "-m"]
+    project(stage_1={**STAGE, "per_device_batch": STAGE["per_device_batch"] + 1, "pad_multiple": 8}, speed="reference")
+    assert stage.depends(load_settings(), "all", {}) == before
+    project(stage_1={**STAGE, "loss_group": 1})
+    assert stage.depends(load_settings(), "all", {}) != before

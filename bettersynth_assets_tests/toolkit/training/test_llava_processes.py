@@ -1,0 +1,36 @@
+"""LLaVA spread over two processes, plain and with DeepSpeed's ZeRO-2, trains as one process does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bettersynth_assets_tests.helpers.llava_rows import write_rows
+from bettersynth_assets_tests.toolkit.spread_training import STAGES, assert_equal_to_rounding, run_all, write_plan
+from toolkit.models.llava.tiny import save_tiny_llava
+
+pytestmark = pytest.mark.slow
+
+WAYS = {"one": 1, "two": 2, "zero2": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of the rows have no picture, so that a process often has a micro-batch without any."""
+    made = tmp_path_factory.mktemp("llava-processes")
+    save_tiny_llava(made / "base")
+    write_rows(made, pictures=8, text_only=8)
+    for name in WAYS:
+        write_plan(made, name, deepspeed=name == "zero2", per_device_batch=1, checkpoint_every=None)
+    run_all(made, "all", [(name, processes, "none") for name, processes in WAYS.items()])
+    return made
+
+
+@pytest.mark.parametrize("way", ["two", "zero2"])
+def test_two_processes_and_zero2_train_as_one_process_does(folder: Path, way: str) -> None:
+    for stage in STAGES:
+        manifest = json.loads((folder / way / stage / "manifest.json").read_text())
+        assert manifest["processes"] == 2 and ("deepspeed" in manifest["versions"]) == (way == "zero2")
+    assert_equal_to_rounding(folder / way, folder / "one")
