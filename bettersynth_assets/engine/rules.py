@@ -1,6 +1,6 @@
-"""What must hold of a finished set. In: the manifests on disk. Out: a verdict in words, with the numbers behind it.
+"""Checks of a finished set. In: the manifests on disk. Out: a verdict as a sentence, with its numbers.
 
-A rule reads manifests and never recomputes rows. Dagster stops what is downstream of a blocking rule that fails.
+A rule reads manifests and never recomputes rows. Nothing downstream reads a set that fails a blocking rule.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from bettersynth_assets.engine.store import Manifest
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a rule looks at."""
+    """Input of a rule."""
 
     manifests: Sequence[Manifest]
-    """Of every shard that is on disk."""
+    """Manifests of every shard on disk."""
     upstream: Mapping[str, Sequence[Manifest]]
-    """Of the sets of rows that this one is made from."""
+    """Manifests of the sets of rows that this set is built from."""
     settings: Settings
     columns: pa.Schema | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a rule found."""
+    """Result of a rule."""
 
     passed: bool
     words: str
@@ -48,7 +48,7 @@ class Rule:
     judge: Callable[[Evidence], Verdict]
     blocking: bool = True
     fix: str = ""
-    """What the user can do about a failure; ends the error message."""
+    """The remedy for a failure; the end of the error message."""
 
 
 def conservation(evidence: Evidence) -> Verdict:
