@@ -31,6 +31,7 @@ from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from toolkit.evaluation import run, score
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.models.mgm.tiny import save_tiny
+from toolkit.registry import load_extensions
 
 ANSWERS = ("2", "3.", "many", "4")
 
@@ -133,7 +134,9 @@ def test_the_stage_evaluates_it_and_checks_and_summary_show_it(settings: Setting
     assert "log-probability of the correct answer per token, nats: arm Counting seeds baseline -" in text
 
 
-def test_its_files_code_and_pictures_count_in_the_key(settings: Settings, folder: Path) -> None:
+def test_its_files_code_and_pictures_count_in_the_key(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def key() -> Any:
         return evaluate.depends(settings, WHOLE, {})["benchmarks"]["counting"]  # type: ignore[index]
 
@@ -141,6 +144,11 @@ def test_its_files_code_and_pictures_count_in_the_key(settings: Settings, folder
     Image.new("RGB", (40, 30), (1, 2, 3)).save(folder / "counting" / "images" / "1.png")
     assert {name for name, value in key().items() if value != before[name]} == {"folders"}
     (folder / "counting.py").write_text(_block("counting.py") + "\n")
+    with pytest.raises(ValueError, match="has changed since this process imported it"):
+        key()
+    monkeypatch.setattr("toolkit.registry._imported", {})  # as in a process that starts now
+    monkeypatch.setattr(BENCHMARKS, "_added", {})
+    load_extensions([folder / "counting.py"])
     assert {name for name, value in key().items() if value != before[name]} == {"folders", "code"}
 
 
