@@ -5,6 +5,7 @@ A new field fails here until it counts somewhere (as it does without a marker in
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,9 +101,31 @@ def another(model: type[BaseModel], name: str, path: str, value: Any) -> Any:
     raise AssertionError(f"{path}: put a value to change to in OTHER, or mark the field as not counting")
 
 
-@pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("every-field")
+
+
+@pytest.fixture(scope="module")
+def complete(folder: Path) -> Iterator[dict[str, Any]]:
     """Plain values of a profile and a recipe in which every section is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield _complete(folder, patch)
+
+
+@pytest.fixture
+def base(complete: dict[str, Any]) -> dict[str, Any]:
+    """The same, to be changed."""
+    return copy.deepcopy(complete)
+
+
+@pytest.fixture(scope="module")
+def before(complete: dict[str, Any], folder: Path) -> dict[str, str]:
+    """The keys of the unchanged values."""
+    return keys(complete, folder)
+
+
+def _complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     (tmp_path / "seed.jsonl").write_text(json.dumps({"id": "a", "text": "a dog", "images": ["a.jpg"]}) + "\n")
     for name in ("tune.json", "table.tsv"):
         (tmp_path / name).write_text("[]")
@@ -139,19 +162,18 @@ def keys(values: dict[str, Any], root: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(("model", "name", "path"), CASES, ids=[path for _, _, path in CASES])
 def test_a_field_counts_in_a_key_or_says_why_not(
-    base: dict[str, Any], tmp_path: Path, model: type[BaseModel], name: str, path: str
+    base: dict[str, Any], before: dict[str, str], folder: Path, model: type[BaseModel], name: str, path: str
 ) -> None:
     reason = not_in_key(model, name)
     if reason is not None:
         assert len(reason) > 10
         return
-    before = keys(base, tmp_path)
     *sections, last = path.split(".")
     place = base
     for section in sections:
         place = place[section]
     place[last] = another(model, name, path, place[last])
-    changed = [stage for stage, key in keys(base, tmp_path).items() if key != before[stage]]
+    changed = [stage for stage, key in keys(base, folder).items() if key != before[stage]]
     assert changed, f"{path} counts in no key: use it in a stage's depends, or mark it with NotInKey and the reason"
 
 
@@ -191,7 +213,7 @@ def test_the_code_of_an_architecture_from_outside_counts(
         (tmp_path / file).write_text(code + more)
         monkeypatch.setattr(ARCHITECTURES, "_added", {})
         load_extensions([tmp_path / file])
-        found.append(keys(base, tmp_path))
+        found.append(keys(base, folder))
     changed = {stage for stage, key in found[1].items() if key != found[0][stage]}
     assert {"mgm_checkpoint", "baseline_checkpoint", "eval_results", "baseline_results"} == changed
 

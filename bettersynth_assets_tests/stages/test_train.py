@@ -58,6 +58,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return build
 
 
+@pytest.mark.slow
 def test_an_interrupted_step_goes_on_inside_the_stage(work: Any) -> None:
     told: list[str] = []
     with pytest.raises(Interrupted):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
-from bettersynth_assets_tests.toolkit.spread_training import STAGES, assert_equal_to_rounding, run_all, write_plan
+from bettersynth_assets_tests.helpers.spread_training import STAGES, assert_equal_to_rounding, run_all, write_plan
 from toolkit.models.llava.tiny import save_tiny_llava
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
-from bettersynth_assets_tests.toolkit.spread_training import (
+from bettersynth_assets_tests.helpers.spread_training import (
     STAGES,
     assert_equal_to_rounding,
     results,
