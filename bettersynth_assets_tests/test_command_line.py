@@ -113,7 +113,7 @@ DEFINITIONS = ["dev", "asset list", "asset materialize --select x", "definitions
         ("extends: miniature\nshard: 3", "unknown key 'shard': did you mean 'shards'? Valid: budget, description, "),
         ("extends: PROFILE", "PROFILE extends itself: take `extends` out of one of PROFILE"),
         ("extends: no-such", "profile 'no-such' not found: Valid: "),
-        ("shards: 1\nshards: 2", "key 'shards' stands twice, in lines 1 and 2"),
+        ("shards: 1\nshards: 2", "duplicate key 'shards' in lines 1 and 2"),
     ],
 )
 def test_a_profile_that_cannot_be_used_is_refused_before_dagster_starts(project, command, text, words):

@@ -1,4 +1,4 @@
-"""Progress of a command as JSON lines on stdout; whatever else is printed goes to stderr."""
+"""Progress events of a command: one JSON object per line on stdout. All other output goes to stderr."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Emit = Callable[[Event], None]
 
 
 def is_main_process() -> bool:
-    """Whether this is the only process, or the first of several under a launcher."""
+    """Return whether this process has rank 0; a process without a launcher has."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def is_first_of_machine() -> bool:
-    """Whether this is the only process on its machine, or the first of those that a launcher started there."""
+    """Return whether this process has local rank 0 on its machine; a process without a launcher has."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 @dataclass(frozen=True)
 class JsonLines:
-    """Writes each event as one line, in one piece, so that lines of sibling processes do not mix."""
+    """Write each event with a single ``write`` call, so that lines of several processes do not interleave."""
 
     descriptor: int
 
@@ -34,12 +34,12 @@ class JsonLines:
 
 
 def json_lines() -> JsonLines:
-    """Keep stdout for JSON lines of the main process; what libraries print goes to stderr from now on."""
+    """Reserve stdout for the main process's JSON lines and redirect everything else printed there to stderr."""
     descriptor = os.dup(1)
     os.dup2(2, 1)
     return JsonLines(descriptor)
 
 
 def tagged(emit: Emit, **tags: Any) -> Emit:
-    """An ``emit`` that adds the tags to each event."""
+    """Return an ``emit`` that adds the tags to each event."""
     return lambda event: emit({**event, **tags})

@@ -1,17 +1,17 @@
-"""The rule about files that cannot be opened or read: whose fault it is, and what is done about it.
+"""Classification of file errors: faults of the environment are retried, faults of a row quarantine the row.
 
-fault of           examples                                                      what is done
-the environment    EACCES, EIO, ESTALE, time-outs, too many open files, a full   tried again with growing waits, then
-                   disk, a folder that is not there, a file that is gone         ``EnvironmentFault``: the shard or the
-                   although an earlier step saw it                               command fails, no row is blamed
-the row            the bytes are no image; a name that no file can have; a       the row is quarantined, and looked at
-                   file that nobody has seen yet and that is not there           again when its file changes
+fault of           examples                                                     handling
+the environment    EACCES, EIO, ESTALE, timeouts, too many open files, a full   retry with exponential backoff, then
+                   disk, a missing folder, a file that an earlier step has      raise ``EnvironmentFault``: the shard or
+                   read and that is now missing                                 command fails, no row is quarantined
+the row            bytes that are not an image, an invalid file name, a file    quarantine the row; check it again when
+                   that was never read and does not exist                       its file changes
 
-``OSError`` without an error number comes from a decoder (Pillow: "image file is truncated"), so it is about the bytes.
-Every error number that is not listed as a fault of the row counts as one of the environment: a row that is blamed
-wrongly is lost silently, a shard that fails wrongly says so.
+An ``OSError`` without an error number comes from a decoder (Pillow: "image file is truncated") and concerns the bytes.
+Any error number that is not listed as a fault of the row counts as a fault of the environment: a row quarantined by
+mistake is lost silently, while a shard that fails by mistake is visible.
 
-``BETTERSYNTH_FILE_PATIENCE`` is how many seconds a call is tried for, 2 by default.
+``BETTERSYNTH_FILE_PATIENCE`` sets for how many seconds a call is retried (default: 2).
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ T = TypeVar("T")
 PATIENCE_VARIABLE = "BETTERSYNTH_FILE_PATIENCE"
 PATIENCE = 2.0
 FIRST_WAIT = 0.1
-"""Seconds before the second try; each further wait is twice as long."""
+"""Seconds before the first retry; doubles with each retry."""
 GAVE_UP_SECONDS = 60.0
-"""For so long after giving up, the same kind of fault is not waited for: it is not a passing one."""
+"""After giving up on an error number, do not retry it for this long: the fault is not transient."""
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
-"""The row's fault at first sight; the environment's where an earlier step has seen the file."""
+"""A fault of the row on first access; a fault of the environment if an earlier step has read the file."""
 OF_THE_ROW = frozenset({errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ, errno.EOVERFLOW})
-"""A name that no file can have, or (EINVAL, EOVERFLOW) bytes that send a decoder outside the file."""
+"""An invalid file name, or (EINVAL, EOVERFLOW) bytes that make a decoder seek outside the file."""
 LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""Waiting does not help."""
+"""Retrying does not help."""
 ENVIRONMENTAL_TYPES = (PermissionError, TimeoutError, BlockingIOError, InterruptedError, ConnectionError)
-"""Environmental also where a library raises them without an error number."""
+"""Faults of the environment even if a library raises them without an error number."""
 
 _FIXES = {
     errno.EACCES: "let this user read it",
@@ -52,31 +52,31 @@ _FIXES = {
 _CHECK_DISK = "check the disk or the network file system that holds it"
 
 _gave_up: dict[int, float] = {}
-"""When each kind of fault, by error number, was last given up on in this process."""
+"""Monotonic time at which this process last gave up on each error number."""
 
 
 class EnvironmentFault(Exception):
-    """A file that the environment keeps from us. The message names path, cause and fix, in one line.
+    """A file that the environment prevents from being used. The one-line message names path, cause and fix.
 
-    Neither an ``OSError`` nor a ``ValueError``: whatever catches those to blame a row must let this one pass.
+    Deliberately neither an ``OSError`` nor a ``ValueError``, so that handlers that quarantine a row do not catch it.
     """
 
     def __init__(self, message: str, path: str = "", code: int = 0) -> None:
         super().__init__(message, path, code)
         self.path = path
         self.code = code
-        """Error number; 0 where a library gave none."""
+        """Error number; 0 if the library reported none."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 def is_environmental(error: BaseException, *, seen: bool) -> bool:
-    """Tell an error of the environment from a fault of the row.
+    """Return whether an error is a fault of the environment rather than of the row.
 
     Args:
-        error: what opening, reading or decoding a file raised.
-        seen: True where an earlier step has read the file, so that its absence is not the row's fault.
+        error: raised while a file was opened, read or decoded.
+        seen: True if an earlier step has read the file, so that its absence is not the row's fault.
     """
     if isinstance(error, EnvironmentFault):
         return True
@@ -90,10 +90,10 @@ def is_environmental(error: BaseException, *, seen: bool) -> bool:
 
 
 def environment_fault(error: BaseException, path: Path | str, *, seen: bool = True) -> EnvironmentFault | None:
-    """The fault that an error amounts to, or None where it is the row's.
+    """Convert an error to an ``EnvironmentFault``; return None if it is a fault of the row.
 
     Args:
-        error: what opening, reading, decoding or writing raised.
+        error: raised while a file was opened, read, decoded or written.
         path: the file.
         seen: see ``is_environmental``.
     """
@@ -110,20 +110,21 @@ def environment_fault(error: BaseException, path: Path | str, *, seen: bool = Tr
 
 
 def absent(path: Path | str, code: int = errno.ENOENT) -> EnvironmentFault:
-    """The fault of a file that was seen before and is gone; names the outermost folder that is missing."""
+    """Return the fault for a file that was read before and is now missing; it names the outermost missing folder."""
     path = Path(path)
     missing = [folder for folder in path.parents if not folder.is_dir()]
     if missing:
-        message = f"folder {missing[-1]} is not there ({path} was): mount it or put it back and run again"
+        message = f"folder {missing[-1]} does not exist ({path} did): mount or restore it and run again"
         return EnvironmentFault(message, str(missing[-1]), code)
     message = (
-        f"{path} was read before and is gone: put it back and run again; without it, the next run quarantines its row"
+        f"{path} was read before and no longer exists: restore it and run again; without it, the next run quarantines "
+        "its row"
     )
     return EnvironmentFault(message, str(path), code)
 
 
 def patiently(call: Callable[[], T], path: Path | str, *, seen: bool = True) -> T:
-    """Call, and call again with growing waits while the environment fails.
+    """Call a function and retry it with exponential backoff on faults of the environment.
 
     Args:
         call: opens, reads or writes ``path``; must be safe to repeat.
@@ -131,8 +132,8 @@ def patiently(call: Callable[[], T], path: Path | str, *, seen: bool = True) -> 
         seen: see ``is_environmental``.
 
     Raises:
-        EnvironmentFault: it still fails after ``BETTERSYNTH_FILE_PATIENCE`` seconds.
-        OSError: a fault of the row, at once; likewise whatever else ``call`` raises.
+        EnvironmentFault: the call still fails after ``BETTERSYNTH_FILE_PATIENCE`` seconds.
+        OSError: a fault of the row. It is not retried, nor is any other exception of ``call``.
     """
     wait, left = FIRST_WAIT, patience()
     while True:
@@ -152,10 +153,10 @@ def patiently(call: Callable[[], T], path: Path | str, *, seen: bool = True) -> 
 
 
 def patience() -> float:
-    """Seconds that a call is tried for."""
+    """Return the seconds for which a call is retried."""
     try:
         return float(os.environ.get(PATIENCE_VARIABLE, PATIENCE))
     except ValueError:
         raise EnvironmentFault(
-            f"{PATIENCE_VARIABLE} = {os.environ[PATIENCE_VARIABLE]!r}: write seconds, e.g. 2"
+            f"{PATIENCE_VARIABLE} = {os.environ[PATIENCE_VARIABLE]!r}: set it to a number of seconds, e.g. 2"
         ) from None

@@ -1,4 +1,4 @@
-"""Small files: written so that a reader sees the old content or the new one, never half of it; read line by line."""
+"""Reading, hashing and atomic writing of small files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from toolkit.file_errors import LASTING, environment_fault
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Write a file so that readers see the old one or the new one whole, never a part.
+    """Replace a file atomically: readers see either the old content or the complete new content.
 
     Args:
-        path: the file; its folder is made.
-        durable: flush the file to disk before it takes its place.
+        path: the file; its folder is created.
+        durable: flush the new file to disk before the rename.
 
     Yields:
-        A path in the same folder to write to, which takes ``path``'s place when the block ends without an error, and
-        is removed when it does not. Create the file as usual, so that the umask sets its permissions.
+        A temporary path in the same folder. It is renamed to ``path`` if the block succeeds, and removed if it raises.
+        Create the file as usual, so that the umask determines its permissions.
 
     Raises:
         EnvironmentFault: the disk is full or read-only; names ``path``.
@@ -42,18 +42,18 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             raise fault from error
         raise
     finally:
-        with suppress(OSError):  # its folder may be gone; the error in flight says more
+        with suppress(OSError):  # its folder may be gone; do not hide the exception being raised
             partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes | str, *, durable: bool = True) -> None:
-    """Replace a file by ``content`` in one step (see ``replacing``); text is written as UTF-8."""
+    """Write ``content`` to a file atomically (see ``replacing``); text is encoded as UTF-8."""
     with replacing(path, durable=durable) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def flush(path: Path) -> None:
-    """Flush a file or a folder's entries to disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -62,14 +62,14 @@ def flush(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, atomically."""
+    """Write a value as JSON with sorted keys, atomically."""
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their numbers from 1.
+    """Yield the lines that are not blank, with their 1-based numbers.
 
-    Lines end at line feeds only: text may hold other characters that ``str.splitlines`` would break at.
+    Lines end at line feeds only: text may contain other characters at which ``str.splitlines`` splits.
     """
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
@@ -77,10 +77,11 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_json_lines(path: Path, fault: Callable[[str, ValueError], Exception]) -> Iterator[tuple[str, Any]]:
-    """Values of a file of JSON lines, each with where it stands.
+    """Yield the values of a JSON Lines file, each with its location (``path, line number``).
 
     Args:
-        fault: makes what is raised for a line that is no JSON, from where that line stands and the parser's error.
+        path: the file.
+        fault: builds the exception for an invalid line from the line's location and the parser's error.
     """
     for number, line in numbered_lines(path):
         where = f"{path}, line {number}"
@@ -92,20 +93,20 @@ def read_json_lines(path: Path, fault: Callable[[str, ValueError], Exception]) -
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_once(path: Path, state: os.stat_result | None = None) -> str:
-    """Hex digest of a file's bytes, computed once per process for each state of the file.
+    """Return the SHA-256 of a file's bytes, cached in this process by the file's state.
 
-    A state is device, inode, size and the times of the last change of content and of metadata. A change that leaves all
-    five as they were is only seen by the next process.
+    The state is device, inode, size, mtime and ctime. A change that leaves all five unchanged is not noticed until the
+    next process.
 
     Args:
         path: the file.
-        state: its ``stat``, if the caller has it already.
+        state: the result of ``path.stat()``, if the caller has it already.
     """
     found = state or path.stat()
     return _sha256_of_state(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
@@ -117,11 +118,11 @@ def _sha256_of_state(path: Path, *state: int) -> str:
 
 
 def json_sha256(value: Any) -> str:
-    """Hex digest of a JSON value, independent of key order."""
+    """Return the SHA-256 of a JSON value, in hex; independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def digest_of(*parts: object) -> str:
-    """sha256 over the canonical JSON of ``parts``; the same values give the same hash in every process."""
+    """Return the SHA-256 of the canonical JSON of ``parts``, in hex; equal values give the same digest everywhere."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

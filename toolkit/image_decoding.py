@@ -1,11 +1,11 @@
-"""Pillow's process-wide switches, set while an image is open and put back afterwards. In: limits. Out: a context.
+"""Scoped settings of Pillow's process-wide decoding limits. In: limits. Out: a context manager.
 
-LOAD_TRUNCATED_IMAGES     False inside: half an image is an error, even where another library has allowed it
-MAX_IMAGE_PIXELS          at least the pixels of ``raise_ceilings``; Pillow refuses images of more than twice as many
+LOAD_TRUNCATED_IMAGES     False inside the context: a truncated image is an error, even if another library allowed it
+MAX_IMAGE_PIXELS          at least the pixels of ``raise_ceilings``; Pillow refuses images with more than twice as many
 MAX_TEXT_CHUNK, _MEMORY   at least the metadata bytes of ``raise_ceilings``, for a PNG's text and colour profile
 
-The limits of a profile are enforced where headers are read; here Pillow is only kept from refusing what they allow.
-Child processes take the ceilings over from the environment: ``BETTERSYNTH_MAX_PIXELS`` and
+A profile's limits are enforced where image headers are read. This module only stops Pillow from refusing what they
+allow. Child processes inherit the ceilings through the environment variables ``BETTERSYNTH_MAX_PIXELS`` and
 ``BETTERSYNTH_MAX_METADATA_BYTES``.
 """
 
@@ -33,29 +33,29 @@ _NONE = _Ceilings(0, 0)
 
 
 class _StrictDecoding:
-    """The switches are set while any thread is inside; what stood there before comes back after the last one."""
+    """Reentrant, thread-safe context: applies on the first entry, restores the previous values after the last exit."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._saved: tuple[bool, int | None, int, int] | None = None
         self._ceilings = [_Ceilings(int(os.environ.get(PIXELS_VARIABLE, 0)), int(os.environ.get(METADATA_VARIABLE, 0)))]
-        """The process's own, then those of everybody who is inside."""
+        """The ceilings of the process, followed by those of each active context."""
 
     def raise_ceilings(self, *, pixels: int, metadata_bytes: int) -> None:
-        """Let all later images of this process have so many pixels and bytes of metadata, or what held before."""
+        """Raise the ceilings of this process to at least these values; never lowers them."""
         with self._lock:
             before = self._ceilings[0]
             self._ceilings[0] = _Ceilings(max(before.pixels, pixels), max(before.metadata_bytes, metadata_bytes))
             self._set()
 
     def environment(self) -> dict[str, str]:
-        """Variables by which a child process takes over the ceilings."""
+        """Return the environment variables that pass the ceilings to a child process."""
         own = self._ceilings[0]
         return {PIXELS_VARIABLE: str(own.pixels), METADATA_VARIABLE: str(own.metadata_bytes)}
 
     @contextmanager
     def allowing(self, *, pixels: int = 0, metadata_bytes: int = 0) -> Iterator[None]:
-        """Be inside, with ceilings of one's own."""
+        """Enter the context with additional ceilings that apply until it exits."""
         mine = _Ceilings(pixels, metadata_bytes)
         self._enter(mine)
         try:

@@ -1,8 +1,8 @@
-"""Several independent plans at once on the cores of one machine. In: a task and its items. Out: all of them done.
+"""Parallel execution of independent plans, one process per core. In: a task and its items. Out: every item processed.
 
-A small model gains little from a second core and loses much on a busy machine, so it always gets one, and the cores go
-to its siblings: on two cores, two trainings side by side end sooner than one after the other. It also makes the weights
-independent of the number of cores.
+A small model gains little from a second thread and slows down on a busy machine. It therefore always uses one thread,
+and the other cores run other plans: on two cores, two trainings in parallel finish sooner than two in sequence. One
+thread also makes the weights independent of the number of cores.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import TypeVar
 from toolkit.worker_pools import naming_killed_workers
 
 SMALL_MODEL = 20_000_000
-"""Parameters under which a model works on one core."""
+"""Models with fewer parameters use one thread on the CPU."""
 
 T = TypeVar("T")
 
 
 def jobs_for(items: int, *, on_cpu: bool) -> int:
-    """Processes to use: one per item and core on the CPU, one on a GPU or under a launcher of several processes."""
+    """Return the number of processes: at most one per item and per core on the CPU; 1 on a GPU or under a launcher."""
     if not on_cpu or "WORLD_SIZE" in os.environ:
         return 1
     return max(1, min(items, len(os.sched_getaffinity(0))))
 
 
 def run_all(task: Callable[[T], None], items: Sequence[T], jobs: int) -> None:
-    """Do the task for every item; the first failure is raised when the items already begun have ended.
+    """Run the task for every item; raise the first failure after the running items have finished.
 
     Args:
-        task: a function of a module. It runs in a fork of this process, so nothing may have started threads before.
-        items: what it is called with; picklable.
-        jobs: processes; 1 means this one.
+        task: a module-level function. It runs in a fork of this process, so no threads may have been started before.
+        items: picklable arguments, one per call.
+        jobs: number of processes; 1 runs the items in this process.
     """
     if jobs == 1:
         for item in items:
@@ -52,7 +52,7 @@ def run_all(task: Callable[[T], None], items: Sequence[T], jobs: int) -> None:
 
 
 def limit_threads(parameters: int, *, on_cpu: bool) -> None:
-    """Give a small model on the CPU one thread, in this process and for good."""
+    """Limit torch to one thread for a small model on the CPU; stays in effect for the life of this process."""
     import torch
 
     if on_cpu and parameters < SMALL_MODEL:

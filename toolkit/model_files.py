@@ -1,4 +1,4 @@
-"""A look at a model folder before it is loaded. In: a folder. Out: its first damaged file. No torch is imported."""
+"""Integrity check of a model folder. In: a folder. Out: its first damaged file. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from toolkit.file_errors import patiently
 
 
 def first_damaged(folder: Path) -> tuple[Path, Exception] | None:
-    """The first JSON or safetensors file that is cut off or is none, and what its reader raised; None if all are whole.
+    """Return the first truncated or invalid JSON or safetensors file with its reader's error, or None.
 
-    Of safetensors only the header is read, which is compared with the size.
+    Of a safetensors file, only the header is read and compared with the file's size.
 
     Raises:
-        EnvironmentFault: a file cannot be read.
+        EnvironmentFault: the environment prevents a file from being read.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,11 +1,11 @@
-"""Runs a child process that never outlives its parent, and hands its output over line by line.
+"""Child processes that never outlive their parent, with their output as a stream of lines.
 
-In: a command. Out: its stdout lines, live; :class:`ChildFailedError` with the last stderr lines when it fails.
+In: a command. Out: its stdout lines as they appear; :class:`ChildFailedError` with the last stderr lines if it fails.
 
-Between the caller and the command stands a guard, this file run as a script. It dies with its parent (parent-death
-signal), adopts whatever its descendants leave behind (subreaper), and on the way out ends them all: TERM to the
-command's process group, then KILL to every descendant. So kill -9 of the caller leaves no training
-process on a GPU. Linux only.
+The caller does not start the command itself but a supervisor: this file, run as a script. The supervisor is terminated
+when its parent dies (parent-death signal) and adopts orphaned descendants (subreaper). Before it exits, it sends
+SIGTERM to the command's process group and then SIGKILL to every remaining descendant. Even ``kill -9`` of the caller
+therefore leaves no training process on a GPU. Linux only.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class ChildFailedError(RuntimeError):
-    """The command ended with an exit code other than 0.
+    """A command exited with a code other than 0.
 
-    ``returncode`` is negative for a signal; ``stderr_tail`` holds its last lines.
+    ``returncode`` is negative if a signal ended the command. ``stderr_tail`` holds its last stderr lines.
     """
 
     def __init__(self, command: Sequence[str], returncode: int, stderr_tail: Sequence[str]) -> None:
@@ -54,25 +54,27 @@ def run_lines(
     pass_fds: Sequence[int] = (),
     grace: float = GRACE_SECONDS,
 ) -> None:
-    """Run a command to its end.
+    """Run a command until it exits.
+
+    Any exception that interrupts the caller, including one raised by ``on_line``, ends the command and its descendants
+    before it propagates.
 
     Args:
-        command: program and arguments; no shell.
-        on_line: called with each stdout line (without its end) as it appears, in the caller's thread.
-        cwd: working folder; the caller's when None.
-        env: whole environment; the caller's when None.
-        on_error_line: called with each stderr line, in another thread.
-        pass_fds: descriptors that the guard keeps open until all of the command's processes have ended, e.g. of locks.
-        grace: seconds between asking processes to end and killing them.
+        command: program and arguments; not run through a shell.
+        on_line: called in the caller's thread with each stdout line as it appears, without its line end.
+        cwd: working directory; None uses the caller's.
+        env: complete environment; None uses the caller's.
+        on_error_line: called in another thread with each stderr line.
+        pass_fds: descriptors, e.g. of locks, that the supervisor keeps open until all processes of the command have
+            ended.
+        grace: seconds between SIGTERM and SIGKILL.
 
     Raises:
         ChildFailedError: the exit code is not 0.
-
-    Whatever interrupts the caller (also an exception out of ``on_line``) ends the command and its descendants first.
     """
-    guard = [sys.executable, str(Path(__file__).resolve()), str(os.getpid()), str(grace), *command]
+    supervisor = [sys.executable, str(Path(__file__).resolve()), str(os.getpid()), str(grace), *command]
     process = subprocess.Popen(
-        guard, cwd=cwd, env=None if env is None else dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        supervisor, cwd=cwd, env=None if env is None else dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", bufsize=1, pass_fds=tuple(pass_fds),
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
@@ -86,7 +88,7 @@ def run_lines(
     finally:
         _end(process, grace)
         process.stdout.close()
-        # The reader closes stderr: closing it here would wait for ever if a process that got away still held it.
+        # The reader closes stderr. Closing it here would block for ever if an escaped process still held it open.
         reader.join(timeout=grace)
     if returncode != 0:
         raise ChildFailedError(command, returncode, tail)
@@ -101,7 +103,7 @@ def _drain(stream: IO[str], tail: deque[str], on_error_line: Callable[[str], Non
 
 
 def _end(process: subprocess.Popen[str], grace: float) -> None:
-    """Ask the guard to end its descendants; it needs at most the grace time and a little."""
+    """Terminate the supervisor, which ends its descendants within slightly more than the grace period."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -111,12 +113,12 @@ def _end(process: subprocess.Popen[str], grace: float) -> None:
         process.kill()
 
 
-class _StopGuard(Exception):
-    """Raised by the signal handler, so that a blocking wait ends."""
+class _StopSupervisor(Exception):
+    """Raised by the signal handler to interrupt a blocking wait."""
 
 
 def _on_signal(number: int, _frame: FrameType | None) -> NoReturn:
-    raise _StopGuard(number)
+    raise _StopSupervisor(number)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -124,12 +126,12 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
 
 
-def _die_with_guard() -> None:
+def _die_with_supervisor() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def guard(parent: int, grace: float, command: Sequence[str]) -> int:
-    """Run the command as the guard; returns the exit code to end with."""
+def supervise(parent: int, grace: float, command: Sequence[str]) -> int:
+    """Run the command under supervision; return the exit code with which the supervisor must exit."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _on_signal)
     child: subprocess.Popen[bytes] | None = None
@@ -140,7 +142,7 @@ def guard(parent: int, grace: float, command: Sequence[str]) -> int:
         if os.getppid() != parent:
             return code  # the parent died before the signal was set up
         try:
-            child = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_guard)
+            child = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_supervisor)
         except OSError as error:
             print(f"cannot start {command[0]!r}: {error}", file=sys.stderr)
             return 127
@@ -149,7 +151,7 @@ def guard(parent: int, grace: float, command: Sequence[str]) -> int:
             pid, ended = os.waitpid(-1, 0)
             status = ended if pid == child.pid else None
         code = os.waitstatus_to_exitcode(status)
-    except _StopGuard as stop:
+    except _StopSupervisor as stop:
         code = 128 + int(stop.args[0])
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -160,14 +162,14 @@ def guard(parent: int, grace: float, command: Sequence[str]) -> int:
 
 
 def _end_descendants(group: int, grace: float) -> None:
-    """TERM to the process group, time to finish, then KILL to every descendant until none is left."""
+    """Send SIGTERM to the process group, wait for the grace period, then SIGKILL every remaining descendant."""
     _signal_group(group, signal.SIGTERM)
     deadline = time.monotonic() + grace
     while _reap() and time.monotonic() < deadline:
         time.sleep(0.02)
     while _reap():
         _signal_group(group, signal.SIGKILL)
-        # Orphans of descendants are direct children by now, because the guard is a subreaper.
+        # Orphaned descendants are direct children by now, because the supervisor is a subreaper.
         for orphan in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 orphan.kill()
@@ -180,7 +182,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def _reap() -> bool:
-    """Collect ended children; True while some are left."""
+    """Reap exited children; return whether any child is still alive."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -190,9 +192,9 @@ def _reap() -> bool:
 
 
 if __name__ == "__main__":
-    _code = guard(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
+    _code = supervise(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])
     if _code < 0:
-        with contextlib.suppress(OSError):  # KILL cannot be set, and needs not be
+        with contextlib.suppress(OSError):  # SIGKILL's handler cannot be set and is already the default
             signal.signal(-_code, signal.SIG_DFL)
         os.kill(os.getpid(), -_code)
     sys.exit(_code)

@@ -1,10 +1,10 @@
-"""Named implementations that can be added from outside: benchmarks, architectures, scorers, captioners.
+"""Registries of named implementations that users can extend: benchmarks, architectures, scorers, captioners.
 
-A registry knows its built-in names as ``module:attribute`` and imports one only when it is asked for, so that listing
-names costs nothing. There are two ways to add a name, neither of which changes a file of this package:
+Built-in names are stored as ``module:attribute`` and imported on first use, so that listing names imports nothing.
+There are two ways to add a name without changing this package:
 
 - an extension file, listed under ``extensions`` in a profile or plan, that calls ``REGISTRY.register(name, value)``;
-- an entry point of an installed package, in the group that the registry names.
+- an entry point of an installed package, in the registry's entry-point group.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 class RegistryError(ValueError):
-    """A name that nothing is registered under, a name used twice, or an extension file that cannot be loaded."""
+    """An unknown name, a name that is already registered, or an extension file that cannot be loaded."""
 
 
 class Registry(Generic[T]):
-    """Implementations of one kind by name.
+    """Implementations of one kind, by name.
 
     Args:
-        kind: what the values are, in the singular, for error messages.
+        kind: singular noun for the values, used in error messages.
         group: entry-point group, e.g. ``bettersynth.benchmarks``.
         built_in: ``module:attribute`` by name.
     """
@@ -42,29 +42,29 @@ class Registry(Generic[T]):
         self._added: dict[str, T] = {}
 
     def register(self, name: str, value: T) -> T:
-        """Add an implementation; registering the same value again is allowed.
+        """Add an implementation; registering the same value again has no effect.
 
         Raises:
-            RegistryError: the name is taken.
+            RegistryError: the name is registered with another value.
         """
         if name in self._built_in or self._added.get(name, value) is not value:
-            raise RegistryError(f"{self.kind} {name!r} is registered already: choose another name")
+            raise RegistryError(f"{self.kind} {name!r} is already registered: choose another name")
         self._added[name] = value
         return value
 
     def names(self) -> list[str]:
-        """All known names, sorted."""
+        """Return all known names, sorted."""
         return sorted({*self._built_in, *self._added, *self._entry_points()})
 
     def from_outside(self) -> list[str]:
-        """The names that are not built in, sorted."""
+        """Return the names that are not built in, sorted."""
         return sorted({*self._added, *self._entry_points()} - {*self._built_in})
 
     def get(self, name: str) -> T:
-        """The implementation of a name.
+        """Return the implementation that is registered under a name.
 
         Raises:
-            RegistryError: no such name; lists the known ones.
+            RegistryError: the name is unknown; the message lists the known names.
         """
         if name in self._added:
             return self._added[name]
@@ -79,11 +79,11 @@ class Registry(Generic[T]):
         return loaded
 
     def fingerprint(self, name: str) -> str | None:
-        """A hash of the code behind a name from outside; None for a built-in, whose code has a version of its own.
+        """Return a hash of the code behind an added name; None for a built-in name, whose code is versioned separately.
 
         Raises:
-            RegistryError: the extension file has changed since it was imported: the hash of neither version says what
-                code runs, here and in processes that start now.
+            RegistryError: the extension file has changed since it was imported. This process runs the old code and new
+                processes would run the new code, so neither hash is correct.
         """
         if name in self._built_in:
             return None
@@ -96,11 +96,11 @@ class Registry(Generic[T]):
         return _digest(Path(file), Path(file).read_bytes()) if file else None
 
     def code_key(self, key: str, name_of: Callable[[], str | None]) -> dict[str, str]:
-        """The part of a key that identifies code from outside: its fingerprint by ``key``, or nothing for a built-in.
+        """Return ``{key: fingerprint}`` for an added name and ``{}`` for a built-in name, as part of a stage's key.
 
         Args:
-            key: what the fingerprint is called.
-            name_of: finds the name, or None where nothing is registered; called only where names come from outside.
+            key: the entry's name in the stage's key.
+            name_of: finds the registered name, or None. Called only if this registry has added names.
         """
         if not self.from_outside():
             return {}
@@ -117,18 +117,18 @@ _imported: dict[str, str] = {}
 
 
 def load_extensions(paths: Iterable[str | Path]) -> None:
-    """Import extension files, each once per process; what they register is then known.
+    """Import extension files, each once per process, so that they can register implementations.
 
     Args:
         paths: Python files. They should import heavy libraries inside functions only.
 
     Raises:
-        RegistryError: a file that is missing, that fails while it is imported, or that has changed since it was; names
-            the file and the cause.
+        RegistryError: a file does not exist, cannot be imported, or has changed since this process imported it; the
+            message names the file and the cause.
     """
     for path in map(Path, paths):
         if not path.is_file():
-            raise RegistryError(f"extensions: {str(path)!r} is no file: give the path of a Python file")
+            raise RegistryError(f"extensions: {str(path)!r} is not a file: give the path of a Python file")
         source = path.read_bytes()
         digest, place = _digest(path.absolute(), source), str(path.absolute())
         name = f"bettersynth_extension_{path.stem}_{digest[:12]}"
@@ -136,9 +136,9 @@ def load_extensions(paths: Iterable[str | Path]) -> None:
             continue
         module = ModuleType(name)
         module.__file__ = place
-        sys.modules[name] = module  # what it defines is pickled by reference
+        sys.modules[name] = module  # pickle looks up the module's classes and functions here
         try:
-            # Not by the import system, which may take bytecode of an older content of the same size and second.
+            # The import system might use stale bytecode if the file changed within a second and kept its size.
             exec(compile(source, place, "exec"), module.__dict__)
         except Exception as error:
             del sys.modules[name]
@@ -147,11 +147,11 @@ def load_extensions(paths: Iterable[str | Path]) -> None:
 
 
 def _digest(path: Path, source: bytes) -> str:
-    """SHA-256 of a file, which is refused where this process has imported another content of it."""
+    """Return the SHA-256 of a file; refuse a file of which this process has imported another version."""
     digest = hashlib.sha256(source).hexdigest()
     if _imported.get(str(path), digest) != digest:
         raise RegistryError(
-            f"extensions: {path} has changed since this process imported it, and what it registered is in use: start "
-            "the process again (in the Dagster UI: reload the code location), or undo the change"
+            f"extensions: {path} has changed since this process imported it, and the imported version is in use: "
+            "restart the process (in the Dagster UI: reload the code location), or undo the change"
         )
     return digest

@@ -1,4 +1,4 @@
-"""The kit's shell scripts as commands of an installed package: each runs bash on its script, in the working folder."""
+"""Entry points that run the kit's shell scripts with bash in the working directory, for an installed package."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NoReturn
 
 
 def train_mgm_2b_stage_1() -> NoReturn:
-    """``bettersynth-train-mgm-2b-stage-1``; see ``train_mgm_2b_stage_1.sh``."""
+    """Run ``train_mgm_2b_stage_1.sh`` (``bettersynth-train-mgm-2b-stage-1``)."""
     _run("train_mgm_2b_stage_1.sh")
 
 
 def download_mgm_2b() -> NoReturn:
-    """``bettersynth-download-mgm-2b``; see ``download.sh``."""
+    """Run ``download.sh`` (``bettersynth-download-mgm-2b``)."""
     _run("download.sh")
 
 

@@ -1,17 +1,17 @@
 """Base of every settings class. In: a mapping read from YAML or JSON. Out: a frozen, validated object, and its key.
 
-Every field counts in keys (docs/keys.md), so a new field can never reuse what was made without it. The exceptions are
-marked where the field is declared::
+Every field is part of the keys of stored results (docs/keys.md), so that a new field never reuses results that were
+computed without it. Exceptions are marked where the field is declared::
 
     class Loader(SettingsModel):
         side: int = Field(default=336, ge=1)
-        workers: Annotated[int, NotInKey("processes give the same rows")] = 0
+        workers: Annotated[int, NotInKey("rows do not depend on the number of processes")] = 0
 
     Loader(side=224, workers=8).key() == {"side": 224}
     Loader(workers=8).key() == {}
 
-A field at its default is left out of the key, so that adding a field whose default keeps the behaviour leaves all data
-valid. The price: a *changed* default does not show in keys. Raise the stage's version when you change one.
+A field at its default is left out of the key. A new field whose default keeps the behaviour therefore does not
+invalidate stored results. The cost: changing a default does not change keys. Raise the stage's version if you do so.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from toolkit.suggest import nearest
 
 _UNION_TAGS = ("literal[", "list[", "dict[", "tuple[", "constrained-", "function-", "nullable[", "lax-or-strict[")
 _REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 200  # a path is shown whole
+_REPR.maxstring = _REPR.maxother = 200  # long enough not to shorten a path
 _UNION_TYPES = frozenset({"int", "float", "str", "bool", "none", "path"})
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be used; names the key, its value and the fix in one line."""
+    """Invalid settings; the one-line message names the key, its value and the fix."""
 
 
 @dataclass(frozen=True)
 class NotInKey:
-    """Marks a field that never counts in keys, as in ``Annotated[int, NotInKey("reason")]``."""
+    """Marks a field that is never part of a key: ``Annotated[int, NotInKey("reason")]``."""
 
     reason: str
-    """Why results do not depend on the field, or what else in the key stands for it."""
+    """Why results do not depend on the field, or which other part of the key represents it."""
 
 
 class CountsFor:
-    """Marks a field that counts only in the keys of some uses, as in ``Annotated[int, CountsFor("captions")]``."""
+    """Marks a field that is part of the keys of some uses only: ``Annotated[int, CountsFor("captions")]``."""
 
     def __init__(self, *uses: str) -> None:
         self.uses = uses
 
 
 class SettingsModel(BaseModel):
-    """A frozen section of settings; unknown keys are refused by name."""
+    """A frozen section of settings; an unknown key is an error that names it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
     error: ClassVar[type[ValueError]] = SettingsError
-    """What ``parse`` raises."""
+    """Exception type that ``parse`` raises."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_value_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # Pydantic reads true as 1.
+        # Pydantic converts true to 1.
         if isinstance(value, bool) and not _takes_bool(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("must not be true or false")
         return value
@@ -71,12 +71,12 @@ class SettingsModel(BaseModel):
         """Validate a mapping read from YAML or JSON.
 
         Args:
-            values: what the file held.
+            values: the parsed content of the file.
             where: the file, for error messages.
 
         Raises:
-            ValueError: of the class's type ``error``, in one line: the key, its value and, for an unknown key, the
-                nearest valid one.
+            ValueError: of the type ``cls.error``. The one-line message names the key and its value and, for an unknown
+                key, the nearest valid one.
         """
         prefix = f"{where}: " if where else ""
         if not isinstance(values, Mapping):
@@ -88,14 +88,14 @@ class SettingsModel(BaseModel):
 
     @classmethod
     def extra_keys(cls) -> tuple[str, ...]:
-        """Keys that a file may hold besides the fields, for the list of valid keys in errors."""
+        """Return keys that a file may contain in addition to the fields, for error messages."""
         return ()
 
     def key(self, use: str | None = None) -> dict[str, Any]:
-        """JSON values of all fields that count and are not at their default, for keys.
+        """Return the JSON values of all fields that are part of the key and differ from their defaults.
 
         Args:
-            use: what the key is for; fields that count for other uses alone are left out. None takes all.
+            use: what the key is for; fields marked for other uses only are left out. None includes all uses.
         """
         absent, defaults = object(), self.defaults()
         found = {name: _plain(getattr(self, name), use) for name in self.counting(use)}
@@ -103,18 +103,18 @@ class SettingsModel(BaseModel):
 
     @classmethod
     def counting(cls, use: str | None = None) -> list[str]:
-        """Names of the fields that count in keys: all without a marker that says otherwise."""
+        """Return the names of the fields that are part of keys: all fields that no marker excludes."""
         return [name for name in cls.model_fields if not_in_key(cls, name) is None and _counts_for(cls, name, use)]
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """JSON values of the defaults of those fields that count in keys and have one."""
+        """Return the default values, as JSON, of the optional fields that are part of keys."""
         fields = {name: cls.model_fields[name] for name in cls.counting()}
         optional = {name: field for name, field in fields.items() if not field.is_required()}
         return {name: _plain(field.get_default(call_default_factory=True)) for name, field in optional.items()}
 
     def changed(self, **values: Any) -> Self:
-        """A validated copy with other values; ``model_copy`` does not validate.
+        """Return a validated copy with some values replaced; ``model_copy`` does not validate.
 
         Raises:
             ValueError: as ``parse``.
@@ -123,7 +123,7 @@ class SettingsModel(BaseModel):
 
 
 def not_in_key(model: type[BaseModel], name: str) -> str | None:
-    """Why a field does not count in keys; None for one that counts."""
+    """Return why a field is not part of keys; None if it is."""
     marks = [mark for mark in model.model_fields[name].metadata if isinstance(mark, NotInKey)]
     return marks[0].reason if marks else None
 
@@ -134,7 +134,7 @@ def _counts_for(model: type[BaseModel], name: str, use: str | None) -> bool:
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
-    """Faults as ``key = value: what is wrong``; those of one key (alternatives of a union) are joined."""
+    """Format errors as ``key = value: problem``; errors of one key (alternatives of a union) are joined."""
     found: dict[str, list[str]] = {}
     for item in error.errors():
         path = [part for part in item["loc"] if not _is_union_tag(part)]
@@ -145,7 +145,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
             start, words = f"key {name!r} is missing", "add it"
         else:
             value, words = item["input"], item["msg"].removeprefix("Value error, ")
-            # What relates several keys of a section names them itself.
+            # A validator that relates several keys of a section names them in its message.
             is_section = item["type"] == "value_error" and isinstance(value, Mapping)
             start = "" if not path else name if is_section else f"{name} = {_REPR.repr(value)}"
         found.setdefault(start, []).append(words)
@@ -153,7 +153,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Settings classes inside a field's type, e.g. of ``list[Stage] | None``."""
+    """Yield the settings classes inside a field's type, e.g. ``Stage`` in ``list[Stage] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
@@ -165,7 +165,7 @@ def _takes_bool(annotation: Any) -> bool:
 
 
 def _keys(model: type[BaseModel], path: list[int | str]) -> list[str]:
-    """Valid keys of the section that ``path`` leads to from ``model``."""
+    """Return the valid keys of the section at ``path`` below ``model``."""
     for part in path:
         field = model.model_fields.get(str(part))
         model = model if field is None else next(models_in(field.annotation), model)
@@ -173,7 +173,7 @@ def _keys(model: type[BaseModel], path: list[int | str]) -> list[str]:
 
 
 def _is_union_tag(part: int | str) -> bool:
-    """Whether a part of an error's location names an alternative of a union and no key of the file."""
+    """Return whether a part of an error's location names an alternative of a union rather than a key of the file."""
     return isinstance(part, str) and (part in _UNION_TYPES or part.startswith(_UNION_TAGS))
 
 

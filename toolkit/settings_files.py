@@ -1,12 +1,12 @@
-"""YAML and JSON files of settings (recipes, profiles, training plans). In: a file. Out: plain values, read strictly.
+"""Strict reader of settings files (recipes, profiles, training plans). In: a YAML or JSON file. Out: plain values.
 
-YAML as PyYAML's safe loader reads it, except for what it would read in silence as something else than was meant:
+YAML is read as by PyYAML's safe loader, except where that loader would silently return an unintended value:
 
-- The same key twice is an error with both line numbers; the loader keeps the last one.
-- ``3e-1`` is a number, as in YAML 1.2 and JSON; YAML 1.1 reads a string.
-- ``yes``, ``no``, ``on``, ``off``, ``1:30`` and ``017`` are errors: YAML 1.1 and 1.2 read different values.
+- A duplicate key is an error that names both lines; PyYAML keeps the last value.
+- ``3e-1`` is a number, as in YAML 1.2 and JSON; in YAML 1.1 it is a string.
+- ``yes``, ``no``, ``on``, ``off``, ``1:30`` and ``017`` are errors, because YAML 1.1 and 1.2 read different values.
 - ``2026-11-26`` is a string, because no setting is a date. ``.nan`` is an error.
-- Aliases that refer to themselves, or that multiply a small file into many values, are errors.
+- Aliases that refer to themselves, or that expand a small file to very many values, are errors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MOST_VALUES = 100_000
-"""Values that a file may hold, those of aliases counted each time."""
+"""Maximum number of values in a file; the values of an alias count at each use."""
 
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+")
 _NAN = re.compile(r"\.nan", re.IGNORECASE)
@@ -34,11 +34,11 @@ _PLAIN = "tag:yaml.org,2002:"
 
 
 class SettingsFileError(ValueError):
-    """A file that is not readable YAML or JSON, or that two readers would understand differently; one line."""
+    """A file that is not valid YAML or JSON, or that is ambiguous between YAML versions; the message is one line."""
 
 
 class _Loader(yaml.SafeLoader):
-    """``SafeLoader`` with numbers as in YAML 1.2 and without dates."""
+    """``SafeLoader`` with the floats of YAML 1.2 and without timestamps."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -52,7 +52,7 @@ def read_settings_file(path: Path) -> Any:
     """Read a ``.json`` file as JSON and any other as YAML.
 
     Raises:
-        SettingsFileError: the content is not valid or has two readings.
+        SettingsFileError: the content is invalid or ambiguous.
         OSError: the file cannot be read.
     """
     content = path.read_bytes()
@@ -60,7 +60,7 @@ def read_settings_file(path: Path) -> Any:
 
 
 def parse_yaml(content: bytes | str) -> Any:
-    """Plain values of one YAML document; None for an empty one. Raises as ``read_settings_file``."""
+    """Parse one YAML document to plain values; None for an empty one. Raises as ``read_settings_file``."""
     try:
         loader = _Loader(content)
         try:
@@ -80,18 +80,18 @@ def parse_yaml(content: bytes | str) -> Any:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """Plain values of a JSON document, strictly. Raises as ``read_settings_file``."""
+    """Parse a JSON document strictly to plain values. Raises as ``read_settings_file``."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) < len(items):
-            # JSON's parser knows no lines; YAML's does. Tabs stand only between values in JSON.
+            # The JSON parser reports no lines here, the YAML parser does. In JSON, tabs occur between values only.
             parse_yaml(text.replace("\t", " "))
-            raise SettingsFileError(f"one of the keys {', '.join(map(repr, found))} stands twice: take one out")
+            raise SettingsFileError(f"one of the keys {', '.join(map(repr, found))} is duplicated: remove one")
         return found
 
     def constant(name: str) -> float:
-        raise SettingsFileError(f"{name} is not a number that JSON knows")
+        raise SettingsFileError(f"{name} is not a valid JSON number")
 
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
@@ -105,14 +105,14 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def _count_values(node: Node, counted: dict[int, int], above: tuple[int, ...]) -> int:
-    """Number of values that a node stands for with its aliases written out."""
+    """Return the number of values below a node, with its aliases expanded."""
     if id(node) in above:
-        raise SettingsFileError(f"line {_line(node)}: an alias refers to the value that it is part of")
+        raise SettingsFileError(f"line {_line(node)}: an alias refers to the value that contains it")
     if id(node) not in counted:
         inside = (*above, id(node))
         counted[id(node)] = total = 1 + sum(_count_values(child, counted, inside) for child in _children(node))
         if total > MOST_VALUES:
-            raise SettingsFileError(f"line {_line(node)}: aliases make more than {MOST_VALUES} values of it")
+            raise SettingsFileError(f"line {_line(node)}: aliases expand to more than {MOST_VALUES} values")
     return counted[id(node)]
 
 
@@ -125,7 +125,7 @@ def _children(node: Node) -> Iterator[Node]:
 
 
 def _checked_scalars(node: Node, seen: set[int]) -> Iterator[ScalarNode]:
-    """All scalars below a node, each once, after the keys of each mapping are found to be different."""
+    """Yield each scalar below a node once; raise if a mapping has duplicate keys."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -138,7 +138,7 @@ def _checked_scalars(node: Node, seen: set[int]) -> Iterator[ScalarNode]:
                 continue
             if other := first.get((key.tag, key.value)):
                 lines = f"{_line(other)} and {_line(key)}"
-                raise SettingsFileError(f"key {key.value!r} stands twice, in lines {lines}: take one out")
+                raise SettingsFileError(f"duplicate key {key.value!r} in lines {lines}: remove one")
             first[key.tag, key.value] = key
     for child in _children(node):
         yield from _checked_scalars(child, seen)
@@ -150,10 +150,10 @@ def _refuse_two_readings(node: ScalarNode) -> None:
     for pattern, fix in _TWO_READINGS:
         if pattern.fullmatch(node.value):
             raise SettingsFileError(
-                f"line {_line(node)}: {node.value} is read differently by YAML 1.1 and 1.2: write {fix}, or quote it"
+                f"line {_line(node)}: {node.value} differs between YAML 1.1 and 1.2: write {fix}, or quote it"
             )
     if _NAN.fullmatch(node.value):
-        raise SettingsFileError(f"line {_line(node)}: {node.value} is not a number: write one, or null")
+        raise SettingsFileError(f"line {_line(node)}: {node.value} is not a number: write a number or null")
     if _FLOAT.fullmatch(node.value) and abs(float(node.value)) == float("inf"):
         raise SettingsFileError(f"line {_line(node)}: {node.value} is too large for a number: quote it if it is text")
 
@@ -166,6 +166,6 @@ def _in_one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     if "'\\t'" in problem:
-        problem = "a tab stands where YAML needs spaces"
+        problem = "found a tab where YAML requires spaces"
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     return " ".join(f"{where}{problem}".split())

@@ -1,4 +1,4 @@
-"""The end of an error message about an unknown name: the nearest valid one, then all of them."""
+"""Suggestions for error messages about unknown names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Say which valid name is meant.
+    """Suggest the nearest valid name and list all of them.
 
     Args:
-        name: what the user wrote.
-        valid: every name that would have been right.
+        name: the unknown name.
+        valid: all valid names.
 
     Returns:
-        ``did you mean 'x'? Valid: a, b, x`` or, where nothing is near, only the second sentence.
+        ``did you mean 'x'? Valid: a, b, x``; without the question if no name is close.
     """
     options = sorted(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)

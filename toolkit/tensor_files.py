@@ -1,7 +1,7 @@
-"""Weights on disk. In: tensors or a model. Out: safetensors files with the umask's permissions; a full disk is named.
+"""Atomic writing of weight files. In: tensors. Out: safetensors files with umask permissions.
 
-safetensors gives its files mode 0600 whatever the umask is, and reports a full disk as an error of its own, torch as a
-``RuntimeError`` without a number. ``save_tensors`` and ``writing`` put both right.
+safetensors creates files with mode 0600 regardless of the umask. It reports a full disk as ``SafetensorError``, and
+torch as a ``RuntimeError`` without an error number. ``save_tensors`` and ``writing`` correct both.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from toolkit.file_errors import LASTING, environment_fault
 from toolkit.files import replacing
 
 _FULL_BELOW = 1 << 20
-"""Free bytes under which a failed write is put down to the disk."""
+"""If a write fails with fewer free bytes than this, a full disk is assumed to be the cause."""
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, *, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file atomically.
 
     Raises:
-        EnvironmentFault: the disk is full or read-only; names ``path``.
+        EnvironmentFault: the disk is full or read-only; the message names ``path``.
     """
     with writing(path), replacing(path) as partial:
         save_file(dict(tensors), partial, metadata=metadata)
@@ -35,18 +35,18 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, *, metadata: d
 
 
 def apply_umask(path: Path) -> None:
-    """Give a file, or the safetensors files of a folder, the permissions that the umask leaves to new files."""
+    """Set a file, or the safetensors files of a folder, to the permissions that the umask grants to new files."""
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
     for file in files:
         like = file.with_name(f".{file.name}.mode.partial")
-        like.touch()  # the umask cannot be read without changing it for all threads
+        like.touch()  # `os.umask` can only be read by changing it, for all threads
         file.chmod(like.stat().st_mode & 0o777)
         like.unlink()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what libraries raise on a full or read-only disk into an ``EnvironmentFault`` that names ``path``.
+    """Convert library errors caused by a full or read-only disk to an ``EnvironmentFault`` that names ``path``.
 
     Raises:
         EnvironmentFault: the disk is full or read-only.

@@ -1,11 +1,11 @@
-"""Makes a torchvision that was built for CUDA importable beside a CPU build of torch.
+"""Import hook that makes a CUDA build of torchvision importable with a CPU build of torch.
 
-In: nothing. Out: an import hook, installed by ``import toolkit``, that does nothing until torchvision is imported.
+``import toolkit`` installs the hook. It does nothing until torchvision is imported.
 
-The torchvision wheels on the public registry are built for CUDA only. Beside a CPU torch their import fails with
-"operator torchvision::nms does not exist", and with it every vision class of transformers and open_clip, because the
-package registers a fake kernel for two operators that its binary did not load. Declaring the two schemas first is
-enough: nothing in this project calls them. Where torch has CUDA the hook leaves everything as it is.
+The public torchvision wheels are built for CUDA only. With a CPU build of torch, importing them fails with "operator
+torchvision::nms does not exist": the package registers fake kernels for two operators that its binary did not load.
+Every vision class of transformers and open_clip then fails too. It is enough to declare the two schemas before the
+import, because nothing in this project calls the operators. With a CUDA build of torch, the hook changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 class _DeclareBeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Finds nothing itself; declares the missing schemas at the first look-up of torchvision, then leaves."""
+    """Finder that finds no modules: at the first import of torchvision it declares the schemas and removes itself."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -32,7 +32,7 @@ class _DeclareBeforeTorchvision(importlib.abc.MetaPathFinder):
 
 
 def declare_missing_operators() -> None:
-    """Declare ``torchvision::nms`` and ``torchvision::qnms`` when torch is a CPU build and nobody has yet."""
+    """Declare ``torchvision::nms`` and ``torchvision::qnms`` if torch is a CPU build and they are missing."""
     import torch
 
     if torch.version.cuda is not None:
@@ -43,7 +43,7 @@ def declare_missing_operators() -> None:
 
 
 def install() -> None:
-    """Put the hook first on ``sys.meta_path``, once."""
+    """Insert the hook at the front of ``sys.meta_path``; later calls have no effect."""
     if "torchvision" not in sys.modules and not any(
         isinstance(finder, _DeclareBeforeTorchvision) for finder in sys.meta_path
     ):

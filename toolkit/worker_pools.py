@@ -1,7 +1,7 @@
-"""Killed worker processes. In: work for a process pool. Out: the work's value, or an error that names the likely cause.
+"""Recovery from killed worker processes. In: a call that uses a pool. Out: its value, or an error with the cause.
 
-A pool of ``concurrent.futures`` is of no use once one of its processes was killed: whatever keeps a pool must replace
-it, and only then can the work be repeated.
+A pool of ``concurrent.futures`` is broken once one of its processes has been killed. Its owner must replace the pool
+before the call can be repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class WorkerKilledError(RuntimeError):
-    """Worker processes were killed; says while they did what."""
+    """Worker processes were killed; the message names the task and the likely cause."""
 
     def __init__(self, what: str, times: int = 1) -> None:
         how_often = "a worker process was killed" if times == 1 else f"worker processes were killed {times} times"
@@ -28,7 +28,7 @@ class WorkerKilledError(RuntimeError):
 
 @contextmanager
 def naming_killed_workers(what: str) -> Iterator[None]:
-    """Replace ``BrokenProcessPool`` by an error that a user can act on."""
+    """Convert ``BrokenProcessPool`` to an error that a user can act on."""
     try:
         yield
     except BrokenProcessPool:
@@ -36,12 +36,12 @@ def naming_killed_workers(what: str) -> Iterator[None]:
 
 
 def repeated(work: Callable[[], T], replace_pool: Callable[[], None], what: str) -> T:
-    """Do work on a pool that is kept, and repeat it on a new pool when a worker was killed.
+    """Call a function that uses a long-lived pool; if a worker is killed, replace the pool and call it again.
 
     Args:
-        work: uses the pool; called again from its beginning.
-        replace_pool: forgets the broken pool.
-        what: for the error.
+        work: uses the pool; must be safe to repeat.
+        replace_pool: discards the broken pool.
+        what: description of the task, for the error.
 
     Raises:
         WorkerKilledError: workers were killed ``MOST_ATTEMPTS`` times.

@@ -52,7 +52,7 @@ def test_an_unknown_recipe_names_the_nearest_shipped_one() -> None:
         (RECIPE + "budget: {order: random}", r"budget.order = 'random': .*'keep'"),
         ("[1, 2]", "expected a mapping of keys, found list"),
         ("process: [", "is not a valid recipe: line 1, column 11"),
-        ("process: []\nbaseline: true\nprocess: []", "key 'process' stands twice, in lines 1 and 3"),
+        ("process: []\nbaseline: true\nprocess: []", "duplicate key 'process' in lines 1 and 3"),
         (RECIPE + "budget: {exposures: 1e2.5}", "budget.exposures = '1e2.5'"),
         ("caption: {low_score: .inf}", r"caption.low_score.* = inf: .*finite number"),
         ("process: []", "nothing is synthesised.*baseline: true"),
@@ -128,7 +128,7 @@ def test_a_profile_loads_its_extensions_and_names_one_that_fails(tmp_path: Path)
     text = f"extends: miniature\nextensions: [{str(own)!r}]"
     assert load_profile(write(tmp_path / "mine.yaml", text)).extension_files() == [str(own)]
     assert name in ARCHITECTURES.names()
-    with pytest.raises(ConfigError, match=r"mine\.yaml: extensions = \['nope\.py'\]: .*nope\.py' is no file"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: extensions = \['nope\.py'\]: .*nope\.py' is not a file"):
         load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nextensions: [nope.py]"))
     own.write_text("1 / 0")
     with pytest.raises(ConfigError, match=r"own\.py cannot be imported: ZeroDivisionError"):
@@ -158,7 +158,7 @@ def test_extends_is_among_the_valid_keys_of_a_profile(tmp_path: Path) -> None:
         load_profile(write(tmp_path / "mine.yaml", "extend: miniature"))
     with pytest.raises(ConfigError, match=r"extends = \['miniature'\]: give the name or the path of one profile"):
         load_profile(write(tmp_path / "mine.yaml", "extends: [miniature]"))
-    with pytest.raises(ConfigError, match="key 'gpu' stands twice, in lines 2 and 3"):
+    with pytest.raises(ConfigError, match="duplicate key 'gpu' in lines 2 and 3"):
         load_profile(write(tmp_path / "mine.yaml", "extends: miniature\ngpu: {}\ngpu: {}"))
 
 

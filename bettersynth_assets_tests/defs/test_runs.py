@@ -69,7 +69,7 @@ def test_a_fault_of_the_environment_fails_its_shard_with_the_cause_in_one_line(m
     result = materialize()
     words = failure(result, "rows")
     folder = data_root / "images"
-    cause = f"folder {folder} is not there ({folder}/0.jpg was): mount it or put it back and run again"
+    cause = f"folder {folder} does not exist ({folder}/0.jpg did): mount or restore it and run again"
     assert words.startswith(f"1 of 3 shards of rows failed: shard-00001: {cause}. The others are done")
     assert partitions_of(instance, "rows") == [SHARDS[0], SHARDS[2]]
     (data_root / "unmounted-shard-00001").unlink()

@@ -136,9 +136,11 @@ def test_what_a_pipelines_limits_allow_every_later_opening_allows(file: Any, mon
 def test_a_missing_file_is_the_rows_fault_at_ingest_and_the_environments_later(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="missing_image"):
         read_header(tmp_path / "none.jpg", LIMITS)
-    with pytest.raises(EnvironmentFault, match=r"none\.jpg was read before and is gone: put it back and run again"):
+    with pytest.raises(
+        EnvironmentFault, match=r"none\.jpg was read before and no longer exists: restore it and run again"
+    ):
         open_rgb(tmp_path / "none.jpg")
-    with pytest.raises(EnvironmentFault, match=f"folder {tmp_path}/images is not there"):
+    with pytest.raises(EnvironmentFault, match=f"folder {tmp_path}/images does not exist"):
         open_rgb(tmp_path / "images/00/none.jpg")
 
 

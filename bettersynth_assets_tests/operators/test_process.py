@@ -191,7 +191,7 @@ def test_a_broken_image_is_quarantined_alone(rows, process, tmp_path):
     assert done.kept["id"].to_pylist() == whole.kept["id"].to_pylist()[1:]
     assert done.rejects == whole.rejects
     (tmp_path / f"images/{gone[3:]}.png").unlink()
-    with pytest.raises(EnvironmentFault, match=rf"{gone[3:]}\.png was read before and is gone"):
+    with pytest.raises(EnvironmentFault, match=rf"{gone[3:]}\.png was read before and no longer exists"):
         process(rows, STOCK)
 
 
@@ -199,7 +199,7 @@ def test_a_broken_image_is_quarantined_alone(rows, process, tmp_path):
     ("error", "found"),
     [
         (OSError(errno.EIO, "Input/output error"), r"EIO"),
-        (FileNotFoundError(errno.ENOENT, "No such file", "{image}"), r"006\.png was read before and is gone"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "{image}"), r"006\.png was read before and no longer exists"),
         (ValueError("wrapped"), r"ESTALE"),
     ],
 )

@@ -44,7 +44,7 @@ def test_folder_that_vanishes_while_scoring_fails_the_shard_and_blames_no_row(pi
     run = pipeline()
     run.ensure_all("seed_dataset")
     (seed_root / "images").rename(seed_root / "unmounted")
-    with pytest.raises(EnvironmentFault, match=f"folder {seed_root}/images is not there .*run again"):
+    with pytest.raises(EnvironmentFault, match=f"folder {seed_root}/images does not exist .*run again"):
         run.ensure("clip_scores", "shard-00000")
     assert run.current("clip_scores") == []
     (seed_root / "unmounted").rename(seed_root / "images")

@@ -129,7 +129,7 @@ def test_the_outermost_missing_folder_is_named(tmp_path: Path) -> None:
     path = tmp_path / "images" / "00" / "a.jpg"
     with pytest.raises(EnvironmentFault) as caught:
         patiently(path.read_bytes, path)
-    assert str(caught.value).startswith(f"folder {tmp_path / 'images'} is not there")
+    assert str(caught.value).startswith(f"folder {tmp_path / 'images'} does not exist")
     assert caught.value.path == str(tmp_path / "images")
 
 

@@ -43,24 +43,24 @@ def test_values_of_yaml(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("process: []\nbudget: {}\nprocess: []", "key 'process' stands twice, in lines 1 and 3: take one out"),
-        ("a:\n  - f: {min_num: 400, min_num: 1}", "key 'min_num' stands twice, in lines 2 and 2: take one out"),
-        ('a: 1\n"a": 2', "key 'a' stands twice, in lines 1 and 2: take one out"),
-        ("&k a: 1\n*k : 2", "key 'a' stands twice, in lines 1 and 1: take one out"),
-        ("b: &b {}\na:\n  <<: *b\n  <<: *b", "key '<<' stands twice, in lines 3 and 4: take one out"),
-        ("a:\n  b: yes", "line 2: yes is read differently by YAML 1.1 and 1.2: write true or false, or quote it"),
-        ("lang: NO", "line 1: NO is read differently by YAML 1.1 and 1.2: write true or false, or quote it"),
-        ("on: 1", "line 1: on is read differently by YAML 1.1 and 1.2: write true or false, or quote it"),
-        ("t: 1:30", "line 1: 1:30 is read differently by YAML 1.1 and 1.2: write one number, or quote it"),
-        ("n: 017", "line 1: 017 is read differently by YAML 1.1 and 1.2: write the number without leading zeros, "
+        ("process: []\nbudget: {}\nprocess: []", "duplicate key 'process' in lines 1 and 3: remove one"),
+        ("a:\n  - f: {min_num: 400, min_num: 1}", "duplicate key 'min_num' in lines 2 and 2: remove one"),
+        ('a: 1\n"a": 2', "duplicate key 'a' in lines 1 and 2: remove one"),
+        ("&k a: 1\n*k : 2", "duplicate key 'a' in lines 1 and 1: remove one"),
+        ("b: &b {}\na:\n  <<: *b\n  <<: *b", "duplicate key '<<' in lines 3 and 4: remove one"),
+        ("a:\n  b: yes", "line 2: yes differs between YAML 1.1 and 1.2: write true or false, or quote it"),
+        ("lang: NO", "line 1: NO differs between YAML 1.1 and 1.2: write true or false, or quote it"),
+        ("on: 1", "line 1: on differs between YAML 1.1 and 1.2: write true or false, or quote it"),
+        ("t: 1:30", "line 1: 1:30 differs between YAML 1.1 and 1.2: write one number, or quote it"),
+        ("n: 017", "line 1: 017 differs between YAML 1.1 and 1.2: write the number without leading zeros, "
          "or quote it"),
-        ("n: .NaN", "line 1: .NaN is not a number: write one, or null"),
+        ("n: .NaN", "line 1: .NaN is not a number: write a number or null"),
         ("rev: 12e4567", "line 1: 12e4567 is too large for a number: quote it if it is text"),
-        ("a: 1\n\tb: 2", "line 2, column 1: a tab stands where YAML needs spaces"),
+        ("a: 1\n\tb: 2", "line 2, column 1: found a tab where YAML requires spaces"),
         ("a: 1\n---\na: 2", "line 2, column 1: but found another document"),
         ("a: !!python/name:os.system x", "line 1, column 4: could not determine a constructor for the tag "
          "'tag:yaml.org,2002:python/name:os.system'"),
-        ("a: &a [*a]", "line 1: an alias refers to the value that it is part of"),
+        ("a: &a [*a]", "line 1: an alias refers to the value that contains it"),
         ("[" * 3000, "values are nested too deeply"),
         ("a: [1", "line 1, column 6: expected ',' or ']', but got '<stream end>'"),
     ],
@@ -74,7 +74,7 @@ def test_yaml_with_two_readings_or_none_is_refused_in_one_line(text: str, words:
 def test_aliases_may_not_multiply_a_small_file() -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
-    with pytest.raises(SettingsFileError, match="aliases make more than 100000 values of it"):
+    with pytest.raises(SettingsFileError, match="aliases expand to more than 100000 values"):
         parse_yaml("\n".join(levels))
 
 
@@ -88,8 +88,8 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{\n\t"seed": 1,\n\t"b": {},\n\t"seed": 2\n}', "key 'seed' stands twice, in lines 2 and 4: take one out"),
-        ('{"a": NaN}', "NaN is not a number that JSON knows"),
+        ('{\n\t"seed": 1,\n\t"b": {},\n\t"seed": 2\n}', "duplicate key 'seed' in lines 2 and 4: remove one"),
+        ('{"a": NaN}', "NaN is not a valid JSON number"),
         ('{"a": 1,\n}', "line 2, column 1: Expecting property name enclosed in double quotes"),
     ],
 )

@@ -287,7 +287,7 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(
         read_plan(bad)
     twice = tmp_path / "twice.json"
     twice.write_text('{"seed": 1,\n "seed": 2}')
-    with pytest.raises(PlanError, match=r"twice\.json: key 'seed' stands twice, in lines 1 and 2"):
+    with pytest.raises(PlanError, match=r"twice\.json: duplicate key 'seed' in lines 1 and 2"):
         read_plan(twice)
     with pytest.raises(PlanError, match=r"none\.json: No such file"):
         read_plan(tmp_path / "none.json")
