@@ -46,6 +46,7 @@ def test_every_asset_says_what_a_row_is_and_whose_it_is(graph):
     for name in (card.name for card in CARDS):
         node = graph.get(key(name))
         assert node.description.startswith("One row is ")
+        assert len(node.description.partition(". ")[0]) <= 100, "`dg list defs` cuts the rest"
         assert node.owners
         assert node.kinds
         assert node.group_name in {"seed", "data", "training", "baseline"}
