@@ -201,7 +201,7 @@ def test_a_new_knob_of_a_training_stage_counts_off_its_default(base: dict[str, A
 
 
 def test_the_code_of_an_architecture_from_outside_counts(
-    base: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: dict[str, Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"model-of-{tmp_path.name}"
     code = f"from toolkit.models import ARCHITECTURES\nARCHITECTURES.register({name!r}, lambda: None)\n"

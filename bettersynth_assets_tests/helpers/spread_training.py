@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[2]
+from bettersynth_assets_tests.helpers.paths import ROOT
+
 STAGES = {"pretrain": "projector.safetensors", "finetune": "model.safetensors"}
 ZERO2 = str(ROOT / "toolkit" / "training" / "deepspeed" / "zero2.json")
 
