@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo import maybe_mark_dynamic
 
-from toolkit.models.conversation import IGNORE_INDEX
 from toolkit.models.mgm.decoder import decode
 from toolkit.models.mgm.speed import compiled
 
@@ -33,38 +32,31 @@ def loss_and_logits(
         kwargs: for transformers' Gemma, where ``speed.fused_decoder`` is off.
 
     Returns:
-        The loss, and logits (S, vocabulary) of the S labelled positions, or (B, L, vocabulary) of all where
-        ``speed.labelled_logits`` is off.
+        The loss, and logits (S, vocabulary) of the S labelled positions.
     """
-    speed, labelled, only_labelled = model.speed, layout["labelled"], model.speed.labelled_logits
+    speed, labelled = model.speed, layout["labelled"]
     if speed.fused_decoder:
         hidden = decode(model.model, embeds, speed, layout["label_at"])
         if speed.labelled_last_layer:
-            labelled, only_labelled = layout["label_slot"], True
+            labelled = layout["label_slot"]
     else:
         hidden = _transformers_decoder(model.model, embeds, layout["mask"], **kwargs)
     head = model.lm_head.weight.to(hidden.dtype)
-    if only_labelled:
-        targets, rows = layout["targets"], layout["label_row"]
-        logits = chosen = F.linear(hidden.flatten(0, 1)[labelled], head)
-    else:
-        targets = layout["labels"][:, 1:].flatten()
-        rows = torch.arange(len(hidden), device=hidden.device).repeat_interleave(hidden.shape[1] - 1)
-        logits = F.linear(hidden, head)
-        chosen = logits[:, :-1].flatten(0, 1)
+    targets = layout["targets"]
+    logits = F.linear(hidden.flatten(0, 1)[labelled], head)
     run = compiled(token_losses) if speed.compiled else token_losses
     if speed.compiled:
-        maybe_mark_dynamic(chosen, 0)
+        maybe_mark_dynamic(logits, 0)
         maybe_mark_dynamic(targets, 0)
-    losses = run(chosen, targets, model.config.logits_dtype == "float32").float()
+    losses = run(logits, targets, model.config.logits_dtype == "float32").float()
     if weights is None:
-        return losses.sum() / len(layout["targets"]), logits
-    return (losses * weights[rows]).sum(), logits
+        return losses.sum() / len(targets), logits
+    return (losses * weights[layout["label_row"]]).sum(), logits
 
 
 def token_losses(logits: Tensor, targets: Tensor, widen: bool) -> Tensor:
-    """(S, vocabulary) and (S,) -> (S,) cross-entropies, 0 where there is no label; in float32 with ``widen``."""
-    return F.cross_entropy(logits.float() if widen else logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
+    """(S, vocabulary) and (S,) -> (S,) cross-entropies; in float32 with ``widen``."""
+    return F.cross_entropy(logits.float() if widen else logits, targets, reduction="none")
 
 
 def _transformers_decoder(core: Any, embeds: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:

@@ -186,8 +186,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
                 asks for it.
 
         Returns:
-            With labels: ``loss`` and ``logits``, of the supervised positions only, (S, vocabulary), in reading order,
-            or of all (B, L, vocabulary) when ``speed.labelled_logits`` is off.
+            With labels: ``loss`` and ``logits``, of the supervised positions only, (S, vocabulary), in reading order.
             Without: ``logits`` (B, L, vocabulary), of the last ``logits_to_keep`` positions if that is not 0.
         """
         given: dict[str, Any] = {"images": images, "images_aux": images_aux, "features": features}

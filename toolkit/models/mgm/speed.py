@@ -22,9 +22,8 @@ class Speed:
 
     Args:
         checkpointing: keep no activations inside decoder layers, compute them again in the backward pass.
-        labelled_logits: logits where there is a label, instead of everywhere.
-        labelled_last_layer: the last decoder layer's queries and everything after them likewise; takes effect with
-            ``fused_decoder``.
+        labelled_last_layer: the last decoder layer's queries, and everything after them, only where there is a label;
+            takes effect with ``fused_decoder``. (Logits are computed only there with and without it.)
         rearranged_mining: no resized maps, keys or values; see ``toolkit.models.mgm.mining``.
         short_clip: CLIP's layers up to the selected one only, with torch's fused attention.
         nhwc_convnext: ConvNeXt with channels last, so that no block transposes its maps.
@@ -34,7 +33,6 @@ class Speed:
     """
 
     checkpointing: bool = False
-    labelled_logits: bool = True
     labelled_last_layer: bool = True
     rearranged_mining: bool = True
     short_clip: bool = True
@@ -45,7 +43,7 @@ class Speed:
 
 
 REFERENCE = Speed(
-    checkpointing=True, labelled_logits=False, labelled_last_layer=False, rearranged_mining=False, short_clip=False,
+    checkpointing=True, labelled_last_layer=False, rearranged_mining=False, short_clip=False,
     fused_decoder=False,
 )  # fmt: skip
 CPU = Speed()

@@ -41,12 +41,8 @@ def _results(speed: Speed, *, weights: Tensor | None = None) -> dict[str, Tensor
     batch = _batch()
     out = model(**batch, loss_weights=weights)
     out.loss.backward()
-    logits = out.logits
-    if logits.ndim == 3:
-        layout = lay_out(batch["input_ids"], batch["attention_mask"], batch["labels"], image_tokens=4)
-        logits = logits.flatten(0, 1)[layout["labelled"]]
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {"loss": out.loss.detach(), "logits": logits.detach(), **gradients}
+    return {"loss": out.loss.detach(), "logits": out.logits.detach(), **gradients}
 
 
 def _assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
