@@ -23,8 +23,8 @@ from typing import Any
 from clip_scores import write_rows
 
 import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
-from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
+from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.operators.sandbox import registry, undisturbed
 
 IMAGE_TOKEN = 50265  # Data-Juicer's operator sets it and ignores the checkpoint's id

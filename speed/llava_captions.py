@@ -29,10 +29,10 @@ from vllm_server import served
 
 import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.captioners.captioner import Captioner
 from bettersynth_assets.models.captioners.llava import PROMPT, LlavaCaptioner
 from bettersynth_assets.models.captioners.served import ServedCaptioner
+from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.operators.sandbox import registry, undisturbed
 
 VOCABULARY = 32064

@@ -1,8 +1,7 @@
-"""Image files as inputs of models. In: paths and what each model needs of an image. Out: chunks of stacked inputs.
+"""Image files decoded by Pillow in threads. In: paths and how to prepare an image. Out: chunks of prepared images.
 
-Each file is decoded once for all the models that look at it, ahead of them, so that decoding and models work at the
-same time: by Pillow in threads, or by ``nvjpeg`` on the GPU. A file that fails is told of in its place and takes no
-other with it.
+Each file is decoded once for all models that read it, one chunk ahead of them, so that decoding and models overlap. A
+file that fails gives its error in its place and does not affect the others. ``gpu.nvjpeg`` gives the same chunks.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bettersynth_assets.images.opening import ImageError, open_rgb
-from bettersynth_assets.images.pixels import Resizing
 
 T = TypeVar("T")
 DECODERS = max(2, min(16, os.cpu_count() or 1))
@@ -35,32 +33,17 @@ class Chunk:
     errors: dict[int, ImageError]
     """Of the others, by position."""
     inputs: list[Any]
-    """For each way of preparing, (good, ...): what it made of the images; tensors stacked, on the device or not."""
+    """For each of ``prepares``, its result for the good files: (good, ...) stacked if tensors, else a list."""
 
     @property
     def files(self) -> int:
         return len(self.good) + len(self.errors)
 
 
-def chunks(
-    paths: Sequence[Path], size: int, prepares: Sequence[Prepare], *, decode: str = "pillow", device: str = "cpu"
-) -> Iterator[Chunk]:
-    """Decode files, a chunk ahead of the caller.
-
-    Args:
-        paths: files, in order.
-        size: files per chunk.
-        prepares: from an RGB image to a tensor of one shape, e.g. the resizing to a model's input, or to anything else.
-        decode: ``pillow``, or ``nvjpeg`` where every one of ``prepares`` is a ``Resizing``.
-        device: torch device, for ``nvjpeg``.
-    """
+def pillow_chunks(paths: Sequence[Path], size: int, prepares: Sequence[Prepare]) -> Iterator[Chunk]:
+    """Decode files with Pillow, one chunk ahead of the caller; see ``models.image_chunks.chunks``."""
     import torch
 
-    if decode == "nvjpeg" and paths and all(isinstance(prepare, Resizing) for prepare in prepares):
-        from bettersynth_assets.images.gpu.nvjpeg import device_chunks
-
-        yield from device_chunks(paths, size, prepares, device)  # type: ignore[arg-type]
-        return
     for first, items in opened(paths, size, lambda rgb: tuple(prepare(rgb) for prepare in prepares)):
         good = [item for item in items if not isinstance(item, ImageError)]
         yield Chunk(
@@ -109,7 +92,7 @@ def opened_one(path: Path, prepare: Prepare) -> Any | ImageError:
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each made in a thread of its own while the caller works the one before."""
+    """The same items, each computed in a thread while the caller processes the one before."""
     source, end = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
         waiting: Future[Any] = thread.submit(next, source, end)
@@ -120,7 +103,7 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
 
 @contextmanager
 def one_core_threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch uses one core each; left to itself it would take all cores in every one of them."""
+    """Threads in which torch uses one core each; by default it would use all cores in each thread."""
     import torch
 
     threads = torch.get_num_threads()
@@ -129,6 +112,6 @@ def one_core_threads() -> Iterator[ThreadPoolExecutor]:
             try:
                 yield pool
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # after a fault, what waits is not worth its time
+                pool.shutdown(wait=False, cancel_futures=True)  # after an error, queued files are not decoded
     finally:
-        torch.set_num_threads(threads)  # a thread's setting is the default of all threads made later
+        torch.set_num_threads(threads)  # a thread's setting becomes the default of later threads

@@ -56,7 +56,7 @@ class BuiltOperator:
     needs_set: bool = False
     """True for Deduplicators and Selectors, which judge all rows at once."""
     decode: str = "pillow"
-    """What makes pixels of files for an image classifier, see ``decoding.chunks``."""
+    """What makes pixels of files for an image classifier, see ``image_chunks.chunks``."""
     dtype: str = "float32"
     """Of an image classifier's model."""
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.models.batching import Done, untold
+from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.operators.apply import Row
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.classifier_models import load_classifier

@@ -19,11 +19,11 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.recipe import CaptionSection
-from bettersynth_assets.images.decoding import chunks
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioners.caption_cleaning import DEGENERATE, clean, guarded
 from bettersynth_assets.models.captioners.captioner import Captioner
+from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.synthetic import FAILED, Synthetic, check_failed
 from bettersynth_assets.records.reserved import CaptionError

@@ -49,7 +49,7 @@ class _Inputs:
 
 
 def device_chunks(paths: Sequence[Path], size: int, prepares: Sequence[Resizing], device: str) -> Iterator[Chunk]:
-    """``decoding.chunks`` on a GPU; reading, decoding, resizing and the caller's work overlap."""
+    """``decoding.pillow_chunks`` on a GPU; reading, decoding, resizing and the caller's work overlap."""
     import torch
 
     # Their short kernels go before the model's long ones, or the next images would be ready only after the model.

@@ -23,11 +23,12 @@ from PIL import Image
 
 from bettersynth_assets.config.devices import first_device, model_fingerprint, model_path
 from bettersynth_assets.config.profile import Gpu, Profile
-from bettersynth_assets.images.decoding import Chunk, chunks
+from bettersynth_assets.images.decoding import Chunk
 from bettersynth_assets.images.pixels import as_pixels, stacked
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from bettersynth_assets.models.gpu.cuda_graph import Captured
+from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.models.scorers import SCORERS, load_backend, scorer_kind
 from bettersynth_assets.models.scorers.backend import Tokens, as_product
 
@@ -64,7 +65,7 @@ class ClipScorer:
             device: torch device.
             dtype: ``float32`` or ``bfloat16``; the cosine itself is always taken in float32.
             batch: pairs per model call.
-            decode: how files become images, see ``decoding.chunks``.
+            decode: how files become images, see ``image_chunks.chunks``.
             compiled: compile the layers of the image tower, cut images up by a matrix product, and record it all.
 
         Raises:

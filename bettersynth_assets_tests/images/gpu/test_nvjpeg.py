@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bettersynth_assets.images.decoding import chunks, one_ahead
+from bettersynth_assets.images.decoding import one_ahead
 from bettersynth_assets.images.gpu.device_resizing import BITS, resized, taps
 from bettersynth_assets.images.gpu.nvjpeg_library import in_one_tensor
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.images.pixels import middle_square, stretched
 from bettersynth_assets.images.reading import _readers, plain_size, read_plain
+from bettersynth_assets.models.image_chunks import chunks
 
 KINDS = [
     middle_square(32, Image.Resampling.BICUBIC),
