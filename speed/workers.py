@@ -1,7 +1,7 @@
 """clip_scores on 1, 2, 4 … workers against the same shards in one process: rows/s, ratios, fixed costs.
 
     python speed/workers.py [--workers 1 2 4] [--rows 2048] [--shards 16] [--model vit-b-32] [--batch 64]
-        [--dtype bfloat16] [--decode nvjpeg] [--compiled]
+        [--dtype bfloat16] [--decode nvjpeg] [--compiled] [--pool ray]
 
 Weights are random, of the named model's real size; images are generated JPEG files of about 400 × 370 at 40 KB. With
 GPUs each worker has one, and larger numbers of workers are skipped; without GPUs the workers share the cores. Keys,
@@ -39,10 +39,13 @@ from clip_scores import SIZES, write_model, write_rows
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.engine.job import PipelineJob
+from bettersynth_assets.engine.scheduler import task_of
 from bettersynth_assets.engine.store import Manifest
+from bettersynth_assets.scheduler.back_ends import open_pool
+from bettersynth_assets.scheduler.dispatcher import run_shards
 from bettersynth_assets.scheduler.lease import visible_devices
 from bettersynth_assets.scheduler.local_pool import LocalPool
-from bettersynth_assets.scheduler.workers import Job, work_shards
 from bettersynth_assets.stages.score import CLIP_SCORES
 from bettersynth_assets.stages.seed import SEED_DATASET
 
@@ -67,13 +70,13 @@ def write_project(root: Path, args: argparse.Namespace) -> Settings:
 
 def seconds_to_ready(settings: Settings) -> float:
     """Start one worker, measure the time until it is ready, and stop it."""
-    pool = LocalPool(Job(stages=STAGES, leased=frozenset(), settings=settings))
+    pool = LocalPool(PipelineJob(stages=STAGES, leased=frozenset(), settings=settings))
     began = time.perf_counter()
     worker = pool.start(0)
     message = None
     while message is None and pool.wait([worker], 60.0):
         message = worker.message()
-        if message is None and worker.fate(0) is not None:
+        if message is None and worker.exit_reason(0) is not None:
             break
     seconds = time.perf_counter() - began
     worker.end()
@@ -82,14 +85,14 @@ def seconds_to_ready(settings: Settings) -> float:
     return round(seconds, 2)
 
 
-def measure(settings: Settings, workers: int) -> dict[str, Any]:
+def measure(settings: Settings, workers: int, pool: str) -> dict[str, Any]:
     """Process all shards of clip_scores from the existing seed rows; 0 workers: in this process."""
     place = settings.shared_root / CLIP_SCORES.name
     if place.exists():
         place.rename(place.with_name(f"before-{time.time_ns()}"))
-    gpu = settings.profile.gpu.model_copy(update={"workers": workers or 1})
+    gpu = settings.profile.gpu.model_copy(update={"workers": workers or 1, "pool": pool})
     settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
-    job = Job(stages=STAGES, leased=frozenset({CLIP_SCORES.name}), settings=settings)
+    job = PipelineJob(stages=STAGES, leased=frozenset({CLIP_SCORES.name}), settings=settings)
     began = time.perf_counter()
     made: list[tuple[float, Manifest]] = []
     pipeline = job.pipeline(
@@ -99,7 +102,16 @@ def measure(settings: Settings, workers: int) -> dict[str, Any]:
     if workers == 0:
         pipeline.ensure_all(CLIP_SCORES.name)
     else:
-        failed = work_shards(LocalPool(job), pipeline, CLIP_SCORES.name, shards)
+        name = CLIP_SCORES.name
+        with open_pool(job) as workers_pool:
+            failed = run_shards(
+                workers_pool,
+                name,
+                shards,
+                task_of=lambda shard: task_of(pipeline, name, shard),
+                on_result=pipeline.take,
+                log=lambda line: None,
+            )
         if failed:
             raise SystemExit(f"failed: {failed}")
     cpu = round(_cpu_seconds() - cpu, 1)
@@ -146,16 +158,19 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--decode", choices=["pillow", "nvjpeg"], default="pillow")
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--pool", choices=["local", "ray"], default="local")
     parser.add_argument("--batch", type=lambda size: size if size == "auto" else int(size), default=64)
     args = parser.parse_args()
     gpus = len(visible_devices())
     with tempfile.TemporaryDirectory() as root:
         settings = write_project(Path(root), args)
-        Job(stages=STAGES, leased=frozenset(), settings=settings).pipeline(log=str).ensure_all(SEED_DATASET.name)
+        PipelineJob(stages=STAGES, leased=frozenset(), settings=settings).pipeline(log=str).ensure_all(
+            SEED_DATASET.name
+        )
         counts = [workers for workers in args.workers if not gpus or workers <= gpus]
         found, ready = [], seconds_to_ready(settings)
         for workers in (0, *counts):
-            found.append(measure(settings, workers))
+            found.append(measure(settings, workers, args.pool))
             print(json.dumps(found[-1]), flush=True)
     alone = found[0]["steady"]
     ratios = {part["workers"]: round(part["steady"] / alone, 2) for part in found if part["steady"] and alone}

@@ -19,14 +19,14 @@ from bettersynth_assets.defs.resources.gpu import SectionResource
 from bettersynth_assets.defs.resources.settings import RunSettings
 from bettersynth_assets.defs.run_inputs import refuse_changed_inputs
 from bettersynth_assets.engine.gate import judge
+from bettersynth_assets.engine.job import PipelineJob
 from bettersynth_assets.engine.rules import Verdict
-from bettersynth_assets.engine.scheduler import Crew
+from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.engine.stage import Stage
 from bettersynth_assets.engine.store import WHOLE, Manifest
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.reports.metadata import Metadata, describe
 from bettersynth_assets.reports.summary import write_summary
-from bettersynth_assets.scheduler.workers import Job
 from toolkit.file_errors import EnvironmentFault
 from toolkit.process import ChildFailedError
 
@@ -69,7 +69,7 @@ class Workshop:
         self.context, self.name = context, name
         models = frozenset(card.name for card in cards if card.uses_models)
         checked = with_checked_recipe(context, settings.load())
-        self.job = Job(stages=stages, leased=models, settings=gpu.apply(checked))
+        self.job = PipelineJob(stages=stages, leased=models, settings=gpu.apply(checked))
         check_data_root(self.job.settings.data_root)
         check_side_inputs(name, stages, _selected(context), self.job.settings)
         self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
@@ -89,7 +89,7 @@ class Workshop:
         self.progress = ShardProgress(self.context.log.info, self.name, len(todo))
 
     def prepare(self, shards: Sequence[str]) -> dict[str, str]:
-        """Bring what shards are made of up to date, and the shards themselves if the profile asks for workers.
+        """Bring the inputs of shards up to date, and the shards themselves if the profile asks for workers.
 
         Returns:
             Why shards failed; those of the others that are not up to date yet are this process's to make.
@@ -100,8 +100,8 @@ class Workshop:
         gpu = self.pipeline.settings.profile.gpu
         alone = gpu.workers == 1 and gpu.pool == "local"
         pooled = frozenset(name for name in self.job.leased if self.pipeline.stages[name].sharded and not alone)
-        crew = Crew(pipeline=self.pipeline, pooled=pooled, job=self.job, attempt=self.attempt)
-        return crew.prepare(self.name, shards)
+        scheduler = ShardScheduler(pipeline=self.pipeline, pooled=pooled, job=self.job, attempt=self.attempt)
+        return scheduler.prepare(self.name, shards)
 
     def attempt(self, name: str, shard: str) -> str | None:
         """Bring one shard up to date here.

@@ -1,41 +1,32 @@
-"""What workers are given, and in what order. In: a set and its shards. Out: all that workers can make of it is made.
+"""Schedules stale shards onto a pool of workers, inputs first.
 
-Stages without models and sets that are not sharded are made by this process, in their place between the others.
+Stages without models and sets that are not sharded run in this process, each after its inputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from bettersynth_assets.engine.job import PipelineJob, ShardTask
 from bettersynth_assets.engine.pipeline import Pipeline
-from bettersynth_assets.scheduler.local_pool import local_pool
-from bettersynth_assets.scheduler.workers import Job, Pool, work_shards
-
-
-def open_pool(job: Job) -> AbstractContextManager[Pool]:
-    """The pool that a job's profile asks for."""
-    if job.settings.profile.gpu.pool == "ray":
-        from bettersynth_assets.scheduler.ray_pool import ray_pool
-
-        return ray_pool(job)
-    return local_pool(job)
+from bettersynth_assets.scheduler.back_ends import open_pool
+from bettersynth_assets.scheduler.dispatcher import run_shards
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crew:
-    """Brings a stage's inputs, and where workers work the stage itself its shards, up to date."""
+class ShardScheduler:
+    """Brings a stage's inputs up to date, and the stage's own shards where workers process them."""
 
     pipeline: Pipeline
     pooled: frozenset[str]
-    """Sharded stages that workers work; all others are this process's own."""
-    job: Job
+    """Sharded stages that workers process; all others run in this process."""
+    job: PipelineJob
     attempt: Callable[[str, str], str | None]
-    """Bring one shard up to date in this process; gives why it failed."""
+    """Brings one shard up to date in this process; returns why it failed."""
 
     def prepare(self, name: str, shards: Sequence[str]) -> dict[str, str]:
-        """Inputs first, then the shards of ``name`` themselves if workers work it.
+        """Bring the inputs up to date, then the shards of ``name`` themselves if workers process them.
 
         Returns:
             Why shards failed or cannot be made, by shard.
@@ -50,13 +41,30 @@ class Crew:
             broken = self.prepare(source, wanted)
             if source not in self.pooled:
                 tried = {part: self.attempt(source, part) for part in wanted if part not in broken}
-                broken |= {part: words for part, words in tried.items() if words}
+                broken |= {part: reason for part, reason in tried.items() if reason}
             self.pipeline.admit(source)
-            for part, words in broken.items():
+            for part, reason in broken.items():
                 for shard in [part] if together else shards:
-                    failed.setdefault(shard, f"{source} {part} failed: {words}")
-        todo = [shard for shard in shards if shard not in failed and self.pipeline.found(name, shard) is None]
-        if name in self.pooled and todo:
+                    failed.setdefault(shard, f"{source} {part} failed: {reason}")
+        stale = [shard for shard in shards if shard not in failed and self.pipeline.found(name, shard) is None]
+        if name in self.pooled and stale:
             with open_pool(self.job) as pool:
-                failed |= work_shards(pool, self.pipeline, name, todo)
+                failed |= run_shards(
+                    pool,
+                    name,
+                    stale,
+                    task_of=lambda shard: task_of(self.pipeline, name, shard),
+                    on_result=self.pipeline.take,
+                    log=self.pipeline.log,
+                )
         return failed
+
+
+def task_of(pipeline: Pipeline, name: str, shard: str) -> ShardTask:
+    """What a worker needs for one shard; its inputs are up to date in ``pipeline``."""
+    inputs = [
+        pipeline.found(source, part)
+        for source in pipeline.sources(name)
+        for part in pipeline.needed(name, shard, source)
+    ]
+    return name, shard, [manifest for manifest in inputs if manifest is not None]

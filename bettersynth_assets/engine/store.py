@@ -40,18 +40,13 @@ from bettersynth_assets.engine.manifest import FILE, Manifest, read_manifest
 from bettersynth_assets.errors.storage import CANNOT_WRITE, naming_the_path
 from toolkit.files import flush, replacing, write_atomically
 
-__all__ = ["WHOLE", "Manifest", "Slot", "replacing", "write_table", "write_text"]
+__all__ = ["WHOLE", "Manifest", "Slot", "write_table"]
 
 WHOLE = "all"
 LINK, LOCK = "current", ".lock"
 _PARTIAL = re.compile(r"\..+\.partial|\..+\.[a-z0-9_]{8}")
 """Names of files, links and folders that were being written; the second form is that of ``tempfile.mkstemp``."""
 _MEMO = re.compile(r".+-[0-9a-f]{12}(-[0-9a-f]{16})?\.parquet")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, UTF-8, ``\\n`` line ends."""
-    write_atomically(path, text)
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -180,7 +175,7 @@ class Slot:
         folder = self.folder / version_name(manifest.key)
         flush(folder)
         _set_aside(self.folder / FILE, unless=Path.is_file)
-        write_text(self.folder / FILE, manifest.to_json())
+        write_atomically(self.folder / FILE, manifest.to_json())
         manifest = replace(read_manifest(self.folder / FILE), folder=str(folder))
         flush(self.folder)
         self._set_link(manifest)

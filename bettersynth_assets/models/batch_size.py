@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
-from bettersynth_assets.engine.store import write_text
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize
+from toolkit.files import write_atomically
 
 Asked = int | Literal["auto"]
 MOST = 2048
@@ -99,7 +99,7 @@ def once(path: Path, name: str, find: Callable[[], int]) -> int:
             raise ConfigError(f"{path} is not valid JSON ({error}): remove it, and the sizes are found again") from None
         if name not in known:
             known[name] = find()
-            write_text(path, json.dumps(known, indent=1, sort_keys=True))
+            write_atomically(path, json.dumps(known, indent=1, sort_keys=True))
         return int(known[name])
 
 

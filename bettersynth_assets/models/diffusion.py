@@ -18,9 +18,9 @@ from typing import Any
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import RegenerateSection
-from bettersynth_assets.engine.store import replacing
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
+from toolkit.files import replacing
 
 PACKAGE = "diffusers"
 QUALITY = 95

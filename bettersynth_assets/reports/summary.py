@@ -15,12 +15,13 @@ from typing import Any
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
-from bettersynth_assets.engine.store import Manifest, write_text
+from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors.storage import is_read_only
 from bettersynth_assets.reports.world_quality import world_quality
 from bettersynth_assets.stages.graph import STAGES
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.file_errors import EnvironmentFault
+from toolkit.files import write_atomically
 
 FILE = "summary.json"
 MINIATURE_MODELS = PROJECT_ROOT / "bettersynth_assets" / "miniature" / "weights"
@@ -68,7 +69,7 @@ def write_summary(settings: Settings) -> Summary:
     path, text = settings.data_root / FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
         try:
-            write_text(path, text)
+            write_atomically(path, text)
         except (OSError, EnvironmentFault) as error:
             if not is_read_only(error):
                 raise

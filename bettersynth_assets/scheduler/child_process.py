@@ -1,7 +1,7 @@
-"""Work in a child process. In: a module of ``toolkit`` and its plans. Out: what the child reports, as it comes.
+"""Runs a module in a child process. In: a module of ``toolkit`` and its plans. Out: the child's events as they arrive.
 
-Training and evaluation run apart from the step: the memory of a GPU is free when they end, however they end, and the
-child dies with the step (``toolkit.process``). Their standard output is one JSON object a line.
+Training and evaluation run in a process of their own, so that a GPU's memory is free when they exit for any reason. The
+child dies with the step (``toolkit.process``). Its standard output is one JSON object per line.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.config.model import PROJECT_ROOT
-from bettersynth_assets.engine.store import write_text
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.scheduler.lease import MASK, held_locks
+from toolkit.files import write_atomically
 from toolkit.image_decoding import strict_decoding
 
 Event = dict[str, Any]
 
 
 class ChildError(UserError):
-    """What a child gave as its reason to stop: data, a plan or a loss that it cannot go on with."""
+    """The reason that a child reported for stopping: data, a plan or a loss that it cannot continue with."""
 
 
 def run_child(
@@ -45,13 +45,13 @@ def run_child(
             is a single process, which sees one GPU.
 
     Raises:
-        ChildError: the child said why it stopped.
-        toolkit.process.ChildFailedError: it ended without a word, with an exit code other than 0.
+        ChildError: the child reported why it stopped.
+        toolkit.process.ChildFailedError: it exited with a code other than 0 and reported nothing.
     """
     from toolkit.process import ChildFailedError, run_lines
 
     for path, plan in plans.items():
-        write_text(path, json.dumps(plan, indent=1, sort_keys=True))
+        write_atomically(path, json.dumps(plan, indent=1, sort_keys=True))
     reasons: list[str] = []
 
     def on_line(line: str) -> None:

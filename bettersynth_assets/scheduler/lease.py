@@ -12,12 +12,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
 from bettersynth_assets.config.gpu import Gpu
-from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors import DeviceError
 
 MASK = "CUDA_VISIBLE_DEVICES"
@@ -59,12 +57,12 @@ def held_locks() -> list[int]:
 
 @contextmanager
 def lease(devices: list[str], log: Callable[[str], None], folder: Path | None = None) -> Iterator[None]:
-    """Hold devices; whoever wants one of them waits here until the holder and its children have ended.
+    """Hold devices; another process that wants one waits until the holder and its children have exited.
 
     Args:
         devices: as from ``chosen_devices``; locked in sorted order, so that two holders cannot wait for each other.
-        log: told once for each device that is busy.
-        folder: where the lock files lie; by default a folder of this user's under the system's temporary one.
+        log: called once for each device that is busy.
+        folder: of the lock files; by default a folder of this user in the system's temporary folder.
     """
     place = folder or Path(tempfile.gettempdir()) / f"bettersynth-gpu-{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)
@@ -89,19 +87,3 @@ def lease(devices: list[str], log: Callable[[str], None], folder: Path | None = 
                 del os.environ[MASK]
             else:
                 os.environ[MASK] = inherited
-
-
-def leasing(stage: Stage) -> Stage:
-    """The same stage, which holds its GPUs while it runs, whichever process works it."""
-
-    def run(work: Work) -> Result:
-        gpu = work.settings.profile.gpu
-        devices = chosen_devices(gpu, visible_devices())
-        with lease(devices, work.log):
-            # Under the lease's mask the devices are counted anew from 0.
-            kept = gpu.batch_sizes or str(work.settings.profile_root / "batch_sizes.json")
-            inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu", "batch_sizes": kept})
-            profile = work.settings.profile.model_copy(update={"gpu": inside})
-            return stage.run(replace(work, settings=replace(work.settings, profile=profile)))
-
-    return replace(stage, run=run)

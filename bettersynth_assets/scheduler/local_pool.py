@@ -1,4 +1,4 @@
-"""Workers on this machine. In: a profile's ``gpu`` section. Out: one process per GPU, or per share of the cores.
+"""Workers on this machine. In: a job. Out: one process per GPU, or per share of the cores.
 
     python -m bettersynth_assets.scheduler.local_pool FD    # a worker; what the pool starts
 
@@ -15,15 +15,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.errors import DeviceError
+from bettersynth_assets.scheduler.job import Job, Message, Task, serve
 from bettersynth_assets.scheduler.lease import MASK, chosen_devices, visible_devices
+from bettersynth_assets.scheduler.pool import Pool, Worker
 from bettersynth_assets.scheduler.process_lifetime import die_with_parent
-from bettersynth_assets.scheduler.workers import Job, Message, Pool, Task, Worker, serve
 
 
 class LocalWorker(Worker):
@@ -46,14 +46,14 @@ class LocalWorker(Worker):
         except (EOFError, OSError):
             return None
 
-    def fate(self, seconds: float) -> str | None:
+    def exit_reason(self, timeout: float) -> str | None:
         with suppress(subprocess.TimeoutExpired):
-            code = self.process.wait(seconds)
+            code = self.process.wait(timeout)
             return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return None
 
     def end(self) -> None:
-        self.process.kill()  # half-written files are never seen as whole
+        self.process.kill()  # safe: files appear only when they are whole
         self.process.wait()
         self.connection.close()
 
@@ -67,7 +67,7 @@ class LocalPool:
         Raises:
             DeviceError: more workers than GPUs.
         """
-        gpu = job.settings.profile.gpu
+        gpu = job.gpu
         self.devices = chosen_devices(gpu, visible_devices())
         cores = len(os.sched_getaffinity(0))
         self.size = gpu.workers if gpu.workers != "auto" else len(self.devices) or cores
@@ -77,11 +77,8 @@ class LocalPool:
                 "`workers: auto` in the profile's `gpu` section"
             )
         self.threads = max(1, cores // self.size)
-        devices = "auto" if self.devices else "cpu"  # counted anew within the worker's mask
-        inside = job.settings.profile.model_copy(update={"gpu": gpu.model_copy(update={"devices": devices})})
-        self.job = pickle.dumps(
-            Job(stages=job.stages, leased=job.leased, settings=replace(job.settings, profile=inside))
-        )
+        devices = "auto" if self.devices else "cpu"  # numbered from 0 within the worker's mask
+        self.job = pickle.dumps(job.with_gpu(gpu.model_copy(update={"devices": devices})))
 
     def start(self, place: int) -> Worker:
         ours, theirs = Pipe()
@@ -94,19 +91,19 @@ class LocalPool:
                 env=env, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
             )  # fmt: skip
 
-        with suppress(OSError):  # where it has died already, the next look at it shows so
+        with suppress(OSError):  # it has died already; `wait` reports that
             ours.send_bytes(self.job)
         return LocalWorker(place, process, ours)
 
     def wait(self, workers: Sequence[LocalWorker], seconds: float) -> Sequence[Worker]:
         ready = wait([worker.connection for worker in workers], timeout=seconds)
-        # A child of a dead worker may hold the other end open, so that end alone does not tell that it has died.
-        return [worker for worker in workers if worker.connection in ready or worker.fate(0) is not None]
+        # A child of a dead worker may hold the other end open, so the connection alone does not show the death.
+        return [worker for worker in workers if worker.connection in ready or worker.exit_reason(0) is not None]
 
 
 @contextmanager
 def local_pool(job: Job) -> Iterator[Pool]:
-    """The pool of this machine; ``work_shards`` ends its workers."""
+    """The pool of this machine; ``run_shards`` ends its workers."""
     yield LocalPool(job)
 
 
@@ -114,7 +111,7 @@ def main() -> None:
     """A worker's process."""
     die_with_parent()
     number = int(sys.argv[1])
-    os.set_inheritable(number, False)  # a child of ours must not keep the parent waiting for our end
+    os.set_inheritable(number, False)  # a child that inherits it would hide our exit from the parent
     with Connection(number) as connection:
         serve(connection.recv, connection.send, pickle.loads(connection.recv_bytes()))
 

@@ -1,8 +1,8 @@
-"""Ties a process to its parent. In: nothing. Out: the kernel ends this process when its parent ends, in any way.
+"""Ties a process to its parent: the kernel kills this process when its parent exits for any reason.
 
 Steps are forked from a server that the run starts. The server outlives a killed run for as long as any step lives, and
-the step waits for its training, so both must be tied: importing this module in the server is enough, because a server
-loads the modules that it is told to and nothing else imports it there.
+the step waits for its training, so both must be tied. For the server, importing this module is enough: the executor
+names it among the modules that the server preloads.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL at the parent's end; half-written files are never seen as whole. Linux only."""
+    """Ask the kernel for SIGKILL when the parent exits. Linux only."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() == 1:  # the parent ended before the signal was asked for
+    if os.getppid() == 1:  # the parent exited before the signal was requested
         os.kill(os.getpid(), signal.SIGKILL)
 
 

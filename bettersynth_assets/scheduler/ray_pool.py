@@ -1,9 +1,9 @@
-"""Workers on a Ray cluster. In: a profile's ``gpu`` section. Out: actors, each with one GPU, or one CPU, of its own.
+"""Workers on a Ray cluster. In: a job. Out: actors, each with one GPU, or one CPU, of its own.
 
-Ray places the actors, gives each its GPU, says when one has died, and carries all messages: a shard is the argument of
-an actor's method, and log lines and manifests are what this method yields. So no port of ours is open, and who may
-send to an actor is the cluster's own rule (docs/scale.md). The step runs on a node of the cluster. All nodes have this
-package installed, and see the data root, the seed's images and the models under the same paths.
+Ray places the actors, gives each its GPU, reports when one has died, and carries all messages: a task is the argument
+of an actor's method, and log lines and results are what this method yields. So this project opens no port, and the
+cluster's own rules decide which processes may send to an actor (docs/scale.md). The step runs on a node of the cluster.
+All nodes have this package installed, and see the data root, the seed's images and the models under the same paths.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
 from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.errors import ConfigError, DeviceError
-from bettersynth_assets.scheduler.workers import LAST, Job, Message, Pool, Task, Worker, serve
+from bettersynth_assets.scheduler.job import FINAL, Job, Message, Task, serve
+from bettersynth_assets.scheduler.pool import Pool, Worker
 
 
 class RayWorker(Worker):
-    """An actor, and the stream of messages about the shard that it was given last."""
+    """An actor, and the stream of messages about its last task."""
 
     def __init__(self, place: int, actor: Any) -> None:
         super().__init__(place)
         self.actor = actor
         self.reason: str | None = None
-        self.stream: Any = actor.work.options(num_returns="streaming").remote(None)
-        """What ``work`` yields; None while it has no shard."""
+        self.stream: Any = actor.process.options(num_returns="streaming").remote(None)
+        """What ``process`` yields; None while it has no task."""
 
     def send(self, task: Task) -> None:
-        self.stream = self.actor.work.options(num_returns="streaming").remote(task)
+        self.stream = self.actor.process.options(num_returns="streaming").remote(task)
 
     def message(self) -> Message | None:
         import ray
@@ -41,18 +41,18 @@ class RayWorker(Worker):
         try:
             message: Message = ray.get(next(self.stream))
         except StopIteration:
-            self.reason = "it ended in the middle of its shard"
+            self.reason = "it exited in the middle of its shard"
         except ray.exceptions.RayTaskError as error:
             self.reason = str(error).strip().splitlines()[-1]
         except ray.exceptions.RayError as error:
             self.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         else:
-            if message[0] in LAST:
+            if message[0] in FINAL:
                 self.stream = None
             return message
         return None
 
-    def fate(self, seconds: float) -> str | None:
+    def exit_reason(self, timeout: float) -> str | None:
         return self.reason
 
     def end(self) -> None:
@@ -72,7 +72,7 @@ class RayPool:
         """
         import ray
 
-        gpu, there = job.settings.profile.gpu, ray.cluster_resources()
+        gpu, there = job.gpu, ray.cluster_resources()
         gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
         self.with_gpu = bool(gpus) and gpu.devices != "cpu"
         self.size = gpu.workers if gpu.workers != "auto" else max(1, gpus if self.with_gpu else cpus)
@@ -81,9 +81,7 @@ class RayPool:
                 f"gpu.workers = {self.size}, but the Ray cluster has {gpus} GPUs, and each worker holds one: set "
                 "`workers: auto` in the profile's `gpu` section"
             )
-        inside = gpu.model_copy(update={"devices": "auto" if self.with_gpu else "cpu"})
-        profile = job.settings.profile.model_copy(update={"gpu": inside})
-        self.job = replace(job, settings=replace(job.settings, profile=profile))
+        self.job = job.with_gpu(gpu.model_copy(update={"devices": "auto" if self.with_gpu else "cpu"}))
 
     def start(self, place: int) -> Worker:
         import ray
@@ -98,7 +96,7 @@ class RayPool:
         if not streams:
             return []
         ray.wait(streams, num_returns=1, timeout=seconds)
-        # Once more for all of them: the first call stops at the first one that is ready.
+        # Again for all of them: the first call returns as soon as one is ready.
         ready = ray.wait(streams, num_returns=len(streams), timeout=0)[0]
         return [worker for worker in workers if worker.stream in ready]
 
@@ -106,8 +104,8 @@ class RayPool:
 class _Actor:
     """One worker, in the process that Ray gave it.
 
-    The shards run in one thread for the actor's whole life, because what a stage keeps for the next shard (pools of
-    processes among it) may depend on the thread that made it. ``work`` yields what this thread has to say meanwhile.
+    The tasks run in one thread for the actor's whole life, because state that is kept for the next task (such as pools
+    of processes) may depend on the thread that made it. ``process`` yields the messages of this thread.
     """
 
     def __init__(self, job: Job) -> None:
@@ -121,26 +119,26 @@ class _Actor:
         finally:
             self.messages.put(None)
 
-    def work(self, task: Task | None) -> Iterator[Message]:
-        """Messages about one shard, the last one of a kind of ``LAST``; without a shard until the worker is ready."""
+    def process(self, task: Task | None) -> Iterator[Message]:
+        """Messages about one task, up to one of a kind in ``FINAL``; without a task, until the worker is ready."""
         if task is not None:
             self.tasks.put(task)
         while (message := self.messages.get()) is not None:
             yield message
-            if message[0] in LAST:
+            if message[0] in FINAL:
                 return
         raise RuntimeError("the worker's thread ended; see its error in the actor's log")
 
 
 @contextmanager
 def ray_pool(job: Job) -> Iterator[Pool]:
-    """The pool of a Ray cluster; what the step started there ends with the block, or with the step.
+    """The pool of a Ray cluster; its actors end with the block, or with the step.
 
     Raises:
-        ConfigError: no cluster at the profile's address, or settings that a cluster cannot follow.
+        ConfigError: no cluster at the profile's address, or settings that a cluster does not support.
         DeviceError: more workers than GPUs.
     """
-    address = _checked(job.settings.profile.gpu)
+    address = _checked(job.gpu)
     import ray
 
     joined = not ray.is_initialized()
@@ -156,7 +154,7 @@ def ray_pool(job: Job) -> Iterator[Pool]:
 
 
 def _checked(gpu: Gpu) -> str:
-    """The cluster's address, if all that the profile asks for can be had of a cluster."""
+    """Return the cluster's address, if a cluster supports all that the profile asks for."""
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("gpu.pool = 'ray', but Ray is not installed: pip install '.[ray]'")
     if isinstance(gpu.devices, list):

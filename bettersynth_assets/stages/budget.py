@@ -21,12 +21,12 @@ from bettersynth_assets.config.recipe import BudgetSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.rules import BUDGET_MET, EVERY_ROW_SET
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
-from bettersynth_assets.engine.store import write_text
 from bettersynth_assets.records.input_files import input_versions
 from bettersynth_assets.records.questions import questions_key, read_questions
 from bettersynth_assets.records.schema import BUDGETED, QUARANTINE, REJECTS, SEED, kit_text, rows_table
 from bettersynth_assets.stages.accounting import nothing_left
 from bettersynth_assets.stages.selection import select_inputs, select_key, select_rows
+from toolkit.files import write_atomically
 
 KIT_FILE = "processed_data.jsonl"
 LLAVA_FILE = "llava.json"
@@ -62,8 +62,8 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
     assert [row["conversations"][1]["value"] for row in llava_rows] == kept["caption"].to_pylist()
     llava_lines = [_line(row) for row in llava_rows]
     shown = np.searchsorted(np.unique(order), order).tolist()  # places among the kept rows, in training order
-    write_text(work.folder / KIT_FILE, "".join(kit_lines[place] + "\n" for place in shown))
-    write_text(work.folder / LLAVA_FILE, "[\n" + ",\n".join(llava_lines[place] for place in shown) + "\n]\n")
+    write_atomically(work.folder / KIT_FILE, "".join(kit_lines[place] + "\n" for place in shown))
+    write_atomically(work.folder / LLAVA_FILE, "[\n" + ",\n".join(llava_lines[place] for place in shown) + "\n]\n")
     stats: dict[str, Any] = {
         "budget": settings.budget,
         "order": section.order,

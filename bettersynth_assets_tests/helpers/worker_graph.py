@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.engine.scheduler import Crew
+from bettersynth_assets.engine.job import PipelineJob
+from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.scheduler.workers import Job
 from bettersynth_assets_tests.helpers.seeds import settings_for
 
 SHARDS = ["shard-00000", "shard-00001", "shard-00002", "shard-00003"]
@@ -104,7 +104,7 @@ class Run:
 
     def __init__(self, root: Path, **gpu: object) -> None:
         self.root, self.log, self.failed = root, [], {}
-        self.job = Job(stages=STAGES, leased=POOLED, settings=settings_of(root, **gpu))
+        self.job = PipelineJob(stages=STAGES, leased=POOLED, settings=settings_of(root, **gpu))
         self.pipeline = self.job.pipeline(log=self.log.append)
 
     def prepare(self, name: str = "scaled", shards: list[str] = SHARDS) -> dict[str, str]:
@@ -115,7 +115,9 @@ class Run:
                 return str(error)
             return None
 
-        return Crew(pipeline=self.pipeline, pooled=POOLED, job=self.job, attempt=attempt).prepare(name, shards)
+        return ShardScheduler(pipeline=self.pipeline, pooled=POOLED, job=self.job, attempt=attempt).prepare(
+            name, shards
+        )
 
     def worked(self) -> list[tuple[str, ...]]:
         """(stage, shard, process, mask, threads) of each run of a stage's function, in order."""

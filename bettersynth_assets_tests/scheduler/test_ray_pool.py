@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from bettersynth_assets.engine.scheduler import open_pool
 from bettersynth_assets.errors import ConfigError, UserError
+from bettersynth_assets.scheduler.back_ends import open_pool
 from bettersynth_assets_tests.helpers.worker_graph import SHARDS, Run, until
 
 pytestmark = [
@@ -109,7 +109,7 @@ def test_a_killed_node_costs_its_shard_only(alone, cluster, tmp_path):
     run.pipeline.log = look
     assert run.prepare() == {}
     assert run.rows() == alone
-    redone = [line for line in run.log if "another one redoes it" in line]
+    redone = [line for line in run.log if "another one processes it again" in line]
     assert len(redone) == 1
     assert "Actor" in redone[0] or "connection" in redone[0]
     assert len([1 for stage, *_ in run.worked() if stage == "squares"]) == len(SHARDS) + 1

@@ -15,11 +15,11 @@ from pydantic import Field
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.defs.resources.gpu import GpuResource, resource_of
-from bettersynth_assets.engine import scheduler as crew
+from bettersynth_assets.engine import scheduler
 from bettersynth_assets.errors import ConfigError, DeviceError, UserError
+from bettersynth_assets.scheduler.dispatcher import WorkerError
 from bettersynth_assets.scheduler.lease import MASK
 from bettersynth_assets.scheduler.local_pool import LocalPool
-from bettersynth_assets.scheduler.workers import WorkerError
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.helpers.fake_graph import ROWS
 from bettersynth_assets_tests.helpers.run_results import failure, partitions_of
@@ -73,14 +73,14 @@ def test_a_killed_workers_shard_is_redone_by_another(alone, tmp_path):
     tries = [process for stage, shard, process, *_ in run.worked() if (stage, shard) == ("squares", TWO)]
     assert len(set(tries)) == 2
     assert len([1 for stage, *_ in run.worked() if stage == "squares"]) == len(SHARDS) + 1
-    assert f"squares {TWO}: its worker ended (signal SIGKILL); another one redoes it" in run.log
+    assert f"squares {TWO}: its worker died (signal SIGKILL); another one processes it again" in run.log
 
 
 def test_a_shard_that_ends_two_workers_is_failed_by_name_and_the_others_go_on(tmp_path):
     (tmp_path / f"die-squares-{TWO}").touch()
     run = Run(tmp_path)
     failed = run.prepare("squares")
-    assert failed == {TWO: "2 workers ended while they worked on it, the last one: signal SIGKILL"}
+    assert failed == {TWO: "2 workers died while processing it, the last one: signal SIGKILL"}
     assert [manifest.shard for manifest in run.pipeline.current("squares")] == [ONE, *SHARDS[2:]]
 
 
@@ -120,7 +120,7 @@ def test_a_users_error_ends_the_run_and_its_workers_at_once(tmp_path):
 def test_what_is_up_to_date_starts_no_worker(tmp_path, monkeypatch):
     assert Run(tmp_path).prepare() == {}
     before = Run(tmp_path).worked()
-    monkeypatch.setattr(crew, "open_pool", None)  # opening it would fail
+    monkeypatch.setattr(scheduler, "open_pool", None)  # opening it would fail
     again = Run(tmp_path)
     assert again.prepare() == {}
     assert again.pipeline.made == []
@@ -140,7 +140,7 @@ def test_workers_that_cannot_start_end_the_run(tmp_path, monkeypatch):
     for shard in SHARDS:
         run.pipeline.ensure("numbers", shard)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(WorkerError, match=r"squares: workers end before they take a shard \(exit code 1\)"):
+    with pytest.raises(WorkerError, match=r"squares: workers exit before they receive a shard \(exit code 1\)"):
         run.prepare("squares")
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from bettersynth_assets.config.settings import load_settings
-from bettersynth_assets.engine.scheduler import Crew
-from bettersynth_assets.scheduler.workers import Job
+from bettersynth_assets.engine.job import PipelineJob
+from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.stages.filter import FILTERED_SET
 from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.score import CLIP_SCORES
@@ -40,15 +40,15 @@ def test_workers_import_a_recipes_operators(tmp_path):
     settings = load_settings(environment)
     gpu = settings.profile.gpu.model_copy(update={"workers": 2})
     profile = settings.profile.model_copy(update={"trusted_code": True, "gpu": gpu})
-    job = Job(stages=STAGES, leased=frozenset(), settings=replace(settings, profile=profile))
+    job = PipelineJob(stages=STAGES, leased=frozenset(), settings=replace(settings, profile=profile))
     pipeline = job.pipeline(log=lambda line: None)
     pooled = frozenset({"clip_scores", "filtered_set"})
 
     def attempt(name: str, shard: str) -> None:
         pipeline.ensure(name, shard)
 
-    crew = Crew(pipeline=pipeline, pooled=pooled, job=job, attempt=attempt)
-    assert crew.prepare("filtered_set", settings.profile.shard_names()) == {}
+    scheduler = ShardScheduler(pipeline=pipeline, pooled=pooled, job=job, attempt=attempt)
+    assert scheduler.prepare("filtered_set", settings.profile.shard_names()) == {}
     made = pipeline.ensure_all("filtered_set")
     rejects = [row for manifest in made for row in manifest.table("rejects").to_pylist()]
     kept = [row for manifest in made for row in manifest.table().to_pylist()]

@@ -9,9 +9,9 @@ import pytest
 
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.defs.cards import CARDS
+from bettersynth_assets.engine.job import PipelineJob
 from bettersynth_assets.engine.pipeline import Pipeline
-from bettersynth_assets.engine.scheduler import Crew
-from bettersynth_assets.scheduler.workers import Job
+from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.helpers.tiny_project import write_tiny_project
 
@@ -21,10 +21,10 @@ LAST = "recaptioned_set"
 WITH_MODELS = frozenset(card.name for card in CARDS if card.uses_models)
 
 
-def job_in(root: Path, settings: Settings, workers: int) -> Job:
+def job_in(root: Path, settings: Settings, workers: int) -> PipelineJob:
     gpu = settings.profile.gpu.model_copy(update={"workers": workers})
     profile = settings.profile.model_copy(update={"gpu": gpu})
-    return Job(stages=STAGES, leased=WITH_MODELS, settings=replace(settings, profile=profile, data_root=root))
+    return PipelineJob(stages=STAGES, leased=WITH_MODELS, settings=replace(settings, profile=profile, data_root=root))
 
 
 def files_of(pipeline: Pipeline) -> dict[str, bytes]:
@@ -43,9 +43,11 @@ def test_scores_filters_and_captions_do_not_depend_on_workers(tmp_path):
     told: list[str] = []
     pipeline = job.pipeline(log=told.append)
     pooled = frozenset(name for name in WITH_MODELS if pipeline.stages[name].sharded)
-    crew = Crew(pipeline=pipeline, pooled=pooled, job=job, attempt=lambda name, shard: _made(pipeline, name, shard))
+    scheduler = ShardScheduler(
+        pipeline=pipeline, pooled=pooled, job=job, attempt=lambda name, shard: _made(pipeline, name, shard)
+    )
     shards = settings.profile.shard_names()
-    assert crew.prepare(LAST, shards) == {}
+    assert scheduler.prepare(LAST, shards) == {}
     assert files_of(pipeline) == files_of(alone)
     for shard in shards:  # progress of what the workers did is in the log of the run
         assert any(line.startswith(f"clip_scores {shard}: ") and "rows/s" in line for line in told)

@@ -1,0 +1,77 @@
+"""A pipeline as a job for workers. In: stages and settings. Out: a picklable job that brings shards up to date.
+
+A worker brings a shard up to date as the parent would, under a lease of its own device, and sends log lines and
+manifests back. The rows are the same in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from bettersynth_assets.config.gpu import Gpu
+from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.stage import Log, Result, Stage, Work
+from bettersynth_assets.engine.store import Manifest
+from bettersynth_assets.scheduler.lease import chosen_devices, lease, visible_devices
+from toolkit.registry import load_extensions
+
+ShardTask = tuple[str, str, Sequence[Manifest]]
+"""Stage, shard, and the manifests of the shard's inputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineJob:
+    """Stages and settings; a ``scheduler.job.Job`` whose results are manifests."""
+
+    stages: tuple[Stage, ...]
+    leased: frozenset[str]
+    """Stages that hold a device while they run."""
+    settings: Settings
+
+    @property
+    def gpu(self) -> Gpu:
+        return self.settings.profile.gpu
+
+    def with_gpu(self, gpu: Gpu) -> Self:
+        return replace(self, settings=with_gpu(self.settings, gpu))
+
+    def pipeline(self, **hooks: Any) -> Pipeline:
+        """The pipeline of this job; ``hooks`` are those of ``Pipeline``."""
+        load_extensions(self.settings.profile.extension_files())  # a worker has read no profile
+        stages = [leasing(stage) if stage.name in self.leased else stage for stage in self.stages]
+        return Pipeline(stages, self.settings, **hooks)
+
+    def processor(self, log: Log, on_result: Callable[[Manifest], None]) -> Callable[[ShardTask], None]:
+        """Return the function that brings one shard up to date in a worker."""
+        pipeline = self.pipeline(log=log, on_made=on_result)
+
+        def process(task: ShardTask) -> None:
+            name, shard, inputs = task
+            for manifest in inputs:  # the parent has verified them; with many shards verifying would cost the most
+                pipeline.trust(manifest)
+            pipeline.ensure(name, shard)
+
+        return process
+
+
+def with_gpu(settings: Settings, gpu: Gpu) -> Settings:
+    """The same settings with another ``gpu`` section."""
+    return replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
+
+
+def leasing(stage: Stage) -> Stage:
+    """The same stage, which holds its GPUs while it runs, in whichever process."""
+
+    def run(work: Work) -> Result:
+        gpu = work.settings.profile.gpu
+        devices = chosen_devices(gpu, visible_devices())
+        with lease(devices, work.log):
+            # Under the lease's mask the devices are numbered from 0.
+            kept = gpu.batch_sizes or str(work.settings.profile_root / "batch_sizes.json")
+            inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu", "batch_sizes": kept})
+            return stage.run(replace(work, settings=with_gpu(work.settings, inside)))
+
+    return replace(stage, run=run)

@@ -1,0 +1,143 @@
+"""Distributes shards over a pool of workers. In: shards and a pool. Out: results as they arrive, and failures.
+
+Each worker has one shard at a time. A worker that dies costs only its shard, which another worker processes again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bettersynth_assets.errors import UserError
+from bettersynth_assets.scheduler.job import Log, Result, Task
+from bettersynth_assets.scheduler.pool import Pool, Worker
+
+MOST_DEATHS = 2
+"""Workers that may die on one shard before it counts as failed, and workers per place that may die before their first
+shard."""
+SECONDS_BETWEEN_NOTICES = 30.0
+
+
+class WorkerError(RuntimeError):
+    """Workers exit before they receive a shard."""
+
+
+def run_shards(
+    pool: Pool,
+    name: str,
+    shards: Sequence[str],
+    *,
+    task_of: Callable[[str], Task],
+    on_result: Callable[[Result], None],
+    log: Log,
+) -> dict[str, str]:
+    """Process shards in the workers of a pool.
+
+    Args:
+        pool: used for this call only.
+        name: of the set that the shards belong to, for log lines and errors.
+        shards: those to process.
+        task_of: gives the task that a worker receives for a shard; called when the worker is ready for it.
+        on_result: called in this process with each result.
+        log: called with the workers' lines and with notices.
+
+    Returns:
+        Why shards failed, by shard; the others are done.
+
+    Raises:
+        UserError: at once, when a worker meets one: settings and files are the same for every shard.
+        WorkerError: no worker gets as far as its first shard.
+    """
+    return Dispatcher(pool, name, shards, task_of=task_of, on_result=on_result, log=log).run()
+
+
+class Dispatcher:
+    """One call of ``run_shards``."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        name: str,
+        shards: Sequence[str],
+        *,
+        task_of: Callable[[str], Task],
+        on_result: Callable[[Result], None],
+        log: Log,
+    ) -> None:
+        self.pool, self.name, self.task_of, self.on_result, self.log = pool, name, task_of, on_result, log
+        self.queue = deque(shards)
+        self.deaths: Counter[str | None] = Counter()
+        self.failed: dict[str, str] = {}
+        self.results: deque[Result] = deque()
+        """Received and not passed to ``on_result`` yet."""
+        self.workers: list[Worker] = []
+        self.next_notice = time.monotonic() + SECONDS_BETWEEN_NOTICES
+
+    def run(self) -> dict[str, str]:
+        try:
+            for place in range(min(self.pool.size, len(self.queue))):
+                self.workers.append(self.pool.start(place))
+            while self.queue or any(worker.shard for worker in self.workers):
+                self._poll()
+                # Reporting a result may take as long as a small shard, so workers receive their next shard first.
+                if self.results:
+                    self.on_result(self.results.popleft())
+        finally:
+            for worker in self.workers:
+                worker.end()
+            while self.results:
+                self.on_result(self.results.popleft())
+        return self.failed
+
+    def _poll(self) -> None:
+        """Handle one message of each worker that has one, then give idle workers a shard."""
+        ready = self.pool.wait(self.workers, 0 if self.results else 1)
+        for worker in list(self.workers):
+            if worker in ready:
+                message = worker.message()
+                if message is None:
+                    self._reap(worker)
+                else:
+                    self._handle(worker, *message)
+            if worker.is_ready and worker.shard is None and self.queue:
+                worker.shard = self.queue.popleft()
+                worker.send(self.task_of(worker.shard))
+        if time.monotonic() > self.next_notice and not any(worker.is_ready for worker in self.workers):
+            self.next_notice += SECONDS_BETWEEN_NOTICES
+            self.log(f"{self.name}: no worker has started yet; waiting for one of {len(self.workers)}")
+
+    def _handle(self, worker: Worker, kind: str, value: Any) -> None:
+        shard = worker.shard or ""
+        if kind == "log":
+            self.log(value)
+        elif kind == "result":
+            self.results.append(value)
+        elif kind == "ready":
+            worker.is_ready = True
+        elif kind == "refused":
+            raise UserError(value)
+        else:
+            worker.shard = None
+            if kind == "failed":
+                self.failed[shard], details = value
+                self.log(f"{self.name} {shard} failed; going on with the other shards\n{details}")
+
+    def _reap(self, worker: Worker) -> None:
+        """Remove a dead worker, queue its shard again unless that has failed too often, and start another worker."""
+        shard, reason = worker.shard, worker.exit_reason(1.0) or "it closed its connection"
+        self.workers.remove(worker)
+        worker.end()
+        self.deaths[shard] += 1
+        if shard is None and self.deaths[None] >= MOST_DEATHS * self.pool.size:
+            raise WorkerError(
+                f"{self.name}: workers exit before they receive a shard ({reason}); see their output above"
+            )
+        if shard is not None and self.deaths[shard] >= MOST_DEATHS:
+            self.failed[shard] = f"{MOST_DEATHS} workers died while processing it, the last one: {reason}"
+        elif shard is not None:
+            self.queue.append(shard)
+            self.log(f"{self.name} {shard}: its worker died ({reason}); another one processes it again")
+        if self.queue:
+            self.workers.append(self.pool.start(worker.place))
