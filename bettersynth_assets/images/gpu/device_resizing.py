@@ -1,8 +1,11 @@
 """Decoded images resized on the GPU. In: uint8 images of any sizes. Out: one uint8 tensor, as Pillow resizes.
 
-Pillow's own arithmetic: across and then down, each a sum of pixels by weights of 22 bits, rounded to a byte in between.
-(Pillow 13 goes down first in some tall images, where the rounding then differs.) One kernel for each pass works images
-of all sizes at once. Torch compiles the source at its first use.
+Replaces padding and two float32 matrix products per batch; ``images.pixels`` has the way with Pillow. Gain: 12 ms
+instead of 157 ms of kernels for 8,192 images on one H200 (docs/results/scoring.md).
+
+The arithmetic is Pillow's: across and then down, each a sum of pixels by weights of 22 bits, rounded to a byte in
+between. (Pillow 13 goes down first in some tall images, where the rounding then differs.) One kernel for each pass
+handles images of all sizes at once. Torch compiles the source at its first use.
 """
 
 from __future__ import annotations

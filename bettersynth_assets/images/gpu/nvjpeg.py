@@ -1,8 +1,11 @@
 """JPEG files decoded and resized on the GPU. In: paths and resizings. Out: chunks of uint8 tensors on the device.
 
+Replaces ``images.decoding.pillow_chunks``. Gain: CLIP ViT-B/32 in bfloat16 scores 16,444 pairs/s with it on one H200;
+Pillow in threads gave 905/s, with the model in float32 (docs/results/scoring.md).
+
 Plain JPEG files (baseline, grey or YCbCr, no rotation, whole, up to ``reading.LARGEST`` pixels a side) are decoded by
-nvJPEG, which differs from Pillow's decoder by rounding and by how it enlarges colour. All others, and those that nvJPEG
-refuses, are Pillow's, whose word on what is broken holds.
+nvJPEG, which differs from Pillow's decoder by rounding and by how it enlarges colour. Pillow decodes all others, and
+those that nvJPEG refuses, so Pillow decides what counts as broken.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The nvJPEG library. In: JPEG files in memory. Out: their pixels on the GPU, decoded by the GPU's own engines.
+"""The nvJPEG library. In: JPEG files in memory. Out: their pixels on the GPU, decoded by the GPU's hardware decoders.
 
-Torchvision's ``decode_jpeg`` calls the same library, but sets up anew at each call and waits for each image: beside a
-model, that takes twice the time.
+Replaces ``torchvision.io.decode_jpeg``, which calls the same library but sets up a batch again at each call and waits
+on the host for each image. Gain: 18,200 instead of about 12,000 pairs/s of CLIP ViT-B/32 on one H200
+(docs/results/scoring.md).
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""Attention of a language model that reads a batch of whole prompts and then one token at a time, on a GPU.
+"""Attention for a batch of whole prompts followed by one token at a time, on a GPU.
 
-The prompts go to torch's attention as what they are, causal from their first token, with no mask to read. A single
-query goes to a kernel of ours: those of torch are made for many and take several times what reading the keys and values
-must. Each row and head is worked by itself, so its result is the same in any batch.
+Replaces torch's ``scaled_dot_product_attention``. Gain: BLIP-2 OPT-2.7b at batch 256 makes 506 captions/s instead of
+469 on one H200; LLaVA-1.5-7B makes the same number with and without it (docs/results/captioning.md).
+
+Prompts are passed to torch's attention as causal from their first token, without a mask tensor. PyTorch's attention is
+slow for query length 1, so a Triton kernel handles that case. Each row and head is computed separately, so its result
+does not depend on the batch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """Decoding of a batch whose prompts have one length. In: embedded prompts. Out: the tokens that follow.
 
-Any decoder-only language model of transformers, with its static cache. Prompts of one length need no padding and no
-mask but the causal one, so a step has the same shapes each time: on a GPU it is captured once as a CUDA graph and then
-replayed, where launching its kernels one by one takes several times as long as they run. The tokens are those of
+Replaces ``model.generate`` of transformers. Gain: LLaVA-1.5-7B makes 37.6 captions/s instead of 28.2 on one H200, batch
+64, 40 tokens (docs/results/captioning.md).
+
+Works for any decoder-only language model of transformers, with its static cache. Prompts of one length need no padding
+and no mask but the causal one, so every step has the same shapes: on a GPU it is captured once as a CUDA graph and then
+replayed, because launching its kernels one by one takes several times as long as they run. The tokens are those of
 ``model.generate``: the likeliest, or those that ``sampling`` draws.
 """
 

@@ -1,8 +1,10 @@
 """ConvNeXt's 7 × 7 depthwise convolution on maps with channels last, as a CUDA kernel.
 
-In: (I, H, W, C) bfloat16 on a GPU. Out: the same shape, accumulated in float32. Forward only: the tower is frozen. The
-eager twin is ``torch.conv2d`` on a permuted view; docs/results/training.md has both times. Torch compiles the source at
-its first use; no compiler needs to be installed.
+Replaces ``torch.conv2d`` (cuDNN) on a permuted view. Gain: 9.3 ms instead of 24.3 ms over the tower's 36 blocks at 32
+pictures, 3% of a training step of stage 1, on one H200 (docs/results/training.md).
+
+In: (I, H, W, C) bfloat16 on a GPU. Out: the same shape, accumulated in float32. Forward only: the tower is frozen.
+Torch compiles the source at its first use; no compiler needs to be installed.
 
 A thread owns two channels and ``COLUMNS`` neighbouring columns and walks down a band of rows. It holds all 49 taps and
 the sums of the seven output rows that the current input row reaches, so that each input is read and converted once per

@@ -1,6 +1,10 @@
 """GELU for compiled code, where torch's own error function binds a kernel by arithmetic instead of by memory.
 
-In and out: tensors of any shape. The eager twin of each is ``torch.nn.functional.gelu``.
+Each function replaces ``torch.nn.functional.gelu``. Gain per micro-batch of 32 rows of about 385 ms, on one H200:
+ConvNeXt's GELU 10.3 instead of 14.9 ms, Gemma's gated GELU 9.3 instead of 10.6 ms forward and 13.4 instead of 15.7 ms
+backward (docs/results/training.md).
+
+In and out: tensors of any shape.
 """
 
 from __future__ import annotations

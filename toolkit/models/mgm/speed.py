@@ -1,8 +1,8 @@
 """Switches between the original order of computation and exact rearrangements of it.
 
-Each switch changes when and where something is computed, never what: results differ by rounding alone. The measured
-gain of each is in docs/results/training.md. ``REFERENCE`` is how the original code computes; tests compare everything
-with it.
+Each switch changes when and where something is computed, never what: results differ by rounding alone.
+docs/results/training.md has the measured gain of each. ``REFERENCE`` computes as the original code does, except that
+logits are computed only where there is a label; tests compare everything with it.
 """
 
 from __future__ import annotations
