@@ -16,6 +16,7 @@ from pathlib import Path
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import Profile, load_profile
 from bettersynth_assets.config.recipe import Recipe, load_recipe
+from bettersynth_assets.config.world_paths import WorldPaths
 from bettersynth_assets.errors import ConfigError
 
 DEFAULT_PROFILE = "miniature"
@@ -57,9 +58,9 @@ class Settings:
         return self.profile_root / "shared"
 
     @property
-    def world_root(self) -> Path:
-        """Holds the generated miniature world."""
-        return self.data_root / "miniature-world"
+    def world(self) -> WorldPaths:
+        """Files of the miniature world; a run generates them where the profile names none."""
+        return WorldPaths(root=self.data_root / "miniature-world")
 
     def with_recipe(self, name: str) -> Settings:
         """The same profile and data root with another recipe."""

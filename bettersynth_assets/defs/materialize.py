@@ -71,6 +71,7 @@ class Workshop:
         checked = with_checked_recipe(context, settings.load())
         self.job = PipelineJob(stages=stages, leased=models, settings=gpu.apply(checked))
         check_data_root(self.job.settings.data_root)
+        prepare_inputs(name, stages, _selected(context), self.job.settings)
         check_side_inputs(name, stages, _selected(context), self.job.settings)
         self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
         self.refuse_changed_inputs()
@@ -176,6 +177,25 @@ def _shown(check: str, verdict: Verdict) -> dict[str, Any]:
         "description": verdict.words,
         "metadata": verdict.numbers,
     }
+
+
+def prepare_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:
+    """Generate the files that a run reads and its profile does not name; those that exist are kept.
+
+    Args:
+        name: of this step's stage.
+        selected: names of all stages that the run will come to; the stages that they read are prepared too.
+
+    Raises:
+        StorageError: the disk is full or cannot be written to.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    wanted = [by_name[one] for one in sorted(selected | {name}) if one in by_name]
+    for stage in wanted:  # grows
+        sources = (by_name[source] for source in (*stage.inputs, *stage.also(settings)))
+        wanted += [source for source in sources if source not in wanted]
+    for prepare in {stage.prepare for stage in wanted}:
+        prepare(settings)
 
 
 def check_side_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:

@@ -104,6 +104,10 @@ def nothing_to_check(settings: Settings) -> None:
     """Check nothing."""
 
 
+def nothing_to_prepare(settings: Settings) -> None:
+    """Prepare nothing."""
+
+
 def nothing_more(settings: Settings) -> tuple[str, ...]:
     return ()
 
@@ -133,6 +137,9 @@ class Stage:
     libraries: tuple[str, ...] = ()
     resume: bool = False
     """True where the function can go on from what a killed run left in its folder."""
+    prepare: Callable[[Settings], None] = nothing_to_prepare
+    """Generates files outside the graph that the stage reads and the profile does not name. Called at the start of a
+    run that reads the stage's set."""
     preflight: Callable[[Settings], None] = nothing_to_check
     """Checks files of the user's that only this stage reads. Called when a run begins that will come to this stage, so
     that a broken file is found before the stages in front of it are paid for. Raises ``UserError``."""

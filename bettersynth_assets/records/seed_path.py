@@ -17,18 +17,14 @@ REGENERATED = "regenerated"
 
 
 def seed_path(settings: Settings) -> Path:
-    """The seed file, absolute; the miniature world is generated where the profile names none.
+    """The seed file, absolute; the miniature world's where the profile names none.
 
     Raises:
         SeedError: no such file, or no regular one.
         EnvironmentFault: the environment keeps us from looking.
     """
     named = settings.profile.seed
-    if named is None:
-        from bettersynth_assets.miniature.generate import generate_world
-
-        return generate_world(settings.world_root, rows=settings.profile.world_rows).seed_file
-    path = Path(resolve(named)).expanduser().absolute()
+    path = settings.world.seed_file if named is None else Path(resolve(named)).expanduser().absolute()
     try:
         mode = patiently(lambda: path.stat().st_mode, path, seen=False)
     except OSError:

@@ -59,7 +59,7 @@ def summarize(settings: Settings) -> Summary:
         "no_kit_score": results["eval_results"].stats.get("no_kit_score") if "eval_results" in results else None,
     }
     if settings.profile.seed is None and found:
-        summary["quality"] = world_quality(settings, found)
+        summary["quality"] = world_quality(settings.world.truth, found)
     return summary
 
 

@@ -6,21 +6,20 @@ captions of the seed file; a filter that judged a new caption cannot be measured
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
-from bettersynth_assets.stages.benchmarks import world_paths
 
 Found = dict[str, list[Manifest]]
 
 
-def world_quality(settings: Settings, found: Found) -> dict[str, Any]:
+def world_quality(truth_file: Path, found: Found) -> dict[str, Any]:
     """Measure the stages on disk; parts whose stage has not run are omitted.
 
     Returns:
@@ -30,7 +29,7 @@ def world_quality(settings: Settings, found: Found) -> dict[str, Any]:
     """
     from bettersynth_assets.miniature.quality import caption_quality, filter_quality, score_quality, truth_by_id
 
-    truth = truth_by_id(pq.read_table(world_paths(settings).truth))
+    truth = truth_by_id(pq.read_table(truth_file))
     quality: dict[str, Any] = {}
     if scores := found.get("clip_scores"):
         table = _rows(scores)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
@@ -16,9 +16,6 @@ from bettersynth_assets.errors import ConfigError
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.settings import Chosen, choose
 from toolkit.files import sha256_once
-
-if TYPE_CHECKING:
-    from bettersynth_assets.miniature.generate import WorldPaths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +34,7 @@ def finetune_files(settings: Settings) -> FinetuneFiles:
     """
     training = settings.profile.training
     if training.finetune_json is None and training.finetune_images is None:
-        world = world_paths(settings)
-        return FinetuneFiles(data=world.finetune_json, images=world.finetune_images)
+        return FinetuneFiles(data=settings.world.finetune_json, images=settings.world.finetune_images)
     return FinetuneFiles(
         data=_existing("training.finetune_json", training.finetune_json),
         images=_existing("training.finetune_images", training.finetune_images),
@@ -80,23 +76,13 @@ def fingerprint(files: FinetuneFiles) -> dict[str, str]:
     return {name: sha256_once(path) if path.is_file() else path.name for name, path in asdict(files).items()}
 
 
-def world_paths(settings: Settings) -> WorldPaths:
-    """The miniature world's files; it is generated where it is not there yet."""
-    from bettersynth_assets.miniature.generate import generate_world
-
-    return generate_world(settings.world_root, rows=settings.profile.world_rows)
-
-
 def _of_the_world(settings: Settings, name: str, roles: list[str]) -> dict[str, Path]:
-    from bettersynth_assets.miniature.benchmark_files import world_files
-
-    files = world_files(settings.world_root, name)
+    files = settings.world.benchmark(name)
     if files is None:
         raise ConfigError(
             f"evaluation.benchmarks.{name} names no files, and the miniature world has none for it: name its "
             f"{', '.join(roles)}"
         )
-    world_paths(settings)
     return files
 
 

@@ -35,6 +35,7 @@ from bettersynth_assets.stages.arms import arm_stats, compare
 from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
 from bettersynth_assets.stages.train import architecture_key, folder_of
+from bettersynth_assets.stages.world import prepare_benchmarks
 from toolkit.evaluation.output import RESULTS as RESULTS_FILE
 from toolkit.evaluation.question_rows import ROWS
 from toolkit.evaluation.units import Place, Unit, finished, summary
@@ -244,6 +245,7 @@ EVAL_RESULTS = Stage(
     sharded=False,
     inputs=("mgm_checkpoint", "baseline_results"),
     libraries=LIBRARIES,
+    prepare=prepare_benchmarks,
     preflight=check_benchmarks,
 )
 BASELINE_RESULTS = replace(

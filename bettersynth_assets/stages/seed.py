@@ -30,6 +30,7 @@ from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.records.seed_file import SeedLine, seed_index
 from bettersynth_assets.records.seed_folders import check_folders
 from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
+from bettersynth_assets.stages.world import prepare_seed
 from toolkit.file_errors import patiently
 from toolkit.worker_pools import repeated
 
@@ -152,6 +153,7 @@ SEED_DATASET = Stage(
     depends=_depends,
     sharded=True,
     shared=True,
+    prepare=prepare_seed,
     files=input_versions,
     libraries=("pillow",),
 )

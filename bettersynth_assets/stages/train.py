@@ -30,6 +30,7 @@ from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
 from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.side_inputs import check_finetune
+from bettersynth_assets.stages.world import prepare_finetune
 from toolkit.files import sha256_once
 from toolkit.models import ARCHITECTURES, ArchitectureError, model_type
 from toolkit.training.file_record import MarkerError, read_marker
@@ -239,6 +240,7 @@ MGM_CHECKPOINT = Stage(
     inputs=("budgeted_set",),
     libraries=("torch", "transformers", "accelerate"),
     resume=True,
+    prepare=prepare_finetune,
     preflight=check_finetune,
 )
 BASELINE_CHECKPOINT = replace(

@@ -23,7 +23,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     Returns:
         The environment that makes them the active ones.
     """
-    from bettersynth_assets.miniature.benchmark_files import WORLD_FILES, world_files
+    from bettersynth_assets.config.world_paths import BENCHMARK_FILES
     from bettersynth_assets.miniature.generate import generate_world
     from bettersynth_assets.miniature.question_sets import SetSizes
     from tiny_models.profile_models import make_all
@@ -57,8 +57,8 @@ def write_tiny_project(root: Path) -> dict[str, str]:
         "evaluation": {
             "batch": 4,
             "benchmarks": {
-                name: {role: str(path) for role, path in (world_files(world.root, name) or {}).items()}
-                for name in WORLD_FILES
+                name: {role: str(path) for role, path in (world.benchmark(name) or {}).items()}
+                for name in BENCHMARK_FILES
             },
         },
     }

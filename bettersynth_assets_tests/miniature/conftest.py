@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bettersynth_assets.miniature.generate import WorldPaths, generate_world
+from bettersynth_assets.config.world_paths import WorldPaths
+from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets_tests.helpers.small_world import ROWS, SIZES
 
 

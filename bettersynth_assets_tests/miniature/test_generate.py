@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bettersynth_assets.miniature.generate import MARKER, WorldPaths, generate_world
+from bettersynth_assets.config.world_paths import WorldPaths
+from bettersynth_assets.miniature.generate import MARKER, generate_world
 from bettersynth_assets.miniature.question_sets import finetune_rows, mmbench_rows, textvqa_rows
 from bettersynth_assets.miniature.seed_rows import BROKEN_RATES, RATES, plan_rows
 from bettersynth_assets.miniature.world import scene_from_json

@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from bettersynth_assets.miniature.generate import WorldPaths, generate_world
+from bettersynth_assets.config.world_paths import WorldPaths
+from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets.miniature.gqa_set import gqa_finetune_rows, gqa_rows
 from bettersynth_assets.miniature.questions import THING_KINDS
 from bettersynth_assets.miniature.world import NUMBERS, Scene

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bettersynth_assets.miniature.generate import WorldPaths
+from bettersynth_assets.config.world_paths import WorldPaths
 from bettersynth_assets.miniature.world import NUMBERS, Scene
 from bettersynth_assets.miniature.yes_no import (
     MME_TASKS,

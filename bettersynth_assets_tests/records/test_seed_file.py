@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.errors import SeedError
-from bettersynth_assets.miniature import generate
-from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.records.seed_file import SeedIndex, seed_index
 from bettersynth_assets.records.seed_path import image_root, seed_path
 from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
@@ -126,13 +122,11 @@ def test_images_lie_in_the_folder_of_the_seed_file(seed: Path) -> None:
     assert image_root(settings_for(seed, seed.parent / "data")) == seed.parent
 
 
-def test_without_a_seed_the_miniature_world_is_made_under_the_data_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few = SetSizes(finetune=2, finetune_gqa=0, textvqa=2, mmbench=2, mme=1, pope=1, gqa=1)
-    monkeypatch.setattr(generate, "generate_world", partial(generate.generate_world, sizes=few))
+def test_without_a_seed_the_paths_are_the_worlds_and_asking_generates_nothing(tmp_path: Path) -> None:
     settings = load_settings({"BETTERSYNTH_DATA": str(tmp_path)})
-    settings = replace(settings, profile=settings.profile.model_copy(update={"world_rows": 50}))
-    found = seed_path(settings)
-    assert found.is_relative_to(settings.world_root)
-    assert len(found.read_bytes().splitlines()) == 50
+    with pytest.raises(SeedError, match="does not exist"):
+        image_root(settings)
+    assert not settings.world.root.exists()
+    write_lines(settings.world.seed_file.parent, [kit_row(0)], name=settings.world.seed_file.name)
+    assert seed_path(settings) == settings.world.seed_file
+    assert image_root(settings) == settings.world.seed_images

@@ -8,7 +8,6 @@ from bettersynth_assets.engine.integrity import seal
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets.miniature.question_sets import SetSizes
-from bettersynth_assets.reports import world_quality as module
 from bettersynth_assets.reports.world_quality import world_quality
 
 
@@ -21,8 +20,7 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture
-def truth(world, monkeypatch):
-    monkeypatch.setattr(module, "world_paths", lambda settings: world)
+def truth(world):
     return pq.read_table(world.truth).to_pylist()
 
 
@@ -45,29 +43,29 @@ def is_bad(row) -> bool:
     return bool(row["mismatch"] or row["degenerate"])
 
 
-def test_scores_that_know_the_truth_are_perfect(truth, shard):
+def test_scores_that_know_the_truth_are_perfect(world, truth, shard):
     scores = [{"id": row["id"], "clip_score": 0.1 if is_bad(row) else 0.9} for row in truth]
     found = shard("clip_scores", kept=scores)
     found |= shard("seed_profile", stats={"clip_score": {"mean": 0.5}})
-    quality = world_quality(None, found)
+    quality = world_quality(world.truth, found)
     assert quality["similarity"]["auc_mismatch"] == 1.0
     limit = quality["filters"]["seed_profile: clip_score_filter"]
     assert (limit["precision"], limit["recall"]) == (1.0, 1.0)
     assert limit["rejected"] == sum(map(is_bad, truth)) > 0
 
 
-def test_a_filter_is_measured_against_the_fault_that_it_looks_for(truth, shard):
+def test_a_filter_is_measured_against_the_fault_that_it_looks_for(world, truth, shard):
     marked = [row["id"] for row in truth if row["watermark"]]
     clean = [row["id"] for row in truth if not row["watermark"]]
     wrong = [*marked[:1], clean[0]]
     found = shard("clip_scores", kept=[{"id": row["id"], "clip_score": 0.5} for row in truth])
     rejects = [{"id": row_id, "operator": "image_watermark_filter"} for row_id in wrong]
     found |= shard("filtered_set", rejects=rejects)
-    measured = world_quality(None, found)["filters"]["filtered_set: image_watermark_filter"]
+    measured = world_quality(world.truth, found)["filters"]["filtered_set: image_watermark_filter"]
     assert measured == {"precision": 0.5, "recall": 1 / len(marked), "rejected": 2, "faulty": len(marked)}
 
 
-def test_what_has_not_run_is_left_out(truth, shard):
-    assert world_quality(None, {}) == {}
+def test_what_has_not_run_is_left_out(world, truth, shard):
+    assert world_quality(world.truth, {}) == {}
     found = shard("recaptioned_set", kept=[{"id": truth[0]["id"], "caption": "nothing"}])
-    assert set(world_quality(None, found)) == {"captions, chosen"}
+    assert set(world_quality(world.truth, found)) == {"captions, chosen"}

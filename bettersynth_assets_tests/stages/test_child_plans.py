@@ -10,7 +10,6 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.stages import benchmarks as module
 from bettersynth_assets.stages import evaluate, train
 from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.graph import STAGES
@@ -117,7 +116,6 @@ def test_a_benchmark_that_is_not_there_is_named_with_its_key(project):
 
 
 def test_a_benchmark_that_names_no_files_has_those_of_the_world(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "world_paths", lambda settings: None)
     evaluation = {"benchmarks": {"mmbench": {}}}
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "p.yaml", evaluation=evaluation)))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))

@@ -1,0 +1,99 @@
+"""Paths of the files of the generated miniature world. In: its folder. Out: paths; ``miniature.generate`` writes them.
+
+A profile that names no seed file, fine-tuning set or files of a benchmark uses these. They are generated once, at the
+start of a run (``stages.world``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+BENCHMARK_FILES = {
+    "textvqa": {
+        "questions": "textvqa/questions.jsonl",
+        "annotations": "textvqa/annotations.json",
+        "images": "textvqa/images",
+    },
+    "mmbench": {"table": "mmbench/mmbench_dev.tsv"},
+    "mme": {"root": "mme"},
+    "pope": {"questions": "pope", "images": "pope/images"},
+    "gqa": {"questions": "gqa/testdev_balanced_questions.json", "images": "gqa/images"},
+}
+"""Relative to the world's folder, by benchmark and role."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldPaths:
+    """Paths of a world's files."""
+
+    root: Path
+
+    @property
+    def seed_file(self) -> Path:
+        return self.root / "seed" / "mgm_pretrain_stage_1.jsonl"
+
+    @property
+    def seed_images(self) -> Path:
+        """Root of the image paths in the seed file."""
+        return self.root / "seed"
+
+    @property
+    def questions(self) -> Path:
+        return self.root / "seed" / "stage_1.json"
+
+    @property
+    def truth(self) -> Path:
+        return self.root / "seed" / "truth.parquet"
+
+    @property
+    def finetune_json(self) -> Path:
+        return self.root / "finetune" / "finetune.json"
+
+    @property
+    def finetune_images(self) -> Path:
+        """Root of the image paths in the fine-tuning set."""
+        return self.root / "finetune" / "images"
+
+    @property
+    def textvqa_questions(self) -> Path:
+        return self.root / "textvqa" / "questions.jsonl"
+
+    @property
+    def textvqa_annotations(self) -> Path:
+        return self.root / "textvqa" / "annotations.json"
+
+    @property
+    def textvqa_images(self) -> Path:
+        return self.root / "textvqa" / "images"
+
+    @property
+    def mmbench(self) -> Path:
+        return self.root / "mmbench" / "mmbench_dev.tsv"
+
+    @property
+    def mme(self) -> Path:
+        """Folder with MME's subtasks."""
+        return self.root / "mme"
+
+    @property
+    def pope(self) -> Path:
+        """Folder with POPE's three question files."""
+        return self.root / "pope"
+
+    @property
+    def pope_images(self) -> Path:
+        return self.root / "pope" / "images"
+
+    @property
+    def gqa_questions(self) -> Path:
+        return self.root / "gqa" / "testdev_balanced_questions.json"
+
+    @property
+    def gqa_images(self) -> Path:
+        return self.root / "gqa" / "images"
+
+    def benchmark(self, name: str) -> dict[str, Path] | None:
+        """Files of a benchmark by role; None if the world has none for it."""
+        roles = BENCHMARK_FILES.get(name)
+        return None if roles is None else {role: self.root / path for role, path in roles.items()}

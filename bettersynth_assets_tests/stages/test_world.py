@@ -1,0 +1,60 @@
+"""The miniature world is generated at the start of a run, for the sets that the run reads and the files it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.defs.materialize import prepare_inputs
+from bettersynth_assets.miniature import generate
+from bettersynth_assets.miniature.question_sets import SetSizes
+from bettersynth_assets.stages.graph import STAGES
+
+FEW = SetSizes(finetune=2, finetune_gqa=0, textvqa=2, mmbench=2, mme=1, pope=1, gqa=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings that name a seed file and nothing else."""
+    monkeypatch.setattr(generate, "generate_world", partial(generate.generate_world, sizes=FEW, workers=1))
+    (tmp_path / "seed.jsonl").touch()
+    return with_profile(
+        load_settings({"BETTERSYNTH_DATA": str(tmp_path), "BETTERSYNTH_SEED": str(tmp_path / "seed.jsonl")}),
+        world_rows=50,
+    )
+
+
+def with_profile(settings: Settings, **values: Any) -> Settings:
+    return replace(settings, profile=settings.profile.model_copy(update=values))
+
+
+def prepare(settings: Settings, name: str) -> bool:
+    """Prepare a run of one set; returns whether the world exists afterwards."""
+    prepare_inputs(name, STAGES, {name}, settings)
+    return settings.world.root.exists()
+
+
+def test_a_seed_file_is_generated_where_none_is_named(settings: Settings) -> None:
+    unnamed = with_profile(settings, seed=None)
+    assert not prepare(settings, "budgeted_set")
+    assert prepare(unnamed, "budgeted_set")
+    assert len(settings.world.seed_file.read_bytes().splitlines()) == 50
+
+
+def test_a_set_that_is_read_through_others_counts(settings: Settings) -> None:
+    assert prepare(settings, "eval_results")  # it reads mgm_checkpoint, whose fine-tuning set is not named
+
+
+def test_named_files_are_used(settings: Settings) -> None:
+    training = settings.profile.training.model_copy(update={"finetune_json": "f.json", "finetune_images": "images"})
+    named = {"mmbench": {"table": "m.tsv"}}
+    evaluation = settings.profile.evaluation.model_copy(update={"benchmarks": named})
+    given = with_profile(settings, training=training, evaluation=evaluation)
+    assert not prepare(given, "eval_results")
+    unnamed = settings.profile.evaluation.model_copy(update={"benchmarks": {**named, "gqa": {}}})
+    assert prepare(with_profile(given, evaluation=unnamed), "eval_results")
