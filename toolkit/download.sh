@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# Fetches the public weights of MGM-2B and joins them to the base that training starts from. Each has a licence of its
-# own; Gemma's must be accepted on its page first, and `hf auth login` makes you known.
+# Downloads the public weights of MGM-2B and assembles the base model from which training starts. Each model has its own
+# licence. Accept Gemma's on its model page and run `hf auth login` first.
 #
 #   bash toolkit/download.sh             (from the project's folder)
 #
-# Revisions are pinned; GEMMA_REVISION=<commit> and its like choose others. The SHA-256 sums below are public. Those of
-# all other files are written to checksums.txt when first fetched (also readable by `sha256sum -c`), the revisions to
-# revisions.txt. A file that is not what was published, or not what was fetched before, is refused by name.
+# Revisions are pinned; set GEMMA_REVISION, CLIP_REVISION or CONVNEXT_REVISION to a commit to use another. Files with a
+# published SHA-256 sum (below) are checked against it. The sums of all other files are recorded in checksums.txt at the
+# first download (in the format of `sha256sum -c`) and checked from then on; the revisions are written to revisions.txt.
+# A mismatch is an error that names the file.
 set -euo pipefail
 case "${1-}" in
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
-    ?*) echo "error: argument '$1' is not known; values are set before the command, e.g. ZOO=folder bash $0" >&2; exit 2 ;;
+    ?*) echo "error: unknown argument '$1'; set values before the command, e.g. ZOO=folder bash $0" >&2; exit 2 ;;
 esac
 
 ZOO=${ZOO:-toolkit/training/model_zoo}
 PYTHON=${PYTHON:-python}
 RECORD=$ZOO/checksums.txt
 
-published() { # revision and file -> its public sum, or nothing
+published() { # revision, file -> its published sum, or nothing
     awk -v at="$1 $2" '$2 " " $3 == at {print $1}' << 'SUMS'
 561656f892a2a1ca0837ca529c5ce820a72b40f4f563b1cd0a1acc0b3899c30c 96988410cbdaeb8d5093d1ebdc5a8fb563e02bad model-00001-of-00002.safetensors
 20fe2ee66bf1361241a6c522091a5e0328fc6c1703f93734889fa381fcf8760c 96988410cbdaeb8d5093d1ebdc5a8fb563e02bad model-00002-of-00002.safetensors
@@ -40,8 +41,8 @@ fetch() { # repository, revision, folder, files…
         if [[ -z $expected ]]; then
             printf '%s  %s\n' "$sum" "$folder/$file" >> "$RECORD"
         elif [[ $sum != "$expected" ]]; then
-            echo "error: $ZOO/$folder/$file has SHA-256 $sum, not $expected; delete it and run this again" \
-                "(and its line in $RECORD, where you changed the revision)" >&2
+            echo "error: $ZOO/$folder/$file has SHA-256 $sum, expected $expected; delete it and run this again" \
+                "(if you changed the revision, also delete its line in $RECORD)" >&2
             exit 1
         fi
     done

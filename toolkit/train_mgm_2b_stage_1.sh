@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The contest kit's stage 1, step by step: batch check, sample budget, LLaVA format, pre-training, fine-tuning, evaluation
-# (TextVQA and MMBench, unless told otherwise), a copy of this script. Stops at the first failure and names the step.
+# Runs stage 1 of the contest kit: batch check, sample budget, LLaVA format, pre-training, fine-tuning, evaluation
+# (default: TextVQA and MMBench), copy of this script. Stops at the first failure and names the failed step.
 #
-#   bash toolkit/train_mgm_2b_stage_1.sh            (from the project's folder; any value below can be set before it)
+#   bash toolkit/train_mgm_2b_stage_1.sh            (from the project's folder; set any value below before the command)
 #   GPUS=1 DEVICE=cpu DEEPSPEED= bash toolkit/train_mgm_2b_stage_1.sh                                 (without a GPU)
 #
-# Gradient accumulation follows from the global batch (256 and 128), the GPUs and the batch per GPU unless it is set.
+# Unless set, gradient accumulation is computed from the global batch (256 and 128), the number of GPUs and the batch
+# per GPU.
 set -euo pipefail
 case "${1-}" in
     -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
-    ?*) echo "error: argument '$1' is not known; values are set before the command, e.g. GPUS=1 DEVICE=cpu DEEPSPEED= bash $0" >&2; exit 2 ;;
+    ?*) echo "error: unknown argument '$1'; set values before the command, e.g. GPUS=1 DEVICE=cpu DEEPSPEED= bash $0" >&2; exit 2 ;;
 esac
 KIT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -18,20 +19,20 @@ EXP_NAME=${EXP_NAME:-default}
 PRETRAIN_DATASET=${PRETRAIN_DATASET:-output/processed_data/processed_data.jsonl}
 PRETRAIN_DATASET_IMAGE_PATH=${PRETRAIN_DATASET_IMAGE_PATH:-input/pretrain_stage_1}
 PRETRAIN_BATCH_SIZE_PER_GPU=${PRETRAIN_BATCH_SIZE_PER_GPU:-8}
-PRETRAIN_GRADIENT_ACCUMULATION_STEPS=${PRETRAIN_GRADIENT_ACCUMULATION_STEPS-}    # empty: derived, 4 on 8 GPUs
+PRETRAIN_GRADIENT_ACCUMULATION_STEPS=${PRETRAIN_GRADIENT_ACCUMULATION_STEPS-}    # empty: computed, 4 on 8 GPUs
 PRETRAIN_DATALOADER_NUM_WORKERS=${PRETRAIN_DATALOADER_NUM_WORKERS:-4}
 FINETUNE_BATCH_SIZE_PER_GPU=${FINETUNE_BATCH_SIZE_PER_GPU:-8}
-FINETUNE_GRADIENT_ACCUMULATION_STEPS=${FINETUNE_GRADIENT_ACCUMULATION_STEPS-}    # empty: derived, 2 on 8 GPUs
+FINETUNE_GRADIENT_ACCUMULATION_STEPS=${FINETUNE_GRADIENT_ACCUMULATION_STEPS-}    # empty: computed, 2 on 8 GPUs
 FINETUNE_DATALOADER_NUM_WORKERS=${FINETUNE_DATALOADER_NUM_WORKERS:-4}
 LOGGING_STEP=${LOGGING_STEP:-1}
-CKPT_SAVE_STEPS=${CKPT_SAVE_STEPS:-100}      # steps between checkpoints, from which a killed run goes on; 0: none
+CKPT_SAVE_STEPS=${CKPT_SAVE_STEPS:-100}      # steps between checkpoints, from which a killed run resumes; 0: none
 TOTAL_SAVE_CKPT_LIMIT=${TOTAL_SAVE_CKPT_LIMIT:-1}
-INFER_CUDA_IDX=${INFER_CUDA_IDX-}            # GPUs of the evaluation, e.g. "0"; empty: as they are
-BENCHMARKS=${BENCHMARKS:-textvqa mmbench}    # what is evaluated; the contest's score needs these two
-EVAL_OPTIONS=${EVAL_OPTIONS-}                # files of others, e.g. "--pope-questions DIR --pope-images DIR" (no spaces)
-GPUS=${GPUS:-8}                              # processes
+INFER_CUDA_IDX=${INFER_CUDA_IDX-}            # GPUs for evaluation, e.g. "0"; empty: CUDA_VISIBLE_DEVICES is unchanged
+BENCHMARKS=${BENCHMARKS:-textvqa mmbench}    # benchmarks to evaluate; the contest's score needs these two
+EVAL_OPTIONS=${EVAL_OPTIONS-}                # files of other benchmarks, without spaces, e.g. "--pope-questions DIR --pope-images DIR"
+GPUS=${GPUS:-8}                              # training processes
 DEVICE=${DEVICE:-cuda}
-DEEPSPEED=${DEEPSPEED-$KIT/train/deepspeed/zero2.json}   # empty: without DeepSpeed
+DEEPSPEED=${DEEPSPEED-$KIT/train/deepspeed/zero2.json}   # empty: train without DeepSpeed
 ############################ fixed by the contest ##########################
 SAMPLE_BUDGET=${SAMPLE_BUDGET:-200000}          # semifinal: 5000
 BASE_MODEL=${BASE_MODEL:-toolkit/training/model_zoo/MGM-2B-base}
@@ -60,17 +61,17 @@ finish() {
 }
 trap finish EXIT
 
-refuse() { # what is wrong and how to fix it
+refuse() { # message with the fault and the fix
     echo "error: $1" >&2
     exit 2
 }
 
-need_number() { # name of a variable, least value
-    # Digits only: bash would evaluate anything else, commands included, in arithmetic.
+need_number() { # name of a variable, minimum
+    # Accept digits only: bash arithmetic evaluates anything else, including commands.
     if [[ ${!1} =~ ^[0-9]{1,9}$ ]]; then ((10#${!1} >= $2)); else false; fi || refuse "$1='${!1}': set $1 to a whole number of at least $2"
 }
 
-need_input() { # name of a variable, what it is: file or folder
+need_input() { # name of a variable, its kind: file or folder
     if [ "$2" = file ]; then [ -f "${!1}" ]; else [ -d "${!1}" ]; fi || refuse "no such $2: $1='${!1}'; set $1=PATH before the command"
 }
 
@@ -88,7 +89,7 @@ done
 for name in LOGGING_STEP TOTAL_SAVE_CKPT_LIMIT SAMPLE_BUDGET; do need_number "$name" 1; done
 for name in CKPT_SAVE_STEPS SEED; do need_number "$name" 0; done
 
-accumulation() { # global batch, batch per GPU: micro-batches of a step, rounded down and at least 1
+accumulation() { # global batch, batch per GPU -> micro-batches per step, rounded down, at least 1
     local steps=$(($1 / (10#$GPUS * 10#$2)))
     echo $((steps > 0 ? steps : 1))
 }
@@ -106,7 +107,7 @@ check_batch finetune "$FINETUNE_BATCH_SIZE_PER_GPU" "$FINETUNE_GRADIENT_ACCUMULA
 STEP="inputs of all steps"
 for name in PRETRAIN_DATASET ORIGINAL_QUESTIONS FINETUNE_DATASET; do need_input "$name" file; done
 for name in PRETRAIN_DATASET_IMAGE_PATH BASE_MODEL FINETUNE_IMAGES; do need_input "$name" folder; done
-evaluation=()   # options of toolkit.evaluation.run, which finds the rest of what is missing
+evaluation=()   # options of toolkit.evaluation.run, which checks all other inputs
 for benchmark in $BENCHMARKS; do
     case "$benchmark" in
         textvqa)
@@ -146,7 +147,7 @@ export FINETUNE_BATCH_SIZE_PER_GPU FINETUNE_GRADIENT_ACCUMULATION_STEPS FINETUNE
 import json
 from os import environ as e
 
-# The kit takes the mean loss of 8 rows at a time; with loss_group that holds for any batch per GPU.
+# The kit averages the loss over micro-batches of 8 rows; loss_group keeps that for any batch per GPU.
 shared = {"deepspeed": e["DEEPSPEED"] or None, "loss_group": 8, "pad_multiple": 1 if e["DEVICE"] == "cpu" else 16}
 stages = []
 for name, kit, data, images, rest in (
@@ -174,8 +175,8 @@ if [ "$GPUS" -gt 1 ]; then
 else
     "$PYTHON" -m toolkit.training.run "$plan"
 fi
-for stage in pretrain finetune; do   # exit code and final-step marker are both required
-    [ -f "$RUN/$stage/manifest.json" ] || { echo "$RUN/$stage has no manifest.json: the stage did not end" >&2; exit 1; }
+for stage in pretrain finetune; do   # require the manifest in addition to exit code 0
+    [ -f "$RUN/$stage/manifest.json" ] || { echo "error: $RUN/$stage has no manifest.json: the stage is incomplete; run this again" >&2; exit 1; }
 done
 ln -sfn "MGM-2B-$EXP_NAME/pretrain" "$TRAINING/$PRETRAIN"
 ln -sfn "MGM-2B-$EXP_NAME/finetune" "$TRAINING/$FINETUNE"

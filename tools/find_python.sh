@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the path of the first candidate that can make the project's environment; else says what is wrong with each.
+# Prints the path of the first Python that meets the project's requirements. If there is none, says why for each one.
 # usage: tools/find_python.sh CANDIDATE...
 set -eu
 
@@ -23,12 +23,12 @@ for candidate; do
         printf '%s\n' "$answer"
         exit
     else
-        # A version manager's placeholder for a Python that is not active explains itself at length.
+        # Shims of version managers print several lines for an inactive version; keep the first.
         fault=$(printf '%s\n' "$answer" | head -n 1)
     fi
     faults="$faults
   $candidate: $fault"
 done
 echo "error: Python 3.11.5 or newer, but older than 3.14, is needed; tried:$faults
-Name one, e.g. make PYTHON=/path/to/python3.12" >&2
+Set its path, e.g. make PYTHON=/path/to/python3.12" >&2
 exit 1

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compiles kenlm into the environment, in about a minute. Without it perplexity_filter alone is refused.
+# Compiles and installs kenlm, which takes about a minute. Only perplexity_filter needs it.
 # usage: tools/kenlm.sh VENV
 set -eu
 venv=$1
@@ -8,7 +8,7 @@ kenlm=$(grep '^kenlm==' requirements.lock)
 echo "Compiling ${kenlm%% *}"
 # uv skips a package whose marker excludes this Python.
 if ! "$venv/bin/uv" --no-progress pip install --python "$venv/bin/python" "$kenlm" >"$log" 2>&1; then
-    echo "  not built: it needs g++ and the headers of Python (output: $log); perplexity_filter cannot run"
+    echo "  not built: install g++ and the Python headers (output: $log); perplexity_filter cannot run"
 elif ! "$venv/bin/python" -c 'import kenlm' 2>>"$log"; then
-    echo "  left out: kenlm does not compile on $("$venv/bin/python" --version); perplexity_filter cannot run"
+    echo "  skipped: kenlm does not compile on $("$venv/bin/python" --version); perplexity_filter cannot run"
 fi

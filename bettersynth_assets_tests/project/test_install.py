@@ -63,7 +63,7 @@ def test_without_a_python_that_fits_each_candidate_has_its_fault(tmp_path: Path)
         "  missing: not found",
         "  placeholder: placeholder: version not active",
         "  old: is Python 3.9.1",
-        "Name one, e.g. make PYTHON=/path/to/python3.12",
+        "Set its path, e.g. make PYTHON=/path/to/python3.12",
     ]
 
 
@@ -73,8 +73,9 @@ def test_a_failed_step_shows_its_output_and_names_the_file_with_all_of_it(tmp_pa
     command = ["sh", "tools/install.sh", str(venv), sys.executable]
     done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 1
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["Making", "Installing"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["Creating", "Installing"]
     assert "No matching distribution found for uv==" in done.stderr
     log = venv / "install.log"
-    assert done.stderr.splitlines()[-1].endswith(f"could not be installed; the full output is in {log}")
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: could not install uv==") and error.endswith(f"; the full output is in {log}")
     assert "No matching distribution found for uv==" in log.read_text("utf-8")

@@ -170,7 +170,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "UTF-16 without a mark": (lambda: LINES.decode().encode("utf-16-be"), "is UTF-16 text"),
     "UTF-32": (lambda: LINES.decode().encode("utf-32"), "is UTF-32 text"),
     "tar": (lambda: tar("seed.jsonl"), "is a tar archive: unpack it"),
-    "tar in gzip": (lambda: gzip.compress(tar("seed.jsonl")), "holds, as gzip, a tar archive: unpack it"),
+    "tar in gzip": (lambda: gzip.compress(tar("seed.jsonl")), ", decompressed from gzip, is a tar archive: unpack it"),
     "zip": (lambda: zipped("seed.jsonl"), "is a ZIP archive: unpack it"),
     "xlsx": (lambda: zipped("[Content_Types].xml", "xl/workbook.xml"), "is an Excel workbook: export the table"),
     "Feather": (feather, "is an Arrow IPC or Feather file: write the table as Parquet"),
@@ -181,21 +181,21 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "git-lfs": (lambda: POINTER, "is a git-lfs pointer and not the file itself: fetch the file: `git lfs pull`"),
     "pickle": (lambda: pickle.dumps(KIT), "is a Python pickle, which can run code and is never loaded"),
     "npy": (numpy_array, "is a NumPy array"),
-    "bzip2": (lambda: b"BZh91AY&SY" + bytes(20), "is compressed by bzip2: decompress it"),
-    "xz": (lambda: b"\xfd7zXZ\x00\x00\x04", "is compressed by xz: decompress it"),
+    "bzip2": (lambda: b"BZh91AY&SY" + bytes(20), "is compressed with bzip2: decompress it"),
+    "xz": (lambda: b"\xfd7zXZ\x00\x00\x04", "is compressed with xz: decompress it"),
     "zeros": (lambda: bytes(200), "is filled with zero bytes"),
-    "image": (lambda: encoded(picture()), "is an image: name the file with the rows"),
+    "image": (lambda: encoded(picture()), "is an image: give the path of the file with the rows"),
     "empty": (lambda: b"", "is empty and holds no rows"),
     "gzip of nothing": (lambda: gzip.compress(b""), "holds no rows"),
-    "gzip cut off": (lambda: gzip.compress(LINES)[:-20], "is gzip that is cut off or damaged"),
-    "gzip of two, cut off": (lambda: (gzip.compress(LINES) * 2)[:-20], "is gzip that is cut off or damaged"),
+    "gzip cut off": (lambda: gzip.compress(LINES)[:-20], "is a truncated or damaged gzip file"),
+    "gzip of two, cut off": (lambda: (gzip.compress(LINES) * 2)[:-20], "is a truncated or damaged gzip file"),
     "gzip damaged": (
         lambda: gzip.compress(LINES)[:60] + b"\0\0\0\0" + gzip.compress(LINES)[64:],
-        "is gzip that is cut off or damaged",
+        "is a truncated or damaged gzip file",
     ),
-    "zstd cut off": (lambda: zstandard.compress(LINES)[:-20], "is zstd that is cut off or damaged"),
+    "zstd cut off": (lambda: zstandard.compress(LINES)[:-20], "is a truncated or damaged zstd file"),
     "gzip twice": (lambda: gzip.compress(gzip.compress(LINES)), "compressed twice"),
-    "Parquet cut off": (lambda: parquet(KIT)[:-50], "is Parquet that is cut off or damaged"),
+    "Parquet cut off": (lambda: parquet(KIT)[:-50], "is a truncated or damaged Parquet file"),
     "Parquet of other columns": (
         lambda: parquet([{"url": "http://x", "caption": "a boat"}]),
         "has the columns url, caption: rows need text and images",
@@ -205,7 +205,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "column 'image' holds image bytes .*: write each image to a file",
     ),
     "Parquet with other bytes": (
-        lambda: parquet([{**KIT[0], "hash": b"\x00"}]), "column 'hash' holds bytes: leave it out",
+        lambda: parquet([{**KIT[0], "hash": b"\x00"}]), "column 'hash' holds bytes: remove the column",
     ),
 }  # fmt: skip
 
@@ -232,7 +232,7 @@ def test_an_archive_is_refused_without_unpacking_whatever_its_members_are_called
     path.write_bytes(make("../escaped.jsonl", str(tmp_path / "absolute.jsonl"), "seed.jsonl"))
     for data in (path.read_bytes(), gzip.compress(path.read_bytes())):
         path.write_bytes(data)
-        with pytest.raises(SeedError, match="archive: unpack it and name the file with the rows in it"):
+        with pytest.raises(SeedError, match="archive: unpack it and give the path of the file with the rows"):
             seed_index(settings(path))
     left = [item.name for item in tmp_path.rglob("*") if item.is_file() and "data" not in item.parts]
     assert left == ["seed.jsonl"]

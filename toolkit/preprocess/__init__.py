@@ -1,1 +1,1 @@
-"""The kit's steps before training: sample budget, format conversion, batch check. No torch here."""
+"""The kit's steps before training: sample budget, format conversion, batch check. Does not import torch."""

@@ -1,8 +1,9 @@
-"""Checks that a stage's global batch is the contest's: 256 in pre-training, 128 in fine-tuning.
+"""Check that a stage uses the contest's global batch: 256 for pre-training, 128 for fine-tuning.
 
     python -m toolkit.preprocess.check_global_batch_size pretrain --gpus 8 --per-gpu 8 --accumulation 4
 
-In: three numbers. Out: exit code 0, or 2 with the product and the fix. The kit's own check lets an error pass.
+In: three numbers. Out: exit code 0, or 2 with a message that states the product and the fix. The kit's own check
+ignores a mismatch.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ GLOBAL_BATCH = {"pretrain": 256, "finetune": 128}
 
 
 class BatchError(ValueError):
-    """A global batch other than the contest's."""
+    """A global batch that differs from the contest's."""
 
 
 def check_global_batch(stage: str, *, gpus: int, per_gpu: int, accumulation: int) -> None:
-    """Raises :class:`BatchError` unless the three multiply to the stage's global batch."""
+    """Raise :class:`BatchError` unless the product of the three numbers is the stage's global batch."""
     if min(gpus, per_gpu, accumulation) < 1:
-        raise BatchError(f"{stage}: gpus {gpus}, per-gpu {per_gpu} and accumulation {accumulation} must be positive")
+        raise BatchError(
+            f"{stage}: gpus {gpus}, per-gpu {per_gpu} and accumulation {accumulation}: set each to at least 1"
+        )
     product, wanted = gpus * per_gpu * accumulation, GLOBAL_BATCH[stage]
     if product != wanted:
         raise BatchError(
@@ -30,7 +33,7 @@ def check_global_batch(stage: str, *, gpus: int, per_gpu: int, accumulation: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
+    """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m toolkit.preprocess.check_global_batch_size")
     parser.add_argument("stage", choices=tuple(GLOBAL_BATCH))
     parser.add_argument("--gpus", type=int, required=True)

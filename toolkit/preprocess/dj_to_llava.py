@@ -1,12 +1,12 @@
-"""Kit JSONL to LLaVA JSON and back.
+"""Conversion between kit JSONL and LLaVA JSON.
 
 ::
 
     {"id", "text": "<__dj__image>\\ncaption <|__dj__eoc|>", "images": ["images/00609/….jpg"]}
         ─►  {"id", "image": "images/00609/….jpg", "conversations": [{"from": "human", …}, {"from": "gpt", …}]}
 
-The human turn is the original question of the same id (``stage_1.json``). Where an id has none, one of the 11 original
-questions is drawn from the id alone, so that the same row always gets the same one.
+The human turn is the original question of the same id (``stage_1.json``). For an id without one, a hash of the id
+selects one of the 11 original questions, so that a row always gets the same question.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ QUESTIONS = (
 
 
 class ConversionError(ValueError):
-    """A row that has no counterpart in the other format; the message names its id."""
+    """A row that cannot be converted; the message names its id."""
 
 
 def question_for(row_id: str, questions: Mapping[str, str] | None = None) -> str:
-    """The human turn of a row: its original one, else one of ``QUESTIONS`` drawn from the id."""
+    """Return the human turn of a row: its original one, else the one of ``QUESTIONS`` that its id selects."""
     if questions is not None and row_id in questions:
         return questions[row_id]
     return f"{IMAGE_TOKEN}\n{QUESTIONS[zlib.crc32(row_id.encode()) % len(QUESTIONS)]}"
@@ -55,11 +55,11 @@ def to_llava(rows: Iterable[Row], questions: Mapping[str, str] | None = None) ->
     """Convert kit rows to LLaVA rows, in order.
 
     Args:
-        rows: with ``text`` and ``images`` (a list of one path, or the path); an ``id`` is derived where there is none.
+        rows: rows with ``text`` and ``images`` (a list of one path, or the path); a missing ``id`` is derived.
         questions: original human turn by id, with its image token; see :func:`read_questions`.
 
     Raises:
-        ConversionError: a row without id or text, or not with exactly one image.
+        ConversionError: a row without id or text, or without exactly one image.
     """
     return [_to_llava(row, questions) for row in rows]
 
@@ -74,7 +74,9 @@ def _to_llava(row: Row, questions: Mapping[str, str] | None) -> Row:
         raise ConversionError(f"row {found!r}: needs exactly one image, has {images!r}")
     question = question_for(found, questions)
     if question.count(IMAGE_TOKEN) != 1:
-        raise ConversionError(f"row {found!r}: {question.count(IMAGE_TOKEN)} {IMAGE_TOKEN} in its question, needs one")
+        raise ConversionError(
+            f"row {found!r}: its question has {question.count(IMAGE_TOKEN)} {IMAGE_TOKEN} tokens, needs exactly one"
+        )
     turns = [
         {"from": "human", "value": question},
         {"from": "gpt", "value": caption_of(row["text"])},
@@ -94,16 +96,16 @@ def to_kit(rows: Iterable[Row]) -> list[Row]:
         image = image[0] if isinstance(image, list) and len(image) == 1 else image
         answer = turns[1].get("value") if len(turns) == 2 and isinstance(turns[1], dict) else None
         if found is None or not isinstance(answer, str) or not isinstance(image, str):
-            raise ConversionError(f"row {row.get('id')!r}: needs one image and one question with its answer")
+            raise ConversionError(f"row {row.get('id')!r}: needs one image, one question and one answer")
         kit.append({"id": found, "text": f"{KIT_IMAGE_TOKEN}\n{caption_of(answer)} {KIT_END}", "images": [image]})
     return kit
 
 
 def read_questions(path: Path) -> dict[str, str]:
-    """Human turn by id, out of the kit's ``stage_1.json`` (LLaVA JSON).
+    """Read the human turn of each id from the kit's ``stage_1.json`` (LLaVA JSON).
 
     Returns:
-        An empty text for a row of text only, which must not be the question of a row with an image.
+        Human turn by id; an empty string for a text-only row, whose turn must not be used for a row with an image.
 
     Raises:
         ConversionError: see :func:`iterate_questions`.
@@ -112,13 +114,14 @@ def read_questions(path: Path) -> dict[str, str]:
 
 
 def iterate_questions(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Ids with their human turn, which has exactly one ``<image>``; the kit's own image token is replaced by it.
+    """Yield each id with its human turn, in which ``<image>`` replaces the kit's image token.
 
-    A row of text only, with neither an image nor its token, has None: it may be about no row of ours.
+    A text-only row, with neither an image nor an image token, yields None in place of the turn. It is not an error,
+    because the row may not belong to this data set.
 
     Raises:
-        ConversionError: a file or row that cannot be read, a row without a human turn or with another number of image
-            tokens than one, or an id with two different questions; the message names the row.
+        ConversionError: a file or row that cannot be read, a row without a human turn, a turn without exactly one image
+            token, or an id with two different questions; the message names the row.
     """
     seen: dict[str, tuple[int, int]] = {}
     rows = 0
@@ -131,27 +134,27 @@ def iterate_questions(path: Path) -> Iterator[tuple[str, str | None]]:
         except (KeyError, IndexError, TypeError):
             speaker, question = None, None
         if speaker != "human" or not isinstance(question, str):
-            raise ConversionError(f"{where}: needs an 'id' and 'conversations' that begin with a human turn")
+            raise ConversionError(f"{where}: needs an 'id' and 'conversations' that start with a human turn")
         question = question.replace(KIT_IMAGE_TOKEN, IMAGE_TOKEN)
         tokens = question.count(IMAGE_TOKEN)
         if tokens == 0 and not row.get("image"):
             yield row_id, None
             continue
         if tokens != 1:
-            raise ConversionError(f"{where}: {tokens} {IMAGE_TOKEN} in its question, which needs exactly one")
+            raise ConversionError(f"{where}: its question has {tokens} {IMAGE_TOKEN} tokens, needs exactly one")
         first, digest = seen.setdefault(row_id, (rows, hash(question)))
         if digest != hash(question):
-            raise ConversionError(f"{where}: row {first} has the same id and another question")
+            raise ConversionError(f"{where}: row {first} has the same id but a different question")
         yield row_id, question
     if not rows:
         raise ConversionError(f"{path}: holds no rows; give a LLaVA JSON file")
 
 
 def read_list(path: Path) -> list[Row]:
-    """Rows of a file: JSON lines or one JSON array, also compressed, or Parquet.
+    """Read the rows of a file: JSON Lines or one JSON array, optionally compressed, or Parquet.
 
     Raises:
-        ConversionError: names the row that is no JSON object.
+        ConversionError: a row is not a JSON object; the message names it.
     """
     return [row for _, row in _rows(path)]
 
@@ -164,14 +167,14 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command: convert a file, print one JSON line of counts."""
+    """Run the command: convert a file, print the counts as one JSON line."""
     parser = argparse.ArgumentParser(
-        prog="python -m toolkit.preprocess.dj_to_llava", description="Kit JSONL to LLaVA JSON."
+        prog="python -m toolkit.preprocess.dj_to_llava", description="Convert kit JSONL to LLaVA JSON."
     )
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--questions", type=Path, help="stage_1.json with the original question of each id")
-    parser.add_argument("--back", action="store_true", help="LLaVA JSON to kit JSONL")
+    parser.add_argument("--back", action="store_true", help="convert LLaVA JSON to kit JSONL instead")
     given = parser.parse_args(arguments)
     try:
         if given.back:

@@ -1,7 +1,7 @@
-"""Decoding of row files. In: a gzip, zstd or Parquet file. Out: the same rows as plain JSON lines, written atomically.
+"""Decoding of row files. In: a gzip, zstd or Parquet file. Out: the same rows as plain JSON Lines, written atomically.
 
-Line ``n`` of what is written is line or row ``n`` of the source. Both kinds are decoded as a stream, so that a file of
-any size takes little memory.
+Line ``n`` of the output is line or row ``n`` of the source. Files are decoded as a stream, so that memory use does not
+depend on their size.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ KIT_COLUMNS, LLAVA_COLUMNS = ("text", "images"), ("image", "conversations")
 
 
 def decode(path: Path, kind: str, target: Path) -> None:
-    """Write the rows of a file as plain JSON lines.
+    """Write the rows of a file as plain JSON Lines.
 
     Args:
-        path: the file.
+        path: the source file.
         kind: one of ``row_kinds.DECODED``.
-        target: replaced when all is written.
+        target: the output file, replaced once all rows are written.
 
     Raises:
-        RowFileError: a file that is cut off or damaged, a table without the columns of a known layout or with columns
-            that JSON cannot hold, or other content than rows.
-        EnvironmentFault: the disk of ``target`` is full, or the environment keeps either file from us.
+        RowFileError: the file is truncated or damaged, its content is not rows, or it is a table that lacks the columns
+            of both known layouts or has columns that JSON cannot represent.
+        EnvironmentFault: the disk of ``target`` is full, or the environment prevents access to either file.
     """
     try:
         with replacing(target) as partial, partial.open("wb") as file:
@@ -73,9 +73,9 @@ def _table_lines(path: Path) -> Iterator[bytes]:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> Exception:
-    """Arrow reports damaged bytes as an ``OSError`` without an error number."""
+    # Arrow reports damaged bytes as an `OSError` without an error number.
     words = " ".join(str(error).split())
-    fault = RowFileError(f"{path} is {kind} that is cut off or damaged ({words}): copy or download it again")
+    fault = RowFileError(f"{path} is a truncated or damaged {kind} file ({words}): copy or download it again")
     return environment_fault(error, path) or fault
 
 
@@ -85,24 +85,24 @@ def _line(row: dict[str, Any]) -> bytes:
 
 
 def _check_columns(path: Path, schema: pa.Schema, names: list[str]) -> None:
-    """Refuse a table that is in neither layout, or whose values JSON has no place for."""
+    """Raise ``RowFileError`` for a table that has neither layout, or that holds bytes, which JSON cannot represent."""
     for name in names:
         if _holds_bytes(schema.field(name).type):
             what = "image bytes" if name in ("image", "images") else "bytes"
             raise RowFileError(
                 f"{path}: column {name!r} holds {what} ({schema.field(name).type}): write each image to a file, and "
-                "put its path, relative to this file's folder, into the column"
+                "store its path, relative to this file's folder, in the column"
                 if what == "image bytes"
-                else f"{path}: column {name!r} holds {what}: leave it out"
+                else f"{path}: column {name!r} holds {what}: remove the column"
             )
     if not any(set(columns) <= set(names) for columns in (KIT_COLUMNS, LLAVA_COLUMNS)):
         raise RowFileError(
-            f"{path} has the columns {', '.join(names)}: rows need {' and '.join(KIT_COLUMNS)} (the kit's layout) or "
-            f"{' and '.join(LLAVA_COLUMNS)} (LLaVA's)"
+            f"{path} has the columns {', '.join(names)}: rows need {' and '.join(KIT_COLUMNS)} (kit layout) or "
+            f"{' and '.join(LLAVA_COLUMNS)} (LLaVA layout)"
         )
 
 
-def _holds_bytes(kind: Any) -> bool:
+def _holds_bytes(kind: pa.DataType) -> bool:
     import pyarrow.types as types
 
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):

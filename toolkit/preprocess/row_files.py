@@ -1,7 +1,7 @@
-"""Files of rows. In: a path to JSON lines, one JSON array, either of them as gzip or zstd, or Parquet. Out: its rows.
+"""Reader of row files. In: JSON Lines or one JSON array, plain or as gzip or zstd, or Parquet. Out: the rows.
 
-What a file is follows from its first bytes, never from its name. Other kinds of file are refused with what they are
-and what to do. Compressed files and Parquet are decoded once, as a stream, into plain JSON lines.
+The kind of a file is determined from its first bytes, never from its name. A file of another kind is an error that
+names the kind and the fix. Compressed files and Parquet are decoded once, as a stream, to plain JSON Lines.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = ["RowFileError", "plain_file", "raw_rows", "read_rows"]
 
 
 def plain_file(path: Path, decoded: Path) -> Path:
-    """The file to read a row file's plain rows from.
+    """Return a plain-text version of a row file; decode the file if necessary.
 
     Args:
         path: the row file.
-        decoded: where its plain rows are kept if it is compressed or Parquet; left as it is if it exists already.
+        decoded: output file for the rows of a compressed or Parquet file; reused if it exists.
 
     Returns:
-        ``path`` itself if it is plain, else ``decoded``.
+        ``path`` if it is plain text, else ``decoded``.
 
     Raises:
-        RowFileError: another kind of file, or one that cannot be decoded.
+        RowFileError: the file is of another kind or cannot be decoded.
     """
     kind = kind_of(path)
     if kind not in DECODED:
@@ -41,10 +41,10 @@ def plain_file(path: Path, decoded: Path) -> Path:
 
 
 def raw_rows(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The JSON of each row of a file, in order, with where it stands.
+    """Yield each row of a file as its location (``path, row number``) and its JSON, in order.
 
     Raises:
-        RowFileError: a file that cannot be read, or a JSON array that is cut off.
+        RowFileError: the file cannot be read, or its JSON array is truncated.
     """
     with tempfile.TemporaryDirectory() as folder:
         plain = plain_file(path, Path(folder) / "rows.jsonl")
@@ -59,10 +59,10 @@ def raw_rows(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Values of each row of a file, as ``row_lines.read_line`` reads them, with where it stands.
+    """Yield each row of a file as its location and its values, as read by ``row_lines.read_line``.
 
     Raises:
-        RowFileError: a file or row that cannot be read; the message names the row.
+        RowFileError: the file or a row cannot be read; the message names it.
     """
     for where, raw in raw_rows(path):
         try:

@@ -1,8 +1,8 @@
-"""Ids of rows. In: a row's JSON object, kit or LLaVA format. Out: its id, as text.
+"""Row ids. In: a row's JSON object in kit or LLaVA format. Out: its id as a string.
 
-An id that is a whole number counts as its digits, so that ``17``, ``17.0`` and ``"17"`` are the same row. A row without
-an id gets one from its content (:func:`derived_id`): the same image path and caption give the same id in both formats,
-in the seed, in a questions file and in the kit's commands.
+An integral id is converted to its digits, so that ``17``, ``17.0`` and ``"17"`` identify the same row. The id of a row
+without one is derived from its content (:func:`derived_id`): the same image path and caption have the same id in both
+formats, in the seed file, in a questions file and in the kit's commands.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ IMAGE_TOKEN = "<image>"
 KIT_IMAGE_TOKEN = "<__dj__image>"
 KIT_END = "<|__dj__eoc|>"
 ID_LENGTH = 24
-"""Hex digits of a derived id: 96 bits, so that 10^9 rows meet by chance with a probability under 10^-10."""
+"""Hex digits of a derived id: with 96 bits, 10^9 rows collide with a probability below 10^-10."""
 
 
 def caption_of(text: str) -> str:
-    """The caption alone: without image tokens of either kind, without the end mark, stripped."""
+    """Return the caption without image tokens of either format and without the end mark, stripped."""
     text = text.strip().removesuffix(KIT_END)
     return text.replace(KIT_IMAGE_TOKEN, "").replace(IMAGE_TOKEN, "").strip()
 
 
 def row_id(values: Mapping[str, Any]) -> str | None:
-    """The id of a row, given or derived; None for an id that is no text and no whole number, or that is blank.
+    """Return the given or derived id of a row.
 
-    A row with neither image nor caption has nothing to derive an id from; it has none.
+    Returns:
+        None if the id is blank or is neither a string nor a whole number, or if a row without an id has neither an
+        image nor a caption to derive it from.
     """
     given = values.get("id")
     if given is None:
@@ -40,7 +42,7 @@ def row_id(values: Mapping[str, Any]) -> str | None:
 
 
 def derived_id(values: Mapping[str, Any]) -> str | None:
-    """First 24 hex digits of the sha256 of ``image path + "\\n" + caption``, UTF-8."""
+    """Return the first 24 hex digits of the SHA-256 of ``image path + "\\n" + caption`` in UTF-8."""
     images = values.get("images") or values.get("image")
     images = images if isinstance(images, list) else [images]
     turns = values.get("conversations")

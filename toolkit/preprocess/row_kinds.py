@@ -1,4 +1,4 @@
-"""What a file of rows is, by its first bytes. In: a path. Out: a word for it; else an error that says what to do."""
+"""Detection of a row file's format. In: the first bytes of a file. Out: its format, or an error that names the fix."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from toolkit.file_errors import patiently
 
 GZIP, ZSTD, PARQUET, PLAIN = "gzip", "zstd", "Parquet", "plain"
 DECODED = (GZIP, ZSTD, PARQUET)
-"""Kinds that are read after decoding."""
+"""Kinds that must be decoded before they are read."""
 HEAD = 1024
-_USE = "give JSON lines, one JSON array, either of them as gzip or zstd, or Parquet"
-_EXPORT = "export the table as Parquet or JSON lines"
-_UNPACK = "unpack it and name the file with the rows in it; image paths are relative to that file's folder"
+_USE = "use JSON Lines or one JSON array, plain or compressed with gzip or zstd, or Parquet"
+_EXPORT = "export the table as Parquet or JSON Lines"
+_UNPACK = "unpack it and give the path of the file with the rows; image paths are relative to that file's folder"
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
 _REFUSED: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
     (re.compile(pattern, re.DOTALL | re.IGNORECASE), what, fix)
@@ -22,9 +22,9 @@ _REFUSED: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
         (rb".{257}ustar", "a tar archive", _UNPACK),
         (rb"Rar!\x1a\x07", "a RAR archive", _UNPACK),
         (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
-        (rb"BZh[1-9]", "compressed by bzip2", "decompress it by `bunzip2`, or compress it by gzip or zstd"),
-        (rb"\xfd7zXZ\x00", "compressed by xz", "decompress it by `unxz`, or compress it by gzip or zstd"),
-        (rb"\x04\x22\x4d\x18", "compressed by lz4", "decompress it by `unlz4`, or compress it by gzip or zstd"),
+        (rb"BZh[1-9]", "compressed with bzip2", "decompress it with `bunzip2`, or compress it with gzip or zstd"),
+        (rb"\xfd7zXZ\x00", "compressed with xz", "decompress it with `unxz`, or compress it with gzip or zstd"),
+        (rb"\x04\x22\x4d\x18", "compressed with lz4", "decompress it with `unlz4`, or compress it with gzip or zstd"),
         (rb"ARROW1|FEA1|\xff\xff\xff\xff.{4}", "an Arrow IPC or Feather file", "write the table as Parquet"),
         (rb"Obj\x01", "an Avro file", "write the table as Parquet"),
         (rb"(?-i:ORC)", "an ORC file", "write the table as Parquet"),
@@ -36,7 +36,7 @@ _REFUSED: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
          "fetch the file: `git lfs pull`"),
         (rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body)", "an HTML page, probably the error page of a download",
          "download the file again"),
-        (rb"(?:\xef\xbb\xbf)?\s*<\?xml|(?:\xef\xbb\xbf)?\s*<error>", "an XML document, perhaps an error of a download",
+        (rb"(?:\xef\xbb\xbf)?\s*<\?xml|(?:\xef\xbb\xbf)?\s*<error>", "an XML document, perhaps a download error",
          _USE),
         (rb"\x80[\x02-\x05]", "a Python pickle, which can run code and is never loaded", _USE),
         (rb"\x93NUMPY", "a NumPy array", _USE),
@@ -44,9 +44,9 @@ _REFUSED: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
         (rb"SQLite format 3\x00", "an SQLite database", _USE),
         (rb"%PDF-", "a PDF document", _USE),
         (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Office file", _EXPORT),
-        (rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|RIFF.{4}WEBP", "an image", "name the file with the rows"),
+        (rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|RIFF.{4}WEBP", "an image", "give the path of the file with the rows"),
         (rb"\x7fELF", "a program", _USE),
-        (rb"\x00{64}", "filled with zero bytes, as a download that was cut off leaves it", "download the file again"),
+        (rb"\x00{64}", "filled with zero bytes, probably an incomplete download", "download the file again"),
     )
 )  # fmt: skip
 _COLUMNS = re.compile(
@@ -56,15 +56,15 @@ _COLUMNS = re.compile(
 
 
 class RowFileError(ValueError):
-    """A file whose rows cannot be read; names the file, what it is and what to do."""
+    """A file whose rows cannot be read; the message names the file, its kind and the fix."""
 
 
 def kind_of(path: Path) -> str:
-    """What a file is: ``plain`` or one of ``DECODED``.
+    """Return the kind of a file: ``plain`` or one of ``DECODED``.
 
     Raises:
-        RowFileError: any other kind that is known, or no such file.
-        EnvironmentFault: the environment keeps the file from us.
+        RowFileError: the file does not exist or is of a known unsupported kind.
+        EnvironmentFault: the environment prevents access to the file.
     """
     try:
         head = patiently(lambda: _head(path), path, seen=False)
@@ -86,35 +86,35 @@ def _head(path: Path) -> bytes:
 
 
 def refuse_other(path: Path, head: bytes, inside: str = "") -> None:
-    """Refuse a file that is not text in UTF-8.
+    """Raise an error for a file of a known unsupported kind.
 
     Args:
-        path: for the message.
-        head: the first bytes of the file, or of what it was compressed from.
-        inside: for the message where ``head`` was decompressed, e.g. ``gzip``.
+        path: the file, for the message.
+        head: the first bytes of the file, or of its decompressed content.
+        inside: the compression, e.g. ``gzip``, if ``head`` was decompressed.
 
     Raises:
-        RowFileError: says what the file is.
+        RowFileError: the message names the kind and the fix.
     """
     what, fix = known_kind(path, head) or ("", "")
     if not what and _COLUMNS.match(head):
-        what, fix = "a table of separated values (CSV)", "write it as JSON lines or Parquet, with lists as lists"
+        what, fix = "a table of separated values (CSV)", "convert it to JSON Lines or Parquet, with lists as lists"
     if not what and inside and head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1")):
-        what, fix = "compressed twice, or a Parquet file that was compressed again", "decompress it once"
+        what, fix = "compressed twice, or a compressed Parquet file", "decompress it once"
     if what:
-        place = f"{path} holds, as {inside}, " if inside else f"{path} is "
+        place = f"{path}, decompressed from {inside}, is " if inside else f"{path} is "
         raise RowFileError(f"{place}{what}: {fix}")
 
 
 def known_kind(path: Path, head: bytes) -> tuple[str, str] | None:
-    """What a file is, in words, and how to get rows from it; None for a kind that is not known."""
+    """Return the description and the fix of an unsupported kind of file; None for an unknown kind."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_kind(path)
     return next(((what, fix) for pattern, what, fix in _REFUSED if pattern.match(head)), None)
 
 
 def _zip_kind(path: Path) -> tuple[str, str]:
-    """A ZIP archive is only listed, never unpacked."""
+    # The archive is listed, never unpacked.
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

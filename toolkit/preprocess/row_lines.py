@@ -1,9 +1,9 @@
-"""Rows in bytes. In: the bytes of a JSONL file or of one JSON array. Out: where each row lies, and its values.
+"""Row parser. In: the bytes of a JSONL file or of one JSON array. Out: the byte span of each row, and its values.
 
-The one reader of rows: seed files, questions files and the kit's commands come through it.
+Seed files, questions files and the kit's commands all use this parser.
 
-A row is a line (JSONL) or an element (JSON array), told apart by the first byte. Rows are found in the bytes before
-anything is decoded, so that one bad row cannot take its neighbours with it; lines end at ``\\n`` and nowhere else.
+A row is a line (JSONL) or an element (JSON array); the first byte of the file decides which. Row boundaries are found
+in the bytes before any row is decoded, so that an invalid row does not affect its neighbours. Only ``\\n`` ends a line.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ NOT_BLANK = re.compile(rb"[^ \t\r\n\v\f]")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 JSON_PARTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},]', re.DOTALL)
 LINE_REASONS = ("invalid_utf8", "invalid_json", "not_an_object", "duplicate_key", "nan", "bad_id", "duplicate_id")
-"""Reasons that make a line a bad line: too many of them, and the file is not what it should be."""
+"""Reasons for which a line counts as bad. A file with too many bad lines is refused."""
 
 
 class RowError(ValueError):
-    """A row that cannot be used. ``reason`` is one word for the quarantine table, ``detail`` says what was found."""
+    """A row that cannot be used; ``reason`` is its code in the quarantine table, ``detail`` describes the fault."""
 
     def __init__(self, reason: str, detail: str) -> None:
         detail = printable(detail)
@@ -33,35 +33,35 @@ class RowError(ValueError):
 
 
 def printable(text: str) -> str:
-    """The text with lone surrogates written as ``\\udXXX``, so that it can be stored and printed as UTF-8."""
+    """Escape lone surrogates as ``\\udXXX``, so that the text can be stored and printed as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Span(NamedTuple):
-    """Where a row lies in the file."""
+    """The position of a row in its file."""
 
     number: int
-    """1-based line, or position in a JSON array."""
+    """1-based line number, or 1-based position in the JSON array."""
     start: int
     end: int
 
 
 def spans(data: Any, size: int) -> Iterator[Span]:
-    """Find every row; blank lines hold none.
+    """Find every row; skip blank lines.
 
     Args:
         data: bytes or a memory map of the file.
         size: its length in bytes.
 
     Raises:
-        RowError: ``invalid_json`` where a JSON array does not close.
+        RowError: ``invalid_json`` if a JSON array is not closed.
     """
     start = len(BYTE_ORDER_MARK) if data[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK else 0
     return _elements(data, start) if _is_array(data, start, size) else _lines(data, start, size)
 
 
 def _is_array(data: Any, start: int, size: int) -> bool:
-    """True for one JSON array; a JSONL file whose first row is wrongly an array has further rows behind it."""
+    """Return whether the file is one JSON array, and not a JSONL file whose first row is an array by mistake."""
     first = NOT_BLANK.search(data, start)
     if first is None or first.group() != b"[":
         return False
@@ -87,12 +87,12 @@ def _lines(data: Any, start: int, size: int) -> Iterator[Span]:
 
 
 def _elements(data: Any, start: int) -> Iterator[Span]:
-    """Elements of a JSON array, by its commas: ``[ {...}, {...} ]``."""
+    """Yield the elements of a JSON array, found by its commas: ``[ {...}, {...} ]``."""
     depth, number, begin = 0, 0, start
     for part in JSON_PARTS.finditer(data, start):
         sign = part.group()
         if depth == 1 and sign in (b",", b"]"):
-            # Between the last element and the bracket there is nothing; a comma before it announces an element.
+            # `[]` has no element, and so no span; after a comma there is one, even if it is blank.
             if sign == b"," or number or NOT_BLANK.search(data, begin, part.start()):
                 number += 1
                 yield Span(number, begin, part.start())
@@ -104,17 +104,17 @@ def _elements(data: Any, start: int) -> Iterator[Span]:
             if NOT_BLANK.search(data, part.end()) is None:
                 return
             break
-    raise RowError("invalid_json", f"the JSON array is not closed, or closed too early, near byte {begin}")
+    raise RowError("invalid_json", f"the JSON array is not closed, or is closed too early, near byte {begin}")
 
 
 def read_line(raw: bytes) -> dict[str, Any]:
-    """Read one row's values, strictly. A key whose value is null is absent, at any depth.
+    """Parse one row strictly. Keys whose value is null are removed at every depth.
 
     Returns:
-        The JSON object; ``id`` is a string that is not empty, derived from the content where the row has none.
+        The JSON object. ``id`` is a non-empty string; a missing id is derived from the content.
 
     Raises:
-        RowError: with one of ``LINE_REASONS``.
+        RowError: the row is invalid; ``reason`` is one of ``LINE_REASONS``.
     """
     try:
         text = raw.decode("utf-8")
@@ -134,7 +134,9 @@ def read_line(raw: bytes) -> dict[str, Any]:
     given = values.get("id")
     if (found := row_id(values)) is None:
         fault = "the row has no `id`, and neither image nor text to derive one from"
-        raise RowError("bad_id", fault if given is None else f"`id` must be a text or a whole number, found {given!r}")
+        raise RowError(
+            "bad_id", fault if given is None else f"`id` must be a string or a whole number, found {given!r}"
+        )
     values["id"] = found
     return values
 
@@ -144,7 +146,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise RowError("duplicate_key", f"more than once in one object: {', '.join(twice)}")
+        raise RowError("duplicate_key", f"duplicate keys in one object: {', '.join(twice)}")
     if None in values.values():
         return {name: value for name, value in pairs if value is not None}
     return values
@@ -154,5 +156,5 @@ def _no_constant(name: str) -> None:
     raise RowError("nan", f"{name} is not JSON")
 
 
-# Control characters inside a caption are kept as they are (strict=False); they cannot end a line here.
+# strict=False accepts control characters inside a caption.
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, strict=False)
