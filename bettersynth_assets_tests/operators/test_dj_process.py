@@ -21,7 +21,6 @@ from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 from tiny_models.synthesis import make_stable_diffusion
@@ -39,8 +38,8 @@ def tmp_path():
         yield Path(folder)
 
 
-def plain_dj_process(folder, table, process, **more):
-    """Rows that ``dj-process`` keeps of a table's. Nothing tells it of this package but the entry point."""
+def write_config(folder, table, process, **more):
+    """Rows and configuration of a run over a table; nothing tells it of this package but the entry point."""
     lines = [
         json.dumps({"id": row["id"], "text": kit_text(row["caption"]), "images": [str(folder / row["image"])]}) + "\n"
         for row in table.to_pylist()
@@ -52,15 +51,56 @@ def plain_dj_process(folder, table, process, **more):
         "process": process, **more,
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "dj-process"), "--config", str(folder / "config.yaml")],
-        cwd=folder,
-        env={**os.environ, "HF_HOME": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-    )
+    return str(folder / "config.yaml")
+
+
+def run(folder, *command):
+    env = {**os.environ, "HF_HOME": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def kept_in(folder):
     return [json.loads(line) for line in (folder / "out" / "kept.jsonl").read_text().splitlines()]
+
+
+IMAGES = {"image_near_duplicate_deduplicator": {"max_distance": 4}}
+CLUSTERS = {"clusters": 4, "count": 9, "prefer": "centre"}
+SAMPLING = {"temperature": 1.5, "seed": 3}
+SEVERAL = """
+import sys
+from data_juicer.tools.process_data import main
+for config in sys.argv[1:]:
+    sys.argv = ["dj-process", "--config", config]
+    main()
+"""
+"""What the command does, once per configuration: it takes many seconds to start."""
+
+
+@pytest.fixture(scope="module")
+def done(tiny_models):
+    """Folder and table by name of a run; all are done by one process."""
+    clip = {"clip_model": str(tiny_models.clip), "accelerator": "cpu"}
+    captioner = {"captioner": str(tiny_models.captioner), "accelerator": "cpu"}
+    with tempfile.TemporaryDirectory(prefix="dj-process-") as place:
+        root = Path(place)
+        diffusion = make_stable_diffusion(root / "sd", tiny_models.clip)
+        images = {"diffusion": str(diffusion), "image_dir": str(root / "new"), "steps": 2, "accelerator": "cpu"}
+        page = (PROJECT_ROOT / "docs" / "extending.md").read_text("utf-8").partition("## Add an operator")[2]
+        (root / "word_length_filter.py").write_text(page.split("```python\n")[1].split("```")[0])
+        runs = {
+            "sets": (20, [IMAGES, {"kmeans_diversity_selector": CLUSTERS | clip}], {}),
+            "captions": (12, [{"caption_mapper": {"max_new_tokens": 8, "sampling": SAMPLING} | captioner}], {}),
+            "images": (5, [{"regenerate_image_mapper": images}], {}),
+            "documented": (10, [{"word_length_filter": {"max_length": 3.9}}],
+                           {"custom_operator_paths": [str(root / "word_length_filter.py")]}),
+        }  # fmt: skip
+        found, configs = {}, []
+        for name, (rows, process, more) in runs.items():
+            found[name] = (root / name, scored_table(root / name, rows))
+            configs.append(write_config(*found[name], process, **more))
+        run(root, sys.executable, "-c", SEVERAL, *configs)
+        yield found
 
 
 def ids(rows):
@@ -73,7 +113,9 @@ def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_pat
     scored = score_files(ClipScorer(str(tiny_models.clip)), paths, table["caption"].to_pylist())
     table = table.set_column(table.schema.get_field_index("clip_score"), "clip_score", [scored.scores])
     theirs = {"clip_model": str(tiny_models.clip), "accelerator": "cpu"} | SCORES["clip_score_filter"]
-    kept = plain_dj_process(tmp_path, table, [WORDS, {"clip_score_filter": theirs}])
+    config = write_config(tmp_path, table, [WORDS, {"clip_score_filter": theirs}])
+    run(tmp_path, str(Path(sys.executable).parent / "dj-process"), "--config", config)
+    kept = kept_in(tmp_path)
     limits = resolve_limits([WORDS, SCORES], np.asarray(scored.scores), table["id"].to_pylist())
     built = build_operators(limits, tiny_profile(tiny_models))
     ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
@@ -81,67 +123,41 @@ def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_pat
     assert ids(kept) == ours.kept["id"].to_pylist()
 
 
-def test_plain_dj_process_runs_our_whole_set_operators_and_keeps_the_same_rows(tmp_path, tiny_models):
-    table = scored_table(tmp_path, 20)
-    images = {"image_near_duplicate_deduplicator": {"max_distance": 4}}
-    arguments = {"clip_model": str(tiny_models.clip), "clusters": 4, "count": 9, "prefer": "centre"}
-    entries = [images, {"kmeans_diversity_selector": {**arguments, "accelerator": "cpu"}}]
-    kept = plain_dj_process(tmp_path, table, entries)
-    built = build_operators(
-        [images, {"kmeans_diversity_selector": arguments}], tiny_profile(tiny_models), has_whole_set=True
-    )
-    ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
+def test_plain_dj_process_runs_our_whole_set_operators_and_keeps_the_same_rows(done, tiny_models):
+    folder, table = done["sets"]
+    kept = kept_in(folder)
+    entries = [IMAGES, {"kmeans_diversity_selector": CLUSTERS | {"clip_model": str(tiny_models.clip)}}]
+    built = build_operators(entries, tiny_profile(tiny_models), has_whole_set=True)
+    ours = run_process(table, built, stage="filtered_set", image_root=folder, rescore=len)
     assert len(kept) == 9
     assert ids(kept) == ours.kept["id"].to_pylist()
 
 
-def test_plain_dj_process_runs_our_captioner_and_writes_the_same_captions(tmp_path, tiny_models):
-    table = scored_table(tmp_path, 12)
-    sampling = {"temperature": 1.5, "seed": 3}
-    arguments = {
-        "captioner": str(tiny_models.captioner),
-        "max_new_tokens": 8,
-        "sampling": sampling,
-        "accelerator": "cpu",
-    }
-    rows = plain_dj_process(tmp_path, table, [{"caption_mapper": arguments}])
-    images = [open_rgb(tmp_path / name) for name in table["image"].to_pylist()]
-    how = {"max_new_tokens": 8, "sampling": Sampling(**sampling), "keys": table["id"].to_pylist()}
+def test_plain_dj_process_runs_our_captioner_and_writes_the_same_captions(done, tiny_models):
+    folder, table = done["captions"]
+    images = [open_rgb(folder / name) for name in table["image"].to_pylist()]
+    how = {"max_new_tokens": 8, "sampling": Sampling(**SAMPLING), "keys": table["id"].to_pylist()}
     made = [clean(text)[0] for text in Blip2Captioner(str(tiny_models.captioner)).captions(images, **how)]
     expected = [text or caption for text, caption in zip(made, table["caption"].to_pylist(), strict=True)]
     assert sum(map(bool, made)) > 5
-    assert [row["text"] for row in rows] == [kit_text(text) for text in expected]
+    assert [row["text"] for row in kept_in(folder)] == [kit_text(text) for text in expected]
 
 
-def test_plain_dj_process_makes_images_outside_the_seed_and_names_their_parents(tmp_path, tiny_models):
-    table = scored_table(tmp_path, 5)
-    model = make_stable_diffusion(tmp_path / "sd", tiny_models.clip)
-    arguments = {"diffusion": str(model), "image_dir": str(tmp_path / "new"), "steps": 2, "accelerator": "cpu"}
-    entries = [{"regenerate_image_mapper": arguments}]
-    rows = plain_dj_process(tmp_path, table, entries)
-    captions = table["caption"].to_pylist()
+def test_plain_dj_process_makes_images_outside_the_seed_and_names_their_parents(done):
+    folder, table = done["images"]
+    rows, captions = kept_in(folder), table["caption"].to_pylist()
     assert [row["text"] for row in rows] == [kit_text(caption) for caption in captions]
-    assert [row["parent_images"] for row in rows] == [[str(tmp_path / name)] for name in table["image"].to_pylist()]
-    expected = dict(ImageMaker(str(model)).images(captions, table["id"].to_pylist(), RegenerateSection(steps=2)))
+    assert [row["parent_images"] for row in rows] == [[str(folder / name)] for name in table["image"].to_pylist()]
+    maker = ImageMaker(str(folder.parent / "sd"))
+    expected = dict(maker.images(captions, table["id"].to_pylist(), RegenerateSection(steps=2)))
     for at, row in enumerate(rows):
-        assert Path(row["images"][0]).parent == tmp_path / "new"
-        save_image(expected[at], tmp_path / "expected.jpg")
-        assert Path(row["images"][0]).read_bytes() == (tmp_path / "expected.jpg").read_bytes()
+        assert Path(row["images"][0]).parent == folder.parent / "new"
+        save_image(expected[at], folder / "expected.jpg")
+        assert Path(row["images"][0]).read_bytes() == (folder / "expected.jpg").read_bytes()
 
 
-def test_the_documented_filter_keeps_the_same_rows_in_plain_dj_process(tmp_path):
-    page = (PROJECT_ROOT / "docs" / "extending.md").read_text("utf-8").partition("## Add an operator")[2]
-    (tmp_path / "word_length_filter.py").write_text(page.split("```python\n")[1].split("```")[0])
-    table = scored_table(tmp_path, 10)
-    paths = [str(tmp_path / "word_length_filter.py")]
-    entries = [{"word_length_filter": {"max_length": 3.9}}]
-    rows = plain_dj_process(tmp_path, table, entries, custom_operator_paths=paths)
+def test_the_documented_filter_keeps_the_same_rows_in_plain_dj_process(done):
+    folder, table = done["documented"]
+    rows = kept_in(folder)
     assert ids(rows) == [row["id"] for row in table.to_pylist() if not row["caption"].startswith("a small green")]
     assert len(rows) == 8
-
-
-def test_the_tests_above_run_every_operator_of_ours():
-    ours = "bettersynth_assets.operators.ours."
-    names = {name for name, kind in registry().modules.items() if kind.__module__.startswith(ours)}
-    above = Path(__file__).read_text("utf-8").partition("def test_the_tests_above")[0]
-    assert len(names) >= 5 and not {name for name in names if f'{{"{name}": ' not in above}
