@@ -56,11 +56,6 @@ def test_workers_make_the_same_bytes_and_whole_sets_stay_in_the_step(alone, tmp_
         "numbers": 3, "squares": 3, "total": 1, "scaled": 3,
     }  # fmt: skip
     assert sorted(run.log) == sorted(f"{stage} {shard} begins" for stage, shard, *_ in run.worked())
-
-
-def test_cores_are_split_over_workers(tmp_path):
-    run = Run(tmp_path)
-    run.prepare("squares")
     cores = len(os.sched_getaffinity(0))
     assert {threads for stage, *_, threads in run.worked() if stage == "squares"} == {str(max(1, cores // 2))}
 
@@ -117,22 +112,18 @@ def test_a_users_error_ends_the_run_and_its_workers_at_once(tmp_path):
     assert not any(psutil.pid_exists(process) for process in processes(run, "squares"))
 
 
-def test_what_is_up_to_date_starts_no_worker(tmp_path, monkeypatch):
-    assert Run(tmp_path).prepare() == {}
-    before = Run(tmp_path).worked()
-    monkeypatch.setattr(scheduler, "open_pool", None)  # opening it would fail
-    again = Run(tmp_path)
-    assert again.prepare() == {}
-    assert again.pipeline.made == []
-    assert again.worked() == before
-
-
-def test_only_stale_shards_are_given_to_workers(tmp_path):
+def test_only_stale_shards_are_given_to_workers_and_without_any_no_worker_starts(tmp_path, monkeypatch):
     Run(tmp_path).prepare("squares", [ONE, TWO])
     second = Run(tmp_path)
     second.prepare("squares")
     made = sorted(manifest.shard for manifest in second.pipeline.made if manifest.stage == "squares")
     assert made == SHARDS[2:]
+    before = Run(tmp_path).worked()
+    monkeypatch.setattr(scheduler, "open_pool", None)  # opening it would fail
+    again = Run(tmp_path)
+    assert again.prepare("squares") == {}
+    assert again.pipeline.made == []
+    assert again.worked() == before
 
 
 def test_workers_that_cannot_start_end_the_run(tmp_path, monkeypatch):
