@@ -156,7 +156,7 @@ def test_the_job_covers_all_shards_and_makes_nothing_again(ran, dg_project, pipe
     project, before = dg_project, made_when(pipeline)
     done = type_in(command, project)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert before and made_when(pipeline) == before
+    assert before and before.items() <= made_when(pipeline).items()  # operator_plan is new: only the job asks for it
     with opened(project[0]) as instance:
         run = instance.get_runs(limit=1)[0]
         assert (run.job_name, run.status) == ("everything", dg.DagsterRunStatus.SUCCESS)
