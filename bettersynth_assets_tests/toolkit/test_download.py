@@ -108,7 +108,7 @@ def test_files_are_recorded_once_and_checked_ever_after(hub: Path, tmp_path: Pat
 def test_pinned_weights_must_have_the_published_sums(hub: Path, tmp_path: Path) -> None:
     done = _run(hub, tmp_path / "zoo")
     assert done.returncode == 1
-    assert re.search(r"model-00001-of-00002.safetensors has SHA-256 \w+, not 561656f8", done.stderr)
+    assert re.search(r"model-00001-of-00002.safetensors has SHA-256 \w+, expected 561656f8", done.stderr)
     call = (hub / "calls").read_text()
     assert call.startswith("download google/gemma-2b-it ")
     assert "--revision 96988410cbdaeb8d5093d1ebdc5a8fb563e02bad --local-dir" in call
