@@ -1,1 +1,1 @@
-"""Training of MGM in two stages: ``python -m toolkit.training.run plan.json``."""
+"""Two-stage training: ``python -m toolkit.training.run plan.json``."""

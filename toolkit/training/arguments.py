@@ -1,4 +1,7 @@
-"""A plan's stage as Hugging Face's training arguments. What the contest fixes is here or a default of the plan."""
+"""Conversion of a plan's stage to Hugging Face ``TrainingArguments``.
+
+Values that the contest fixes are set here or are defaults of the plan.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,33 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from toolkit.training.plan import Plan, StagePlan
+from toolkit.training.plan import StagePlan, TrainingPlan
 
 
 def training_arguments(
-    plan: Plan, stage: StagePlan, steps: int, *, logs: Path, scratch: Path, autocast: bool
+    plan: TrainingPlan, stage: StagePlan, steps: int, *, logs: Path, scratch: Path, autocast: bool
 ) -> TrainingArguments:
-    """Arguments of one stage in this process.
+    """Return the arguments of one stage for this process.
 
     Args:
-        steps: optimizer steps of the stage.
-        logs: where TensorBoard's files go.
-        scratch: a folder that Trainer may write to.
-        autocast: whether torch rounds float32 weights in bfloat16 without DeepSpeed; if not, the model does.
+        plan: the plan.
+        stage: the stage of the plan.
+        steps: number of optimizer steps of the stage.
+        logs: folder for TensorBoard files.
+        scratch: folder to which Trainer may write.
+        autocast: whether torch autocast casts float32 weights in a bfloat16 training without DeepSpeed; if False, the
+            model casts them.
 
     Raises:
-        PlanError: batch, accumulation and processes do not multiply to the global batch.
+        PlanError: the product of batch, accumulation and processes is not the global batch.
     """
     if stage.deepspeed is not None and "WORLD_SIZE" not in os.environ:
         os.environ.update(_single_process())
-    # Read from the launcher's environment, because DeepSpeed's configuration is completed while the arguments are made.
+    # Read from the launcher's environment: creating the arguments already completes DeepSpeed's configuration.
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = stage.accumulation_for(processes)
     on_gpu = plan.device != "cpu" and torch.cuda.is_available()
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logs)  # Trainer's writer reads it when the Trainer is made
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logs)  # read when the Trainer is created
     arguments = TrainingArguments(
         output_dir=str(scratch), seed=plan.seed, data_seed=plan.seed, use_cpu=not on_gpu,
         bf16=plan.dtype == "bfloat16" and (stage.deepspeed is not None or autocast),
@@ -45,9 +51,9 @@ def training_arguments(
         optim="adamw_torch_fused" if on_gpu and stage.deepspeed is None else "adamw_torch",
         max_grad_norm=stage.max_grad_norm or 0.0, deepspeed=stage.deepspeed,
         ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not on_gpu else None,
-        # Not persistent: a stage is one pass, so its loaders live as long as it, and end at once when it does.
+        # A stage is one pass over the data, so persistent workers gain nothing and would outlive it.
         dataloader_num_workers=stage.workers, dataloader_persistent_workers=False,
-        # Two steps ahead: the loaders work on while the training process takes a step's micro-batches at once.
+        # Prefetch two steps, because the training process takes all micro-batches of a step at once.
         dataloader_prefetch_factor=max(2, -(-2 * accumulation // stage.workers)) if stage.workers else None,
         dataloader_pin_memory=on_gpu, accelerator_config={"non_blocking": on_gpu}, dataloader_drop_last=False,
         remove_unused_columns=False, save_strategy="no", disable_tqdm=True, logging_nan_inf_filter=False,
@@ -56,13 +62,13 @@ def training_arguments(
         average_tokens_across_devices=False, ddp_find_unused_parameters=False, log_on_each_node=False,
     )  # fmt: skip
     assert arguments.world_size == processes
-    # One process works one device: with several GPUs and no launcher, Trainer would split each batch over all of them.
+    # Use one device per process: without a launcher, Trainer would split each batch over all visible GPUs.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def _single_process() -> dict[str, str]:
-    """What a launcher would say to the only process; without it DeepSpeed looks for MPI."""
+    """Return a launcher's environment variables for a single process; without them DeepSpeed tries to use MPI."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

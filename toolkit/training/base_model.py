@@ -1,4 +1,4 @@
-"""The model that a training starts from. In: a plan. Out: model and processor; an error names a damaged file."""
+"""Loading of a training's base model. In: a plan. Out: model and processor, or an error that names a damaged file."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from torch import nn
 
 from toolkit.model_files import first_damaged
 from toolkit.models.base import Architecture, Processor
-from toolkit.training.plan import Plan, PlanError
+from toolkit.training.plan import PlanError, TrainingPlan
 
 PROJECTOR_FILE = "projector.safetensors"
 T = TypeVar("T")
 
 
 def check_base(folder: Path) -> None:
-    """Refuse a base model with a file that is cut off or no JSON, before anything heavy is loaded.
+    """Check the base model's files for truncated or invalid content before weights are loaded.
 
     Raises:
-        PlanError: names the file.
-        EnvironmentFault: the file system does not let this user read it.
+        PlanError: a file is damaged; the message names it.
+        EnvironmentFault: the file system does not let this user read a file.
     """
     if found := first_damaged(folder):
         path, error = found
-        kind = ": no JSON" if path.suffix == ".json" else ""
+        kind = ": not valid JSON" if path.suffix == ".json" else ""
         raise PlanError(f"base_model: {path} is damaged{kind} ({error}); copy it again") from error
 
 
-def load_processor(architecture: Architecture, plan: Plan) -> Processor:
-    """The base model's tokenizer and image preprocessing."""
+def load_processor(architecture: Architecture, plan: TrainingPlan) -> Processor:
+    """Load the base model's tokenizer and image preprocessing."""
     return _load(plan, lambda: architecture.load_processor(plan.base_model))
 
 
-def load_base(architecture: Architecture, plan: Plan) -> Any:
-    """The base model in float32, with the plan's projector; what is held in bfloat16 is the stage's business.
+def load_base(architecture: Architecture, plan: TrainingPlan) -> Any:
+    """Load the base model in float32, with the plan's projector; the stage converts weights to bfloat16.
 
     Raises:
-        PlanError: the base model is damaged or no model of its type.
+        PlanError: the base model is damaged or is not a model of its type.
     """
     model = _load(plan, lambda: architecture.load_model(plan.base_model, torch.float32))
     if plan.projector is not None:
@@ -49,15 +49,15 @@ def load_base(architecture: Architecture, plan: Plan) -> Any:
 
 
 def load_trained(architecture: Architecture, model: nn.Module, folder: Path) -> None:
-    """Put a complete stage's weights into the model."""
+    """Load the weights of a complete stage into the model."""
     if (folder / PROJECTOR_FILE).is_file():
         architecture.load_projector(model, folder / PROJECTOR_FILE)
     else:
-        # Through the library, because names on disk may be others than the model's own.
+        # Load through the library, because parameter names on disk may differ from the model's.
         model.load_state_dict(architecture.load_model(folder, torch.float32).state_dict())
 
 
-def _load(plan: Plan, load: Callable[[], T]) -> T:
+def _load(plan: TrainingPlan, load: Callable[[], T]) -> T:
     try:
         return load()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

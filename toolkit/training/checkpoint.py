@@ -1,13 +1,13 @@
-"""Checkpoints inside a stage: a run that was killed goes on as if it had not been.
+"""Checkpoints inside a stage: a killed run resumes from one and continues exactly as if it had not been interrupted.
 
-Out, under ``<stage>/checkpoints/step-000100/``: what is trained (never the frozen weights), the optimizer, the learning
-rate's schedule, the random states of every process, the losses so far, and ``complete.json`` with the size and hash of
-each file. A checkpoint is written under another name, ``complete.json`` last, flushed to disk and then renamed. Before
-one is used its files are compared with their hashes; the newest that is whole is taken. With several machines the
-folder must be shared by all of them.
+Out, under ``<stage>/checkpoints/step-000100/``: trained weights (never the frozen ones), optimizer, learning-rate
+schedule, random states of every process, losses so far, and ``complete.json`` with the size and hash of each file. A
+checkpoint is written to a temporary folder, ``complete.json`` last, flushed to disk and then renamed. Its files are
+verified against their hashes before it is loaded; the newest intact checkpoint is used. With several machines, all of
+them must share the folder.
 
-A file of weights is safetensors. Optimizer, schedule and random states are torch's, which are pickles: they are read
-with ``weights_only``, DeepSpeed's too, so that a file can hold tensors and plain values and run nothing.
+Weights are stored as safetensors. Optimizer, schedule and random states are torch files, i.e. pickles. They are loaded
+with ``weights_only``, DeepSpeed's included, so that a file can contain tensors and plain values but run no code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _VALUES = ("step", "losses", "seconds", "processes", "resumed_from")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A whole checkpoint: steps trained, their losses, seconds they took, processes, steps resumed from before."""
+    """An intact checkpoint: step, losses up to it, seconds trained, processes, and steps of earlier resumptions."""
 
     path: Path
     step: int
@@ -49,13 +49,15 @@ class Checkpoint:
 
 
 def newest(folder: Path, key: str, report: Callable[[Path, str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint of a stage's folder.
+    """Return the newest intact checkpoint of a stage's folder, or None.
 
     Args:
-        report: called with each newer one that is damaged, and with what is wrong with it.
+        folder: the stage's folder.
+        key: of the run.
+        report: called with each newer, damaged checkpoint and a description of the damage.
 
     Raises:
-        PlanError: it belongs to another plan, data or base model.
+        PlanError: the checkpoint belongs to another plan, data or base model.
         EnvironmentFault: the file system does not let this user read it.
     """
     for path in sorted((folder / FOLDER).glob("step-*[0-9]"), reverse=True):
@@ -74,25 +76,25 @@ def newest(folder: Path, key: str, report: Callable[[Path, str], None]) -> Check
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a killed process had not finished writing."""
+    """Remove incomplete checkpoints of a killed process."""
     for path in (folder / FOLDER).glob(f"*{_PARTIAL}"):
         shutil.rmtree(path)
 
 
 def remove_all(folder: Path) -> None:
-    """Remove all checkpoints of a stage, once it is complete."""
+    """Remove all checkpoints of a complete stage."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 class Checkpoints(TrainerCallback):
-    """Writes a checkpoint every so many steps, and restores one before the first step.
+    """Trainer callback that restores a checkpoint before the first step and writes one every ``every`` steps.
 
     Args:
-        folder: the stage's.
+        folder: the stage's folder.
         key: of the run.
-        every: steps between checkpoints; None writes none.
-        limit: checkpoints kept.
-        start: where to go on from; None starts anew.
+        every: steps between checkpoints; None writes no checkpoints.
+        limit: number of checkpoints to keep.
+        start: checkpoint to resume from; None starts from the first step.
     """
 
     def __init__(
@@ -105,12 +107,12 @@ class Checkpoints(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, those before the checkpoint included."""
+        """Seconds of training so far, including those before the checkpoint."""
         return time.monotonic() - self._began + (self.start.seconds if self.start else 0.0)
 
     @property
     def resumed_from(self) -> list[int]:
-        """Steps that this run was resumed at, oldest first."""
+        """Steps from which this run was resumed, oldest first."""
         return [*self.start.resumed_from, self.start.step] if self.start else []
 
     def on_train_begin(
@@ -121,7 +123,7 @@ class Checkpoints(TrainerCallback):
             if trainer.is_deepspeed_enabled and self.start.processes != args.world_size:
                 raise PlanError(
                     f"checkpoint: {str(self.start.path)!r} was written by {self.start.processes} DeepSpeed processes "
-                    f"and cannot be read by {args.world_size}; start as many, or remove it"
+                    f"and cannot be read by {args.world_size}; start {self.start.processes} processes, or remove it"
                 )
             _restore(trainer, self.start.path)
             trainer.go_on_from(self.start.losses)
@@ -134,7 +136,7 @@ class Checkpoints(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # Here and not earlier: starting the loader draws random numbers too.
+        # Not earlier, because starting the loader also draws random numbers.
         if self._random is not None:
             set_random_state(self._random)
             self._random = None
@@ -172,7 +174,7 @@ class Checkpoints(TrainerCallback):
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Flush a folder's files to disk, then give it its name."""
+    """Flush a folder and its files to disk, then rename it to ``final``."""
     for path in [*partial.rglob("*"), partial]:
         flush(path)
     shutil.rmtree(final, ignore_errors=True)
@@ -203,7 +205,7 @@ def _restore(trainer: ExposureTrainer, folder: Path) -> None:
     assert trainer.lr_scheduler is not None and trainer.optimizer is not None
     if trainer.is_deepspeed_enabled:
         engine: Any = trainer.model_wrapped
-        # Not strict, because the frozen weights are not in it; the run's key says that the rest fits.
+        # Not strict, because it lacks the frozen weights; the run's key guarantees that the others match.
         with weights_only(folder), torch.serialization.safe_globals(deepspeed_values()):
             engine.load_checkpoint(str(folder), tag=_ENGINE, load_module_strict=False, load_lr_scheduler_states=False)
     else:

@@ -1,12 +1,12 @@
-"""Tells an exploding loss from noise. In: the loss of each step. Out: why training must stop, or None.
+"""Detection of a diverging loss. In: the loss of each step. Out: the reason to stop training, or None.
 
-Two rules, both in mean loss per token (nats):
+Two rules, both on the mean loss per token (nats):
 
-* one step: over ``CEILING`` times the larger of the first step's loss and ln(vocabulary), which is the loss of guessing
-  uniformly. No step of a training that can recover is that bad.
-* a trend: the median of the last ``WINDOW`` steps is over ``RATIO`` times, and over ``MARGIN`` above, the lowest median
-  of any ``WINDOW`` steps before. The median ignores single spikes, and the margin (a factor of e^3 = 20 in
-  perplexity) batches of another kind, whose loss may be several times as large while it is small.
+* Single step: the loss exceeds ``CEILING`` times the larger of the first step's loss and ln(vocabulary), the loss of
+  uniform guessing. A training that can recover has no such step.
+* Trend: the median of the last ``WINDOW`` steps exceeds the lowest median of any ``WINDOW`` earlier steps both by the
+  factor ``RATIO`` and by ``MARGIN``. The median ignores single spikes. The margin (a factor of e^3 = 20 in perplexity)
+  ignores batches of a different kind, whose loss may be several times as large while it is still small.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MARGIN = 3.0
 
 
 class LossWatch:
-    """Judges the losses of a stage in order.
+    """Checks the losses of a stage in order.
 
     Args:
-        vocabulary: number of tokens that the model chooses from.
+        vocabulary: vocabulary size of the model.
     """
 
     def __init__(self, vocabulary: int) -> None:
@@ -35,18 +35,18 @@ class LossWatch:
         self._best = math.inf
 
     def add(self, loss: float) -> str | None:
-        """Take the next step's loss; returns what is wrong with it, if anything."""
+        """Add the loss of the next step; return why training must stop, or None."""
         if self._first is None:
             self._first = loss
         self._last.append(loss)
         ceiling = CEILING * max(self._first, self.uniform)
         if loss > ceiling:
-            return f"over {ceiling:.4g}, {CEILING:g} times the larger of the first step's and that of guessing"
+            return f"over {ceiling:.4g}, {CEILING:g} times the larger of the first step's loss and that of guessing"
         if len(self._last) < 2 * WINDOW:
             return None
         steps = list(self._last)
         self._best = min(self._best, median(steps[:WINDOW]))
         now = median(steps[WINDOW:])
         if now > max(RATIO * self._best, self._best + MARGIN):
-            return f"the median of the last {WINDOW} steps, {now:.4g}, is far over the lowest before, {self._best:.4g}"
+            return f"the median of the last {WINDOW} steps, {now:.4g}, is far above the lowest so far, {self._best:.4g}"
         return None

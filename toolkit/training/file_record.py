@@ -1,4 +1,4 @@
-"""Sizes and hashes of finished files, so that a damaged one is noticed before it is used.
+"""Sizes and hashes of finished files, to detect damaged files before they are used.
 
 In: a folder. Out: ``{"name": {"bytes": 12, "sha256": "…"}}`` for its marker, and later the first file that differs.
 """
@@ -18,11 +18,11 @@ Record = dict[str, dict[str, Any]]
 
 
 class MarkerError(ValueError):
-    """A marker file that says nothing; names it."""
+    """A marker file that is missing or invalid; the message names it."""
 
 
 def record_files(folder: Path, files: Iterable[Path]) -> Record:
-    """Size and sha256 of files, by their path within ``folder``; several are hashed at once."""
+    """Return size and SHA-256 of files by their path relative to ``folder``; hashes them in parallel."""
     listed = sorted(files)
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(file_sha256, listed))
@@ -33,7 +33,7 @@ def record_files(folder: Path, files: Iterable[Path]) -> Record:
 
 
 def find_damage(folder: Path, record: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """What is wrong with the first file that differs from its record; None where all are whole.
+    """Describe the first file that differs from its record; return None if all files match.
 
     Raises:
         EnvironmentFault: the file system does not let this user read a file.
@@ -51,15 +51,15 @@ def find_damage(folder: Path, record: Mapping[str, Mapping[str, Any]]) -> str | 
         hashes = list(pool.map(lambda name: _sha256_of(folder / name), record))
     for name, digest in zip(record, hashes, strict=True):
         if digest != record[name].get("sha256"):
-            return f"{folder / name} has other content than was written (sha256 {digest[:12]})"
+            return f"{folder / name} has changed since it was written (sha256 {digest[:12]})"
     return None
 
 
 def read_marker(path: Path, keys: Iterable[str]) -> dict[str, Any]:
-    """The JSON object of a marker file.
+    """Read the JSON object of a marker file.
 
     Raises:
-        MarkerError: missing, empty, no JSON object, or without one of the keys.
+        MarkerError: the file is missing, empty, not a JSON object, or lacks one of the keys.
         EnvironmentFault: the file system does not let this user read it.
     """
     try:
@@ -67,10 +67,10 @@ def read_marker(path: Path, keys: Iterable[str]) -> dict[str, Any]:
     except OSError as error:
         raise MarkerError(f"{path} is missing ({error.strerror})") from error
     except ValueError as error:
-        raise MarkerError(f"{path} is {'no JSON' if path.stat().st_size else 'empty'} ({error})") from error
+        raise MarkerError(f"{path} is {'not valid JSON' if path.stat().st_size else 'empty'} ({error})") from error
     missing = [key for key in keys if not isinstance(found, dict) or found.get(key) is None]
     if missing:
-        raise MarkerError(f"{path} is no JSON object with {', '.join(missing)}")
+        raise MarkerError(f"{path} is not a JSON object with {', '.join(missing)}")
     return dict(found)
 
 

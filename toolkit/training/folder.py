@@ -1,4 +1,4 @@
-"""The output folder of a plan: whose it is, and that one run at a time works in it.
+"""Ownership and locking of a plan's output folder.
 
 In: a plan and its identity. Out: ``run.json``, or an error that names what differs.
 """
@@ -17,29 +17,29 @@ from toolkit.events import is_main_process
 from toolkit.files import json_sha256, write_json
 from toolkit.training.file_record import MarkerError, read_marker
 from toolkit.training.identity import differences
-from toolkit.training.plan import Plan, PlanError, to_values
+from toolkit.training.plan import PlanError, TrainingPlan, to_values
 
 RUN = "run.json"
 LOCK_WAIT = 10.0
-"""Seconds that a run waits for one that is just ending in its folder."""
+"""Seconds to wait for another run that is about to release the folder."""
 
 
-def check_folder(plan: Plan, identity: dict[str, Any]) -> bool:
-    """Whether the same training has claimed the folder.
+def check_folder(plan: TrainingPlan, identity: dict[str, Any]) -> bool:
+    """Return whether the same training has claimed the folder; False if the folder is empty or missing.
 
     Raises:
-        PlanError: another training, or files that are none of ours; ``run.json`` cannot be read.
+        PlanError: the folder belongs to another training, contains other files, or has an invalid ``run.json``.
     """
     folder, mark = plan.output_dir, plan.output_dir / RUN
     if not mark.exists():
-        # The other processes come too early or too late to judge what the first one is just writing.
+        # Only the main process checks: the others could see the folder while the main process is writing to it.
         if is_main_process() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise PlanError(f"output_dir: {str(folder)!r} holds other files but no {RUN}; give an empty folder")
+            raise PlanError(f"output_dir: {str(folder)!r} contains files but no {RUN}; give an empty folder")
         return False
     try:
         found = read_marker(mark, ("key",))
     except MarkerError as error:
-        raise PlanError(f"output_dir: {error}; put {RUN} back, or give an empty folder") from error
+        raise PlanError(f"output_dir: {error}; restore {RUN}, or give an empty folder") from error
     if found["key"] != json_sha256(identity):
         named = list(differences(found["identity"], identity)) if isinstance(found.get("identity"), dict) else []
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""
@@ -50,8 +50,8 @@ def check_folder(plan: Plan, identity: dict[str, Any]) -> bool:
     return True
 
 
-def claim_folder(plan: Plan, identity: dict[str, Any]) -> None:
-    """Take an empty folder, or one that the same training left; see :func:`check_folder`."""
+def claim_folder(plan: TrainingPlan, identity: dict[str, Any]) -> None:
+    """Claim an empty folder, or one of the same training, by writing ``run.json``; see :func:`check_folder`."""
     if not check_folder(plan, identity) and is_main_process():
         values = {"key": json_sha256(identity), "identity": identity, "plan": to_values(plan)}
         write_json(plan.output_dir / RUN, values)
@@ -59,12 +59,12 @@ def claim_folder(plan: Plan, identity: dict[str, Any]) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a claimed folder, while this process lives.
+    """Lock a claimed folder against other runs for as long as this process lives.
 
-    When a launcher is killed, the processes that it started may live on and go on writing there.
+    If a launcher is killed, the processes that it started may survive and keep writing to the folder.
 
     Raises:
-        PlanError: another run is still at work in the folder.
+        PlanError: another run is using the folder.
     """
     if not is_main_process():
         yield
@@ -73,12 +73,12 @@ def alone_in(folder: Path) -> Iterator[None]:
         until = time.monotonic() + LOCK_WAIT
         while True:
             try:
-                # A POSIX lock: loader processes do not inherit it, and it goes with the process, however that ends.
+                # A POSIX lock is not inherited by loader processes, and the kernel releases it when the process exits.
                 fcntl.lockf(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
                 if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    break  # a file system without locks
+                    break  # the file system does not support locks
                 if error.errno not in (errno.EACCES, errno.EAGAIN):
                     raise
                 if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""The record of a finished stage. In: plan and results. Out: ``manifest.json``, and whether its files are whole."""
+"""Manifest of a finished stage. In: plan and results. Out: ``manifest.json``, and whether its files are intact."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ import transformers
 
 from toolkit.files import file_sha256
 from toolkit.training.file_record import MarkerError, find_damage, read_marker, record_files
-from toolkit.training.plan import Plan, StagePlan, to_values
+from toolkit.training.plan import StagePlan, TrainingPlan, to_values
 from toolkit.training.stage import StageResult
 
 MANIFEST = "manifest.json"
 
 
 def is_complete(folder: Path, key: str, report: Callable[[str], None]) -> bool:
-    """Whether a stage's folder holds a finished run of this key, all its files whole.
+    """Return whether a stage's folder contains a finished run of this key with all files intact.
 
     Args:
-        report: called with what is damaged, if the stage had been finished.
+        folder: the stage's folder.
+        key: of the run.
+        report: called with a description of the damage if the stage was finished and is damaged.
     """
     if not (folder / MANIFEST).exists():
         return False
@@ -42,13 +44,13 @@ def is_complete(folder: Path, key: str, report: Callable[[str], None]) -> bool:
 
 
 def result_files(folder: Path) -> list[Path]:
-    """The files of a finished stage except its manifest."""
-    # A name with a dot in front is what a killed process had not finished writing.
+    """Return the files of a finished stage except its manifest."""
+    # Names that start with a dot are incomplete files of a killed process.
     return [path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST and path.name[0] != "."]
 
 
-def stage_manifest(folder: Path, plan: Plan, stage: StagePlan, result: StageResult, key: str) -> dict[str, Any]:
-    """The record of a finished stage, read after its other files are written."""
+def stage_manifest(folder: Path, plan: TrainingPlan, stage: StagePlan, result: StageResult, key: str) -> dict[str, Any]:
+    """Build the manifest of a finished stage; call it after all other files are written."""
     return {
         "stage": stage.name,
         "key": key,

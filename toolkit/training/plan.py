@@ -1,30 +1,30 @@
-"""What to train, checked before anything heavy is loaded. In: a YAML or JSON file. Out: a frozen :class:`Plan`.
+"""Training plan, validated before weights are loaded. In: a YAML or JSON file. Out: a frozen :class:`TrainingPlan`.
 
 ::
 
     base_model: weights/mgm           # complete checkpoint: model, tokenizer, preprocessing
     extensions: []                    # Python files that register architectures (docs/extending.md)
     projector: null                   # projector to start from, e.g. the kit's mm_projector.bin; null: base_model's
-    output_dir: runs/seed-0           # empty, or left by the same plan
+    output_dir: runs/seed-0           # empty, or used by the same plan before
     seed: 0
     device: auto                      # auto | cpu | cuda
     dtype: float32                    # float32 | bfloat16 (trained weights keep float32 masters)
     speed: auto                       # auto | reference (as the original computes) | {compiled: false}, see the
                                       # architecture, e.g. toolkit.models.mgm.speed
-    cache_dir: cache/features         # null, or an architecture without a feature cache: towers run in every step
+    cache_dir: cache/features         # null, or an architecture without a feature cache: the towers run in every step
     loss_average: micro_batch         # micro_batch as in the kit (loss_group rows) | token
     log_every: 10
     report_to: []                     # tensorboard, wandb, mlflow
-    checkpoint_every: 100             # steps; null: a killed stage starts anew
-    checkpoint_limit: 1               # checkpoints kept
-    memory_limit_gib: null            # most memory of each GPU
+    checkpoint_every: 100             # steps; null: a killed stage restarts from its first step
+    checkpoint_limit: 1               # number of checkpoints to keep
+    memory_limit_gib: null            # memory limit per GPU
     stages:
       - {name: pretrain, data: pretrain.json, images: images, trained: projector, image_aspect: square,
          global_batch: 256, per_device_batch: 8, learning_rate: 1.0e-3}
       - {name: finetune, data: finetune.json, images: images, trained: projector+llm, image_aspect: pad,
          global_batch: 128, per_device_batch: 8, learning_rate: 2.0e-5, group_by_modality_length: true}
 
-Paths are taken relative to the working folder. The rest, with defaults, is in ``toolkit.training.settings``.
+Paths are relative to the working directory. All other keys and their defaults are in ``toolkit.training.settings``.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from toolkit.settings_files import SettingsFileError, read_settings_file
 from toolkit.training.settings import ROUNDS, SAME_WEIGHTS, PlanError, Seed, StageSettings, TrainingSettings
 
 __all__ = [
-    "DivergedLossError", "LossError", "NonFiniteLossError", "Plan", "PlanError", "StagePlan", "parse_plan", "read_plan",
-    "to_values",
+    "DivergedLossError", "LossError", "NonFiniteLossError", "PlanError", "StagePlan", "TrainingPlan", "parse_plan",
+    "read_plan", "to_values",
 ]  # fmt: skip
 
 StageName = Literal["pretrain", "finetune"]
 Trained = Literal["projector", "projector+llm"]
 STAGES = get_args(StageName)
-BY_CONTENT = NotInKey("counts by the content of its files")
-ELSEWHERE = NotInKey("a place to write to")
+BY_CONTENT = NotInKey("the content of its files is in the identity")
+ELSEWHERE = NotInKey("an output location")
 
 
 class LossError(RuntimeError):
-    """A loss that training cannot go on with; names the step and the samples of its batch."""
+    """A loss with which training cannot continue; the message names the step and the samples of its batch."""
 
 
 class NonFiniteLossError(LossError):
@@ -63,45 +63,45 @@ class NonFiniteLossError(LossError):
 
 
 class DivergedLossError(LossError):
-    """The loss exploded; see :mod:`toolkit.training.divergence`."""
+    """The loss diverged; see :mod:`toolkit.training.divergence`."""
 
 
 class StagePlan(StageSettings):
-    """One stage: hyper-parameters, and what is trained on which rows."""
+    """One stage: hyperparameters, data, and the part of the model to train."""
 
     name: StageName
     data: Annotated[Path, BY_CONTENT]
-    """LLaVA JSON."""
+    """LLaVA JSON file."""
     images: Annotated[Path, BY_CONTENT]
-    """Folder that image paths start from."""
+    """Folder to which image paths are relative."""
     trained: Trained
     image_aspect: Aspect
     group_by_modality_length: bool = False
-    """Batches of rows of like length, those with an image apart from those without."""
+    """Group rows of similar length into batches; rows with and without an image do not share a batch."""
     fresh_projector: bool | None = None
-    """None starts the projector anew in ``pretrain`` only, unless the plan has one."""
+    """Whether to reinitialize the projector; None does so in ``pretrain`` only, unless the plan has a projector."""
 
     @field_validator("data")
     @classmethod
     def _data_is_a_file(cls, path: Path) -> Path:
-        return _checked(path, path.is_file(), "is no file; give a LLaVA JSON file")
+        return _checked(path, path.is_file(), "is not a file; give a LLaVA JSON file")
 
     @field_validator("images")
     @classmethod
     def _images_is_a_folder(cls, path: Path) -> Path:
-        return _checked(path, path.is_dir(), "is no folder; give the folder that image paths start from")
+        return _checked(path, path.is_dir(), "is not a folder; give the folder to which image paths are relative")
 
     @field_validator("deepspeed")
     @classmethod
     def _deepspeed_is_a_file(cls, path: str | None) -> str | None:
-        return _checked(path, path is None or Path(path).is_file(), "is no file; give a DeepSpeed JSON")
+        return _checked(path, path is None or Path(path).is_file(), "is not a file; give a DeepSpeed JSON file")
 
     def accumulation_for(self, processes: int) -> int:
-        """Micro-batches per step.
+        """Return the number of micro-batches per step.
 
         Raises:
-            PlanError: batch, accumulation and processes do not multiply to ``global_batch``. The kit's check lets such
-                a run through; a model trained at another global batch must not pass for one at this.
+            PlanError: the product of batch, accumulation and processes is not ``global_batch``. The kit's check ignores
+                this, but such a model would be trained with a different global batch than its plan states.
         """
         at_once = self.per_device_batch * processes
         steps = self.accumulation or max(1, self.global_batch // at_once)
@@ -113,12 +113,12 @@ class StagePlan(StageSettings):
         return steps
 
 
-class Plan(TrainingSettings):
-    """A whole training; see the module's text for a file."""
+class TrainingPlan(TrainingSettings):
+    """A complete training; the module's docstring shows an example file."""
 
-    extensions: Annotated[tuple[Path, ...], NotInKey("the code that is used counts by its fingerprint")] = ()
+    extensions: Annotated[tuple[Path, ...], NotInKey("the fingerprint of the code in use is in the identity")] = ()
     """Python files that register architectures (toolkit/registry.py). They are imported while the plan is read, before
-    the base model is looked at."""
+    the base model is checked."""
     base_model: Annotated[Path, BY_CONTENT]
     output_dir: Annotated[Path, ELSEWHERE]
     seed: Seed
@@ -126,7 +126,7 @@ class Plan(TrainingSettings):
     projector: Annotated[Path | None, BY_CONTENT] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], ROUNDS] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    cache_dir: Annotated[Path | None, NotInKey("whether features are cached counts, not where")] = None
+    cache_dir: Annotated[Path | None, NotInKey("the identity states whether features are cached, not where")] = None
     memory_limit_gib: Annotated[float | None, SAME_WEIGHTS] = Field(default=None, gt=0)
 
     @field_validator("extensions")
@@ -145,14 +145,14 @@ class Plan(TrainingSettings):
     @classmethod
     def _projector_is_a_file(cls, path: Path | None) -> Path | None:
         return _checked(
-            path, path is None or path.is_file(), "is no file; give .bin, .pt or .safetensors with a projector"
+            path, path is None or path.is_file(), "is not a file; give a .bin, .pt or .safetensors file of a projector"
         )
 
     @field_validator("report_to")
     @classmethod
     def _reporters_are_installed(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         missing = [name for name in names if find_spec(name) is None]
-        words = f"{', '.join(missing)} is not installed; pip install {' '.join(missing)}, or take it off the list"
+        words = f"{', '.join(missing)} is not installed; pip install {' '.join(missing)}, or remove it from the list"
         return _checked(names, not missing, words)
 
     @field_validator("stages")
@@ -169,30 +169,30 @@ def _checked(value: Any, holds: bool, fix: str) -> Any:
     return value
 
 
-def parse_plan(values: object) -> Plan:
+def parse_plan(values: object) -> TrainingPlan:
     """Build a plan from plain values.
 
     Raises:
         PlanError: unknown or missing key, wrong type, value out of range.
     """
-    return Plan.parse(values)
+    return TrainingPlan.parse(values)
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path) -> TrainingPlan:
     """Read a plan from a ``.yaml``, ``.yml`` or ``.json`` file.
 
     Raises:
-        PlanError: no such file, not strict YAML or JSON (see ``toolkit.settings_files``), or a fault in the plan; the
-            message names the file.
+        PlanError: the file does not exist, is not strict YAML or JSON (see ``toolkit.settings_files``), or contains an
+            invalid plan; the message names the file.
     """
     try:
-        return Plan.parse(read_settings_file(path), where=str(path))
+        return TrainingPlan.parse(read_settings_file(path), where=str(path))
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}") from error
     except SettingsFileError as error:
         raise PlanError(f"{path}: {error}") from error
 
 
-def to_values(plan: Plan) -> dict[str, Any]:
-    """The plan as plain JSON values."""
+def to_values(plan: TrainingPlan) -> dict[str, Any]:
+    """Return the plan as plain JSON values."""
     return plan.model_dump(mode="json")

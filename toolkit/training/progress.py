@@ -1,4 +1,4 @@
-"""Progress of a stage as events, every ``log_every`` steps and at the last one."""
+"""Progress events of a stage, every ``log_every`` steps and at the last step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.training.trainer import ExposureTrainer
 
 
 class Progress(TrainerCallback):
-    """Emits ``step`` events: loss of the step, learning rate, samples/s since the last one, most memory of a GPU."""
+    """Emits ``step`` events: loss, learning rate, samples/s since the previous event, peak GPU memory."""
 
     def __init__(self, *, stage: str, global_batch: int, log_every: int, emit: Emit) -> None:
         self.stage, self.global_batch, self.log_every, self.emit = stage, global_batch, log_every, emit

@@ -1,4 +1,4 @@
-"""The state of every random generator that a training may draw from, in values that ``weights_only`` lets through."""
+"""Saving and restoring of random generator states, as values that ``torch.load(weights_only=True)`` accepts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """States of Python's, numpy's and torch's generators, and of the current GPU's where one is used."""
+    """Return the states of the generators of Python, NumPy and torch, and of the current GPU if CUDA is initialized."""
     kind, keys, *rest = np.random.get_state()
     numbers = torch.from_numpy(np.asarray(keys).astype(np.int64))
     state = {"python": random.getstate(), "numpy": (kind, numbers, *rest), "torch": torch.get_rng_state()}
@@ -18,7 +18,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Bring the generators back to a :func:`random_state`."""
+    """Restore the generators from a :func:`random_state`."""
     kind, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

@@ -1,20 +1,23 @@
-"""Trains plans: ``python -m toolkit.training.run plan.json [plan.json …]``, also under torchrun or DeepSpeed.
+"""Command that trains plans: ``python -m toolkit.training.run plan.json [plan.json …]``.
 
 In: plans (see ``toolkit.training.plan``). Out, in each plan's ``output_dir``::
 
-    run.json                    which plan, data and base model this folder belongs to
+    run.json                    the plan, data and base model to which this folder belongs
     pretrain/projector.safetensors, config.json, samples.jsonl, manifest.json
     finetune/  a complete checkpoint for from_pretrained, samples.jsonl, manifest.json
-    <stage>/checkpoints/    while the stage is trained: what a killed run goes on from; see toolkit.training.checkpoint
+    <stage>/checkpoints/    during training: checkpoints for resuming a killed run; see toolkit.training.checkpoint
     <stage>/logs/           with report_to
 
-A stage's manifest is written last and has the hash of each file: a stage is complete when both agree. Progress goes to
-stdout, one JSON object a line, each with its ``output_dir``: ``damaged`` (a file that is not used, and what is done
-instead), ``features``, ``start``, ``resume``, ``step``, ``stage_done``, ``done``, ``error``. Everything else goes to
-stderr. Several plans on the CPU are trained side by side, one per core (``--jobs``).
+A stage's manifest is written last and contains the hash of every other file of the stage. A stage is complete if its
+manifest exists and all hashes match.
 
-Exit codes: 0 done, 2 a fault in plan, data or files, 3 a loss that is NaN or infinite or exploded; a launcher may put
-its own in their place.
+Progress events go to stdout, one JSON object per line, each with its ``output_dir``: ``damaged`` (a file that is not
+used, and the consequence), ``features``, ``start``, ``resume``, ``step``, ``stage_done``, ``done``, ``error``. All
+other output goes to stderr. Several plans on the CPU are trained in parallel, one per core (``--jobs``). The command
+can also be started by torchrun or by DeepSpeed's launcher.
+
+Exit codes: 0 done; 2 invalid plan, data or files; 3 a loss that is NaN, infinite or diverging. A launcher may return
+its own exit code instead.
 """
 
 from __future__ import annotations
@@ -32,18 +35,18 @@ from toolkit.training.plan import LossError, read_plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m toolkit.training.run", description="Train as plans say.")
+    """Run the command; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m toolkit.training.run", description="Train one or several plans.")
     parser.add_argument("plan", type=Path, nargs="+", help="YAML or JSON files")
     parser.add_argument(
-        "--jobs", type=int, default=0, help="plans trained at once; one per core when all are on the CPU"
+        "--jobs", type=int, default=0, help="plans to train in parallel (default: one per core if all use the CPU)"
     )
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     emit = json_lines()
     try:
         plans = [read_plan(path) for path in given.plan]
-        # Only now, so that a fault in a plan shows at once: this imports torch and transformers.
+        # Imports torch and transformers: only after the plans are validated, so that an error appears at once.
         from toolkit.training.session import train
 
         jobs = given.jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))

@@ -1,10 +1,10 @@
-"""A whole plan, stage by stage. In: a :class:`Plan`. Out: its ``output_dir`` (layout: ``toolkit.training.run``).
+"""Execution of a plan, stage by stage. In: a :class:`TrainingPlan`. Out: its ``output_dir``; see ``run``.
 
-A stage's manifest is written last and has the hash of every other file, so a stage is complete when both are there and
-agree: a run that was killed goes on with the first stage that is not, from that stage's newest whole checkpoint.
+A stage's manifest is written last and contains the hash of every other file, so a stage is complete if its manifest
+exists and all hashes match. A killed run resumes at the first incomplete stage, from its newest intact checkpoint.
 
-A folder is claimed by ``run.json`` only when the plan has passed all checks (batches, device, rows, image files, base
-model), so a refused plan leaves nothing behind.
+``run.json`` claims the output folder only after the plan has passed all checks (batches, device, rows, image files,
+base model), so that a refused plan writes nothing.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from toolkit.training.checkpoint import remove_all, remove_partial
 from toolkit.training.folder import alone_in, check_folder, claim_folder
 from toolkit.training.identity import training_identity
 from toolkit.training.manifest import MANIFEST, is_complete, result_files, stage_manifest
-from toolkit.training.plan import Plan, StagePlan
+from toolkit.training.plan import StagePlan, TrainingPlan
 from toolkit.training.stage import StageResult, check_device, train_stage
 
 
-def train(plan: Plan, emit: Emit) -> None:
-    """Train all stages of a plan, or find them complete.
+def train(plan: TrainingPlan, emit: Emit) -> None:
+    """Train all incomplete stages of a plan.
 
     Raises:
-        PlanError: the output folder belongs to something else, or another run is at work in it; the batches do not
-            multiply to the global batch; no such device; a base model that cannot be loaded.
-        DataError, LabelError, ImageError, CheckpointError: data or a checkpoint that cannot be used.
-        EnvironmentFault: a file that the environment does not let this process read.
-        LossError: the loss became NaN or infinite, or exploded.
+        PlanError: the output folder belongs to another training or is in use by another run, the batches do not match
+            the global batch, the device does not exist, or the base model cannot be loaded.
+        DataError, LabelError, ImageError, CheckpointError: the data or a checkpoint cannot be used.
+        EnvironmentFault: the environment prevents this process from reading a file.
+        LossError: the loss became NaN or infinite, or diverged.
     """
     emit = tagged(emit, output_dir=str(plan.output_dir))
     identity = training_identity(plan)
     check_folder(plan, identity)
-    # What is damaged is reported when it is trained again.
+    # Damage is reported later, when the stage is trained again.
     complete = complete_stages(plan, identity, lambda event: None)
     if all(complete):
         if is_main_process():
-            for stage in plan.stages:  # of a run that was killed right after its last manifest
+            for stage in plan.stages:  # left by a run that was killed right after its last manifest
                 remove_all(plan.output_dir / stage.name)
         emit({"event": "done", "cached": True, "seconds": 0.0})
         return
@@ -70,12 +70,12 @@ def train(plan: Plan, emit: Emit) -> None:
 
 
 def _train(
-    plan: Plan, identity: dict[str, Any], architecture: Architecture, model: Any, processor: Processor,
+    plan: TrainingPlan, identity: dict[str, Any], architecture: Architecture, model: Any, processor: Processor,
     rows: dict[str, Rows], emit: Emit,
 ) -> None:  # fmt: skip
     began, key = time.monotonic(), json_sha256(identity)
     limit_threads(model.num_parameters(), on_cpu=plan.device == "cpu")
-    # Once more, because another run may have been at work while this one waited for the folder.
+    # Check again, because another run may have used the folder while this one waited for the lock.
     for stage, complete in zip(plan.stages, complete_stages(plan, identity, emit), strict=True):
         folder = plan.output_dir / stage.name
         if is_main_process():
@@ -92,7 +92,7 @@ def _train(
         if stage.deepspeed is not None:
             leave_deepspeed()
         if stage is not plan.stages[-1] and (stage.deepspeed is not None or plan.dtype == "bfloat16"):
-            # In float32 again, and without the hooks that an engine leaves on parameters.
+            # Reload in float32, without the hooks that a DeepSpeed engine leaves on parameters.
             model = load_base(architecture, plan)
             load_trained(architecture, model, folder)
         rate = round(result.steps * stage.global_batch / result.seconds, 2)
@@ -102,8 +102,8 @@ def _train(
     emit({"event": "done", "cached": False, "seconds": seconds})
 
 
-def complete_stages(plan: Plan, identity: dict[str, Any], emit: Emit) -> list[bool]:
-    """Whether each stage is complete; a stage that had been and is damaged is reported."""
+def complete_stages(plan: TrainingPlan, identity: dict[str, Any], emit: Emit) -> list[bool]:
+    """Return for each stage whether it is complete; report a finished stage that is damaged."""
 
     def report(message: str) -> None:
         emit({"event": "damaged", "message": message})
@@ -113,30 +113,30 @@ def complete_stages(plan: Plan, identity: dict[str, Any], emit: Emit) -> list[bo
 
 
 def read_rows(stage: StagePlan, processor: Processor) -> Rows:
-    """Read, check and tokenise a stage's data, and check that all its image files are there."""
+    """Read, validate and tokenise a stage's data, and check that all its image files exist."""
     stage.accumulation_for(int(os.environ.get("WORLD_SIZE", "1")))
     samples = read_llava(stage.data, stage.images)
-    # Once per machine: the processes of one share its file systems.
+    # Once per machine, because its processes share the file systems.
     if is_first_of_machine():
         check_images(samples, stage.data, stage.images)
     return encode_rows(samples, processor)
 
 
 def leave_deepspeed() -> None:
-    """Forget the last stage's DeepSpeed engine: the next stage or plan of this process may have another, or none."""
+    """Reset global DeepSpeed state: the next stage or plan in this process may use another configuration, or none."""
     PartialState().wait_for_everyone()
     AcceleratorState._reset_state()
     GradientState._reset_state()
-    # Trainer leaves its choice in the environment, where the next one finds it.
+    # Trainer stores its choice in the environment, where the next Trainer would read it.
     for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_MIXED_PRECISION"):
         os.environ.pop(name, None)
 
 
 def write_stage(
-    folder: Path, architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan,
+    folder: Path, architecture: Architecture, model: Any, processor: Processor, plan: TrainingPlan, stage: StagePlan,
     result: StageResult, key: str,
 ) -> None:  # fmt: skip
-    """Write a stage's results; the manifest last, then the checkpoints have had their use."""
+    """Write a stage's results, the manifest last, and then remove its checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     if stage.trained == "projector":
         weights = model.state_dict().items()
@@ -145,7 +145,7 @@ def write_stage(
         model.config.save_pretrained(folder)
     else:
         if plan.dtype == "bfloat16":
-            # One type on disk, and the values that the forward passes used: the masters' last digits were never read.
+            # One dtype on disk. The forward passes used the weights rounded to bfloat16, so nothing is lost.
             cast(torch.nn.Module, model).to(torch.bfloat16)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)

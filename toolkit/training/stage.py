@@ -1,8 +1,8 @@
-"""One training stage. In: a model, a processor and a :class:`StagePlan`. Out: the model, trained, and what happened.
+"""One training stage. In: a model, a processor and a :class:`StagePlan`. Out: the trained model and a ``StageResult``.
 
-The towers stay frozen in both stages; ``pretrain`` trains the projector, ``finetune`` the language model as well. In
-bfloat16 the frozen weights are held in bfloat16 and the trained ones in float32, which the forward pass rounds; under
-DeepSpeed the engine does the same in its own way.
+The towers are frozen in both stages. ``pretrain`` trains the projector, ``finetune`` also the language model. With
+``dtype: bfloat16``, frozen weights are stored in bfloat16 and trained weights in float32; the forward pass casts the
+trained weights to bfloat16. Under DeepSpeed, the engine manages the precisions with the same effect.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
+from torch import nn
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -29,31 +29,31 @@ from toolkit.file_errors import EnvironmentFault
 from toolkit.models.base import Architecture, Processor
 from toolkit.training.arguments import training_arguments
 from toolkit.training.checkpoint import Checkpoint, Checkpoints, newest
-from toolkit.training.plan import Plan, PlanError, StagePlan
+from toolkit.training.plan import PlanError, StagePlan, TrainingPlan
 from toolkit.training.progress import Progress
 from toolkit.training.trainer import ExposureTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage did.
-
-    ``losses`` and ``samples`` (ids) of every step; ``seconds`` of training, of a run that was resumed those up to each
-    checkpoint that it went on from; ``resumed_from``: steps of these checkpoints.
-    """
+    """Result of a stage."""
 
     steps: int
     losses: list[float]
+    """Loss of each step."""
     samples: list[list[str]]
+    """Row ids of each step."""
     rows: int
     seconds: float
+    """Training time; for a resumed run, including the time up to each checkpoint from which it was resumed."""
     processes: int
     device: str
     resumed_from: list[int]
+    """Steps of the checkpoints from which the run was resumed."""
 
 
-def set_trained(architecture: Architecture, model: torch.nn.Module, stage: StagePlan) -> int:
-    """Switch gradients on for what the stage trains and off for the rest; returns the number of trained values."""
+def set_trained(architecture: Architecture, model: nn.Module, stage: StagePlan) -> int:
+    """Enable gradients for the parameters that the stage trains and disable all others; return the trained numel."""
     trained = 0
     for name, parameter in model.named_parameters():
         projector = name.startswith(architecture.projector)
@@ -64,29 +64,29 @@ def set_trained(architecture: Architecture, model: torch.nn.Module, stage: Stage
 
 
 def order_of(rows: Rows, stage: StagePlan, steps: int, seed: int) -> list[int]:
-    """Index of the sample of each exposure."""
+    """Return the row index of each exposure."""
     if not stage.group_by_modality_length:
         return exposure_order(len(rows), steps, stage.global_batch, seed)
     return grouped_order(rows.words.tolist(), rows.has_picture, steps, stage.global_batch, seed)
 
 
-def check_device(plan: Plan) -> None:
-    """Refuse a plan for a GPU where there is none."""
+def check_device(plan: TrainingPlan) -> None:
+    """Raise ``PlanError`` if the plan requires a GPU and none is available."""
     if plan.device == "cuda" and not torch.cuda.is_available():
-        raise PlanError("device: 'cuda' asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
+        raise PlanError("device: 'cuda' requested, but torch finds no GPU on this machine; use 'cpu' or 'auto'")
 
 
 def train_stage(
-    architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan, rows: Rows, emit: Emit,
-    key: str,
+    architecture: Architecture, model: nn.Module, processor: Processor, plan: TrainingPlan, stage: StagePlan,
+    rows: Rows, emit: Emit, key: str,
 ) -> StageResult:  # fmt: skip
-    """Train one stage in place, from its newest whole checkpoint if there is one.
+    """Train one stage in place; resume from its newest intact checkpoint, if any.
 
     Raises:
-        PlanError: the batches do not multiply to the global batch.
-        ImageError, CheckpointError: an image or a checkpoint that cannot be used; the message names it.
-        EnvironmentFault: a file that the environment does not let this process read.
-        LossError: the loss became NaN or infinite, or exploded.
+        PlanError: the batches do not match the global batch.
+        ImageError, CheckpointError: an image or a checkpoint cannot be used; the message names it.
+        EnvironmentFault: the environment prevents this process from reading a file.
+        LossError: the loss became NaN or infinite, or diverged.
     """
     folder = plan.output_dir / stage.name
     steps = planned_steps(len(rows), stage.global_batch, stage.max_steps)
@@ -118,7 +118,7 @@ def train_stage(
         except (ValueError, EnvironmentFault) as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise type(error)(_own_words(error)) from error
+            raise type(error)(_message_in_loader(error)) from error
         trainer.check_weights()
     if trainer.state.global_step != steps or len(trainer.losses) != steps:
         raise RuntimeError(f"stage {stage.name} ended at step {trainer.state.global_step} of {steps}")
@@ -129,7 +129,7 @@ def train_stage(
 
 
 def _newest(folder: Path, key: str, arguments: TrainingArguments, emit: Emit) -> Checkpoint | None:
-    """The newest whole checkpoint, the same in all processes; damaged ones are reported and removed."""
+    """Return the newest intact checkpoint, the same in all processes; report and remove damaged ones."""
     damaged: list[Path] = []
 
     def report(checkpoint: Path, message: str) -> None:
@@ -142,14 +142,14 @@ def _newest(folder: Path, key: str, arguments: TrainingArguments, emit: Emit) ->
     for path in damaged:
         shutil.rmtree(path)
     if damaged and found[0] is None:
-        emit({"event": "damaged", "message": "no whole checkpoint is left; the stage starts again from its first step"})
+        emit({"event": "damaged", "message": "no intact checkpoint is left; the stage restarts from its first step"})
     return found[0]
 
 
 def _prepare(
-    architecture: Architecture, model: Any, plan: Plan, stage: StagePlan, arguments: TrainingArguments
+    architecture: Architecture, model: nn.Module, plan: TrainingPlan, stage: StagePlan, arguments: TrainingArguments
 ) -> None:
-    """Give the model its gradients, its number types and its way to compute."""
+    """Prepare the model for a stage: memory limit, projector, trained parameters, speed, dtypes, random seed."""
     if arguments.device.type == "cuda" and plan.memory_limit_gib is not None:
         total = torch.cuda.get_device_properties(arguments.device).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(min(1.0, plan.memory_limit_gib / total), arguments.device)
@@ -166,12 +166,12 @@ def _prepare(
 
 
 def _fill_cache(
-    architecture: Architecture, model: Any, processor: Processor, plan: Plan, stage: StagePlan, rows: Rows,
-    arguments: TrainingArguments, emit: Emit,
+    architecture: Architecture, model: nn.Module, processor: Processor, plan: TrainingPlan, stage: StagePlan,
+    rows: Rows, arguments: TrainingArguments, emit: Emit,
 ) -> FeatureCache | None:  # fmt: skip
     if plan.cache_dir is None or not architecture.caches_features:
         return None
-    cast(torch.nn.Module, model).to(arguments.device).eval()
+    model.to(arguments.device).eval()
     cache = architecture.feature_cache(plan.cache_dir, model, processor, stage.image_aspect)
     if cache is None:
         return None
@@ -186,7 +186,7 @@ def _fill_cache(
 
 
 def _trainer(
-    architecture: Architecture, model: Any, plan: Plan, stage: StagePlan, arguments: TrainingArguments,
+    architecture: Architecture, model: nn.Module, plan: TrainingPlan, stage: StagePlan, arguments: TrainingArguments,
     exposures: Exposures, collator: Collator, checkpoints: Checkpoints, emit: Emit,
 ) -> ExposureTrainer:  # fmt: skip
     progress = Progress(stage=stage.name, global_batch=stage.global_batch, log_every=plan.log_every, emit=emit)
@@ -200,7 +200,7 @@ def _trainer(
     return trainer
 
 
-def _own_words(error: Exception) -> str:
-    """What an error said in the loader process that raised it, without that process's traceback."""
+def _message_in_loader(error: Exception) -> str:
+    """Return an error's original message in the data loader process, without that process's traceback."""
     name = f"{type(error).__module__}.{type(error).__qualname__}: "
     return str(error).rsplit(name, 1)[-1].strip()

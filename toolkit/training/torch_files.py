@@ -1,4 +1,4 @@
-"""Reads torch's files, which are pickles, so that they can hold tensors and plain values and run nothing."""
+"""Safe loading of torch files, which are pickles: they may contain tensors and plain values, but run no code."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; names the file and the fix."""
+    """A checkpoint that cannot be used; the message names the file and the fix."""
 
 
 def read_state(file: Path) -> Any:
-    """Read a file of torch's that may hold tensors and plain values only.
+    """Load a torch file that may contain only tensors and plain values.
 
     Raises:
-        CheckpointError: it holds anything else, or is damaged.
+        CheckpointError: the file contains anything else or is damaged.
     """
     try:
         with weights_only(file):
@@ -32,7 +32,7 @@ def read_state(file: Path) -> Any:
 
 @contextmanager
 def weights_only(path: Path) -> Iterator[None]:
-    """Make every ``torch.load`` inside refuse pickles of code, also where DeepSpeed asks it not to."""
+    """Force every ``torch.load`` in the block to ``weights_only=True``, even if DeepSpeed requests otherwise."""
     variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(variable)
     os.environ[variable] = "1"
@@ -40,7 +40,7 @@ def weights_only(path: Path) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"checkpoint: {str(path)!r} holds more than tensors and plain values, so it is not read "
+            f"checkpoint: {str(path)!r} contains more than tensors and plain values, so it is not loaded "
             f"({_refused(error)}); remove this checkpoint"
         ) from error
     finally:
@@ -51,7 +51,7 @@ def weights_only(path: Path) -> Iterator[None]:
 
 
 def deepspeed_values() -> list[Any]:
-    """The classes of plain values that DeepSpeed keeps beside its tensors."""
+    """Return the classes of the plain values in DeepSpeed's checkpoints, for ``safe_globals``."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -60,6 +60,6 @@ def deepspeed_values() -> list[Any]:
 
 
 def _refused(error: pickle.UnpicklingError) -> str:
-    """The sentence of torch's long message that names what was refused."""
+    """Return the sentence of torch's long error message that names the refused object."""
     lines = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "global" in line]
     return lines[-1] if lines else str(error).splitlines()[0]

@@ -1,10 +1,10 @@
-"""Hugging Face's Trainer with fixed exposures, losses that carry their own weights, and a guard against bad losses.
+"""Hugging Face Trainer with a fixed order of exposures, weighted losses and checks for bad losses.
 
-In: exposures already dealt. Out: a trained model, and the loss of every step.
+In: exposures in their final order. Out: a trained model, and the loss of every step.
 
-Each row carries the weight of its tokens (:func:`toolkit.data.order.loss_weights`), so a step's loss is the plain sum
-over all processes and micro-batches. Nothing else may scale it: data parallelism averages gradients over processes, and
-DeepSpeed divides by the number of micro-batches as well; both are multiplied out here.
+Each row carries the loss weight of its tokens (:func:`toolkit.data.order.loss_weights`), so that the loss of a step is
+the plain sum over all processes and micro-batches. No other factor may scale it. Data parallelism averages gradients
+over processes, and DeepSpeed also divides by the number of micro-batches; this module multiplies by both factors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from toolkit.training.plan import DivergedLossError, NonFiniteLossError
 
 
 class FromPosition(Sampler[int]):
-    """Hands out positions from ``start`` to the end: what was trained before is not even read."""
+    """Yields positions from ``start`` to ``end``, so that rows trained before a checkpoint are not even read."""
 
     def __init__(self, start: int, end: int) -> None:
         self.start, self.end = start, end
@@ -38,13 +38,13 @@ class FromPosition(Sampler[int]):
 
 
 class ExposureTrainer(Trainer):
-    """Trains on exposures in their order; keeps each step's loss in ``losses``.
+    """Trains on exposures in order and records the loss of each step in ``losses``.
 
     Args:
-        exposures: of all steps.
-        architecture: of the model; takes its loss.
-        processor: turns the loaders' pictures into what the towers read, on the device.
-        first_step: number of steps that an earlier process has trained already.
+        exposures: exposures of all steps.
+        architecture: architecture of the model; computes the loss.
+        processor: converts the loaders' images to inputs of the vision towers, on the device.
+        first_step: number of steps already trained, according to the checkpoint.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ExposureTrainer(Trainer):
         super().__init__(train_dataset=exposures, **kwargs)
         self.exposures, self.processor, self.first_step = exposures, processor, first_step
         self.architecture = architecture
-        # False: Trainer then neither counts labels nor passes their number to the model.
+        # If False, Trainer neither counts labels nor passes their number to the model.
         self.model_accepts_loss_kwargs = False
         self.losses: list[float] = []
         self._watch = LossWatch(architecture.vocabulary(self.model))
@@ -63,16 +63,16 @@ class ExposureTrainer(Trainer):
         self._scale = self.args.world_size * (self.args.gradient_accumulation_steps if self.is_deepspeed_enabled else 1)
 
     def go_on_from(self, losses: list[float]) -> None:
-        """Take over the losses of the steps that an earlier process trained."""
+        """Continue after a checkpoint with the losses of the steps before it."""
         self.losses = list(losses)
         for loss in losses:
             self._watch.add(loss)
 
     def check_weights(self) -> None:
-        """Refuse weights that the last step has ruined: its own loss was from before it.
+        """Check that the last update left all trained weights finite; the step's loss was computed before it.
 
         Raises:
-            NonFiniteLossError: a trained weight is NaN or infinite; names the step and its samples.
+            NonFiniteLossError: a trained weight is NaN or infinite; the message names the step and its samples.
         """
         model: nn.Module = self.accelerator.unwrap_model(self.model)
         trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
@@ -87,11 +87,11 @@ class ExposureTrainer(Trainer):
         return FromPosition(self.first_step * self.exposures.global_batch, len(self.exposures))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """0: Trainer's estimate walks over all parameters in every step, and nothing here reads it."""
+        """Return 0: Trainer's estimate iterates over all parameters in every step and is not used here."""
         return 0
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        # The loader has put everything on the device; Trainer would round the loss weights to bfloat16 under DeepSpeed.
+        # The inputs are on the device already. Under DeepSpeed, Trainer would cast the loss weights to bfloat16.
         pixels = inputs.pop("pixels", None)
         if pixels is not None:
             inputs |= self.processor.pixel_inputs(pixels)
@@ -100,20 +100,20 @@ class ExposureTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One micro-batch: forward, the guard when it is the step's last, backward (with DeepSpeed also the step)."""
+        """Run forward and backward of one micro-batch (with DeepSpeed also the update); check the last one's losses."""
         self._micro_ids.append(inputs.pop("sample_ids"))
         if not model.training:
             model.train()
         loss = self.architecture.loss(model, self._prepare_inputs(inputs))
         self._micro_losses.append(loss.detach())
         if self.accelerator.sync_gradients:
-            self._guard()
+            self._check_losses()
         self.accelerator.backward(loss * self._scale)
-        # Trainer logs the mean over processes of what comes back.
+        # Trainer logs the mean of this value over processes.
         return loss.detach() * self.args.world_size
 
-    def _guard(self) -> None:
-        """Add up the step's losses and stop before a bad one reaches the weights; the step's one wait for the GPU.
+    def _check_losses(self) -> None:
+        """Sum the step's losses and raise before a bad loss reaches the weights; the only GPU sync of a step.
 
         Raises:
             NonFiniteLossError: in every process; names the step and the samples of the first bad micro-batch.
@@ -132,7 +132,7 @@ class ExposureTrainer(Trainer):
                 ids_of_step = ", ".join(self.exposures.ids_of(step))
                 raise DivergedLossError(
                     f"loss diverged: it is {self.losses[-1]:.4g} in step {step}, {fault}; lower the learning rate, or "
-                    f"look at the samples of the batch: {ids_of_step}"
+                    f"check the samples of the batch: {ids_of_step}"
                 )
             return
         micro, process = (int(at) for at in (~torch.isfinite(losses)).T.nonzero()[0])

@@ -42,7 +42,7 @@ def test_an_explosion_is_seen_in_the_step_and_a_slow_one_within_few() -> None:
     at_once = _first_fault([2.0] * 20 + [1e4])
     assert at_once is not None and at_once[0] == 21 and "over 37.36" in at_once[1]
     plateau = _first_fault([5.0] * 4 + [2.0] * 20 + [11.0] * 20)
-    assert plateau is not None and 24 + 4 <= plateau[0] <= 24 + 8 and "lowest before, 2" in plateau[1]
+    assert plateau is not None and 24 + 4 <= plateau[0] <= 24 + 8 and "lowest so far, 2" in plateau[1]
     slow = _first_fault([1.0 + 0.05 * step for step in range(200)])
     assert slow is not None and slow[0] < 90
 

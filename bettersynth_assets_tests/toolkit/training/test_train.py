@@ -261,7 +261,7 @@ def test_global_batch_is_checked_closed(world: Path, tmp_path: Path) -> None:
     for processes in (3, 4):
         with pytest.raises(PlanError, match=f"global_batch 4 .*{processes} processes"):
             stage.accumulation_for(processes)
-    with pytest.raises(PlanError, match=r"stages\.0\.data = 'nope\.json': is no file"):
+    with pytest.raises(PlanError, match=r"stages\.0\.data = 'nope\.json': is not a file"):
         parse_plan(_values(world, tmp_path, stages=[{**_values(world, tmp_path)["stages"][0], "data": "nope.json"}]))
 
 

@@ -83,9 +83,9 @@ def _same(one: Path, other: Path) -> None:
     [
         ("trained.safetensors", _halve, "has "),
         ("optimizer.pt", Path.unlink, "is missing"),
-        ("scheduler.pt", _flip, "has other content than was written"),
+        ("scheduler.pt", _flip, "has changed since it was written"),
         ("complete.json", _empty, "is empty"),
-        ("complete.json", _unreadable, "is no JSON object with key"),
+        ("complete.json", _unreadable, "is not a JSON object with key"),
         ("complete.json", Path.unlink, "is missing"),
     ],
 )
@@ -108,7 +108,7 @@ def test_without_a_whole_checkpoint_the_stage_starts_again_and_says_so(
     for folder in (tmp_path / "run" / "pretrain" / "checkpoints").iterdir():
         _halve(folder / "optimizer.pt")
     events = run_plan(_values(world, tmp_path / "run"))
-    assert _damaged(events)[2:] == ["no whole checkpoint is left; the stage starts again from its first step"]
+    assert _damaged(events)[2:] == ["no intact checkpoint is left; the stage restarts from its first step"]
     assert not [event for event in events if event["event"] == "resume"]
     _same(tmp_path / "run", whole)
 
@@ -117,7 +117,7 @@ def test_without_a_whole_checkpoint_the_stage_starts_again_and_says_so(
 def test_a_run_file_that_says_nothing_is_named(world: Path, stopped: Path, tmp_path: Path, content: str) -> None:
     shutil.copytree(stopped, tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text(content)
-    with pytest.raises(PlanError, match=r"output_dir: .*run\.json is .*; put run\.json back, or give an empty folder"):
+    with pytest.raises(PlanError, match=r"output_dir: .*run\.json is .*; restore run\.json, or give an empty folder"):
         run_plan(_values(world, tmp_path / "run"))
 
 
@@ -171,7 +171,7 @@ def test_code_in_a_checkpoint_is_refused_even_with_the_right_hash(
     mark = json.loads((folder / "complete.json").read_text())
     mark["files"] |= record_files(folder, [folder / file])
     (folder / "complete.json").write_text(json.dumps(mark))
-    with pytest.raises(CheckpointError, match=rf"step-000003/{file}' holds more than tensors .*mkdir"):
+    with pytest.raises(CheckpointError, match=rf"step-000003/{file}' contains more than tensors .*mkdir"):
         run_plan(_values(world, tmp_path / "run"))
     assert not (tmp_path / "ran").exists()
 

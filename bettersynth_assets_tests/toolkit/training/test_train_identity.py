@@ -39,7 +39,7 @@ OTHER: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"loss_group": 2}, "loss_group is 4 there and 2 here"),
     ({}, {"image_aspect": "pad"}, "image_aspect"),
     ({}, {"trained": "projector+llm"}, "trained"),
-    ({}, {"data": "other.json"}, r"stages\.pretrain\.data has other content"),
+    ({}, {"data": "other.json"}, r"stages\.pretrain\.data has different content"),
 ]
 
 
