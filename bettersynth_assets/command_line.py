@@ -1,8 +1,8 @@
-"""Makes Dagster's commands work as typed, e.g. `dagster asset materialize --select recaptioned_set+`.
+"""Defaults for Dagster's commands, so that e.g. `dagster asset materialize --select recaptioned_set+` works as typed.
 
-Those commands read neither `workspace.yaml` nor `[tool.dagster]`, and refuse partitioned assets without a partition.
-They do read environment variables. `bettersynth_cli.pth`, which is installed next to the package, calls this when a
-Python starts as `dagster` or `dg`. Only that process and its children see the variables.
+These commands read neither `workspace.yaml` nor `[tool.dagster]`, and refuse partitioned assets without a partition.
+They do read environment variables. `bettersynth_cli.pth`, installed next to the package, calls this module when Python
+is started as `dagster` or `dg`. Only that process and its children see the variables.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ _TARGETS = {"-m", "--module-name", "-f", "--python-file", "--package-name", "-w"
 
 
 def start(argv: Sequence[str], env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
-    """Refuse settings that cannot be used in one line, else fill in what the command line leaves out.
+    """Print a one-line error and exit if the settings are invalid; else set defaults for missing options.
 
-    Dagster would print its own traceback of some 70 lines, ``dagster dev`` without the message.
+    Dagster itself would print a traceback of about 70 lines, and ``dagster dev`` would not show the message.
     """
     if message := refusal(argv, env, folder):
         print(f"error: {message}", file=sys.stderr, flush=True)
-        # Not SystemExit: while Python starts, that would print a traceback too.
+        # SystemExit would print a traceback during Python's start-up.
         os._exit(2)
     set_defaults(argv, env, folder)
 
 
 def refusal(argv: Sequence[str], env: Mapping[str, str] = os.environ, folder: Path | None = None) -> str | None:
-    """Why a command that loads our definitions cannot work; None where it can, or loads something else."""
+    """Return why a command that loads these definitions cannot run; None if it can, or if it loads other code."""
     command = [argument for argument in argv[1:3] if not argument.startswith("-")]
     loading = (
         ("launch", "dev", "check", "list") if Path(argv[0]).name == "dg" else ("dev", "asset", "definitions", "job")
     )
     if not command or command[0] not in loading or "--help" in argv:
         return None
-    if not _loads_ours(argv, folder or Path.cwd(), unless_told=command[0] == "asset" or command in JOB_RUNS):
+    if not _loads_ours(argv, folder or Path.cwd(), by_default=command[0] == "asset" or command in JOB_RUNS):
         return None
 
     from bettersynth_assets.config.settings import check_data_root, load_active_profile, load_settings
@@ -66,28 +66,28 @@ def refusal(argv: Sequence[str], env: Mapping[str, str] = os.environ, folder: Pa
     return None
 
 
-def _loads_ours(argv: Sequence[str], folder: Path, *, unless_told: bool) -> bool:
-    """Whether a command's code is this package: it is named, or nothing is and the folder says so."""
+def _loads_ours(argv: Sequence[str], folder: Path, *, by_default: bool) -> bool:
+    """Return whether a command loads this package: it names it, or it names no target and the folder configures it."""
     words = [word for argument in argv for word in argument.split("=", 1)]
     if _TARGETS & {*words}:
         return _DEFINITIONS in words
     files = (folder / name for name in ("workspace.yaml", "pyproject.toml"))
-    return unless_told or any(_DEFINITIONS in path.read_text("utf-8") for path in files if path.is_file())
+    return by_default or any(_DEFINITIONS in path.read_text("utf-8") for path in files if path.is_file())
 
 
 def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
-    """Fill in what the command line leaves out; what the user typed or set stays.
+    """Set environment variables for options that the command line leaves out; never override the user's values.
 
     Args:
-        argv: of this process, the program first.
-        env: where the variables are set.
-        folder: the working folder; where it holds a ``dagster.yaml``, the history of runs is kept as that says.
+        argv: arguments of this process, starting with the program.
+        env: environment in which the variables are set.
+        folder: working directory; if it contains a ``dagster.yaml``, that file determines where runs are recorded.
     """
     typed = {argument.split("=", 1)[0] for argument in argv[1:]}
     if typed & _TARGETS:
         return
     use_home(env, folder)
-    # Dagster recommends `dg`; its version is pinned, so the older commands stay.
+    # Dagster recommends `dg`. The older commands keep working, because Dagster's version is pinned.
     warnings.filterwarnings("ignore", message="Function `.*_command` is superseded")
     program, command = Path(argv[0]).name, list(argv[1:3])
     if program == "dg":
@@ -101,26 +101,26 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
     elif command in JOB_RUNS:
         kind = command[1].upper()
         env.setdefault(JOB_MODULE.format(kind), _DEFINITIONS)
-        # These commands have no option for partitions; the tags of a run name its shards.
+        # These commands have no option for partitions; run tags select the shards.
         if "--tags" not in typed and (value := shard_range(env)):
             env.setdefault(JOB_TAGS.format(kind), json.dumps(dict(zip(RANGE_TAGS, value.split("..."), strict=True))))
 
 
 def _set_range(env: MutableMapping[str, str], variable: str, typed: Set[str]) -> None:
-    """Cover all shards unless the user typed some."""
+    """Select all shards unless the user selected some."""
     if not typed & _PARTITIONS and (value := shard_range(env)):
         env.setdefault(variable, value)
 
 
 def use_home(env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
-    """Keep Dagster's history where the working folder's ``dagster.yaml`` says, unless ``DAGSTER_HOME`` is set."""
+    """Set ``DAGSTER_HOME`` to the working directory if it contains a ``dagster.yaml`` and the variable is not set."""
     here = folder or Path.cwd()
     if (here / "dagster.yaml").is_file():
         env.setdefault(HOME, str(here))
 
 
 def shard_range(env: MutableMapping[str, str]) -> str | None:
-    """First and last shard of the active profile; None where it cannot be read, which the command reports."""
+    """Return the active profile's shards as ``first...last``; None if it is invalid, which the command reports."""
     from bettersynth_assets.config.settings import load_active_profile
     from bettersynth_assets.errors import ConfigError
 

@@ -1,6 +1,6 @@
-"""The code location. In: the active profile. Out: ``defs``. Loading it imports no model library.
+"""Dagster code location. In: the active profile. Out: ``defs``. Importing it loads no model library.
 
-``build_definitions`` combines assets, job, schedule, sensor and resources; tests pass their own stages and profile.
+``build_definitions`` combines assets, job, schedule, sensor and resources; tests pass other stages and profiles.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bettersynth_assets.defs.resources.settings import RunSettings
 from bettersynth_assets.engine.stage import Stage
 from bettersynth_assets.stages.graph import STAGES
 
-# Backfill policies are marked beta; pyproject.toml pins Dagster to 1.13, so they do not change.
+# Backfill policies are beta, but cannot change, because pyproject.toml pins Dagster to 1.13.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 def build_definitions(stages: tuple[Stage, ...], profile: Profile, cards: tuple[Card, ...] = CARDS) -> dg.Definitions:
-    """Dagster's definitions of ``stages`` under ``profile``."""
+    """Build the Dagster definitions of ``stages`` for ``profile``."""
     return dg.Definitions(
         assets=build_assets(stages, profile, cards),
         jobs=[build_job()],

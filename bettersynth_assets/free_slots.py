@@ -1,10 +1,10 @@
-"""Frees places in the pool of model steps that dead runs still hold.
+"""Command that frees concurrency slots of the pool of model steps that dead runs still hold.
 
-    python -m bettersynth_assets.free_slots             # of runs whose process is gone, as each run does when it starts
-    python -m bettersynth_assets.free_slots --run ID    # of one run, whatever its state; for storages beside SQLite
+    python -m bettersynth_assets.free_slots             # slots of dead runs; each run also does this when it starts
+    python -m bettersynth_assets.free_slots --run ID    # slots of one run in any state, for storages other than SQLite
 
-Run it in the project's folder, or with ``DAGSTER_HOME`` set. The GPUs themselves need no such command: their leases are
-locks of the kernel, which go with the processes that hold them.
+Run it in the project's folder, or with ``DAGSTER_HOME`` set. GPUs need no such command: their leases are kernel locks,
+which are released when the processes that hold them exit.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ from bettersynth_assets.defs.resources.executor import free_dead_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text. Exit code 2: there is no such run, or no instance."""
-    parser = argparse.ArgumentParser(prog="python -m bettersynth_assets.free_slots", description="Free the pool.")
-    parser.add_argument("--run", metavar="ID", help="free what this run holds, even if it seems to be alive")
+    """Run the command; see the module's docstring. Exit code 2: the run or the Dagster instance does not exist."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bettersynth_assets.free_slots",
+        description="Free concurrency slots of the pool of model steps that dead runs still hold.",
+    )
+    parser.add_argument("--run", metavar="ID", help="free the slots of this run, even if it seems to be alive")
     given = parser.parse_args(arguments)
     use_home()
     try:
         instance = dg.DagsterInstance.get()
     except DagsterHomeNotSetError:
         print(
-            "error: DAGSTER_HOME is not set and this folder has no dagster.yaml; run it in the project", file=sys.stderr
+            "error: DAGSTER_HOME is not set and this folder has no dagster.yaml; run this in the project's folder",
+            file=sys.stderr,
         )
         return 2
     with instance:
@@ -42,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             instance.event_log_storage.free_concurrency_slots_for_run(given.run)
             freed = [given.run]
         else:
-            print(f"error: there is no run {given.run!r}; `dagster run list` shows them", file=sys.stderr)
+            print(f"error: run {given.run!r} does not exist; `dagster run list` lists all runs", file=sys.stderr)
             return 2
     for run_id in freed:
-        print(f"run {run_id}: its place in the pool is free")
+        print(f"run {run_id}: freed its slots in the pool")
     if not freed:
-        print("no run whose process is gone holds a place in the pool")
+        print("no dead run holds a slot in the pool")
     return 0
 
 

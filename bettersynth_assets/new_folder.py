@@ -1,6 +1,6 @@
-"""``bettersynth-init``: makes the working folder one in which Dagster's commands find the graph and keep its history.
+"""``bettersynth-init``: set up the working directory for Dagster's commands with an installed package.
 
-For an installed package; a checkout is such a folder already.
+It writes the files by which Dagster finds the graph and records its runs. A checkout contains them already.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pathlib import Path
 from bettersynth_assets.config.model import PACKAGE_ROOT, SHIPPED
 
 FILES = {
-    "dagster.yaml": "where Dagster keeps its history: .dagster in this folder",
-    "workspace.yaml": "what `dagster dev` loads",
+    "dagster.yaml": "makes Dagster record runs in .dagster in this folder",
+    "workspace.yaml": "makes `dagster dev` load the graph",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
+    """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser(
-        prog="bettersynth-init", description="Writes dagster.yaml and workspace.yaml to this folder."
+        prog="bettersynth-init", description="Write dagster.yaml and workspace.yaml to this folder."
     )
     parser.parse_args(arguments)
     for name, purpose in FILES.items():
         if Path(name).exists():
-            print(f"{name}: kept as it is")
+            print(f"{name}: exists, not changed")
             continue
         shutil.copyfile((SHIPPED if SHIPPED.is_dir() else PACKAGE_ROOT) / name, name)
         print(f"{name}: {purpose}")

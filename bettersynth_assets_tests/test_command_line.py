@@ -111,7 +111,7 @@ DEFINITIONS = ["dev", "asset list", "asset materialize --select x", "definitions
     ("text", "words"),
     [
         ("extends: miniature\nshard: 3", "unknown key 'shard': did you mean 'shards'? Valid: budget, description, "),
-        ("extends: PROFILE", "PROFILE extends itself: take `extends` out of one of PROFILE"),
+        ("extends: PROFILE", "PROFILE extends itself: remove `extends` from one of PROFILE"),
         ("extends: no-such", "profile 'no-such' not found: Valid: "),
         ("shards: 1\nshards: 2", "duplicate key 'shards' in lines 1 and 2"),
     ],
@@ -174,4 +174,4 @@ def test_the_literal_command_says_it_in_one_line(project, command):
     )
     assert (done.returncode, done.stdout) == (2, "")
     names = ", ".join(sorted(path.stem for path in (PROJECT_ROOT / "profiles").glob("*.yaml")))
-    assert done.stderr == f"error: profile 'no-such' not found: Valid: {names}, or give the path of a .yaml\n"
+    assert done.stderr == f"error: profile 'no-such' not found: Valid: {names}, or give the path of a .yaml file\n"

@@ -1,9 +1,9 @@
-"""The address of a served captioner, as a profile's ``models.captioner`` holds it.
+"""Parser of a captioner server's address, the value of a profile's ``models.captioner``.
 
     http://host:port/v1?field=value#name
 
-The name behind ``#`` is that of the served model, and the fields behind ``?`` go into each request. Secrets have no
-place in it, because a profile is copied, committed and shown: they come from the environment.
+``name`` is the model's name on the server. The query fields are added to each request. An address must not contain
+secrets, because profiles are copied, committed and displayed; secrets are read from the environment.
 """
 
 from __future__ import annotations
@@ -17,63 +17,63 @@ from bettersynth_assets.errors.redaction import is_secret_name
 
 SCHEMES = ("http://", "https://")
 FROM_ENVIRONMENT = (
-    "take it out and set OPENAI_API_KEY in the environment (sent as a bearer token), or "
+    "remove it and set OPENAI_API_KEY in the environment (sent as a bearer token), or "
     "BETTERSYNTH_CAPTIONER_AUTHORIZATION (the whole Authorization header, e.g. 'Basic ...')"
 )
 
 
 class Address(NamedTuple):
-    """A profile's captioner, taken apart."""
+    """The parsed address of a captioner's server."""
 
     url: str
     name: str
     fields: dict[str, Any]
-    """Of each request."""
+    """Fields of each request."""
 
     @property
     def key(self) -> str:
-        """What captions depend on."""
+        """The part of the address on which captions depend."""
         return " ".join(["served", self.name, *(f"{name}={value!r}" for name, value in sorted(self.fields.items()))])
 
 
 def is_address(model: str) -> bool:
-    """Whether a profile's captioner is a server's."""
+    """Return whether a profile's captioner is the address of a server."""
     return model.lower().startswith(SCHEMES)
 
 
 def check_no_secrets(model: str) -> None:
-    """Refuse an address with a user name, a password, or a field that holds a secret.
+    """Check that an address contains no user name, password or secret field.
 
     Raises:
-        ConfigError: it has one; the message shows the address without it.
+        ConfigError: the address contains one; the message shows the address without it.
     """
     parts = _split(model)
-    # An unescaped # or / in a password ends the host's part early; the rest of it holds the @ then.
+    # An unescaped # or / in a password ends the netloc early; the @ is then in a later part.
     is_cut = ":" in parts.netloc and not parts.netloc.rpartition(":")[2].rstrip("]").isdigit() and "@" in model
     if "@" in parts.netloc or is_cut:
         raise _holds_user(model)
     for name, _ in parse_qsl(parts.query, keep_blank_values=True):
         if is_secret_name(name):
-            raise ConfigError(f"models.captioner = {model!r} holds a secret, {name!r}: {FROM_ENVIRONMENT}")
+            raise ConfigError(f"models.captioner = {model!r} contains a secret, {name!r}: {FROM_ENVIRONMENT}")
 
 
 def _holds_user(model: str) -> ConfigError:
     scheme, _, rest = model.partition("://")
     shown = f"{scheme}://***@{rest.rpartition('@')[2]}"
-    return ConfigError(f"models.captioner = {shown!r} holds a user name or password: {FROM_ENVIRONMENT}")
+    return ConfigError(f"models.captioner = {shown!r} contains a user name or password: {FROM_ENVIRONMENT}")
 
 
 def address(model: str) -> Address:
-    """Take an address apart; values are JSON, or else text.
+    """Parse an address; field values are parsed as JSON if valid, else kept as strings.
 
     Raises:
-        ConfigError: it names no model, or holds a secret.
+        ConfigError: the address names no model or contains a secret.
     """
     check_no_secrets(model)
     parts = _split(model)
     if not parts.fragment:
         raise ConfigError(
-            f"models.captioner = {model!r} names no model: add it behind a #, as the server calls it, "
+            f"models.captioner = {model!r} names no model: append # and the model's name on the server, "
             f"e.g. {model.rstrip('#')}#llava-hf/llava-1.5-7b-hf"
         )
     url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -85,10 +85,10 @@ def _split(model: str) -> Any:
         parts = urlsplit(model)
         _ = parts.port
     except ValueError as error:
-        if "@" in model:  # `user:password@host` with a character that ends the host's part
+        if "@" in model:  # `user:password@host` with a character that ends the netloc
             raise _holds_user(model) from None
         fix = "write http://host:port/v1#name"
-        raise ConfigError(f"models.captioner = {model!r} is no address ({error}): {fix}") from None
+        raise ConfigError(f"models.captioner = {model!r} is not a valid address ({error}): {fix}") from None
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Base of every configuration class: YAML mapping in, frozen validated object out, unknown keys refused by name."""
+"""Base of every configuration class. In: a YAML file. Out: a frozen, validated object; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from toolkit.settings_files import SettingsFileError, read_settings_file
 from toolkit.suggest import nearest
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-"""The folder that this package lies in: a checkout, or ``site-packages``."""
+"""The folder that contains this package: a checkout, or ``site-packages``."""
 SHIPPED = Path(__file__).resolve().parents[1] / "shipped"
 """In an installed package: its copies of the checkout's ``profiles``, ``recipes`` and ``dagster.yaml``."""
 PROJECT_ROOT = Path.cwd() if SHIPPED.is_dir() else PACKAGE_ROOT
-"""The checkout; for an installed package, the folder in which the program was started. Default place of the data."""
+"""The checkout; for an installed package, the working directory at import. The default data root is below it."""
 
 
 class ConfigModel(SettingsModel):
@@ -26,14 +26,14 @@ class ConfigModel(SettingsModel):
 
 
 def merged(base: Any, changes: Any) -> Any:
-    """``base`` with ``changes`` put over it, section by section; a list is taken as a whole."""
+    """Merge ``changes`` into ``base`` recursively; a list in ``changes`` replaces the list in ``base``."""
     if not isinstance(base, dict) or not isinstance(changes, dict):
         return changes
     return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
 
 
 def shipped_files(folder: str) -> dict[str, Path]:
-    """Profiles or recipes that can be named without a path, those of the project's folder before the package's."""
+    """Return the profiles or recipes that can be given by name; files of the project override those of the package."""
     places = [place / folder for place in (SHIPPED, PROJECT_ROOT) if (place / folder).is_dir()]
     return {file.stem: file for place in places for file in sorted(place.glob("*.yaml"))}
 
@@ -46,10 +46,11 @@ def read_yaml(name: str, folder: str) -> tuple[dict[str, Any], Path]:
         folder: ``recipes`` or ``profiles``.
 
     Returns:
-        The file's keys and values, with ``name`` set to the file's name where it has none; and the file.
+        The file's keys and values, with ``name`` set to the file's stem if it is missing; and the path of the file.
 
     Raises:
-        ConfigError: no such file (with the shipped names), not strict YAML, or a name that cannot be a folder's.
+        ConfigError: the file does not exist (the message lists the shipped names), is not strict YAML, or has a name
+            that cannot be used for a folder.
     """
     kind = folder[:-1]
     if name.endswith((".yaml", ".yml")):
@@ -59,7 +60,7 @@ def read_yaml(name: str, folder: str) -> tuple[dict[str, Any], Path]:
     else:
         known = shipped_files(folder)
         if name not in known:
-            raise ConfigError(f"{kind} {name!r} not found: {nearest(name, known)}, or give the path of a .yaml")
+            raise ConfigError(f"{kind} {name!r} not found: {nearest(name, known)}, or give the path of a .yaml file")
         path = known[name]
     try:
         values = read_settings_file(path)

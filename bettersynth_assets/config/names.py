@@ -1,4 +1,4 @@
-"""Names of profiles, recipes and all else that users name and that becomes a folder of the data root."""
+"""Validation of names that become folders of the data root, e.g. of profiles and recipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_ra
 RESERVED_NAMES = frozenset(
     {"all", "arms", "batch_sizes.json", "current", "features", "miniature-world", "runs", "shared", "summary.json"}
 )
-"""Files and folders of the data root that are not named by users; compared without case."""
+"""Names that the project itself uses for files and folders of the data root; compared case-insensitively."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TEMPORARY = (".lock", ".partial", ".tmp")
 
@@ -21,7 +21,7 @@ def check_name(kind: str, name: object) -> str:
     """Check a name that becomes part of a path.
 
     Args:
-        kind: what is named, for the error: ``recipe``, ``profile``, ``arm``.
+        kind: kind of the named object, for the error: ``recipe``, ``profile``, ``arm``.
         name: the name as the user wrote it.
 
     Raises:
@@ -29,7 +29,7 @@ def check_name(kind: str, name: object) -> str:
             a digit or ``_``, is too long, or is reserved.
     """
     if not isinstance(name, str):
-        raise ConfigError(f"{kind} name {name!r} is not text: put it in quotes")
+        raise ConfigError(f"{kind} name {name!r} is not a string: put it in quotes")
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{kind} name {name!r}: use letters (a-z, A-Z), digits, '-', '_' and '.', and start with a letter, a digit "
@@ -38,5 +38,5 @@ def check_name(kind: str, name: object) -> str:
     if len(name) > LONGEST_NAME:
         raise ConfigError(f"{kind} name {name[:20] + '…'!r} has {len(name)} characters: use at most {LONGEST_NAME}")
     if name.lower() in RESERVED_NAMES or name.lower().endswith(_TEMPORARY):
-        raise ConfigError(f"{kind} name {name!r} is reserved for files of the data root: choose another")
+        raise ConfigError(f"{kind} name {name!r} is reserved for files of the data root: choose another name")
     return name

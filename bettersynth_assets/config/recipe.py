@@ -1,11 +1,14 @@
-"""Recipe = what is done to the data. In: a YAML in Data-Juicer's ``process:`` syntax. Out: a frozen ``Recipe``.
+"""Recipes: how the training set is made from the seed. In: a YAML file. Out: a frozen ``Recipe``.
 
-``process`` works on the seed's captions (filtered_set), ``caption`` says how new captions are made and chosen
-(recaptioned_set), ``regenerate`` which of these rows get a new image, ``caption.refilter`` is a second ``process`` list
-over what was chosen, ``budget`` says how the fixed number of exposures is filled (budgeted_set), and by
-``budget.select`` from which rows. Operators may be any
-Data-Juicer operator that looks at one row, ours (``clip_score_filter``) and, in ``budget.select``, those that need all
-rows. The recipe never names a model or a device: that is the profile's part.
+    process            operators on the seed's rows (filtered_set), in Data-Juicer's ``process:`` syntax
+    caption            how new captions are generated and selected (recaptioned_set)
+    regenerate         which of these rows get a new image
+    caption.refilter   a second ``process`` list, on the rows with their selected captions
+    budget             how the fixed number of exposures is filled (budgeted_set)
+    budget.select      operators that select the rows for the budget
+
+An operator is any Data-Juicer operator that processes single rows, or one of this project (``clip_score_filter``).
+``budget.select`` also accepts operators that need all rows. A recipe never names a model or a device; the profile does.
 """
 
 from __future__ import annotations
@@ -19,67 +22,78 @@ from bettersynth_assets.config.model import ConfigModel, read_yaml
 from toolkit.settings import CountsFor, NotInKey
 
 Operator = dict[str, dict[str, Any] | None]
-BY_CODE = NotInKey("an operator that is used counts by its code")
+BY_CODE = NotInKey("the code of the operators in use is in the key")
 CHOICE = CountsFor("choice")
-"""What captions and images are chosen by; those that were made stay when it changes."""
+"""Settings for selecting captions and images; changing one does not regenerate any."""
 Policy = Literal["replace", "best_of", "low_score_only"]
 
 
 class Sampling(ConfigModel):
-    """Draws each token by its probability; the seed and the row's id decide, so a row's caption is always the same."""
+    """Token sampling. It is seeded by ``seed`` and the row's id, so that a row's caption is reproducible."""
 
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Only the likeliest tokens are drawn from, as many as reach this probability."""
+    """Sample from the most likely tokens whose cumulative probability reaches this value."""
     top_k: int | None = Field(default=None, ge=1)
-    """Only this many of the likeliest."""
+    """Sample from this many of the most likely tokens."""
     seed: int = Field(default=1024, ge=0)
+    """Random seed."""
 
 
 class CaptionSection(ConfigModel):
-    """How synthetic captions are made and when they take the original's place."""
+    """How synthetic captions are generated and when they replace the original captions."""
 
     policy: Annotated[Policy, CHOICE] = "replace"
-    """When a new caption takes the original's place."""
+    """When a new caption replaces the original: always (``replace``), if it scores higher (``best_of``), or if the
+    original scores below ``low_score`` (``low_score_only``)."""
     low_score: Annotated[float | Literal["mean"], CHOICE] = "mean"
-    """``low_score_only``: rows whose original scores under this cosine (or the seed's mean) are recaptioned."""
+    """With ``low_score_only``, recaption rows whose original caption scores below this cosine, or below the seed's
+    mean."""
     captioner: Annotated[Literal["blip-2", "llava"] | None, NotInKey("the model itself is in the key")] = None
-    """The kind of captioner that the recipe is written for; a profile with another one is refused. None takes any."""
+    """The kind of captioner that the recipe requires; profiles with another kind are refused. None accepts any."""
     prompt: str = ""
-    """Empty takes the captioner's own: none for BLIP-2, a request for one short sentence for LLaVA."""
+    """Empty uses the captioner's default: no prompt for BLIP-2, a request for one short sentence for LLaVA."""
     max_new_tokens: int = Field(default=30, ge=1, le=512)
     sampling: Sampling | None = None
-    """None is greedy decoding."""
+    """None uses greedy decoding."""
     clean: bool = True
-    """Cut "stock photo" and other tails; a degenerate caption (a loop, a refusal, ...) keeps the original, flagged."""
+    """Remove tails such as "stock photo". A row whose new caption is degenerate (a loop, a refusal, …) keeps its
+    original caption and is flagged."""
     refilter: Annotated[list[Operator], CHOICE] = Field(default_factory=list)
 
 
 class RegenerateSection(ConfigModel):
-    """Which rows get a new image, made from their chosen caption, and how; the caption stays."""
+    """Which rows get a new image, generated from their selected caption, and how."""
 
     policy: Annotated[Literal["replace", "best_of"], CHOICE] = "replace"
-    """``best_of`` takes the new image only where the caption matches it better than the old one."""
+    """``best_of`` uses the new image only if the caption matches it better than the old one."""
     below: Annotated[float | Literal["mean"], CHOICE] = "mean"
-    """Rows that score under this cosine (or the seed's mean)."""
+    """Regenerate images of rows that score below this cosine, or below the seed's mean."""
     steps: int = Field(default=30, ge=1, le=1000)
+    """Denoising steps."""
     guidance: float = Field(default=7.5, ge=0)
+    """Guidance scale."""
     side: int | None = Field(default=None, ge=8, multiple_of=8)
-    """Pixels, width and height; None is the model's own."""
+    """Width and height in pixels; None uses the model's default."""
     tries: int = Field(default=3, ge=1, le=20)
-    """How often an image that the safety checker refuses is made anew before the row keeps its own."""
+    """Maximum number of attempts if the safety checker refuses an image; after the last one, the row keeps its
+    image."""
     seed: int = Field(default=1024, ge=0)
+    """Random seed."""
 
 
 class BudgetSection(ConfigModel):
-    """How the budget is filled. ``shuffle`` samples or repeats in shuffled passes; ``keep`` is the kit's original."""
+    """How the exposure budget is filled."""
 
     order: Literal["shuffle", "keep"] = "shuffle"
-    exposures: Annotated[int | None, NotInKey("the number that it stands for is in the key")] = None
-    """None takes the profile's budget."""
+    """With fewer rows than exposures, ``shuffle`` repeats the rows in shuffled passes until the budget is full, and
+    ``keep`` uses each row once, as the kit does. With more rows, both sample the budget's number of rows."""
+    exposures: Annotated[int | None, NotInKey("the resolved number is in the key")] = None
+    """None uses the profile's budget."""
     seed: int = 1024
+    """Random seed."""
     select: list[Operator] = Field(default_factory=list)
-    """Operators that judge the rows of all shards at once (Deduplicators, Selectors), and Filters between them."""
+    """Operators on the rows of all shards together (Deduplicators, Selectors), and Filters between them."""
 
 
 class Recipe(ConfigModel):
@@ -87,14 +101,15 @@ class Recipe(ConfigModel):
 
     name: Annotated[str, NotInKey("a folder's name")]
     description: Annotated[str, NotInKey("for readers")] = ""
-    baseline: Annotated[bool, NotInKey("what is done to rows is in the other sections")] = False
-    """True only for a recipe that is meant as a baseline: the contest refuses a solution without synthesis."""
+    baseline: Annotated[bool, NotInKey("the other sections determine how rows are processed")] = False
+    """Set to true only for a baseline: the contest refuses a solution without synthesis."""
     custom_operators: Annotated[list[str], BY_CODE] = Field(default_factory=list)
-    """Python files, relative to the recipe's, that register operators of its own with Data-Juicer; they run as programs
-    and need the profile's ``trusted_code`` (docs/security.md)."""
+    """Python files, relative to the recipe, that register additional operators with Data-Juicer. They are executed, and
+    therefore require the profile's ``trusted_code`` (docs/security.md)."""
     process: list[Operator] = Field(default_factory=list)
     order: Literal["written", "planned"] = "written"
-    """``planned`` runs ``process`` in the order that operator_plan measured to be cheapest; the same rows stay."""
+    """``planned`` runs ``process`` in the cheapest order according to operator_plan's measurements; the result is the
+    same."""
     caption: CaptionSection | None = None
     regenerate: RegenerateSection | None = None
     budget: BudgetSection = Field(default_factory=BudgetSection)
@@ -104,14 +119,14 @@ class Recipe(ConfigModel):
         if self.caption is None and self.regenerate is None and not self.baseline:
             raise ValueError(
                 "the recipe has neither a `caption` nor a `regenerate` section, so nothing is synthesised, and the "
-                "contest counts a solution without a synthesis step as invalid: add `caption:` or, for a baseline, set "
+                "contest treats a solution without a synthesis step as invalid: add `caption:` or, for a baseline, set "
                 "`baseline: true`"
             )
         return self
 
     @property
     def refilter(self) -> list[Operator]:
-        """``caption.refilter``; empty without captions."""
+        """``caption.refilter``; empty without a ``caption`` section."""
         return self.caption.refilter if self.caption else []
 
     @model_validator(mode="after")
@@ -123,10 +138,10 @@ class Recipe(ConfigModel):
 
 
 def load_recipe(name: str) -> Recipe:
-    """Load a shipped recipe by name or the user's own by path.
+    """Load a recipe by name (shipped) or by path.
 
     Raises:
-        ConfigError: unknown file or key (with the nearest valid one), or a recipe without synthesis.
+        ConfigError: an unknown file or key (the message suggests the nearest valid one), or a recipe without synthesis.
     """
     values, path = read_yaml(name, "recipes")
     recipe = Recipe.parse(values, where=str(path))

@@ -1,8 +1,8 @@
-"""JSON Schemas of profiles and recipes, for editors. In: the settings classes, names of operators. Out: two texts.
+"""JSON Schemas of profiles and recipes, for editors. In: settings classes, operator names. Out: two schemas as text.
 
-``operators/schema.py`` writes them next to the YAML files; ``make schema`` runs it. The first line of each shipped YAML
-names its schema, which the YAML language server of editors reads. Files are checked by the settings classes themselves,
-when they are loaded; the schemas say the same as far as JSON Schema can.
+``make schema`` runs ``operators/schema.py``, which writes them next to the YAML files. The first line of each shipped
+YAML file names its schema for the YAML language server. The settings classes validate the files when they are loaded;
+the schemas express the same rules as far as JSON Schema allows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PROFILE, RECIPE = "profiles/profile.schema.json", "recipes/recipe.schema.json"
 
 
 def profile_schema() -> dict[str, Any]:
-    """The schema of a profile; one that extends another may leave out keys that are required otherwise."""
-    schema = _schema(Profile, "A profile of Better Synth: where things run and with what models")
+    """Return the schema of a profile. A profile that extends another may leave out required keys."""
+    schema = _schema(Profile, "A profile of Better Synth: machine, data, models and training settings of a run")
     definitions = schema["$defs"]
     models = definitions["Models"]
     models["properties"]["mgm"] = {**models["properties"]["base"], "description": "The old name of `base`."}
@@ -33,9 +33,9 @@ def profile_schema() -> dict[str, Any]:
     whole["required"].remove("name")  # the file's name, where it is left out
     schema["properties"]["extends"] = {
         "type": "string",
-        "description": "Name or path of the profile that gives the keys that are left out here.",
+        "description": "Name or path of the profile from which missing keys are taken.",
     }
-    # JSON Schema cannot take a requirement back: sections have none, and those of a whole profile are added to them.
+    # JSON Schema cannot revoke a requirement, so sections require no keys, and `else` adds the required keys.
     for key, section in list(schema["properties"].items()):
         if "$ref" in section:
             strict = section["$ref"]
@@ -48,7 +48,7 @@ def profile_schema() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorNames:
-    """Operators that editors offer in a recipe's lists."""
+    """Names of operators that editors suggest in a recipe's lists."""
 
     process: Sequence[str] = ()
     """For ``process`` and ``caption.refilter``."""
@@ -57,8 +57,8 @@ class OperatorNames:
 
 
 def recipe_schema(names: OperatorNames) -> dict[str, Any]:
-    """The schema of a recipe, which offers these operators and allows any other: a recipe's own files add some."""
-    schema = _schema(Recipe, "A recipe of Better Synth: what is done to the data")
+    """Return the schema of a recipe. It suggests the given operators and allows others, which recipes can register."""
+    schema = _schema(Recipe, "A recipe of Better Synth: how the training set is made from the seed")
     definitions = schema["$defs"]
     for key, known in (("Operator", names.process), ("SelectOperator", names.select)):
         arguments = {"$ref": "#/$defs/Arguments"}
@@ -82,7 +82,7 @@ def recipe_schema(names: OperatorNames) -> dict[str, Any]:
 
 
 def texts(names: OperatorNames) -> dict[str, str]:
-    """Contents of the schemas' files by their path in a checkout."""
+    """Return the content of each schema file by its path in a checkout."""
     schemas = {PROFILE: profile_schema(), RECIPE: recipe_schema(names)}
     return {file: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for file, schema in schemas.items()}
 
@@ -94,7 +94,7 @@ def _schema(model: type[ConfigModel], title: str) -> dict[str, Any]:
 
 
 def _tidy(node: Any) -> None:
-    """Take out titles that only repeat the key, and write descriptions in one line of Markdown."""
+    """Remove titles that repeat the key, and convert descriptions to one line of Markdown."""
     if isinstance(node, list):
         for inner in node:
             _tidy(inner)
@@ -108,7 +108,7 @@ def _tidy(node: Any) -> None:
 
 
 def _relaxed(section: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A section without required keys, nor any in the sections inside it."""
+    """Return a section without required keys, recursively."""
     name = section["$ref"].removeprefix("#/$defs/")
     loose = f"{name}Part"
     if loose not in definitions:

@@ -1,8 +1,11 @@
-"""Settings = one profile, one recipe, one data root. In: the environment. Out: a frozen ``Settings``.
+"""Settings of a run: a profile, a recipe and a data root. In: the environment. Out: a frozen ``Settings``.
 
-Configuration comes from files and the environment, because the Dagster UI cannot carry run config through a backfill
-of several partitions. ``BETTERSYNTH_PROFILE`` and ``BETTERSYNTH_RECIPE`` take a shipped name or a path,
-``BETTERSYNTH_SEED`` the user's own seed file, ``BETTERSYNTH_DATA`` the data root (default ``data`` in the project).
+Settings come from files and environment variables, because the Dagster UI cannot pass run config to a backfill of
+several partitions:
+
+    BETTERSYNTH_PROFILE, BETTERSYNTH_RECIPE   name of a shipped file, or path of a YAML file
+    BETTERSYNTH_SEED                          path of a seed file; overrides the profile's
+    BETTERSYNTH_DATA                          data root (default: ``data`` in the project)
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ BASELINE_RECIPE = "baseline_random"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What one run of the graph works with."""
+    """The settings of one run of the graph."""
 
     profile: Profile
     recipe: Recipe
@@ -40,7 +43,7 @@ class Settings:
 
     @property
     def budget(self) -> int:
-        """Exposures that the budgeted set holds: the recipe's number, else the profile's."""
+        """Number of exposures in the budgeted set: the recipe's value if set, else the profile's."""
         own = self.recipe.budget.exposures
         return self.profile.budget if own is None else own
 
@@ -54,23 +57,23 @@ class Settings:
 
     @property
     def shared_root(self) -> Path:
-        """Holds what no recipe changes: seed, scores, profile of the seed, baseline arm."""
+        """Folder of results that do not depend on the recipe: seed, scores, seed statistics, baseline arm."""
         return self.profile_root / "shared"
 
     @property
     def world(self) -> WorldPaths:
-        """Files of the miniature world; a run generates them where the profile names none."""
+        """Paths of the miniature world, which a run generates if the profile names no files of its own."""
         return WorldPaths(root=self.data_root / "miniature-world")
 
     def with_recipe(self, name: str) -> Settings:
-        """The same profile and data root with another recipe."""
+        """Return these settings with another recipe."""
         return replace(self, recipe=load_recipe(name))
 
     def with_benchmarks(self, names: Sequence[str]) -> Settings:
-        """The same settings with some of the profile's benchmarks.
+        """Return these settings with a subset of the profile's benchmarks.
 
         Raises:
-            ConfigError: a benchmark that the profile does not evaluate.
+            ConfigError: the profile does not evaluate one of the benchmarks.
         """
         try:
             evaluation = self.profile.evaluation.only(names)
@@ -80,10 +83,10 @@ class Settings:
 
 
 def load_active_profile(env: Mapping[str, str] = os.environ) -> Profile:
-    """Read the profile of this process: all that the graph's shape (shards, schedule) needs.
+    """Load the profile that the environment selects; it determines the graph's structure (shards, schedule).
 
     Raises:
-        ConfigError: a profile that cannot be used.
+        ConfigError: the profile cannot be used.
     """
     profile = load_profile(env.get("BETTERSYNTH_PROFILE") or DEFAULT_PROFILE)
     if seed := env.get("BETTERSYNTH_SEED"):
@@ -92,14 +95,14 @@ def load_active_profile(env: Mapping[str, str] = os.environ) -> Profile:
 
 
 def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | None = None) -> Settings:
-    """Read the settings of this process.
+    """Load the settings that the environment selects.
 
     Args:
         env: the environment.
-        recipe: overrides ``BETTERSYNTH_RECIPE``, e.g. from one launch's run config.
+        recipe: overrides ``BETTERSYNTH_RECIPE``, e.g. from the config of a single run.
 
     Raises:
-        ConfigError: a profile, recipe or seed that cannot be used.
+        ConfigError: the profile, recipe or seed file cannot be used.
     """
     profile = load_active_profile(env)
     root = Path(env.get("BETTERSYNTH_DATA") or PROJECT_ROOT / "data").expanduser().absolute()
@@ -108,32 +111,32 @@ def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | None = N
 
 
 def check_data_root(root: Path, *, writing: bool = False) -> None:
-    """Check that a data root can be used, before any shard is started.
+    """Check that a data root is usable, before the first shard starts.
 
     Args:
-        root: the folder, which need not exist.
-        writing: True where something has to be written; a data root in which all is up to date may be read-only.
+        root: the folder; it need not exist.
+        writing: True if results must be written; a data root with up-to-date results may be read-only.
 
     Raises:
-        ConfigError: naming BETTERSYNTH_DATA, the folder and the cause.
+        ConfigError: the data root cannot be used; the message names BETTERSYNTH_DATA, the folder and the cause.
     """
-    # The nearest thing that exists decides whether the rest can be made.
+    # The nearest existing parent determines whether the folder can be created.
     there = next(path for path in (root, *root.parents) if os.path.lexists(path))
     if there.is_symlink() and not there.exists():
         cause = f"{there} is a link to {there.readlink()}, which does not exist"
     elif not there.is_dir():
         cause = f"{there} is not a folder"
     elif not os.access(there, os.R_OK | os.X_OK):
-        cause = f"{there} may not be read by this user"
+        cause = f"this user has no permission to read {there}"
     elif (writing or there != root) and not (os.access(there, os.W_OK) and _holds_files(there)):
-        cause = f"nothing can be written in {there}"
+        cause = f"{there} is not writable"
     else:
         return
-    raise ConfigError(f"BETTERSYNTH_DATA = {str(root)!r} cannot be used: {cause}; name a folder that can be written")
+    raise ConfigError(f"BETTERSYNTH_DATA = {str(root)!r} cannot be used: {cause}; set it to a writable folder")
 
 
 def _holds_files(folder: Path) -> bool:
-    """Whether files can be made in a folder, as they cannot in /proc whatever its permissions say."""
+    """Return whether files can be created in a folder. Permissions alone do not tell, e.g. in /proc."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -1,7 +1,7 @@
-"""Paths of the files of the generated miniature world. In: its folder. Out: paths; ``miniature.generate`` writes them.
+"""File layout of the generated miniature world. In: its root folder. Out: paths; see ``miniature.generate``.
 
-A profile that names no seed file, fine-tuning set or files of a benchmark uses these. They are generated once, at the
-start of a run (``stages.world``).
+A profile without a seed file, fine-tuning set or benchmark files uses them. They are generated once, at the start of a
+run (``stages.world``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BENCHMARK_FILES = {
     "pope": {"questions": "pope", "images": "pope/images"},
     "gqa": {"questions": "gqa/testdev_balanced_questions.json", "images": "gqa/images"},
 }
-"""Relative to the world's folder, by benchmark and role."""
+"""Paths relative to the world's root, by benchmark and role."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class WorldPaths:
 
     @property
     def seed_images(self) -> Path:
-        """Root of the image paths in the seed file."""
+        """Folder to which image paths in the seed file are relative."""
         return self.root / "seed"
 
     @property
@@ -52,7 +52,7 @@ class WorldPaths:
 
     @property
     def finetune_images(self) -> Path:
-        """Root of the image paths in the fine-tuning set."""
+        """Folder to which image paths in the fine-tuning set are relative."""
         return self.root / "finetune" / "images"
 
     @property
@@ -94,6 +94,6 @@ class WorldPaths:
         return self.root / "gqa" / "images"
 
     def benchmark(self, name: str) -> dict[str, Path] | None:
-        """Files of a benchmark by role; None if the world has none for it."""
+        """Return the files of a benchmark by role; None if the world has no files for it."""
         roles = BENCHMARK_FILES.get(name)
         return None if roles is None else {role: self.root / path for role, path in roles.items()}

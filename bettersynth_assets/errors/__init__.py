@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Each names the thing, its value and the fix; assets show them without a traceback."""
+"""Errors that a user can fix. Messages name the object, its value and the fix; assets show them without traceback."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from bettersynth_assets.errors.redaction import redacted
 
 
 class UserError(ValueError):
-    """Something in the user's files, settings or data is wrong; the message says what it is and how to fix it.
+    """An error in the user's files, settings or data; the message states the fault and the fix.
 
-    Secrets are removed from the message, because it is logged, stored and shown.
+    Secrets are removed from the message, because it is logged, stored and displayed.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -16,11 +16,11 @@ class UserError(ValueError):
 
 
 class ConfigError(UserError):
-    """A profile, recipe or environment variable that cannot be used as it is written."""
+    """An invalid profile, recipe or environment variable."""
 
 
 class FetchRefusedError(ConfigError):
-    """An operator that would fetch or install something; ``words`` go on after the operator's name."""
+    """An operator tried to download or install something; ``words`` continue the message after the operator's name."""
 
     def __init__(self, words: str) -> None:
         super().__init__(f"a Data-Juicer operator {words}")
@@ -28,12 +28,12 @@ class FetchRefusedError(ConfigError):
 
 
 class SeedError(UserError):
-    """A seed file that cannot be read, or that holds too many bad lines to go on."""
+    """A seed file that cannot be read or has too many bad lines."""
 
 
 class EmptySetError(UserError):
-    """A stage that left no rows, where a later stage needs at least one."""
+    """A stage produced no rows, but a later stage needs at least one."""
 
 
 class DeviceError(UserError):
-    """A device that was asked for and is not there."""
+    """A requested device that is not available."""

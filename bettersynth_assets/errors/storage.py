@@ -1,7 +1,7 @@
-"""Errors of the data root's disk. In: an ``OSError`` of a write. Out: one sentence that names the path and the fix.
+"""Disk errors of the data root. In: an ``OSError`` of a write. Out: a one-line message that names the path and the fix.
 
-A full disk, a read-only file system or missing permission is the same for every shard, so it is a ``UserError``: the
-run ends at once, and what was committed stays as it is.
+A full disk, a read-only file system or a missing permission affects every shard. It is therefore a ``UserError``: the
+run stops at once, and committed results are kept.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from toolkit.file_errors import EnvironmentFault
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 CANNOT_WRITE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM})
 _IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOENT})
-_ROOT = "or set BETTERSYNTH_DATA to a folder that can be written to"
+_ROOT = "or set BETTERSYNTH_DATA to a writable folder"
 
 
 class StorageError(UserError):
-    """A path of the data root that cannot be written to or read."""
+    """A path of the data root that cannot be read or written."""
 
 
 @contextmanager
 def naming_the_path(folder: Path) -> Iterator[None]:
-    """Turn errors of writing below ``folder`` into a ``StorageError``; other errors pass.
+    """Convert write errors below ``folder`` to a ``StorageError``; other errors propagate unchanged.
 
     Raises:
-        StorageError: the disk is full, wherever that was met, or something under ``folder`` cannot be written to.
+        StorageError: any disk is full, or a path below ``folder`` cannot be written.
     """
     try:
         yield
@@ -41,13 +41,13 @@ def naming_the_path(folder: Path) -> Iterator[None]:
 
 
 def storage_error(error: OSError | EnvironmentFault, folder: Path) -> StorageError | None:
-    """What an error of writing below ``folder`` amounts to; None where it is about something else."""
+    """Return the ``StorageError`` for a write error below ``folder``; None for any other error."""
     code = error.errno if isinstance(error, OSError) else error.code
     named = error.filename if isinstance(error, OSError) else error.path
     path = Path(named) if isinstance(named, str) and named else folder
     if code in FULL:
         return StorageError(
-            f"{path}: no space left on the disk, or over its quota. What was finished before is whole: free space, "
+            f"{path}: no space left on the disk, or quota exceeded. Finished results are intact: free space, "
             f"{_ROOT}, and run again"
         )
     if code == errno.EROFS:
@@ -57,17 +57,17 @@ def storage_error(error: OSError | EnvironmentFault, folder: Path) -> StorageErr
     if code in (errno.EACCES, errno.EPERM):
         return StorageError(f"{path}: permission denied: let this user write there, {_ROOT}")
     if code in _IN_THE_WAY and (blocking := _blocking(folder)):
-        return StorageError(f"{blocking}, where a folder belongs: move it away, {_ROOT}")
+        return StorageError(f"{blocking}, but a folder is needed there: move it away, {_ROOT}")
     return None
 
 
 def is_read_only(error: OSError | EnvironmentFault) -> bool:
-    """Whether an error of writing says that this user cannot write there at all."""
+    """Return whether a write error means that this user cannot write there at all."""
     return (error.errno if isinstance(error, OSError) else error.code) in CANNOT_WRITE - FULL
 
 
 def _blocking(folder: Path) -> str:
-    """What stands in the place of a folder or of one above it; empty where nothing does."""
+    """Describe what blocks the creation of a folder: a file or dangling link in its path. Empty if nothing does."""
     for part in (*reversed(folder.parents), folder):
         if part.is_symlink() and not part.exists():
             return f"{part} is a link to {part.readlink()}, which does not exist"

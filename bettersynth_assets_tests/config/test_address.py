@@ -40,7 +40,7 @@ def test_a_secret_in_an_address_is_refused_and_not_shown(model, tmp_path):
     assert SECRET not in str(error.value) and "***" in str(error.value)
     path = tmp_path / "own.yaml"
     path.write_text(f'extends: miniature\nmodels: {{captioner: "{model}"}}\n')
-    with pytest.raises(ConfigError, match=r"models\.captioner = .*take it out and set OPENAI_API_KEY") as error:
+    with pytest.raises(ConfigError, match=r"models\.captioner = .*remove it and set OPENAI_API_KEY") as error:
         load_profile(str(path))
     assert SECRET not in str(error.value)
 
@@ -70,7 +70,7 @@ def test_ordinary_fields_are_no_secrets(name):
 
 @pytest.mark.parametrize("model", ["http://[::1/v1#m", "http://host:abc/v1#m", "http://host:99999/v1#m"])
 def test_what_is_no_address_is_named(model):
-    with pytest.raises(ConfigError, match=r"models\.captioner = .* is no address"):
+    with pytest.raises(ConfigError, match=r"models\.captioner = .* is not a valid address"):
         address(model)
 
 

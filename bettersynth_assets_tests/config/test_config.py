@@ -117,7 +117,7 @@ def test_a_profile_that_extends_another_differs_only_in_its_own_keys(tmp_path: P
 def test_the_old_name_of_models_base_is_taken_and_both_names_are_refused(tmp_path: Path) -> None:
     mine = load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nmodels: {mgm: weights/mine}"))
     assert mine.models.base == "weights/mine"
-    with pytest.raises(ConfigError, match=r"mine\.yaml: models: `mgm` is the old name of `base`: give `base` alone"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: models: `mgm` is the old name of `base`: give only `base`"):
         load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nmodels: {mgm: a, base: b}"))
 
 
@@ -178,14 +178,14 @@ def test_a_data_root_that_cannot_be_used_names_its_variable_and_the_cause(tmp_pa
         tmp_path / "file": f"{tmp_path / 'file'} is not a folder",
         tmp_path / "file" / "data": f"{tmp_path / 'file'} is not a folder",
         tmp_path / "dangling": f"{tmp_path / 'dangling'} is a link to {tmp_path / 'none'}, which does not exist",
-        Path("/proc/nope"): "nothing can be written in /proc",
+        Path("/proc/nope"): "/proc is not writable",
         Path("/dev/null/x"): "/dev/null is not a folder",
     }
     for root, cause in causes.items():
         with pytest.raises(ConfigError) as error:
             check_data_root(root)
         assert str(error.value) == (
-            f"BETTERSYNTH_DATA = {str(root)!r} cannot be used: {cause}; name a folder that can be written"
+            f"BETTERSYNTH_DATA = {str(root)!r} cannot be used: {cause}; set it to a writable folder"
         )
 
 
@@ -194,5 +194,5 @@ def test_a_data_root_may_be_new_and_one_for_reading_may_be_read_only(tmp_path: P
     check_data_root(tmp_path, writing=True)
     assert not list(tmp_path.iterdir())
     check_data_root(Path("/proc"))
-    with pytest.raises(ConfigError, match="nothing can be written in /proc; name a folder"):
+    with pytest.raises(ConfigError, match="/proc is not writable; set it to a writable folder"):
         check_data_root(Path("/proc"), writing=True)

@@ -46,7 +46,7 @@ def test_a_recipe_and_a_profile_are_refused_by_file_and_name(name: str, tmp_path
 @pytest.mark.parametrize("value", ["5", "null", "[a]", "true"])
 def test_a_name_that_is_no_text_is_refused(value: str, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(f"name: {value}\nbaseline: true\n")
-    with pytest.raises(ConfigError, match="is not text: put it in quotes"):
+    with pytest.raises(ConfigError, match="is not a string: put it in quotes"):
         load_recipe(str(tmp_path / "r.yaml"))
 
 

@@ -75,7 +75,7 @@ def test_the_command_frees_a_dead_runs_place_and_on_request_any_runs(instance, m
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run_id = hold(instance, child.pid)
     assert free_slots_command([]) == 0
-    assert "no run whose process is gone" in capsys.readouterr().out
+    assert "no dead run holds a slot" in capsys.readouterr().out
     assert free_slots(instance) == 0
     child.kill()
     child.wait()

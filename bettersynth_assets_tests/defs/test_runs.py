@@ -136,7 +136,7 @@ def test_a_gpu_that_is_not_there_is_refused_by_name(materialize, monkeypatch):
 
 def test_a_data_root_that_cannot_be_used_is_one_error_that_names_its_variable(materialize, data_root, monkeypatch):
     (data_root / "file").touch()
-    for root, cause in ((data_root / "file", "is not a folder"), ("/proc/nope", "nothing can be written in /proc")):
+    for root, cause in ((data_root / "file", "is not a folder"), ("/proc/nope", "/proc is not writable")):
         monkeypatch.setenv("BETTERSYNTH_DATA", str(root))
         result = materialize()
         words = failure(result, "rows")

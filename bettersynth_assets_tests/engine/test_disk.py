@@ -165,5 +165,5 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     settings.shared_root.mkdir(parents=True)
     (settings.shared_root / "numbers").write_text("x")
-    with pytest.raises(StorageError, match=r"shared/numbers is a file, where a folder belongs"):
+    with pytest.raises(StorageError, match=r"shared/numbers is a file, but a folder is needed there"):
         Pipeline(stages(1), settings).ensure("trained")

@@ -183,7 +183,7 @@ def test_free_slots_runs_in_a_folder_with_a_dagster_yaml(
     monkeypatch.chdir(tmp_path)
     assert main([]) == 2 and "this folder has no dagster.yaml" in capsys.readouterr().err
     (tmp_path / "dagster.yaml").write_bytes((PROJECT_ROOT / "dagster.yaml").read_bytes())
-    assert main([]) == 0 and "no run whose process is gone" in capsys.readouterr().out
+    assert main([]) == 0 and "no dead run holds a slot" in capsys.readouterr().out
 
 
 MISSING = [

@@ -112,7 +112,7 @@ def test_the_graph_runs_in_a_new_folder_and_keeps_its_history_there(installed: P
     made = use(installed, tmp_path, "bettersynth-init")
     assert made.returncode == 0, made.stderr
     again = use(installed, tmp_path, "bettersynth-init")
-    assert again.stdout == "dagster.yaml: kept as it is\nworkspace.yaml: kept as it is\n"
+    assert again.stdout == "dagster.yaml: exists, not changed\nworkspace.yaml: exists, not changed\n"
     write_images(tmp_path / "input", range(4))
     seed = write_lines(tmp_path / "input", [kit_row(number) for number in range(4)])
     (tmp_path / "small.yaml").write_text("extends: miniature\nshards: 2\n")
