@@ -130,9 +130,9 @@ def test_a_profile_loads_its_extensions_and_names_one_that_fails(tmp_path: Path)
     assert name in ARCHITECTURES.names()
     with pytest.raises(ConfigError, match=r"mine\.yaml: extensions = \['nope\.py'\]: .*nope\.py' is not a file"):
         load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nextensions: [nope.py]"))
-    own.write_text("1 / 0")
-    with pytest.raises(ConfigError, match=r"own\.py cannot be imported: ZeroDivisionError"):
-        load_profile(write(tmp_path / "mine.yaml", text))
+    (tmp_path / "broken.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match=r"broken\.py cannot be imported: ZeroDivisionError"):
+        load_profile(write(tmp_path / "mine.yaml", text.replace("own.py", "broken.py")))
 
 
 def test_a_worker_process_loads_the_extensions_of_its_settings(tmp_path: Path) -> None:
