@@ -210,7 +210,7 @@ def measure(case: Case, table: pa.Table, profile: Profile, peer_rows: int) -> di
     arguments = {
         name: getattr(profile.models, value) if name == "hf_clip" else value for name, value in case.arguments.items()
     }
-    (built,) = build_operators([{case.name: arguments}], profile, has_whole_set=True)
+    (built,) = build_operators([{case.name: arguments}], profile, has_all_rows=True)
     embeddings = np.random.default_rng(0).standard_normal((table.num_rows, 512)).astype(np.float32)
 
     def run(rows: pa.Table) -> Any:

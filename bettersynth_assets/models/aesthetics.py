@@ -1,15 +1,15 @@
 """Aesthetics predictors: CLIP's vision tower with a small head. In: pixels. Out: one score per image, 0 to 10.
 
-The classes of the public checkpoints ``shunk031/aesthetics-predictor-v1-*`` and ``-v2-*``, which are LAION's
-``aesthetic-predictor`` and Christoph Schuhmann's ``improved-aesthetic-predictor`` with CLIP's weights beside them. The
-names of the weights are those of the package simple-aesthetics-predictor, which ends with transformers 4.
+Classes for the public checkpoints ``shunk031/aesthetics-predictor-v1-*`` and ``-v2-*``, which combine LAION's
+``aesthetic-predictor`` and Christoph Schuhmann's ``improved-aesthetic-predictor`` with CLIP's weights. Weight names
+follow the package simple-aesthetics-predictor, which does not support transformers 5.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
@@ -18,17 +18,17 @@ DROPOUTS = (0.2, 0.2, 0.1)
 
 
 class _Predictor(CLIPVisionModelWithProjection):
-    """CLIP's normalised image embedding through a head; a class of it says which."""
+    """CLIP's normalised image embedding followed by a head, which subclasses define."""
 
     head: str
-    """Attribute that holds it."""
+    """Name of the attribute that holds the head."""
 
-    def forward(self, pixel_values: Any, **more: Any) -> ImageClassifierOutputWithNoAttention:
+    def forward(self, pixel_values: Tensor, **more: Any) -> ImageClassifierOutputWithNoAttention:
         """Score images.
 
         Args:
             pixel_values: (B, 3, H, W).
-            **more: of ``CLIPVisionModelWithProjection``.
+            **more: arguments of ``CLIPVisionModelWithProjection``.
 
         Returns:
             ``logits`` (B, 1), the scores; ``hidden_states`` (B, D), the embeddings.
@@ -50,7 +50,7 @@ class AestheticsPredictorV1(_Predictor):
 
 
 class AestheticsPredictorV2Linear(_Predictor):
-    """Five linear layers without activations between."""
+    """Five linear layers without activations."""
 
     head = "layers"
     activation: type[nn.Module] | None = None
@@ -69,7 +69,7 @@ class AestheticsPredictorV2Linear(_Predictor):
 
 
 class AestheticsPredictorV2ReLU(AestheticsPredictorV2Linear):
-    """Five linear layers with a ReLU behind each but the last."""
+    """Five linear layers with a ReLU after each but the last."""
 
     activation = nn.ReLU
 
@@ -80,10 +80,10 @@ CLASSES = {
 
 
 def predictor_class(name: str) -> type[_Predictor]:
-    """The class of a checkpoint: its configuration says it, or else its name, as Data-Juicer reads it.
+    """Return the class of a checkpoint from its configuration, or else from its name, as Data-Juicer does.
 
     Raises:
-        ValueError: neither does.
+        ValueError: neither names a class.
     """
     config = CLIPVisionConfig.from_pretrained(name)
     found = next((CLASSES[kind] for kind in config.architectures or [] if kind in CLASSES), None)
@@ -93,4 +93,4 @@ def predictor_class(name: str) -> type[_Predictor]:
         return AestheticsPredictorV1
     if "v2" in name and ("linear" in name or "relu" in name):
         return AestheticsPredictorV2Linear if "linear" in name else AestheticsPredictorV2ReLU
-    raise ValueError(f"{name!r} is none of {', '.join(CLASSES)}")
+    raise ValueError(f"{name!r} names no known class of aesthetics predictors; use one of {', '.join(CLASSES)}")

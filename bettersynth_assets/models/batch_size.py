@@ -1,8 +1,8 @@
-"""The batch size that fits a GPU, found once. In: a loaded model. Out: a power of two, kept in a file beside the data.
+"""Finds the batch size that fits a GPU, once. In: a loaded model. Out: a power of two, stored in a file with the data.
 
-Scores depend on the batch size in their last bits, so it is found for each model, dtype and kind of GPU once, and then
-taken from the file by every worker and every later run, however much memory is free then; where that is too little,
-``batching`` halves it. On the CPU, where more rows at once are not faster, it is a fixed number.
+The last bits of scores depend on the batch size. It is therefore found once for each model, dtype and kind of GPU, and
+then read from the file by every worker and every later run, regardless of the free memory; if that is too small,
+``batching`` halves the size. On the CPU, where larger batches are not faster, it is a fixed number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from toolkit.files import write_atomically
 Asked = int | Literal["auto"]
 MOST = 2048
 SHARE = 0.8
-"""Of the free memory; the rest is for longer captions, fragments and what else is on the GPU."""
+"""Share of the free memory to use; the rest is for longer captions, fragmentation and other uses of the GPU."""
 PROBES = (8, 32)
 
 
@@ -28,10 +28,10 @@ class Meter(Protocol):
     """Memory of one device."""
 
     def free(self) -> int:
-        """Bytes that may be taken beyond what is held now."""
+        """Bytes available beyond the current allocation."""
 
     def peak(self, run: Callable[[], object]) -> int:
-        """Most bytes beyond those held now while ``run`` runs."""
+        """Peak bytes beyond the current allocation while ``run`` runs."""
 
 
 class Batched(Protocol):
@@ -42,21 +42,21 @@ class Batched(Protocol):
 
 
 def fixed(asked: Asked, otherwise: int) -> int:
-    """The number to load a model with; ``otherwise`` where ``fit_batch`` will find one, if there is a GPU."""
+    """Return the batch size for loading a model; ``otherwise`` if ``fit_batch`` will find it on a GPU."""
     return otherwise if asked == "auto" else asked
 
 
 def fit_batch(
     model: Batched, run: Callable[[int], object], *, name: str, kept: str | None, meter: Meter | None = None
 ) -> None:
-    """Give a model on a GPU the batch that fits there; nothing to do on the CPU.
+    """Set a model's batch to the size that fits its GPU; no-op on the CPU.
 
     Args:
-        model: its ``batch`` is replaced.
-        run: works that many rows with it.
-        name: of the model and its dtype.
-        kept: the file; None finds the size anew in each process.
-        meter: of the model's device.
+        model: the model, whose ``batch`` is replaced.
+        run: processes that many rows with the model.
+        name: name of the model and its dtype.
+        kept: file that stores sizes; None to find the size in each process.
+        meter: memory of the model's device.
     """
     if meter is None:
         if not model.device.startswith("cuda"):
@@ -65,7 +65,7 @@ def fit_batch(
         name = f"{name} {meter.name()}"
 
     def peak(rows: int) -> int:
-        model.batch = BatchSize(rows)  # a model may hold memory for a whole batch, however few rows it is given
+        model.batch = BatchSize(rows)  # a model may allocate memory for a full batch, even for fewer rows
         return meter.peak(lambda: run(rows))
 
     def find() -> int:
@@ -75,11 +75,11 @@ def fit_batch(
 
 
 def fitting(peak: Callable[[int], int], free: Callable[[], int]) -> int:
-    """The largest power of two, at most ``MOST``, whose rows take at most ``SHARE`` of the free memory.
+    """Return the largest power of two, at most ``MOST``, whose rows fit into ``SHARE`` of the free memory.
 
     Args:
-        peak: bytes that a batch of that many rows takes; a straight line is put through two of them.
-        free: bytes, asked for afterwards.
+        peak: bytes that a batch of that many rows needs; measured for two sizes and extrapolated linearly.
+        free: bytes of free memory, requested afterwards.
     """
     small, large = (peak(rows) for rows in PROBES)
     per_row = max(1.0, (large - small) / (PROBES[1] - PROBES[0]))
@@ -89,14 +89,14 @@ def fitting(peak: Callable[[int], int], free: Callable[[], int]) -> int:
 
 
 def once(path: Path, name: str, find: Callable[[], int]) -> int:
-    """The number that a file keeps under a name; found, and put there, by the first process that asks."""
+    """Return the number stored in a file under a name; the first process to ask finds and stores it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except ValueError as error:
-            raise ConfigError(f"{path} is not valid JSON ({error}): remove it, and the sizes are found again") from None
+            raise ConfigError(f"{path} is not valid JSON ({error}): remove it to find the sizes again") from None
         if name not in known:
             known[name] = find()
             write_atomically(path, json.dumps(known, indent=1, sort_keys=True))
@@ -104,7 +104,7 @@ def once(path: Path, name: str, find: Callable[[], int]) -> int:
 
 
 class CudaMeter:
-    """Memory of a GPU as torch sees it."""
+    """Memory of a GPU as reported by torch."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -120,7 +120,7 @@ class CudaMeter:
         torch.cuda.empty_cache()
         held = torch.cuda.memory_reserved(self.device)
         there, total = torch.cuda.mem_get_info(self.device)
-        # Younger than the oldest torch that the project takes.
+        # Not available in the oldest supported torch.
         share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
         return min(there, int(share(self.device) * total) - held)
 

@@ -1,7 +1,7 @@
-"""How models work many rows. In: items and a function on a batch. Out: results in the items' order.
+"""Runs models over many rows in batches. In: items and a function on a batch. Out: results in the items' order.
 
-``in_batches`` runs a model on batches of one fixed size, because scores depend on it in their last bits; when a GPU
-runs out of memory the size is halved, at most three times. A small model leaves the cores to what decodes images.
+``in_batches`` uses batches of one fixed size, because the last bits of scores depend on it; when a GPU runs out of
+memory the size is halved, at most three times. Small models use one core and leave the others to image decoding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LOGS = 5.0
 
 @dataclass
 class BatchSize:
-    """Rows that a model is given at once; only ever made smaller, and then kept for the rest of the process."""
+    """Rows per model call; only ever reduced, and then for the rest of the process."""
 
     size: int
     asked: int = field(init=False)
@@ -32,10 +32,10 @@ class BatchSize:
         self.asked = self.size
 
     def halve(self, what: str, error: BaseException) -> None:
-        """Take half the batch from now on.
+        """Halve the batch from now on.
 
         Raises:
-            DeviceError: the batch has been halved three times, or is 1, and does still not fit.
+            DeviceError: the batch has been halved three times, or is 1, and still does not fit.
         """
         if self.size == 1 or self.size <= self.asked >> HALVINGS:
             raise DeviceError(
@@ -49,12 +49,12 @@ def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Ite
     """Run a model over items in batches.
 
     Args:
-        items: rows, in order; whatever a slice can be taken of.
-        batch: the size; halved here, and so for later calls too, when the GPU runs out of memory.
-        run: one batch in, its result out.
+        items: rows, in order; any sequence that supports slices.
+        batch: the size; halved here, also for later calls, when the GPU runs out of memory.
+        run: computes the result of one batch.
 
     Raises:
-        DeviceError: three halvings were not enough.
+        DeviceError: it still does not fit after three halvings.
     """
     import torch
 
@@ -72,7 +72,7 @@ def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Ite
 
 
 def in_batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Sequence[Out]]) -> list[Out]:
-    """``batches`` of a function that gives one result per item, put together."""
+    """Concatenate ``batches`` of a function that returns one result per item."""
     results = [result for part in batches(items, batch, run) for result in part]
     assert len(results) == len(items)
     return results
@@ -80,10 +80,10 @@ def in_batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[
 
 @contextmanager
 def threads_for(parameters: int) -> Iterator[None]:
-    """Let a small model's steps run on one core.
+    """Run a small model's steps on one core.
 
-    Its products are shorter than the time that two cores need to meet, far shorter on a busy machine, and the cores
-    beside it have images to decode. It also makes such a model's results the same on any number of cores.
+    Its matrix products are shorter than the synchronisation of two cores, especially on a busy machine, and the other
+    cores decode images. It also makes the results of small models independent of the number of cores.
     """
     import torch
 
@@ -97,27 +97,27 @@ def threads_for(parameters: int) -> Iterator[None]:
 
 
 Done = Callable[[int], None]
-"""Told of rows as they are done, a few at a time."""
+"""Progress callback; receives the number of rows that have been finished since the last call."""
 
 
-def untold(rows: int) -> None:
-    """Nobody looks."""
+def no_progress(rows: int) -> None:
+    """No-op progress callback."""
 
 
 class Progress:
     """Logs rows done and rows/s every few seconds."""
 
-    def __init__(self, log: Callable[[str], None], what: str, total: int, *, tells_end: bool = True) -> None:
-        self._log, self._what, self._total, self._tells_end = log, what, total, tells_end
+    def __init__(self, log: Callable[[str], None], what: str, total: int, *, logs_end: bool = True) -> None:
+        self._log, self._what, self._total, self._logs_end = log, what, total, logs_end
         self._start = self._last = time.monotonic()
         self.done = 0
 
     def add(self, rows: int) -> None:
-        """Count rows as done; logs when the last line is a few seconds old and, if asked to, at the end."""
+        """Count finished rows; logs every few seconds and, if ``logs_end`` is set, at the end."""
         self.done += rows
         now = time.monotonic()
         at_end = self.done == self._total
-        if self._tells_end if at_end else now - self._last >= SECONDS_BETWEEN_LOGS:
+        if self._logs_end if at_end else now - self._last >= SECONDS_BETWEEN_LOGS:
             self._last = now
             speed = self.done / max(now - self._start, 1e-9)
             left = (self._total - self.done) / speed if speed else 0.0

@@ -1,8 +1,8 @@
-"""Checkpoints of transformers as this project loads them. In: a folder or hub id. Out: a model or its processor.
+"""Loads transformers checkpoints. In: a folder or hub id. Out: a model or its processor.
 
-A weight that the checkpoint lacks is an error: transformers would draw it at random and only warn. Files in safetensors
-come first; ``.bin`` files are read as tensors alone, so that no code in them runs. Images are prepared
-by the processor's Pillow variant: the variant for torchvision, which transformers prefers, rounds resized pixels
+A weight that the checkpoint lacks is an error; transformers would initialise it at random and only warn. Safetensors
+files have precedence; ``.bin`` files are loaded with ``weights_only``, so code in them does not run. Images are
+prepared by the processor's Pillow variant: the torchvision variant, which transformers prefers, rounds resized pixels
 differently and so changes scores and captions.
 """
 
@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 BACKEND = "pil"
-"""The variant of an image processor that transformers is asked for."""
+"""Variant of image processors that transformers is asked for."""
 
 
 @contextmanager
@@ -24,36 +27,36 @@ def tensors_only(called: str) -> Iterator[None]:
     """Report a ``.bin`` file that ``torch.load`` refused because it holds more than tensors.
 
     Args:
-        called: what the user calls the checkpoint, for the error.
+        called: the checkpoint's name for the user, for the error.
 
     Raises:
-        ConfigError: such a file.
+        ConfigError: there is such a file.
     """
     try:
         yield
     except UnpicklingError as error:
         raise ConfigError(
-            f"{called}: its weights are a pickle that holds more than tensors, and such files are never loaded: name a "
+            f"{called}: its weights are a pickle that holds more than tensors, and such files are never loaded: use a "
             "checkpoint in safetensors"
         ) from error
 
 
-def load_model(model_class: Any, name: str, *, dtype: Any, called: str) -> Any:
-    """Load a checkpoint, in evaluation mode, on the CPU.
+def load_model(model_class: Any, name: str, *, dtype: torch.dtype, called: str) -> Any:
+    """Load a checkpoint in evaluation mode on the CPU.
 
     Args:
-        model_class: of transformers.
+        model_class: class of transformers.
         name: a folder or hub id.
         dtype: torch type of the weights.
-        called: what the user calls it, for the error, e.g. ``models.clip = 'weights/clip'``.
+        called: the checkpoint's name for the user, for errors, e.g. ``models.clip = 'weights/clip'``.
 
     Raises:
         ConfigError: the checkpoint lacks weights of the class, has some of another shape, or is a pickle with code.
     """
     import transformers
 
-    transformers.logging.disable_progress_bar()  # a bar per model on the step's stderr
-    # Weights of another shape are listed like missing ones, in place of an error without the checkpoint's name.
+    transformers.logging.disable_progress_bar()  # one bar per model on the step's stderr
+    # List weights of another shape like missing ones; the error of transformers lacks the checkpoint's name.
     with tensors_only(called):
         model, found = model_class.from_pretrained(
             name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
@@ -64,14 +67,14 @@ def load_model(model_class: Any, name: str, *, dtype: Any, called: str) -> Any:
     if missing:
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise ConfigError(
-            f"{called}: {len(missing)} weights of {model_class.__name__} are missing there or have another shape "
-            f"({shown}): name a checkpoint of that class, with all its weights"
+            f"{called}: {len(missing)} weights of {model_class.__name__} are missing or have another shape "
+            f"({shown}): use a checkpoint of that class with all its weights"
         )
     return model.eval()
 
 
 def load_processor(name: str) -> Any:
-    """A checkpoint's processor, or its image processor or tokenizer where it has only one."""
+    """Load a checkpoint's processor, or its image processor or tokenizer if it only has one."""
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(name, backend=BACKEND)

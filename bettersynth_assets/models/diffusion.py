@@ -1,9 +1,9 @@
-"""Makes images from captions. In: captions and one key per row. Out: RGB images, or None where each try was refused.
+"""Generates images from captions. In: captions and one key per row. Out: RGB images, or None if refused at every try.
 
-Any text-to-image pipeline of ``diffusers`` (Stable Diffusion 1, 2, XL, 3). A row's noise comes from its own key and the
-recipe's seed, made on the CPU, so that it is the same beside any neighbours, in any batch and on any device; the image
-itself may differ in last bits between batch sizes and devices. Where the checkpoint has a safety checker that refuses
-an image, the row is tried again with other noise, ``tries`` times at most.
+Supports any text-to-image pipeline of ``diffusers`` (Stable Diffusion 1, 2, XL, 3). A row's noise depends on its key
+and the recipe's seed and is drawn on the CPU, so it is the same next to any neighbours, in any batch and on any device;
+the image may differ in its last bits between batch sizes and devices. If the checkpoint's safety checker refuses an
+image, the row is retried with other noise, up to ``tries`` times.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
 from bettersynth_assets.config.profile import Profile
@@ -22,35 +22,39 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from toolkit.files import replacing
 
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
 PACKAGE = "diffusers"
 QUALITY = 95
-"""Of the JPEG files, whose colours are not subsampled."""
+"""Quality of the JPEG files, whose colours are not subsampled."""
 
 
 def check_package() -> None:
-    """Check that ``diffusers`` is there, before any row is worked.
+    """Check that ``diffusers`` is installed, before any row is processed.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not installed.
     """
     if find_spec(PACKAGE) is None:
         raise ConfigError(
             f"the recipe's `regenerate` section needs the package {PACKAGE!r}: "
-            "pip install 'bettersynth-assets[operators]', or take the section out"
+            "pip install 'bettersynth-assets[operators]', or remove the section"
         )
 
 
 def diffusion_model(profile: Profile) -> str:
-    """The profile's pipeline: folder or hub id.
+    """Return the profile's pipeline: folder or hub id.
 
     Raises:
-        ConfigError: it names none, or one that is not there.
+        ConfigError: the profile names none, or one that does not exist.
     """
     check_package()
     if profile.models.diffusion is None:
         raise ConfigError(
-            f"the recipe's `regenerate` section needs a text-to-image pipeline, and profile {profile.name!r} has none: "
-            "set models.diffusion to a folder or hub id of a diffusers pipeline, or take the section out"
+            f"the recipe's `regenerate` section needs a text-to-image pipeline, but profile {profile.name!r} has none: "
+            "set models.diffusion to a folder or hub id of a diffusers pipeline, or remove the section"
         )
     return model_path(profile.models.diffusion, role="diffusion")
 
@@ -68,7 +72,7 @@ class ImageMaker:
             batch: images per call.
 
         Raises:
-            ConfigError: the folder does not exist, or holds no text-to-image pipeline.
+            ConfigError: the folder does not exist or has no text-to-image pipeline.
         """
         import torch
         from diffusers import AutoPipelineForText2Image
@@ -76,13 +80,13 @@ class ImageMaker:
 
         name = model_path(model, role="diffusion")
         self.batch = BatchSize(batch)
-        logging.disable_progress_bar()  # a bar of loaded parts on the step's stderr
+        logging.disable_progress_bar()  # one bar per component on the step's stderr
         try:
             pipeline = AutoPipelineForText2Image.from_pretrained(name, torch_dtype=getattr(torch, dtype))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"models.diffusion = {model!r}: diffusers cannot load it as a text-to-image pipeline: name a folder as "
-                f"save_pretrained leaves it, or a hub id that can be reached ({str(error).splitlines()[0]})"
+                f"models.diffusion = {model!r}: diffusers cannot load it as a text-to-image pipeline: use a folder of "
+                f"save_pretrained or an accessible hub id ({str(error).splitlines()[0]})"
             ) from error
         self._pipeline = pipeline.to(device)
         self._pipeline.set_progress_bar_config(disable=True)
@@ -95,22 +99,22 @@ class ImageMaker:
 
     def images(
         self, captions: Sequence[str], keys: Sequence[str], section: RegenerateSection
-    ) -> Iterator[tuple[int, Any]]:
-        """Make one image per caption.
+    ) -> Iterator[tuple[int, Image | None]]:
+        """Generate one image per caption.
 
         Args:
             captions: length n.
-            keys: n ids that decide, with the seed, each image's noise.
-            section: the recipe's: steps, guidance, side, seed, tries.
+            keys: n ids that, with the seed, determine each image's noise.
+            section: the recipe's section with steps, guidance, side, seed and tries.
 
         Yields:
-            (position, RGB image) as soon as it is made, and last (position, None) for each caption that was refused
-            ``tries`` times.
+            (position, RGB image) as soon as it is generated, and finally (position, None) for each caption that was
+            refused ``tries`` times.
         """
         left = list(range(len(captions)))
         for attempt in range(section.tries):
 
-            def make_images(part: Sequence[int], attempt: int = attempt) -> list[tuple[int, Any]]:
+            def make_images(part: Sequence[int], attempt: int = attempt) -> list[tuple[int, Image | None]]:
                 noise = [_generator(section.seed, attempt, keys[index]) for index in part]
                 return list(zip(part, self._make([captions[index] for index in part], noise, section), strict=True))
 
@@ -121,7 +125,9 @@ class ImageMaker:
             left = refused
         yield from ((index, None) for index in left)
 
-    def _make(self, captions: list[str], noise: list[Any], section: RegenerateSection) -> list[Any]:
+    def _make(
+        self, captions: list[str], noise: list[torch.Generator], section: RegenerateSection
+    ) -> list[Image | None]:
         with threads_for(self._parameters):
             done = self._pipeline(
                 captions,
@@ -135,21 +141,21 @@ class ImageMaker:
         return [None if bad else image for image, bad in zip(done.images, refused, strict=True)]
 
 
-def save_image(image: Any, path: Path) -> None:
-    """Write an image as a JPEG file, whole or not at all; the same image gives the same bytes."""
+def save_image(image: Image, path: Path) -> None:
+    """Write an image as a JPEG file atomically; equal images give equal bytes."""
     with replacing(path) as partial:
         image.convert("RGB").save(partial, "JPEG", quality=QUALITY, subsampling=0)
 
 
-def _generator(seed: int, attempt: int, key: str) -> Any:
+def _generator(random_seed: int, attempt: int, key: str) -> torch.Generator:
     import torch
 
-    digest = hashlib.sha256(f"{seed} {attempt} {key}".encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(f"{random_seed} {attempt} {key}".encode("utf-8", "surrogatepass")).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def load_image_maker(profile: Profile) -> ImageMaker:
-    """The profile's pipeline on its first device; loaded once per process for all shards."""
+    """Load the profile's pipeline to its first device, once per process for all shards."""
     name, gpu = diffusion_model(profile), profile.gpu
     device = resolve_devices(gpu)[0]
     limit_memory(device, gpu.memory_limit_gib)

@@ -1,4 +1,4 @@
-"""Which class of transformers a checkpoint belongs to. In: a folder or hub id. Out: its ``model_type``, or why not."""
+"""Reads a checkpoint's ``model_type``. In: a folder or hub id. Out: the type, or why it cannot be read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def model_type(name: str) -> tuple[str | None, str]:
     """Read ``model_type`` of a checkpoint's ``config.json``.
 
     Args:
-        name: an existing folder, or a hub id, whose configuration alone is fetched.
+        name: an existing folder, or a hub id, of which only the configuration is downloaded.
 
     Returns:
-        The type, or None; and what was found, for an error.
+        The type or None, and a description of what was found, for an error.
     """
     return _in_folder(Path(name)) if Path(name).is_dir() else _on_the_hub(name)
 
@@ -34,7 +34,7 @@ def _on_the_hub(name: str) -> tuple[str | None, str]:
     try:
         return _said(PreTrainedConfig.get_config_dict(name)[0].get("model_type"))
     except OSError as error:
-        return None, f"its config.json cannot be had ({str(error).splitlines()[0]})"
+        return None, f"its config.json cannot be downloaded ({str(error).splitlines()[0]})"
 
 
 def _said(found: str | None) -> tuple[str | None, str]:

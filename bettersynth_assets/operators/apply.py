@@ -1,7 +1,7 @@
-"""One row as Data-Juicer sees it, and the calls that an operator gets. In: rows and an operator. Out: what it raised.
+"""Applies an operator to rows in Data-Juicer's format. In: rows and an operator. Out: the errors that it raised.
 
-Filters put their measurements into a row's stats, mappers change its text. An operator that raises leaves the row as it
-was, and its batch is repeated row by row, so that one row never takes its neighbours with it.
+Filters write their measurements to a row's stats, mappers change its text. If an operator raises, its rows stay
+unchanged and its batch is repeated row by row, so one bad row does not affect its neighbours.
 """
 
 from __future__ import annotations
@@ -11,53 +11,56 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.batching import Done, untold
+from bettersynth_assets.models.batching import Done, no_progress
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.guarded import attempt
+from bettersynth_assets.operators.operator_calls import attempt
 from bettersynth_assets.operators.sample import META, SIMILARITY, STATS
 from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, CaptionError, check_caption
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets.records.seed_rows import OUR_NAMES
 from toolkit.file_errors import EnvironmentFault, environment_fault, patiently
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 T = TypeVar("T")
 
 KIT_IMAGE = IMAGE_TOKENS[0]
 BROKEN_TOKEN = re.compile(r"__dj__|dj_*image|dj_*eoc", re.IGNORECASE)
-"""What is left of the kit's tokens when a mapper changes characters of them."""
+"""Remains of the kit's tokens after a mapper has changed some of their characters."""
 
 
 @dataclass
 class Row:
-    """One row on its way through the operators."""
+    """One row while operators are applied to it."""
 
     sample: dict[str, Any]
-    """As Data-Juicer sees it."""
+    """The row in Data-Juicer's format."""
     values: dict[str, Any]
-    """As in the table."""
+    """The row as in the table."""
     edits: list[dict[str, str]] = field(default_factory=list)
-    """Captions that mappers changed: operator and what stood there before."""
+    """Captions changed by mappers: the operator and the previous caption."""
     measured: set[str] = field(default_factory=set)
-    """Fields of the sample that a whole-set operator has just added for itself."""
-    pixels: dict[BuiltOperator, Any] = field(default_factory=dict)
-    """The image as operators read it that will come yet."""
+    """Fields of the sample that the current whole-dataset operator has added."""
+    pixels: dict[BuiltOperator, Tensor] = field(default_factory=dict)
+    """The image preprocessed for operators that run later."""
 
 
 def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extra: Collection[str] = ()) -> Row:
-    """A row of schema ``SCORED`` with what is known of it in its stats.
+    """Build a ``Row`` from a row of schema ``SCORED``, with the known values in its stats.
 
     Args:
         values: the row.
-        image_root: folder that its image is relative to.
-        with_score: whether its similarity is that of the operators' model.
-        extra: names that every sample has, as null where the row has no such field.
+        image_root: folder that its image path is relative to.
+        with_score: whether its similarity comes from the model that the operators use.
+        extra: names that every sample has, null if the row has no such field.
 
     Returns:
-        The row. Its sample holds the extra fields of the seed under their names; none of them replaces one of ours.
+        The row. Its sample also holds the extra fields of the seed file, which never replace fields of ours.
     """
     stats: dict[str, Any] = {"image_width": [values["width"]], "image_height": [values["height"]]}
     if with_score:
@@ -75,13 +78,13 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extr
     return Row(sample=sample, values=values)
 
 
-def work_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dict[int, BaseException]:
-    """Let an operator compute its stats or map the texts, in its batches; rows of a batch that fails go one by one.
+def apply_to_rows(built: BuiltOperator, rows: list[Row], done: Done = no_progress) -> dict[int, BaseException]:
+    """Compute an operator's stats or map the texts in its batches; rows of a failed batch are retried one by one.
 
-    ``done`` is told of each batch.
+    ``done`` is called after each batch.
 
     Returns:
-        What the operator raised, by the row's position.
+        The errors, by the row's position.
     """
     if header_stats := spec_of(built.name).header_stats:
         for row in rows:
@@ -102,14 +105,14 @@ def work_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dic
 
 
 def retried(call: Callable[[], T], images: Sequence[str]) -> T:
-    """Call an operator, and again while the environment keeps its images from it.
+    """Call an operator, and retry while an environment fault keeps it from reading its images.
 
     Args:
-        call: must be safe to repeat.
+        call: a function that is safe to repeat.
         images: paths of the rows' images, which earlier steps have read.
 
     Raises:
-        EnvironmentFault: it keeps failing; whatever else the operator raises comes as it is.
+        EnvironmentFault: the fault persists. Other exceptions of the operator pass unchanged.
     """
 
     def one_try() -> T:
@@ -124,7 +127,7 @@ def retried(call: Callable[[], T], images: Sequence[str]) -> T:
 
 
 def _environmental(error: BaseException, images: Sequence[str]) -> EnvironmentFault | None:
-    """The environment's fault behind what an operator raised, also where the operator wrapped it."""
+    """Return the environment fault behind an operator's exception, also if the operator has wrapped it."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, OSError):
@@ -137,7 +140,7 @@ def _environmental(error: BaseException, images: Sequence[str]) -> EnvironmentFa
 
 
 def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:
-    """Call an operator on some rows; what it raises comes back as a value and leaves the rows as they were."""
+    """Call an operator on some rows; return what it raises and leave the rows unchanged in that case."""
     import torch
 
     rank = {} if built.rank is None else {"rank": built.rank}
@@ -166,27 +169,27 @@ def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:
 
 
 def columns(rows: list[Row]) -> dict[str, list[Any]]:
-    """Rows as Data-Juicer's batch, a dict of lists; what a failing operator did to it does not reach the rows."""
-    names = dict.fromkeys(name for row in rows for name in row.sample)  # rows need not have the same extra fields
+    """Copy rows to Data-Juicer's batch, a dict of lists, so that a failing operator cannot change the rows."""
+    names = dict.fromkeys(name for row in rows for name in row.sample)  # rows may have different extra fields
     batch: dict[str, list[Any]] = {name: [row.sample.get(name) for row in rows] for name in names}
     return batch | {name: [dict(value) for value in batch[name]] for name in (STATS, META)}
 
 
 def _take_text(built: BuiltOperator, row: Row, texts: list[Any], images: list[list[Any]]) -> CaptionError | None:
-    """Take over what a mapper made of a row's text; a caption that no row may hold comes back as an error."""
+    """Apply a mapper's change of a row's text; return an error for captions that no row may hold."""
     if len(texts) != 1 or not isinstance(texts[0], str):
         raise ConfigError(
-            f"operator {built.name!r} made {len(texts)} rows ({type(texts[0]).__name__ if texts else 'none'}) of row "
-            f"{row.values['id']!r}; a mapper has to give back one row with a text: take it out of the recipe"
+            f"operator {built.name!r} returned {len(texts)} rows ({type(texts[0]).__name__ if texts else 'none'}) for "
+            f"row {row.values['id']!r}; a mapper must return one row with a text: remove it from the recipe"
         )
     if images != [row.sample["images"]]:
-        raise ConfigError(f"operator {built.name!r} changes images, which a recipe cannot record: take it out")
+        raise ConfigError(f"operator {built.name!r} changes images, which a recipe cannot record: remove it")
     caption = texts[0].strip().removeprefix(KIT_IMAGE).removesuffix(END_OF_CHUNK).strip()
     rest = caption.replace(KIT_IMAGE, "").replace(END_OF_CHUNK, "")
     if BROKEN_TOKEN.search(rest) and not BROKEN_TOKEN.search(row.values["caption"]):
         raise ConfigError(
-            f"operator {built.name!r} with {built.limits} changes the kit's own tokens, not only the caption: row "
-            f"{row.values['id']!r} became {texts[0]!r}; narrow what it replaces, or take it out"
+            f"operator {built.name!r} with {built.limits} changes the kit's tokens, not only the caption: row "
+            f"{row.values['id']!r} became {texts[0]!r}; restrict what it replaces, or remove it"
         )
     try:
         check_caption(caption)

@@ -1,8 +1,8 @@
-"""Every operator's ``OperatorSpec`` by name. In: the name in a recipe. Out: what the engine knows of it.
+"""Catalogue of ``OperatorSpec`` by operator name. In: the name in a recipe. Out: the operator's spec.
 
-Data-Juicer's own are in ``stock``. One of ours is a module of ``ours``, which registers a class with Data-Juicer and
-its spec here. An operator from outside may say the same of itself, by ``register_spec`` or a class attribute
-``bettersynth_spec``; one that says nothing is run as Data-Juicer runs it.
+Specs of Data-Juicer's operators are in ``stock``. Our operators are modules of ``ours``, which register a class with
+Data-Juicer and a spec here. External operators can provide a spec by ``register_spec`` or a class attribute
+``bettersynth_spec``; an operator without a spec runs as in Data-Juicer.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ _KNOWN = frozenset(_specs)
 
 
 def register_spec(spec: OperatorSpec) -> OperatorSpec:
-    """Say what is known of an operator.
+    """Register the spec of an operator.
 
     Raises:
-        ValueError: the name has another spec.
+        ValueError: another spec has this name.
     """
     if _specs.setdefault(spec.name, spec) is not spec:
-        raise ValueError(f"operator {spec.name!r} has a spec already: choose another name")
+        raise ValueError(f"operator {spec.name!r} already has a spec: choose another name")
     return spec
 
 
 def forget_spec(name: str) -> None:
-    """Forget the spec of an operator that is no longer registered."""
+    """Remove the spec of an operator that is no longer registered."""
     _specs.pop(name, None)
 
 
 def spec_of(name: str) -> OperatorSpec:
-    """What is known of an operator; imports Data-Juicer for names that are not in its list of 1.6.1."""
+    """Return an operator's spec; imports Data-Juicer for names that are not in its release 1.6.1."""
     if name not in _specs:
-        own = getattr(registry().modules.get(name), "bettersynth_spec", None)  # this imports ours
+        own = getattr(registry().modules.get(name), "bettersynth_spec", None)  # imports our operators too
         return _specs.get(name) or own or OperatorSpec(name=name)
     return _specs[name]
 
 
 def is_known(name: str) -> bool:
-    """Whether an operator is Data-Juicer's or ours, told without importing Data-Juicer where it can be."""
+    """Whether an operator belongs to Data-Juicer or this project; avoids importing Data-Juicer if possible."""
     return name in _KNOWN
 
 
 def all_specs() -> dict[str, OperatorSpec]:
-    """Specs by name, ours among them."""
+    """Return all specs by name, including ours."""
     registry()
     return dict(_specs)

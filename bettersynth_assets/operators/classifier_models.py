@@ -1,7 +1,7 @@
-"""Models of Data-Juicer's image classifiers, many images a call. In: images and texts. Out: values of their stats.
+"""Batched models of Data-Juicer's image classifiers. In: images and texts. Out: values of their stats.
 
-The operators' own models and what their numbers mean. One of them classifies an image with its caption: that is read
-into the operator's own tokens, and padded to one length per batch.
+Uses the operators' own models and score functions. The image-text matching operator also reads captions: they are
+tokenised by the operator's tokenizer and padded to one length per batch.
 """
 
 from __future__ import annotations
@@ -10,46 +10,51 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.guarded import attempt, guarded
+from bettersynth_assets.operators.operator_calls import attempt, operator_context
 from bettersynth_assets.operators.spec import ClassifierHead
 
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
 AT_ONCE = {"cpu": 64, "cuda": 256}
-"""Images a call."""
+"""Images per call."""
 PAIRS_AT_ONCE = {"cpu": 16, "cuda": 256}
-"""Images with captions a call; BLIP's base model takes about 60 MB for each, in float32."""
+"""Image-caption pairs per call; BLIP's base model needs about 60 MB for each, in float32."""
 STEP = 16
-"""Captions are padded to a multiple of so many tokens: there are few lengths for a device to plan for."""
+"""Captions are padded to a multiple of this many tokens, so that a device sees few different lengths."""
 
 Tokens = list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierModel:
-    """An operator's model."""
+    """An operator's model with its preprocessing."""
 
     operator: BuiltOperator
     head: ClassifierHead
     model: Any
-    prepare: Callable[[Any], Any]
-    """From an RGB image to a uint8 tensor, or a float one where there are no ``levels``."""
-    levels: Any
+    prepare: Callable[[Image.Image], Tensor]
+    """Converts an RGB image to a uint8 tensor, or to a float tensor if there are no ``levels``."""
+    levels: Tensor | None
     image_bytes: int
-    """Of what ``prepare`` makes of one image."""
+    """Size of one image after ``prepare``."""
     read: Callable[[list[str]], list[Tokens]] | None
-    """From texts to tokens; None where the model sees images alone."""
+    """Tokenises texts; None if the model reads images only."""
     device: str
-    dtype: Any
+    dtype: torch.dtype
     batch: BatchSize
     parameters: int
 
     def tokens(self, texts: list[str]) -> list[Tokens | BaseException]:
-        """What the model reads of each text, or why it cannot; nothing where it sees images alone."""
+        """Tokenise texts, or return why a text cannot be read; empty lists if the model reads images only."""
         if self.read is None:
             return [[] for _ in texts]
         read, error = attempt(lambda: self.read(texts) if self.read else [])
@@ -65,12 +70,12 @@ class ClassifierModel:
             for tokens in read or []
         ]
 
-    def values(self, pixels: Any, tokens: Sequence[Any]) -> list[float]:
-        """The stat's values.
+    def values(self, pixels: Sequence[Tensor], tokens: Sequence[Tokens]) -> list[float]:
+        """Compute the stat's values.
 
         Args:
-            pixels: images as ``prepare`` makes them, (n, ...) or n of them.
-            tokens: what goes with each, length n.
+            pixels: images from ``prepare``, (n, ...) or n tensors.
+            tokens: the texts' tokens, length n.
         """
         head = self.head
 
@@ -88,8 +93,8 @@ class ClassifierModel:
 
         return in_batches(range(len(tokens)), self.batch, run)  # type: ignore[arg-type]
 
-    def _padded(self, tokens: Sequence[Tokens]) -> dict[str, Any]:
-        """One input on the device: tokens and which of them count, both (B, length) int64."""
+    def _padded(self, tokens: Sequence[Tokens]) -> dict[str, Tensor]:
+        """Return padded tokens and their mask on the device, both (B, length) int64."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
@@ -104,10 +109,10 @@ class ClassifierModel:
 
 @lru_cache(maxsize=8)
 def load_classifier(built: BuiltOperator) -> ClassifierModel:
-    """An operator's model on its device; loaded once per process.
+    """Load an operator's model to its device, once per process.
 
     Raises:
-        OperatorError: it cannot be loaded.
+        OperatorError: the model cannot be loaded.
     """
     import torch
     from data_juicer.utils.model_utils import get_model
@@ -116,12 +121,13 @@ def load_classifier(built: BuiltOperator) -> ClassifierModel:
     kind, head = "cpu" if built.rank is None else "cuda", spec_of(built.name).classifier
     assert head is not None
     reads_captions = head.reads_caption
-    with guarded(built.name, built.limits, "when its model was loaded", "name a folder that holds it, or a hub id"):
+    fix = "set a folder with the model, or a hub id"
+    with operator_context(built.name, built.limits, "while its model was loaded", fix):
         model, processor = get_model(built.operator.model_key, built.rank, built.rank is not None)
     prepare, levels = resizing(getattr(processor, "image_processor", processor))
     device = kind if built.rank is None else f"cuda:{built.rank}"
     dtype = getattr(torch, built.dtype)
-    # A copy of its own: Data-Juicer hands the same model to whoever asks.
+    # Copy the model before a conversion, because Data-Juicer shares it between all callers.
     model = (model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)).eval()
     return ClassifierModel(
         operator=built,
@@ -139,7 +145,7 @@ def load_classifier(built: BuiltOperator) -> ClassifierModel:
 
 
 def _reader(processor: Any, context: int) -> Callable[[list[str]], list[Tokens]]:
-    """Tokens as the matching operator makes them of a row's text, whose one image stands in its first chunk."""
+    """Tokenise like the matching operator, whose single image is in the first chunk of a row's text."""
     from data_juicer.utils.mm_utils import SpecialTokens, remove_special_tokens
 
     def read(texts: list[str]) -> list[Tokens]:

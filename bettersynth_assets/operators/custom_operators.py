@@ -1,8 +1,8 @@
-"""Operators that a recipe brings along. In: its ``custom_operators`` files. Out: classes in Data-Juicer's registry.
+"""Operators of a recipe. In: its ``custom_operators`` files. Out: classes in Data-Juicer's registry.
 
 The files run as programs, so they need ``trusted_code: true`` in the profile. Every process that checks, keys or runs a
-recipe's lists calls ``use_custom_operators`` first: then exactly that recipe's operators are registered besides those
-that are installed, as the files are by now. A content is compiled from the bytes that were hashed, once per process.
+recipe's lists first calls ``use_custom_operators``: it registers exactly that recipe's operators besides the installed
+ones, from the current contents of the files. A content is compiled from the hashed bytes, once per process.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import all_specs, forget_spec, is_known, register_spec
-from bettersynth_assets.operators.guarded import attempt, in_words
+from bettersynth_assets.operators.operator_calls import attempt, in_words
 from bettersynth_assets.operators.sandbox import registry, undisturbed
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.operators.trust import FIX, is_reviewed
 
 Content = tuple[str, str]
-"""A file's path and the SHA-256 of its bytes."""
+"""Path of a file and SHA-256 of its bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """What a file registers."""
+    """Operators and specs that a file registers."""
 
     operators: dict[str, type]
     specs: tuple[OperatorSpec, ...]
@@ -43,44 +43,44 @@ _in_use: dict[Content, Registered] = {}
 
 
 def use_custom_operators(settings: Settings) -> None:
-    """Register a recipe's own operators, and no other recipe's; does nothing where that is so already.
+    """Register a recipe's operators and unregister those of other recipes; no-op if this is already the case.
 
     Raises:
-        ConfigError: the profile does not allow code, a file is missing or fails while it is imported, registers no
-            operator, or takes the name of one that exists; names file and cause.
+        ConfigError: the profile does not allow code; a file is missing, fails on import, registers no operator, or
+            uses the name of an existing one. Names file and cause.
     """
     sources = _sources(settings.recipe, settings.profile)
     if [*sources] == [*_in_use]:
         return
-    _take_out()
+    _unregister_all()
     try:
         for content, source in sources.items():
             _in_use[content] = _imported[content] = _registered(settings.recipe.name, content, source)
     except BaseException:
-        _take_out()
+        _unregister_all()
         raise
 
 
 def custom_names() -> set[str]:
-    """Names of the operators that the recipe in use brings along."""
+    """Return the names of the operators of the current recipe's files."""
     return {name for found in _in_use.values() for name in found.operators}
 
 
 def content_of(recipe: Recipe) -> list[str]:
-    """Hashes of a recipe's files; empty text for one that is missing."""
+    """Hash a recipe's files; a missing file has the empty text."""
     paths = map(Path, recipe.custom_operators)
     return [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in paths]
 
 
 def code_key(names: Iterable[str]) -> dict[str, str]:
-    """What identifies the code of operators from outside, by name: the file's content, or the package's version."""
+    """Return the version of external operators' code, by name: a hash of the file, or the package's version."""
     custom = {name: content[1] for content, found in _in_use.items() for name in found.operators}
     outside = {name: custom.get(name) or _installed(name) for name in names if not is_known(name)}
     return {f"{name}.code": code for name, code in outside.items() if code}
 
 
 def _sources(recipe: Recipe, profile: Profile) -> dict[Content, bytes]:
-    """The files' contents."""
+    """Read the files."""
     if recipe.custom_operators and not profile.trusted_code:
         raise ConfigError(
             f"recipe {recipe.name!r}: custom_operators runs the code of {', '.join(recipe.custom_operators)}: {FIX}"
@@ -89,7 +89,7 @@ def _sources(recipe: Recipe, profile: Profile) -> dict[Content, bytes]:
     for path in recipe.custom_operators:
         if not Path(path).is_file():
             raise ConfigError(
-                f"recipe {recipe.name!r}: custom_operators: no file {path}: give the path of a Python file, relative "
+                f"recipe {recipe.name!r}: custom_operators: no file {path}: use the path of a Python file, relative "
                 "to the recipe's"
             )
         source = Path(path).read_bytes()
@@ -97,7 +97,7 @@ def _sources(recipe: Recipe, profile: Profile) -> dict[Content, bytes]:
     return sources
 
 
-def _take_out() -> None:
+def _unregister_all() -> None:
     for found in _in_use.values():
         for name in found.operators:
             registry().modules.pop(name, None)
@@ -107,7 +107,7 @@ def _take_out() -> None:
 
 
 def _registered(recipe: str, content: Content, source: bytes) -> Registered:
-    """Import a file, or register again what it registered before."""
+    """Import a file, or register again what it has registered before."""
     modules, where = registry().modules, f"recipe {recipe!r}: custom_operators: {content[0]}"
     before, specs = dict(modules), all_specs()
     known = _imported.get(content)
@@ -120,11 +120,11 @@ def _registered(recipe: str, content: Content, source: bytes) -> Registered:
                 register_spec(spec)
         made = {name: kind for name, kind in modules.items() if before.get(name) is not kind}
         if taken := sorted(made.keys() & before.keys()):
-            raise ConfigError(f"{where} registers {taken[0]!r}, which is an operator already: choose another name")
+            raise ConfigError(f"{where} registers {taken[0]!r}, which already exists: choose another name")
         if not made:
             raise ConfigError(
-                f"{where} registers no operator: decorate a class with @OPERATORS.register_module('its_name'), or take "
-                "the file out"
+                f"{where} registers no operator: decorate a class with @OPERATORS.register_module('its_name'), or "
+                "remove the file"
             )
     except BaseException:
         modules.clear()
@@ -141,21 +141,21 @@ def _import(where: str, content: Content, source: bytes) -> None:
     module.__file__ = path
     sys.modules[module.__name__] = module  # operators are pickled by reference
     with undisturbed():
-        # No import system: it would take bytecode of an older content that has the same size and second of change.
+        # Bypass the import system, which could use bytecode of an older content of equal size and modification second.
         _, error = attempt(lambda: exec(compile(source, path, "exec"), module.__dict__))
     if error is None:
         return
     del sys.modules[module.__name__]
     if isinstance(error, KeyError) and "is already registered" in str(error):
         name = str(error.args[0]).split()[0]
-        raise ConfigError(f"{where} registers {name!r}, which is an operator already: choose another name") from error
+        raise ConfigError(f"{where} registers {name!r}, which already exists: choose another name") from error
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     line = f" (line {lines[-1]})" if lines else ""
     raise ConfigError(f"{where} cannot be imported: {in_words(error)}{line}: correct the file") from error
 
 
 def _installed(name: str) -> str | None:
-    """Name and version of the package that an operator comes from, else a hash of its module; None for our own."""
+    """Return name and version of an operator's package, else a hash of its module; None for our own."""
     operator = registry().modules.get(name)
     if operator is None or is_reviewed(operator):
         return None

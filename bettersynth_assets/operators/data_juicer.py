@@ -1,6 +1,6 @@
-"""A recipe's list of operators as Data-Juicer's own objects. In: YAML entries, limits. Out: built operators, their key.
+"""Builds a recipe's list of operators. In: YAML entries, limits. Out: Data-Juicer operators and their key.
 
-``recipe_lists`` says what a list may hold. A model argument that the recipe leaves out is taken from the profile.
+``recipe_lists`` defines what a list may contain. Model arguments that the recipe omits come from the profile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.custom_operators import code_key
 from bettersynth_assets.operators.fields import top_fields
-from bettersynth_assets.operators.guarded import guarded
 from bettersynth_assets.operators.local_models import (
     check_local,
     loading_from,
@@ -32,6 +31,7 @@ from bettersynth_assets.operators.local_models import (
     local_fingerprint,
     needs_of,
 )
+from bettersynth_assets.operators.operator_calls import operator_context
 from bettersynth_assets.operators.recipe_lists import check_operators, entry_of, needs_set
 from bettersynth_assets.operators.sandbox import registry, undisturbed
 from bettersynth_assets.operators.trust import PLACE, nested
@@ -43,35 +43,35 @@ class BuiltOperator:
 
     name: str
     limits: str
-    """The recipe's arguments with limits filled in, as JSON, for the reject ledger."""
+    """The recipe's arguments with resolved limits, as JSON, for the table of rejects."""
     operator: Any
-    """Data-Juicer's ``OP`` object."""
+    """The ``OP`` object of Data-Juicer."""
     is_filter: bool
     rank: int | None
-    """GPU number for operators with a model; None on the CPU."""
+    """GPU number for operators with a model; None for the CPU."""
     step: int = 1
-    """Rows that it is given at once. Mappers get one: only so does it show when one makes more rows of one."""
+    """Rows per call. Mappers get one row, because only then it is visible if they make several rows of one."""
     reads: frozenset[str] = frozenset()
-    """Columns that its arguments name."""
+    """Columns named by its arguments."""
     needs_set: bool = False
     """True for Deduplicators and Selectors, which judge all rows at once."""
     decode: str = "pillow"
-    """What makes pixels of files for an image classifier, see ``image_chunks.chunks``."""
+    """Decoder of an image classifier's files, see ``image_chunks.chunks``."""
     dtype: str = "float32"
-    """Of an image classifier's model."""
+    """Type of an image classifier's weights."""
 
 
 def resolve_limits(entries: Sequence[Operator], scores: Any, ids: Sequence[str]) -> list[Operator]:
-    """Put numbers in the place of the methods by which operators choose limits.
+    """Replace the methods by which operators choose limits with numbers.
 
     Args:
         entries: a ``process:`` list.
-        scores: cosines of all rows of the seed, shape (n,).
+        scores: cosines of all rows of the seed file, shape (n,).
         ids: their ids, in the same order.
 
     Returns:
-        The list with ``min_score`` and ``max_score`` (and ``last_tied_id`` where a tie is cut) filled in. It is plain
-        JSON, and all that a filtered shard depends on besides its rows and models.
+        The list with ``min_score`` and ``max_score`` (and ``last_tied_id`` if a tie is cut). It is plain JSON, and a
+        filtered shard depends on nothing else but its rows and models.
     """
     resolved: list[Operator] = []
     for name, arguments in map(entry_of, entries):
@@ -81,19 +81,19 @@ def resolve_limits(entries: Sequence[Operator], scores: Any, ids: Sequence[str])
 
 
 def own_similarity(entries: Sequence[Operator]) -> bool:
-    """Whether an operator of this list scores otherwise than clip_scores did (other model, flipped)."""
+    """Whether an operator of this list scores differently from clip_scores (other model, flipped images)."""
     return any(spec_of(name).measures_similarity_with & arguments.keys() for name, arguments in map(entry_of, entries))
 
 
 def compares_images(entries: Sequence[Operator]) -> bool:
-    """Whether an operator of this list wants the embeddings that clip_scores keeps, and not another model's."""
+    """Whether an operator of this list uses the embeddings stored by clip_scores, not those of another model."""
     pairs = [(spec_of(name).embeddings_unless, arguments) for name, arguments in map(entry_of, entries)]
     return any(own is not None and not own & arguments.keys() for own, arguments in pairs)
 
 
 def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, Any]:
-    """Fingerprints of the models that a list takes from the profile, by operator, and of folders that it names; how
-    classifiers are run, where that is not Data-Juicer's way."""
+    """Return what identifies a list's models and code: fingerprints of profile models and named folders, by operator,
+    and how classifiers run if it differs from Data-Juicer."""
     models = profile.models
     pairs = [entry_of(entry) for entry in entries]
     specs = {name: spec_of(name) for name, _ in pairs}
@@ -122,36 +122,36 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, An
 
 
 def build_operators(
-    entries: Sequence[Operator], profile: Profile, *, has_whole_set: bool = False
+    entries: Sequence[Operator], profile: Profile, *, has_all_rows: bool = False
 ) -> list[BuiltOperator]:
-    """Build a list whose limits are resolved.
+    """Build a list with resolved limits.
 
     Args:
         entries: a ``process:`` list.
         profile: models, device and number of shards.
-        has_whole_set: True where the operators will be given the rows of all shards at once.
+        has_all_rows: True if the operators receive the rows of all shards at once.
 
     Raises:
-        ConfigError: as ``check_operators``; a model that does not exist; a value that the operator itself refuses; an
-            operator that needs the whole set where it would see one shard of several.
-        DeviceError: a GPU that is not there.
+        ConfigError: as ``check_operators``; a model that does not exist; a value that the operator refuses; an operator
+            that needs all rows but would see one shard of several.
+        DeviceError: a GPU that does not exist.
     """
     set_wide = [name for name, _ in map(entry_of, entries) if needs_set(name)]
-    if set_wide and profile.shards > 1 and not has_whole_set:
+    if set_wide and profile.shards > 1 and not has_all_rows:
         raise ConfigError(
-            f"operator {set_wide[0]!r} needs the whole set, and this profile works rows in {profile.shards} shards, so "
-            "that it would miss what lies in two of them: write it in the recipe's `budget.select`, which sees all "
-            "shards' rows at once, or set `shards: 1` in the profile"
+            f"operator {set_wide[0]!r} needs all rows at once, but this profile splits them into {profile.shards} "
+            "shards: move it to the recipe's `budget.select`, which sees the rows of all shards, or set `shards: 1` in "
+            "the profile"
         )
-    # Limits are resolved by now, and what the recipe says of these operators was checked before.
+    # Limits are resolved here; the recipe's values for these operators were checked before.
     limited = [name for name, _ in map(entry_of, entries) if spec_of(name).limits]
     others = [entry for entry in entries if entry_of(entry)[0] not in limited]
     check_operators(others, trusted_code=profile.trusted_code)
     if limited and own_similarity(entries):
         own = next(name for name, arguments in map(entry_of, entries) if own_similarity([{name: arguments}]))
         raise ConfigError(
-            f"{own} with a model of its own and {limited[0]} stand in one list, and Data-Juicer keeps one similarity "
-            "per row: take out `hf_clip`, or one of the two"
+            f"{own} with its own model and {limited[0]} are in one list, but Data-Juicer stores one similarity per "
+            "row: remove `hf_clip`, or one of the two operators"
         )
     device = resolve_devices(profile.gpu)[0]
     built = []
@@ -185,23 +185,23 @@ def _build(
     dtype: str,
     local: tuple[tuple[str, str], ...],
 ) -> BuiltOperator:
-    """Build one operator; kept for all shards of the process, because each holds its model.
+    """Build one operator; cached for all shards of the process, because it holds its model.
 
     Args:
         name: the operator.
-        kind: its class; a recipe's file may have registered another one under this name before.
+        kind: its class; another recipe's file may have registered a different class under this name.
         limits: see ``BuiltOperator``.
         arguments_json: its arguments.
-        device: torch's name of it.
-        decode: the profile's.
-        dtype: the profile's.
-        local: role and path of each of the profile's models that it loads, where it is not one from the hub.
+        device: torch's name of the device.
+        decode: see ``Gpu`` of the profile.
+        dtype: see ``Gpu`` of the profile.
+        local: role and path of each of the profile's models that it loads and that is not from the hub.
     """
     from data_juicer.ops.base_op import Filter
 
     arguments = json.loads(arguments_json)
     accelerator = {"accelerator": "cpu"} if device == "cpu" else {}
-    with guarded(name, arguments_json, "when it was made"), undisturbed(), loading_from(local):
+    with operator_context(name, arguments_json, "while it was built"), undisturbed(), loading_from(local):
         operator: Any = kind(
             **{"skip_op_error": False, "auto_op_parallelism": False, "num_proc": None, **accelerator, **arguments}
         )

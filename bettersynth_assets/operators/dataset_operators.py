@@ -1,9 +1,8 @@
-"""Operators that need all rows at once: Deduplicators and Selectors. In: rows, an operator. Out: who goes, and why.
+"""Operators on the whole dataset: Deduplicators and Selectors. In: rows, an operator. Out: removed rows with reasons.
 
-Two steps, as for filters: first each row is measured by itself (hash, embedding), so that a row whose image is broken
-is quarantined alone; then the set is judged, and every row that does not stay gets a reason. Ours say for themselves
-which rows go. Data-Juicer's give back a smaller data set; the rows that are missing in it are seen by numbers given to
-them.
+There are two steps, as for filters. First each row is measured alone (hash, embedding), so that a row with a broken
+image is quarantined alone. Then the dataset is judged, and every removed row gets a reason. Our operators report
+removed rows themselves. Data-Juicer's return a smaller dataset; the missing rows are found by numbers added to them.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ import numpy as np
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.models.batching import Done, untold
+from bettersynth_assets.models.batching import Done, no_progress
 from bettersynth_assets.operators.apply import Row, retried
 from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.guarded import FIX, attempt, guarded
+from bettersynth_assets.operators.operator_calls import FIX, attempt, operator_context
 from bettersynth_assets.operators.sample import EMBEDDING, META, STATS
 
 AT_ONCE = 4096
-"""Rows that are measured together; a multiple of every batch size that is a power of two."""
+"""Rows that are measured together; a multiple of all batch sizes that are powers of two."""
 PLACE = "__place__"
-SEED = 1024
-"""Of Data-Juicer's selectors, which draw from Python's and numpy's global generators without a seed."""
+RANDOM_SEED = 1024
+"""Random seed for Data-Juicer's selectors, which use Python's and numpy's global generators unseeded."""
 SAME = {"__dj__hash": "text", "__dj__imagehash": "image"}
-"""Data-Juicer's columns of exact hashes: what two rows with the same one share."""
+"""Data-Juicer's columns of exact hashes, and what rows with equal hashes share."""
 
 
-def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = untold) -> dict[int, BaseException]:
-    """Measure each row by itself; ``done`` is told of rows that are measured.
+def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = no_progress) -> dict[int, BaseException]:
+    """Measure each row alone; ``done`` is called after each part.
 
     Returns:
-        What went wrong, by the row's position.
+        The errors, by the row's position.
     """
     failed: dict[int, BaseException] = {}
     name = getattr(built.operator, "measures", None)
-    if name is not None:  # one of ours, which gives back errors of rows
+    if name is not None:  # one of ours, which returns errors of rows
         rank = {} if built.rank is None else {"rank": built.rank}
         unknown = [index for index, row in enumerate(rows) if name not in row.sample]
         for first in range(0, len(unknown), AT_ONCE):
@@ -75,14 +74,14 @@ def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | 
     """Let an operator choose among measured rows.
 
     Returns:
-        By the position of a row that goes: the value (None where there is none), and the reason in words.
+        By position of a removed row: the value (None if there is none) and the reason as text.
 
     Raises:
-        ConfigError: the operator gives back rows that it was not given, or one twice.
+        ConfigError: the operator returns unknown rows, or a row twice.
     """
     samples = [row.sample for row in rows]
     fix = f"{FIX} (a row has {known_fields(rows)})"
-    with guarded(built.name, built.limits, f"on the whole set of {len(rows)} rows", fix):
+    with operator_context(built.name, built.limits, f"on the whole set of {len(rows)} rows", fix):
         if hasattr(built.operator, "verdicts"):
             gone: dict[int, tuple[float | None, str]] = built.operator.verdicts(samples)
         else:
@@ -94,7 +93,7 @@ def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | 
 
 
 def known_fields(rows: list[Row]) -> str:
-    """Fields and stats of a row, for errors of operators that look for another one."""
+    """Describe the fields and stats of a row, for errors of operators that look for another one."""
     if not rows:
         return "no row"
     fields = sorted(rows[0].sample.keys() - {STATS, META, EMBEDDING} - rows[0].measured)
@@ -104,25 +103,29 @@ def known_fields(rows: list[Row]) -> str:
 def _missing(
     built: BuiltOperator, samples: list[dict[str, Any]], measured: set[str]
 ) -> dict[int, tuple[float | None, str]]:
-    """The rows that are not in what an operator of Data-Juicer gives back."""
+    """Find the rows that an operator of Data-Juicer does not return."""
     from data_juicer.core.data import NestedDataset
 
     if not samples:
         return {}
-    # A column of Arrow has one type, so that extra fields which are numbers here and text there would not fit: the
-    # operator gets those that its arguments name.
+    # An Arrow column has one type, so extra fields that are numbers in some rows and text in others would not fit. The
+    # operator only gets those that its arguments name.
     named = {"id", "text", "images", STATS, *measured, *built.reads}
     columns = sorted({name for sample in samples for name in sample} & named)
     given = [{name: sample.get(name) for name in columns} | {PLACE: place} for place, sample in enumerate(samples)]
-    with _seeded(), redirect_stderr(io.StringIO()):  # progress bars; what fails is raised
+    with _seeded(), redirect_stderr(io.StringIO()):  # hides progress bars; failures are raised
         left = built.operator.process(NestedDataset.from_list(given))
     left = left[0] if isinstance(left, tuple) else left
     places = list(left[PLACE])
     stays = {*places}
     if len(stays) != len(places) or not stays <= {*range(len(samples))}:
-        raise ConfigError(f"operator {built.name!r} gave back a row twice; a recipe takes operators that only choose")
+        raise ConfigError(
+            f"operator {built.name!r} returned a row twice; a recipe accepts operators that only choose rows: remove it"
+        )
     if list(left["text"]) != [samples[place]["text"] for place in places]:
-        raise ConfigError(f"operator {built.name!r} changed texts; a recipe takes operators that only choose")
+        raise ConfigError(
+            f"operator {built.name!r} changed texts; a recipe accepts operators that only choose rows: remove it"
+        )
     hashed = next((name for name in SAME if name in samples[0]), None)
     first = {samples[place][hashed]: place for place in sorted(stays, reverse=True)} if hashed else {}
     gone: dict[int, tuple[float | None, str]] = {}
@@ -139,10 +142,10 @@ def _missing(
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Give the global generators a seed, and what they were afterwards."""
+    """Seed the global generators and restore their states afterwards."""
     theirs, numpys = random.getstate(), np.random.get_state()
-    random.seed(SEED)
-    np.random.seed(SEED)
+    random.seed(RANDOM_SEED)
+    np.random.seed(RANDOM_SEED)
     try:
         yield
     finally:

@@ -1,9 +1,9 @@
-"""Choosing rows that differ. In: one embedding per row. Out: each row's cluster, and its place within it.
+"""Choosing diverse rows. In: one embedding per row. Out: each row's cluster, and its rank within it.
 
-Clusters by k-means on normalised embeddings (k-means++ beginning, Lloyd's steps), fitted on at most
-``ROWS_PER_CLUSTER`` rows per cluster and then given to all. A quota per cluster then fills the number of rows asked
-for: small clusters give all that they have, and all others equally many (semifinal recipe of team TIA: embeddings and
-k-means). Everything random comes from one seed.
+K-means on normalised embeddings (k-means++ initialisation, Lloyd's iterations) is fitted on at most
+``ROWS_PER_CLUSTER`` rows per cluster, then all rows are assigned. Quotas per cluster then fill the requested number of
+rows: small clusters contribute all their rows, all others equally many (semifinal recipe of team TIA: embeddings and
+k-means). All randomness comes from one seed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _CHUNK = 16_384
 
 
 def clusters_of(
-    embeddings: NDArray[np.float32], clusters: int, *, seed: int, steps: int = 25
+    embeddings: NDArray[np.float32], clusters: int, *, random_seed: int, steps: int = 25
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Cluster embeddings.
 
     Args:
-        embeddings: shape (n, d), any lengths; only directions count.
-        clusters: k, 1 or more; never more than n are made.
-        seed: of the beginning and of the rows that are fitted on.
-        steps: Lloyd's steps at most; ends earlier where nothing moves.
+        embeddings: shape (n, d), any norm; only directions count.
+        clusters: k, at least 1; at most n clusters are made.
+        random_seed: seed of the initialisation and of the rows used for fitting.
+        steps: maximum number of Lloyd's iterations; stops earlier on convergence.
 
     Returns:
         Cluster of each row, (n,), and its squared distance to the cluster's centre, (n,).
@@ -34,7 +34,7 @@ def clusters_of(
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     points = (embeddings / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     count = min(clusters, len(points))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(random_seed)
     fitted = points
     if len(points) > count * ROWS_PER_CLUSTER:
         fitted = points[np.sort(rng.choice(len(points), count * ROWS_PER_CLUSTER, replace=False))]
@@ -47,18 +47,19 @@ def clusters_of(
         before = labels
         sums = np.stack([fitted[labels == label].sum(0, dtype=np.float64) for label in range(count)])
         sizes = np.bincount(labels, minlength=count)[:, None]
-        centres = np.where(sizes > 0, sums / np.maximum(sizes, 1), centres).astype(np.float32)  # an empty one stays
+        # Empty clusters keep their centres.
+        centres = np.where(sizes > 0, sums / np.maximum(sizes, 1), centres).astype(np.float32)
     return _nearest(points, centres)
 
 
 def _beginning(points: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """k-means++ (Arthur and Vassilvitskii 2007): far rows are likelier to be the next centre."""
+    """k-means++ (Arthur and Vassilvitskii 2007): distant rows are more likely to be the next centre."""
     chosen = [int(rng.integers(len(points)))]
     nearest = np.full(len(points), np.inf)
     while len(chosen) < count:
         nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(1, dtype=np.float64))
         total = nearest.sum()
-        # All rows lie on centres already: any row will do.
+        # All rows coincide with centres, so any row will do.
         place = rng.choice(len(points), p=nearest / total) if total > 0 else rng.integers(len(points))
         chosen.append(int(place))
     return points[chosen]
@@ -77,7 +78,7 @@ def _nearest(
 
 
 def places_in_clusters(labels: NDArray[np.int64], wishes: Sequence[float]) -> NDArray[np.int64]:
-    """Each row's place in its cluster, 0 for the most wanted; of equally wanted rows the earlier comes first."""
+    """Rank rows within their cluster, 0 for the most wanted; ties keep the rows' order."""
     order = np.lexsort((np.arange(len(labels)), -np.asarray(wishes, np.float64), labels))
     _, firsts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
     places = np.empty(len(labels), np.int64)
@@ -86,15 +87,15 @@ def places_in_clusters(labels: NDArray[np.int64], wishes: Sequence[float]) -> ND
 
 
 def quotas(sizes: Sequence[int], wanted: int) -> list[int]:
-    """How many rows each cluster gives.
+    """Compute how many rows each cluster contributes.
 
     Args:
         sizes: rows of each cluster.
-        wanted: rows in all; more than there are gives all.
+        wanted: total number of rows; all rows if there are fewer.
 
     Returns:
-        One number per cluster, at most its size, ``min(wanted, sum(sizes))`` in all: as equal as the sizes let them be;
-        what does not divide goes one each to the largest clusters.
+        One number per cluster, at most its size, ``min(wanted, sum(sizes))`` in total: as equal as the sizes permit,
+        with the remainder assigned one each to the largest clusters.
     """
     given = [0] * len(sizes)
     left = min(wanted, sum(sizes))

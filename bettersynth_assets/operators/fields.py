@@ -1,7 +1,7 @@
-"""Fields of a row that an operator names. In: a list of operators. Out: nothing, or the field that no row has.
+"""Checks that the fields named by operators exist. In: a list of operators. Out: nothing, or an error.
 
-A row as operators see it holds ``ROW_FIELDS`` and the extra fields of the seed's rows. A stat is there once an operator
-before it in the same list has written it.
+Operators see the ``ROW_FIELDS`` of a row and the extra fields of its row in the seed file. A stat exists after an
+earlier operator of the same list has written it.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from toolkit.suggest import nearest
 
 ROW_FIELDS = ("id", "text", "images", STATS, META)
 GIVEN_STATS = ("image_width", "image_height", SIMILARITY)
-"""Known of every row before the first operator runs."""
+"""Stats of every row before the first operator runs."""
 READ_KEYS = (
     "field_key", "text_key", "text_key_second", "query_key", "response_key", "history_key", "prompt_key", "system_key",
     "instruction_key", "upload_field", "download_field",
 )  # fmt: skip
-"""Arguments that name a field that is read; others ending in ``_key`` name what an operator writes."""
+"""Arguments that name a field to read; other arguments ending in ``_key`` name fields to write."""
 
 
 def fields_read(name: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Fields that an operator's arguments name, with dots as written: ``extra.score``, ``__dj__stats__.num_words``."""
+    """Return the fields that an operator's arguments name, as written: ``extra.score``, ``__dj__stats__.num_words``."""
     found = [value for key in READ_KEYS if isinstance(value := arguments.get(key), str) and value]
     more = spec_of(name).fields
     return [*found, *(more(arguments) if more else ())]
 
 
 def top_fields(name: str, arguments: Mapping[str, Any]) -> set[str]:
-    """The columns that these fields are in."""
+    """Return the columns of these fields."""
     return {field.split(".")[0] for field in fields_read(name, arguments)}
 
 
 def extra_fields_read(entries: Sequence[Operator]) -> set[str]:
-    """Columns that a list reads and that only the seed's own extra fields could hold."""
+    """Return the columns that a list reads and that only extra fields of the seed file can hold."""
     pairs = [next(iter(entry.items())) for entry in entries]
     return {field for name, arguments in pairs for field in top_fields(name, arguments or {})} - {*ROW_FIELDS}
 
@@ -53,10 +53,10 @@ def check_fields(entries: Sequence[Operator], extra: Collection[str] | None) -> 
 
     Args:
         entries: one list of a recipe.
-        extra: extra fields of the seed's rows; None where they are not known.
+        extra: extra fields of the seed file's rows; None if unknown.
 
     Raises:
-        ConfigError: names the operator, the field and what there is.
+        ConfigError: a missing field; names the operator, the field and the nearest known one.
     """
     stats: set[str] | None = {*GIVEN_STATS}
     for entry in entries:
@@ -64,11 +64,11 @@ def check_fields(entries: Sequence[Operator], extra: Collection[str] | None) -> 
         arguments = given or {}
         for field in fields_read(name, arguments):
             column, _, stat = field.partition(".")
-            # Names of nested fields are known to a certain depth.
+            # The names of nested fields are known to a limited depth.
             known = column in (extra or ()) and (field in (extra or ()) or field.count(".") >= DEEPEST_NAMES)
             if extra is not None and column not in ROW_FIELDS and not known:
                 raise ConfigError(
-                    f"operator {name!r} reads the field {field!r}, which neither our rows nor the seed's have: "
+                    f"operator {name!r} reads the field {field!r}, which neither our rows nor the seed file's have: "
                     f"{nearest(field, [*ROW_FIELDS, *extra])}"
                 )
             if column == STATS and stat and stats is not None and not {stat, stat.split(".")[0]} & stats:
@@ -79,14 +79,16 @@ def check_fields(entries: Sequence[Operator], extra: Collection[str] | None) -> 
 
 
 def _check_keys(name: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse keys that would have an operator work on another field than those that a recipe records."""
+    """Refuse keys that redirect an operator to fields that a recipe does not record."""
     kinds = {kind.__name__ for kind in registry().modules[name].__mro__}
     if arguments.get("image_key", "images") != "images":
-        raise ConfigError(f"{name}: image_key = {arguments['image_key']!r}: a row's image is in 'images': leave it out")
+        raise ConfigError(
+            f"{name}: image_key = {arguments['image_key']!r}: a row's image is in 'images': remove the argument"
+        )
     if "Mapper" in kinds and arguments.get("text_key", "text") != "text":
         raise ConfigError(
-            f"{name}: text_key = {arguments['text_key']!r}: a recipe records what a mapper makes of the caption only, "
-            "which is in 'text': leave it out"
+            f"{name}: text_key = {arguments['text_key']!r}: a recipe only records what a mapper does to the caption, "
+            "which is in 'text': remove the argument"
         )
 
 
@@ -98,14 +100,14 @@ def _absent_stat(name: str, field: str, stat: str, stats: Collection[str]) -> st
 
 
 def stats_written(name: str) -> tuple[str, ...] | None:
-    """Stats that an operator writes; None for a plugin's that does not say."""
+    """Return the stats that an operator writes; None for a plugin's operator that does not declare them."""
     declared = spec_of(name).stats
     return _stats_named(registry().modules[name]) if declared is None else declared
 
 
 @lru_cache(maxsize=512)
 def _stats_named(operator: type) -> tuple[str, ...] | None:
-    """Stats of one of Data-Juicer's operators, as its source names them (``StatsKeys.x``); it does not declare them."""
+    """Parse the stats of a Data-Juicer operator from its source (``StatsKeys.x``); it does not declare them."""
     if not operator.__module__.startswith("data_juicer."):
         return None
     from data_juicer.utils.constant import StatsKeysConstant

@@ -1,18 +1,17 @@
-"""Data-Juicer's image classifiers over rows. In: rows and operators. Out: stats, as the operators write them.
+"""Runs Data-Juicer's image classifiers on rows. In: rows and operators. Out: stats as the operators write them.
 
-The operators themselves give their models one image a call and decode it anew each. Here a row's image is decoded once
-for all classifiers of a list, by ``records.images``' one rule, and each model is given batches (``classifier_models``).
-What the numbers mean, and who is refused, stays the operator's. A caption is read as the row holds it when it is
-scored.
+The operators run their models on one image per call, and each decodes it again. Here an image is decoded once for all
+classifiers of a list, by the common rule of ``images``, and the models run in batches (``classifier_models``). Score
+meaning and thresholds remain the operator's. Captions are read as they are when the row is scored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from bettersynth_assets.models.batching import Done, untold
+from bettersynth_assets.models.batching import Done, no_progress
 from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.operators.apply import Row
 from bettersynth_assets.operators.catalog import spec_of
@@ -20,26 +19,29 @@ from bettersynth_assets.operators.classifier_models import load_classifier
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.sample import STATS
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 KEPT_BYTES = 2_000_000_000
-"""Of images as later classifiers read them (150 KB each at 224 pixels a side, 440 KB at 384), kept until they come."""
+"""Limit for images kept for later classifiers (150 KB each at 224 pixels a side, 440 KB at 384)."""
 
 
 def classifies(built: BuiltOperator) -> bool:
-    """Whether ``classify`` is an operator's way; one that flips images is called as it is."""
+    """Whether ``classify`` replaces an operator's own code; operators that flip images are called directly."""
     flips = (getattr(built.operator, f"{way}_flip", False) for way in ("horizontal", "vertical"))
     return spec_of(built.name).classifier is not None and not any(flips)
 
 
 def classify(
-    built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOperator], done: Done = untold
+    built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOperator], done: Done = no_progress
 ) -> dict[int, BaseException]:
-    """Put a classifier's stat into each row.
+    """Write a classifier's stat to each row.
 
     Args:
-        built: one of those that ``classifies`` accepts.
-        rows: those that reach it.
-        later: classifiers that some of the rows will reach; what they read of the images is made now.
-        done: told of each batch.
+        built: an operator for which ``classifies`` is true.
+        rows: the rows that reach it.
+        later: classifiers that some of the rows will reach; their inputs are prepared now.
+        done: called after each batch.
 
     Returns:
         Errors of images that cannot be decoded and captions that cannot be read, by the row's position.
@@ -47,13 +49,14 @@ def classify(
     own = load_classifier(built)
     tokens = own.tokens([row.sample["text"] for row in rows])
     failed = {index: found for index, found in enumerate(tokens) if isinstance(found, BaseException)}
+    readable = {index: found for index, found in enumerate(tokens) if not isinstance(found, BaseException)}
 
-    def put(at: Sequence[int], pixels: Any) -> None:
-        for index, value in zip(at, own.values(pixels, [tokens[index] for index in at]), strict=True):
+    def put(at: Sequence[int], pixels: Sequence[Tensor]) -> None:
+        for index, value in zip(at, own.values(pixels, [readable[index] for index in at]), strict=True):
             rows[index].sample[STATS][own.head.stat] = [value]
 
     size = own.batch.asked
-    left = [index for index in range(len(rows)) if index not in failed]
+    left = [*readable]
     kept = [index for index in left if built in rows[index].pixels]
     for first in range(0, len(kept), size):
         part = kept[first : first + size]
@@ -77,11 +80,11 @@ def classify(
 def _parts(
     todo: list[int], rows: Sequence[Row], later: Sequence[BuiltOperator]
 ) -> Iterator[tuple[list[int], Sequence[BuiltOperator]]]:
-    """Positions of rows whose images have to be decoded, and the classifiers for which they are kept.
+    """Yield positions of rows whose images must be decoded, and the classifiers that images are kept for.
 
-    The first part are those for which there is room; the later classifiers decode the others anew.
+    Images of the first part are kept while memory lasts; later classifiers decode the others again.
     """
-    # Rows of a chunk share its memory, which goes with the last of them.
+    # Rows of a chunk share one storage, which is freed with the last of them.
     chunk = {pixels.untyped_storage().data_ptr(): pixels for row in rows for pixels in row.pixels.values()}
     held = sum(pixels.untyped_storage().nbytes() for pixels in chunk.values())
     each = sum(load_classifier(other).image_bytes for other in later)

@@ -1,8 +1,8 @@
-"""Models that are not on the hub, for Data-Juicer's operators. In: the profile's ``models``. Out: loaders, their keys.
+"""Local models for Data-Juicer's operators. In: the profile's ``models``. Out: loaders and fingerprints.
 
-Data-Juicer looks for these in a cache folder of its own and fetches what it misses, in the middle of a run. Here the
-profile says where they lie, that is checked before any row is worked, and an operator under ``loading_from`` is built
-with loaders that read from there and fetch nothing.
+Data-Juicer looks for these models in its own cache folder and downloads missing ones in the middle of a run. Here the
+profile names their location, which is checked before any row is processed. An operator built under ``loading_from``
+uses loaders that read from there and download nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.spec import PIECES, Need
 
 PARSED = 4096
-"""Captions that are kept parsed, so that the second of two operators in a list finds what the first one made."""
+"""Number of parsed captions that are cached, so that two operators of a list parse a caption once."""
 
 TOO_NEW = {"kenlm": (3, 13)}
-"""Packages whose releases do not compile from this Python on; pyproject.toml has the same as a marker."""
+"""First Python version for which a package does not compile; pyproject.toml has the same as a marker."""
 
 FETCH = {
     "language_id": "a fastText model file: lid.176.bin of fasttext.cc/docs/en/language-identification.html",
@@ -39,36 +39,36 @@ FETCH = {
 
 
 def needs_of(name: str, arguments: Mapping[str, Any]) -> tuple[Need, ...]:
-    """What an operator loads from the profile's local models; nothing for most."""
+    """Return what an operator loads from the profile's local models; empty for most."""
     spec = spec_of(name)
     return (*spec.needs, spec.word_splitter) if arguments.get("tokenization") is True else spec.needs
 
 
 def place_of(need: Need, arguments: Mapping[str, Any], models: Models) -> str | None:
-    """Where the recipe, else the profile, says that a role's files lie."""
+    """Return the path of a role's files from the recipe, else from the profile."""
     named: str | None = arguments.get(need.argument) if need.argument else None
     return named or getattr(models, need.role)
 
 
 def local_files(name: str, need: Need, arguments: Mapping[str, Any], models: Models) -> tuple[Path, list[Path]]:
-    """Find what an operator loads.
+    """Find the files that an operator loads.
 
     Args:
         name: the operator.
-        need: one of those that it has.
+        need: one of its needs.
         arguments: its arguments in the recipe.
-        models: of the profile.
+        models: models of the profile.
 
     Returns:
         The role's path, and the files and folders that are read.
 
     Raises:
-        ConfigError: the profile names none, or something is not there; says what to fetch and where to name it.
+        ConfigError: the profile names no path, or a file is missing; says what to download and where to name it.
     """
     place = place_of(need, arguments, models)
     if place is None:
         raise ConfigError(
-            f"operator {name!r} needs models.{need.role}, which the profile leaves out: name {FETCH[need.role]}"
+            f"operator {name!r} needs models.{need.role}, which the profile does not set: set it to {FETCH[need.role]}"
         )
     named = need.argument if need.argument and arguments.get(need.argument) else f"models.{need.role}"
     base = Path(resolve(str(Path(place).expanduser()))).absolute()
@@ -77,21 +77,21 @@ def local_files(name: str, need: Need, arguments: Mapping[str, Any], models: Mod
     if missing:
         raise ConfigError(
             f"{named} = {place!r}: {' and '.join(missing)} not found, which operator {name!r} reads: "
-            f"name {FETCH[need.role]}"
+            f"set it to {FETCH[need.role]}"
         )
     return base, files
 
 
 def local_fingerprint(name: str, need: Need, arguments: Mapping[str, Any], models: Models) -> str:
-    """A hash that changes when what an operator loads does."""
+    """Hash the files that an operator loads."""
     return files_fingerprint(*local_files(name, need, arguments, models)[1])
 
 
 def check_local(name: str, arguments: Mapping[str, Any], models: Models) -> None:
-    """Check that what an operator imports is installed, and that what it loads is there and can be read.
+    """Check that an operator's packages are installed, and that its files exist and are readable.
 
     Raises:
-        ConfigError: something is missing, or a word list is none.
+        ConfigError: something is missing, or a file is not a word list.
     """
     for need in needs_of(name, arguments):
         for module, package in need.packages:
@@ -99,14 +99,14 @@ def check_local(name: str, arguments: Mapping[str, Any], models: Models) -> None
                 fix = "pip install 'bettersynth-assets[operators]'"
                 if package in TOO_NEW and sys.version_info >= TOO_NEW[package]:
                     fix = "it does not compile on Python {}.{} or newer, use an older one".format(*TOO_NEW[package])
-                raise ConfigError(f"operator {name!r} needs the package {package!r}: {fix}, or take the operator out")
+                raise ConfigError(f"operator {name!r} needs the package {package!r}: {fix}, or remove the operator")
         _, files = local_files(name, need, arguments, models)
         if need.role == "words":
             words = read_words(files[0])
             language = arguments.get("lang", "en")
             if language != "all" and language not in words:
                 raise ConfigError(
-                    f"{name}: lang = {language!r}, and {files[0]} has words of {', '.join(sorted(words))}: name one of "
+                    f"{name}: lang = {language!r}, but {files[0]} has words of {', '.join(sorted(words))}: use one of "
                     "these, or all"
                 )
 
@@ -115,26 +115,28 @@ def read_words(path: Path) -> dict[str, list[str]]:
     """Read a word list: a JSON object of languages, each with an array of words.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the file has another format.
     """
     try:
         words = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is not a word list in JSON ({error}): name {FETCH['words']}") from None
+        raise ConfigError(f"{path} is not a word list in JSON ({error}): use {FETCH['words']}") from None
     is_list = isinstance(words, dict) and all(
         isinstance(found, list) and all(isinstance(word, str) for word in found) for found in words.values()
     )
     if not is_list or not words:
-        raise ConfigError(f"{path} is not a word list (an object of languages, each an array of words)")
+        raise ConfigError(
+            f"{path} is not a word list (an object of languages, each an array of words): use {FETCH['words']}"
+        )
     return dict(words)
 
 
 @contextmanager
 def loading_from(places: Sequence[tuple[str, str]]) -> Iterator[None]:
-    """Give an operator that is built in this context the profile's models, now and when it first works a row.
+    """Make an operator that is built in this context load the profile's models, also when it first processes a row.
 
     Args:
-        places: (role, path) of each.
+        places: (role, path) of each model.
     """
     from data_juicer.ops.filter import flagged_words_filter, stopwords_filter
     from data_juicer.utils.model_utils import MODEL_FUNCTION_MAPPING
@@ -156,7 +158,7 @@ def loading_from(places: Sequence[tuple[str, str]]) -> Iterator[None]:
 
 
 def _loaders(role: str, base: Path) -> dict[str, Callable[..., Any]]:
-    """By Data-Juicer's model type; called with the language, where there is one, and the device."""
+    """Return the loaders by Data-Juicer's model type; called with the device and, for some, the language."""
     if role == "language_id":
         return {"fasttext": lambda **_: _fasttext(str(base))}
     if role == "spacy":
@@ -189,10 +191,10 @@ def _fasttext(path: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _spacy(path: str, lang: str) -> Any:
-    """One pipeline for both operators, without what neither reads; it knows the last captions again.
+    """Load one pipeline for both operators, without unused components; it caches the parses of recent captions.
 
     Raises:
-        ValueError: it is another language's.
+        ValueError: the pipeline is for another language.
     """
     import spacy
 
@@ -219,7 +221,7 @@ def _kenlm(path: str) -> Any:
 
 
 def _pos_tag(folder: str) -> Any:
-    """NLTK's tagger; it and the tokenizer beside it find their data in the folder."""
+    """Return NLTK's tagger; it and the tokenizer read their data from the folder."""
     import nltk
 
     if folder not in nltk.data.path:
@@ -229,7 +231,7 @@ def _pos_tag(folder: str) -> Any:
 
 @contextmanager
 def _nltk_left_alone() -> Iterator[None]:
-    """Keep an operator that is being built from fetching NLTK data and from letting NLTK load any pickle."""
+    """Prevent an operator from downloading NLTK data and from making NLTK load pickles while it is built."""
     import nltk
 
     download, load = nltk.download, nltk.data.restricted_pickle_load

@@ -1,11 +1,11 @@
-"""In which order a recipe's operators cost least. In: each operator's measured cost and rejected share. Out: positions.
+"""The cheapest order of a recipe's operators. In: each operator's measured cost and rejected share. Out: positions.
 
-For independent filters the order of least expected time is by ascending cost / rejected share. Shares are measured on
-the sample alone, every operator on the same rows, so filters that reject the same rows (small images are also badly
-matched ones) are assumed to be independent; a wrong guess costs time and no rows. The kept set does not depend on the
-order, because only filters move, and only past filters: a mapper changes what later operators read, and what a
-whole-set operator sees depends on what came before, so both are fences. Filters of one name keep the recipe's order
-among themselves, since Data-Juicer keeps one stat per name and the first of them writes it.
+For independent filters the expected time is lowest in ascending order of cost / rejected share. Shares are measured on
+the sample, each operator on the same rows, so filters that reject the same rows (small images are often badly matched
+too) are treated as independent; a wrong guess costs time but no rows. The kept set does not depend on the order,
+because only filters move, and only past filters. A mapper changes what later operators read, and a whole-dataset
+operator depends on the rows that reach it, so both are fences. Filters of one name keep the recipe's order among
+themselves, since Data-Juicer stores one stat per name, written by the first of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOVES = "moves"
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One operator on the sample."""
+    """Measurements of one operator on the sample."""
 
     name: str
     is_filter: bool
@@ -28,9 +28,9 @@ class Measured:
     rejected: int
     quarantined: int = 0
     seconds: float
-    """For all ``rows``, without loading the model."""
+    """Seconds for all ``rows``, without loading the model."""
     load_seconds: float = 0.0
-    """Of its first call, which loads the model where there is one."""
+    """Seconds of its first call, including loading its model."""
 
     @property
     def cost(self) -> float:
@@ -39,26 +39,26 @@ class Measured:
 
     @property
     def share_kept(self) -> float:
-        """Share of the rows that go on."""
+        """Share of the rows that pass."""
         return 1 - (self.rejected + self.quarantined) / self.rows
 
     @property
     def cost_per_reject(self) -> float:
-        """Seconds per rejected row; infinite where none is rejected. Rows that fail are no reason to run it first."""
+        """Seconds per rejected row; infinite if none is rejected. Failing rows do not count as rejected."""
         return self.seconds / self.rejected if self.rejected else math.inf
 
     @property
     def moves(self) -> str:
-        """``moves``, or why not."""
+        """``moves``, or why it does not."""
         if self.needs_set:
             return "fence: judges the whole set that reaches it"
         return MOVES if self.is_filter else "fence: a mapper changes what later operators read"
 
 
 def planned_order(operators: Sequence[Measured]) -> list[int]:
-    """Positions in the recipe, in the order of least expected time.
+    """Return positions in the recipe, in the order of least expected time.
 
-    Ties keep the recipe's order; filters that reject nothing go last between their fences.
+    Ties keep the recipe's order; filters that reject nothing come last between their fences.
     """
     order: list[int] = []
     group: list[int] = []
@@ -72,7 +72,7 @@ def planned_order(operators: Sequence[Measured]) -> list[int]:
 
 
 def _sorted_group(operators: Sequence[Measured], group: list[int]) -> list[int]:
-    """Filters between two fences, by cost per rejected row; those of one name in the recipe's order."""
+    """Sort filters between two fences by cost per rejected row; filters of one name keep the recipe's order."""
     cheapest = sorted(group, key=lambda position: operators[position].cost_per_reject)
     names = {operators[position].name for position in group}
     left = {name: iter([position for position in group if operators[position].name == name]) for name in names}

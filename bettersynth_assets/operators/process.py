@@ -1,10 +1,10 @@
 """Runs a recipe's operators over a shard. In: rows and built operators. Out: kept rows + stats, rejects, quarantine.
 
-Every operator sees a row as Data-Juicer expects it: ``text`` in the kit's format, ``images`` with one absolute path,
-and in its stats what is known already (width, height, similarity), so that nothing is scored twice. Rows go
-through the operators in the recipe's order; the first that says no rejects the row, and later ones do not see it. An
-operator that fails on one row quarantines that row alone; one that fails on every row is an error of the recipe.
-Deduplicators and Selectors stand in the same list and judge the rows that reach them, all at once (``whole_set``).
+Operators see a row as Data-Juicer expects it: ``text`` in the kit's format, ``images`` with one absolute path, and
+known values in its stats (width, height, similarity), so that nothing is scored twice. Rows pass the operators in the
+recipe's order; the first operator that refuses a row rejects it, and later ones do not see it. An operator that fails
+on one row quarantines that row only; one that fails on every row is an error of the recipe. Deduplicators and Selectors
+are in the same list and judge all rows that reach them at once (``dataset_operators``).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from numpy.typing import NDArray
 
 from bettersynth_assets.images.opening import ImageError, check_unchanged, open_rgb
 from bettersynth_assets.models.batching import Done, Progress
-from bettersynth_assets.operators.apply import Row, make_row, retried, work_rows
+from bettersynth_assets.operators.apply import Row, apply_to_rows, make_row, retried
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.dataset_operators import judge_set, known_fields, measure_rows
-from bettersynth_assets.operators.guarded import FIX, OperatorError, attempt, guarded, in_words
 from bettersynth_assets.operators.image_classifiers import classifies, classify
+from bettersynth_assets.operators.operator_calls import FIX, OperatorError, attempt, in_words, operator_context
 from bettersynth_assets.operators.refusals import refusal, scalar
 from bettersynth_assets.operators.sample import EMBEDDING, SIMILARITY, STATS
 from bettersynth_assets.operators.sandbox import undisturbed
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 
-MODEL_FIX = "name another model in the profile, or take it out of the recipe"
+MODEL_FIX = "set another model in the profile, or remove the operator from the recipe"
 Rescore = Callable[[Sequence[Path], Sequence[str]], Sequence[float | ImageError]]
 
 
@@ -42,11 +42,11 @@ class Processed:
     """Rows of one shard after a recipe's operators; kept + rejects + quarantine = rows in."""
 
     kept: pa.Table
-    """The input's columns, with ``stats``."""
+    """The input's columns, and ``stats``."""
     rejects: pa.Table
     quarantine: pa.Table
     operators: list[dict[str, Any]]
-    """Per operator, in order: name, rows_in, rows_out, seconds (the first shard's include loading the model)."""
+    """Per operator, in order: name, rows_in, rows_out, seconds (including model loading for the first shard)."""
 
 
 def run_process(
@@ -62,26 +62,26 @@ def run_process(
     """Run operators over rows.
 
     Args:
-        table: rows of schema ``SCORED``, or more columns.
-        operators: in the recipe's order.
-        stage: for the ledgers.
-        image_root: folder that the rows' images are relative to.
-        rescore: gives the similarity of a caption that a mapper changed; None where the operators score for
-            themselves, with another model than clip_scores.
-        embeddings: (D,) of each row's image by the model of clip_scores, for operators that would make them anew; None
-            for a row that has none.
-        log: told of each operator when it is done, and every few seconds how far it is.
+        table: rows of schema ``SCORED``, possibly with more columns.
+        operators: operators in the recipe's order.
+        stage: name for the tables of rejects and quarantine.
+        image_root: folder that the rows' image paths are relative to.
+        rescore: computes the similarity of a caption that a mapper changed; None if the operators score with another
+            model than clip_scores.
+        embeddings: (D,) of each row's image by the model of clip_scores, for operators that would compute them again;
+            None for a row that has none.
+        log: receives a line per finished operator, and progress every few seconds.
 
     Raises:
-        ConfigError: a mapper that does not give back one row with a text for each row.
-        OperatorError: an operator that fails on every row, or on the whole set.
-        EnvironmentFault: an operator cannot read a file, and the file is not at fault.
+        ConfigError: a mapper does not return one row with a text for each row.
+        OperatorError: an operator fails on every row, or on the whole dataset.
+        EnvironmentFault: an operator cannot read a file for a reason outside of the file.
     """
-    given = table.to_pylist()
-    # A field that only rows of other shards have is null in all rows of this one.
-    extra = {name for values in given for name in json.loads(values.get("extra") or "{}")}
+    records = table.to_pylist()
+    # A field that only rows of other shards have is null in all rows of this shard.
+    extra = {name for values in records for name in json.loads(values.get("extra") or "{}")}
     extra |= {name for built in operators for name in built.reads}
-    rows = [make_row(values, image_root, with_score=rescore is not None, extra=extra) for values in given]
+    rows = [make_row(values, image_root, with_score=rescore is not None, extra=extra) for values in records]
     if embeddings is not None:
         for row, embedding in zip(rows, embeddings, strict=True):
             if embedding is not None:
@@ -91,17 +91,17 @@ def run_process(
     speeds: list[dict[str, Any]] = []
     for number, built in enumerate(operators, start=1):
         start, rows_in = time.monotonic(), len(rows)
-        progress = Progress(log, f"{stage}: {built.name}", rows_in, tells_end=False)
-        failed = _work(built, rows, rescore, operators[number:], progress.add)
+        progress = Progress(log, f"{stage}: {built.name}", rows_in, logs_end=False)
+        failed = _apply(built, rows, rescore, operators[number:], progress.add)
         quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
         rows = [row for index, row in enumerate(rows) if index not in failed]
-        said_no, failed = _refused(built, rows)
+        refused, failed = _refused(built, rows)
         quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
-        rejects.extend(_rejected(rows[index], stage, built, *reason) for index, reason in said_no.items())
-        rows = [row for index, row in enumerate(rows) if index not in said_no and index not in failed]
+        rejects.extend(_rejected(rows[index], stage, built, *reason) for index, reason in refused.items())
+        rows = [row for index, row in enumerate(rows) if index not in refused and index not in failed]
         seconds = round(time.monotonic() - start, 6)
         speeds.append({"name": built.name, "rows_in": rows_in, "rows_out": len(rows), "seconds": seconds})
-        log(f"{stage}: {built.name} let {len(rows)} of {rows_in} rows through in {seconds:.3f} s")
+        log(f"{stage}: {built.name} passed {len(rows)} of {rows_in} rows in {seconds:.3f} s")
     return Processed(
         kept=_kept_table(table, rows),
         rejects=rows_table(rejects, REJECTS),
@@ -110,21 +110,21 @@ def run_process(
     )
 
 
-def _work(
+def _apply(
     built: BuiltOperator, rows: list[Row], rescore: Rescore | None, later: Sequence[BuiltOperator], done: Done
 ) -> dict[int, BaseException]:
-    """Let an operator work all rows, and score the captions that it changed.
+    """Apply an operator to all rows, and score the captions that it changed.
 
     Returns:
-        What went wrong, by the row's position.
+        The errors, by the row's position.
     """
     with undisturbed():
         how = (MODEL_FIX,) if classifies(built) else ()
-        with guarded(built.name, built.limits, f"on {len(rows)} rows", *how):
+        with operator_context(built.name, built.limits, f"on {len(rows)} rows", *how):
             if classifies(built):
                 failed = classify(built, rows, [other for other in later if classifies(other)], done)
             else:
-                failed = (measure_rows if built.needs_set else work_rows)(built, rows, done)
+                failed = (measure_rows if built.needs_set else apply_to_rows)(built, rows, done)
     if rows and len(failed) == len(rows):
         _raise_if_not_images(built, rows, failed)
     if built.is_filter or built.needs_set or rescore is None:
@@ -143,10 +143,10 @@ def _work(
 def _refused(
     built: BuiltOperator, rows: list[Row]
 ) -> tuple[dict[int, tuple[float | None, str]], dict[int, BaseException]]:
-    """Ask which rows do not go on.
+    """Find the rows that an operator refuses.
 
     Returns:
-        By position, the value that was refused and the reason; and what the operator raised about a row.
+        By position, the refused value and the reason; and the errors that the operator raised about a row.
     """
     if built.needs_set:
         with undisturbed():
@@ -172,7 +172,7 @@ def _asked(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
 
 
 def _raise_if_not_images(built: BuiltOperator, rows: list[Row], failed: dict[int, BaseException]) -> None:
-    """Blame an operator that fails on every row, unless every image is broken or every new caption is refused."""
+    """Raise if an operator fails on every row, unless every image is broken or every new caption is refused."""
     if all(isinstance(error, CaptionError) for error in failed.values()):
         return
     if all(_image_error(row) is not None for row in rows):

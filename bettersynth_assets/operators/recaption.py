@@ -1,12 +1,12 @@
-"""Recaptions rows and chooses. In: filtered rows, a captioner, a scorer. Out: rows with both captions, scores, choice.
+"""Recaptions rows and chooses captions. In: filtered rows, captioner, scorer. Out: both captions, scores, the choice.
 
 policy           recaptioned rows                     the synthetic caption is chosen
 replace          all                                  always
-best_of          all                                  where it scores higher than the original; a tie keeps the original
-low_score_only   original scores under ``low_score``  always
+best_of          all                                  if it scores higher than the original; a tie keeps the original
+low_score_only   original scores below ``low_score``  always
 
-A degenerate caption (see ``caption_cleaning``) never is: the original stays, with the flags. ``caption`` and
-``clip_score`` hold the chosen pair; both pairs stay on the row.
+A degenerate caption (see ``caption_cleaning``) is never chosen: the original stays, with the flags. ``caption`` and
+``clip_score`` hold the chosen pair; the row keeps both pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.batching import Progress
-from bettersynth_assets.models.captioners.caption_cleaning import DEGENERATE, clean, guarded
+from bettersynth_assets.models.captioners.caption_cleaning import DEGENERATE, clean, validate
 from bettersynth_assets.models.captioners.captioner import Captioner
 from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
@@ -31,12 +31,12 @@ from bettersynth_assets.records.schema import RECAPTIONED
 
 
 def wanted(scores: Sequence[float], section: CaptionSection, low_score: float) -> list[int]:
-    """Positions of the rows that a policy recaptions.
+    """Return the positions of the rows that a policy recaptions.
 
     Args:
-        scores: the originals' cosines.
-        section: the recipe's.
-        low_score: limit of ``low_score_only``.
+        scores: cosines of the original captions.
+        section: the recipe's ``caption`` section.
+        low_score: threshold of ``low_score_only``.
     """
     if section.policy != "low_score_only":
         return list(range(len(scores)))
@@ -56,15 +56,15 @@ def synthesise(
 
     Args:
         paths: image files.
-        ids: their rows' ids; they decide what is drawn where ``section.sampling`` is set.
-        captioner: likewise of the profile as ``scorer``.
-        scorer: gives the cosines.
-        section: the recipe's.
-        progress: told of each chunk.
+        ids: ids of their rows; they select the random numbers if ``section.sampling`` is set.
+        captioner: the profile's captioner.
+        scorer: the profile's scorer of cosines.
+        section: the recipe's ``caption`` section.
+        progress: advanced by each chunk.
         max_failed: rows for which the captioner may fail; None for any number.
 
     Returns:
-        One entry per path, in order; a file that fails to decode gives its ``ImageError``.
+        One entry per path, in order; an ``ImageError`` for a file that cannot be decoded.
 
     Raises:
         EnvironmentFault: the captioner failed for more rows.
@@ -99,23 +99,23 @@ def synthesise(
 def _cleaned(caption: str | CaptionError, prompt: str, section: CaptionSection) -> tuple[str, tuple[str, ...]]:
     if isinstance(caption, CaptionError):
         return "", (FAILED,)
-    return clean(caption, prompt) if section.clean else guarded(caption)
+    return clean(caption, prompt) if section.clean else validate(caption)
 
 
 def _synthetic(caption: str | CaptionError, text: str, flags: tuple[str, ...], score: float | None) -> Synthetic:
     if isinstance(caption, CaptionError):
         return Synthetic(raw=None, text=text, flags=flags, score=score, detail=caption.detail)
-    raw = caption.encode("utf-8", "backslashreplace").decode()  # no table holds half of a surrogate pair
+    raw = caption.encode("utf-8", "backslashreplace").decode()  # tables cannot hold lone surrogates
     return Synthetic(raw=raw, text=text, flags=flags, score=score)
 
 
 def chosen(row: dict[str, Any], made: Synthetic | None, section: CaptionSection | None) -> dict[str, Any]:
-    """Put both captions on a row and choose one.
+    """Store both captions in a row and choose one.
 
     Args:
         row: a row of schema ``FILTERED``.
-        made: its synthetic caption; None where none was made.
-        section: the recipe's; None for a baseline.
+        made: its synthetic caption; None if none was generated.
+        section: the recipe's ``caption`` section; None for a baseline.
 
     Returns:
         A row of schema ``RECAPTIONED``.
@@ -140,12 +140,12 @@ def chosen(row: dict[str, Any], made: Synthetic | None, section: CaptionSection 
 
 
 def recaptioned_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows that ``chosen`` gave, as a table of schema ``RECAPTIONED``."""
+    """Convert rows from ``chosen`` to a table of schema ``RECAPTIONED``."""
     return pa.Table.from_pylist(list(rows), schema=RECAPTIONED)
 
 
 def summary(table: pa.Table) -> dict[str, Any]:
-    """Counts and means over all rows that were worked, before any second filtering."""
+    """Counts and means over all processed rows, before any second filtering."""
     rows = table.num_rows
     flags = Counter(flag for found in table.column("caption_flags").to_pylist() for flag in found)
     mean = lambda name: float(table.column(name).to_numpy().mean(dtype="float64")) if rows else None  # noqa: E731

@@ -1,8 +1,8 @@
-"""Everything that can be wrong with a recipe under a profile, found before the first stage runs. Writes no file.
+"""Checks a recipe under a profile before the first stage runs. Writes no file.
 
-In: settings. Out: warnings, or an error that names the thing, its value and the fix. Operators are built, but no model
-of a captioner or diffusion pipeline is loaded and no row is read, unless a list names a field that only the seed's own
-rows can have.
+In: settings. Out: warnings, or an error that names the thing, its value and the fix. Operators are built, but models of
+captioners or diffusion pipelines are not loaded. Rows are only read if a list names a field that only extra fields of
+the seed file can provide.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _checked: set[str] = set()
 
 
 def check_recipe(settings: Settings) -> list[str]:
-    """Check a recipe: its models first, which takes no time, then its operators.
+    """Check a recipe: its models first, which is fast, then its operators.
 
     Returns:
-        Warnings: operators that nobody has reviewed.
+        Warnings about operators that have not been reviewed.
 
     Raises:
-        ConfigError: an operator or argument that cannot be used, a model, package or word list that is not there, a
-            captioner of another kind than the recipe asks for, or a field that no row has.
+        ConfigError: an unusable operator or argument; a missing model, package or word list; a captioner of another
+            kind than the recipe needs; or a field that no row has.
     """
     use_custom_operators(settings)
     _check_models(settings)
@@ -48,18 +48,18 @@ def check_recipe(settings: Settings) -> list[str]:
         check_operators(entries, trusted_code=settings.profile.trusted_code)
         check_fields(entries, _seed_fields(settings, entries))
     check_select(settings.recipe.budget.select)
-    # On the CPU: the process that checks may be another one than those that hold GPUs.
+    # On the CPU, because the checking process may not be one of those that use the GPUs.
     cpu = settings.profile.gpu.model_copy(update={"devices": "cpu", "decode": "pillow"})
     profile = settings.profile.model_copy(update={"gpu": cpu})
     for place, entries in lists.items():
-        build_operators(entries, profile, has_whole_set=place == "budget.select")
+        build_operators(entries, profile, has_all_rows=place == "budget.select")
     names = sorted({entry_of(entry)[0] for entries in lists.values() for entry in entries} - custom_names())
     modules = registry().modules
     return [words for name in names if (words := warning(name, modules[name]))]
 
 
 def check_once(settings: Settings) -> None:
-    """Check a recipe as ``check_recipe``, once per process: for stages, which are called for each shard."""
+    """Call ``check_recipe`` once per process; for stages, which run for each shard."""
     use_custom_operators(settings)
     key = recipe_key(settings)
     if key not in _checked:
@@ -68,13 +68,13 @@ def check_once(settings: Settings) -> None:
 
 
 def recipe_key(settings: Settings) -> str:
-    """A hash of what ``check_recipe`` looks at, but for models that are named."""
+    """Hash what ``check_recipe`` reads, except for the models' files."""
     profile = settings.profile.model_dump(include={"models", "trusted_code", "seed", "shards"})
     return digest_of(settings.recipe.model_dump(), content_of(settings.recipe), profile)
 
 
 def lists_of(recipe: Recipe) -> dict[str, list[Operator]]:
-    """A recipe's lists of operators, by their place in it."""
+    """Return a recipe's lists of operators by their location in it."""
     return {"process": recipe.process, "caption.refilter": recipe.refilter, "budget.select": recipe.budget.select}
 
 
@@ -90,7 +90,7 @@ def _check_models(settings: Settings) -> None:
 
 
 def _is_plain(entry: Operator, profile: Profile) -> bool:
-    """Whether an entry is known to be usable without a look at Data-Juicer; models are checked here too."""
+    """Whether an entry is usable without a check by Data-Juicer; its model is checked here too."""
     name, arguments = entry_of(entry)
     spec = spec_of(name)
     if spec.limits and spec.check:
@@ -105,7 +105,7 @@ def _is_plain(entry: Operator, profile: Profile) -> bool:
 
 
 def _seed_fields(settings: Settings, entries: list[Operator]) -> Collection[str] | None:
-    """Extra fields of the seed's rows; the seed is read only where a list names one. None where there are too many."""
+    """Extra fields of the seed file, which is only read if a list names one. None if there are too many fields."""
     if settings.profile.seed is None or not extra_fields_read(entries):
         return ()
     return seed_fields(settings)

@@ -1,10 +1,10 @@
-"""A recipe's lists of operators, checked before anything runs. In: YAML entries. Out: nothing, or an error by name.
+"""Validates a recipe's lists of operators before anything runs. In: YAML entries. Out: nothing, or an error.
 
-Allowed are Filters and Mappers that look at one row and give one row back, and, in ``budget.select`` or where all rows
-lie in one shard, Deduplicators and Selectors, which need the whole set. Refused, with the reason: Groupers, Aggregators
-and Pipelines, mappers that add or drop rows or write captions (the recipe's ``caption`` section does that), operators
-that are made for something else or need the profile's ``trusted_code`` (``trust``), and ``skip_op_error``. Arguments
-are checked against the operator's own signature.
+Allowed are Filters and Mappers that turn one row into one row, and, in ``budget.select`` or with one shard,
+Deduplicators and Selectors, which need all rows. Refused, with the reason: Groupers, Aggregators and Pipelines; mappers
+that add or remove rows or write captions (the recipe's ``caption`` section does that); operators for other kinds of
+data; operators that need the profile's ``trusted_code`` (``trust``); and ``skip_op_error``. Arguments are checked
+against the operator's signature.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NEEDS_SET = ("Deduplicator", "Selector")
 OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
 FILTER_ARGUMENTS = ("min_closed_interval", "max_closed_interval", "reversed_range")
 REFUSED_ARGUMENTS = {
-    "skip_op_error": "one failing row would empty its whole batch without a word",
-    "batch_mode": "a recipe gives each operator the batches that it is made for",
+    "skip_op_error": "one failing row would silently empty its whole batch",
+    "batch_mode": "the engine sets the batch mode of each operator",
 }
 
 
@@ -38,15 +38,15 @@ def entry_of(entry: Operator) -> tuple[str, dict[str, Any]]:
 
 
 def check_operators(entries: Sequence[Operator], *, trusted_code: bool = False) -> None:
-    """Check a ``process:`` list without building anything.
+    """Check a ``process:`` list without building operators.
 
     Args:
         entries: the list.
-        trusted_code: of the profile.
+        trusted_code: setting of the profile.
 
     Raises:
-        ConfigError: unknown operator or argument (with the nearest valid one), a value of the wrong type, or an
-            operator that is refused (with the reason).
+        ConfigError: an unknown operator or argument (with the nearest valid one), a value of the wrong type, or a
+            refused operator (with the reason).
     """
     for entry in entries:
         name, arguments = entry_of(entry)
@@ -63,13 +63,13 @@ def check_select(entries: Sequence[Operator]) -> None:
     """Refuse Mappers in ``budget.select``.
 
     Raises:
-        ConfigError: a Mapper.
+        ConfigError: the list contains a Mapper.
     """
     for name, _ in map(entry_of, entries):
         if is_mapper(name):
             raise ConfigError(
-                f"operator {name!r} in budget.select is a Mapper, and a caption that it changes there would have no "
-                "score: write it in `process` or in `caption.refilter`"
+                f"operator {name!r} in budget.select is a Mapper; captions that it changes there would have no score: "
+                "move it to `process` or to `caption.refilter`"
             )
 
 
@@ -85,14 +85,14 @@ def check_kind(name: str) -> None:
     kinds = _kinds(name)
     other = next((kind for kind in kinds if kind in OTHER_ROWS), None)
     if other:
-        raise ConfigError(f"operator {name!r} makes other rows of those it is given (kind: {other}): take it out")
+        raise ConfigError(f"operator {name!r} turns its rows into other rows (kind: {other}): remove it")
     if name.startswith("ray_"):
-        raise ConfigError(f"operator {name!r} works only in Data-Juicer's own Ray mode: {_near(name[4:], modules)}")
+        raise ConfigError(f"operator {name!r} only runs in Data-Juicer's Ray mode: {_near(name[4:], modules)}")
     if spec_of(name).synthesises:
-        raise ConfigError(f"operator {name!r} writes captions or images: describe synthesis in the `caption` section")
+        raise ConfigError(f"operator {name!r} writes captions or images: use the recipe's `caption` section")
     if not {"Filter", "Mapper", *NEEDS_SET} & set(kinds):
         raise ConfigError(
-            f"operator {name!r} is a {kinds[1]}; a recipe takes Filters, Mappers, Deduplicators, Selectors"
+            f"operator {name!r} is a {kinds[1]}; a recipe accepts Filters, Mappers, Deduplicators and Selectors"
         )
 
 
@@ -107,12 +107,12 @@ def needs_set(name: str) -> bool:
 
 
 def _kinds(name: str) -> list[str]:
-    """An operator's class and those that it is derived from."""
+    """Return the names of an operator's class and its base classes."""
     return [kind.__name__ for kind in registry().modules[name].__mro__]
 
 
 def _near(name: str, valid: Iterable[str]) -> str:
-    """The nearest names only: Data-Juicer has two hundred."""
+    """Suggest the nearest names only, because Data-Juicer has two hundred."""
     close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, close))}?" if close else "see Data-Juicer's list of operators"
 
@@ -128,24 +128,22 @@ def _check_arguments(spec: OperatorSpec, arguments: Mapping[str, Any]) -> None:
     hints = {key: kind for key, (kind, _) in OP._BASE_PARAMS.items() if kind is not None}
     hints |= get_type_hints(vars(operator_class).get("__init__", OP.__init__), include_extras=True)
     if missing := next((item for item in spec.required if not arguments.get(item)), None):
-        raise ConfigError(f"{name}: argument {missing!r} is missing, without which it does nothing: add it")
+        raise ConfigError(f"{name}: argument {missing!r} is missing; without it the operator does nothing: add it")
     for argument, value in arguments.items():
         if argument not in valid:
             raise ConfigError(f"{name}: unknown argument {argument!r}: {nearest(argument, own)}")
         if argument in REFUSED_ARGUMENTS and value:
-            raise ConfigError(
-                f"{name}: {argument} = {value!r} is refused ({REFUSED_ARGUMENTS[argument]}): leave it out"
-            )
+            raise ConfigError(f"{name}: {argument} = {value!r} is refused ({REFUSED_ARGUMENTS[argument]}): remove it")
         if argument in hints:
             try:
-                # Lenient (4 for a float) but for text: "4" is not 4 to the operator.
+                # Lenient (4 for a float) except for text: "4" is not 4 to the operator.
                 TypeAdapter(hints[argument]).validate_python(value, strict=isinstance(value, str | bool))
             except ValidationError as error:
                 raise ConfigError(f"{name}: {argument} = {value!r}: {error.errors()[0]['msg']}") from None
         if argument == "batch_size" and isinstance(value, int) and value < 1:
-            raise ConfigError(f"{name}: batch_size = {value}: write 1 or more")
+            raise ConfigError(f"{name}: batch_size = {value}: use 1 or more")
         if argument in spec.not_zero and value == 0:
-            raise ConfigError(f"{name}: {argument} = {value!r} would keep no row: write a share above 0")
+            raise ConfigError(f"{name}: {argument} = {value!r} would keep no row: use a share above 0")
 
 
 def _parameters(operator_class: Any) -> list[str]:

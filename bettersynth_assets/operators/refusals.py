@@ -1,6 +1,6 @@
-"""Why a filter of Data-Juicer rejects a row. In: a filter and a row with its stats. Out: the value and words for it.
+"""Explains why a filter rejects a row. In: a filter and a row with its stats. Out: the value and a reason.
 
-A ``RowFilter`` says why itself. Data-Juicer's filters answer yes or no; nearly all of them compare through
+A ``RowFilter`` reports its reason. Data-Juicer's filters return a bool; nearly all of them compare through
 ``get_keep_boolean``, whose calls are recorded while a filter decides.
 """
 
@@ -17,7 +17,7 @@ from bettersynth_assets.operators.sample import STATS
 
 @contextmanager
 def _recorded(operator: Any) -> Iterator[list[tuple[Any, Any, Any]]]:
-    """Note the (value, low, high) of each comparison in which an operator of Data-Juicer says no."""
+    """Record (value, low, high) of each comparison by which an operator of Data-Juicer refuses a row."""
     refused: list[tuple[Any, Any, Any]] = []
     original = type(operator).get_keep_boolean
 
@@ -35,10 +35,10 @@ def _recorded(operator: Any) -> Iterator[list[tuple[Any, Any, Any]]]:
 
 
 def refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
-    """Ask a filter whether it keeps a row; call it through ``guarded.attempt``.
+    """Ask a filter whether it keeps a row; call it through ``operator_calls.attempt``.
 
     Returns:
-        None if it does, else (the value that it refused, the reason in words).
+        None if it keeps the row, else the refused value and the reason.
     """
     from bettersynth_assets.operators.row_filter import RowFilter
 
@@ -64,7 +64,7 @@ def refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
 
 
 def _names(built: BuiltOperator, row: Row, value: Any, limit: Any) -> tuple[str, str]:
-    """Find the stat that holds a value and the argument that holds a limit: width goes with max_width."""
+    """Find the stat with the value and the argument with the limit: width belongs to max_width."""
     known = {name: scalar(found) for name, found in row.sample[STATS].items()}
     stats = [name for name, found in known.items() if (value in found if isinstance(found, list) else value == found)]
     stats = stats or ["value"]
@@ -75,7 +75,7 @@ def _names(built: BuiltOperator, row: Row, value: Any, limit: Any) -> tuple[str,
 
 
 def scalar(value: Any) -> Any:
-    """Data-Juicer keeps a list with one number per image; a row has one image."""
+    """Unwrap Data-Juicer's lists with one number per image; a row has one image."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -1,8 +1,8 @@
-"""Data-Juicer as a library that leaves the process as it was. In: nothing. Out: its registry, with ours in it.
+"""Data-Juicer without side effects on the process. In: nothing. Out: its registry, including our operators.
 
-Importing Data-Juicer, and some of its operators, changes the whole process: packages and model files are fetched at run
-time, Pillow is told to accept truncated images, loguru's handlers are replaced, torch is set to one thread.
-``registry`` imports it with fetching refused; ``undisturbed`` wraps whatever runs its operators.
+Importing Data-Juicer and some of its operators changes the whole process: it installs packages and downloads models at
+run time, makes Pillow accept truncated images, replaces loguru's handlers and sets torch to one thread. ``registry``
+imports it with installs and downloads disabled; ``undisturbed`` wraps code that runs its operators.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from bettersynth_assets.operators import stock_models
 from toolkit.image_decoding import strict_decoding
 
 OURS = "bettersynth_assets.operators.ours"
-"""Registers our operators when it is imported: the plugin of the entry point ``data_juicer.ops``."""
+"""Registers our operators on import: the plugin of the entry point ``data_juicer.ops``."""
 NEEDLESS = ("spacy-pkuseg",)
-"""Asked for whatever the language, and by a name under which it is never found; only Chinese pipelines import it."""
+"""Requested for all languages under a name that is never found; only Chinese pipelines import it."""
 
 
 def _refuse_install(cls: type, package_spec: str, pip_args: object = None) -> None:
     if package_spec in NEEDLESS:
         return
     raise FetchRefusedError(
-        f"needs the package {package_spec!r}, which is not installed, and installing at run "
-        "time is switched off: install it yourself, or take the operator out of the recipe"
+        f"needs the package {package_spec!r}, which is not installed, and installing at run time is disabled: install "
+        "it yourself, or remove the operator from the recipe"
     )
 
 
 def _local_model(model_name: str, force: bool = False) -> str:
-    """Data-Juicer's search for a model file, without its download; ``force`` says that what was found does not load."""
+    """Find a model file like Data-Juicer, without downloading; ``force`` means that the file found does not load."""
     from data_juicer.utils.cache_utils import DATA_JUICER_EXTERNAL_MODELS_HOME, DATA_JUICER_MODELS_CACHE
 
     places = ["", *(DATA_JUICER_EXTERNAL_MODELS_HOME or "").split(os.pathsep), DATA_JUICER_MODELS_CACHE]
@@ -45,35 +45,35 @@ def _local_model(model_name: str, force: bool = False) -> str:
         return str(found[0])
     what = f"cannot be read ({found[0]})" if found else f"is not in {DATA_JUICER_MODELS_CACHE}"
     raise FetchRefusedError(
-        f"needs the model file {model_name!r}, which {what}, and fetching at run time is "
-        "switched off: put it there yourself, or take the operator out of the recipe"
+        f"needs the model file {model_name!r}, which {what}, and downloading at run time is disabled: put it there, or "
+        "remove the operator from the recipe"
     )
 
 
 def _refuse_words(words_dir: str, words_type: str) -> NoReturn:
     raise FetchRefusedError(
-        f"needs the word list {words_type!r}, and fetching at run time is switched off: name a "
-        "folder that holds it in models.words of the profile"
+        f"needs the word list {words_type!r}, and downloading at run time is disabled: set models.words of the profile "
+        "to a folder with the list"
     )
 
 
 def _refuse_code(*arguments: object, **more: object) -> NoReturn:
     raise FetchRefusedError(
-        "loads a model with Python code of its own, which is never run: name a checkpoint of a class that transformers "
-        "itself has"
+        "loads a model with custom Python code, which is never run: use a checkpoint of a class that transformers "
+        "provides"
     )
 
 
 def _refuse_pickles(**arguments: object) -> NoReturn:
     raise FetchRefusedError(
-        "would fetch NLTK's sentence splitter and load it as a pickle, which NLTK itself "
-        "refuses: take the operator out of the recipe"
+        "would download NLTK's sentence splitter and load it as a pickle, which NLTK refuses: remove the operator from "
+        "the recipe"
     )
 
 
 @lru_cache(maxsize=1)
 def registry() -> Any:
-    """Import Data-Juicer and our own operators.
+    """Import Data-Juicer and our operators.
 
     Returns:
         Data-Juicer's ``OPERATORS`` registry: ``.modules`` maps each operator's name to its class.
@@ -91,11 +91,11 @@ def registry() -> Any:
         model_utils.MODEL_FUNCTION_MAPPING["nltk"] = _refuse_pickles
         model_utils.MODEL_FUNCTION_MAPPING["huggingface"] = stock_models.load_huggingface
         model_utils.MODEL_FUNCTION_MAPPING["simple_aesthetics"] = stock_models.load_aesthetics
-        # Whatever way an argument took to get there; the second keeps transformers from asking on the terminal.
+        # Covers all ways to pass the argument; the second patch keeps transformers from asking on the terminal.
         dynamic_module_utils.get_class_in_module = _refuse_code
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
         if is_first:
-            # It put its own handler in place of loguru's default one; an error of an operator reaches us as an error.
+            # Data-Juicer replaces loguru's default handler; its operators report errors as exceptions.
             logger.remove()
             logger.add(sys.stderr)
         logger.disable("data_juicer")
@@ -105,14 +105,14 @@ def registry() -> Any:
         text_pair_similarity_filter.get_model = stock_models.text_pair_model
         for module in (flagged_words_filter, stopwords_filter):
             module.load_words_asset = _refuse_words
-        import_module(OURS)  # also where the package is not installed and has no entry point
+        import_module(OURS)  # also if the package is not installed and has no entry point
 
         return OPERATORS
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Run Data-Juicer with strict image decoding, and give torch its threads back afterwards."""
+    """Run Data-Juicer with strict image decoding, and restore torch's number of threads afterwards."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,8 +1,8 @@
-"""The JSON Schemas with the operators that a recipe may name. In: Data-Juicer's registry. Out: the two files.
+"""Adds operator names to the JSON Schemas. In: Data-Juicer's registry. Out: the two files.
 
     python -m bettersynth_assets.operators.schema    # what `make schema` runs
 
-Editors offer these names; any other name is valid too, because a recipe's own files and installed packages add more.
+Editors suggest these names; any other name is valid too, because a recipe's files and installed packages add more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bettersynth_assets.operators.trust import is_reviewed, unusable
 
 
 def operator_names() -> OperatorNames:
-    """Data-Juicer's operators and ours that a list of a recipe can hold, whether or not they need trust."""
+    """Return Data-Juicer's operators and ours that a recipe's list can hold, including those that need trust."""
     known = [name for name, operator in sorted(registry().modules.items()) if is_reviewed(operator)]
     usable = [name for name in known if _fits(name)]
     return OperatorNames(process=usable, select=[name for name in usable if not is_mapper(name)])

@@ -1,14 +1,17 @@
-"""What the engine knows of an operator besides its class. In: nothing. Out: ``OperatorSpec``, one per operator.
+"""Specification of an operator for the engine, besides its class. In: nothing. Out: ``OperatorSpec``.
 
-Everything has a default, which is what an operator gets that nothing is known of: it is called as Data-Juicer calls it,
-row by row or in its own batches. Imports no Data-Juicer, so that keys and shipped recipes need not wait for it.
+All fields have defaults, which apply to unknown operators: Data-Juicer's calls, row by row or in the operator's
+batches. Does not import Data-Juicer, so keys and shipped recipes need not wait for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Arguments = Mapping[str, Any]
 """An operator's arguments as a recipe writes them."""
@@ -17,7 +20,7 @@ PIECES = "{lang}.sp.model"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRole:
-    """A model that an operator takes as an argument, from the profile where the recipe leaves it out."""
+    """A model argument of an operator, which defaults to a model of the profile."""
 
     argument: str
     role: str
@@ -31,11 +34,11 @@ class Need:
     role: str
     """Key of the profile's ``models``."""
     packages: tuple[tuple[str, str], ...] = ()
-    """Module and the package that holds it."""
+    """Modules and the packages that provide them."""
     files: tuple[str, ...] = ("",)
-    """What has to be there, relative to the role's path; ``{lang}`` is the operator's language."""
+    """Required files, relative to the role's path; ``{lang}`` is the operator's language."""
     argument: str | None = None
-    """The operator's argument that names another path than the profile's."""
+    """Argument of the operator that overrides the profile's path."""
 
 
 WORD_PIECES = Need(role="perplexity", packages=(("sentencepiece", "sentencepiece"),), files=(PIECES,))
@@ -43,67 +46,67 @@ WORD_PIECES = Need(role="perplexity", packages=(("sentencepiece", "sentencepiece
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierHead:
-    """How an image classifier of Data-Juicer is run in batches."""
+    """How an image classifier of Data-Juicer runs in batches."""
 
     stat: str
     output: str
     """Attribute of the model's output, shape (B, ...)."""
-    score: Callable[[Any, Any], Any]
-    """From (that output in float32, the operator) to the stat's values, shape (B,)."""
+    score: Callable[[Tensor, Any], Tensor]
+    """Maps (that output in float32, the operator) to the stat's values, shape (B,)."""
     reads_caption: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorSpec:
-    """One operator."""
+    """Specification of one operator."""
 
     name: str
-    """Under which its class is in Data-Juicer's registry."""
+    """Name of its class in Data-Juicer's registry."""
 
-    # Whether a recipe may name it. An operator from outside is called and named in a warning.
+    # Whether a recipe may use it. External operators run with a warning.
     pure: bool = False
-    """Reviewed: runs no code of the recipe, calls no address, writes no file. Counts for operators of the catalog."""
+    """Reviewed: runs no code of the recipe, contacts no address, writes no file. For operators of the catalogue."""
     needs_trust: str | None = None
-    """Why it needs ``trusted_code: true``, as the end of "operator 'x' …"."""
+    """Why it needs ``trusted_code: true``; continues the sentence "operator 'x' …"."""
     unusable: str | None = None
-    """Why it cannot be used on image-text pairs, likewise."""
+    """Why it cannot be used on image-text pairs; continues the same sentence."""
     synthesises: bool = False
-    """Writes captions or images, which the recipe's ``caption`` and ``regenerate`` sections do."""
+    """Writes captions or images, which is done by the recipe's ``caption`` and ``regenerate`` sections."""
     code_arguments: Mapping[str, str] = field(default_factory=dict)
     """Arguments that need ``trusted_code``, with the reason."""
 
-    # Its arguments, besides what its signature says.
+    # Arguments, beyond its signature.
     required: tuple[str, ...] = ()
     """Arguments without which it fails, or keeps every row."""
     not_zero: tuple[str, ...] = ()
-    """Arguments of which it takes 0 for "not given": it fails, or keeps every row."""
+    """Arguments whose value 0 the operator treats as unset: it would fail, or keep every row."""
     check: Callable[[Arguments], object] | None = None
-    """Raises ConfigError for arguments that cannot be used; called again once the profile's model is among them."""
+    """Raises ConfigError for unusable arguments; called again after the profile's model is filled in."""
     fields: Callable[[Arguments], Iterable[str]] | None = None
-    """Fields of a row that it reads, besides those that ``field_key`` and the like name."""
+    """Fields of a row that it reads, besides those named by ``field_key`` and similar arguments."""
     limits: Callable[[Arguments, Any, Sequence[str]], Arguments] | None = None
-    """From its arguments, all scores of the seed (n,) and their ids to arguments with numbers for limits. ``check`` is
-    then the only check of what the recipe says."""
+    """Maps its arguments, all scores of the seed file (n,) and their ids to arguments with numeric limits. If set,
+    ``check`` is the only check of the recipe's arguments."""
     known_values: Mapping[str, Callable[[object], bool]] | None = None
-    """Tests for values that are valid, by argument: spares the import of Data-Juicer, which takes seconds."""
+    """Tests for valid values, by argument; avoids the import of Data-Juicer, which takes seconds."""
 
-    # What it loads.
+    # Models and packages.
     model: ModelRole | None = None
     needs: tuple[Need, ...] = ()
     word_splitter: Need = WORD_PIECES
     """Loaded with ``tokenization: true``."""
 
-    # How it is run.
+    # Execution.
     header_stats: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
-    """From a row of schema ``SCORED`` to its stats: no image is opened, and the operator measures nothing."""
+    """Maps a row of schema ``SCORED`` to its stats: no image is opened, and the operator measures nothing."""
     classifier: ClassifierHead | None = None
     measures_similarity_with: frozenset[str] = frozenset()
-    """Arguments with which it scores image and caption by itself, and not as ``clip_scores`` did."""
+    """Arguments with which it computes image-text similarity itself, differently from ``clip_scores``."""
     embeddings_unless: frozenset[str] | None = None
-    """It takes the embeddings that ``clip_scores`` keeps, unless one of these arguments is given; None takes none."""
+    """Uses the embeddings of ``clip_scores``, unless one of these arguments is set; None: uses no embeddings."""
     way: str | None = None
-    """How it is run now where it was run otherwise before; part of the keys of lists that hold it."""
+    """How it runs if that has changed since an earlier version; part of the keys of lists with this operator."""
     stats: tuple[str, ...] | None = None
-    """Stats that it writes; None: those that its source names where it is Data-Juicer's, else unknown."""
+    """Stats that it writes; None: parsed from its source for Data-Juicer's operators, else unknown."""
     cost: Literal["caption", "header", "image"] = "image"
-    """What it has to look at of a row: a thousand rows of the first two cost less than a few images."""
+    """What it reads of a row: a thousand rows of the first two cost less than a few images."""

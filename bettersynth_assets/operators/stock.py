@@ -1,10 +1,10 @@
-"""Data-Juicer 1.6.1's operators: the review of each, and what the engine knows of some. Data, and few functions.
+"""Specs of Data-Juicer 1.6.1's operators, reviewed one by one. Mostly data.
 
 ``pure`` operators compute on a row's text, image and stats. They read models and word lists that the profile or the
-recipe names, run no code from a recipe, call no address and write no file. Operators with ``needs_trust`` do one of
-these things. ``unusable`` ones need other rows than image-text pairs or change what a recipe cannot record. They were
-sorted by their parameters and by a search of their modules for calls that evaluate, fetch, start programs or load
-pickles. ``trust`` also refuses, by their parameters, operators that call an address or hand free arguments to a model's
+recipe names, run no code of a recipe, contact no address and write no file. Operators with ``needs_trust`` do one of
+these things. ``unusable`` operators need other rows than image-text pairs or change what a recipe cannot record. They
+were classified by their parameters and by searching their modules for calls that evaluate, download, start programs or
+load pickles. ``trust`` also refuses operators whose parameters contain an address or free arguments of a model's
 loader. A test checks that every operator is covered.
 """
 
@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.spec import PIECES, Arguments, ClassifierHead, ModelRole, Need, OperatorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PURE = """
 average_line_length_filter character_repetition_filter image_face_count_filter image_face_ratio_filter
@@ -31,19 +34,19 @@ replace_content_mapper sentence_split_mapper whitespace_normalization_mapper
 
 document_deduplicator document_minhash_deduplicator_with_uid document_simhash_deduplicator image_deduplicator
 """
-"""Pure ones of which nothing else is to be known."""
+"""Pure operators that need no further spec."""
 
-_PICKLES = "loads weights that are pickles, fetched by name"
+_PICKLES = "loads weights that are pickles, downloaded by name"
 _NEEDS_TRUST = {
-    "python_lambda_mapper": "runs code that the recipe holds",
+    "python_lambda_mapper": "runs code of the recipe",
     "python_file_mapper": "runs a Python file that the recipe names",
     "image_ohem_selector": "runs a Python file that the recipe names",
-    "download_file_mapper": "downloads from addresses that rows name",
-    "s3_download_file_mapper": "downloads from addresses that rows name",
+    "download_file_mapper": "downloads from addresses in the rows",
+    "s3_download_file_mapper": "downloads from addresses in the rows",
     "s3_upload_file_mapper": "uploads files",
     "human_preference_annotation_mapper": "sends rows to an annotation server",
-    "latex_merge_tex_mapper": "opens files that rows name",
-    "sentence_augmentation_mapper": "fetches a model that no key of the profile names",
+    "latex_merge_tex_mapper": "opens files that the rows name",
+    "sentence_augmentation_mapper": "downloads a model that no key of the profile names",
     "image_detection_yolo_mapper": _PICKLES,
     "image_segment_mapper": _PICKLES,
     "image_tagging_mapper": _PICKLES,
@@ -52,10 +55,10 @@ _NEEDS_TRUST = {
 }
 
 _IMAGES = "changes images, which a recipe cannot record"
-_INSIDE = "runs other operators inside, which belong into the list themselves"
-_TWO_IMAGES = "compares the two images of a row, and a row here has one"
-_DIALOGUE = "reads dialogues of agents, which rows here do not have"
-_VIDEO = "reads video, and a row here has one image and a caption"
+_INSIDE = "runs other operators, which belong in the list themselves"
+_TWO_IMAGES = "compares two images of a row, but rows have one"
+_DIALOGUE = "reads dialogues of agents, which rows do not have"
+_VIDEO = "reads video, but rows have one image and a caption"
 _UNUSABLE = {
     "image_blur_mapper": _IMAGES,
     "image_face_blur_mapper": _IMAGES,
@@ -74,11 +77,11 @@ _UNUSABLE = {
     "agent_tool_type_mapper": _DIALOGUE,
     "tool_success_tagger_mapper": _DIALOGUE,
     "usage_counter_mapper": _DIALOGUE,
-    "document_line_deduplicator": "removes lines inside of texts, which are captions of one line here",
+    "document_line_deduplicator": "removes lines within texts, but captions have one line",
     "export_to_lerobot_mapper": _VIDEO,
     "vggt_mapper": _VIDEO,
 }
-UNUSABLE_PREFIXES = {"video_": _VIDEO, "audio_": "reads audio, and a row here has one image and a caption"}
+UNUSABLE_PREFIXES = {"video_": _VIDEO, "audio_": "reads audio, but rows have one image and a caption"}
 _SYNTHESISE = ("image_captioning_mapper", "mllm_mapper", "image_diffusion_mapper")
 
 _SPACY = Need(role="spacy", packages=(("spacy", "spacy"),))
@@ -103,16 +106,16 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float)
 
 
-def _second(logits: Any, operator: Any) -> Any:
+def _second(logits: Tensor, operator: Any) -> Tensor:
     return logits.softmax(-1)[:, 1]
 
 
-def _aesthetics(logits: Any, operator: Any) -> Any:
+def _aesthetics(logits: Tensor, operator: Any) -> Tensor:
     return logits.flatten() / (10.0 if operator.need_normalized_by_ten else 1.0)
 
 
 def _check_minhash(arguments: Arguments) -> None:
-    """Refuse shingles that are longer than the shortest text: all such texts would count as the same one.
+    """Refuse shingles that are longer than the shortest text: all such texts would count as equal.
 
     A caption of one word is three tokens in the kit's format.
     """
@@ -125,18 +128,18 @@ def _check_minhash(arguments: Arguments) -> None:
 
 
 def _check_aesthetics(arguments: Arguments) -> None:
-    """Refuse a path from which Data-Juicer cannot tell the model's class, or whose scores it would leave at 0 to 10."""
+    """Refuse paths that do not tell Data-Juicer the model's class, or whose scores would stay on a scale of 0 to 10."""
     path = str(arguments.get("hf_scorer_model") or "aesthetics-predictor-v1")
     known = "v1" in path or ("v2" in path and ("linear" in path or "relu" in path))
     if not known or "aesthetics-predictor" not in path:
         raise ConfigError(
-            f"{_AESTHETICS}: hf_scorer_model = {path!r}: Data-Juicer takes the model's class and scale from its path: "
-            "it must hold aesthetics-predictor-v1, aesthetics-predictor-v2…linear or aesthetics-predictor-v2…relu"
+            f"{_AESTHETICS}: hf_scorer_model = {path!r}: Data-Juicer derives the model's class and scale from the path "
+            "which must contain aesthetics-predictor-v1, aesthetics-predictor-v2…linear or aesthetics-predictor-v2…relu"
         )
 
 
 def _names_in(arguments: Arguments) -> Iterator[str]:
-    """Fields that a condition names; nothing where it is no expression, which the operator reports."""
+    """Return the fields that a condition names; none if it is no expression, which the operator reports."""
     condition = arguments.get("filter_condition")
     try:
         tree = ast.parse(condition.strip() or "True", mode="eval") if isinstance(condition, str) else ast.Module([], [])
@@ -149,7 +152,7 @@ def _names_in(arguments: Arguments) -> Iterator[str]:
 
 
 def _words(name: str, kind: str) -> OperatorSpec:
-    """An operator that reads a word list, ``kind`` without its ending."""
+    """Spec of an operator that reads a word list; ``kind`` is its name without extension."""
     need = Need(role="words", files=(f"{kind}.json",), argument=f"{kind}_dir")
     return _pure(name, cost="caption", needs=(need,))
 
@@ -247,7 +250,7 @@ _KNOWN = (
     ),
     _pure("words_num_filter", cost="caption", known_values={"min_num": _is_int, "max_num": _is_int}),
     _pure("remove_repeat_sentences_mapper", code_arguments={"tokenizer": "is code that would be run"}),
-    _pure("text_chunk_mapper", code_arguments={"tokenizer": "names a tokenizer that would be fetched"}),
+    _pure("text_chunk_mapper", code_arguments={"tokenizer": "names a tokenizer that would be downloaded"}),
     _pure(_MINHASH, cost="caption", check=_check_minhash),
     _pure(
         "frequency_specified_field_selector", cost="caption", required=("field_key",), not_zero=("top_ratio",)

@@ -1,8 +1,8 @@
 """Loaders of transformers models for Data-Juicer's operators. In: a folder or hub id. Out: model and processor.
 
-Data-Juicer 1.6.1 is written for transformers 4. Its own loaders take the torchvision variant of an image processor,
-whose pixels differ from those that the operators' thresholds were set for, and two of its operators call what
-transformers 5 took away: Owl-ViT's ``post_process_object_detection`` of the processor, and features as plain tensors.
+Data-Juicer 1.6.1 is written for transformers 4. Its loaders use the torchvision variant of an image processor, whose
+pixels differ from those for which the operators' thresholds were set. Two of its operators call what transformers 5
+removed: Owl-ViT's ``post_process_object_detection`` of the processor, and features as plain tensors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bettersynth_assets.models.checkpoints import load_model, load_processor
 def load_huggingface(
     pretrained_model_name_or_path: str, *, return_model: bool = True, return_pipe: bool = False, **parameters: Any
 ) -> Any:
-    """In the place of ``model_utils.prepare_huggingface_model``; pipelines and processors alone stay its own."""
+    """Replacement for ``model_utils.prepare_huggingface_model``, which still loads pipelines and lone processors."""
     import torch
     import transformers
     from data_juicer.utils import model_utils
@@ -37,7 +37,7 @@ def load_huggingface(
 
 
 def load_aesthetics(pretrained_model_name_or_path: str, *, device: str = "cpu", **parameters: Any) -> Any:
-    """In the place of ``model_utils.prepare_simple_aesthetics_model``, whose package needs transformers 4."""
+    """Replacement for ``model_utils.prepare_simple_aesthetics_model``, whose package needs transformers 4."""
     import torch
     from data_juicer.utils import model_utils
     from transformers import CLIPImageProcessorPil
@@ -50,7 +50,7 @@ def load_aesthetics(pretrained_model_name_or_path: str, *, device: str = "cpu", 
 
 
 def text_pair_model(*which: Any) -> Any:
-    """In the place of ``get_model`` in ``text_pair_similarity_filter``, which takes rows of features for tensors."""
+    """Replacement for ``get_model`` in ``text_pair_similarity_filter``, which expects features as plain tensors."""
     from data_juicer.utils.model_utils import get_model
 
     model, processor = get_model(*which)

@@ -1,4 +1,4 @@
-"""Synthetic captions on the way to their rows. In: what ``recaption.synthesise`` made. Out: a table of it, and back."""
+"""Synthetic captions before they join their rows. In: results of ``recaption.synthesise``. Out: a table, and back."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ FAILED = "caption_failed"
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic:
-    """A new caption of one row."""
+    """A generated caption of one row."""
 
     raw: str | None
-    """None where the captioner gave none: flag ``caption_failed``."""
+    """Raw output; None if the captioner failed (flag ``caption_failed``)."""
     text: str
-    """After cleaning; "" where degenerate."""
+    """Caption after cleaning; "" if degenerate."""
     flags: tuple[str, ...]
     score: float | None
-    """Cosine; None where degenerate."""
+    """Cosine; None if degenerate."""
     detail: str | None = None
     """Why the captioner failed."""
 
@@ -33,22 +33,22 @@ class Synthetic:
 
 
 def check_failed(made: Mapping[str, Synthetic | ImageError], asked: int, most: int) -> None:
-    """Refuse a shard for too many rows of which the captioner failed.
+    """Refuse a shard if the captioner failed for too many rows.
 
     Args:
-        made: by the row's id; what was made until now.
-        asked: rows that are captioned in all.
+        made: results so far, by the row's id.
+        asked: total number of rows to caption.
         most: rows that may fail.
 
     Raises:
-        EnvironmentFault: more did; names the first. The shard fails, and the others go on.
+        EnvironmentFault: more rows failed; names the first. This shard fails, the others continue.
     """
     bad = [(row, found.detail) for row, found in made.items() if isinstance(found, Synthetic) and found.has_failed]
     if len(bad) > most:
         row, detail = bad[0]
         raise EnvironmentFault(
             f"the captioner failed for {len(bad)} of {asked} rows, and limits.max_failed_captions_share of the profile "
-            f"allows {most}; the first, row {row!r}: {detail}: look at the server, or raise the limit"
+            f"allows {most}; the first, row {row!r}: {detail}: check the server, or raise the limit"
         )
 
 
@@ -58,14 +58,14 @@ SYNTHETIC = pa.schema(
         ("text", pa.string()),
         ("flags", pa.list_(pa.string())),
         ("score", pa.float32()),
-        ("reason", pa.string()),  # of an image that failed to decode; the columns before are null then
-        ("detail", pa.string()),  # of that image, or of a captioner that failed
+        ("reason", pa.string()),  # for an image that cannot be decoded; the columns above are null then
+        ("detail", pa.string()),  # for that image, or for a failed captioner
     ]
 )
 
 
 def synthetic_table(made: Sequence[Synthetic | ImageError]) -> pa.Table:
-    """What ``synthesise`` gave, as a table of schema ``SYNTHETIC``."""
+    """Convert results of ``synthesise`` to a table of schema ``SYNTHETIC``."""
     rows = [
         {"reason": item.reason, "detail": item.detail} if isinstance(item, ImageError) else asdict(item)
         for item in made
@@ -74,7 +74,7 @@ def synthetic_table(made: Sequence[Synthetic | ImageError]) -> pa.Table:
 
 
 def synthetic_rows(table: pa.Table) -> list[Synthetic | ImageError]:
-    """The reverse of ``synthetic_table``."""
+    """Convert a table of schema ``SYNTHETIC`` back to results."""
     return [
         ImageError(row["reason"], row["detail"])
         if row["reason"]

@@ -1,7 +1,6 @@
-"""Limits of a similarity filter. In: the recipe's arguments and all scores of the seed. Out: the lowest and highest
-score that stays.
+"""Limits of a similarity filter. In: the recipe's arguments and all scores of the seed file. Out: both limits.
 
-The set's mean, sd, percentiles and k-th best score are global while rows are filtered shard by shard, so limits are
+Mean, sd, percentiles and k-th best score are global, but rows are filtered shard by shard. Limits are therefore
 computed once over all shards' scores and then applied as plain numbers.
 
 method      keeps scores                                            source
@@ -12,7 +11,7 @@ percentile  low-th .. high-th percentile, linear between ranks;     -
 top_k       the ``count`` best, or the best ``share`` of all rows   LEM's and WLL's recipes
 min         >= min_score                                            Data-Juicer's image_text_similarity_filter
 
-Both ends are inclusive. ``top_k`` keeps exactly k: of rows that tie at the k-th score those with the smallest ids stay.
+Both limits are inclusive. ``top_k`` keeps exactly k rows: of rows tied at the k-th score, those with the smallest ids.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> str:
         The method.
 
     Raises:
-        ConfigError: unknown method or argument (with the nearest valid one), or a value out of range.
+        ConfigError: an unknown method or argument (with the nearest valid one), or a value out of range.
     """
     method = arguments.get("method", "mean")
     if method not in METHODS:
@@ -57,7 +56,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> str:
         if name not in valid:
             raise ConfigError(f"{NAME}: argument {name!r} does not go with method {method}: {nearest(name, valid)}")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{NAME}: {name} = {value!r}: write a number")
+            raise ConfigError(f"{NAME}: {name} = {value!r}: use a number")
     ranges: dict[str, tuple[float, float]] = {"k": (0, np.inf), "low": (0, 100), "high": (0, 100), "share": (0, 1)}
     for name in ranges.keys() & arguments.keys():
         low, high = ranges[name]
@@ -69,42 +68,45 @@ def check_arguments(arguments: Mapping[str, Any]) -> str:
 
 def _check_combination(method: str, arguments: Mapping[str, Any]) -> None:
     if method == "top_k" and ("count" in arguments) == ("share" in arguments):
-        raise ConfigError(f"{NAME}: method top_k takes either `count` (rows) or `share` (0 to 1), found {arguments}")
+        raise ConfigError(f"{NAME}: method top_k needs either `count` (rows) or `share` (0 to 1), found {arguments}")
     if method == "top_k" and not (arguments.get("share", 1) > 0 and arguments.get("count", 1) >= 1):
-        raise ConfigError(f"{NAME}: top_k of {arguments} keeps no row: ask for at least one")
+        raise ConfigError(f"{NAME}: top_k of {arguments} keeps no row: set it to keep at least one")
     if method == "min" and "min_score" not in arguments:
         raise ConfigError(f"{NAME}: method min needs `min_score`, a cosine between -1 and 1")
     if method == "percentile" and not arguments.get("low", 0) < arguments.get("high", 100):
-        raise ConfigError(f"{NAME}: percentile low = {arguments.get('low', 0)} is not under high = {arguments['high']}")
+        raise ConfigError(f"{NAME}: percentile low = {arguments.get('low', 0)} is not below high = {arguments['high']}")
 
 
 def score_limits(arguments: Mapping[str, Any], scores: Any) -> tuple[float | None, float | None]:
     """Compute the inclusive limits of a similarity filter.
 
     Args:
-        arguments: the recipe's, e.g. ``{"method": "top_k", "share": 0.5}``.
-        scores: cosines of all rows of the seed, shape (n,), any order; a numpy or Arrow array.
+        arguments: the recipe's arguments, e.g. ``{"method": "top_k", "share": 0.5}``.
+        scores: cosines of all rows of the seed file, shape (n,), any order; a numpy or Arrow array.
 
     Returns:
-        (low, high), None where that end is open.
+        (low, high), None for an open end.
 
     Raises:
-        ConfigError: arguments that cannot be used.
-        EmptySetError: no scores, where the method needs some.
+        ConfigError: unusable arguments.
+        EmptySetError: there are no scores, but the method needs some.
     """
     method = check_arguments(arguments)
     if method == "min":
         return float(arguments["min_score"]), _number(arguments.get("max_score"))
     values = np.asarray(scores, dtype=np.float64)
     if not values.size:
-        raise EmptySetError(f"{NAME}: method {method} needs at least one scored row, and the seed has none")
+        raise EmptySetError(
+            f"{NAME}: method {method} needs at least one scored row, but the seed file has none: check the quarantine "
+            "of seed_dataset"
+        )
     if method == "mean":
         return float(values.mean()), None
     if method == "k_sigma":
         mean, reach = float(values.mean()), float(arguments.get("k", 3) * values.std())
         return mean - reach, mean + reach
     if method == "percentile":
-        # Open at 0 and 100: the seed's worst and best score are no limit for captions that are made later.
+        # Open at 0 and 100: the worst and best score of the seed file do not limit captions generated later.
         edges = arguments.get("low", 0), arguments.get("high", 100)
         return tuple(None if edge in (0, 100) else float(np.percentile(values, edge)) for edge in edges)  # type: ignore[return-value]
     count = top_count(arguments, values.size)
@@ -112,16 +114,16 @@ def score_limits(arguments: Mapping[str, Any], scores: Any) -> tuple[float | Non
 
 
 def top_count(arguments: Mapping[str, Any], rows: int) -> int:
-    """How many rows ``top_k`` keeps of ``rows``: ``count``, or ``share`` of them rounded half up; 1 to ``rows``."""
+    """Return how many of ``rows`` ``top_k`` keeps: ``count``, or ``share`` of them rounded half up; 1 to ``rows``."""
     wanted = arguments.get("count", int(arguments.get("share", 1.0) * rows + 0.5))
     return max(1, min(rows, int(wanted)))
 
 
 def last_tied_id(arguments: Mapping[str, Any], scores: NDArray[np.float32], ids: Sequence[str]) -> str | None:
-    """The id up to which rows at exactly ``top_k``'s limit stay, so that exactly k rows do.
+    """Return the last id to keep of rows at exactly ``top_k``'s limit, so that exactly k rows are kept.
 
     Returns:
-        None where the method is not ``top_k`` or every row at the limit fits.
+        None if the method is not ``top_k`` or all rows at the limit are kept.
     """
     if check_arguments(arguments) != "top_k":
         return None
@@ -138,7 +140,7 @@ def _number(value: Any) -> float | None:
 
 
 def resolved_limits(arguments: Mapping[str, Any], scores: Any, ids: Sequence[str]) -> dict[str, Any]:
-    """Arguments with ``min_score`` and ``max_score``, and ``last_tied_id`` where a tie is cut, filled in."""
+    """Fill in ``min_score`` and ``max_score``, and ``last_tied_id`` if a tie is cut."""
     arguments = {"method": "mean", **arguments}
     low, high = score_limits(arguments, scores)
     limits = {"min_score": low, "max_score": high, "last_tied_id": last_tied_id(arguments, scores, ids)}
@@ -154,4 +156,4 @@ SPEC = OperatorSpec(
     limits=resolved_limits,
     stats=(SIMILARITY,),
 )
-"""Here and not beside its class, because every shipped recipe needs it where Data-Juicer is not imported."""
+"""Defined here, not next to its class, because shipped recipes need it before Data-Juicer is imported."""

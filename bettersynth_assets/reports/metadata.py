@@ -18,7 +18,7 @@ import pyarrow as pa
 from bettersynth_assets.engine.store import WHOLE, Manifest
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 from bettersynth_assets.reports.gallery import gallery
-from bettersynth_assets.reports.plan import plan_metadata
+from bettersynth_assets.reports.operator_order import operator_order_metadata
 from bettersynth_assets.reports.plots import INLINE_LIMIT, curve, histogram, sparkline
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
         metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings, lowest_score(manifest.stats)))
     elif manifest.stage == "operator_plan":
         metadata.pop("order", None)  # operator_plan shows it with names
-        metadata |= plan_metadata(manifest, settings)
+        metadata |= operator_order_metadata(manifest, settings)
     elif "metrics" in manifest.stats:
         metadata["table"] = small_table(metric_table(table, manifest.stats), rows=METRIC_ROWS)
     elif not rows:

@@ -1,4 +1,4 @@
-"""Where all rows went, for the error of a set without any. In: manifests on disk. Out: an ``EmptySetError``."""
+"""Explains which stage or operator removed the rows when a set is empty. In: manifests. Out: an ``EmptySetError``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ROW_STAGES = {
     "budgeted_set": ("seed_dataset", "clip_scores", "filtered_set", "recaptioned_set"),
     "baseline_set": ("seed_dataset",),
 }
-"""The stages that a set's rows have come through."""
+"""The stages that the rows of a set pass before it."""
 
 
 def nothing_left(stage: str, settings: Settings, here: Mapping[str, int] | None = None) -> EmptySetError:
-    """Name what took most of the rows on their way to ``stage``.
+    """Name what removed most of the rows before ``stage``.
 
     Args:
         stage: the stage that found no rows, one of ``ROW_STAGES``.
-        settings: where the earlier stages' manifests lie.
+        settings: settings, to locate the manifests of earlier stages.
         here: rows that the stage itself rejected, by operator.
     """
     taken = Counter({(stage, f"operator {operator}"): count for operator, count in (here or {}).items()})
@@ -33,13 +33,13 @@ def nothing_left(stage: str, settings: Settings, here: Mapping[str, int] | None 
             taken.update({(name, f"operator {operator}"): count for operator, count in manifest.rejected.items()})
             taken.update({(name, f"quarantine {reason}"): count for reason, count in manifest.quarantined.items()})
     if not taken:
-        return EmptySetError(f"{stage}: no rows arrive, and none were there: check the seed file")
+        return EmptySetError(f"{stage}: no rows arrive, because the seed file has none: check the seed file")
     (where, what), most = taken.most_common(1)[0]
     others = ", ".join(f"{name} ({place}) {count}" for (place, name), count in taken.most_common()[1:])
     return EmptySetError(
-        f"{stage}: no rows are left of {rows}. {what} of {where} took most, {most}"
+        f"{stage}: no rows are left of {rows}. {what} of {where} removed most, {most}"
         + (f"; the others: {others}" if others else "")
-        + f". Loosen it in recipe {settings.recipe.name!r}, or mend the seed where rows were quarantined"
+        + f". Loosen it in recipe {settings.recipe.name!r}, or correct the quarantined rows in the seed file"
     )
 
 

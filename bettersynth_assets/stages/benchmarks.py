@@ -1,7 +1,7 @@
-"""Where the fixed data of training and evaluation lies. In: settings. Out: paths; the miniature's where none is named.
+"""Locations of the fixed data of training and evaluation. In: settings. Out: paths, by default of the miniature.
 
-The fine-tuning set and the benchmarks are the same for every recipe and for the baseline. What they hold goes into the
-keys of the stages that read them.
+The fine-tuning set and the benchmarks are the same for every recipe and the baseline. Their contents enter the keys of
+the stages that read them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from toolkit.files import sha256_once
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneFiles:
-    """The instruction set of stage 2, LLaVA JSON."""
+    """The fine-tuning set of stage 2 in LLaVA's JSON format."""
 
     data: Path
     images: Path
 
 
 def finetune_files(settings: Settings) -> FinetuneFiles:
-    """The fine-tuning set.
+    """Return the files of the fine-tuning set.
 
     Raises:
-        ConfigError: a file that the profile names and that is not there, or only one of the two named.
+        ConfigError: a file that the profile names is missing, or the profile names only one of the two.
     """
     training = settings.profile.training
     if training.finetune_json is None and training.finetune_images is None:
@@ -42,10 +42,10 @@ def finetune_files(settings: Settings) -> FinetuneFiles:
 
 
 def benchmarks(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Files (absolute, by role) and options of the benchmarks that the profile evaluates, by name.
+    """Return files (absolute, by role) and options of the profile's benchmarks, by name.
 
     Raises:
-        ConfigError: a file that the profile names and that is not there, or none named where the world has none.
+        ConfigError: a file that the profile names is missing, or none is named and the miniature world has none.
     """
     found = {}
     for name, values in settings.profile.evaluation.chosen().items():
@@ -62,17 +62,17 @@ def benchmarks(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def chosen_benchmarks(settings: Settings) -> list[Chosen]:
-    """The benchmarks with checked files and options.
+    """Return the benchmarks with checked files and options.
 
     Raises:
         ConfigError: see ``benchmarks``.
-        AnswerError: a file where a folder is needed, or the other way round.
+        AnswerError: a file instead of a folder, or a folder instead of a file.
     """
     return [choose(name, values) for name, values in benchmarks(settings).items()]
 
 
 def fingerprint(files: FinetuneFiles) -> dict[str, str]:
-    """Contents of the files and names of the folders; the images in them have hashes of their own."""
+    """Hash the contents of the files and the names of the folders; images are hashed separately."""
     return {name: sha256_once(path) if path.is_file() else path.name for name, path in asdict(files).items()}
 
 
@@ -80,7 +80,7 @@ def _of_the_world(settings: Settings, name: str, roles: list[str]) -> dict[str, 
     files = settings.world.benchmark(name)
     if files is None:
         raise ConfigError(
-            f"evaluation.benchmarks.{name} names no files, and the miniature world has none for it: name its "
+            f"evaluation.benchmarks.{name} names no files, and the miniature world has none for it: set its "
             f"{', '.join(roles)}"
         )
     return files
@@ -88,8 +88,8 @@ def _of_the_world(settings: Settings, name: str, roles: list[str]) -> dict[str, 
 
 def _existing(key: str, named: str | None) -> Path:
     if named is None:
-        raise ConfigError(f"{key} is missing: name it too, or none of its section for the miniature's own")
+        raise ConfigError(f"{key} is missing: set it too, or remove its section to use the miniature's files")
     path = Path(resolve(named)).expanduser()
     if not path.exists():
-        raise ConfigError(f"{key} = {named!r}: nothing at {path.absolute()}; put the file there or name another")
+        raise ConfigError(f"{key} = {named!r}: nothing at {path.absolute()}; put the file there or set another path")
     return path.absolute()

@@ -1,9 +1,9 @@
-"""budgeted_set and baseline_set. In: all rows that are left, or the whole seed. Out: exactly N exposures of them.
+"""budgeted_set and baseline_set. In: all remaining rows, or all of the seed file. Out: exactly N exposures of them.
 
-The recipe's ``budget.select`` first takes rows out that are too like others (``selection``). The rest, in the order of
-the seed's lines, is drawn as the kit and the third-place team draw, by ``toolkit.preprocess.check_sample_number``.
-Next to the rows are the same exposures in training order: the kit's ``processed_data.jsonl``, with the seed's extra
-fields, and ``llava.json`` with the original questions.
+The recipe's ``budget.select`` first removes rows that are too similar to others (``selection``). The remaining rows, in
+the order of the seed file, are drawn as by the kit and the third-place team, by
+``toolkit.preprocess.check_sample_number``. The same exposures are also written in training order: as the kit's
+``processed_data.jsonl``, with the seed file's extra fields, and as ``llava.json`` with the original questions.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ LLAVA_FILE = "llava.json"
 OPERATOR = "budget"
 LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 BASELINE = BudgetSection()
-"""The baseline arm's rows are always drawn at random, with the kit's seed; only the number is the recipe's."""
+"""Rows of the baseline are always drawn at random with the kit's random seed; the recipe only sets their number."""
 
 
 def run(work: Work, *, name: str, source: str, section: BudgetSection | None = None) -> Result:
-    """Fill the budget from every shard of ``source``.
+    """Fill the budget from all shards of ``source``.
 
     Raises:
-        EmptySetError: no rows; names what took most of them.
+        EmptySetError: there are no rows; names what removed most of them.
     """
     from toolkit.preprocess.check_sample_number import fill_budget, repeat_factor
     from toolkit.preprocess.dj_to_llava import to_llava
@@ -58,10 +58,10 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
     kit_rows = as_kit_rows(kept)
     kit_lines = [_line(row) for row in kit_rows]
     llava_rows = to_llava(kit_rows, questions)
-    # No caption holds a reserved token (records.reserved), so the two formats say the same.
+    # Captions hold no reserved tokens (records.reserved), so both formats have equal captions.
     assert [row["conversations"][1]["value"] for row in llava_rows] == kept["caption"].to_pylist()
     llava_lines = [_line(row) for row in llava_rows]
-    shown = np.searchsorted(np.unique(order), order).tolist()  # places among the kept rows, in training order
+    shown = np.searchsorted(np.unique(order), order).tolist()  # positions among the kept rows, in training order
     write_atomically(work.folder / KIT_FILE, "".join(kit_lines[place] + "\n" for place in shown))
     write_atomically(work.folder / LLAVA_FILE, "[\n" + ",\n".join(llava_lines[place] for place in shown) + "\n]\n")
     stats: dict[str, Any] = {
@@ -91,12 +91,12 @@ def split_by_exposures(rows: pa.Table, order: list[int], *, stage: str, budget: 
 
     Args:
         rows: all rows, in line order.
-        order: places in ``rows``, one per exposure, in training order.
-        stage: for the rejects table.
-        budget: likewise.
+        order: positions in ``rows``, one per exposure, in training order.
+        stage: name for the table of rejects.
+        budget: number of exposures, for the table of rejects.
 
     Returns:
-        Drawn rows + ``exposures``, still in line order; rows that were not drawn, as rejects.
+        Drawn rows with ``exposures``, in line order; rows that were not drawn, as rejects.
     """
     exposures = np.bincount(np.asarray(order, dtype=np.int64), minlength=rows.num_rows).astype(np.int32)
     rows = rows.append_column("exposures", pa.array(exposures))
@@ -117,9 +117,9 @@ def split_by_exposures(rows: pa.Table, order: list[int], *, stage: str, budget: 
 
 
 def as_kit_rows(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows in the kit's format, in the same order; the extra fields of the seed's rows follow the kit's own.
+    """Convert rows to the kit's format in the same order; extra fields of the seed file follow the kit's fields.
 
-    They are not in ``llava.json``: no trainer reads them there, and that file is what the training depends on.
+    ``llava.json`` does not contain the extra fields: no trainer reads them, and the training depends on that file.
     """
     return [
         {
@@ -133,12 +133,12 @@ def as_kit_rows(rows: pa.Table) -> list[dict[str, Any]]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    """One line of UTF-8, as in the kit; characters that some readers take for a line's end are escaped."""
+    """Format one line of UTF-8 as in the kit; escapes characters that some readers treat as line ends."""
     return json.dumps(row, ensure_ascii=False).translate(LINE_ENDS)
 
 
 def _histogram(kept: pa.Table, *, not_drawn: int) -> dict[str, int]:
-    """Rows by how often they are shown: ``{"3": 120, "4": 380}``."""
+    """Count rows by number of exposures: ``{"3": 120, "4": 380}``."""
     counts = Counter(kept["exposures"].to_pylist())
     counts[0] = not_drawn
     return {str(times): rows for times, rows in sorted(counts.items()) if rows}

@@ -5,12 +5,12 @@
     kept       one row per training seed, benchmark and metric; a benchmark's first metric is its headline
     questions  one row per training seed and question; see ``toolkit.evaluation.question_rows``
 
-The answers of one checkpoint to one benchmark are a unit (``toolkit.evaluation.units``), kept for all recipes under a
-key of that checkpoint and that benchmark alone. A run answers the units that are missing and assembles both tables and
-a copy of the answers from the units, so an added or changed benchmark is the only one that is answered, and after a
+A unit (``toolkit.evaluation.units``) holds the answers of one checkpoint to one benchmark. All recipes share it, under
+a key of that checkpoint and that benchmark only. A run answers the missing units and assembles both tables and a copy
+of the answers from the units. An added or changed benchmark is therefore the only one that is answered, and after a
 failure the next run continues. Units are never removed.
 
-A benchmark without an answer to each question fails. eval_results also compares: its stats hold the baseline's metrics
+A benchmark that lacks an answer to a question fails. eval_results also compares: its stats hold the baseline's metrics
 and the contest's score.
 """
 
@@ -31,8 +31,8 @@ from bettersynth_assets.engine.rules import ALL_ANSWERED
 from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
-from bettersynth_assets.stages.arms import arm_stats, compare
 from bettersynth_assets.stages.benchmarks import benchmarks
+from bettersynth_assets.stages.compare import arm_stats, compare
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
 from bettersynth_assets.stages.train import architecture_key, folder_of
 from bettersynth_assets.stages.world import prepare_benchmarks
@@ -71,7 +71,7 @@ QUESTIONS = pa.schema(
 
 
 def answer(work: Work, source: str) -> list[dict[str, Any]]:
-    """Let every seed's model answer the benchmarks that it has not answered yet, and score the answers.
+    """Let the model of each training seed answer its unanswered benchmarks, and score the answers.
 
     Returns:
         Rows of schema ``RESULTS``, in the order of the seeds.
@@ -88,7 +88,7 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
         missing = {name: place for name, place in places[seed].items() if finished(place) is None}
         if missing:
             folder = work.folder / folder_of(seed)
-            plans[work.folder / f"plan-{seed}.json"] = plan(work.settings, folder, model, missing)
+            plans[work.folder / f"plan-{seed}.json"] = evaluation_plan(work.settings, folder, model, missing)
     if plans:
         run_child(MODULE, plans, on_event=Reporter(source, work.log), log=work.log)
     units = {seed: _units(places[seed]) for seed in models}
@@ -98,7 +98,7 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
 
 
 def unit_places(settings: Settings, model: Path) -> dict[str, Place]:
-    """Where one checkpoint's answers are kept and under which key, by benchmark, in the profile's order."""
+    """Return the folder and key of one checkpoint's answers, by benchmark, in the profile's order."""
     from toolkit.evaluation.keys import VERSION, checkpoint_hashes
 
     run = [VERSION, checkpoint_hashes(model), _run_key(settings), key_versions(LIBRARIES)]
@@ -107,8 +107,8 @@ def unit_places(settings: Settings, model: Path) -> dict[str, Place]:
     return {name: Place(folder=root / f"{name}-{key[:16]}", key=key) for name, key in keys.items()}
 
 
-def plan(settings: Settings, output: Path, model: Path, missing: Mapping[str, Place]) -> dict[str, Any]:
-    """One seed's plan, as ``toolkit.evaluation.run`` reads it, of the benchmarks that are missing."""
+def evaluation_plan(settings: Settings, output: Path, model: Path, missing: Mapping[str, Place]) -> dict[str, Any]:
+    """Return one seed's plan for ``toolkit.evaluation.run``, restricted to the missing benchmarks."""
     gpu = settings.profile.gpu
     return {
         "model": str(model),
@@ -124,14 +124,14 @@ def plan(settings: Settings, output: Path, model: Path, missing: Mapping[str, Pl
 
 
 class Reporter:
-    """Puts a child's progress into the log, about ten lines for each benchmark."""
+    """Logs a child's progress, about ten lines per benchmark."""
 
     def __init__(self, source: str, log: Log) -> None:
         self.source, self.log = source, log
         self.last: dict[str, tuple[str, int]] = {}
 
     def __call__(self, event: Event) -> None:
-        """One report."""
+        """Log one event."""
         folder = Path(event.get("output", "")).name
         where = f"{self.source} {folder}"
         if event.get("event") == "progress":
@@ -150,19 +150,21 @@ class Reporter:
 
 
 def _units(places: Mapping[str, Place]) -> list[Unit]:
-    """The finished units of one seed.
+    """Return the finished units of one seed.
 
     Raises:
         ChildError: a unit is missing or damaged although the child reported success.
     """
     found = {name: finished(place) for name, place in places.items()}
     if missing := [name for name, unit in found.items() if unit is None]:
-        raise ChildError(f"{MODULE} ended with exit code 0 but without whole answers to {', '.join(missing)}")
+        raise ChildError(
+            f"{MODULE} ended with exit code 0 but without complete answers to {', '.join(missing)}; check its output"
+        )
     return [unit for unit in found.values() if unit is not None]
 
 
 def _copy(folder: Path, places: Mapping[str, Place], units: Sequence[Unit], model: Path) -> None:
-    """Copy a seed's answers into the version's folder and write ``results.json`` next to them."""
+    """Copy a seed's answers to the version's folder and write ``results.json`` next to them."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for unit in units:
@@ -174,7 +176,7 @@ def _copy(folder: Path, places: Mapping[str, Place], units: Sequence[Unit], mode
 
 
 def _files(folder: Path) -> list[str]:
-    """What the benchmarks of one seed have written, relative to the seed's folder."""
+    """Return the files that the benchmarks of one seed have written, relative to the seed's folder."""
     return [f"{name}/{file}" for name, made in _results(folder)["benchmarks"].items() for file in made["files"]]
 
 
@@ -184,7 +186,7 @@ def _results(folder: Path) -> dict[str, Any]:
 
 
 def _questions(folder: Path, seeds: Sequence[int], names: Sequence[str]) -> pa.Table:
-    """Rows of schema ``QUESTIONS`` of all seeds."""
+    """Return the rows of schema ``QUESTIONS`` of all seeds."""
     rows = []
     for seed in seeds:
         for name in names:
@@ -227,7 +229,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 
 def _run_key(settings: Settings) -> dict[str, Any]:
-    """Settings that the answers to every benchmark depend on."""
+    """Return the settings that the answers to every benchmark depend on."""
     profile = settings.profile
     return {
         **architecture_key(settings),

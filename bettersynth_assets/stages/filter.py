@@ -1,9 +1,9 @@
-"""filtered_set: the recipe's ``process:`` list. In: a shard of clip_scores, limits from seed_profile. Out: what passes.
+"""filtered_set: the recipe's ``process:`` list. In: a shard of clip_scores, limits from seed_profile. Out: kept rows.
 
-Kept rows carry Data-Juicer's ``stats`` as JSON. Each rejected row names the first operator that said no, its value and
-the limit. Limits are part of the key, so that a shard is filtered again when, and only when, they or its rows change.
-Under ``order: planned`` the list comes in operator_plan's order, and that order, not its timings, is in the key. Kept
-rows are the same; a row that several operators refuse, or fail on, is told of by another one of them.
+Kept rows carry Data-Juicer's ``stats`` as JSON. Each rejected row names the first operator that refused it, its value
+and the limit. Limits are part of the key, so a shard is filtered again if and only if they or its rows change. Under
+``order: planned`` the list runs in operator_plan's order; the key contains that order, not its timings. The kept rows
+are the same, but a row that several operators refuse or fail on may be attributed to another one of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PLAN = "operator_plan"
 
 
 def rescorer(settings: Settings) -> Rescore:
-    """Scores captions that a mapper changed, with the model of clip_scores, loaded at the first call that needs it."""
+    """Return a function that scores captions changed by mappers with the model of clip_scores, loaded on first use."""
 
     def rescore(paths: Sequence[Path], captions: Sequence[str]) -> Sequence[float | ImageError]:
         if not captions:
@@ -50,7 +50,7 @@ def rescorer(settings: Settings) -> Rescore:
 
 
 def process_list(settings: Settings, inputs: Inputs) -> list[Operator]:
-    """The recipe's operators with their limits, in the order in which they run."""
+    """Return the recipe's operators with resolved limits, in the order in which they run."""
     limits = with_limits(settings.recipe.process, inputs["seed_profile"][0])
     if settings.recipe.order == "written":
         return limits
@@ -90,7 +90,7 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 
 def also(settings: Settings) -> tuple[str, ...]:
-    """The plan, where its order is asked for."""
+    """Return operator_plan if the recipe uses its order."""
     return (PLAN,) if settings.recipe.order == "planned" else ()
 
 

@@ -1,4 +1,4 @@
-"""Every stage, in a row's order. In: their modules. Out: ``STAGES``; no model library is imported."""
+"""All stages in the order that rows pass them. In: their modules. Out: ``STAGES``. Imports no model library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bettersynth_assets.engine.stage import Stage
 from bettersynth_assets.stages.budget import BASELINE_SET, BUDGETED_SET
 from bettersynth_assets.stages.evaluate import BASELINE_RESULTS, EVAL_RESULTS
 from bettersynth_assets.stages.filter import FILTERED_SET
-from bettersynth_assets.stages.plan import OPERATOR_PLAN
+from bettersynth_assets.stages.operator_order import OPERATOR_PLAN
 from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.recaption import RECAPTIONED_SET
 from bettersynth_assets.stages.score import CLIP_SCORES

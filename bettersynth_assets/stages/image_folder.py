@@ -1,7 +1,7 @@
-"""The images of a fine-tuning set or a benchmark as one hash, which changes with any image. In: names and a folder.
+"""Hash of all images of a fine-tuning set or a benchmark. In: names and a folder. Out: a hash of names and contents.
 
-Hashing all images takes as long as reading them, so the hash of each is kept with the file's size and times, and only
-files whose size or times moved are read again.
+Hashing all images takes as long as reading them. Each image's hash is therefore stored with the file's size and times,
+and only files whose size or times have changed are read again.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ HASHES = pa.schema(
     ]
 )
 State = tuple[int, int, int]
-"""Size in bytes, time of modification and of the last change, ns."""
+"""Size in bytes; times of content and metadata change in ns."""
 
 
 def finetune_images_hash(data: Path, images: Path, memo: Path) -> str:
-    """Hash of the names and contents of the images that a LLaVA file names.
+    """Hash the names and contents of the images that a LLaVA file names.
 
     Args:
-        data: the LLaVA file; one that cannot be read counts as naming none, and the training says why.
+        data: the LLaVA file; if it is unreadable, no images are hashed, and the training reports the error.
         images: folder that the names are relative to.
-        memo: Parquet file for the hashes; where it cannot be written, they are computed in each process.
+        memo: Parquet file that stores the hashes; if it is not writable, each process computes them.
 
     Raises:
-        EnvironmentFault: an image that is there and cannot be read.
+        EnvironmentFault: an image exists but cannot be read.
     """
     with suppress(OSError):
         state = data.stat()
@@ -55,12 +55,12 @@ def finetune_images_hash(data: Path, images: Path, memo: Path) -> str:
 
 @lru_cache(maxsize=4)
 def _hash(data: Path, state: State, images: Path, memo: Path) -> str:
-    """Computed once per process and version of the file."""
+    """Compute the hash once per process and version of the file."""
     return images_hash(images, _names(data), memo)
 
 
 def images_hash(folder: Path, names: Iterable[str], memo: Path) -> str:
-    """Hash of the names and contents of images; a missing one has the hash ""."""
+    """Hash the names and contents of images; a missing image has the hash ""."""
     known = _known(memo)
     states = {name: _state(folder / name) for name in sorted({*names})}
     moved = [name for name, state in states.items() if state is not None and known.get(name, (None,))[0] != state]
@@ -72,7 +72,7 @@ def images_hash(folder: Path, names: Iterable[str], memo: Path) -> str:
         columns = [
             pa.array(list(column), field.type) for column, field in zip(zip(*rows, strict=True), HASHES, strict=True)
         ]
-        with suppress(OSError, EnvironmentFault):  # a data root that is only read
+        with suppress(OSError, EnvironmentFault):  # a read-only data root
             write_table(memo, pa.Table.from_arrays(columns, schema=HASHES))
     return digest_of([[name, found[name][1] if name in found else ""] for name in states])
 

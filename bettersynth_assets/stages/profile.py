@@ -1,7 +1,7 @@
-"""seed_profile: what the whole seed looks like. In: all shards of clip_scores. Out: one row per measure, all scores.
+"""seed_profile: statistics of the seed file. In: all shards of clip_scores. Out: one row per measure, all scores.
 
-Filtering is per shard, but limits such as "the mean of all scores" are not: this is where all rows meet. Similarity is
-a cosine, words are those of the kit's text, width and height are pixels.
+Filtering is per shard, but limits such as "the mean of all scores" are global: this stage combines all rows. Similarity
+is a cosine, words are those of the kit's text, width and height are in pixels.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ FIGURES = pa.schema(
 
 
 def run(work: Work) -> Result:
-    """Describe all shards together."""
+    """Compute the statistics of all shards together."""
     rows = work.rows("clip_scores")
     if not rows.num_rows:
         raise nothing_left(NAME, work.settings)
     found = {name: describe(rows.column(name)) for name in MEASURES}
     write_table(work.folder / SCORES_FILE, rows.select(["id", "clip_score"]))
     figures = pa.Table.from_pylist([_figures(name, values) for name, values in found.items()], schema=FIGURES)
-    # Its rows are measures, not pairs; how many pairs they were taken of is in the stats.
+    # Its rows are measures, not pairs; the stats hold the number of pairs.
     return Result(rows_in=figures.num_rows, kept=figures, stats={"rows": rows.num_rows, **found}, files=(SCORES_FILE,))
 
 

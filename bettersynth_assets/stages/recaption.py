@@ -1,9 +1,9 @@
 """recaptioned_set: the recipe's ``caption`` and ``regenerate`` sections. In: rows of filtered_set. Out: chosen pairs.
 
-Captions are made, cleaned, scored by the model of clip_scores and chosen by the recipe's policy; images are made anew
-where the recipe says so (``regenerate``); ``caption.refilter`` then runs over the chosen pairs with limits from
-seed_profile. A baseline's rows pass through as they are. The captions are kept apart, under a key without the limits
-and the policy: when a few new rows move the seed's mean, every shard is filtered again and none is captioned again.
+Captions are generated, cleaned, scored by the model of clip_scores and chosen by the recipe's policy. ``regenerate``
+then replaces images, and ``caption.refilter`` filters the chosen pairs with limits from seed_profile. A baseline's rows
+pass unchanged. Generated captions are stored separately, under a key without the limits and the policy: if a few new
+rows shift the mean of the seed file, every shard is filtered again, but no caption is generated again.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from toolkit.files import digest_of
 
 NAME = "recaptioned_set"
 VERSION = 3
-"""Raise it when the same rows would get other captions, other scores or another choice."""
+"""Increment it when equal rows would get other captions, other scores or another choice."""
 NOTHING = QUARANTINE.empty_table()
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "pillow")
 """Libraries whose version can change a caption or its score."""
 
 
 def low_score(section: CaptionSection, seed_profile: Manifest) -> float:
-    """The cosine under which ``low_score_only`` recaptions a row."""
+    """Return the cosine below which ``low_score_only`` recaptions a row."""
     mean = float(seed_profile.stats["clip_score"]["mean"])
     return mean if section.low_score == "mean" else float(section.low_score)
 
@@ -70,7 +70,7 @@ def run(work: Work) -> Result:
 
 
 def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa.Table, pa.Table]:
-    """Make and choose captions.
+    """Generate and choose captions.
 
     Returns:
         Rows of schema ``RECAPTIONED``; rows whose image cannot be decoded, for the quarantine.
@@ -92,7 +92,7 @@ def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa
 
 
 def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSection) -> list[Synthetic | ImageError]:
-    """Captions of rows, made or found; rows for which the captioner failed in an earlier run are asked again.
+    """Return captions of rows, generated or stored; rows whose captioner failed in an earlier run are retried.
 
     Raises:
         EnvironmentFault: the captioner failed for more rows than the profile allows.
@@ -137,7 +137,7 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
 
 
 def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
-    """Run the second process list over the chosen captions."""
+    """Run the ``refilter`` list over the chosen captions."""
     limits = with_limits(section.refilter, work.inputs["seed_profile"][0])
     done = run_process(
         result.kept,
@@ -157,7 +157,7 @@ def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
 
 
 def caption_key(settings: Settings, section: CaptionSection) -> object:
-    """What one image's synthetic caption and score depend on, besides the image."""
+    """Return what an image's synthetic caption and score depend on, besides the image."""
     return {
         "version": VERSION,
         "section": section.key("captions"),

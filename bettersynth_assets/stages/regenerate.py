@@ -1,13 +1,13 @@
-"""The recipe's ``regenerate`` section, within recaptioned_set. In: rows with chosen captions. Out: the same rows.
+"""The recipe's ``regenerate`` section, part of recaptioned_set. In: rows with chosen captions. Out: the same rows.
 
-Rows that match their image badly get a new image, made from the caption, which stays; its similarity is measured anew.
-As many rows come out as go in, under the same ids: a replaced row's ``image`` names the new file, its ``flags`` say
-``regenerated``, and ``regenerated.parquet`` beside the rows holds each row's parent image and both scores. A row whose
-image the safety checker refused at every try keeps its own, flagged ``regeneration_refused``.
+Rows that match their image badly get a new image, generated from the caption. The caption stays, and the similarity is
+measured again. All rows remain, with the same ids: a replaced row's ``image`` names the new file, and its ``flags``
+contain ``regenerated``. ``regenerated.parquet`` next to the rows holds each row's parent image and both scores. A row
+whose image the safety checker refuses at every try keeps its image, flagged ``regeneration_refused``.
 
-<recipe>/recaptioned_set/<shard>/images/<hash>.jpg    the files, named by all that they depend on, so that a killed run
-                                                      or another limit makes none of them twice
-<recipe>/image_root/                                  what the rows' paths are relative to (``records.seed_path``)
+<recipe>/recaptioned_set/<shard>/images/<hash>.jpg    new files, named by a hash of all that they depend on, so that a
+                                                      killed run or another limit generates none of them twice
+<recipe>/image_root/                                  root of the rows' image paths (``records.seed_path``)
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.files import digest_of
 
 VERSION = 1
-"""Raise it when the same caption would give another image."""
+"""Increment it when equal captions would give other images."""
 LIBRARIES = (PACKAGE, "torch", "transformers", "pillow")
 FOLDER = "images"
 LEDGER = "regenerated.parquet"
 LEDGER_SCHEMA = pa.schema(
     [
-        ("id", pa.string()),  # the row's, which stays its parent's
-        ("parent_image", pa.string()),  # the seed's image
-        ("image", pa.string()),  # the new one; null where every try was refused
-        ("caption", pa.string()),  # that it was made from
+        ("id", pa.string()),  # of the row, unchanged
+        ("parent_image", pa.string()),  # image of the seed file
+        ("image", pa.string()),  # new image; null if every try was refused
+        ("caption", pa.string()),  # caption that it was generated from
         ("score_before", pa.float32()),  # cosine with the parent image
-        ("score_after", pa.float32()),  # cosine with the new one
-        ("outcome", pa.string()),  # replaced, parent_better (under best_of; or as good), refused
+        ("score_after", pa.float32()),  # cosine with the new image
+        ("outcome", pa.string()),  # replaced, parent_better (or equal; under best_of), refused
     ]
 )
 
@@ -66,17 +66,17 @@ class Regenerated:
 
 
 def limit(section: RegenerateSection, seed_profile: Manifest) -> float:
-    """The cosine under which a row gets a new image."""
+    """Return the cosine below which a row gets a new image."""
     return float(seed_profile.stats["clip_score"]["mean"]) if section.below == "mean" else float(section.below)
 
 
 def regenerate_rows(work: Work, rows: pa.Table, section: RegenerateSection) -> Regenerated:
-    """Give the badly matched rows of a shard new images.
+    """Generate new images for the badly matched rows of a shard.
 
     Args:
-        work: of recaptioned_set.
-        rows: of schema ``RECAPTIONED``.
-        section: the recipe's.
+        work: the work of recaptioned_set.
+        rows: rows of schema ``RECAPTIONED``.
+        section: the recipe's ``regenerate`` section.
     """
     below = limit(section, work.inputs["seed_profile"][0])
     values = rows.to_pylist()
@@ -96,7 +96,7 @@ def regenerate_rows(work: Work, rows: pa.Table, section: RegenerateSection) -> R
 
 
 def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: RegenerateSection) -> list[Path | None]:
-    """Make the images that are not there; None for a row that was refused at every try."""
+    """Generate the images that do not exist; None for a row that was refused at every try."""
     folder, depends = work.folder.parent / FOLDER, image_key(work.settings, section)
     paths: list[Path | None] = [folder / f"{digest_of(row['id'], row['caption'], depends)[:24]}.jpg" for row in rows]
     missing = [(at, path) for at, path in enumerate(paths) if path is not None and not path.is_file()]
@@ -115,13 +115,13 @@ def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: Regenerate
 
 
 def _scores(settings: Settings, paths: Sequence[Path | None], captions: Sequence[str]) -> list[float | None]:
-    """Cosines of new images with their captions; None where there is no image."""
+    """Score new images with their captions; None if there is no image."""
     there = [at for at, path in enumerate(paths) if path is not None]
     if not there:
         return [None] * len(paths)
     scorer = load_scorer(settings.profile.models.clip, settings.profile.gpu)
     scored = score_files(scorer, [path for path in paths if path is not None], [captions[at] for at in there])
-    for at, error in scored.errors.items():  # written here a moment ago: the disk is at fault and not the row
+    for at, error in scored.errors.items():  # just written: the disk is at fault, not the row
         path = paths[there[at]]
         raise EnvironmentFault(f"{path}: {error}: remove the file and run again", str(path))
     found = dict(zip(there, scored.scores.tolist(), strict=True))
@@ -129,7 +129,7 @@ def _scores(settings: Settings, paths: Sequence[Path | None], captions: Sequence
 
 
 def _entry(row: dict[str, Any], path: Path | None, score: float | None, *, policy: str, shard: str) -> dict[str, Any]:
-    """The ledger's line about one row."""
+    """Return the ledger's entry of one row."""
     if path is None or score is None:
         outcome, image = "refused", None
     else:
@@ -141,14 +141,14 @@ def _entry(row: dict[str, Any], path: Path | None, score: float | None, *, polic
 
 
 def _row(row: dict[str, Any], path: Path | None, entry: dict[str, Any]) -> dict[str, Any]:
-    """A row as it goes on."""
+    """Return the row for the output table."""
     if entry["outcome"] == "replaced" and path is not None:
         return {**row, **_of_file(path), "image": entry["image"], "clip_score": entry["score_after"]}
     return row if path is not None else {**row, "flags": [*row["flags"], "regeneration_refused"]}
 
 
 def _of_file(path: Path) -> dict[str, Any]:
-    """What a row says of its image file."""
+    """Return the fields of a row that describe its image file."""
     from PIL import Image
 
     data = patiently(path.read_bytes, path)
@@ -159,7 +159,7 @@ def _of_file(path: Path) -> dict[str, Any]:
 
 
 def _remove_others(work: Work, paths: Sequence[Path | None]) -> None:
-    """Remove what earlier captions, limits or models have left."""
+    """Remove images of earlier captions, limits or models."""
     there = set(paths)
     for old in (work.folder.parent / FOLDER).glob("*.jpg"):
         if old not in there:
@@ -178,7 +178,7 @@ def _stats(ledger: Sequence[dict[str, Any]], below: float) -> dict[str, Any]:
 
 
 def image_key(settings: Settings, section: RegenerateSection) -> dict[str, Any]:
-    """What an image depends on besides its row's id and caption."""
+    """Return what an image depends on besides its row's id and caption."""
     return {
         "version": VERSION,
         "section": section.key("images"),
@@ -189,7 +189,7 @@ def image_key(settings: Settings, section: RegenerateSection) -> dict[str, Any]:
 
 
 def regenerate_key(settings: Settings, section: RegenerateSection, seed_profile: Manifest) -> dict[str, Any]:
-    """What the rows depend on besides their captions."""
+    """Return what the rows depend on besides their captions."""
     check_package()
     return {
         "section": section.key(),

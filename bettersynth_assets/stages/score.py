@@ -1,8 +1,8 @@
 """clip_scores: one similarity per row. In: a shard of seed_dataset. Out: the same rows + clip_score, text_truncated.
 
-The images' embeddings, which scores are made of, stay beside the rows for operators that compare images. A row whose
-image cannot be decoded goes to the quarantine; nothing is rejected here. Limits are another stage's, so that they can
-change without scoring again.
+The image embeddings from which scores are computed are stored next to the rows, for operators that compare images. Rows
+whose image cannot be decoded are quarantined; nothing is rejected here. Limits belong to a later stage, so that they
+can change without scoring again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EMBEDDINGS_FILE = "embeddings.npy"
 
 
 def add_scores(table: pa.Table, scored: Scored) -> Result:
-    """Put scores to their rows.
+    """Add scores to rows.
 
     Args:
         table: rows of schema ``SEED``.
@@ -79,14 +79,14 @@ def run(work: Work) -> Result:
     for at in scored.errors:
         check_unchanged(paths[at], table.column("image_hash")[at].as_py())
     result = add_scores(table, scored)
-    content = BytesIO()  # numpy's own write to a file does not say why it failed, e.g. of a full disk
+    content = BytesIO()  # numpy's write to a file hides errors, e.g. a full disk
     np.save(content, scored.embeddings, allow_pickle=False)
     write_atomically(work.folder / EMBEDDINGS_FILE, content.getvalue())
     return replace(result, files=(EMBEDDINGS_FILE,))
 
 
 def read_embeddings(manifests: Sequence[Manifest]) -> NDArray[np.float32]:
-    """Embeddings of the kept rows of some shards, in their order."""
+    """Read the embeddings of the kept rows of some shards, in their order."""
     found = [np.load(manifest.file(EMBEDDINGS_FILE), allow_pickle=False) for manifest in manifests]
     return np.concatenate([part for part in found if len(part)] or found[:1])
 

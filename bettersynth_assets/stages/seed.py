@@ -1,6 +1,6 @@
-"""seed_dataset. In: one shard's lines of the seed file. Out: checked rows with sizes, words and mode; bad rows aside.
+"""seed_dataset. In: one shard's lines of the seed file. Out: validated rows with size, words and mode; a quarantine.
 
-A large seed is read by worker processes: reading a header is nearly all Python, so threads would wait for one another.
+A large seed file is read by worker processes: header parsing is nearly all Python, so threads would block each other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from toolkit.file_errors import patiently
 from toolkit.worker_pools import repeated
 
 POOL_ROWS = 20_000
-"""Rows of a seed from which on starting worker processes pays."""
+"""Minimum rows of a seed file for which starting worker processes is faster."""
 MOST_WORKERS = 16
 
 
@@ -83,11 +83,11 @@ def _stats(kept: pa.Table) -> dict[str, Any]:
 
 
 _ahead: list[tuple[list[SeedLine], Path, Limits, Roots, list[Future[Ingested]]]] = []
-"""The shard that the workers have begun beforehand; at most one."""
+"""The next shard, if the workers have started it; at most one."""
 
 
 def _pooled(lines: list[SeedLine], following: list[SeedLine], root: Path, limits: Limits, roots: Roots) -> Ingested:
-    """Ingest by worker processes, which go on with the next shard while this one is written."""
+    """Ingest in worker processes, which start the next shard while this one is written."""
     begun = [futures for *what, futures in _ahead if what == [lines, root, limits, roots]]
     futures = begun[0] if begun else _begin(lines, root, limits, roots)
     _ahead[:] = [(following, root, limits, roots, _begin(following, root, limits, roots))] if following else []
@@ -113,20 +113,20 @@ def _workers() -> int:
 
 @cache
 def _pool() -> ProcessPoolExecutor:
-    """One pool per process, kept from shard to shard. Spawned, because forking a process with threads can hang."""
+    """Return the process pool, shared by all shards. Spawned, because forking a process with threads can hang."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(_workers(), mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),))
 
 
 def _replace_pool() -> None:
-    """Forget a pool of which a worker was killed, and what it had begun beforehand."""
+    """Drop a pool whose worker was killed, and the shard that it had started."""
     _ahead.clear()
     _pool().shutdown(wait=False, cancel_futures=True)
     _pool.cache_clear()
 
 
 def _end_with_parent(parent: int) -> None:
-    """A worker whose parent was killed hard would wait for work for ever; it ends itself instead."""
+    """End a worker whose parent was killed; otherwise it would wait forever."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,8 +1,8 @@
-"""``budget.select``: operators that need the whole set. In: the rows of all shards. Out: those that may be shown.
+"""``budget.select``: operators that need all rows at once. In: the rows of all shards. Out: rows that may be drawn.
 
-Here Deduplicators and Selectors see what lies in different shards; Filters may stand between them, for what only the
-chosen caption decides. Mappers may not: after this nothing scores a caption that they change. Embeddings come from
-clip_scores, for each row whose image is still the one that was scored there.
+Here Deduplicators and Selectors see rows of different shards. Filters may be among them, for decisions that depend on
+the chosen caption. Mappers may not, because no later stage scores the captions that they change. Embeddings come from
+clip_scores, for each row whose image has not been replaced since.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
     """Run the recipe's ``budget.select`` over all rows at once.
 
     Args:
-        work: with the inputs that ``select_inputs`` names.
-        rows: of all shards, in line order.
-        stage: for the ledgers.
+        work: work with the inputs that ``select_inputs`` names.
+        rows: rows of all shards, in line order.
+        stage: name for the tables of rejects and quarantine.
 
     Raises:
-        ConfigError: a Mapper, or an operator that cannot be used.
-        EmptySetError: no row is left; names the operator that took most.
+        ConfigError: a Mapper, or an unusable operator.
+        EmptySetError: no row is left; names the operator that removed most.
     """
     settings, entries = work.settings, work.settings.recipe.budget.select
     check_once(settings)
     done = run_process(
         rows,
-        build_operators(with_limits(entries, work.inputs["seed_profile"][0]), settings.profile, has_whole_set=True),
+        build_operators(with_limits(entries, work.inputs["seed_profile"][0]), settings.profile, has_all_rows=True),
         stage=stage,
         image_root=image_root(settings),
         rescore=None if own_similarity(entries) else rescorer(settings),
@@ -62,7 +62,7 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
 
 
 def embeddings_of(work: Work, rows: pa.Table) -> list[np.ndarray | None]:
-    """Each row's embedding by clip_scores; None where its image is another now."""
+    """Return each row's embedding by clip_scores; None if its image has been replaced."""
     scored = work.rows("clip_scores")
     places = {pair: place for place, pair in enumerate(_images(scored))}
     found = read_embeddings(work.inputs["clip_scores"])
@@ -74,7 +74,7 @@ def _images(rows: pa.Table) -> zip[tuple[str, str]]:
 
 
 def select_inputs(settings: Settings) -> tuple[str, ...]:
-    """Inputs that only a recipe with ``budget.select`` asks for."""
+    """Return the inputs that only a recipe with ``budget.select`` needs."""
     entries = settings.recipe.budget.select
     if not entries:
         return ()
@@ -83,7 +83,7 @@ def select_inputs(settings: Settings) -> tuple[str, ...]:
 
 
 def select_key(settings: Settings, inputs: Inputs) -> dict[str, object]:
-    """What the choice depends on besides rows and embeddings; nothing for a recipe without ``budget.select``."""
+    """Return what the choice depends on besides rows and embeddings; empty without ``budget.select``."""
     entries = settings.recipe.budget.select
     if not entries:
         return {}

@@ -1,7 +1,7 @@
-"""Checks of the fixed data of training and evaluation. In: settings. Out: nothing, or an error that names file and row.
+"""Checks the fixed data of training and evaluation. In: settings. Out: nothing, or an error that names file and row.
 
-They run when a run begins (``Stage.preflight``), so that a broken file is found before captions and training are paid
-for. The trainer and the evaluation check again what they read.
+The checks run at the start of a run (``Stage.preflight``), so a broken file is found before captioning and training
+begin. The trainer and the evaluation check again what they read.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FINETUNE = "fine-tuning set (profile, `training`)"
 
 
 def check_finetune(settings: Settings) -> None:
-    """Check the rows of the fine-tuning set, and that its image files are there.
+    """Check the rows of the fine-tuning set, and that its image files exist.
 
     Raises:
-        ConfigError: a row that cannot be trained on, or missing images; names the file and the row.
-        EnvironmentFault: a file that the environment keeps from us.
+        ConfigError: a row is unusable for training, or images are missing; names the file and the row.
+        EnvironmentFault: the environment prevents reading a file.
     """
     from toolkit.data.image_files import check_images
     from toolkit.data.llava import read_llava
@@ -41,11 +41,11 @@ def check_finetune(settings: Settings) -> None:
 
 
 def check_benchmarks(settings: Settings) -> None:
-    """Check the files of all benchmarks as the evaluation does before it answers: all text, every picture's header.
+    """Check the files of all benchmarks as the evaluation does before it answers: all text, every image's header.
 
     Raises:
-        ConfigError: a file that cannot be used; names the file and the question.
-        EnvironmentFault: a file that the environment keeps from us.
+        ConfigError: a file is unusable; names the file and the question.
+        EnvironmentFault: the environment prevents reading a file.
     """
     from toolkit.evaluation.inputs import first_broken_image, read_benchmarks
 
@@ -55,11 +55,11 @@ def check_benchmarks(settings: Settings) -> None:
 
 
 def benchmarks_key(settings: Settings) -> dict[str, Any]:
-    """What the answers depend on, by benchmark: files, questions and pictures inside folders, options, code.
+    """Return what the answers depend on, by benchmark: files, questions and images inside folders, options, code.
 
     Raises:
-        ConfigError: questions that cannot be used.
-        EnvironmentFault: an image that is there and cannot be read.
+        ConfigError: questions are unusable.
+        EnvironmentFault: an image exists but cannot be read.
     """
     with _about(SECTION):
         return {chosen.name: _key_of(chosen, settings) for chosen in chosen_benchmarks(settings)}
@@ -77,7 +77,7 @@ def _key_of(chosen: Chosen, settings: Settings) -> dict[str, Any]:
 
 
 def _folders_hash(chosen: Chosen, settings: Settings) -> str:
-    """Hash of what the questions hold and of the names and contents of their pictures."""
+    """Hash the contents of the questions, and the names and contents of their images."""
     from toolkit.evaluation.inputs import read_benchmark
     from toolkit.evaluation.keys import questions_hash
 
@@ -95,7 +95,7 @@ def _folders_hash(chosen: Chosen, settings: Settings) -> str:
 
 @contextmanager
 def _about(section: str) -> Iterator[None]:
-    """Say which section of the profile an error is about."""
+    """Add the section of the profile to errors."""
     try:
         yield
     except OSError as error:

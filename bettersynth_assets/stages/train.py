@@ -1,11 +1,11 @@
 """mgm_checkpoint and baseline_checkpoint. In: the exposures in training order. Out: a trained model per training seed.
 
-One child process trains the seeds one after the other, each through stage 1 (projector) and stage 2 (projector and
-language model) into its folder ``seed-<n>``. A run that was killed finds the seeds, and the stages of a seed, that it
-had finished, and goes on with the rest, inside a stage from its newest checkpoint.
+One child process trains the seeds one after the other (on the CPU several at a time), each through stage 1 (projector)
+and stage 2 (projector and language model) into its folder ``seed-<n>``. After a kill, a new run skips finished seeds
+and finished stages of a seed, and continues an unfinished stage from its newest checkpoint.
 
 kept: seed int64, final_loss float64, steps int64 (of both stages), path string (checkpoint, relative to the folder).
-How long it took is in the stats and not in the rows: the same data, settings and seed give the same rows.
+Durations are in the stats, not in the rows, so equal data, settings and seeds give equal rows.
 """
 
 from __future__ import annotations
@@ -46,15 +46,14 @@ _MARKER = "manifest.json"
 
 
 def run(work: Work, *, source: str) -> Result:
-    """Train every seed of the profile.
+    """Train all seeds of the profile.
 
     Raises:
-        ChildError: data or a loss that training cannot go on with, or a trainer that ended before its last step; seeds
-            that had finished stay.
+        ChildError: the trainer refuses the data or a loss, or ends before its last step; finished seeds are kept.
     """
     seeds = work.settings.profile.training.seeds
     data = work.inputs[source][0].file(LLAVA_FILE)
-    plans = {work.folder / f"plan-{seed}.json": plan(work.settings, work.folder, data, seed) for seed in seeds}
+    plans = {work.folder / f"plan-{seed}.json": training_plan(work.settings, work.folder, data, seed) for seed in seeds}
     run_child(
         MODULE,
         plans,
@@ -83,20 +82,20 @@ def run(work: Work, *, source: str) -> Result:
 
 
 def _written(folder: Path, seed: str) -> list[str]:
-    """Files of a finished seed, relative to ``folder``; not what only resuming needs."""
+    """Return the files of a finished seed, relative to ``folder``, without those needed only for resuming."""
     found = [path.relative_to(folder) for path in sorted((folder / seed).rglob("[!.]*")) if path.is_file()]
     return [path.as_posix() for path in found if "checkpoints" not in path.parts]
 
 
-def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, Any]:
-    """One seed's plan, as ``toolkit.training.plan`` reads it; all that is fixed by the contest is its default there."""
+def training_plan(settings: Settings, folder: Path, data: Path, training_seed: int) -> dict[str, Any]:
+    """Return one seed's plan for ``toolkit.training.plan``; what the contest fixes is the default there."""
     training, gpu = settings.profile.training, settings.profile.gpu
     finetune = finetune_files(settings)
     return {
         "base_model": model_path(settings.profile.models.base, role="base"),
-        "output_dir": str(folder / folder_of(seed)),
+        "output_dir": str(folder / folder_of(training_seed)),
         "extensions": settings.profile.extension_files(),
-        "seed": seed,
+        "seed": training_seed,
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if training.feature_cache else None,
@@ -117,16 +116,16 @@ def plan(settings: Settings, folder: Path, data: Path, seed: int) -> dict[str, A
 
 
 def launcher(settings: Settings) -> list[str]:
-    """The profile's launcher; one of this Python's own commands is found also where ``PATH`` does not name it."""
+    """Return the profile's launcher; commands of this Python environment are found even if ``PATH`` lacks them."""
     command = list(settings.profile.training.launcher)
     if command and (own := Path(sys.executable).parent / command[0]).is_file():
         command[0] = str(own)
     return command
 
 
-def folder_of(seed: int) -> str:
-    """Name of a training seed's folder."""
-    return f"seed-{seed}"
+def folder_of(training_seed: int) -> str:
+    """Return the name of a training seed's folder."""
+    return f"seed-{training_seed}"
 
 
 def _parameters(stage: StageSettings) -> dict[str, Any]:
@@ -134,37 +133,39 @@ def _parameters(stage: StageSettings) -> dict[str, Any]:
 
 
 class Reporter:
-    """Puts a child's reports into the log; the seeds are trained side by side."""
+    """Logs a child's events; the training seeds are interleaved."""
 
     def __init__(self, source: str, log: Log) -> None:
         self.source, self.log = source, log
 
     def __call__(self, event: Event) -> None:
-        """One report."""
+        """Log one event."""
         folder = Path(event.get("output_dir", "")).name.replace("-", " ")
         kind, where = event.get("event"), f"{self.source} {folder} {event.get('stage', '')}".rstrip()
         if kind == "start":
             self.log(f"{where}: {event['steps']} steps over {event['rows']} rows")
         elif kind == "resume":
-            self.log(f"{where}: goes on after step {event['step']}")
+            self.log(f"{where}: continues after step {event['step']}")
         elif kind == "damaged":
             self.log(f"{where}: {event['message']}")
         elif kind == "features":
-            self.log(f"{where}: features of {event['computed']} pictures in {event['seconds']:.1f} s")
+            self.log(f"{where}: features of {event['computed']} images in {event['seconds']:.1f} s")
         elif kind == "step":
             rate = f"{event['samples_per_s']:.1f} samples/s"
             self.log(f"{where}: step {event['step']}/{event['steps']}, loss {event['loss']:.4f}, {rate}")
         elif kind == "done":
-            self.log(f"{where}: " + ("finished before" if event["cached"] else f"finished in {event['seconds']:.1f} s"))
+            self.log(
+                f"{where}: " + ("finished earlier" if event["cached"] else f"finished in {event['seconds']:.1f} s")
+            )
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    """A seed's manifests by stage, which the toolkit writes last.
+    """Read a seed's manifests by stage; the toolkit writes them last.
 
-    A launcher may return 0 although its trainer died, so the exit code alone proves nothing.
+    A launcher may return 0 although its trainer died, so the exit code alone is not sufficient.
 
     Raises:
-        ChildError: a stage without a manifest, or one that does not say that the last step was taken.
+        ChildError: a stage has no manifest, or its manifest does not confirm the last step.
     """
     return {name: _finished(folder / name / _MARKER) for name in STAGES}
 
@@ -173,10 +174,10 @@ def _finished(marker: Path) -> dict[str, Any]:
     try:
         found = read_marker(marker, ("final_step", "planned_steps", "loss_curve", "seconds", "samples_per_s"))
     except MarkerError as error:
-        raise ChildError(f"{MODULE} ended with exit code 0 before its last step: {error}; see its output") from error
+        raise ChildError(f"{MODULE} ended with exit code 0 before its last step: {error}; check its output") from error
     if found["final_step"] != found["planned_steps"]:
         steps = f"step {found['final_step']} of {found['planned_steps']}"
-        raise ChildError(f"{MODULE} ended with exit code 0 but after {steps}: {marker}; see its output")
+        raise ChildError(f"{MODULE} ended with exit code 0 but after {steps}: {marker}; check its output")
     return found
 
 
@@ -209,10 +210,10 @@ def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
 
 
 def architecture_key(settings: Settings) -> dict[str, str]:
-    """Hash of the base model's architecture where that comes from an extension.
+    """Return the hash of the base model's architecture if it comes from an extension.
 
     Raises:
-        ConfigError: a local base model that no architecture is registered for.
+        ConfigError: no architecture is registered for a local base model.
     """
     base = Path(model_path(settings.profile.models.base, role="base"))
     if not (base / "config.json").is_file():
@@ -225,7 +226,7 @@ def architecture_key(settings: Settings) -> dict[str, str]:
 
 
 def _deepspeed(stage: StageSettings) -> str | None:
-    """Hash of a stage's DeepSpeed file; a file that is missing is reported by the training's plan."""
+    """Return the hash of a stage's DeepSpeed file; a missing file is reported by the training plan."""
     file = None if stage.deepspeed is None else Path(resolve(stage.deepspeed))
     return sha256_once(file) if file is not None and file.is_file() else None
 

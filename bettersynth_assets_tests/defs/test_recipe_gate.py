@@ -26,9 +26,7 @@ def test_a_refused_recipe_stops_every_selection_and_leaves_no_folder(selected, r
     result = materialize(selected)
     (event,) = [event for event in result.all_events if event.is_step_failure]
     words = event.event_specific_data.user_failure_data.description
-    assert words.startswith(
-        "operator 'python_lambda_mapper' runs code that the recipe holds: take it out, or set `trusted"
-    )
+    assert words.startswith("operator 'python_lambda_mapper' runs code of the recipe: remove it, or set `trusted")
     assert sorted(path.name for path in data_root.rglob("*")) == before
 
 

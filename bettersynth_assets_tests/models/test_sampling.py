@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.models.sampling import drawn, generate_arguments, limits, uniforms
+from bettersynth_assets.models.sampling import draw_tokens, draw_uniforms, generate_arguments, limits
 
 LOGITS = torch.log(torch.tensor([0.4, 0.1, 0.3, 0.05, 0.15]))
 DRAWS = 20_000
@@ -13,9 +13,9 @@ DRAWS = 20_000
 
 def shares(sampling, logits=LOGITS, draws=DRAWS):
     """How often each token is the first of this many rows."""
-    numbers = torch.from_numpy(uniforms(sampling, [f"row{index}" for index in range(draws)], 1)[:, 0])
+    uniforms = torch.from_numpy(draw_uniforms(sampling, [f"row{index}" for index in range(draws)], 1)[:, 0])
     scores = limits(sampling)(None, logits.expand(draws, -1))
-    return np.bincount(drawn(scores, numbers).numpy(), minlength=len(logits)) / draws
+    return np.bincount(draw_tokens(scores, uniforms).numpy(), minlength=len(logits)) / draws
 
 
 def test_tokens_come_as_often_as_their_probability_says():
@@ -43,16 +43,16 @@ def test_a_vocabulary_of_full_size_is_drawn_from_up_to_its_last_token():
     np.testing.assert_allclose(found, 1 / 3, atol=0.07)
     assert found.sum() == pytest.approx(1)
     last = torch.tensor([1 - 2.0**-24])
-    assert drawn(torch.zeros(1, 50_304), last).item() == 50_303
+    assert draw_tokens(torch.zeros(1, 50_304), last).item() == 50_303
 
 
 def test_a_rows_numbers_depend_on_its_key_and_the_seed_alone():
-    both = uniforms(Sampling(seed=3), ["a", "b"], 6)
+    both = draw_uniforms(Sampling(seed=3), ["a", "b"], 6)
     assert both.shape == (2, 6) and both.dtype == np.float32 and (both >= 0).all() and (both < 1).all()
-    np.testing.assert_array_equal(uniforms(Sampling(seed=3, top_k=9), ["b"], 6)[0], both[1])
-    np.testing.assert_array_equal(uniforms(Sampling(seed=3), ["b"], 4)[0], both[1, :4])
+    np.testing.assert_array_equal(draw_uniforms(Sampling(seed=3, top_k=9), ["b"], 6)[0], both[1])
+    np.testing.assert_array_equal(draw_uniforms(Sampling(seed=3), ["b"], 4)[0], both[1, :4])
     assert not np.array_equal(both[0], both[1])
-    assert not np.array_equal(uniforms(Sampling(seed=4), ["a"], 6)[0], both[0])
+    assert not np.array_equal(draw_uniforms(Sampling(seed=4), ["a"], 6)[0], both[0])
 
 
 def test_without_sampling_generate_is_asked_for_greedy_decoding_and_nothing_else():

@@ -62,7 +62,7 @@ def test_a_plugin_may_give_its_own_spec_and_cannot_review_itself(monkeypatch):
     assert catalog.spec_of("quiet_filter") is spec
     asks = type("Asks", (kind,), {"__init__": lambda self, api_endpoint="": None})
     assert "sends rows to an address" in code_reason("quiet_filter", asks)
-    with pytest.raises(ValueError, match="'words_num_filter' has a spec already: choose another name"):
+    with pytest.raises(ValueError, match="'words_num_filter' already has a spec: choose another name"):
         catalog.register_spec(OperatorSpec(name="words_num_filter"))
 
 

@@ -162,7 +162,7 @@ def test_one_row_and_none_pass_through(rows, process):
 
 
 def test_more_shards_than_one_are_refused_with_what_to_do(rows, process):
-    says = r"'document_deduplicator' needs the whole set, .* 4 shards.*`budget\.select`.*`shards: 1`"
+    says = r"'document_deduplicator' needs all rows at once.* 4 shards.*`budget\.select`.*`shards: 1`"
     with pytest.raises(ConfigError, match=says):
         process(rows, [TEXTS], shards=4)
 
@@ -173,7 +173,7 @@ def test_more_shards_than_one_are_refused_with_what_to_do(rows, process):
         ({"image_near_duplicate_deduplicator": {"max_distance": 8}}, "max_distance = 8: Input should be less than"),
         ({"image_near_duplicate_deduplicator": {"keep": "last"}}, "keep = 'last'"),
         ({"kmeans_diversity_selector": {"clusters": 3}}, "either count .* or share"),
-        ({"kmeans_diversity_selector": {"share": 0}}, "no row could stay"),
+        ({"kmeans_diversity_selector": {"share": 0}}, "no row left"),
         ({"kmeans_diversity_selector": {"share": 0.5, "prefer": "nearest"}}, "prefer = 'nearest'"),
         ({"document_minhash_deduplicator": {}}, "window_size = 5 makes all captions of fewer than 3 words duplicates"),
         ({"image_deduplicator": {}}, "needs the package 'imagededup.*', which is not installed"),

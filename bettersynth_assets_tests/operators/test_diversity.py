@@ -30,14 +30,14 @@ def test_separate_groups_become_separate_clusters_whatever_the_lengths():
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(4), 30)
     points = (np.eye(8, dtype=np.float32)[truth] + 0.05 * rng.standard_normal((120, 8))).astype(np.float32)
-    labels, distances = clusters_of(points * rng.uniform(0.5, 9, (120, 1)).astype(np.float32), 4, seed=3)
+    labels, distances = clusters_of(points * rng.uniform(0.5, 9, (120, 1)).astype(np.float32), 4, random_seed=3)
     assert all(len({*labels[truth == group].tolist()}) == 1 for group in range(4)) and len({*labels.tolist()}) == 4
     assert distances.max() < 0.5
-    assert np.array_equal(labels, clusters_of(points, 4, seed=3)[0])
+    assert np.array_equal(labels, clusters_of(points, 4, random_seed=3)[0])
 
 
 def test_more_clusters_than_rows_and_equal_rows_are_no_error():
-    labels, _ = clusters_of(np.ones((3, 4), np.float32), 9, seed=0)
+    labels, _ = clusters_of(np.ones((3, 4), np.float32), 9, random_seed=0)
     assert labels.shape == (3,)
 
 

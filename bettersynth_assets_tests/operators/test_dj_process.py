@@ -127,7 +127,7 @@ def test_plain_dj_process_runs_our_whole_set_operators_and_keeps_the_same_rows(d
     folder, table = done["sets"]
     kept = kept_in(folder)
     entries = [IMAGES, {"kmeans_diversity_selector": CLUSTERS | {"clip_model": str(tiny_models.clip)}}]
-    built = build_operators(entries, tiny_profile(tiny_models), has_whole_set=True)
+    built = build_operators(entries, tiny_profile(tiny_models), has_all_rows=True)
     ours = run_process(table, built, stage="filtered_set", image_root=folder, rescore=len)
     assert len(kept) == 9
     assert ids(kept) == ours.kept["id"].to_pylist()

@@ -233,7 +233,9 @@ def test_a_word_list_that_is_none_is_named_and_nothing_is_fetched_or_written(pro
 @pytest.mark.parametrize("name", WITH_NEEDS)
 def test_a_model_that_the_profile_leaves_out_is_named_with_what_to_fetch(name, profile_of):
     role = spec_of(name).needs[0].role
-    with pytest.raises(ConfigError, match=rf"{name}.* needs models\.{role}, which the profile leaves out: name "):
+    with pytest.raises(
+        ConfigError, match=rf"{name}.* needs models\.{role}, which the profile does not set: set it to "
+    ):
         build_operators([{name: {}}], profile_of({}))
     with pytest.raises(ConfigError, match=rf"models\.{role}"):
         operators_key([{name: {}}], profile_of({}))
@@ -309,5 +311,5 @@ def test_a_model_file_that_data_juicer_would_fetch_is_refused():
 
     with pytest.raises(ConfigError, match=r"needs the model file 'no-such\.bin', which is not in .*put it there"):
         model_utils.check_model("no-such.bin")
-    with pytest.raises(ConfigError, match="would fetch NLTK's sentence splitter"):
+    with pytest.raises(ConfigError, match="would download NLTK's sentence splitter"):
         model_utils.prepare_model("nltk", lang="en")

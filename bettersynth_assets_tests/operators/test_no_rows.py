@@ -84,7 +84,7 @@ def test_an_answerer_answers_nothing():
 )
 def test_every_kind_of_operator_passes_no_rows_on(tiny_models, tmp_path, entry):
     none = scored_table(tmp_path, 1).slice(0, 0)
-    built = build_operators([entry], tiny_profile(tiny_models), has_whole_set=True)
+    built = build_operators([entry], tiny_profile(tiny_models), has_all_rows=True)
     done = run_process(none, built, stage="filtered_set", image_root=tmp_path, rescore=lambda paths, captions: [])
     assert (done.kept.num_rows, done.rejects.num_rows, done.quarantine.num_rows) == (0, 0, 0)
 

@@ -62,7 +62,7 @@ def test_a_plugins_operator_is_found_warned_of_and_in_keys_by_its_packages_versi
     assert is_filter and stats == ["plugin"]
     assert key == {"plugin_filter.code": "a-plugin 1.0"}
     assert words.startswith(
-        "operator 'plugin_filter' comes from a plugin (a_plugin) and is not among those known to run"
+        "operator 'plugin_filter' comes from a plugin (a_plugin) and has not been reviewed: it may run"
     )
     install(tmp_path, "1.1")
     assert ask(tmp_path)[1] == {"plugin_filter.code": "a-plugin 1.1"}

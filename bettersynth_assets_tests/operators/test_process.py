@@ -9,8 +9,7 @@ import pytest
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models import batching
-from bettersynth_assets.operators import classifier_models, image_classifiers
-from bettersynth_assets.operators import dataset_operators as whole_set
+from bettersynth_assets.operators import classifier_models, dataset_operators, image_classifiers
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.records.schema import kit_text
@@ -257,7 +256,7 @@ def test_an_operator_that_fails_on_one_row_quarantines_it_and_names_itself(rows,
 
 def test_an_operator_that_fails_on_every_row_is_an_error_and_empties_nothing(rows, process, tmp_path):
     (tmp_path / "not-a-model").mkdir()
-    with pytest.raises(UserError, match=r"'image_nsfw_filter' with .* failed when its model was loaded: ValueError: "):
+    with pytest.raises(UserError, match=r"'image_nsfw_filter' with .* failed while its model was loaded: ValueError: "):
         process(rows, [{"image_nsfw_filter": {"hf_nsfw_model": str(tmp_path / "not-a-model")}}])
     with pytest.raises(UserError, match=r"'image_text_matching_filter' with .* failed on all 40 rows: "):
         arguments = {"hf_blip": str(tmp_path / "not-a-model"), "vertical_flip": True}
@@ -309,19 +308,19 @@ def test_a_caption_that_a_mapper_empties_is_rejected_by_it(rows, process):
 )
 def test_a_slow_operator_says_how_far_it_is(rows, tmp_path, tiny_models, monkeypatch, entry, at_once):
     monkeypatch.setattr(batching, "SECONDS_BETWEEN_LOGS", 0)
-    monkeypatch.setattr(whole_set, "AT_ONCE", 15)
+    monkeypatch.setattr(dataset_operators, "AT_ONCE", 15)
     monkeypatch.setitem(classifier_models.AT_ONCE, "cpu", 12)
     monkeypatch.setattr(image_classifiers, "load_classifier", classifier_models.load_classifier.__wrapped__)
     lines = []
-    built = build_operators([entry], tiny_profile(tiny_models), has_whole_set=True)
+    built = build_operators([entry], tiny_profile(tiny_models), has_all_rows=True)
     run_process(rows, built, stage="filtered_set", image_root=tmp_path, rescore=None, log=lines.append)
-    told = [line.split(": ")[2].split(" rows,")[0] for line in lines[:-1]]
-    assert told == [f"{count}/40" for count in range(at_once, 40, at_once)]
-    assert f"{built[0].name} let" in lines[-1]
+    reported = [line.split(": ")[2].split(" rows,")[0] for line in lines[:-1]]
+    assert reported == [f"{count}/40" for count in range(at_once, 40, at_once)]
+    assert f"{built[0].name} passed" in lines[-1]
 
 
 def test_a_mapper_that_takes_the_kits_tokens_apart_is_refused(rows, process):
-    with pytest.raises(ConfigError, match=r"remove_specific_chars_mapper.*changes the kit's own tokens.*row '"):
+    with pytest.raises(ConfigError, match=r"remove_specific_chars_mapper.*changes the kit's tokens.*row '"):
         process(rows, [{"remove_specific_chars_mapper": {"chars_to_remove": "ia"}}])
 
 
@@ -346,7 +345,7 @@ def test_a_reserved_token_in_every_caption_is_the_rows_fault_and_none_is_lost(ro
 
 
 def test_a_mapper_that_makes_more_rows_of_one_is_refused(rows, process):
-    with pytest.raises(ConfigError, match=r"'text_chunk_mapper' made 2 rows .* of row 'row000'"):
+    with pytest.raises(ConfigError, match=r"'text_chunk_mapper' returned 2 rows .* for row 'row000'"):
         process(rows, [{"text_chunk_mapper": {"max_len": 40}}])
 
 

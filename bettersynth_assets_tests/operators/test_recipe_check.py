@@ -35,7 +35,7 @@ def test_shipped_recipes_are_accepted_or_refused_by_what_the_profile_has(recipe,
     if profile in SHIPPED.get(recipe, shipped_files("profiles")):
         assert check_recipe(settings) == []
     else:
-        with pytest.raises(ConfigError, match=r"captioner: llava|needs a text-to-image pipeline, and profile '"):
+        with pytest.raises(ConfigError, match=r"captioner: llava|needs a text-to-image pipeline, but profile '"):
             check_recipe(settings)
     assert not (tmp_path / "data").exists()
 
@@ -67,8 +67,8 @@ def test_the_profiles_that_have_the_captioner_are_named(tmp_path, tiny_models):
     with pytest.raises(ConfigError) as error:
         check_recipe(settings_of(profile, tmp_path, caption={"captioner": "llava"}))
     assert str(error.value) == (
-        "recipe 'test' asks for `captioner: llava`, and models.captioner of profile 'miniature' is a blip-2: set "
-        "BETTERSYNTH_PROFILE to mgm-2b-llava or mgm-2b-llava-vllm, or take `captioner` out of the recipe"
+        "recipe 'test' needs `captioner: llava`, but models.captioner of profile 'miniature' is a blip-2: set "
+        "BETTERSYNTH_PROFILE to mgm-2b-llava or mgm-2b-llava-vllm, or remove `captioner` from the recipe"
     )
     assert check_recipe(settings_of(profile, tmp_path, caption={"captioner": "blip-2"})) == []
     assert captioner_kind("http://127.0.0.1:8000/v1#some-model") is None
@@ -90,11 +90,11 @@ def test_the_kind_of_captioner_is_part_of_no_key(tmp_path):
         ({"captioner": "./none"}, {"caption": {}}, r"models\.captioner = './none'"),
         ({"watermark": "./none"}, {"process": [{"image_watermark_filter": {}}]}, r"models\.watermark = './none'"),
         ({"diffusion": "./none"}, {"regenerate": {}}, r"models\.diffusion = './none'"),
-        ({}, {"regenerate": {}}, r"needs a text-to-image pipeline, and profile 'miniature' has none: set models\."),
+        ({}, {"regenerate": {}}, r"needs a text-to-image pipeline, but profile 'miniature' has none: set models\."),
         ({}, {"caption": {"refilter": [{"stopwords_filter": {}}]}}, r"'stopwords_filter' needs models\.words"),
         ({}, {"budget": {"select": [{"clean_links_mapper": {}}]}}, r"in budget\.select is a Mapper"),
-        ({}, {"process": [{"document_deduplicator": {}}]}, r"needs the whole set"),
-        ({}, {"caption": {"refilter": [{"python_lambda_mapper": {}}]}}, r"runs code that the recipe holds"),
+        ({}, {"process": [{"document_deduplicator": {}}]}, r"needs all rows"),
+        ({}, {"caption": {"refilter": [{"python_lambda_mapper": {}}]}}, r"runs code of the recipe"),
         ({}, {"budget": {"select": [{"image_deduplicator": {}}]}}, r"operator 'image_deduplicator' needs the package"),
     ],
 )  # fmt: skip

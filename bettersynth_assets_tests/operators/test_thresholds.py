@@ -43,10 +43,10 @@ def test_each_method_gives_the_limits_that_its_definition_says(arguments, low, h
         ({"method": "top_k", "count": 5, "share": 0.1}, "either `count`"),
         ({"method": "top_k", "count": 0}, "keeps no row"),
         ({"method": "top_k", "share": 1.5}, "share = 1.5: must lie between 0 and 1"),
-        ({"method": "percentile", "low": 90, "high": 10}, "not under"),
+        ({"method": "percentile", "low": 90, "high": 10}, "not below"),
         ({"method": "percentile", "low": -1}, "must lie between 0 and 100"),
         ({"method": "min"}, "needs `min_score`"),
-        ({"method": "min", "min_score": "0.3"}, "write a number"),
+        ({"method": "min", "min_score": "0.3"}, "use a number"),
         ({"method": "k_sigma", "sigma": 2}, "'sigma' does not go"),
     ],
 )

@@ -15,7 +15,7 @@ from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.trust import check_trust, code_reason, unusable, warning
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 
-UNREVIEWED = "is not among the operators that were reviewed"
+UNREVIEWED = "is not among the reviewed operators"
 
 
 def test_every_operator_of_the_registry_is_reviewed():
@@ -52,7 +52,7 @@ def test_pure_operators_take_no_address_and_no_free_arguments_and_run_no_program
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({"python_lambda_mapper": {"lambda_str": "lambda row: row"}}, "runs code that the recipe holds: take"),
+        ({"python_lambda_mapper": {"lambda_str": "lambda row: row"}}, "runs code of the recipe: remove"),
         ({"python_file_mapper": {"file_path": "x.py"}}, "runs a Python file"),
         ({"image_ohem_selector": {"score_file": "x.py", "topk": 1}}, "runs a Python file"),
         ({"download_file_mapper": {"download_field": "x"}}, "downloads from addresses"),
@@ -62,9 +62,9 @@ def test_pure_operators_take_no_address_and_no_free_arguments_and_run_no_program
         ({"optimize_qa_mapper": {}}, "sends rows to an address"),
         ({"llm_perplexity_filter": {"model_params": {"trust_remote_code": True}}}, "free arguments to a model"),
         ({"text_tagging_by_prompt_mapper": {}}, "free arguments to a model"),
-        ({"general_fused_op": {"fused_op_list": [{"python_lambda_mapper": {}}]}}, "runs other operators inside"),
+        ({"general_fused_op": {"fused_op_list": [{"python_lambda_mapper": {}}]}}, "runs other operators"),
         ({"remove_repeat_sentences_mapper": {"tokenizer": "lambda text: [text]"}}, "tokenizer = 'lambda.* is code"),
-        ({"text_chunk_mapper": {"tokenizer": "gpt-4o"}}, "names a tokenizer that would be fetched"),
+        ({"text_chunk_mapper": {"tokenizer": "gpt-4o"}}, "names a tokenizer that would be downloaded"),
         ({"image_watermark_filter": {"hf_watermark_model": "https://host/model"}}, "https://host/model' is an address"),
         ({"image_watermark_filter": {"hf_watermark_model": "x/model.PKL"}}, "pickles are never loaded"),
         ({"image_watermark_filter": {"trust_remote_code": 1}}, "trust_remote_code = 1 is refused"),
@@ -94,8 +94,8 @@ def test_some_arguments_are_refused_at_any_depth_and_however_much_is_trusted(arg
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"sampling": [{"api_key": "s3cret"}]}, r"sampling\[0\]\.api_key leads to an address or holds a secret"),
-        ({"a": {"base_url": "//host"}}, r"a\.base_url leads"),
+        ({"sampling": [{"api_key": "s3cret"}]}, r"sampling\[0\]\.api_key names an address or holds a secret"),
+        ({"a": {"base_url": "//host"}}, r"a\.base_url names"),
         ({"a": {"hf_model": "s3://bucket/x"}}, r"a\.hf_model = 's3://bucket/x' is an address"),
     ],
 )
@@ -141,6 +141,6 @@ def test_a_models_own_code_is_never_run_whatever_way_the_argument_took(tmp_path)
 
     (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}')
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
-    with pytest.raises(ConfigError, match="Python code of its own, which is never run"):
+    with pytest.raises(ConfigError, match="custom Python code, which is never run"):
         AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)
     assert not (tmp_path / "ran").exists()

@@ -16,7 +16,7 @@ from bettersynth_assets.reports.metadata import (
     small_table,
 )
 from bettersynth_assets.reports.plots import INLINE_LIMIT
-from bettersynth_assets.stages.arms import arm_stats, compare
+from bettersynth_assets.stages.compare import arm_stats, compare
 
 
 def test_scores_show_mean_sd_percentiles_and_a_histogram():

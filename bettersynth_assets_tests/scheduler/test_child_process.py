@@ -60,5 +60,5 @@ def test_a_trainings_reports_are_told_by_seed():
         "budgeted_set seed 4 pretrain: 9 steps over 12 rows",
         "budgeted_set seed 4 pretrain: step 9/9, loss 1.2500, 3.0 samples/s",
         "budgeted_set seed 4: finished in 2.0 s",
-        "budgeted_set seed 7: finished before",
+        "budgeted_set seed 7: finished earlier",
     ]

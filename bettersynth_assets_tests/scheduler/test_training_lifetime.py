@@ -226,7 +226,7 @@ def start_training(server: Server) -> Training:
     run = server.launch()
     messages = server.messages(run)
     until("a checkpoint newer than the last run's", lambda: newest_checkpoint(server) > before)
-    start = f"pretrain: goes on after step {before}" if before else "pretrain: 20000 steps over"
+    start = f"pretrain: continues after step {before}" if before else "pretrain: 20000 steps over"
     told = until(f"log with {start!r}", lambda: told_with(start, next(messages)))
     pid = re.search(r"multiprocess executor: parent process \(pid: (\d+)\)", told)
     assert pid is not None, told

@@ -162,7 +162,7 @@ def test_a_fault_in_its_files_is_found_before_anything_is_trained(settings: Sett
     ("values", "message"),
     [
         ({"tabel": "t.csv", "images": "i"}, "unknown key 'tabel': did you mean 'table'"),
-        ({}, "the miniature world has none for it: name its table, images"),
+        ({}, "the miniature world has none for it: set its table, images"),
     ],
 )
 def test_its_settings_are_checked_like_those_of_the_built_in_ones(

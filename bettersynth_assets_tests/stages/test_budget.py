@@ -120,11 +120,11 @@ def test_the_number_of_shards_does_not_change_what_is_drawn(seed: Path) -> None:
 def test_no_rows_left_names_the_operator_that_took_most(seed: Path) -> None:
     with pytest.raises(EmptySetError) as error:
         toy_pipeline(settings(seed, 5), least=2.0).ensure("budgeted_set")
-    assert "no rows are left of 13. operator toy_filter of filtered_set took most, 13." in str(error.value)
+    assert "no rows are left of 13. operator toy_filter of filtered_set removed most, 13." in str(error.value)
     assert "recipe 'third_place'" in str(error.value)
     for image in (seed.parent / "images").iterdir():
         image.write_bytes(b"")
-    with pytest.raises(EmptySetError, match=r"13\. quarantine decode_error of seed_dataset took most, 13\. Loosen"):
+    with pytest.raises(EmptySetError, match=r"13\. quarantine decode_error of seed_dataset removed most, 13\. Loosen"):
         toy_pipeline(settings(seed, 5, limits=Limits(max_quarantined_share=1)), least=2.0).ensure("baseline_set")
 
 

@@ -59,7 +59,7 @@ def project(tmp_path, monkeypatch):
 
 def test_the_toolkit_takes_the_training_plan_and_it_is_the_contests(project):
     root = project(stage_2={**STAGE, "max_steps": 50, "max_grad_norm": 1.0})
-    made = parse_plan(train.plan(load_settings(), root / "out", root / "tune.json", 3))
+    made = parse_plan(train.training_plan(load_settings(), root / "out", root / "tune.json", 3))
     first, second = made.stages
     assert (made.seed, made.device, made.dtype, made.cache_dir) == (3, "cpu", "float32", None)
     assert made.output_dir == root / "out" / "seed-3"
@@ -76,7 +76,7 @@ def test_the_towers_features_are_shared_by_both_arms(project):
     project(feature_cache=True)
     settings = load_settings()
     caches = {
-        train.plan(load_settings(recipe=recipe), settings.data_root, settings.data_root, 3)["cache_dir"]
+        train.training_plan(load_settings(recipe=recipe), settings.data_root, settings.data_root, 3)["cache_dir"]
         for recipe in ("third_place", "baseline_random")
     }
     assert caches == {str(settings.data_root / "p" / "features")}
@@ -85,7 +85,7 @@ def test_the_towers_features_are_shared_by_both_arms(project):
 def test_the_toolkit_takes_the_evaluation_plan(project):
     root = project()
     places = {name: Place(folder=root / name, key="k") for name in FILES}
-    made = make_plan(evaluate.plan(load_settings(), root / "out", root / "base", places))
+    made = make_plan(evaluate.evaluation_plan(load_settings(), root / "out", root / "base", places))
     assert (made.batch_size, made.device) == (32, "cpu")
     files = {chosen.name: dict(chosen.files) for chosen in made.chosen()}
     assert files == {
@@ -147,7 +147,7 @@ def test_what_a_run_may_take_and_keep_goes_to_the_trainer_and_not_into_its_versi
     assert stage.depends(settings, "all", {}) == before
     gpu = settings.profile.gpu.model_copy(update={"memory_limit_gib": 20.5})
     settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
-    made = parse_plan(train.plan(settings, root / "out", root / "tune.json", 3))
+    made = parse_plan(train.training_plan(settings, root / "out", root / "tune.json", 3))
     assert (made.checkpoint_every, made.checkpoint_limit, made.log_every) == (50, 3, 5)
     assert (made.memory_limit_gib, made.stages[0].workers, made.stages[1].workers) == (20.5, 2, 0)
     assert train.launcher(settings) == [str(Path(sys.executable).parent / "python"), "-m"]

@@ -152,7 +152,7 @@ def test_a_recipe_with_code_is_refused_without_trust_and_its_code_does_not_run(r
     pipeline = run({"mine.py": code}, trusted=False, process=FILTER)
     words = refused(pipeline)
     assert re.fullmatch(
-        r"recipe 'mine': custom_operators runs the code of .*mine\.py: take it out, or set `trusted_code: true` in the "
+        r"recipe 'mine': custom_operators runs the code of .*mine\.py: remove it, or set `trusted_code: true` in the "
         r"profile if you trust the recipe as you would trust a program",
         words,
     )
@@ -168,10 +168,13 @@ def test_a_recipe_with_code_is_refused_without_trust_and_its_code_does_not_run(r
         ("def broken(:", r"cannot be imported: SyntaxError: invalid syntax \(mine\.py, line 1\)"),
         ("\nraise SystemExit(0)", r"cannot be imported: SystemExit: 0 \(line 2\)"),
         ("x = 1", r"registers no operator: decorate a class with @OPERATORS\.register_module"),
-        (EXAMPLE.replace('"word_length_filter"', '"words_num_filter"'), r"registers 'words_num_filter', which is an"),
+        (
+            EXAMPLE.replace('"word_length_filter"', '"words_num_filter"'),
+            r"registers 'words_num_filter', which already exists",
+        ),
         (
             EXAMPLE.replace('"word_length_filter"', '"words_num_filter", force=True'),
-            r"registers 'words_num_filter', which is an operator already: choose another name",
+            r"registers 'words_num_filter', which already exists: choose another name",
         ),
     ],
 )
@@ -185,9 +188,9 @@ def test_a_file_that_cannot_be_used_is_named_with_the_cause(source: str, says: s
 
 def test_a_missing_file_and_a_name_that_two_files_register_are_refused(run: Make, tmp_path: Path) -> None:
     pipeline = run({"one.py": EXAMPLE, "two.py": EXAMPLE})
-    assert re.search(r"two\.py registers 'word_length_filter', which is an operator already", refused(pipeline))
+    assert re.search(r"two\.py registers 'word_length_filter', which already exists", refused(pipeline))
     Path(pipeline.settings.recipe.custom_operators[1]).unlink()
-    assert re.search(r"custom_operators: no file /.*/two\.py: give the path of a Python file", refused(pipeline))
+    assert re.search(r"custom_operators: no file /.*/two\.py: use the path of a Python file", refused(pipeline))
 
 
 def test_two_recipes_of_one_process_do_not_see_each_others_operators(run: Make) -> None:

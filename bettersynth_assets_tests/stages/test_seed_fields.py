@@ -205,7 +205,7 @@ def test_a_recipe_that_names_a_field_which_no_row_has_is_refused_before_work(
     seed = write_lines(tmp_path, [kit_row(0, similarity=0.3, meta={"score": 1}, image_hash="theirs"), kit_row(1)])
     names = seed_fields(settings(seed))
     assert names == {"similarity", "meta", "meta.score"}
-    with pytest.raises(ConfigError, match=rf"reads the field '{field}', which neither our rows nor the seed's have"):
+    with pytest.raises(ConfigError, match=rf"the field '{field}', which neither our rows nor the seed file's have"):
         check_fields([entry], names)
     named = {"field_key": "meta.score", "min_value": 0}
     check_fields([{"specified_numeric_field_filter": named}], names)

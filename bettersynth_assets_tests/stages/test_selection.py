@@ -162,10 +162,10 @@ def test_a_list_that_cannot_be_used_is_refused_before_any_row_is_filtered(run: C
         run([IMAGES, mapper]).ensure_all("filtered_set")
     with pytest.raises(ConfigError, match="unknown argument 'max_distanze'"):
         run([{"image_near_duplicate_deduplicator": {"max_distanze": 4}}]).ensure_all("filtered_set")
-    with pytest.raises(ConfigError, match=r"'document_deduplicator' needs the whole set.*`budget\.select`"):
+    with pytest.raises(ConfigError, match=r"'document_deduplicator' needs all rows.*`budget\.select`"):
         run([], process=[TEXTS]).ensure_all("filtered_set")
 
 
 def test_a_list_that_leaves_no_row_names_the_operator(run: Callable[..., Pipeline]) -> None:
-    with pytest.raises(EmptySetError, match=r"of 30\. operator words_num_filter of budgeted_set took most, 26"):
+    with pytest.raises(EmptySetError, match=r"of 30\. operator words_num_filter of budgeted_set removed most, 26"):
         run([IMAGES, {"words_num_filter": {"min_num": 99}}]).ensure("budgeted_set")

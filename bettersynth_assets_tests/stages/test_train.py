@@ -65,7 +65,7 @@ def test_an_interrupted_step_goes_on_inside_the_stage(work: Any) -> None:
         train.run(work("run", told, stop_at="finetune: step 2/3"), source="budgeted_set")
     told.clear()
     made = train.run(work("run", told), source="budgeted_set")
-    assert any("finetune: goes on after step" in line for line in told)
+    assert any("finetune: continues after step" in line for line in told)
     assert not any("pretrain:" in line for line in told)
     assert [row["steps"] for row in made.kept.to_pylist()] == [6]
     assert set(made.files) == {"seed-3/pretrain/projector.safetensors", "seed-3/finetune/model.safetensors"}

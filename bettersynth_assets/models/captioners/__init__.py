@@ -1,8 +1,8 @@
-"""Captioners by the checkpoint's ``model_type``. One class is one captioner: how it loads, its question, its names.
+"""Registry of captioners by the checkpoint's ``model_type``. One class per captioner.
 
 The registry's values are classes with the interface of ``captioner.Captioner``, called as ``captioner(name, device=…,
-dtype=…, batch=…)``. ``names`` of a class is a pattern of the hub ids and served names that such models have, by which a
-recipe's ``captioner:`` is checked before anything is fetched. Modules here import torch inside functions only.
+dtype=…, batch=…)``. ``names`` of a class is a pattern of hub ids and served names of its models, by which a recipe's
+``captioner:`` is checked before anything is downloaded. Modules of this package import torch inside functions only.
 """
 
 from __future__ import annotations

@@ -1,25 +1,25 @@
-"""Cleans what a captioner wrote. In: a raw caption and the prompt. Out: the text to use, and what was found.
+"""Cleans generated captions. In: a raw caption and the prompt. Out: the text to use, and flags.
 
 Cut, and the rest is used:
 
 reasoning_cut   a closed block before the answer: ``<think>...</think>``
-prompt_echo     the caption began with the prompt
-lead_cut        a beginning of a machine-made description: "Image may contain: ...", "Here is a caption: ..."
+prompt_echo     the prompt at the beginning of the caption
+lead_cut        a typical beginning of generated descriptions: "Image may contain: ...", "Here is a caption: ..."
 quotes_cut      quotation marks around all of it
-tail_cut        an ending of a stock-photo site: "... stock photo", "- image # 4711", "royalty free image"
+tail_cut        a phrase of stock-photo sites at the end: "... stock photo", "- image # 4711", "royalty free image"
 
-Degenerate: never repaired, the caller keeps the original. The first one found is named.
+Degenerate: never repaired, the caller keeps the original. The first fault found is flagged.
 
 reserved_token  a token of the formats or of a tokenizer (``records.reserved``)
-broken_text     a control character, half of a character, or half of a surrogate pair
-reasoning       a block of reasoning that is not closed
-markup          JSON, a code fence, HTML, markdown (``caption_faults``, and so are the next two)
+broken_text     a control character, an incomplete character or a lone surrogate
+reasoning       an unclosed block of reasoning
+markup          JSON, a code fence, HTML, Markdown (``caption_faults``, like the next two)
 refusal         "I'm sorry, but I can't help ...", "As an AI ..."
-loop            words that repeat themselves
-empty           nothing is left, or only punctuation, or only such an ending
-caption_failed  the captioner's server gave no usable answer (``served``)
+loop            repeated words
+empty           nothing is left, or only punctuation, or only a phrase of a stock-photo site
+caption_failed  the captioner's server returned no usable answer (``served``)
 
-BLIP-2 writes such endings on watermarked images (third-place write-up), and greedy decoding falls into loops.
+BLIP-2 writes such phrases on watermarked images (third-place write-up), and greedy decoding can end in loops.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bettersynth_assets.models.captioners.reasoning import without_reasoning
 from bettersynth_assets.models.captioners.sentences import whole
 from bettersynth_assets.records.reserved import find_reserved
 
-__all__ = ["DEGENERATE", "clean", "guarded", "whole"]
+__all__ = ["DEGENERATE", "clean", "validate", "whole"]
 DEGENERATE = frozenset(
     {"reserved_token", "broken_text", "reasoning", "markup", "refusal", "loop", "empty", "caption_failed"}
 )
@@ -65,21 +65,21 @@ def clean(caption: str, prompt: str = "") -> tuple[str, tuple[str, ...]]:
     """Clean one caption.
 
     Args:
-        caption: what the captioner wrote.
-        prompt: what it was asked; "" for none.
+        caption: the captioner's raw output.
+        prompt: the captioner's prompt; "" for none.
 
     Returns:
-        (text, flags). The text is "" where a flag is in ``DEGENERATE``; flags are sorted.
+        (text, flags). The text is "" if a flag is in ``DEGENERATE``; flags are sorted.
     """
     answer, has_reasoning, is_open = without_reasoning(caption)
     flags = {"reasoning_cut"} if has_reasoning else set()
     text = _cut(" ".join(answer.split()), " ".join(prompt.split()), flags)
-    # An open block holds reserved tokens more often than not; what is wrong with the caption is the block.
+    # An open block usually holds reserved tokens; the fault to report is the block.
     return _result(text, flags, "reasoning" if is_open else _fault(text, answer))
 
 
-def guarded(caption: str) -> tuple[str, tuple[str, ...]]:
-    """A caption that is not cleaned: only what no row may hold is degenerate. Returns the same as ``clean``."""
+def validate(caption: str) -> tuple[str, tuple[str, ...]]:
+    """Check a caption without cleaning it: only content that no row may hold is degenerate. Returns like ``clean``."""
     text = " ".join(caption.split())
     return _result(text, set(), _entry_fault(text))
 
@@ -89,7 +89,7 @@ def _result(text: str, flags: set[str], fault: str | None) -> tuple[str, tuple[s
 
 
 def _cut(text: str, asked: str, flags: set[str]) -> str:
-    """Cut the echo of the prompt, beginnings and endings; adds what was cut to ``flags``."""
+    """Cut the prompt's echo, typical beginnings and endings; adds what was cut to ``flags``."""
     if asked and text.lower().startswith(asked.lower()):
         text = text[len(asked) :].lstrip(" :,.-?!")
         flags.add("prompt_echo")
@@ -115,7 +115,7 @@ def _entry_fault(text: str) -> str | None:
 
 
 def _fault(text: str, answer: str) -> str | None:
-    """The first fault of a caption: of its text in one line, or of the answer with its line breaks."""
+    """Return the first fault of a caption: of its text in one line, or of the answer with its line breaks."""
     if fault := _entry_fault(text):
         return fault
     if is_markup(answer):

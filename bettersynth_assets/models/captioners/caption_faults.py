@@ -1,8 +1,8 @@
-"""Faults of a caption that cannot be cut away. In: a caption in one line. Out: whether it has the fault.
+"""Faults of a caption that cannot be repaired. In: a caption in one line. Out: whether it has the fault.
 
-refusal  the model says that it cannot answer, or that it is a model, or that it sees no image
-markup   JSON, a code fence, HTML or markdown in place of a sentence
-loop     greedy decoding that repeats itself
+refusal  the model says that it cannot answer, that it is a model, or that it sees no image
+markup   JSON, a code fence, HTML or Markdown instead of a sentence
+loop     repetition by greedy decoding
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 MAX_CYCLE = 12
 REPEATS = 3
 MAX_ALLOWED = 4
-"""A sign may repeat its words so often; more is a model that does not stop."""
+"""Permitted repetitions of a sign's words; more indicate a decoding loop."""
 MAX_QUOTED = 3
 
 _CANNOT = r"(?:can(?:'t|not| not)|could(?:n't| not)|won't|will not|am (?:not able|unable) to|'m (?:not able|unable) to)"
@@ -52,10 +52,10 @@ _REFUSALS = (
 _REFUSAL = re.compile(rf"(?:^|[.!?。！？][\"')]*\s*)[\s\"'*_(]*(?:{'|'.join(_REFUSALS)})", re.IGNORECASE)
 _MARKUP = re.compile(
     r"```|~~~|<!doctype|<\?xml|<!--"
-    r"|</?[a-z][a-z0-9-]*(?:\s[^<>]*)?/?>"  # a tag of HTML or XML
-    r"|(?:^|[{,])\s*(?P<quote>[\"'])[\w -]+(?P=quote)\s*:"  # a key of JSON
+    r"|</?[a-z][a-z0-9-]*(?:\s[^<>]*)?/?>"  # an HTML or XML tag
+    r"|(?:^|[{,])\s*(?P<quote>[\"'])[\w -]+(?P=quote)\s*:"  # a JSON key
     r"|^\s*(?:\[\s*[{\"']|\{\s*[\"'}])"
-    r"|!?\[[^\]]*\]\((?:https?:|data:|/|#)"  # a link or an image of markdown
+    r"|!?\[[^\]]*\]\((?:https?:|data:|/|#)"  # a Markdown link or image
     r"|\*\*[^*\s][^*]*\*\*|__[^_\s][^_]*__|^\s*#{2,6} |^\s*\|.*\|\s*$|\|\s*:?-{3,}"
     r"|\\(?:boxed|begin|text)\{",
     re.IGNORECASE,
@@ -65,7 +65,7 @@ _NUMBER = r"\d{1,3}(?:[ \u00a0\u202f]\d{3}\b){1,4}|\d+(?:[.,:/'’-]\d+)*"
 _LETTERS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _CHARACTER = re.compile(rf"[{_LETTERS}]")
 _WORD = re.compile(rf"{_NUMBER}|[{_LETTERS}]|[^\W{_LETTERS}]+")
-"""A number with its separators is one word, and so is each Chinese or Japanese character."""
+"""A number with its separators is one word; so is each Chinese or Japanese character."""
 _STUTTER = re.compile(r"([^\W\d_]{1,6}?)\1{11,}|([.,:]\d{1,3})\2{7,}")
 _READING = """
 read reads reading say says saying said spell spells spelling spelled word words text texts lettering letters label
@@ -78,17 +78,17 @@ _QUOTES = ('"', "'", "“", "‘", "«", "„", "「", "『")
 
 
 def straight(text: str) -> str:
-    """A text with straight apostrophes and quotes, for comparing."""
+    """Replace curly apostrophes and quotes with straight ones, for comparisons."""
     return text.translate({0x2018: "'", 0x2019: "'", 0x02BC: "'", 0x00B4: "'", 0x201C: '"', 0x201D: '"'})
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a sentence of the caption begins as a model's refusal does."""
+    """Whether a sentence of the caption begins like a model's refusal."""
     return _REFUSAL.search(straight(text)) is not None
 
 
 def is_markup(text: str) -> bool:
-    """Whether the caption, with its line breaks, holds a code fence, JSON, HTML, markdown or a list."""
+    """Whether the caption, with its line breaks, holds a code fence, JSON, HTML, Markdown or a list."""
     text = text.strip()
     if _MARKUP.search(text) or len(_BULLET.findall(text)) > 1:
         return True
@@ -101,12 +101,12 @@ def is_markup(text: str) -> bool:
 
 
 def is_loop(text: str) -> bool:
-    """Whether the caption repeats itself as a decoder in a loop does.
+    """Whether the caption repeats itself like a decoder in a loop.
 
-    A cycle of up to ``MAX_CYCLE`` words that stands ``REPEATS`` times in a row or more is a loop. Numbers ("7 7 7"),
-    "very" and its like, single Chinese and Japanese characters, and up to ``MAX_QUOTED`` words that the caption quotes
-    ("a sign that reads no no no") may stand ``MAX_ALLOWED`` times. One word that takes half of a caption of eight words
-    or more is a loop too, unless it is a number or quoted.
+    A cycle of up to ``MAX_CYCLE`` words is a loop if it occurs ``REPEATS`` times or more in a row. Numbers ("7 7 7"),
+    "very" and similar words, single Chinese and Japanese characters, and up to ``MAX_QUOTED`` words that the caption
+    quotes ("a sign that reads no no no") may occur ``MAX_ALLOWED`` times. One word that makes up half of a caption of
+    eight or more words is a loop too, unless it is a number or quoted.
     """
     if _STUTTER.search(text.lower()):
         return True
@@ -138,7 +138,7 @@ def _is_number_or_stress(word: str) -> bool:
 
 
 def _repeats(words: list[str], first: int, size: int) -> int:
-    """How often the cycle at ``first`` stands there in a row; 0 where the run began before."""
+    """Count how often the cycle at ``first`` occurs in a row; 0 if the run began earlier."""
     if first and words[first - 1] == words[first + size - 1]:
         return 0
     end = first + size

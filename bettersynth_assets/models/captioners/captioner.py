@@ -1,8 +1,8 @@
-"""Makes captions. In: RGB images. Out: one caption each, as the model wrote it.
+"""Loads captioners. In: RGB images. Out: one caption each, as generated.
 
-``Captioner`` is the interface that any captioning model follows. Which class a checkpoint is loaded by, its own
-configuration says: see ``captioners``; an address in the place of one is ``served``'s. Greedy decoding by default,
-drawn tokens where the recipe asks for them; both give the same text for the same images in the same batches.
+``Captioner`` is the interface of all captioning models. A checkpoint's configuration determines its class (see
+``captioners``); an address instead of a checkpoint is handled by ``served``. Decoding is greedy by default, or draws
+tokens if the recipe asks for it; both give equal text for equal images in equal batches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bettersynth_assets.models.model_type import model_type
 from bettersynth_assets.records.reserved import CaptionError
 
 PROBED_TOKENS = 64
-"""Length of the captions for which a batch is found that fits."""
+"""Length of the captions for which a fitting batch size is found."""
 
 
 class Captioner(Protocol):
@@ -35,10 +35,10 @@ class Captioner(Protocol):
     device: str
     batch: BatchSize
     default_prompt: str
-    """What it is asked where the recipe's ``caption.prompt`` says nothing."""
+    """Prompt that is used if the recipe sets no ``caption.prompt``."""
 
     prepare: Callable[[Any], Any]
-    """Brings one RGB image to what the model is given; safe to call from several threads."""
+    """Converts one RGB image to the model's input; thread-safe."""
 
     def captions(
         self,
@@ -49,15 +49,15 @@ class Captioner(Protocol):
         sampling: Sampling | None = None,
         keys: Sequence[str] | None = None,
     ) -> Sequence[str | CaptionError]:
-        """Caption images, RGB or prepared; the prompt is not part of what comes back.
+        """Caption images, RGB or prepared; the prompt is not part of the captions.
 
-        An image that gets no caption, which only happens with a served model, has an error in its place.
-        With ``sampling``, ``keys`` holds one id per image, on which alone depends what is drawn for it.
+        An image without a caption, which only happens with a served model, has an error in its place. With
+        ``sampling``, ``keys`` holds one id per image, which alone determines its random numbers.
         """
 
 
 def load_captioner(model: str, gpu: Gpu) -> Captioner:
-    """The profile's captioner on its first device; loaded once per process for all shards."""
+    """Load the profile's captioner to its first device, once per process for all shards."""
     if is_address(model):
         return _reach(model, fixed(gpu.caption_batch, 128))
     name = model_path(model, role="captioner")
@@ -84,25 +84,25 @@ def _reach(model: str, batch: int) -> Captioner:
 
 
 def captioner_class(model: str) -> Callable[..., Captioner]:
-    """The class that loads a checkpoint, or reaches a served one.
+    """Return the class that loads a checkpoint, or connects to a served model.
 
     Raises:
-        ConfigError: no ``config.json`` there, or one of a model that is no captioner here.
+        ConfigError: there is no ``config.json``, or its model is not a known captioner.
     """
     if is_address(model):
         return ServedCaptioner
     found, says = model_type(model)
     if found is None or found not in CAPTIONERS.names():
         raise ConfigError(
-            f"models.captioner = {model!r}: {says}, and captions are made by {' or '.join(CAPTIONERS.names())}: name a "
-            "BLIP-2 or a LLaVA-1.5 checkpoint as save_pretrained leaves it, or a hub id that can be reached"
+            f"models.captioner = {model!r}: {says}, but captioners are of type {' or '.join(CAPTIONERS.names())}: use "
+            "a BLIP-2 or LLaVA-1.5 checkpoint as written by save_pretrained, or a hub id that can be reached"
         )
     loader: Callable[..., Captioner] = CAPTIONERS.get(found)
     return loader
 
 
 def captioner_key(profile: Profile) -> dict[str, Any]:
-    """What captions depend on besides rows and the recipe: the model and, if loaded here, how it is used."""
+    """Return what captions depend on besides rows and recipe: the model and, if it is loaded here, how it runs."""
     if is_address(profile.models.captioner):
         return {"captioner": address(profile.models.captioner).key}
     return {

@@ -1,6 +1,6 @@
-"""Which kind of captioner a profile names. In: a folder, hub id or address. Out: ``blip-2``, ``llava``, ... or None.
+"""Determines the kind of a captioner. In: a folder, hub id or address. Out: ``blip-2``, ``llava``, ... or None.
 
-Nothing is loaded or fetched: a folder's ``config.json`` says it, a hub id or a served model by its name.
+Nothing is loaded or downloaded: the kind follows from a folder's ``config.json``, a hub id or a served model's name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bettersynth_assets.models.model_type import model_type
 
 
 def captioner_kind(model: str) -> str | None:
-    """The kind of a profile's ``models.captioner``; None where it cannot be told."""
+    """Return the kind of a profile's ``models.captioner``; None if it is unknown."""
     folder = Path(resolve(str(Path(model).expanduser())))
     if folder.is_dir() and (found := model_type(str(folder))[0]):
         return found
@@ -24,10 +24,10 @@ def captioner_kind(model: str) -> str | None:
 
 
 def check_captioner(recipe: Recipe, profile: Profile) -> None:
-    """Check that a profile has the captioner that a recipe is written for.
+    """Check that a profile has the kind of captioner that a recipe is written for.
 
     Raises:
-        ConfigError: it has another one; names the shipped profiles that fit.
+        ConfigError: it has another kind; names the shipped profiles that fit.
     """
     wanted = recipe.caption.captioner if recipe.caption else None
     if wanted is None:
@@ -41,7 +41,7 @@ def check_captioner(recipe: Recipe, profile: Profile) -> None:
         if captioner_kind(load_profile(name).models.captioner) == wanted
     ]
     raise ConfigError(
-        f"recipe {recipe.name!r} asks for `captioner: {wanted}`, and models.captioner of profile {profile.name!r} is "
+        f"recipe {recipe.name!r} needs `captioner: {wanted}`, but models.captioner of profile {profile.name!r} is "
         f"{'a ' + found if found else 'of an unknown kind'}: set BETTERSYNTH_PROFILE to "
-        f"{' or '.join(fitting) or 'a profile with such a captioner'}, or take `captioner` out of the recipe"
+        f"{' or '.join(fitting) or 'a profile with such a captioner'}, or remove `captioner` from the recipe"
     )

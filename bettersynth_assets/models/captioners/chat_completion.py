@@ -1,4 +1,4 @@
-"""An answer of the chat protocol. In: its body. Out: the caption, or a ``CaptionError`` that says what is wrong."""
+"""Parses an answer of the chat protocol. In: its body. Out: the caption, or a ``CaptionError`` with the cause."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from bettersynth_assets.errors.redaction import redacted
 from bettersynth_assets.records.reserved import CaptionError
 
 MAX_CAPTION = 8_000
-"""Characters; 512 tokens, the longest that a recipe can ask for, are fewer."""
+"""Maximum number of characters; 512 tokens, the recipe's maximum, are fewer."""
 CUT = ("length", "max_tokens")
-"""How servers say that the token limit cut the answer off."""
+"""Finish reasons of answers that the token limit cut off."""
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def failed(detail: str) -> CaptionError:
-    """What a row without a caption gets."""
+    """Return the error of a row without a caption."""
     return CaptionError("caption_failed", redacted(detail))
 
 
 class Refused(CaptionError):
-    """A request that is not sent again: the server refuses it, or has been asked often enough."""
+    """A request that is not retried: the server refuses it, or all tries are used up."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("caption_failed", redacted(detail))
 
 
 def caption_of(body: bytes) -> tuple[str, bool]:
-    """The caption in an answer, and whether the token limit cut it off.
+    """Return the caption of an answer, and whether the token limit cut it off.
 
     Raises:
-        CaptionError: there is none.
+        CaptionError: the answer has no caption.
     """
     try:
         choice = json.loads(body)["choices"][0]

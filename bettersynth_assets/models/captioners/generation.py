@@ -1,14 +1,14 @@
-"""What captioners of images and one question have in common. In: RGB images. Out: one text each.
+"""Common code of captioners that are asked one question per image. In: RGB images. Out: one text each.
 
-All rows are asked the same, so their prompts have one length and nothing is padded. A decoder-only language model's
-tokens are ``token_decoding``'s, all others those of transformers' ``generate``.
+All rows have the same question, so their prompts have equal length and need no padding. Tokens of a decoder-only
+language model come from ``token_decoding``, those of other models from transformers' ``generate``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.recipe import Sampling
@@ -16,16 +16,19 @@ from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
 from bettersynth_assets.models.checkpoints import load_model, load_processor
 from bettersynth_assets.models.gpu.token_decoding import TokenDecoder
-from bettersynth_assets.models.sampling import generate_arguments, numbers_for
+from bettersynth_assets.models.sampling import generate_arguments, uniforms_for
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class GenerativeCaptioner:
-    """A model that reads an image's features between the tokens of a question; a class of it says which."""
+    """A model that reads an image's features between the tokens of a question; subclasses define the model."""
 
     loaded_by: str
-    """Class of transformers."""
+    """Name of the transformers class."""
     names: re.Pattern[str]
-    """Of hub ids and served models of this kind."""
+    """Pattern of hub ids and served names of such models."""
     default_prompt = ""
     default_tokens = 30
 
@@ -68,11 +71,11 @@ class GenerativeCaptioner:
         """Caption images.
 
         Args:
-            images: RGB images, or what ``prepare`` made of them; length n.
-            prompt: what is asked, or what the caption goes on from; None is ``default_prompt``.
-            max_new_tokens: tokens after which a caption is cut off; None is ``default_tokens``.
-            sampling: how tokens are drawn; None takes the likeliest.
-            keys: n ids that decide, with the seed, what is drawn; needed with ``sampling``.
+            images: RGB images or outputs of ``prepare``; length n.
+            prompt: the question, or the text that the caption continues; None for ``default_prompt``.
+            max_new_tokens: maximum number of tokens; None for ``default_tokens``.
+            sampling: how tokens are drawn; None for greedy decoding.
+            keys: n ids that, with the seed, determine what is drawn; required with ``sampling``.
 
         Returns:
             n captions, stripped, without the prompt and special tokens.
@@ -80,7 +83,7 @@ class GenerativeCaptioner:
         import torch
 
         most = self.default_tokens if max_new_tokens is None else max_new_tokens
-        numbers = numbers_for(sampling, keys, len(images), most)
+        uniforms = uniforms_for(sampling, keys, len(images), most)
         row = self._row(self.default_prompt if prompt is None else prompt).to(self.device)
         make = self._generated_tokens if self._decode is None else self._decoded_tokens
 
@@ -88,42 +91,47 @@ class GenerativeCaptioner:
             at = slice(part.start, part.stop)
             pixels = as_pixels(images[at], self.prepare, self._levels, self.device, self.dtype)
             with torch.inference_mode(), threads_for(self._model.num_parameters()):
-                own = None if numbers is None else torch.from_numpy(numbers[at]).to(self.device)
+                own = None if uniforms is None else torch.from_numpy(uniforms[at]).to(self.device)
                 return self._texts(make(pixels, row, most, sampling, own))
 
         return in_batches(range(len(images)), self.batch, caption_batch)  # type: ignore[arg-type]
 
     def _decoder(self) -> TokenDecoder | None:
-        """Of the language model; None where that is no decoder alone."""
+        """Return a decoder for the language model; None if it is not decoder-only."""
         return TokenDecoder(self._model)
 
-    def _row(self, prompt: str) -> Any:
-        """(L,) token ids that every row reads, with as many placeholders as an image has features."""
+    def _row(self, prompt: str) -> Tensor:
+        """Return the (L,) token ids of every row, with one placeholder per feature of an image."""
         raise NotImplementedError
 
-    def _features(self, pixels: Any) -> Any:
-        """(B, placeholders, h)"""
+    def _features(self, pixels: Tensor) -> Tensor:
+        """Return the image features, (B, placeholders, h)."""
         raise NotImplementedError
 
-    def _texts(self, tokens: Any) -> list[str]:
+    def _texts(self, tokens: Tensor) -> list[str]:
         texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def _decoded_tokens(self, pixels: Any, row: Any, new_tokens: int, sampling: Sampling | None, numbers: Any) -> Any:
-        text = self._model.get_input_embeddings()(row)  # (L, h)
+    def _decoded_tokens(
+        self, pixels: Tensor, row: Tensor, new_tokens: int, sampling: Sampling | None, uniforms: Tensor | None
+    ) -> Tensor:
+        text: Tensor = self._model.get_input_embeddings()(row)  # (L, h)
         embeds = text.repeat(len(pixels), 1, 1)
         embeds[:, row == self._model.config.image_token_id] = self._features(pixels).to(text.dtype)
         assert self._decode is not None
-        return self._decode(embeds, new_tokens=new_tokens, most=self.batch.size, sampling=sampling, numbers=numbers)
+        return self._decode(embeds, new_tokens=new_tokens, most=self.batch.size, sampling=sampling, uniforms=uniforms)
 
-    def _generated_tokens(self, pixels: Any, row: Any, new_tokens: int, sampling: Sampling | None, numbers: Any) -> Any:
+    def _generated_tokens(
+        self, pixels: Tensor, row: Tensor, new_tokens: int, sampling: Sampling | None, uniforms: Tensor | None
+    ) -> Tensor:
         import torch
 
         input_ids = row.expand(len(pixels), -1)
-        return self._model.generate(
+        tokens: Tensor = self._model.generate(
             pixel_values=pixels,
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
             max_new_tokens=new_tokens,
-            **generate_arguments(sampling, numbers),
+            **generate_arguments(sampling, uniforms),
         )
+        return tokens

@@ -1,17 +1,20 @@
-"""LLaVA as a captioner. In: RGB images and one question. Out: one answer each, as the model wrote it.
+"""LLaVA as a captioner. In: RGB images and one question. Out: one answer each, as generated.
 
-For ``LlavaForConditionalGeneration`` checkpoints (LLaVA-1.5). A model that follows instructions writes more than
-BLIP-2, and long captions hurt in the contest: the default question asks for one short sentence, and an answer that the
-limit of tokens broke off is cut back to what is whole.
+For ``LlavaForConditionalGeneration`` checkpoints (LLaVA-1.5). An instruction-tuned model writes more than BLIP-2, and
+long captions hurt in the contest. The default question therefore asks for one short sentence, and an answer that the
+token limit cut off is shortened to its last complete part.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bettersynth_assets.models.captioners.generation import GenerativeCaptioner
 from bettersynth_assets.models.captioners.sentences import whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PROMPT = (
     "Name the main elements of this picture in one short, plain sentence of at most 20 words. Say only what can be "
@@ -19,19 +22,19 @@ PROMPT = (
     "A little girl in blue clothes sits on a swing in a park."
 )
 CHAT = "USER: <image>\n{prompt} ASSISTANT:"
-"""LLaVA-1.5's form of a question, for checkpoints that bring no chat template."""
+"""LLaVA-1.5's format of a question, for checkpoints without a chat template."""
 
 
 class LlavaCaptioner(GenerativeCaptioner):
-    """LLaVA-1.5 and checkpoints of the same class."""
+    """LLaVA-1.5 and other checkpoints of its class."""
 
     loaded_by = "LlavaForConditionalGeneration"
     names = re.compile(r"llava", re.I)
     default_prompt = PROMPT
     default_tokens = 40
 
-    def _row(self, prompt: str) -> Any:
-        """The question in the checkpoint's chat template, or LLaVA-1.5's form."""
+    def _row(self, prompt: str) -> Tensor:
+        """Tokenise the question with the checkpoint's chat template, or in LLaVA-1.5's format."""
         from PIL import Image
 
         processor = self._processor
@@ -41,16 +44,16 @@ class LlavaCaptioner(GenerativeCaptioner):
             text = processor.apply_chat_template(turn, add_generation_prompt=True)
         else:
             text = CHAT.format(prompt=prompt)
-        # Its own count of placeholders depends on the size that every image is brought to, so one image tells it.
+        # The number of placeholders depends on the model's image size only, so one image determines it.
         return processor(images=Image.new("RGB", (64, 64)), text=text, return_tensors="pt")["input_ids"][0]
 
-    def _features(self, pixels: Any) -> Any:
+    def _features(self, pixels: Tensor) -> Tensor:
         import torch
 
         return torch.stack(self._model.get_image_features(pixel_values=pixels).pooler_output)
 
-    def _texts(self, tokens: Any) -> list[str]:
-        """Answers that did not end within the limit of tokens end with their last whole sentence, or else word."""
+    def _texts(self, tokens: Tensor) -> list[str]:
+        """Decode answers; those cut off by the token limit end with their last complete sentence, or else word."""
         import torch
 
         ends = self._model.generation_config.eos_token_id

@@ -1,4 +1,4 @@
-"""Reasoning that a model writes before its answer, e.g. ``<think>...</think>``. In: its text. Out: the answer."""
+"""Removes reasoning before a model's answer, e.g. ``<think>...</think>``. In: the model's text. Out: the answer."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _ANSWER = re.compile(r"<\s*/?\s*(?:answer|final)\s*>", re.IGNORECASE)
 
 
 def after_reasoning(text: str) -> int:
-    """Position after the last closed block; 0 if there is none. Templates may hold the opening tag themselves."""
+    """Position after the last closed block; 0 if there is none. Chat templates may contain the opening tag."""
     return max((found.end() for found in _CLOSE.finditer(text)), default=0)
 
 
 def without_reasoning(text: str) -> tuple[str, bool, bool]:
-    """Take blocks of reasoning out of a model's text.
+    """Remove blocks of reasoning from a model's text.
 
     Returns:
-        The rest, without tags around the answer; whether a closed block was taken out; whether one is left open.
+        The rest, without tags around the answer; whether a closed block was removed; whether one is left open.
     """
     start = after_reasoning(text)
     rest = text[start:]
-    if start and not rest.strip():  # the answer may stand before the block
+    if start and not rest.strip():  # the answer may precede the block
         opened = _OPEN.search(text)
         rest = text[: opened.start()] if opened else ""
     return _ANSWER.sub(" ", rest), start > 0, _OPEN.search(rest) is not None

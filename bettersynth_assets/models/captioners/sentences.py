@@ -1,9 +1,9 @@
-"""Ends of sentences in a caption that the token limit cut off. In: the text. Out: the text up to its last whole part.
+"""Shortens captions that the token limit cut off. In: the text. Out: the text up to its last complete part.
 
-No segmenter among the dependencies serves, as tried on 2026-11-26: NLTK's Punkt without its trained data and spaCy's
-``sentencizer`` without a language split "Mt. Fuji", and neither splits Chinese; both come with an extra only. What a
-sentence end looks like in any script is Unicode's (UAX #29, by the ``regex`` library); the abbreviations are below.
-When in doubt there is no end: a caption that stops too early says something else, and a shorter one says less.
+None of the available segmenters works, as tried on 2026-11-26: NLTK's Punkt without its trained data and spaCy's
+``sentencizer`` without a language split "Mt. Fuji", and neither splits Chinese; both need an extra. Sentence ends of
+all scripts follow Unicode (UAX #29, by the ``regex`` library); the abbreviations are listed below. Doubtful ends are
+ignored: a caption that ends too early changes its meaning, and a shorter one only says less.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ sta ste supt univ viz vol vs approx incl excl min max misc aug dec feb jan jul j
 thu thur thurs fri bzw ggf inkl str tel sra srta mlle mme
 """
 _BEFORE_NAMES = frozenset(_NAMES.split())
-"""Abbreviations after which a sentence goes on, in lower case, without the full stop."""
+"""Abbreviations after which a sentence continues, in lower case, without the full stop."""
 _BEFORE_NUMBERS = frozenset({"no", "nos", "nr", "art", "p", "v", "ver", "ch"})
 
 
 def whole(text: str) -> str:
-    """Cut a caption that the token limit broke off to its last whole sentence, or else to its last whole word.
+    """Cut a caption to its last complete sentence, or else to its last complete word.
 
-    Whether the last word is whole cannot be seen, so it is left out too, unless it is the only one. In writing without
-    spaces, the last clause takes the word's place. A closed block of reasoning before the caption is left as it is.
+    The last word may be incomplete, so it is removed too, unless it is the only one. In scripts without spaces the last
+    clause is removed instead. A closed block of reasoning before the caption is left unchanged.
     """
-    text = text.strip().rstrip("\ufffd").rstrip()  # half a character, where the tokens are bytes
+    text = text.strip().rstrip("\ufffd").rstrip()  # an incomplete character, if tokens are bytes
     start = after_reasoning(text)
     if end := _last_end(text, start):
         return text[:end]
@@ -45,7 +45,7 @@ def whole(text: str) -> str:
 
 
 def _last_end(text: str, start: int) -> int:
-    """Position after the last sure end of a sentence behind ``start``; 0 if there is none."""
+    """Position after the last certain end of a sentence after ``start``; 0 if there is none."""
     ends = (found.end() for found in reversed(list(_END.finditer(text, start))) if _is_end(text, start, found))
     return next(ends, 0)
 
@@ -54,9 +54,9 @@ def _is_end(text: str, start: int, found: regex.Match[str]) -> bool:
     following = text[found.end() :]
     after = following.lstrip()
     if found["sure"] and found["sure"][0] not in "!?":
-        return True  # of a script whose full stop means nothing else
+        return True  # a script whose full stop is unambiguous
     if after and (after == following or regex.match(r"[\p{SB=Close}]*\p{SB=Lower}", after)):
-        return False  # inside a word or a number; or the sentence goes on
+        return False  # inside a word or a number, or the sentence continues
     if found["sure"]:
         return True
     if len(found["dots"]) > 1 or "…" in found["dots"]:
@@ -67,13 +67,13 @@ def _is_end(text: str, start: int, found: regex.Match[str]) -> bool:
 
 
 def _ends_after(word: str, after: str, *, is_first: bool) -> bool:
-    """Whether a full stop behind ``word`` ends a sentence when ``after`` comes next."""
+    """Whether a full stop after ``word`` ends a sentence if ``after`` follows."""
     if not word or word in _BEFORE_NAMES:
         return False
     if word in _TIMES:
         return bool(after)
     if word in _BEFORE_NUMBERS:
         return bool(after) and not after[0].isdigit()
-    if word.isdigit():  # "3." may be the begin of 3.5, and "1." of a list
+    if word.isdigit():  # "3." may begin 3.5, and "1." a list
         return bool(after) and not is_first
     return _INITIALS.fullmatch(word) is None

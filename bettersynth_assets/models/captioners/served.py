@@ -1,14 +1,14 @@
-"""A captioner behind a server that speaks OpenAI's chat protocol. In: RGB images, one question. Out: one answer each.
+"""Captioner served over OpenAI's chat protocol. In: RGB images, one question. Out: one answer each.
 
-vLLM, SGLang and LMDeploy pin a torch of their own, so they run in an environment, on GPUs and on hosts of their own::
+vLLM, SGLang and LMDeploy pin their torch version, so they run in separate environments, on separate GPUs or hosts::
 
     vllm serve llava-hf/llava-1.5-7b-hf --port 8000
     models: {captioner: "http://127.0.0.1:8000/v1?add_special_tokens=true#llava-hf/llava-1.5-7b-hf"}    # in the profile
 
-``config.address`` says what the parts mean. Captions depend on the model's name and the fields, and not on the address.
-The server puts the question into the checkpoint's chat template; LLaVA-1.5's has no first token of its own, which vLLM
-adds where it is asked to. Images are PNG, so it sees the pixels that we see. ``served_answers`` says which faults are a
-row's and which end the run.
+``config.address`` documents the parts. Captions depend on the model's name and the fields, not on the address. The
+server applies the checkpoint's chat template; that of LLaVA-1.5 lacks the first token, which vLLM adds on request.
+Images are sent as PNG, so the server sees the same pixels. ``served_answers`` documents which faults affect one row and
+which end the run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.config.address import address
 from bettersynth_assets.config.recipe import Sampling
@@ -32,41 +32,44 @@ from bettersynth_assets.models.sampling import check_keys
 from bettersynth_assets.records.reserved import CaptionError
 from toolkit.suggest import nearest
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def data_url(rgb: Any) -> str:
-    """An RGB image as PNG in a URL."""
+
+def data_url(rgb: Image) -> str:
+    """Encode an RGB image as PNG in a ``data:`` URL."""
     file = io.BytesIO()
     rgb.save(file, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 class ServedCaptioner:
-    """A vision-language model of any kind, asked through ``/chat/completions``."""
+    """A vision-language model of any kind, called through ``/chat/completions``."""
 
     device = "cpu"
-    """Of what is done here."""
+    """Device of the code in this process."""
     default_prompt = PROMPT
 
     def __init__(self, model: str, *, device: str = "cpu", dtype: str = "", batch: int = 128) -> None:
-        """Look whether the model is served.
+        """Check that the model is served.
 
         Args:
-            model: as ``address`` takes it; a key is taken from the environment (``served_answers``).
-            device: not used, and neither is ``dtype``: they are the server's.
-            dtype: see there.
-            batch: requests that wait at the server at once.
+            model: an address for ``address``; a key is read from the environment (``served_answers``).
+            device: unused, like ``dtype``: the server determines both.
+            dtype: unused.
+            batch: concurrent requests to the server.
 
         Raises:
-            ConfigError: nothing answers there, or it serves no such model.
+            ConfigError: the server does not answer, or does not serve this model.
         """
         self.batch = BatchSize(batch)
-        self.prepare: Callable[[Any], Any] = data_url
+        self.prepare: Callable[[Image], str] = data_url
         self.address = address(model)
         self._endpoint = Endpoint(self.address, batch)
         served = self._endpoint.models()
         url, name, _ = self.address
         if name not in served:
-            raise ConfigError(f"models.captioner = {model!r}: {url} serves no {name!r}: {nearest(name, served)}")
+            raise ConfigError(f"models.captioner = {model!r}: {url} does not serve {name!r}: {nearest(name, served)}")
 
     def captions(
         self,
@@ -79,15 +82,15 @@ class ServedCaptioner:
     ) -> list[str | CaptionError]:
         """Caption images; see ``GenerativeCaptioner.captions``.
 
-        A caption that the limit of tokens broke off ends with its last whole sentence, or else word. A row for which
-        the server gives no caption gets an error in its place.
+        A caption that the token limit cut off ends with its last complete sentence, or else word. A row for which the
+        server returns no caption gets an error in its place.
 
         Raises:
-            ConfigError: the server is not there, or refuses every request.
+            ConfigError: the server does not answer, or refuses every request.
             ValueError: ``sampling`` without one key per image.
         """
         check_keys(sampling, keys, len(images))
-        is_over = Event()  # one request found that no row gets a caption: the others are not sent
+        is_over = Event()  # a request failed for all rows: the others are not sent
 
         def caption(at: int) -> str | CaptionError:
             if is_over.is_set():
@@ -116,7 +119,7 @@ class ServedCaptioner:
 
 
 def drawing(sampling: Sampling, key: str) -> dict[str, Any]:
-    """How a row's tokens are drawn, with a seed of its own: from the recipe's and the row's key."""
+    """Return the request's sampling fields, with a random seed derived from the recipe's seed and the row's key."""
     digest = hashlib.sha256(f"{sampling.seed} {key}".encode("utf-8", "surrogatepass")).digest()
     limits = {} if sampling.top_k is None else {"top_k": sampling.top_k}
     seed = int.from_bytes(digest[:4], "big") >> 1

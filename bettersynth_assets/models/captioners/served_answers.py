@@ -1,8 +1,8 @@
 """Requests to a server of OpenAI's chat protocol. In: a path, a body. Out: the caption, or why there is none.
 
-A fault is of the environment or of one row. No server, a refused key, an unknown model or path, a redirect: a
-``ConfigError`` at once, in one sentence. Whatever concerns the request alone (a refused image, an answer that is no
-caption, 429, 5xx and time-outs after several tries): a ``CaptionError``, and the row keeps its original caption.
+Faults either affect the run or one row. Without a server, with a refused key, an unknown model or path, or a redirect,
+a ``ConfigError`` is raised at once. Faults of a single request (a refused image, an answer without a caption, and 429,
+5xx and time-outs after several tries) raise a ``CaptionError``, and the row keeps its original caption.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import time
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bettersynth_assets.config.address import SCHEMES, Address
@@ -20,44 +20,47 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.captioners.chat_completion import CONTROL, Refused, caption_of, failed
 from bettersynth_assets.records.reserved import CaptionError
 
+if TYPE_CHECKING:
+    import requests
+
 TRIES = 5
-"""For 429, 5xx and broken connections, with growing pauses."""
+"""Tries on 429, 5xx and broken connections, with growing pauses."""
 SLOW_TRIES = 2
-"""For a request that is not answered in time."""
+"""Tries on a request that is not answered in time."""
 ANSWER_TRIES = 3
-"""For an answer that is no caption."""
+"""Tries on an answer without a caption."""
 SECONDS = 600.0
-"""For one answer; a request may wait for all those before it."""
+"""Time limit of one answer; a request may wait for all those before it."""
 CONNECT_SECONDS = 20.0
 MAX_WAIT = 60.0
 MAX_ANSWER_BYTES = 65_536
 MAX_LIST_BYTES = 16 * 2**20
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 ROW_STATUSES = frozenset({400, 413, 415, 422, 451})
-"""The server refuses this image or prompt; another row may do."""
+"""The server refuses this image or prompt; other rows may be accepted."""
 
 
 class Endpoint:
-    """One server, asked from several threads."""
+    """One server, called from several threads."""
 
     def __init__(self, address: Address, connections: int) -> None:
-        """Open a session; keys come from the environment alone, never from the address or from ``~/.netrc``."""
+        """Open a session; keys come from the environment only, never from the address or ``~/.netrc``."""
         import requests
         from requests.adapters import HTTPAdapter
 
         self.address = address
         self._session = requests.Session()
-        self._session.trust_env = not _is_this_machine(address.url)  # a proxy would take requests to this machine away
+        self._session.trust_env = not _is_this_machine(address.url)  # a proxy would redirect requests to this machine
         self._session.auth = _authorize
         self._session.headers["Accept-Encoding"] = "identity"
         for scheme in SCHEMES:
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))
 
     def models(self) -> list[str]:
-        """Names of the served models.
+        """Return the names of the served models.
 
         Raises:
-            ConfigError: nothing answers, or no list.
+            ConfigError: the server does not answer, or returns no list.
         """
         try:
             found = self._ask("GET", "models", tries=2, seconds=30.0, limit=MAX_LIST_BYTES)
@@ -67,19 +70,19 @@ class Endpoint:
             return [str(model["id"]) for model in json.loads(found)["data"]]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ConfigError(
-                f"models.captioner: {self.address.url}/models is no list of models ({type(error).__name__}): give the "
-                "address that speaks OpenAI's protocol, which ends in /v1 as a rule"
+                f"models.captioner: {self.address.url}/models is no list of models ({type(error).__name__}): use the "
+                "address that speaks OpenAI's protocol, which usually ends in /v1"
             ) from None
 
     def caption(self, body: dict[str, Any], what: str) -> tuple[str, bool]:
-        """Ask for one caption.
+        """Request one caption.
 
         Returns:
             The text, and whether the token limit cut it off.
 
         Raises:
-            CaptionError: this row gets none.
-            ConfigError: no row would get one.
+            CaptionError: this row gets no caption.
+            ConfigError: no row would get a caption.
         """
         error: CaptionError | None = None
         for _ in range(ANSWER_TRIES):
@@ -103,7 +106,7 @@ class Endpoint:
         limit: int = MAX_ANSWER_BYTES,
         body: Any = None,
     ) -> bytes:
-        """The body of a good answer, at most ``limit`` bytes."""
+        """Return the body of a successful answer, at most ``limit`` bytes."""
         import requests
 
         where, seconds = f"{self.address.url}/{path}", seconds or SECONDS
@@ -122,7 +125,7 @@ class Endpoint:
                 if not _is_broken_off(error):
                     wrong = ConfigError(
                         f"models.captioner: {where} does not answer{what} ({type(error).__name__}): start the server, "
-                        f"e.g. `vllm serve {self.address.name}`, or name where it is"
+                        f"e.g. `vllm serve {self.address.name}`, or set models.captioner to its address"
                     )
                     if attempt == tries:
                         raise wrong from None
@@ -138,7 +141,7 @@ class Endpoint:
 
 
 def _is_broken_off(error: Exception) -> bool:
-    """Whether the server took a request and gave no whole answer; otherwise it cannot be reached at all."""
+    """Whether the server accepted a request but sent no complete answer; otherwise it is unreachable."""
     import requests
     from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
@@ -160,32 +163,32 @@ def _is_this_machine(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _authorize(request: Any) -> Any:
-    """Add the key; as an ``auth`` of the session, it also keeps requests from looking into ``~/.netrc``."""
+def _authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add the key; used as the session's ``auth``, it also keeps requests from reading ``~/.netrc``."""
     whole, key = os.environ.get("BETTERSYNTH_CAPTIONER_AUTHORIZATION"), os.environ.get("OPENAI_API_KEY")
     if whole or key:
         request.headers["Authorization"] = whole or f"Bearer {key}"
     return request
 
 
-def _check(answer: Any, where: str, what: str) -> None:
-    """Raise what an answer other than a good one means."""
+def _check(answer: requests.Response, where: str, what: str) -> None:
+    """Raise the error that corresponds to an unsuccessful answer."""
     status = answer.status_code
     if status < 300:
         return
     if status < 400:
         raise ConfigError(
-            f"models.captioner: {where} redirects to {answer.headers.get('Location', 'nowhere')!r}, and images are not "
-            "sent to another address: name the final address in models.captioner"
+            f"models.captioner: {where} redirects to {answer.headers.get('Location', 'nowhere')!r}, but images are not "
+            "sent to another address: set models.captioner to the final address"
         )
     if status in ROW_STATUSES:
         raise Refused(f"{where} answered {status}{what}: {_words(answer)}")
-    fix = ": set OPENAI_API_KEY in the environment to a key that it takes" if status in (401, 403) else ""
+    fix = ": set OPENAI_API_KEY in the environment to a key that the server accepts" if status in (401, 403) else ""
     raise ConfigError(f"models.captioner: {where} answered {status}{what}: {_words(answer)}{fix}")
 
 
-def _read(answer: Any, limit: int, seconds: float) -> bytes:
-    """The body, or a failure as soon as it is too long or too slow."""
+def _read(answer: requests.Response, limit: int, seconds: float) -> bytes:
+    """Read the body; fail as soon as it is too long or too slow."""
     parts, size, end = [], 0, time.monotonic() + seconds
     for part in answer.iter_content(8192):
         parts.append(part)
@@ -197,8 +200,8 @@ def _read(answer: Any, limit: int, seconds: float) -> bytes:
     return b"".join(parts)
 
 
-def _words(answer: Any) -> str:
-    """The begin of an error's body, in one line."""
+def _words(answer: requests.Response) -> str:
+    """Return the beginning of an error's body in one line."""
     import requests
 
     try:
@@ -209,6 +212,6 @@ def _words(answer: Any) -> str:
 
 
 def _pause(attempt: int, retry_after: str | None = None) -> float:
-    """Seconds before the next try: twice as long each time, or what the server asks for, at most ``MAX_WAIT``."""
+    """Return the seconds before the next try: doubled each time, or as the server requests, at most ``MAX_WAIT``."""
     asked = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after.strip()) else 0.0
     return min(MAX_WAIT, max(asked, 0.5 * 2 ** (attempt - 1)))

@@ -1,1 +1,1 @@
-"""GPU-only code of models, each with the plain way that it replaces."""
+"""GPU-only code of models; each module names the plain code that it replaces."""

@@ -8,19 +8,28 @@ A smaller batch is padded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-class Captured:
-    """A function of one tensor (rows, ...) to another, whose kernels are the same at every call."""
+class CudaGraph:
+    """A function from one tensor (rows, ...) to another that launches the same kernels at every call."""
 
-    def __init__(self, run: Callable[[Any], Any], rows: int) -> None:
-        """Take the function, and the rows of a full batch."""
+    def __init__(self, run: Callable[[Tensor], Tensor], rows: int) -> None:
+        """Wrap a function.
+
+        Args:
+            run: the function.
+            rows: rows of a full batch.
+        """
         self._run, self._rows = run, rows
-        self._graph: Any = None
+        self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, batch: Any) -> Any:
-        """Work a batch of at most that many rows; the device of the tensor decides how."""
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Run the function on a batch of at most ``rows`` rows, on the batch's device."""
         import torch
 
         count = len(batch)
@@ -28,24 +37,23 @@ class Captured:
             batch = torch.cat([batch, batch.new_zeros((self._rows - count, *batch.shape[1:]))])
         if not batch.is_cuda:
             return self._run(batch)[:count]
-        if self._graph is None:
-            self._record(batch)
+        graph = self._graph = self._graph or self._capture(batch)
         self._input.copy_(batch)
-        self._graph.replay()
+        graph.replay()
         return self._output[:count].clone()
 
-    def _record(self, batch: Any) -> None:
+    def _capture(self, batch: Tensor) -> torch.cuda.CUDAGraph:
         import torch
 
         self._input = batch.clone()
         stream = torch.cuda.Stream(batch.device)
         stream.wait_stream(torch.cuda.current_stream(batch.device))
         with torch.cuda.stream(stream):
-            for _ in range(2):  # kernels are compiled and chosen outside of the recording
+            for _ in range(2):  # compiles and selects kernels before capture
                 self._run(self._input)
         torch.cuda.current_stream(batch.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads go on decoding meanwhile, which only this mode lets them.
+        # Other threads keep decoding during capture, which only this mode permits.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._output = self._run(self._input)
-        self._graph = graph
+        return graph

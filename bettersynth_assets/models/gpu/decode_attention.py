@@ -20,14 +20,14 @@ import triton.language as tl
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-NAME = "one_query"
+NAME = "decode_attention"
 BLOCK = 64
-"""Keys that are read together."""
+"""Keys per tile."""
 
 
 @contextmanager
-def used_in(model: Any) -> Iterator[None]:
-    """Let a ``...ForCausalLM`` attend so within the block, in which its prompts all begin at position 0."""
+def decode_attention_in(model: Any) -> Iterator[None]:
+    """Use this attention in a ``...ForCausalLM`` within the block; all its prompts must begin at position 0."""
     config = model.config.get_text_config()
     before, config._attn_implementation = config._attn_implementation, NAME
     try:
@@ -45,16 +45,16 @@ def attend(
     scaling: float | None = None,
     **without: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend, as transformers calls it.
+    """Attend; called by transformers.
 
     Args:
-        module: the layer's attention.
-        query: (B, H, T, D); T is a prompt's length, or 1.
+        module: the layer's attention module.
+        query: (B, H, T, D); T is the prompt's length, or 1.
         key: (B, K, L, D), the whole cache, which begins with the prompt; H is a multiple of K.
-        value: likewise.
+        value: (B, K, L, D).
         attention_mask: (1, 1, T, L), added to the scores.
-        scaling: of the scores; None is one over the root of D.
-        **without: dropout and the like, which evaluation has not.
+        scaling: factor on the scores; None for one over the root of D.
+        **without: dropout and other arguments, unused in evaluation.
 
     Returns:
         (B, T, H, D), None.
@@ -64,16 +64,16 @@ def attend(
         key, value = key[:, :, :read], value[:, :, :read]
         out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
         return out.transpose(1, 2).contiguous(), None
-    return one_query(query, key, value, attention_mask[0, 0, 0], scaling), None
+    return decode_attention(query, key, value, attention_mask[0, 0, 0], scaling), None
 
 
 AttentionInterface.register(NAME, attend)
 
 
-def one_query(
+def decode_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None = None
 ) -> torch.Tensor:
-    """Attend with one query a row; as ``attend``, but for the mask, (L,).
+    """Attend with one query per row; like ``attend``, but the mask is (L,).
 
     Returns:
         (B, 1, H, D).

@@ -1,4 +1,4 @@
-"""Decoding of a batch whose prompts have one length. In: embedded prompts. Out: the tokens that follow.
+"""Decodes a batch whose prompts have equal length. In: embedded prompts. Out: the generated tokens.
 
 Replaces ``model.generate`` of transformers. Gain: LLaVA-1.5-7B makes 37.6 captions/s instead of 28.2 on one H200, batch
 64, 40 tokens (docs/results/captioning.md).
@@ -6,29 +6,33 @@ Replaces ``model.generate`` of transformers. Gain: LLaVA-1.5-7B makes 37.6 capti
 Works for any decoder-only language model of transformers, with its static cache. Prompts of one length need no padding
 and no mask but the causal one, so every step has the same shapes: on a GPU it is captured once as a CUDA graph and then
 replayed, because launching its kernels one by one takes several times as long as they run. The tokens are those of
-``model.generate``: the likeliest, or those that ``sampling`` draws.
+``model.generate``: greedy, or drawn as ``sampling`` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.config.recipe import Sampling
-from bettersynth_assets.models.sampling import drawn, limits
+from bettersynth_assets.models.sampling import draw_tokens, limits
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 LOOK_EVERY = 4
-"""Steps between two looks at whether all rows have ended; each look waits for the device."""
+"""Steps between checks whether all rows have ended; each check waits for the device."""
 KEPT = 2
-"""Shapes of batches whose decoders are kept, each with its cache: full batches, and the last ones of shards."""
+"""Number of cached decoders, each with its KV cache, by batch shape: full batches, and last batches of shards."""
 
 
 class TokenDecoder:
-    """Decoding by one language model, whatever the shape of the batch."""
+    """Decodes batches of any shape with one language model."""
 
     def __init__(self, model: Any) -> None:
-        """Take a ``...ForCausalLM``, in evaluation mode, on its device; its generation settings say what ends a row."""
+        """Use a ``...ForCausalLM`` in evaluation mode on its device; its generation config defines the end tokens."""
         settings = model.generation_config
         ends = settings.eos_token_id
         self._stop = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
@@ -37,16 +41,17 @@ class TokenDecoder:
         self._decoders: dict[tuple[int, int, int, Sampling | None], BatchDecoder] = {}
 
     def __call__(
-        self, embeds: Any, *, new_tokens: int, most: int, sampling: Sampling | None = None, numbers: Any = None
-    ) -> Any:
+        self, embeds: Tensor, *, new_tokens: int, most: int, sampling: Sampling | None = None,
+        uniforms: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Decode.
 
         Args:
             embeds: (B, P, h), the embedded prompts.
-            new_tokens: most tokens that are written.
-            most: rows of a full batch. A smaller one is brought to a power of two, so that few shapes come.
-            sampling: how tokens are drawn; None takes the likeliest.
-            numbers: (B, new_tokens), what decides each drawn token; see ``sampling.uniforms``.
+            new_tokens: maximum number of tokens.
+            most: rows of a full batch; smaller batches are padded to a power of two, to limit the number of shapes.
+            sampling: how tokens are drawn; None for greedy decoding.
+            uniforms: (B, new_tokens) random numbers of the drawn tokens; see ``sampling.draw_uniforms``.
 
         Returns:
             (B, n) tokens; see ``BatchDecoder``.
@@ -65,11 +70,11 @@ class TokenDecoder:
             pad=self._pad,
             sampling=sampling,
         )
-        return self._decoders[shape](embeds, numbers)
+        return self._decoders[shape](embeds, uniforms)
 
 
 class BatchDecoder:
-    """A language model's cache and step for one shape of batch."""
+    """KV cache and decoding step of a language model for one batch shape."""
 
     def __init__(
         self,
@@ -82,41 +87,41 @@ class BatchDecoder:
         pad: int,
         sampling: Sampling | None = None,
     ) -> None:
-        """Make room for a batch.
+        """Allocate the cache of a batch.
 
         Args:
             model: ``...ForCausalLM``, in evaluation mode, on its device.
-            rows: of a full batch; on a GPU smaller ones are filled up.
+            rows: rows of a full batch; on a GPU smaller batches are padded.
             prompt: length P of all prompts.
-            new_tokens: most tokens that are written.
+            new_tokens: maximum number of tokens.
             stop: tokens that end a row.
-            pad: token that stands behind the end.
-            sampling: how tokens are drawn; None takes the likeliest.
+            pad: token after the end.
+            sampling: how tokens are drawn; None for greedy decoding.
         """
         import torch
         from transformers import StaticCache
 
         self._model, self._prompt, self._pad = model, prompt, pad
         device = model.device
-        # Attention kernels want masks whose rows begin at multiples of eight.
+        # Attention kernels need mask rows aligned to multiples of eight.
         self._length = -(-(prompt + new_tokens) // 8) * 8
         self._rows = rows if device.type == "cuda" else None
         self._cache = StaticCache(config=model.config.get_text_config(), max_cache_len=self._length)
         self._stop = torch.tensor(sorted(stop), device=device)
         self._position = torch.zeros(1, dtype=torch.long, device=device)
         self._new_tokens = new_tokens
-        self._limits = None if sampling is None else limits(sampling)
-        self._graph: Any = None
+        self._limits: Any = None if sampling is None else limits(sampling)
+        self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, embeds: Any, numbers: Any = None) -> Any:
+    def __call__(self, embeds: Tensor, uniforms: Tensor | None = None) -> Tensor:
         """Decode.
 
         Args:
             embeds: (B, P, h), B at most ``rows``.
-            numbers: (B, new_tokens), where tokens are drawn.
+            uniforms: (B, new_tokens) random numbers if tokens are drawn.
 
         Returns:
-            (B, n) tokens, n at most ``new_tokens``; each row ends with one of ``stop``, if it ended, and padding.
+            (B, n) tokens, n at most ``new_tokens``; a row that ended has one of ``stop``, then padding.
         """
         import torch
 
@@ -126,9 +131,9 @@ class BatchDecoder:
                 self._cache = type(self._cache)(config=self._model.config.get_text_config(), max_cache_len=self._length)
             elif count < self._rows:
                 embeds = torch.cat([embeds, embeds[-1:].expand(self._rows - count, -1, -1)])
-            self._begin(embeds, numbers)
+            self._begin(embeds, uniforms)
             if self._rows is not None and self._graph is None:
-                self._capture(embeds, numbers)
+                self._capture(embeds, uniforms)
             done = 1
             while done < self._new_tokens and (done % LOOK_EVERY or not bool(self._ended.all())):
                 if self._graph is None:
@@ -138,8 +143,8 @@ class BatchDecoder:
                 done += 1
             return self._tokens[:count, :done].clone()
 
-    def _begin(self, embeds: Any, numbers: Any) -> None:
-        """Read the prompts and choose the first tokens."""
+    def _begin(self, embeds: Tensor, uniforms: Tensor | None) -> None:
+        """Process the prompts and choose the first tokens."""
         import torch
 
         self._rewind(0)
@@ -149,24 +154,24 @@ class BatchDecoder:
             self._tokens = torch.full((len(embeds), self._new_tokens), self._pad, device=embeds.device)
             self._ended = torch.zeros(len(embeds), dtype=torch.bool, device=embeds.device)
             self._last = torch.zeros((len(embeds), 1), dtype=torch.long, device=embeds.device)
-            self._numbers = torch.zeros((len(embeds), self._new_tokens), device=embeds.device)
+            self._uniforms = torch.zeros((len(embeds), self._new_tokens), device=embeds.device)
         self._tokens.fill_(self._pad)
         self._ended.zero_()
         self._position.fill_(self._prompt - 1)
-        if numbers is not None:
-            self._numbers[: len(numbers)].copy_(numbers)
+        if uniforms is not None:
+            self._uniforms[: len(uniforms)].copy_(uniforms)
         self._take(hidden)
 
     def _step(self) -> None:
         self._take(self._forward(self._position, input_ids=self._last))
 
-    def _forward(self, positions: Any, **inputs: Any) -> Any:
-        """(B, h) of the last of some positions, the others of which are in the cache or in ``inputs``."""
+    def _forward(self, positions: Tensor, **inputs: Tensor) -> Tensor:
+        """Return (B, h) hidden states of the last position; earlier ones are in the cache or in ``inputs``."""
         import torch
 
         dtype = self._model.dtype
         later = torch.arange(self._length, device=positions.device) > positions.unsqueeze(1)
-        mask = (later.to(dtype) * torch.finfo(dtype).min)[None, None]  # (1, 1, T, length), on top of the scores
+        mask = (later.to(dtype) * torch.finfo(dtype).min)[None, None]  # (1, 1, T, length), added to the scores
         with self._attention():
             return self._model.model(
                 **inputs,
@@ -177,7 +182,7 @@ class BatchDecoder:
             ).last_hidden_state[:, -1]
 
     def _rewind(self, length: int) -> None:
-        """Let the cache go on behind so many tokens; in place, as a captured graph reads these tensors."""
+        """Truncate the cache to ``length`` tokens in place, because a captured graph reads these tensors."""
         layer: Any
         for layer in self._cache.layers:
             layer.cumulative_length.fill_(length)
@@ -185,12 +190,12 @@ class BatchDecoder:
     def _attention(self) -> AbstractContextManager[None]:
         if self._rows is None:
             return nullcontext()
-        from bettersynth_assets.models.gpu.decode_attention import used_in
+        from bettersynth_assets.models.gpu.decode_attention import decode_attention_in
 
-        return used_in(self._model)
+        return decode_attention_in(self._model)
 
-    def _take(self, hidden: Any) -> None:
-        """Write down the next token of each row that goes on, and make it the next one to read."""
+    def _take(self, hidden: Tensor) -> None:
+        """Store the next token of each unfinished row, and make it the next input."""
         import torch
 
         place = self._position - (self._prompt - 1)
@@ -198,15 +203,15 @@ class BatchDecoder:
         if self._limits is None:
             chosen = logits.argmax(-1)
         else:
-            chosen = drawn(self._limits(None, logits.float()), self._numbers.index_select(1, place)[:, 0])
+            chosen = draw_tokens(self._limits(None, logits.float()), self._uniforms.index_select(1, place)[:, 0])
         chosen = chosen.masked_fill(self._ended, self._pad)
         self._tokens.index_copy_(1, place, chosen.unsqueeze(1))
         self._ended |= torch.isin(chosen, self._stop)
         self._last.copy_(chosen.unsqueeze(1))
         self._position += 1
 
-    def _capture(self, embeds: Any, numbers: Any) -> None:
-        """Record a step, after a few outside of the graph, as kernels are chosen at their first call."""
+    def _capture(self, embeds: Tensor, uniforms: Tensor | None) -> None:
+        """Capture a step, after warm-up steps that select kernels."""
         import torch
 
         stream = torch.cuda.Stream()
@@ -218,8 +223,8 @@ class BatchDecoder:
                 self._rewind(self._prompt)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads go on decoding images meanwhile, which only this mode lets them.
+        # Other threads keep decoding images during capture, which only this mode permits.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step()
         self._graph = graph
-        self._begin(embeds, numbers)
+        self._begin(embeds, uniforms)

@@ -1,8 +1,8 @@
-"""Scorers by the checkpoint's family. In: a folder or hub id. Out: a ``Backend``.
+"""Registry of scorers by the checkpoint's family. In: a folder or hub id. Out: a ``Backend``.
 
-A scorer is a function ``load(name, device, dtype) -> Backend``. Its key is the ``model_type`` that the checkpoint's
-``config.json`` says, or ``open_clip`` for a folder with ``open_clip_config.json`` and for ``hf-hub:org/name``. Scores
-are cosines in every family; SigLIP's logit scale and bias, which no ranking depends on, are left out.
+A scorer is a function ``load(name, device, dtype) -> Backend``. Its key is the ``model_type`` of the checkpoint's
+``config.json``, or ``open_clip`` for a folder with ``open_clip_config.json`` and for ``hf-hub:org/name``. Scores are
+cosines in all families; SigLIP's logit scale and bias do not affect rankings and are ignored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bettersynth_assets.config.devices import HUB_PREFIX
 from bettersynth_assets.errors import ConfigError
@@ -18,10 +18,13 @@ from bettersynth_assets.models.model_type import model_type
 from bettersynth_assets.models.scorers.backend import Backend
 from toolkit.registry import Registry
 
+if TYPE_CHECKING:
+    import torch
+
 OPEN_CLIP = "open_clip"
 _HERE = "bettersynth_assets.models.scorers"
 
-SCORERS: Registry[Callable[[str, str, Any], Backend]] = Registry(
+SCORERS: Registry[Callable[[str, str, torch.dtype], Backend]] = Registry(
     "scorer",
     group="bettersynth.scorers",
     built_in={
@@ -35,13 +38,13 @@ SCORERS: Registry[Callable[[str, str, Any], Backend]] = Registry(
 
 
 def scorer_kind(name: str) -> str:
-    """The key in ``SCORERS`` of a checkpoint.
+    """Return the key of a checkpoint in ``SCORERS``.
 
     Args:
         name: an existing folder or a hub id.
 
     Raises:
-        ConfigError: no ``config.json`` there, or one of a model that is no scorer here; names the known ones.
+        ConfigError: there is no ``config.json``, or its model is not a known scorer; names the known ones.
     """
     if name.startswith(HUB_PREFIX) or (Path(name) / "open_clip_config.json").is_file():
         return OPEN_CLIP
@@ -49,15 +52,15 @@ def scorer_kind(name: str) -> str:
     if found is None or found not in SCORERS.names():
         hub = "hf-hub:org/name" if Path(name).is_dir() else f"{HUB_PREFIX}{name}"
         raise ConfigError(
-            f"models.clip = {name!r}: {says}, and scores are made by {', '.join(SCORERS.names())}: name a checkpoint "
-            f"of one of these types as save_pretrained leaves it, a folder with open_clip_config.json, or {hub} for a "
+            f"models.clip = {name!r}: {says}, but scorers are of type {', '.join(SCORERS.names())}: use a checkpoint "
+            f"of one of these types as written by save_pretrained, a folder with open_clip_config.json, or {hub} for a "
             "model of OpenCLIP on the hub"
         )
     return found
 
 
-def load_backend(name: str, device: str, dtype: Any) -> Backend:
-    """Load a checkpoint by the scorer of its family.
+def load_backend(name: str, device: str, dtype: torch.dtype) -> Backend:
+    """Load a checkpoint with the scorer of its family.
 
     Args:
         name: an existing folder or a hub id.
@@ -65,8 +68,8 @@ def load_backend(name: str, device: str, dtype: Any) -> Backend:
         dtype: torch type of the weights.
 
     Raises:
-        ConfigError: as ``scorer_kind``; weights that are missing.
+        ConfigError: as ``scorer_kind``, or weights are missing.
     """
-    # Captions are tokenized beside the model and the decoders; threads of the tokenizer's own would take their cores.
+    # Captions are tokenised in parallel with model and decoders; the tokenizer's threads would take their cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return SCORERS.get(scorer_kind(name))(name, device, dtype)

@@ -1,23 +1,27 @@
-"""What a scorer's checkpoint gives, whichever library and family it comes from."""
+"""Common interface of loaded scorer checkpoints of all libraries and families."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
 
 @dataclass(frozen=True)
 class Tokens:
-    """Captions as a model reads them; a slice or a list of positions gives some of them."""
+    """Tokenised captions; indexing with a slice or a list of positions selects some of them."""
 
-    inputs: dict[str, Any]
-    """By the model's argument, (n, T), on the CPU."""
+    inputs: dict[str, Tensor]
+    """Tensors by the model's argument, (n, T), on the CPU."""
     truncated: NDArray[np.bool_]
-    """(n,): the caption has more tokens than the model reads."""
+    """(n,): whether the caption has more tokens than the model reads."""
 
     def __len__(self) -> int:
         return len(self.truncated)
@@ -28,29 +32,29 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """A loaded checkpoint: images and captions to embeddings in one space."""
+    """A loaded checkpoint that maps images and captions to embeddings in one space."""
 
-    image: Callable[[Any], Any]
-    """RGB image to uint8 tensor (H, W, 3) where there are ``levels``, else to a float32 tensor of one shape."""
-    levels: Any
-    """(3, 256) float32 on the device: what each grey level of each channel is to the model; or None."""
+    image: Callable[[Image], Tensor]
+    """Converts an RGB image to uint8 (H, W, 3) if there are ``levels``, else to a float32 tensor of fixed shape."""
+    levels: Tensor | None
+    """(3, 256) float32 on the device: the model's input value for each grey level of each channel; or None."""
     tokens: Callable[[Sequence[str]], Tokens]
-    """Safe to call from one other thread than the model's."""
-    image_features: Callable[[Any], Any]
-    """(B, 3, H, W), or stacked results of ``image`` where there are no ``levels``, to (B, D)."""
-    text_features: Callable[[dict[str, Any]], Any]
+    """Tokenises captions; safe to call from one thread besides the model's."""
+    image_features: Callable[[Tensor], Tensor]
+    """(B, 3, H, W), or stacked results of ``image`` if there are no ``levels``, to (B, D)."""
+    text_features: Callable[[dict[str, Tensor]], Tensor]
     """Model inputs on the device to (B, D)."""
     parameters: int
-    image_layers: Sequence[Any] = ()
-    """Layers of the image tower that ``compiled`` compiles. Captions have another length in each batch."""
+    image_layers: Sequence[nn.Module] = ()
+    """Layers of the image tower that ``compiled`` compiles; the text tower is excluded, as its lengths vary."""
     patches: Any = None
-    """The convolution that cuts an image up, where its windows do not overlap; else None."""
+    """The convolution that makes patches, if its windows do not overlap; else None."""
     can_record: bool = True
-    """Whether ``image_features`` does the same for every batch of a size, so that a CUDA graph can replay it."""
+    """Whether ``image_features`` launches equal kernels for equal batch sizes, so that a CUDA graph can replay it."""
 
 
 def patch_convolution(convolution: Any) -> Any:
-    """A convolution that ``as_product`` can replace; None for any other layer."""
+    """Return a convolution that ``as_product`` can replace; None for other layers."""
     from torch.nn import Conv2d
 
     if (
@@ -64,14 +68,14 @@ def patch_convolution(convolution: Any) -> Any:
 
 
 def as_product(convolution: Any) -> None:
-    """Let a convolution whose windows do not overlap run as a matrix product, which takes a fraction of the time."""
+    """Run a convolution with non-overlapping windows as a matrix product, which is several times faster."""
     from torch.nn.functional import linear
 
     side = convolution.kernel_size[0]
     assert convolution.kernel_size == convolution.stride == (side, side)
 
-    def forward(pixels: Any) -> Any:
-        # A convolution leaves out what is too narrow for a window.
+    def forward(pixels: Tensor) -> Tensor:
+        # A convolution ignores borders that are narrower than a window.
         pixels = pixels[..., : pixels.shape[2] // side * side, : pixels.shape[3] // side * side]
         windows = pixels.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (B, 3, h, side, w, side)
         rows, columns = windows.shape[2], windows.shape[4]

@@ -1,11 +1,11 @@
-"""CLIP and MetaCLIP 2 of transformers: padding is masked, the caption's embedding is that of its end token."""
+"""CLIP and MetaCLIP 2 of transformers: padding is masked, a caption's embedding is that of its end token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,28 +13,31 @@ from bettersynth_assets.images.pixels import resizing
 from bettersynth_assets.models.checkpoints import load_model, load_processor
 from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_convolution
 
+if TYPE_CHECKING:
+    import torch
 
-def load_clip(name: str, device: str, dtype: Any) -> Backend:
+
+def load_clip(name: str, device: str, dtype: torch.dtype) -> Backend:
     """Load a ``CLIPModel``."""
     from transformers import CLIPModel
 
     return _load(CLIPModel, name, device, dtype)
 
 
-def load_metaclip2(name: str, device: str, dtype: Any) -> Backend:
-    """Load a ``MetaClip2Model``, whose captions in any language are read by XLM-RoBERTa's tokenizer."""
+def load_metaclip2(name: str, device: str, dtype: torch.dtype) -> Backend:
+    """Load a ``MetaClip2Model``; XLM-RoBERTa's tokenizer reads its captions in any language."""
     from transformers import MetaClip2Model
 
     return _load(MetaClip2Model, name, device, dtype)
 
 
-def _load(model_class: Any, name: str, device: str, dtype: Any) -> Backend:
+def _load(model_class: Any, name: str, device: str, dtype: torch.dtype) -> Backend:
     import torch
 
     model = load_model(model_class, name, dtype=dtype, called=f"models.clip = {name!r}").to(device)
     processor = load_processor(name)
     context = min(model.config.text_config.max_position_embeddings, processor.tokenizer.model_max_length)
-    # Attention on a GPU is planned anew, for some 70 ms, at each length.
+    # Each new length costs a GPU some 70 ms, because attention is planned again.
     multiple = 16 if device.startswith("cuda") else 1
 
     image, levels = resizing(processor.image_processor)
@@ -43,7 +46,7 @@ def _load(model_class: Any, name: str, device: str, dtype: Any) -> Backend:
         # The tokenizer raises on an empty list.
         read = partial(processor.tokenizer, return_attention_mask=False, verbose=False)
         whole = read(list(captions))["input_ids"] if len(captions) else []
-        # Cut as the tokenizer cuts: the end's token stays.
+        # Truncate like the tokenizer: the end token stays.
         rows = [ids if len(ids) <= context else [*ids[: context - 1], ids[-1]] for ids in whole]
         lengths = np.array([len(ids) for ids in rows], np.int64)
         longest = min(context, -(-int(lengths.max(initial=0)) // multiple) * multiple)

@@ -1,7 +1,7 @@
-"""Image files scored and embedded by a CLIP-class model. In: paths and captions. Out: cosines, embeddings, errors.
+"""Scores and embeds image files with a CLIP-class model. In: paths and captions. Out: cosines, embeddings, errors.
 
-Files are decoded, captions tokenized and results fetched beside the model. A file that fails to decode leaves its
-neighbours as they are.
+Files are decoded, captions tokenised and results fetched in parallel with the model. A file that cannot be decoded does
+not affect its neighbours.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from bettersynth_assets.models.scorers.clip_score import ClipScorer, Pairs
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Scores of files, in their order."""
+    """Scores of files, in order."""
 
     scores: NDArray[np.float32]
-    """NaN where the image could not be decoded."""
+    """NaN if the image could not be decoded."""
     truncated: list[bool]
-    """False where the image could not be decoded."""
+    """False if the image could not be decoded."""
     embeddings: NDArray[np.float32]
-    """Of the images that could be decoded, normalised, in their order: (good, D); (0, 0) without any."""
+    """Normalised embeddings of the decoded images, in order: (good, D); (0, 0) without any."""
     errors: dict[int, ImageError]
-    """By position."""
+    """Errors by position."""
 
 
 def score_files(
     scorer: ClipScorer, paths: Sequence[Path], captions: Sequence[str], progress: Progress | None = None
 ) -> Scored:
-    """Score image files against captions; a file that fails to decode leaves its neighbours as they are.
+    """Score image files against captions; a file that cannot be decoded does not affect its neighbours.
 
     Args:
         scorer: the model.
         paths: image files, length n.
         captions: plain text, length n.
-        progress: told of each chunk's rows.
+        progress: advanced by each chunk's rows.
     """
     scores, truncated = np.full(len(paths), np.nan, np.float32), np.zeros(len(paths), bool)
     errors: dict[int, ImageError] = {}
@@ -61,7 +61,7 @@ def score_files(
     for chunk, tokens in zip(scorer.chunks(paths), texts, strict=True):
         read = tokens[[at - chunk.first for at in chunk.good]] if chunk.errors else tokens
         going = scorer.start(chunk.inputs[0], read)
-        if before:  # its results are fetched while the device works on this one
+        if before:  # fetch its results while the device computes this one
             take(before[0], before[1]())
         before = chunk, going
     if before:
@@ -71,7 +71,7 @@ def score_files(
 
 
 def embed_files(scorer: ClipScorer, paths: Sequence[Path]) -> list[NDArray[np.float32] | ImageError]:
-    """Embed image files, (D,) each; a file that fails to decode gives its error in its place."""
+    """Embed image files, (D,) each; a file that cannot be decoded has its error in its place."""
     found: dict[int, NDArray[np.float32] | ImageError] = {}
     for chunk in scorer.chunks(paths):
         found.update(chunk.errors)

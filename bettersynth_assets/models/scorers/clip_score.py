@@ -2,11 +2,11 @@
 
 score        float32, cosine of the two normalised embeddings, [-1, 1], in every family: SigLIP's logit is that times
              its scale plus its bias. Data-Juicer's ``image_text_similarity`` is CLIP's logit / 100, the same number
-             wherever the model's logit scale is 100 (every public CLIP's is)
-truncated    the caption has more tokens than the checkpoint's tokenizer lets through (77 for public CLIPs, 64 for
-             SigLIP); the rest of it is not seen
+             if the model's logit scale is 100, as in every public CLIP
+truncated    the caption has more tokens than the checkpoint's tokenizer permits (77 for public CLIPs, 64 for SigLIP);
+             the rest is ignored
 
-``scorers`` loads checkpoints by their family; images are prepared by the checkpoint's own transform.
+``scorers`` loads checkpoints by family; images are prepared by the checkpoint's transform.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,22 +27,26 @@ from bettersynth_assets.images.decoding import Chunk
 from bettersynth_assets.images.pixels import as_pixels, stacked
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
-from bettersynth_assets.models.gpu.cuda_graph import Captured
+from bettersynth_assets.models.gpu.cuda_graph import CudaGraph
 from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.models.scorers import SCORERS, load_backend, scorer_kind
 from bettersynth_assets.models.scorers.backend import Tokens, as_product
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is known of n image-text pairs."""
+    """Results of n image-text pairs."""
 
     scores: NDArray[np.float32]
     """(n,), cosines."""
     truncated: NDArray[np.bool_]
     """(n,)"""
     embeddings: NDArray[np.float32]
-    """(n, D), normalised, of the images; (0, 0) without any."""
+    """(n, D) normalised embeddings of the images; (0, 0) without any."""
 
 
 class ClipScorer:
@@ -63,13 +67,13 @@ class ClipScorer:
         Args:
             model: a local folder or a hub id.
             device: torch device.
-            dtype: ``float32`` or ``bfloat16``; the cosine itself is always taken in float32.
+            dtype: ``float32`` or ``bfloat16``; the cosine itself is always computed in float32.
             batch: pairs per model call.
-            decode: how files become images, see ``image_chunks.chunks``.
-            compiled: compile the layers of the image tower, cut images up by a matrix product, and record it all.
+            decode: decoder of image files, see ``image_chunks.chunks``.
+            compiled: compile the image tower's layers, make patches by a matrix product, and use CUDA graphs.
 
         Raises:
-            ConfigError: the folder does not exist, or holds no model that scores; a weight is missing.
+            ConfigError: the folder does not exist or has no scoring model, or a weight is missing.
         """
         import torch
 
@@ -80,28 +84,28 @@ class ClipScorer:
         self.decode = decode
         self._backend = load_backend(name, device, self.dtype)
         self.prepare = self._backend.image
-        """What is done to an RGB image before it goes to the device; safe to call from several threads. Where the
-        checkpoint's transform ends in plain arithmetic, that is the device's, and a quarter of the bytes go there."""
+        """Preprocessing of an RGB image on the host; thread-safe. If the checkpoint's transform ends in plain
+        arithmetic, the device does that part, and a quarter of the bytes are copied."""
         if compiled:
             for layer in self._backend.image_layers:
                 layer.compile(dynamic=False)
             if self._backend.patches is not None:
                 as_product(self._backend.patches)
-        self._recorded: dict[int, Captured] | None = {} if compiled and self._backend.can_record else None
+        self._graphs: dict[int, CudaGraph] | None = {} if compiled and self._backend.can_record else None
 
     def tokens(self, captions: Sequence[str]) -> Tokens:
-        """Captions as the model reads them; plain text without special tokens."""
+        """Tokenise captions: plain text without special tokens."""
         return self._backend.tokens(captions)
 
     def chunks(self, paths: Sequence[Path]) -> Iterator[Chunk]:
-        """Image files as the model reads them, ahead of it."""
+        """Yield image files as model inputs, decoded ahead of the model."""
         return chunks(paths, self.batch.asked, [self.prepare], decode=self.decode, device=self.device)
 
     def scores(self, images: Sequence[Any], captions: Sequence[str]) -> NDArray[np.float32]:
         """Score pairs.
 
         Args:
-            images: RGB images, what ``prepare`` made of them, or those stacked in one tensor; length n.
+            images: RGB images, outputs of ``prepare``, or these stacked in one tensor; length n.
             captions: plain text without special tokens; length n.
 
         Returns:
@@ -110,9 +114,9 @@ class ClipScorer:
         return self.start(images, self.tokens(captions))().scores
 
     def start(self, images: Sequence[Any], tokens: Tokens) -> Callable[[], Pairs]:
-        """Begin to score pairs; the function that comes back waits for them."""
+        """Start to score pairs; the returned function waits for the results."""
 
-        def score(rows: Sequence[int]) -> tuple[Any, Any]:
+        def score(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
             part = slice(rows[0], rows[-1] + 1)
             return self._score(images[part], tokens[part])
 
@@ -128,27 +132,27 @@ class ClipScorer:
         return pairs
 
     def image_embeddings(self, images: Sequence[Any]) -> NDArray[np.float32]:
-        """Embed images, as in ``scores``: the same normalised embeddings that scores are made of, float32, (n, D)."""
+        """Embed images, as in ``scores``: normalised float32 embeddings, (n, D)."""
         parts = list(batches(images, self.batch, self._embed))
         return _joined([part.cpu() for part in parts], (0, 0))
 
-    def _embed(self, images: Sequence[Any]) -> Any:
+    def _embed(self, images: Sequence[Any]) -> Tensor:
         import torch
         from torch.nn.functional import normalize
 
-        def run(prepared: Any) -> Any:
+        def run(prepared: Any) -> Tensor:
             pixels = as_pixels(prepared, self.prepare, self._backend.levels, self.device, self.dtype)
             return normalize(self._backend.image_features(pixels).float(), dim=-1)
 
         with torch.inference_mode(), threads_for(self._backend.parameters):
-            if self._recorded is None:
+            if self._graphs is None:
                 return run(images)
             size = self.batch.size
-            recorded = self._recorded.setdefault(size, Captured(run, size))
-            return recorded(stacked(images, self.prepare).to(self.device, non_blocking=True))
+            graph = self._graphs.setdefault(size, CudaGraph(run, size))
+            return graph(stacked(images, self.prepare).to(self.device, non_blocking=True))
 
-    def _score(self, images: Sequence[Any], tokens: Tokens) -> tuple[Any, Any]:
-        """Scores (B,) and embeddings (B, D), on their way to the CPU."""
+    def _score(self, images: Sequence[Any], tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Return scores (B,) and embeddings (B, D), being copied to the CPU."""
         import torch
         from torch.nn.functional import normalize
 
@@ -158,19 +162,19 @@ class ClipScorer:
             text = normalize(self._backend.text_features(inputs).float(), dim=-1)
             return (image * text).sum(-1).to("cpu", non_blocking=True), image.to("cpu", non_blocking=True)
 
-    def _event(self) -> Any:
-        """What is over when the device has done all that it was asked for until now; None on the CPU."""
+    def _event(self) -> torch.cuda.Event | None:
+        """Return an event after all work submitted to the device so far; None on the CPU."""
         import torch
 
         return torch.cuda.current_stream(self.device).record_event() if self.device.startswith("cuda") else None
 
 
-def _joined(parts: Sequence[Any], empty: tuple[int, ...]) -> NDArray[np.float32]:
+def _joined(parts: Sequence[Tensor], empty: tuple[int, ...]) -> NDArray[np.float32]:
     return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(empty, np.float32)
 
 
 def load_scorer(model: str, gpu: Gpu) -> ClipScorer:
-    """The profile's scorer on its first device; loaded once per process for all shards."""
+    """Load the profile's scorer to its first device, once per process for all shards."""
     name = model_path(model, role="clip")
     how = gpu.dtype, gpu.decode, gpu.compiled
     return _load(name, model_fingerprint(model, role="clip"), first_device(gpu), *how, gpu.clip_batch, gpu.batch_sizes)
@@ -188,7 +192,7 @@ def _load(
 
 
 def scorer_key(profile: Profile) -> dict[str, Any]:
-    """What scores depend on besides rows: weights, and how they are used (dtype and batch size move the last bits)."""
+    """Return what scores depend on besides rows: weights and how they run (dtype and batch size affect last bits)."""
     return {
         "clip": model_fingerprint(profile.models.clip, role="clip"),
         "gpu": profile.gpu.key("clip"),

@@ -1,13 +1,13 @@
-"""Every model of OpenCLIP: its own towers or timm's, CoCa, SigLIP, with its own tokenizer or one of transformers.
+"""Scorers of OpenCLIP: its towers or timm's, CoCa, SigLIP, with its tokenizer or one of transformers.
 
-The checkpoint's own transform prepares images, its arithmetic by table (see ``pixels``), and its own tokenizer says
-which captions are too long.
+The checkpoint's transform prepares images, its arithmetic as a table (see ``pixels``). Its tokenizer determines which
+captions are too long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,13 +17,16 @@ from bettersynth_assets.images.pixels import middle_square, stretched
 from bettersynth_assets.models.checkpoints import tensors_only
 from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_convolution
 
+if TYPE_CHECKING:
+    import torch
 
-def load_open_clip(name: str, device: str, dtype: Any) -> Backend:
+
+def load_open_clip(name: str, device: str, dtype: torch.dtype) -> Backend:
     """Load a folder with ``open_clip_config.json``, or ``hf-hub:org/name``.
 
     Raises:
-        ConfigError: a file of the hub cannot be had, weights are missing or have another shape, or are a pickle with
-            code.
+        ConfigError: a file cannot be downloaded from the hub, weights are missing, have another shape, or are a pickle
+            with code.
     """
     import open_clip
 
@@ -36,10 +39,10 @@ def load_open_clip(name: str, device: str, dtype: Any) -> Backend:
     except (OSError, RuntimeError) as error:
         hub_id = name.removeprefix(HUB_PREFIX)
         fix = (
-            f"check the name and the connection, or run `hf download {hub_id} --local-dir FOLDER` where there is one "
-            "and name the folder"
+            f"check the name and the connection, or run `hf download {hub_id} --local-dir FOLDER` on a connected "
+            "machine and use that folder"
             if hub_id != name
-            else "name a folder with the configuration and all the weights of one model"
+            else "use a folder with the configuration and all the weights of one model"
         )
         cause = " ".join(str(error).split())[:300]
         raise ConfigError(f"{called}: OpenCLIP cannot load it ({cause}): {fix}") from error
@@ -68,7 +71,7 @@ def _tokens(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
     def lengths(captions: list[str]) -> list[int]:
         if hugging_face is None:
             return [len(tokenizer.encode(caption)) + 2 for caption in captions]  # with start and end
-        is_clips = tokenizer.tokenizer_mode == "clips"  # which adds start, end and class itself
+        is_clips = tokenizer.tokenizer_mode == "clips"  # adds start, end and class tokens itself
         cleaned = [tokenizer.clean_fn(caption) for caption in captions]
         read = hugging_face(cleaned, add_special_tokens=not is_clips, verbose=False)["input_ids"]
         return [len(ids) + 3 * is_clips for ids in read]
@@ -77,7 +80,7 @@ def _tokens(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
         if not len(captions):
             return Tokens({"text": torch.zeros((0, context), dtype=torch.int64)}, np.zeros(0, bool))
         text = tokenizer(list(captions))
-        # Only a caption that fills its row can have more tokens; the last place may be an end that always stands there.
+        # Only captions that fill their row can be too long; the last position may always hold an end token.
         full = np.flatnonzero((text[:, -2] != pad).numpy()).tolist()
         truncated = np.zeros(len(captions), bool)
         if full:
@@ -88,16 +91,16 @@ def _tokens(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
 
 
 def _image_tower(visual: Any) -> tuple[list[Any], Any]:
-    """The layers of an image tower, and the convolution that cuts images up, see ``Backend``.
+    """Return the layers of an image tower, and the convolution that makes patches; see ``Backend``.
 
-    timm calls a row of layers ``blocks``, in every tower that has such: once in a transformer, per stage elsewhere.
+    timm calls a sequence of layers ``blocks`` in all towers that have one: once in transformers, per stage elsewhere.
     """
     from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
 
     trunk = getattr(visual, "trunk", None)
     if trunk is None:
         kinds = ResidualAttentionBlock, CustomResidualAttentionBlock
-        is_transformer = hasattr(visual, "transformer")  # a ResNet's first convolution is called so too
+        is_transformer = hasattr(visual, "transformer")  # a ResNet's first convolution has this name too
         layers = [layer for layer in visual.modules() if isinstance(layer, kinds)]
         return layers, patch_convolution(visual.conv1) if is_transformer and hasattr(visual, "conv1") else None
     rows = [part for path, part in trunk.named_modules() if path.split(".")[-1] == "blocks"]
@@ -106,7 +109,7 @@ def _image_tower(visual: Any) -> tuple[list[Any], Any]:
 
 
 def _split(transform: Any) -> tuple[Callable[[Any], Any], Any]:
-    """``resizing`` for OpenCLIP's transform: the resizing and the grey levels of what follows; or it, and None."""
+    """``resizing`` for OpenCLIP's transform: the resizing and the levels of the rest; or the transform, and None."""
     from PIL import Image
     from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
     from torchvision.transforms.functional import pil_modes_mapping

@@ -1,13 +1,13 @@
-"""SigLIP of transformers, and the SigLIP 2 checkpoints of one resolution, whose ``model_type`` is ``siglip`` too.
+"""SigLIP of transformers, and SigLIP 2 checkpoints of fixed resolution, whose ``model_type`` is ``siglip`` too.
 
-The whole image is squashed to a square. Captions are padded to the tokenizer's limit (64 tokens), and the embedding is
-that of the last position, so that a batch may not be shortened.
+Images are resized to a square. Captions are padded to the tokenizer's limit (64 tokens), and the embedding is that of
+the last position, so batches cannot be shortened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,11 @@ from bettersynth_assets.images.pixels import resizing
 from bettersynth_assets.models.checkpoints import load_model, load_processor
 from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_convolution
 
+if TYPE_CHECKING:
+    import torch
 
-def load_siglip(name: str, device: str, dtype: Any) -> Backend:
+
+def load_siglip(name: str, device: str, dtype: torch.dtype) -> Backend:
     """Load a ``SiglipModel``."""
     from transformers import SiglipModel
 
@@ -36,11 +39,11 @@ def load_siglip(name: str, device: str, dtype: Any) -> Backend:
 
 
 def full_length_tokens(tokenizer: Any, positions: int) -> Callable[[Sequence[str]], Tokens]:
-    """A function from captions to tokens, all padded to the tokenizer's limit or, where that is less, the model's.
+    """Return a tokenise function that pads to the tokenizer's limit or, if that is less, the model's.
 
     Args:
-        tokenizer: of transformers.
-        positions: that the model has.
+        tokenizer: tokenizer of transformers.
+        positions: number of positions of the model.
     """
     import torch
 
@@ -51,7 +54,7 @@ def full_length_tokens(tokenizer: Any, positions: int) -> Callable[[Sequence[str
             return Tokens({"input_ids": torch.zeros((0, limit), dtype=torch.int64)}, np.zeros(0, bool))
         inputs = tokenizer(list(captions), padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
         names = [name for name in ("input_ids", "attention_mask") if name in inputs]
-        # Only a caption that fills its row can have more tokens. Not judged by the last token: SigLIP pads with the
+        # Only captions that fill their row can be too long. The last token does not show it: SigLIP pads with the
         # token that ends every caption.
         tell_tale = inputs["input_ids"][:, 0 if tokenizer.padding_side == "left" else -2]
         full = np.flatnonzero((tell_tale != tokenizer.pad_token_id).numpy()).tolist()

@@ -1,7 +1,7 @@
-"""Our own operators: one module each, which registers a class with Data-Juicer and its ``OperatorSpec``.
+"""Our own operators: each module registers a class with Data-Juicer and its ``OperatorSpec``.
 
-This module is the package's entry point in Data-Juicer's group ``data_juicer.ops``: importing it is all that plain
-``dj-process`` needs. A new operator is a module here and its name in this import.
+This package is the entry point in Data-Juicer's group ``data_juicer.ops``: plain ``dj-process`` only imports it. To add
+ an operator, add a module here and its name to this import.
 """
 
 from bettersynth_assets.operators.ours import caption_mapper as caption_mapper

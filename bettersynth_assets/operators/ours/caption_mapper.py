@@ -1,8 +1,8 @@
 """``caption_mapper``: our captioners as a Data-Juicer operator. Reads an image, writes the text.
 
-For plain ``dj-process``; a recipe of this project says the same in its ``caption`` section, which also scores and
-chooses. A degenerate caption (see ``caption_cleaning``; one with a reserved token is) leaves the text as it was, and so
-do a row without an image and a served captioner that fails.
+For plain ``dj-process``; in a recipe of this project the ``caption`` section does this and also scores and chooses. The
+text stays unchanged if the caption is degenerate (see ``caption_cleaning``; reserved tokens count), if the row has no
+image, or if a served captioner fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ register_spec(OperatorSpec(name=NAME, synthesises=True))
 
 @OPERATORS.register_module(NAME)
 class CaptionMapper(Mapper):
-    """Put a caption by BLIP-2 or LLaVA in the place of each row's text."""
+    """Replace each row's text with a caption by BLIP-2 or LLaVA."""
 
     _accelerator = "cuda"
     _batched_op = True
@@ -47,16 +47,17 @@ class CaptionMapper(Mapper):
 
         Args:
             captioner: folder or hub id of a BLIP-2 or LLaVA checkpoint.
-            prompt: as in the recipe's ``caption`` section, and so are the next two.
-            max_new_tokens: tokens after which a caption is cut off.
-            sampling: temperature, top_p, top_k and seed; a row's ``id``, else its image's path, decides what is drawn.
+            prompt: as in the recipe's ``caption`` section, like the next two.
+            max_new_tokens: maximum number of tokens of a caption.
+            sampling: temperature, top_p, top_k and seed; a row's ``id``, else its image's path, selects its random
+                numbers.
             caption_batch: images per model call.
             dtype: ``float32`` or ``bfloat16``.
-            *args: Data-Juicer's.
-            **kwargs: Data-Juicer's.
+            *args: arguments of Data-Juicer.
+            **kwargs: arguments of Data-Juicer.
 
         Raises:
-            ConfigError: a value that is out of range.
+            ConfigError: a value is out of range.
         """
         super().__init__(*args, **kwargs)
         values = {"prompt": prompt, "max_new_tokens": max_new_tokens, "sampling": sampling}
@@ -65,7 +66,7 @@ class CaptionMapper(Mapper):
         self._loaded: Captioner | None = None
 
     def process_batched(self, samples: dict[str, list[Any]], rank: int | None = None) -> dict[str, list[Any]]:
-        """Caption a batch; an image that fails to decode raises its ``ImageError``."""
+        """Caption a batch; an image that cannot be decoded raises its ``ImageError``."""
         rows = [index for index, images in enumerate(samples[self.image_key]) if images]
         paths = [Path(samples[self.image_key][index][0]) for index in rows]
         keys = [str(samples["id"][index]) for index in rows] if "id" in samples else [str(path) for path in paths]
@@ -93,5 +94,5 @@ class CaptionMapper(Mapper):
         return self._loaded
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
+        """Drop the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
         return {**self.__dict__, "_loaded": None}

@@ -1,8 +1,9 @@
-"""``clip_score_filter``: our similarity filter as a Data-Juicer operator. Reads (or makes) ``image_text_similarity``.
+"""``clip_score_filter``: our similarity filter as a Data-Juicer operator. Reads or computes ``image_text_similarity``.
 
-In a recipe of this project the limits come from all shards' scores (see ``thresholds``) and arrive as ``min_score`` and
-``max_score``. In plain ``dj-process`` the operator scores what has no score yet, in batches, and takes the limits of
-``mean``, ``k_sigma``, ``percentile`` and ``top_k`` from the rows that reach it. Its spec is in ``thresholds``.
+In a recipe of this project the limits are computed from all shards' scores (see ``thresholds``) and passed as
+``min_score`` and ``max_score``. In plain ``dj-process`` the operator scores rows without a score in batches, and
+computes the limits of ``mean``, ``k_sigma``, ``percentile`` and ``top_k`` from the rows that reach it. Its spec is in
+``thresholds``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SCORE = StatsKeys.image_text_similarity
 
 @OPERATORS.register_module(NAME)
 class ClipScoreFilter(Filter):
-    """Keep rows whose image-text cosine lies within limits that are given or computed from the set."""
+    """Keep rows whose image-text cosine lies within limits that are passed or computed from the dataset."""
 
     _accelerator = "cuda"
     _batched_op = True
@@ -47,20 +48,20 @@ class ClipScoreFilter(Filter):
 
         Args:
             clip_model: folder or hub id of an OpenCLIP or transformers CLIP checkpoint; loaded only if needed.
-            method: ``mean``, ``k_sigma``, ``percentile``, ``top_k`` or ``min``; its arguments are those of
+            method: ``mean``, ``k_sigma``, ``percentile``, ``top_k`` or ``min``; with the arguments of
                 ``thresholds.score_limits``.
             k: ``k_sigma``: half-width in standard deviations.
             low: ``percentile``: lower bound, 0 to 100.
             high: ``percentile``: upper bound, 0 to 100.
             count: ``top_k``: rows to keep.
             share: ``top_k``: share of rows to keep, 0 to 1.
-            min_score: lowest cosine that stays; where it or ``max_score`` is given, ``method`` only names its origin.
-            max_score: highest cosine that stays.
-            last_tied_id: of rows at exactly ``min_score``, the last id that stays; None keeps them all.
+            min_score: lowest cosine to keep; if it or ``max_score`` is set, ``method`` only documents its origin.
+            max_score: highest cosine to keep.
+            last_tied_id: of rows at exactly ``min_score``, the last id to keep; None keeps them all.
             clip_batch: pairs per model call.
             dtype: ``float32`` or ``bfloat16``.
-            *args: Data-Juicer's.
-            **kwargs: Data-Juicer's.
+            *args: arguments of Data-Juicer.
+            **kwargs: arguments of Data-Juicer.
         """
         super().__init__(*args, **kwargs)
         given = {"method": method, "k": k, "low": low, "high": high, "count": count, "share": share}
@@ -92,7 +93,7 @@ class ClipScoreFilter(Filter):
         return samples
 
     def process_batched(self, samples: dict[str, list[Any]]) -> list[bool]:
-        """Keep rows within the limits, and rows without an image, as Data-Juicer's own filter does."""
+        """Keep rows within the limits, and rows without an image, as Data-Juicer's filter does."""
         ids = samples.get("id", [None] * len(samples[Fields.stats]))
         return [self._keeps(stat[SCORE], row_id) for stat, row_id in zip(samples[Fields.stats], ids, strict=True)]
 
@@ -106,7 +107,7 @@ class ClipScoreFilter(Filter):
         return row_id <= self.last_tied_id
 
     def run(self, dataset: Any, *, exporter: Any = None, tracer: Any = None, reduce: bool = True) -> Any:
-        """Data-Juicer's entry: score all rows, take the limits from them where none are given, then filter."""
+        """Score all rows, compute the limits from them if none are set, then filter; called by Data-Juicer."""
         if reduce and not self.has_limits:
             dataset = super().run(dataset, exporter=exporter, tracer=tracer, reduce=False)
             scores = [stat[SCORE][0] for stat in dataset[Fields.stats] if len(stat[SCORE])]
@@ -114,5 +115,5 @@ class ClipScoreFilter(Filter):
         return super().run(dataset, exporter=exporter, tracer=tracer, reduce=reduce)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
+        """Drop the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
         return {**self.__dict__, "_scorer": None}

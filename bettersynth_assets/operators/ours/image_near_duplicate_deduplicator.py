@@ -1,7 +1,7 @@
-"""``image_near_duplicate_deduplicator``: one image of each group of near-duplicates, as a Data-Juicer operator.
+"""``image_near_duplicate_deduplicator``: keeps one image of each group of near-duplicates.
 
-Reads images; writes the stat ``image_hash`` (16 hexadecimal digits, see ``image_hash``). Data-Juicer's own
-``image_deduplicator`` needs the package imagededup and takes images for the same only where all bits are.
+A Data-Juicer operator. Reads images; writes the stat ``image_hash`` (16 hexadecimal digits, see ``image_hash``).
+Data-Juicer's ``image_deduplicator`` needs the package imagededup and only finds images whose hashes are equal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from data_juicer.ops.base_op import OPERATORS, Deduplicator
 from data_juicer.utils.constant import Fields
 from pydantic import Field
-from typing_extensions import Annotated  # noqa: UP035 - what Data-Juicer's own signatures use
+from typing_extensions import Annotated  # noqa: UP035 - used by Data-Juicer's signatures
 
 from bettersynth_assets.images.decoding import opened
 from bettersynth_assets.images.image_hash import MAX_DISTANCE, image_hash, repeats
@@ -31,7 +31,7 @@ register_spec(OperatorSpec(name=NAME, pure=True, stats=(HASH,)))
 
 @OPERATORS.register_module(NAME)
 class ImageNearDuplicateDeduplicator(Deduplicator):
-    """Keep one row of each group whose images' perceptual hashes differ in few bits."""
+    """Keep one row of each group of images whose perceptual hashes differ in few bits."""
 
     measures = HASH
 
@@ -45,24 +45,24 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
         """Set up the operator.
 
         Args:
-            max_distance: bits, of 64, by which the hashes of near-duplicates may differ.
-            keep: which row of a group stays: the ``first`` in the set's order, or the ``best`` by image-text
+            max_distance: maximum number of bits, of 64, by which the hashes of near-duplicates differ.
+            keep: the row to keep of a group: the ``first`` in the dataset's order, or the ``best`` by image-text
                 similarity (rows without one come last).
-            *args: Data-Juicer's.
-            **kwargs: Data-Juicer's.
+            *args: arguments of Data-Juicer.
+            **kwargs: arguments of Data-Juicer.
 
         Raises:
-            ValueError: an argument out of range.
+            ValueError: an argument is out of range.
         """
         super().__init__(*args, **kwargs)
         if not 0 <= max_distance <= MAX_DISTANCE:
             raise ValueError(f"max_distance = {max_distance}: must lie between 0 and {MAX_DISTANCE} bits")
         if keep not in ("first", "best"):
-            raise ValueError(f"keep = {keep!r}: write first or best")
+            raise ValueError(f"keep = {keep!r}: use first or best")
         self.max_distance, self.keep = max_distance, keep
 
     def measure(self, samples: Sequence[dict[str, Any]]) -> list[str | ImageError]:
-        """Hash each sample's first image, into its stats too; one that cannot be decoded gives its error."""
+        """Hash each sample's first image and store the hash in its stats; undecodable images return their error."""
         paths = [Path(sample[self.image_key][0]) for sample in samples]
         hashes = [found for _, chunk in opened(paths, _FILES_AHEAD, image_hash) for found in chunk]
         for sample, found in zip(samples, hashes, strict=True):
@@ -71,13 +71,13 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
         return hashes
 
     def verdicts(self, samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float | None, str]]:
-        """Find the samples that go.
+        """Find the samples to remove.
 
         Args:
-            samples: with ``image_hash``, in the set's order.
+            samples: samples with ``image_hash``, in the dataset's order.
 
         Returns:
-            By position: the distance in bits, and the reason in words.
+            By position: the distance in bits, and the reason as text.
         """
         order = list(range(len(samples)))
         if self.keep == "best":
@@ -93,13 +93,13 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
         }
 
     def compute_hash(self, sample: dict[str, Any], context: bool = False) -> dict[str, Any]:
-        """Data-Juicer's entry for one row; a row without an image is nobody's duplicate."""
+        """Hash one row's image; called by Data-Juicer. A row without an image is never a duplicate."""
         images = sample.get(self.image_key)
         sample[HASH] = image_hash(open_rgb(Path(images[0]))) if images else ""
         return sample
 
     def process(self, dataset: Any, show_num: int = 0) -> tuple[Any, dict[str, Any]]:
-        """Data-Juicer's entry for the whole set; pairs for its tracer are not collected."""
+        """Deduplicate the dataset; called by Data-Juicer. Pairs for its tracer are not collected."""
         columns = [name for name in ("id", HASH, Fields.stats) if name in dataset.column_names]
         samples = dataset.select_columns(columns).to_list()
         hashed = [position for position, sample in enumerate(samples) if sample[HASH]]

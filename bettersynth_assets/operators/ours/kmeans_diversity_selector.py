@@ -1,6 +1,6 @@
-"""``kmeans_diversity_selector``: rows spread evenly over the images' clusters, as a Data-Juicer operator.
+"""``kmeans_diversity_selector``: selects rows evenly over clusters of their images, as a Data-Juicer operator.
 
-Reads images, through a CLIP-class model; writes the stat ``image_cluster``. Data-Juicer 1.6.1 has no such selector.
+Reads images through a CLIP-class model; writes the stat ``image_cluster``. Data-Juicer 1.6.1 has no such selector.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ register_spec(
 
 @OPERATORS.register_module(NAME)
 class KmeansDiversitySelector(Selector):
-    """Cluster the images' embeddings and let every cluster give equally many rows."""
+    """Cluster the images' embeddings and select equally many rows of every cluster."""
 
     _accelerator = "cuda"
     measures = EMBEDDING
@@ -59,51 +59,53 @@ class KmeansDiversitySelector(Selector):
 
         Args:
             clip_model: folder or hub id of an OpenCLIP or transformers CLIP checkpoint.
-            clusters: of the k-means.
-            count: rows to keep; either this or ``share``.
+            clusters: number of clusters.
+            count: rows to keep; set either this or ``share``.
             share: share of the rows to keep, above 0 and at most 1.
-            prefer: which rows a cluster gives: those with the best image-text similarity, those nearest to its
+            prefer: rows to select in a cluster: those with the best image-text similarity, those nearest to its
                 centre, or the first.
-            seed: of the k-means.
+            seed: random seed of k-means.
             clip_batch: images per model call.
             dtype: ``float32`` or ``bfloat16``.
-            *args: Data-Juicer's.
-            **kwargs: Data-Juicer's.
+            *args: arguments of Data-Juicer.
+            **kwargs: arguments of Data-Juicer.
 
         Raises:
-            ValueError: an argument out of range, or not just one of ``count`` and ``share``.
+            ValueError: an argument is out of range, or not exactly one of ``count`` and ``share`` is set.
         """
         super().__init__(*args, **kwargs)
         if (count is None) == (share is None):
-            raise ValueError("give either count (rows) or share (above 0, at most 1)")
+            raise ValueError("set either count (rows) or share (above 0, at most 1)")
         if clusters < 1 or (count is not None and count < 1) or (share is not None and not 0 < share <= 1):
-            raise ValueError(f"clusters = {clusters}, count = {count}, share = {share}: no row could stay")
+            raise ValueError(
+                f"clusters = {clusters}, count = {count}, share = {share}: no row left; use values above 0"
+            )
         if prefer not in ("similarity", "centre", "first"):
-            raise ValueError(f"prefer = {prefer!r}: write similarity, centre or first")
+            raise ValueError(f"prefer = {prefer!r}: use similarity, centre or first")
         self.clusters, self.count, self.share, self.prefer, self.seed = clusters, count, share, prefer, seed
         self.clip_model, self.clip_batch, self.dtype = clip_model, clip_batch, dtype
         self._scorer: ClipScorer | None = None
 
     def measure(self, samples: Sequence[dict[str, Any]], rank: int | None = None) -> list[Any | ImageError]:
-        """Embed each sample's first image, (D,) float32; one that cannot be decoded gives its error."""
+        """Embed each sample's first image, (D,) float32; undecodable images return their error."""
         if self._scorer is None:
             device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
             self._scorer = ClipScorer(self.clip_model, device=device, dtype=self.dtype, batch=self.clip_batch)
         return embed_files(self._scorer, [Path(sample[self.image_key][0]) for sample in samples])
 
     def verdicts(self, samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float | None, str]]:
-        """Find the samples that go; writes ``image_cluster`` into all samples' stats.
+        """Find the samples to remove; writes ``image_cluster`` to the stats of all samples.
 
         Args:
-            samples: with ``image_embedding``, in the set's order.
+            samples: samples with ``image_embedding``, in the dataset's order.
 
         Returns:
-            By position: the row's place in its cluster, from 1, and the reason in words.
+            By position: the row's rank in its cluster, from 1, and the reason as text.
         """
         if not samples:
             return {}
         embeddings = np.stack([np.asarray(sample[EMBEDDING], np.float32) for sample in samples])
-        labels, distances = clusters_of(embeddings, self.clusters, seed=self.seed)
+        labels, distances = clusters_of(embeddings, self.clusters, random_seed=self.seed)
         for sample, label in zip(samples, labels.tolist(), strict=True):
             sample[Fields.stats][CLUSTER] = label
         places = places_in_clusters(labels, self._wishes(samples, distances)).tolist()
@@ -127,10 +129,10 @@ class KmeansDiversitySelector(Selector):
         return [similarity_of(sample) for sample in samples]
 
     def process(self, dataset: Any) -> Any:
-        """Data-Juicer's entry for the whole set.
+        """Select rows of the dataset; called by Data-Juicer.
 
         Raises:
-            ImageError: an image that cannot be decoded.
+            ImageError: an image cannot be decoded.
         """
         columns = [name for name in (self.image_key, Fields.stats) if name in dataset.column_names]
         samples = [{Fields.stats: {}, **sample} for sample in dataset.select_columns(columns).to_list()]
@@ -142,5 +144,5 @@ class KmeansDiversitySelector(Selector):
         return dataset.select([position for position in range(len(samples)) if position not in gone])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
+        """Drop the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
         return {**self.__dict__, "_scorer": None}

@@ -1,8 +1,8 @@
 """``regenerate_image_mapper``: new images from captions as a Data-Juicer operator. Reads the text, writes ``images``.
 
-For plain ``dj-process``, after filters that leave the rows to be processed; a recipe of this project says the same in
-its ``regenerate`` section. The text stays, the new file lies in ``image_dir``, and ``parent_images`` keeps what
-``images`` was. A row refused at every try keeps its own.
+For plain ``dj-process``, after filters that leave the rows to be processed; in a recipe of this project the
+``regenerate`` section does this. The text stays, the new file is in ``image_dir``, and ``parent_images`` keeps the
+previous ``images``. A row that the safety checker refuses at every try keeps its image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ register_spec(OperatorSpec(name=NAME, synthesises=True))
 
 @OPERATORS.register_module(NAME)
 class RegenerateImageMapper(Mapper):
-    """Give each row a new image, made from its text."""
+    """Generate a new image for each row from its text."""
 
     _accelerator = "cuda"
     _batched_op = True
@@ -51,23 +51,23 @@ class RegenerateImageMapper(Mapper):
         Args:
             diffusion: folder or hub id of a text-to-image pipeline of ``diffusers``.
             image_dir: folder of the new images.
-            steps: as in the recipe's ``regenerate`` section, and so are the next four.
-            guidance: how closely the text is followed.
-            side: pixels; None is the model's own.
-            tries: at most, for an image that the safety checker refuses.
-            seed: of the noise, with the row's ``id``, or its image's path where it has none.
+            steps: as in the recipe's ``regenerate`` section, like the next four.
+            guidance: how closely the image follows the text.
+            side: pixels; None for the model's default.
+            tries: maximum number of tries for an image that the safety checker refuses.
+            seed: random seed of the noise, combined with the row's ``id``, or its image's path if it has none.
             diffusion_batch: images per model call.
             dtype: ``float32`` or ``bfloat16``.
-            *args: Data-Juicer's.
-            **kwargs: Data-Juicer's.
+            *args: arguments of Data-Juicer.
+            **kwargs: arguments of Data-Juicer.
 
         Raises:
-            ConfigError: no ``image_dir``, no ``diffusers``, or a value that is out of range.
+            ConfigError: ``image_dir`` or the package ``diffusers`` is missing, or a value is out of range.
         """
         super().__init__(*args, **kwargs)
         check_package()
         if not image_dir:
-            raise ConfigError(f"{NAME}: image_dir is missing: name a folder for the new images")
+            raise ConfigError(f"{NAME}: image_dir is missing: set it to a folder for the new images")
         values = {"steps": steps, "guidance": guidance, "side": side, "tries": tries, "seed": seed}
         self.section = RegenerateSection.parse(values, where=NAME)
         self.diffusion, self.image_dir = diffusion, str(Path(image_dir).absolute())
@@ -75,7 +75,7 @@ class RegenerateImageMapper(Mapper):
         self._maker: ImageMaker | None = None
 
     def process_batched(self, samples: dict[str, list[Any]], rank: int | None = None) -> dict[str, list[Any]]:
-        """Make the images of a batch."""
+        """Generate the images of a batch."""
         if self._maker is None:
             device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
             self._maker = ImageMaker(self.diffusion, device=device, dtype=self.dtype, batch=self.diffusion_batch)
@@ -92,5 +92,5 @@ class RegenerateImageMapper(Mapper):
         return {**samples, self.image_key: after, "parent_images": before}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
+        """Drop the loaded model, which Data-Juicer's hashing and worker processes cannot use."""
         return {**self.__dict__, "_maker": None}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bettersynth_assets.models.captioners.caption_cleaning import DEGENERATE, clean, guarded
+from bettersynth_assets.models.captioners.caption_cleaning import DEGENERATE, clean, validate
 
 PROMPT = "Question: what is in the picture? Answer:"
 
@@ -209,15 +209,15 @@ def test_what_a_chat_model_puts_around_a_caption_is_cut(raw, text, flags):
 )
 def test_a_reserved_token_makes_a_caption_degenerate_cleaned_or_not(token):
     for raw in (f"a dog {token}", f"{token} a dog", f"a {token} dog", token):
-        assert clean(raw) == guarded(raw) == ("", ("reserved_token",))
+        assert clean(raw) == validate(raw) == ("", ("reserved_token",))
 
 
 @pytest.mark.parametrize("raw", ["a\x00dog", "a dog \ud83d", "a dog \ufffd"])
 def test_broken_characters_make_a_caption_degenerate_cleaned_or_not(raw):
-    assert clean(raw) == guarded(raw) == ("", ("broken_text",))
+    assert clean(raw) == validate(raw) == ("", ("broken_text",))
 
 
-def test_a_caption_that_is_not_cleaned_is_only_guarded():
-    assert guarded("a  dog stock photo ") == ("a dog stock photo", ())
-    assert guarded(" . ") == ("", ("empty",))
+def test_a_caption_that_is_not_cleaned_is_only_validated():
+    assert validate("a  dog stock photo ") == ("a dog stock photo", ())
+    assert validate(" . ") == ("", ("empty",))
     assert {"reserved_token", "broken_text", "empty"} <= DEGENERATE

@@ -28,7 +28,7 @@ def test_the_checkpoints_configuration_decides_the_class(tiny_models, tmp_path):
 
 def test_a_checkpoint_that_makes_no_captions_is_refused_by_name(tiny_models, tmp_path):
     gpu = tiny_profile(tiny_models).gpu
-    with pytest.raises(ConfigError, match=r"model_type 'vit', and captions are made by blip-2 or llava"):
+    with pytest.raises(ConfigError, match=r"model_type 'vit', but captioners are of type blip-2 or llava"):
         load_captioner(str(tiny_models.watermark), gpu)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"it has no config.json with a model_type"):

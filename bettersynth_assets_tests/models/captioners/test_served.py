@@ -98,7 +98,7 @@ def test_a_busy_server_is_asked_again_and_a_refused_row_has_the_servers_words(se
 
 
 def test_what_cannot_be_reached_is_named_with_what_to_do(server):
-    with pytest.raises(ConfigError, match=r"serves no 'org/tiny-lava': did you mean 'org/tiny-llava'\?"):
+    with pytest.raises(ConfigError, match=r"does not serve 'org/tiny-lava': did you mean 'org/tiny-llava'\?"):
         ServedCaptioner(f"{server.address}#org/tiny-lava")
     with pytest.raises(ConfigError, match=r"names no model: append #"):
         ServedCaptioner(server.address)

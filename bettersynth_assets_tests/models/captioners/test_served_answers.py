@@ -168,7 +168,7 @@ def test_a_redirect_is_not_followed_and_the_other_host_sees_no_image(server, sta
         other.script = lambda asked: completion("stolen")
         target = {"Location": f"{other.address}/chat/completions"}
         server.script = lambda asked: (status, target, b"")
-        with pytest.raises(ConfigError, match=rf"redirects to '{other.address}.*name the final address"):
+        with pytest.raises(ConfigError, match=rf"redirects to '{other.address}.*to the final address"):
             captions(server)
         server.listing = (status, {"Location": f"{other.address}/models"}, b"")
         with pytest.raises(ConfigError, match="redirects to"):

@@ -5,7 +5,7 @@ import torch
 
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.models.gpu.token_decoding import BatchDecoder, TokenDecoder
-from bettersynth_assets.models.sampling import generate_arguments, uniforms
+from bettersynth_assets.models.sampling import draw_uniforms, generate_arguments
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 61, "pad_token_id": 1}
 DEVICES = ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)]
@@ -63,16 +63,16 @@ def test_drawn_tokens_are_those_of_generate_and_each_rows_own(kind, device):
     model = language_model(kind, device)
     embeds = torch.randn(6, 5, 32, generator=torch.Generator().manual_seed(3)).to(device)
     sampling = Sampling(temperature=1.3, top_k=30, top_p=0.95, seed=5)
-    numbers = torch.from_numpy(uniforms(sampling, list("abcdef"), 9)).to(device)
+    uniforms = torch.from_numpy(draw_uniforms(sampling, list("abcdef"), 9)).to(device)
     with torch.inference_mode():
         expected = model.generate(
             inputs_embeds=embeds, attention_mask=torch.ones(6, 5, dtype=torch.long, device=device), max_new_tokens=9,
-            eos_token_id=60, pad_token_id=1, **generate_arguments(sampling, numbers),
+            eos_token_id=60, pad_token_id=1, **generate_arguments(sampling, uniforms),
         )  # fmt: skip
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 60, 1
     decode = TokenDecoder(model)
     for rows in ([0, 1, 2, 3], [4, 5], [5, 4, 3, 2]):
-        found = decode(embeds[rows], new_tokens=9, most=4, sampling=sampling, numbers=numbers[rows])
+        found = decode(embeds[rows], new_tokens=9, most=4, sampling=sampling, uniforms=uniforms[rows])
         assert torch.equal(found, expected[rows][:, : found.shape[1]])
     assert not torch.equal(decode(embeds, new_tokens=9, most=8), expected)
     assert len({tuple(row) for row in expected.tolist()}) == 6

@@ -215,7 +215,7 @@ def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def test_a_recorded_batch_is_filled_up_and_gives_the_same(device):
-    from bettersynth_assets.models.gpu.cuda_graph import Captured
+    from bettersynth_assets.models.gpu.cuda_graph import CudaGraph
 
     calls = []
 
@@ -223,7 +223,7 @@ def test_a_recorded_batch_is_filled_up_and_gives_the_same(device):
         calls.append(len(batch))
         return batch * 2 + 1
 
-    captured = Captured(run, 4)
+    captured = CudaGraph(run, 4)
     for rows in (4, 1, 3):
         batch = torch.arange(rows * 2.0, device=device).view(rows, 2) + rows
         assert torch.equal(captured(batch), batch * 2 + 1)

@@ -117,8 +117,8 @@ def test_a_caption_of_a_hub_models_limit_is_whole_and_one_of_a_token_more_is_tru
 
 def test_a_repository_that_cannot_be_had_is_named_with_what_to_do(found):
     error = found["refused acme/absent"][2]["error"]
-    assert error.startswith("models.clip = 'acme/absent': its config.json cannot be had (")
-    assert "scores are made by clip, metaclip_2, open_clip, siglip, siglip2" in error
+    assert error.startswith("models.clip = 'acme/absent': its config.json cannot be downloaded (")
+    assert "scorers are of type clip, metaclip_2, open_clip, siglip, siglip2" in error
     assert "or hf-hub:acme/open-clip for a model of OpenCLIP" in found["refused acme/open-clip"][2]["error"]
     for name in ("acme/absent", "acme/downloaded"):
         error = found[f"refused hf-hub:{name}"][2]["error"]

@@ -10,8 +10,8 @@ from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.rules import SAME_KEPT, Evidence
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.reports.metadata import describe
-from bettersynth_assets.stages import plan
-from bettersynth_assets.stages.plan import OPERATOR_PLAN, sample_of
+from bettersynth_assets.stages import operator_order
+from bettersynth_assets.stages.operator_order import OPERATOR_PLAN, sample_of
 from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
 PROCESS = [
@@ -29,13 +29,13 @@ def planning(settings, monkeypatch):
 
     def make(seconds=None, **sections):
         if seconds is not None:
-            real = plan.probe
+            real = operator_order.probe
 
             def probe(*arguments):
                 found = real(*arguments)
                 return [replace(item, seconds=seconds.get(item.name, 1.0)) for item in found]
 
-            monkeypatch.setattr(plan, "probe", probe)
+            monkeypatch.setattr(operator_order, "probe", probe)
         recipe = Recipe.parse({"name": "test", "baseline": True, "process": PROCESS, **sections}, where="test")
         return Pipeline((*STAGES, OPERATOR_PLAN), replace(settings, recipe=recipe), log=lambda line: None)
 
@@ -92,7 +92,7 @@ def test_each_operator_is_told_of_with_its_place(planning):
     assert rows[2]["share_kept"] == 1 and rows[2]["seconds_per_reject"] is None
     shown = describe(made, run.settings, rows=False)
     assert "actual_seconds" not in shown and shown["predicted_seconds_planned_seed"] > 0
-    assert "whitespace_normalization_mapper" in shown["plan"].value
+    assert "whitespace_normalization_mapper" in shown["operator order"].value
     assert not {"table", "order"} & shown.keys() and max(map(len, shown)) <= 32  # as wide as the UI's column of names
     run.ensure_all("filtered_set")
     shown = describe(made, run.settings, rows=False)
@@ -108,10 +108,10 @@ def test_the_refilter_is_measured_and_stays_in_its_order(planning):
         ("caption.refilter", "image_watermark_filter", 1),
         ("caption.refilter", "clip_score_filter", 2),
     ]
-    assert all(row["moves"] == plan.REFILTER_STAYS for row in rows) and 0 < rows[1]["share_kept"] < 1
+    assert all(row["moves"] == operator_order.REFILTER_STAYS for row in rows) and 0 < rows[1]["share_kept"] < 1
     assert len(made.stats["order"]) == len(PROCESS)
-    lines = describe(made, run.settings, rows=False)["plan"].value.splitlines()
-    assert lines[-1] == plan.REFILTER_STAYS and plan.REFILTER_STAYS not in "".join(lines[:-1])
+    lines = describe(made, run.settings, rows=False)["operator order"].value.splitlines()
+    assert lines[-1] == operator_order.REFILTER_STAYS and operator_order.REFILTER_STAYS not in "".join(lines[:-1])
     lines = [line for line in lines if line.startswith("|")]
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["process"] * 5 + ["caption.refilter"] * 2
 
@@ -125,8 +125,8 @@ def test_the_check_fails_where_the_orders_keep_other_rows(planning, monkeypatch)
         replace(evidence, manifests=[replace(made, stats={**made.stats, "kept_rows_that_differ": 2})])
     ).passed
     one = pa.table({"id": ["a", "b", "c"], "stats": ["1", "2", "3"]})
-    assert plan.differing(one, one) == 0
-    assert plan.differing(one, pa.table({"id": ["a", "b"], "stats": ["1", "0"]})) == 2
+    assert operator_order.differing(one, one) == 0
+    assert operator_order.differing(one, pa.table({"id": ["a", "b"], "stats": ["1", "0"]})) == 2
 
 
 def test_the_sample_is_spread_over_all_rows():

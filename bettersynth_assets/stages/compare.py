@@ -1,8 +1,8 @@
-"""What an arm scored, and how two arms compare. In: metrics per training seed. Out: mean, sd, the contest's score.
+"""Scores of an arm and comparison of two arms. In: metrics per training seed. Out: mean, sd, the contest's score.
 
-The contest's score is the mean of MMBench/MMBench_base and TextVQA/TextVQA_base, cut (not rounded) to four decimals;
-it is inferred from the published tables. Here each figure is the mean over the training seeds of an arm. The spread is
-the sample standard deviation over the seeds: differences within it say nothing.
+The contest's score is the mean of MMBench/MMBench_base and TextVQA/TextVQA_base, truncated (not rounded) to four
+decimals, as inferred from the published tables. Here each figure is the mean over the training seeds of an arm. The
+spread is the sample standard deviation over the seeds; differences within it are not significant.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from toolkit.evaluation.answer_files import DECIMALS
 
 KIT = ("textvqa", "mmbench")
-"""The benchmarks of the contest's score."""
+"""Benchmarks of the contest's score."""
 Rows = Sequence[Mapping[str, Any]]
 """``seed``, ``benchmark``, ``metric``, ``value``, ``n``; a benchmark's first metric is its headline."""
 
 
 def arm_stats(rows: Rows) -> dict[str, Any]:
-    """Mean and sd of each metric over the training seeds.
+    """Compute mean and sd of each metric over the training seeds.
 
     Returns:
         ``<benchmark>_mean`` and ``<benchmark>_sd`` of the headline metric, and ``metrics``: ``mean``, ``sd`` and ``n``
@@ -46,14 +46,14 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def kit_score(textvqa: float, mmbench: float, *, textvqa_base: float, mmbench_base: float) -> float | None:
-    """The contest's score of one arm against the baseline; 1.0 is as good as the baseline.
+    """Compute the contest's score of an arm against the baseline; 1.0 is equal to the baseline.
 
     Returns:
-        Cut to four decimals; None where the baseline has nothing right in a benchmark, so that no ratio exists.
+        The score, truncated to four decimals; None if the baseline scores 0 on a benchmark, so that no ratio exists.
     """
     if textvqa_base == 0 or mmbench_base == 0:
         return None
-    # Decimals, because a binary float just under 1.2345 would be cut to 1.2344.
+    # Decimal, because a binary float just below 1.2345 would be truncated to 1.2344.
     ratios = [
         Decimal(repr(value)) / Decimal(repr(base)) for value, base in ((mmbench, mmbench_base), (textvqa, textvqa_base))
     ]
@@ -61,15 +61,15 @@ def kit_score(textvqa: float, mmbench: float, *, textvqa_base: float, mmbench_ba
 
 
 def compare(rows: Rows, baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm's own figures, the baseline's beside them, and the score.
+    """Combine the figures of an arm and of the baseline with the score.
 
     Args:
-        rows: of the arm.
-        baseline: the baseline's ``arm_stats``.
+        rows: rows of the arm.
+        baseline: ``arm_stats`` of the baseline.
 
     Returns:
         ``arm_stats`` of the arm, ``baseline_…``, ``kit_score`` of the means, and ``kit_score_sd`` over the arm's seeds,
-        each taken against the baseline's mean. Where there is no score, ``no_kit_score`` says why.
+        each relative to the baseline's mean. If there is no score, ``no_kit_score`` holds the reason.
     """
     own = arm_stats(rows)
     both = {**own, **{f"baseline_{name}": value for name, value in baseline.items() if name in own}}
@@ -87,7 +87,7 @@ def compare(rows: Rows, baseline: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _headlines(rows: Rows) -> dict[str, dict[str, float]]:
-    """The headline metrics of the contest's benchmarks, by seed and benchmark."""
+    """Return the headline metrics of the contest's benchmarks, by seed and benchmark."""
     found: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["benchmark"] in KIT:
@@ -96,7 +96,7 @@ def _headlines(rows: Rows) -> dict[str, dict[str, float]]:
 
 
 def _no_score(own: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
-    """Why there is no score, or nothing."""
+    """Return why there is no score, or an empty text."""
     if missing := [name for name in KIT if f"{name}_mean" not in own or f"{name}_mean" not in baseline]:
         return f"it needs {' and '.join(KIT)}, and {' and '.join(missing)} {_are(missing)} not evaluated"
     if nothing := [name for name in KIT if baseline[f"{name}_mean"] == 0]:

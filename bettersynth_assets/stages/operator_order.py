@@ -1,10 +1,10 @@
-"""operator_plan: the order of ``process:`` that costs least. In: clip_scores, seed_profile. Out: one row per operator.
+"""operator_plan: the cheapest order of ``process:``. In: clip_scores, seed_profile. Out: one row per operator.
 
 Each operator runs on the same ``SAMPLE_ROWS`` rows, spread evenly over all shards, through the code of filtered_set, so
-that decoding is in its cost; captions are as the mappers before it left them. Then both orders run on the sample: where
-they keep other rows, the recipe's order stays. Timings differ from run to run, so filtered_set reads the order alone,
-and that only where the recipe says ``order: planned``. How the order is found, what it assumes: ``operators/order``.
-Operators of ``caption.refilter`` are measured too, on the captions that are there by now, and stay in their order.
+its cost includes decoding; captions are those that the preceding mappers produce. Then both orders run on the sample;
+if they keep different rows, the recipe's order stays. Timings differ between runs, so filtered_set only reads the
+order, and only if the recipe says ``order: planned``. ``operators/order`` documents the algorithm and its assumptions.
+Operators of ``caption.refilter`` are measured too, on the captions before recaptioning, and keep their order.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ FIRST_ROWS = 8
 PER_ROWS = 100_000
 OPERATORS = pa.schema(
     [
-        ("list", pa.string()),  # of the recipe
-        ("position", pa.int64()),  # in it, from 1
+        ("list", pa.string()),  # name in the recipe
+        ("position", pa.int64()),  # in the recipe's list, from 1
         ("planned", pa.int64()),  # in the planned order, from 1
         ("operator", pa.string()),
         ("rows_per_second", pa.float64()),
         ("load_seconds", pa.float64()),
         ("share_kept", pa.float64()),
-        ("seconds_per_reject", pa.float64()),  # null where it rejected no row of the sample
-        ("moves", pa.string()),  # or why not
+        ("seconds_per_reject", pa.float64()),  # null if it rejected no row of the sample
+        ("moves", pa.string()),  # "moves", or why it does not
     ]
 )
 REFILTER_STAYS = "stays: meant for the captions that recaptioned_set makes; measured on those before"
@@ -63,13 +63,13 @@ Run = Callable[[pa.Table, Sequence[BuiltOperator]], Processed]
 
 
 def sample_of(rows: pa.Table, count: int = SAMPLE_ROWS) -> pa.Table:
-    """``count`` rows spread evenly over all, or all where there are fewer; the same rows give the same sample."""
+    """Return ``count`` rows spread evenly over all, or all if there are fewer; deterministic."""
     count = min(count, rows.num_rows)
     return rows.take([place * rows.num_rows // count for place in range(count)])
 
 
 def embeddings_of(sample: pa.Table, rows: pa.Table, work: Work) -> dict[str, NDArray[np.float32]]:
-    """By id, what clip_scores keeps of the sample's images, as filtered_set will take it from there."""
+    """Return the embeddings by clip_scores of the sample's images, by id, as filtered_set will use them."""
     stored, wanted = read_embeddings(work.inputs["clip_scores"]), {*sample["id"].to_pylist()}
     return {name: stored[at] for at, name in enumerate(rows["id"].to_pylist()) if name in wanted}
 
@@ -134,11 +134,11 @@ def run(work: Work) -> Result:
 def probe(
     sample: pa.Table, operators: Sequence[BuiltOperator], process: Run, log: Callable[[str], None]
 ) -> list[Measured]:
-    """Run each operator by itself on the sample; a mapper's captions are what the operators after it see."""
+    """Run each operator alone on the sample; operators after a mapper see its captions."""
     measured = []
     for built in operators:
         start = time.monotonic()
-        with suppress(UserError):  # of these few rows; what fails on the whole sample is raised below
+        with suppress(UserError):  # warm-up only; errors on the whole sample are raised below
             process(sample.slice(0, FIRST_ROWS), [built])
         load_seconds = time.monotonic() - start
         done = process(sample, [built])
@@ -160,13 +160,13 @@ def probe(
 
 
 def differing(one: pa.Table, other: pa.Table) -> int:
-    """Rows that are in one table only, or not the same in both."""
+    """Count rows that are in one table only or differ between both."""
     left, right = ({row["id"]: row for row in table.to_pylist()} for table in (one, other))
     return sum(left.get(name) != right.get(name) for name in left.keys() | right.keys())
 
 
 def operator_rows(measured: Sequence[Measured], planned: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of schema ``OPERATORS``."""
+    """Return rows of schema ``OPERATORS``."""
     return [
         {
             "list": "process",
@@ -184,7 +184,7 @@ def operator_rows(measured: Sequence[Measured], planned: Sequence[int]) -> list[
 
 
 def refilter_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Rows of schema ``OPERATORS`` for a list that keeps its order."""
+    """Return rows of schema ``OPERATORS`` for a list that keeps its order."""
     rows = operator_rows(measured, range(len(measured)))
     return [{**row, "list": "caption.refilter", "moves": REFILTER_STAYS} for row in rows]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bettersynth_assets.stages.arms import arm_stats, compare, kit_score
+from bettersynth_assets.stages.compare import arm_stats, compare, kit_score
 
 
 def test_the_score_is_the_mean_of_the_two_ratios():

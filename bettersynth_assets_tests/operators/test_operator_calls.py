@@ -11,7 +11,7 @@ from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError, DeviceError
 from bettersynth_assets.operators.data_juicer import build_operators
-from bettersynth_assets.operators.guarded import OperatorError, attempt, guarded
+from bettersynth_assets.operators.operator_calls import OperatorError, attempt, operator_context
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recipe_check import check_recipe
 from bettersynth_assets.operators.sandbox import registry
@@ -83,9 +83,9 @@ def test_extra_fields_of_the_seed_are_filtered_and_selected_by(rows, process):
         ({"python_lambda_mapper": {"lambda_str": "lambda row: exit(0)"}}, r"all 12 rows: SystemExit: 0"),
         ({"python_lambda_mapper": {"lambda_str": "lambda row: None"}}, r"failed on all 12 rows: "),
         ({"python_lambda_mapper": {"lambda_str": "lambda row: {'text': 5}"}}, r"failed on all 12 rows: "),
-        ({"python_lambda_mapper": {"lambda_str": "row +"}}, r"failed when it was made: ValueError"),
-        ({"python_file_mapper": {"file_path": "no/such/file.py"}}, r"failed when it was made: "),
-        ({"image_shape_filter": {"any_or_all": "some"}}, r"failed when it was made: ValueError"),
+        ({"python_lambda_mapper": {"lambda_str": "row +"}}, r"failed while it was built: ValueError"),
+        ({"python_file_mapper": {"file_path": "no/such/file.py"}}, r"failed while it was built: "),
+        ({"image_shape_filter": {"any_or_all": "some"}}, r"failed while it was built: ValueError"),
         ({"remove_specific_chars_mapper": {"chars_to_remove": "[a-z"}}, r"remove_specific_chars_mapper"),
         ({"replace_content_mapper": {"pattern": "(", "repl": ""}}, r"'replace_content_mapper' with .* failed"),
     ],
@@ -96,7 +96,7 @@ def test_an_operator_that_always_raises_is_one_error_with_its_name_arguments_and
         process(rows, entry)
     words = str(error.value)
     assert words.startswith(f"operator '{name}'") and "\n" not in words and len(words) < 1200
-    assert all(json.dumps(value) in words for value in arguments.values()) and "take it out" in words
+    assert all(json.dumps(value) in words for value in arguments.values()) and "remove it" in words
 
 
 def test_rows_that_it_raises_on_are_quarantined_alone(rows, process):
@@ -171,7 +171,7 @@ def test_a_stat_that_is_no_number_rejects_without_an_error(rows, process):
 
 def test_what_is_no_fault_of_an_operator_passes_the_door():
     for error in (MemoryError(), KeyboardInterrupt(), EnvironmentFault("disk"), ConfigError("own")):
-        with pytest.raises(type(error)), guarded("x", "{}", "here"):
+        with pytest.raises(type(error)), operator_context("x", "{}", "here"):
             raise error
         with pytest.raises(type(error)):
             attempt(lambda error=error: (_ for _ in ()).throw(error))
@@ -208,11 +208,11 @@ def test_a_file_that_the_environment_keeps_back_fails_the_shard_and_blames_no_ro
         ([{"specified_field_filter": {"field_key": "id"}}], "argument 'target_value' is missing"),
         ([{"random_selector": {"select_ratio": 0.0}}], "select_ratio = 0.0 would keep no row"),
         ([{"random_selector": {"select_num": 0}}], "select_num = 0: Input should be greater than 0"),
-        ([{"words_num_filter": {"batch_size": 0}}], "batch_size = 0: write 1 or more"),
+        ([{"words_num_filter": {"batch_size": 0}}], "batch_size = 0: use 1 or more"),
         ([{"words_num_filter": {"batch_size": "all"}}], "batch_size = 'all'"),
-        ([{"clean_links_mapper": {"text_key": "id"}}], "text_key = 'id': a recipe records"),
+        ([{"clean_links_mapper": {"text_key": "id"}}], "text_key = 'id': a recipe only records"),
         ([{"words_num_filter": {"image_key": "id"}}], "image_key = 'id'"),
-        ([{"image_shape_filter": {"any_or_all": "some"}}], "failed when it was made"),
+        ([{"image_shape_filter": {"any_or_all": "some"}}], "failed while it was built"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_names_what_no_row_has_is_refused_before_any_work(tiny_models, tmp_path, process_list, says):

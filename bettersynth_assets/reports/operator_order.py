@@ -11,12 +11,12 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.store import Manifest, Slot
 
 
-def plan_metadata(manifest: Manifest, settings: Settings) -> dict[str, Any]:
+def operator_order_metadata(manifest: Manifest, settings: Settings) -> dict[str, Any]:
     """Return the operator order as Markdown, with predicted seconds and measured seconds of filtered_set's shards.
 
     The measured seconds are those on disk now: materialize operator_plan again after filtered_set to compare both.
     """
-    shown: dict[str, Any] = {"plan": dg.MetadataValue.md(markdown(manifest.table()))}
+    shown: dict[str, Any] = {"operator order": dg.MetadataValue.md(markdown(manifest.table()))}
     slots = [
         Slot(root=settings.recipe_root, stage="filtered_set", shard=name) for name in settings.profile.shard_names()
     ]

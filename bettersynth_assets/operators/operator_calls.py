@@ -1,9 +1,9 @@
-"""The one door for calls into operators. In: a call into foreign code. Out: its value, or an error that names it.
+"""Calls into operators. In: a call of third-party code. Out: its value, or an error that names the operator.
 
-Operators are Data-Juicer's, a plugin's or a recipe's own code, and may raise anything, at any call. Every constructor
-and method of theirs is called inside ``guarded`` or ``attempt``. About one row, what they raise is a value, with which
-the row is quarantined. About more rows than one, it becomes an ``OperatorError`` that names operator, arguments,
-exception and fix. What is nobody's fault passes: errors of the environment, memory, signals, our own errors.
+Operators belong to Data-Juicer, a plugin or a recipe, and any call may raise anything. All constructors and methods of
+operators are called inside ``operator_context`` or ``attempt``. An exception about a single row is returned as a value,
+and the row is quarantined with it. An exception about several rows becomes an ``OperatorError`` that names operator,
+arguments, exception and fix. Exceptions that the operator did not cause pass: environment faults, signals, our errors.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from toolkit.file_errors import EnvironmentFault
 
 T = TypeVar("T")
 LONGEST = 300
-"""Characters of an exception's text that are shown."""
-FIX = "change its arguments, or take it out of the recipe"
+"""Maximum number of characters shown of an exception's text."""
+FIX = "change its arguments, or remove it from the recipe"
 
 
 class OperatorError(ConfigError):
-    """An operator that fails for another reason than one row."""
+    """An operator failed for a reason other than a single row."""
 
 
 @contextmanager
-def guarded(name: str, arguments: str, what: str, fix: str = FIX) -> Iterator[None]:
-    """Call an operator for more than one row.
+def operator_context(name: str, arguments: str, what: str, fix: str = FIX) -> Iterator[None]:
+    """Convert exceptions of an operator that is called for several rows.
 
     Args:
         name: the operator.
-        arguments: as in the recipe, for the error.
-        what: when it is called, e.g. ``on the whole set of 40 rows``.
+        arguments: its arguments as in the recipe, for the error.
+        what: the occasion, e.g. ``on the whole set of 40 rows``.
         fix: what the user can do.
 
     Raises:
@@ -52,7 +52,7 @@ def attempt(call: Callable[[], T]) -> tuple[T, None] | tuple[None, BaseException
     """Call an operator for one row.
 
     Returns:
-        Its value, or what it raised.
+        Its value, or the exception that it raised.
     """
     try:
         return call(), None
@@ -63,18 +63,18 @@ def attempt(call: Callable[[], T]) -> tuple[T, None] | tuple[None, BaseException
 
 
 def in_words(error: BaseException) -> str:
-    """An exception in one line."""
+    """Format an exception in one line."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words if len(words) <= LONGEST else words[:LONGEST] + '…'}"
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether an exception is no fault of the operator.
+    """Whether an exception was not caused by the operator.
 
-    ``SystemExit`` is one: code of a recipe that calls ``exit`` would end the step as if all were done.
+    ``SystemExit`` counts as caused by it: a recipe's code that calls ``exit`` would end the step as if it were done.
 
     Raises:
-        DeviceError: the GPU's memory is full, which no row is to blame for.
+        DeviceError: the GPU's memory is full, which is no fault of a row.
     """
     if type(error).__name__ == "OutOfMemoryError":
         raise DeviceError(
