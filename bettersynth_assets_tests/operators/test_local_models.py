@@ -218,7 +218,7 @@ def test_a_word_list_that_is_none_is_named_and_nothing_is_fetched_or_written(pro
     folder.mkdir()
     for text, says in (
         ("{", "is not a word list in JSON"), ('["a"]', "is not a word list"), ('{"en": [1]}', "is not a word list"),
-        ("{}", "is not a word list"), ('{"fr": ["le"]}', r"lang = 'en', and .* has words of fr"),
+        ("{}", "is not a word list"), ('{"fr": ["le"]}', r"lang = 'en', but .* has words of fr"),
     ):  # fmt: skip
         (folder / "stopwords.json").write_text(text)
         with pytest.raises(ConfigError, match=says):
