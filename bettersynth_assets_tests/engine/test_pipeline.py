@@ -190,7 +190,7 @@ def test_another_data_root_gets_the_same_bytes(world: World, tmp_path: Path) -> 
     assert digests[0] == digests[1]
 
 
-def test_shared_stages_lie_beside_the_recipes_and_the_others_under_theirs(world: World) -> None:
+def test_shared_stages_are_next_to_the_recipes_and_others_below_theirs(world: World) -> None:
     pipeline = world.pipeline()
     assert pipeline.ensure("source", "shard-00000").path.is_relative_to(world.settings.shared_root)
     assert pipeline.ensure("doubled", "shard-00000").path.is_relative_to(world.settings.recipe_root)

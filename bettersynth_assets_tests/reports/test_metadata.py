@@ -65,7 +65,7 @@ def test_a_small_set_is_shown_as_a_table_of_at_most_twenty_rows():
     assert [column.name for column in shown.schema.columns] == ["seed", "textvqa", "word"]
 
 
-def test_results_are_shown_as_a_row_per_benchmark_and_metric_beside_the_baseline():
+def test_results_are_shown_as_a_row_per_benchmark_and_metric_with_the_baseline():
     rows = [
         {"seed": seed, "benchmark": name, "metric": metric, "value": value + seed, "n": 5}
         for seed in (0, 2)

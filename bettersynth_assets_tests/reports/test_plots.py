@@ -19,7 +19,7 @@ def test_histogram_is_shown_in_place_and_draws_each_bin():
     assert len(markdown) < INLINE_LIMIT
 
 
-def test_a_single_row_beside_a_million_is_still_visible():
+def test_a_single_row_next_to_a_million_is_still_visible():
     assert heights(histogram([0.0, 1.0, 2.0], [1_000_000, 1])) == [48, 1]
 
 

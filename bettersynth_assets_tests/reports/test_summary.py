@@ -98,7 +98,7 @@ def test_what_is_printed_is_what_is_written(finished, capsys):
     ]  # fmt: skip
 
 
-def test_a_baseline_with_nothing_right_is_told_instead_of_a_score(settings):
+def test_a_baseline_that_scores_zero_is_reported_instead_of_a_kit_score(settings):
     nothing = results(textvqa=[10.0], mmbench=[0.0])
     put(settings, "baseline_results", rows=nothing, stats=arm_stats(nothing))
     put(settings, "eval_results", rows=ROWS, stats=compare(ROWS, arm_stats(nothing)))
@@ -122,7 +122,7 @@ def test_nothing_is_made_up_where_nothing_has_run(settings):
     assert "kit score" not in as_text(summary)
 
 
-def test_small_models_are_named_beside_the_figures(settings, tmp_path, monkeypatch):
+def test_small_models_are_named_next_to_the_figures(settings, tmp_path, monkeypatch):
     assert write_summary(settings)["note"] == ""
     values = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
     values["models"]["clip"] = "bettersynth_assets/miniature/weights/clip"
@@ -132,7 +132,7 @@ def test_small_models_are_named_beside_the_figures(settings, tmp_path, monkeypat
     assert "nothing about MGM-2B" in note
 
 
-def test_a_broken_setting_is_told_in_one_line(settings, monkeypatch, capsys):
+def test_a_broken_setting_is_reported_in_one_line(settings, monkeypatch, capsys):
     monkeypatch.setenv("BETTERSYNTH_RECIPE", "third_plac")
     assert main() == 1
     error = capsys.readouterr().err

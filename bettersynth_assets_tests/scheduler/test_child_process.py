@@ -24,7 +24,7 @@ def test_reports_and_other_lines_arrive_in_order(tmp_path):
     assert lines == ["plain", '{"broken"']
 
 
-def test_a_childs_fault_is_told_without_its_traceback(tmp_path):
+def test_a_childs_error_is_reported_without_its_traceback(tmp_path):
     with pytest.raises(ChildError, match=r"fake_child: row 7 has no answer$"):
         run(tmp_path, {"fault": "row 7 has no answer", "code": 2})
 
@@ -48,7 +48,7 @@ def test_a_launcher_takes_the_place_of_python_and_sees_all_of_them(tmp_path, mon
     assert events == [{"event": "answer", "value": "3,5"}]
 
 
-def test_a_trainings_reports_are_told_by_seed():
+def test_training_events_are_logged_by_seed():
     told: list[str] = []
     report = Reporter("budgeted_set", told.append)
     four, seven = ({"output_dir": f"data/seed-{seed}"} for seed in (4, 7))

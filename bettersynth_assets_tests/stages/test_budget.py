@@ -148,7 +148,7 @@ def questions(path: Path, text: str) -> None:
     path.write_text(json.dumps([{"id": f"{number:03d}", "conversations": turns} for number in range(ROWS - 1)]))
 
 
-def test_original_questions_come_from_the_file_beside_the_seed_and_a_change_of_it_is_seen(seed: Path) -> None:
+def test_original_questions_come_from_the_file_next_to_the_seed_file_and_its_changes_are_seen(seed: Path) -> None:
     questions(seed.with_name("stage_1.json"), "Who?")
     manifest = toy_pipeline(settings(seed, ROWS)).ensure("budgeted_set")
     asked = {row["id"]: row["conversations"][0]["value"] for row in llava(manifest)}

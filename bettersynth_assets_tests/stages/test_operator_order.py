@@ -65,7 +65,7 @@ def test_the_planned_order_keeps_the_same_rows(planning):
     ]
 
 
-def test_new_timings_of_the_same_order_make_no_shard_anew(planning):
+def test_new_timings_of_the_same_order_keep_every_shard(planning):
     first = planning(DEAR_FIRST, order="planned")
     first.ensure_all("filtered_set")
     slot = first.slot("operator_plan", "all")
@@ -81,7 +81,7 @@ def test_new_timings_of_the_same_order_make_no_shard_anew(planning):
     assert [item.stage for item in other.made] == ["operator_plan", *["filtered_set"] * 3]
 
 
-def test_each_operator_is_told_of_with_its_place(planning):
+def test_each_operator_is_logged_with_its_position(planning):
     run = planning()
     made = run.ensure("operator_plan")
     rows = made.table().to_pylist()

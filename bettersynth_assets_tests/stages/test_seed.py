@@ -174,7 +174,7 @@ def test_llava_json_and_kit_jsonl_of_the_same_rows_give_the_same_rows(tmp_path: 
     assert tables[0].equals(tables[2])
 
 
-def test_a_second_call_makes_nothing_and_a_mended_image_its_shard_alone(tmp_path: Path) -> None:
+def test_a_second_call_is_a_no_op_and_a_fixed_image_reruns_only_its_shard(tmp_path: Path) -> None:
     write_images(tmp_path, range(8))
     broken = tmp_path / "images/002.jpg"
     whole = broken.read_bytes()
