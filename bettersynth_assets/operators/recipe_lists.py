@@ -74,10 +74,10 @@ def check_select(entries: Sequence[Operator]) -> None:
 
 
 def check_kind(name: str) -> None:
-    """Check that an operator is known and of a kind that a recipe's lists take.
+    """Check that an operator is known and of a kind that a recipe accepts.
 
     Raises:
-        ConfigError: it is not; says why.
+        ConfigError: the operator is unknown or of another kind; states the reason.
     """
     modules = registry().modules
     if name not in modules:

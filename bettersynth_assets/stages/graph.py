@@ -7,10 +7,10 @@ from bettersynth_assets.stages.budget import BASELINE_SET, BUDGETED_SET
 from bettersynth_assets.stages.evaluate import BASELINE_RESULTS, EVAL_RESULTS
 from bettersynth_assets.stages.filter import FILTERED_SET
 from bettersynth_assets.stages.operator_order import OPERATOR_PLAN
-from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.recaption import RECAPTIONED_SET
 from bettersynth_assets.stages.score import CLIP_SCORES
 from bettersynth_assets.stages.seed import SEED_DATASET
+from bettersynth_assets.stages.seed_statistics import SEED_PROFILE
 from bettersynth_assets.stages.train import BASELINE_CHECKPOINT, MGM_CHECKPOINT
 
 STAGES: tuple[Stage, ...] = (

@@ -12,8 +12,8 @@ from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.records.schema import RECAPTIONED, REJECTS, SCORED, rows_table
 from bettersynth_assets.stages.budget import BASELINE_SET, BUDGETED_SET
-from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.seed import SEED_DATASET
+from bettersynth_assets.stages.seed_statistics import SEED_PROFILE
 
 
 def score_of(row_id: str) -> float:

@@ -12,9 +12,9 @@ from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.job import PipelineJob
 from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.stages.filter import FILTERED_SET
-from bettersynth_assets.stages.profile import SEED_PROFILE
 from bettersynth_assets.stages.score import CLIP_SCORES
 from bettersynth_assets.stages.seed import SEED_DATASET
+from bettersynth_assets.stages.seed_statistics import SEED_PROFILE
 from bettersynth_assets_tests.helpers.tiny_project import write_tiny_project
 
 pytestmark = pytest.mark.slow
