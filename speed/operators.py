@@ -33,13 +33,13 @@ from clip_scores import SIZES, read_rows, write_model, write_rows
 from header_filters import seed_rows
 
 import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
-from bettersynth_assets.config.devices import resolve_devices
 from bettersynth_assets.config.profile import Gpu, Profile, load_profile
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators
 from bettersynth_assets.operators.local_models import needs_of
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.scheduler.devices import resolve_devices
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny_models import image_models, text_models

@@ -15,11 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bettersynth_assets.config.devices import limit_memory, model_fingerprint, model_path, resolve_devices
-from bettersynth_assets.config.profile import Profile
+from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
+from bettersynth_assets.models.resolved import ResolvedModel, model_path
+from bettersynth_assets.scheduler.devices import limit_memory, resolve_devices
 from toolkit.files import replacing
 
 if TYPE_CHECKING:
@@ -66,23 +67,22 @@ class ImageMaker:
         """Load a pipeline.
 
         Args:
-            model: a local folder or a hub id.
+            model: an existing folder or a hub id.
             device: torch device.
             dtype: ``float32`` or ``bfloat16``.
             batch: images per call.
 
         Raises:
-            ConfigError: the folder does not exist or has no text-to-image pipeline.
+            ConfigError: the folder has no text-to-image pipeline.
         """
         import torch
         from diffusers import AutoPipelineForText2Image
         from diffusers.utils import logging
 
-        name = model_path(model, role="diffusion")
         self.batch = BatchSize(batch)
         logging.disable_progress_bar()  # one bar per component on the step's stderr
         try:
-            pipeline = AutoPipelineForText2Image.from_pretrained(name, torch_dtype=getattr(torch, dtype))
+            pipeline = AutoPipelineForText2Image.from_pretrained(model, torch_dtype=getattr(torch, dtype))
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"models.diffusion = {model!r}: diffusers cannot load it as a text-to-image pipeline: use a folder of "
@@ -154,14 +154,13 @@ def _generator(random_seed: int, attempt: int, key: str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def load_image_maker(profile: Profile) -> ImageMaker:
-    """Load the profile's pipeline to its first device, once per process for all shards."""
-    name, gpu = diffusion_model(profile), profile.gpu
+def load_image_maker(model: ResolvedModel, gpu: Gpu) -> ImageMaker:
+    """Load a profile's pipeline to its first device, once per process for all shards."""
     device = resolve_devices(gpu)[0]
     limit_memory(device, gpu.memory_limit_gib)
-    return _load(name, model_fingerprint(name, role="diffusion"), device, gpu.dtype, gpu.diffusion_batch)
+    return _load(model, device, gpu.dtype, gpu.diffusion_batch)
 
 
 @lru_cache(maxsize=1)
-def _load(model: str, fingerprint: str, device: str, dtype: str, batch: int) -> ImageMaker:
-    return ImageMaker(model, device=device, dtype=dtype, batch=batch)
+def _load(model: ResolvedModel, device: str, dtype: str, batch: int) -> ImageMaker:
+    return ImageMaker(model.name, device=device, dtype=dtype, batch=batch)

@@ -12,15 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.config.devices import (
-    files_fingerprint,
-    model_fingerprint,
-    model_path,
-    resolve_devices,
-)
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.resolved import files_fingerprint, model_path, resolve_model
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.custom_operators import code_key
 from bettersynth_assets.operators.fields import top_fields
@@ -35,6 +30,7 @@ from bettersynth_assets.operators.operator_calls import operator_context
 from bettersynth_assets.operators.recipe_lists import check_operators, entry_of, needs_set
 from bettersynth_assets.operators.sandbox import registry, undisturbed
 from bettersynth_assets.operators.trust import PLACE, nested
+from bettersynth_assets.scheduler.devices import resolve_devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +112,9 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, An
     how |= code_key(specs)
     how |= {f"{name}.way": spec.way for name, spec in specs.items() if spec.way}
     fingerprints = {
-        name: model_fingerprint(given[name], role=roles[name]) for name in sorted(given) if given[name] is not None
+        name: resolve_model(given[name], role=roles[name]).fingerprint
+        for name in sorted(given)
+        if given[name] is not None
     }
     return own | local | how | fingerprints
 

@@ -80,7 +80,7 @@ class LocalPool:
         devices = "auto" if self.devices else "cpu"  # numbered from 0 within the worker's mask
         self.job = pickle.dumps(job.with_gpu(gpu.model_copy(update={"devices": devices})))
 
-    def start(self, place: int) -> Worker:
+    def start(self, place: int) -> LocalWorker:
         ours, theirs = Pipe()
         path = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH"))))
         env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(self.threads)}

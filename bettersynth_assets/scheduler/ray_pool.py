@@ -83,7 +83,7 @@ class RayPool:
             )
         self.job = job.with_gpu(gpu.model_copy(update={"devices": "auto" if self.with_gpu else "cpu"}))
 
-    def start(self, place: int) -> Worker:
+    def start(self, place: int) -> RayWorker:
         import ray
 
         needs = {"num_cpus": 1, "num_gpus": int(self.with_gpu), "max_restarts": 0}

@@ -28,6 +28,7 @@ from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.schema import FILTERED
 from bettersynth_assets.records.seed_path import image_root
+from bettersynth_assets.stages.models import scorer_of
 from bettersynth_assets.stages.score import read_embeddings
 
 NAME = "filtered_set"
@@ -43,7 +44,7 @@ def rescorer(settings: Settings) -> Rescore:
         from bettersynth_assets.models.scorers.clip_files import score_files
         from bettersynth_assets.models.scorers.clip_score import load_scorer
 
-        scored = score_files(load_scorer(settings.profile.models.clip, settings.profile.gpu), paths, captions)
+        scored = score_files(load_scorer(scorer_of(settings), settings.profile.gpu), paths, captions)
         return [scored.errors.get(index, score) for index, score in enumerate(scored.scores.tolist())]
 
     return rescore

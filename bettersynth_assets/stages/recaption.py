@@ -35,6 +35,7 @@ from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synt
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.filter import rescorer
+from bettersynth_assets.stages.models import captioner_of, scorer_of
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
 from toolkit.files import digest_of
 
@@ -107,8 +108,8 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
         made = synthesise(
             paths,
             [row["id"] for row in some],
-            load_captioner(settings.profile.models.captioner, settings.profile.gpu),
-            load_scorer(settings.profile.models.clip, settings.profile.gpu),
+            load_captioner(captioner_of(settings), settings.profile.gpu),
+            load_scorer(scorer_of(settings), settings.profile.gpu),
             section,
             Progress(work.log, f"{NAME} {work.shard}", len(some)),
             max_failed,
@@ -161,8 +162,8 @@ def caption_key(settings: Settings, section: CaptionSection) -> object:
     return {
         "version": VERSION,
         "section": section.key("captions"),
-        **captioner_key(settings.profile),
-        "scorer": scorer_key(settings.profile),
+        **captioner_key(captioner_of(settings), settings.profile.gpu),
+        "scorer": scorer_key(scorer_of(settings), settings.profile.gpu),
         "libraries": key_versions(LIBRARIES),
     }
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.config.devices import model_fingerprint
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.libraries import key_versions
@@ -29,11 +28,12 @@ from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.engine.store import Manifest, write_table
 from bettersynth_assets.images.opening import content_hash
 from bettersynth_assets.models.batching import Progress
-from bettersynth_assets.models.diffusion import PACKAGE, check_package, diffusion_model, load_image_maker, save_image
+from bettersynth_assets.models.diffusion import PACKAGE, check_package, load_image_maker, save_image
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_path import REGENERATED
+from bettersynth_assets.stages.models import pipeline_of, scorer_of
 from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.files import digest_of
 
@@ -104,7 +104,8 @@ def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: Regenerate
         return paths
     progress = Progress(work.log, f"recaptioned_set {work.shard} images", len(missing))
     captions, ids = ([rows[at][column] for at, _ in missing] for column in ("caption", "id"))
-    for position, image in load_image_maker(work.settings.profile).images(captions, ids, section):
+    maker = load_image_maker(pipeline_of(work.settings), work.settings.profile.gpu)
+    for position, image in maker.images(captions, ids, section):
         at, path = missing[position]
         if image is None:
             paths[at] = None
@@ -119,7 +120,7 @@ def _scores(settings: Settings, paths: Sequence[Path | None], captions: Sequence
     there = [at for at, path in enumerate(paths) if path is not None]
     if not there:
         return [None] * len(paths)
-    scorer = load_scorer(settings.profile.models.clip, settings.profile.gpu)
+    scorer = load_scorer(scorer_of(settings), settings.profile.gpu)
     scored = score_files(scorer, [path for path in paths if path is not None], [captions[at] for at in there])
     for at, error in scored.errors.items():  # just written: the disk is at fault, not the row
         path = paths[there[at]]
@@ -182,7 +183,7 @@ def image_key(settings: Settings, section: RegenerateSection) -> dict[str, Any]:
     return {
         "version": VERSION,
         "section": section.key("images"),
-        "model": model_fingerprint(diffusion_model(settings.profile), role="diffusion"),
+        "model": pipeline_of(settings).fingerprint,
         "gpu": settings.profile.gpu.key("diffusion"),
         "libraries": key_versions(LIBRARIES),
     }
@@ -195,5 +196,5 @@ def regenerate_key(settings: Settings, section: RegenerateSection, seed_profile:
         "section": section.key(),
         "below": limit(section, seed_profile),
         "images": image_key(settings, section),
-        "scorer": scorer_key(settings.profile),
+        "scorer": scorer_key(scorer_of(settings), settings.profile.gpu),
     }

@@ -26,6 +26,7 @@ from bettersynth_assets.models.scorers.clip_files import Scored, score_files
 from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
 from bettersynth_assets.records.seed_path import image_root
+from bettersynth_assets.stages.models import scorer_of
 from toolkit.files import write_atomically
 
 NAME = "clip_scores"
@@ -68,7 +69,7 @@ def run(work: Work) -> Result:
     profile = work.settings.profile
     table = work.rows("seed_dataset")
     root = image_root(work.settings)
-    scorer = load_scorer(profile.models.clip, profile.gpu)
+    scorer = load_scorer(scorer_of(work.settings), profile.gpu)
     paths = [Path(root, image) for image in table.column("image").to_pylist()]
     scored = score_files(
         scorer,
@@ -92,7 +93,7 @@ def read_embeddings(manifests: Sequence[Manifest]) -> NDArray[np.float32]:
 
 
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    return scorer_key(settings.profile)
+    return scorer_key(scorer_of(settings), settings.profile.gpu)
 
 
 CLIP_SCORES = Stage(

@@ -18,7 +18,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.config.devices import model_fingerprint, model_path
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.rules import FINITE_LOSS
@@ -29,6 +28,7 @@ from bettersynth_assets.scheduler.child_process import ChildError, Event, run_ch
 from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
 from bettersynth_assets.stages.image_folder import finetune_images_hash
+from bettersynth_assets.stages.models import base_of
 from bettersynth_assets.stages.side_inputs import check_finetune
 from bettersynth_assets.stages.world import prepare_finetune
 from toolkit.files import sha256_once
@@ -92,7 +92,7 @@ def training_plan(settings: Settings, folder: Path, data: Path, training_seed: i
     training, gpu = settings.profile.training, settings.profile.gpu
     finetune = finetune_files(settings)
     return {
-        "base_model": model_path(settings.profile.models.base, role="base"),
+        "base_model": base_of(settings).name,
         "output_dir": str(folder / folder_of(training_seed)),
         "extensions": settings.profile.extension_files(),
         "seed": training_seed,
@@ -197,7 +197,7 @@ def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
 def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
     training, finetune = settings.profile.training, finetune_files(settings)
     return {
-        "base": model_fingerprint(settings.profile.models.base, role="base"),
+        "base": base_of(settings).fingerprint,
         **architecture_key(settings),
         "training": training.key(),
         "deepspeed": [_deepspeed(stage) for stage in (training.stage_1, training.stage_2)],
@@ -215,7 +215,7 @@ def architecture_key(settings: Settings) -> dict[str, str]:
     Raises:
         ConfigError: no architecture is registered for a local base model.
     """
-    base = Path(model_path(settings.profile.models.base, role="base"))
+    base = Path(base_of(settings).name)
     if not (base / "config.json").is_file():
         return {}
     try:

@@ -12,6 +12,7 @@ from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.models.batch_size import MOST, PROBES, fit_batch, fitting, fixed, once
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.captioners.captioner import load_captioner
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_score import load_scorer
 
 GIB = 2**30
@@ -77,8 +78,8 @@ def test_workers_that_ask_at_once_get_one_answer(tmp_path):
 
 def test_models_on_the_cpu_get_their_usual_batch(tiny_models, tmp_path):
     gpu = Gpu(devices="cpu", clip_batch="auto", caption_batch="auto", batch_sizes=str(tmp_path / "sizes.json"))
-    assert load_scorer(str(tiny_models.clip), gpu).batch.size == 64
-    assert load_captioner(str(tiny_models.captioner), gpu).batch.size == 32
+    assert load_scorer(resolve_model(str(tiny_models.clip), role="clip"), gpu).batch.size == 64
+    assert load_captioner(resolve_model(str(tiny_models.captioner), role="captioner"), gpu).batch.size == 32
     assert list(tmp_path.iterdir()) == []
 
 

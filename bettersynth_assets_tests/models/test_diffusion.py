@@ -8,6 +8,7 @@ from bettersynth_assets.config.recipe import Recipe, RegenerateSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.diffusion import ImageMaker, diffusion_model, load_image_maker
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.operators.recipe_check import check_recipe
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, tiny_profile
 from tiny_models.synthesis import make_stable_diffusion
@@ -100,9 +101,9 @@ def test_a_profile_without_a_pipeline_and_a_folder_that_is_none_are_named(tiny_m
     with pytest.raises(ConfigError, match=r"models\.diffusion = './gone'"):
         diffusion_model(with_model(profile, "./gone"))
     with pytest.raises(ConfigError, match=r"models\.diffusion = .*cannot load it as a text-to-image pipeline"):
-        load_image_maker(with_model(profile, str(tiny_models.clip)))
-    one = with_model(profile, str(folder))
-    assert load_image_maker(one) is load_image_maker(one)
+        load_image_maker(resolve_model(str(tiny_models.clip), role="diffusion"), profile.gpu)
+    one, again = (resolve_model(str(folder), role="diffusion") for _ in range(2))
+    assert load_image_maker(one, profile.gpu) is load_image_maker(again, profile.gpu)
 
 
 def with_model(profile, model):

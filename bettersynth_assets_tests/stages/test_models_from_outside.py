@@ -19,6 +19,7 @@ from bettersynth_assets.models.captioners.captioner import captioner_class, capt
 from bettersynth_assets.models.captioners.captioner_kind import captioner_kind
 from bettersynth_assets.models.scorers import SCORERS
 from bettersynth_assets.models.scorers.clip_score import scorer_key
+from bettersynth_assets.stages.models import captioner_of, scorer_of
 from bettersynth_assets_tests.helpers.paths import ROOT
 from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
@@ -54,7 +55,7 @@ def rows_of(shards):
 
 def test_a_scorer_and_a_captioner_from_outside_work_through_profile_and_stages(settings_with_colours, seed_root):
     settings, code = settings_with_colours
-    before = scorer_key(settings.profile)
+    before = scorer_key(scorer_of(settings), settings.profile.gpu)
     done = Pipeline(STAGES, settings, log=lambda line: None).ensure_all("recaptioned_set")
     rows = rows_of(done)
     assert len(rows) == 30 and len({row["raw_caption"] for row in rows}) > 1
@@ -66,15 +67,20 @@ def test_a_scorer_and_a_captioner_from_outside_work_through_profile_and_stages(s
         cosine = small @ counts / np.linalg.norm(small) / np.linalg.norm(counts)
         assert row["original_score"] == pytest.approx(cosine, abs=1e-5)
     digest = hashlib.sha256(code.encode()).hexdigest()
-    assert before["scorer"] == digest and captioner_key(settings.profile)["captioner_code"] == digest
+    assert (
+        before["scorer"] == digest
+        and captioner_key(captioner_of(settings), settings.profile.gpu)["captioner_code"] == digest
+    )
 
 
 def test_the_profile_decides_the_class_and_a_hub_id_is_known_by_its_name(settings_with_colours):
     settings, _ = settings_with_colours
     name = settings.profile.models.captioner
-    assert captioner_class(name).__name__ == "ColourCaptioner"
+    assert captioner_class(captioner_of(settings)).__name__ == "ColourCaptioner"
     assert captioner_kind(name) == captioner_kind("someone/Colours-large") == "colours"
 
 
 def test_keys_of_the_packages_own_models_do_not_hold_code(settings):
-    assert "scorer" not in scorer_key(settings.profile) and "captioner_code" not in captioner_key(settings.profile)
+    assert "scorer" not in scorer_key(
+        scorer_of(settings), settings.profile.gpu
+    ) and "captioner_code" not in captioner_key(captioner_of(settings), settings.profile.gpu)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bettersynth_assets.config.devices import model_path
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
@@ -36,25 +35,24 @@ class GenerativeCaptioner:
         """Load a checkpoint.
 
         Args:
-            model: a local folder or a hub id.
+            model: an existing folder or a hub id.
             device: torch device.
             dtype: ``float32`` or ``bfloat16``.
             batch: images per model call.
 
         Raises:
-            ConfigError: the folder does not exist.
+            ConfigError: the folder holds no such checkpoint.
         """
         import torch
         import transformers
 
-        name = model_path(model, role="captioner")
         self.device = device
         self.dtype = getattr(torch, dtype)
         self.batch = BatchSize(batch)
         model_class = getattr(transformers, self.loaded_by)
         called = f"models.captioner = {model!r}"
-        self._model = load_model(model_class, name, dtype=self.dtype, called=called).to(device)
-        self._processor = load_processor(name)
+        self._model = load_model(model_class, model, dtype=self.dtype, called=called).to(device)
+        self._processor = load_processor(model)
         self.prepare, levels = resizing(self._processor.image_processor)
         self._levels = None if levels is None else levels.to(device)
         self._decode = self._decoder()

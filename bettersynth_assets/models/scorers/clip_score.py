@@ -21,16 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bettersynth_assets.config.devices import first_device, model_fingerprint, model_path
-from bettersynth_assets.config.profile import Gpu, Profile
+from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.images.decoding import Chunk
 from bettersynth_assets.images.pixels import as_pixels, stacked
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from bettersynth_assets.models.gpu.cuda_graph import CudaGraph
 from bettersynth_assets.models.image_chunks import chunks
+from bettersynth_assets.models.resolved import ResolvedModel
 from bettersynth_assets.models.scorers import SCORERS, load_backend, scorer_kind
 from bettersynth_assets.models.scorers.backend import Tokens, as_product
+from bettersynth_assets.scheduler.devices import first_device
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ class ClipScorer:
         """Load a checkpoint.
 
         Args:
-            model: a local folder or a hub id.
+            model: an existing folder or a hub id.
             device: torch device.
             dtype: ``float32`` or ``bfloat16``; the cosine itself is always computed in float32.
             batch: pairs per model call.
@@ -73,16 +74,15 @@ class ClipScorer:
             compiled: compile the image tower's layers, make patches by a matrix product, and use CUDA graphs.
 
         Raises:
-            ConfigError: the folder does not exist or has no scoring model, or a weight is missing.
+            ConfigError: the folder has no scoring model, or a weight is missing.
         """
         import torch
 
-        name = model_path(model, role="clip")
         self.device = device
         self.dtype = getattr(torch, dtype)
         self.batch = BatchSize(batch)
         self.decode = decode
-        self._backend = load_backend(name, device, self.dtype)
+        self._backend = load_backend(model, device, self.dtype)
         self.prepare = self._backend.image
         """Preprocessing of an RGB image on the host; thread-safe. If the checkpoint's transform ends in plain
         arithmetic, the device does that part, and a quarter of the bytes are copied."""
@@ -173,28 +173,28 @@ def _joined(parts: Sequence[Tensor], empty: tuple[int, ...]) -> NDArray[np.float
     return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(empty, np.float32)
 
 
-def load_scorer(model: str, gpu: Gpu) -> ClipScorer:
-    """Load the profile's scorer to its first device, once per process for all shards."""
-    name = model_path(model, role="clip")
-    how = gpu.dtype, gpu.decode, gpu.compiled
-    return _load(name, model_fingerprint(model, role="clip"), first_device(gpu), *how, gpu.clip_batch, gpu.batch_sizes)
+def load_scorer(model: ResolvedModel, gpu: Gpu) -> ClipScorer:
+    """Load a profile's scorer to its first device, once per process for all shards."""
+    return _load(model, first_device(gpu), gpu.dtype, gpu.decode, gpu.compiled, gpu.clip_batch, gpu.batch_sizes)
 
 
 @lru_cache(maxsize=2)
 def _load(
-    model: str, fingerprint: str, device: str, dtype: str, decode: str, compiled: bool, batch: Asked, kept: str | None
+    model: ResolvedModel, device: str, dtype: str, decode: str, compiled: bool, batch: Asked, kept: str | None
 ) -> ClipScorer:
-    scorer = ClipScorer(model, device=device, dtype=dtype, batch=fixed(batch, 64), decode=decode, compiled=compiled)
+    scorer = ClipScorer(
+        model.name, device=device, dtype=dtype, batch=fixed(batch, 64), decode=decode, compiled=compiled
+    )
     if batch == "auto":
-        grey, name = Image.new("RGB", (336, 336)), f"{fingerprint} {dtype}"
+        grey, name = Image.new("RGB", (336, 336)), f"{model.fingerprint} {dtype}"
         fit_batch(scorer, lambda rows: scorer.scores([grey] * rows, ["a"] * rows), name=name, kept=kept)
     return scorer
 
 
-def scorer_key(profile: Profile) -> dict[str, Any]:
+def scorer_key(model: ResolvedModel, gpu: Gpu) -> dict[str, Any]:
     """Return what scores depend on besides rows: weights and how they run (dtype and batch size affect last bits)."""
     return {
-        "clip": model_fingerprint(profile.models.clip, role="clip"),
-        "gpu": profile.gpu.key("clip"),
-        **SCORERS.code_key("scorer", lambda: scorer_kind(model_path(profile.models.clip, role="clip"))),
+        "clip": model.fingerprint,
+        "gpu": gpu.key("clip"),
+        **SCORERS.code_key("scorer", lambda: scorer_kind(model.name)),
     }

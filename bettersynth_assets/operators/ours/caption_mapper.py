@@ -16,6 +16,7 @@ from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.models.captioners.caption_cleaning import clean
 from bettersynth_assets.models.captioners.captioner import Captioner, captioner_class
 from bettersynth_assets.models.image_chunks import chunks
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.records.schema import kit_text
@@ -89,8 +90,9 @@ class CaptionMapper(Mapper):
 
     def _captioner(self, rank: int | None) -> Captioner:
         if self._loaded is None:
-            loader, device = captioner_class(self.captioner), f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
-            self._loaded = loader(self.captioner, device=device, dtype=self.dtype, batch=self.caption_batch)
+            model = resolve_model(self.captioner, role="captioner")
+            device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
+            self._loaded = captioner_class(model)(model.name, device=device, dtype=self.dtype, batch=self.caption_batch)
         return self._loaded
 
     def __getstate__(self) -> dict[str, Any]:

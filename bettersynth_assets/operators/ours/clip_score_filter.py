@@ -14,6 +14,7 @@ from data_juicer.ops.base_op import OPERATORS, Filter
 from data_juicer.utils.constant import Fields, StatsKeys
 from data_juicer.utils.mm_utils import load_image, remove_special_tokens
 
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.thresholds import NAME, score_limits
 
@@ -83,7 +84,8 @@ class ClipScoreFilter(Filter):
         if pairs:
             if self._scorer is None:
                 device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
-                self._scorer = ClipScorer(self.clip_model, device=device, dtype=self.dtype, batch=self.clip_batch)
+                model = resolve_model(self.clip_model, role="clip")
+                self._scorer = ClipScorer(model.name, device=device, dtype=self.dtype, batch=self.clip_batch)
             scores = self._scorer.scores(
                 [load_image(samples[self.image_key][index][0]) for index in pairs],
                 [remove_special_tokens(samples[self.text_key][index]) for index in pairs],

@@ -14,6 +14,7 @@ from data_juicer.ops.base_op import OPERATORS, Selector
 from data_juicer.utils.constant import Fields
 
 from bettersynth_assets.images.opening import ImageError
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_files import embed_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.catalog import register_spec
@@ -90,7 +91,8 @@ class KmeansDiversitySelector(Selector):
         """Embed each sample's first image, (D,) float32; undecodable images return their error."""
         if self._scorer is None:
             device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
-            self._scorer = ClipScorer(self.clip_model, device=device, dtype=self.dtype, batch=self.clip_batch)
+            model = resolve_model(self.clip_model, role="clip")
+            self._scorer = ClipScorer(model.name, device=device, dtype=self.dtype, batch=self.clip_batch)
         return embed_files(self._scorer, [Path(sample[self.image_key][0]) for sample in samples])
 
     def verdicts(self, samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float | None, str]]:

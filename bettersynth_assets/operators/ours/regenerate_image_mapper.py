@@ -16,6 +16,7 @@ from data_juicer.utils.mm_utils import remove_special_tokens
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.diffusion import ImageMaker, check_package, save_image
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.spec import OperatorSpec
 from toolkit.files import digest_of
@@ -78,7 +79,8 @@ class RegenerateImageMapper(Mapper):
         """Generate the images of a batch."""
         if self._maker is None:
             device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
-            self._maker = ImageMaker(self.diffusion, device=device, dtype=self.dtype, batch=self.diffusion_batch)
+            model = resolve_model(self.diffusion, role="diffusion")
+            self._maker = ImageMaker(model.name, device=device, dtype=self.dtype, batch=self.diffusion_batch)
         before = [list(images) for images in samples[self.image_key]]
         captions = [remove_special_tokens(text) for text in samples[self.text_key]]
         keys = [str(key) for key in samples.get("id", before)]

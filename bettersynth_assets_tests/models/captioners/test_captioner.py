@@ -6,6 +6,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.models.captioners.captioner import load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.caption_server import NAME, completion, serving
@@ -13,26 +14,30 @@ from bettersynth_assets_tests.helpers.rows import tiny_profile, write_images
 from tiny_models.synthesis import make_llava
 
 
+def loaded(model: str, gpu):
+    return load_captioner(resolve_model(model, role="captioner"), gpu)
+
+
 def test_many_shards_load_the_model_once_and_a_missing_one_is_named(tiny_models):
     gpu = tiny_profile(tiny_models).gpu
-    assert load_captioner(str(tiny_models.captioner), gpu) is load_captioner(str(tiny_models.captioner), gpu)
+    assert loaded(str(tiny_models.captioner), gpu) is loaded(str(tiny_models.captioner), gpu)
     with pytest.raises(ConfigError, match=r"models\.captioner = './gone'"):
-        load_captioner("./gone", gpu)
+        loaded("./gone", gpu)
 
 
 def test_the_checkpoints_configuration_decides_the_class(tiny_models, tmp_path):
     gpu = tiny_profile(tiny_models).gpu
-    assert isinstance(load_captioner(str(tiny_models.captioner), gpu), Blip2Captioner)
-    assert isinstance(load_captioner(str(make_llava(tmp_path / "llava")), gpu), LlavaCaptioner)
+    assert isinstance(loaded(str(tiny_models.captioner), gpu), Blip2Captioner)
+    assert isinstance(loaded(str(make_llava(tmp_path / "llava")), gpu), LlavaCaptioner)
 
 
 def test_a_checkpoint_that_makes_no_captions_is_refused_by_name(tiny_models, tmp_path):
     gpu = tiny_profile(tiny_models).gpu
     with pytest.raises(ConfigError, match=r"model_type 'vit', but captioners are of type blip-2 or llava"):
-        load_captioner(str(tiny_models.watermark), gpu)
+        loaded(str(tiny_models.watermark), gpu)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"it has no config.json with a model_type"):
-        load_captioner(str(tmp_path / "empty"), gpu)
+        loaded(str(tmp_path / "empty"), gpu)
 
 
 def test_the_mapper_of_plain_dj_process_leaves_a_text_as_it_was_where_the_caption_is_degenerate(tmp_path):

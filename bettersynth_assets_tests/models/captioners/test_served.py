@@ -10,6 +10,7 @@ from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.captioners.served import ServedCaptioner
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_score import load_scorer
 from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.records.reserved import CaptionError
@@ -60,11 +61,20 @@ def test_the_profile_reaches_it_and_captions_are_scored_like_any_others(server, 
     def made(captioner):
         section = CaptionSection(max_new_tokens=12)
         progress = Progress(lambda text: None, "captions", len(paths))
-        return synthesise(paths, ids, captioner, load_scorer(profile.models.clip, profile.gpu), section, progress)
+        return synthesise(
+            paths,
+            ids,
+            captioner,
+            load_scorer(resolve_model(profile.models.clip, role="clip"), profile.gpu),
+            section,
+            progress,
+        )
 
-    served = load_captioner(f"{server.address}/#{NAME}", profile.gpu)
-    assert isinstance(served, ServedCaptioner) and served is load_captioner(f"{server.address}/#{NAME}", profile.gpu)
-    found, expected = made(served), made(load_captioner(str(folder), profile.gpu))
+    served = load_captioner(resolve_model(f"{server.address}/#{NAME}", role="captioner"), profile.gpu)
+    assert isinstance(served, ServedCaptioner) and served is load_captioner(
+        resolve_model(f"{server.address}/#{NAME}", role="captioner"), profile.gpu
+    )
+    found, expected = made(served), made(load_captioner(resolve_model(str(folder), role="captioner"), profile.gpu))
     assert [getattr(item, "reason", None) for item in found] == [getattr(item, "reason", None) for item in expected]
     assert [getattr(item, "raw", "") for item in found] == [getattr(item, "raw", "") for item in expected]
     assert sum(item.score is not None for item in found if hasattr(item, "score")) > 3
@@ -112,8 +122,8 @@ def test_captions_depend_on_what_is_served_and_not_on_where(tiny_models):
     profile = tiny_profile(tiny_models)
 
     def key(captioner, **gpu):
-        models = profile.models.model_copy(update={"captioner": captioner})
-        return captioner_key(profile.model_copy(update={"models": models, "gpu": profile.gpu.model_copy(update=gpu)}))
+        model = resolve_model(captioner, role="captioner")
+        return captioner_key(model, profile.gpu.model_copy(update=gpu))
 
     assert key("http://a:1/v1#m") == key("https://b/v1#m", caption_batch=7) != key("http://a:1/v1#n")
     assert key("http://a:1/v1?top_k=5#m") not in (key("http://a:1/v1#m"), key("http://a:1/v1?top_k=6#m"))

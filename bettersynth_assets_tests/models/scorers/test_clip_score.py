@@ -5,12 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bettersynth_assets.errors import ConfigError, DeviceError
+from bettersynth_assets.errors import DeviceError
 from bettersynth_assets.images.decoding import opened
 from bettersynth_assets.images.opening import ImageError, open_rgb
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, Progress, in_batches
 from bettersynth_assets.models.checkpoints import load_processor
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer, load_scorer, scorer_key
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
@@ -133,14 +134,10 @@ def test_no_rows_give_no_scores(tiny_models):
     assert scored.scores.shape == (0,) and scored.truncated == []
 
 
-def test_a_model_that_does_not_exist_is_named():
-    with pytest.raises(ConfigError, match=r"models\.clip = 'bettersynth_assets/no/such/clip'"):
-        ClipScorer("bettersynth_assets/no/such/clip")
-
-
 def test_many_shards_load_the_model_once(tiny_models):
     gpu = tiny_profile(tiny_models).gpu
-    assert load_scorer(str(tiny_models.clip), gpu) is load_scorer(str(tiny_models.clip), gpu)
+    one, again = (resolve_model(str(tiny_models.clip), role="clip") for _ in range(2))
+    assert load_scorer(one, gpu) is load_scorer(again, gpu)
 
 
 def out_of_memory_over(limit, calls):
@@ -201,16 +198,17 @@ def test_an_image_is_cut_up_by_a_product_as_by_the_convolution():
 def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_models):
     profile = tiny_profile(tiny_models)
     entries = [{"image_watermark_filter": {}}]
-    plain = scorer_key(profile), operators_key(entries, profile)
+    model = resolve_model(profile.models.clip, role="clip")
+    plain = scorer_key(model, profile.gpu), operators_key(entries, profile)
     fast = profile.gpu.model_copy(update={"decode": "nvjpeg", "compiled": True, "dtype": "bfloat16"})
     other = profile.model_copy(update={"gpu": fast})
     how = {"decode": "nvjpeg", "dtype": "bfloat16"}
-    assert scorer_key(other) == {**plain[0], "gpu": {**plain[0]["gpu"], **how, "compiled": True}}
+    assert scorer_key(model, other.gpu) == {**plain[0], "gpu": {**plain[0]["gpu"], **how, "compiled": True}}
     assert operators_key(entries, other) == {**plain[1], **how}
     words = [{"words_num_filter": {}}]
     assert operators_key(words, other) == operators_key(words, profile)
     with pytest.raises(DeviceError, match=r"gpu\.decode = nvjpeg decodes on a GPU, and this step has none"):
-        load_scorer(str(tiny_models.clip), fast.model_copy(update={"devices": "cpu"}))
+        load_scorer(model, fast.model_copy(update={"devices": "cpu"}))
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])

@@ -27,12 +27,13 @@ import json, sys
 from PIL import Image
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_score import load_scorer
 for line in sys.stdin:
     task = json.loads(line)
     profile = load_profile(task["profile"])
     try:
-        scorer = load_scorer(profile.models.clip, profile.gpu)
+        scorer = load_scorer(resolve_model(profile.models.clip, role="clip"), profile.gpu)
         images = [Image.open(path).convert("RGB") for path in task["images"]]
         scores = scorer.scores(images, task["captions"]).tolist()
         found = {"scores": scores, "truncated": scorer.tokens(task["captions"]).truncated.tolist()}
