@@ -116,7 +116,7 @@ def test_pinned_weights_must_have_the_published_sums(hub: Path, tmp_path: Path) 
 
 
 def test_assembling_names_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"clip: '.*none' is no folder; give a local copy"):
+    with pytest.raises(WeightsError, match=r"clip: '.*none' is not a folder; give a local copy"):
         assemble(tmp_path, tmp_path / "none", tmp_path, image_size_aux=64, dtype=torch.float32)
 
 

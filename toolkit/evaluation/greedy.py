@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from toolkit.evaluation.prefixes import Prefix, heads
-from toolkit.models.mgm.decoder import enter, leave
+from toolkit.models.mgm.decoder import attention_output_and_mlp, embed
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 
 # Without cuDNN's attention, which plans for a tenth of a second at each new length; flash attention takes no mask.
@@ -116,7 +116,7 @@ def forward(
         cached: returns K keys and values per layer.
     """
     core = model.model
-    hidden, cos, sin = enter(core, core.embed_tokens(ids).to(mask.dtype), positions)
+    hidden, cos, sin = embed(core, core.embed_tokens(ids).to(mask.dtype), positions)
     groups = core.config.num_attention_heads // core.config.num_key_value_heads
     grouped_mask = _grouped(mask, groups)
     for number, layer in enumerate(core.layers):
@@ -130,7 +130,7 @@ def forward(
             mixed = F.scaled_dot_product_attention(
                 grouped, keys, values, attn_mask=grouped_mask, scale=layer.self_attn.scaling
             )
-        hidden = leave(layer, hidden, mixed.unflatten(2, (groups, -1)).flatten(1, 2))
+        hidden = attention_output_and_mlp(layer, hidden, mixed.unflatten(2, (groups, -1)).flatten(1, 2))
     return hidden
 
 

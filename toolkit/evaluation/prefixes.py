@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toolkit.models.mgm.decoder import enter, leave, rotate
+from toolkit.models.mgm.decoder import attention_output_and_mlp, embed, rotate
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.speed import compiled
 
@@ -50,7 +50,7 @@ def read_prefixes(model: MGMGemmaForCausalLM, before: Sequence[int], image_embed
     core = model.model
     words = core.embed_tokens(torch.tensor(before, device=image_embeds.device)).to(image_embeds.dtype)
     hidden = torch.cat([words.expand(len(image_embeds), -1, -1), image_embeds], dim=1)
-    hidden, cos, sin = enter(core, hidden, torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0))
+    hidden, cos, sin = embed(core, hidden, torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0))
     run = compiled(_layer, dynamic=False) if model.speed.compiled else _layer
     keys, values = [], []
     for number, layer in enumerate(core.layers, start=1):
@@ -67,7 +67,7 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) ->
     if go_on:
         scale = layer.self_attn.scaling
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
-        hidden = leave(layer, hidden, mixed)
+        hidden = attention_output_and_mlp(layer, hidden, mixed)
     return hidden, key, value
 
 

@@ -131,8 +131,8 @@ def test_folder_without_a_fast_tokenizer_says_what_to_put_there(parts: Path, tmp
 
 
 def test_parts_that_do_not_fit_are_named(parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="holds none of open_clip_model"):
+    with pytest.raises(WeightsError, match="contains none of open_clip_model"):
         assemble.convnext_trunk(tmp_path)
     save_file({"visual.other": torch.ones(1)}, tmp_path / "open_clip_model.safetensors")
-    with pytest.raises(WeightsError, match="no OpenCLIP ConvNeXt"):
+    with pytest.raises(WeightsError, match="not an OpenCLIP ConvNeXt"):
         assemble.convnext_trunk(tmp_path)

@@ -1,6 +1,6 @@
-"""MGM (Mini-Gemini): a Gemma language model that looks through two frozen image towers.
+"""MGM (Mini-Gemini): a Gemma language model with two frozen vision towers.
 
-The modules that compute import torch; `names` and `conversation` do not. The names most callers need:
+`names` and `conversation` do not import torch; the other modules do. The main classes:
 
 * :class:`toolkit.models.mgm.configuration_mgm.MGMConfig`
 * :class:`toolkit.models.mgm.modeling_mgm.MGMGemmaForCausalLM`

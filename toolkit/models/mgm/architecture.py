@@ -1,4 +1,4 @@
-"""MGM as an architecture: its Auto classes, what it trains, its feature cache and its fast answers."""
+"""Registration of MGM as an architecture: Auto classes, trained parameters, feature cache, fast generation."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ AutoProcessor.register(MGMConfig, MGMProcessor)
 
 
 class MGMArchitecture(Architecture):
-    """MGM on Gemma. Its decoder, mining and answers have fast paths of their own; see ``toolkit.models.mgm.speed``."""
+    """MGM on Gemma, with optimized decoder, mining and generation; see ``toolkit.models.mgm.speed``."""
 
     projector = TRAINED_IN_STAGE_1
     towers = TOWERS
     caches_features = True
-    autocast = False  # it computes in the type of its frozen towers
+    autocast = False  # the model itself computes in the dtype of its frozen towers
 
     def load_processor(self, folder: Path) -> Processor:
-        made: Processor = load_auto_processor(folder)
-        return made
+        processor: Processor = load_auto_processor(folder)
+        return processor
 
     def loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         loss: Tensor = model(**inputs).loss
@@ -55,7 +55,7 @@ class MGMArchitecture(Architecture):
         return {"aux_drop_path": model.config.aux_drop_path}
 
     def start_projector(self, model: nn.Module, seed: int) -> None:
-        # In this order and no other: the trained weights of published figures follow from it.
+        # Do not change this order: published results depend on the resulting weights.
         set_seed(seed)
         core: Any = model.model
         for part in core.trained_in_stage_1():

@@ -1,10 +1,10 @@
-"""How a picture of any shape becomes a square: names alone, so that a plan can be checked without importing torch."""
+"""Names of the ways to make an image square. Imports no torch, so that plans can be validated without it."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 Aspect = Literal["square", "pad"]
-"""``square`` crops the centre (stage 1), ``pad`` pads to a square first (stage 2, evaluation)."""
+"""``square`` crops the centre (stage 1); ``pad`` pads the image to a square first (stage 2, evaluation)."""
 
 ASPECTS: tuple[str, ...] = get_args(Aspect)

@@ -1,11 +1,11 @@
-"""Joins public weights to an MGM base that training starts from.
+"""Command that assembles an MGM base model for training from public weights.
 
     python -m toolkit.models.mgm.assemble --gemma gemma-2b-it --clip clip-vit-large-patch14-336 \
         --convnext openclip-convnext-… --output MGM-2B-base [--image-size-aux 768] [--dtype bfloat16]
 
 In: local folders of a Gemma, a CLIP and an OpenCLIP ConvNeXt. Out: one checkpoint with their weights, tokenizer and
-preprocessing; projector and mining projections have fresh weights. Sizes are read from configs and weights, never from
-a folder's name.
+preprocessing. Projector and mining projections are newly initialized. Sizes are read from configs and weights, never
+from a folder's name.
 """
 
 from __future__ import annotations
@@ -38,26 +38,28 @@ _TRUNK = "visual.trunk."
 
 
 def convnext_trunk(folder: Path) -> dict[str, Tensor]:
-    """Stem and stages of an OpenCLIP ConvNeXt, by their names in MGM's second tower.
+    """Read stem and stages of an OpenCLIP ConvNeXt, by their names in MGM's second tower.
 
     Raises:
-        WeightsError: no weight file, or one without a ConvNeXt.
+        WeightsError: the folder has no weight file, or the file contains no ConvNeXt.
     """
     file = next((folder / name for name in CONVNEXT_FILES if (folder / name).is_file()), None)
     if file is None:
-        raise WeightsError(f"{folder}: holds none of {', '.join(CONVNEXT_FILES)}")
+        raise WeightsError(
+            f"{folder}: contains none of {', '.join(CONVNEXT_FILES)}; give an OpenCLIP ConvNeXt's folder"
+        )
     trunk = {
         f"vision_{name.removeprefix(_TRUNK)}": tensor
         for name, tensor in public_names(read_tensors(file)).items()
         if name.startswith((f"{_TRUNK}stem.", f"{_TRUNK}stages."))
     }
     if "vision_stem.0.weight" not in trunk:
-        raise WeightsError(f"{file}: holds no {_TRUNK}stem; it is no OpenCLIP ConvNeXt")
+        raise WeightsError(f"{file}: has no {_TRUNK}stem, so it is not an OpenCLIP ConvNeXt")
     return trunk
 
 
 def convnext_sizes(trunk: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """Depths and widths of the four stages, read off the weights."""
+    """Return depths and widths of the four stages according to the weights."""
     depths, dims = [], []
     for stage in range(4):
         pattern = re.compile(rf"vision_stages\.{stage}\.blocks\.(\d+)\.conv_dw\.weight")
@@ -70,12 +72,13 @@ def convnext_sizes(trunk: Mapping[str, Tensor]) -> dict[str, list[int]]:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a folder with ``tokenizer.json``, or with ``tokenizer.model`` where that can be converted.
+    """Load the fast tokenizer of a folder from ``tokenizer.json``, or convert ``tokenizer.model`` if possible.
 
-    ``tokenizer.json`` is taken as it is: the class that a folder names may add marks, as ``GemmaTokenizer`` does.
+    ``tokenizer.json`` is loaded without the tokenizer class that the folder names, because such a class may add special
+    tokens, as ``GemmaTokenizer`` does.
 
     Raises:
-        WeightsError: no tokenizer that can be used.
+        WeightsError: the folder has no usable tokenizer.
     """
     try:
         if (folder / "tokenizer.json").is_file():
@@ -84,7 +87,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except (ValueError, OSError, ImportError) as error:
         raise WeightsError(
             f"{folder}: no fast tokenizer; put gemma-2b-it's tokenizer.json there, or install sentencepiece 0.2.0 and "
-            "protobuf, which turn tokenizer.model into one"
+            "protobuf to convert tokenizer.model"
         ) from error
 
 
@@ -94,15 +97,15 @@ def assemble(
     """Build the model.
 
     Raises:
-        WeightsError: parts that are missing or do not fit.
+        WeightsError: parts are missing or do not match.
     """
     for name, folder in (("gemma", gemma), ("clip", clip), ("convnext", convnext)):
-        if not folder.is_dir():  # transformers would take its path for a name on the hub
-            raise WeightsError(f"{name}: {str(folder)!r} is no folder; give a local copy")
+        if not folder.is_dir():  # transformers would treat the path as a hub id
+            raise WeightsError(f"{name}: {str(folder)!r} is not a folder; give a local copy")
     language: Any = GemmaForCausalLM.from_pretrained(gemma, dtype=dtype)
     vision: Any = CLIPVisionModel.from_pretrained(clip, dtype=dtype)
     trunk = convnext_trunk(convnext)
-    # Exact GELU is what the release pinned by the kit computes for Gemma, whatever the config file names.
+    # The transformers release pinned by the kit computes exact GELU for Gemma, regardless of the config file.
     text = {**language.config.to_dict(), "hidden_act": "gelu", "hidden_activation": "gelu"}
     config = MGMConfig(
         text_config=text, vision_config=vision.config, vision_aux_config=convnext_sizes(trunk),
@@ -116,13 +119,15 @@ def assemble(
     result = model.load_state_dict(parts, strict=False)
     missing = [name for name in result.missing_keys if not name.startswith(TRAINED_IN_STAGE_1)]
     if missing or result.unexpected_keys:
-        raise WeightsError(f"parts do not fit: missing {missing[:5]}, left over {list(result.unexpected_keys)[:5]}")
+        raise WeightsError(f"parts do not match: missing {missing[:5]}, unexpected {list(result.unexpected_keys)[:5]}")
     return model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m toolkit.models.mgm.assemble", description="Join public weights.")
+    """Run the command; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m toolkit.models.mgm.assemble", description="Assemble an MGM base model from public weights."
+    )
     for name in ("gemma", "clip", "convnext", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--image-size-aux", type=int, default=768)

@@ -1,4 +1,4 @@
-"""Gemma's decoder with MGM's own modules beside it, under their public names."""
+"""Gemma's decoder with MGM's additional modules, under their public parameter names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.models.mgm.towers import ClipTower, ConvNextTower
 
 
 class TorchInitMixin:
-    """Lets marked modules start as torch starts them, as in MGM; Gemma's own rule is for Gemma's modules."""
+    """Keeps torch's default initialization for marked modules, as in MGM; Gemma's rule applies to all others."""
 
     def _init_weights(self, module: nn.Module) -> None:
         if not getattr(module, "_keeps_torch_init", False):
@@ -25,10 +25,10 @@ class TorchInitMixin:
 
 
 class MGMGemmaModel(TorchInitMixin, GemmaModel):
-    """Gemma's decoder with the towers, the mining projections and the projector beside it.
+    """Gemma's decoder together with the towers, the mining projections and the projector.
 
-    All embeddings that go in, of words and of images, are multiplied by √h, as they were in the published training;
-    transformers' own Gemma multiplies those of words only, where it looks them up.
+    The model multiplies all input embeddings by √h, those of words and those of images, as in the published training.
+    The Gemma of transformers multiplies only word embeddings, when it looks them up.
     """
 
     config_class = MGMConfig
@@ -53,19 +53,19 @@ class MGMGemmaModel(TorchInitMixin, GemmaModel):
         self.post_init()
 
     def scaled(self, embeds: Tensor) -> Tensor:
-        """Embeddings times √h, which is rounded to their type."""
+        """Return the embeddings multiplied by √h, where √h is rounded to their dtype."""
         return embeds * torch.tensor(self.config.hidden_size**0.5, dtype=embeds.dtype)
 
     def forward(
         self, input_ids: Tensor | None = None, *, inputs_embeds: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPast:
-        """As ``GemmaModel.forward``, of ids (B, T) or of embeddings (B, T, h) that are not yet multiplied by √h."""
+        """Run ``GemmaModel.forward`` on ids (B, T), or on embeddings (B, T, h) not yet multiplied by √h."""
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         return super().forward(inputs_embeds=self.scaled(inputs_embeds), **kwargs)
 
     def trained_in_stage_1(self) -> list[nn.Module]:
-        """Projector and the three mining projections."""
+        """The projector and the three mining projections."""
         return [
             self.mm_projector, self.vlm_uni_query_projector, self.vlm_uni_aux_projector, self.vlm_uni_val_projector,
         ]  # fmt: skip

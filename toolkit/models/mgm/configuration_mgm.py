@@ -1,7 +1,7 @@
-"""Configuration of MGM: Gemma's own fields plus the two image towers and what joins them to the language model.
+"""Configuration of MGM: Gemma's fields, the two vision towers, and their connection to the language model.
 
-In: keyword arguments, or the ``config.json`` of a checkpoint. Out: :class:`MGMConfig`, which fixes the architecture
-completely; nothing is ever read off a path's name. The defaults describe MGM-2B (Mini-Gemini on gemma-2b-it).
+In: keyword arguments, or the ``config.json`` of a checkpoint. Out: :class:`MGMConfig`, which completely determines the
+architecture; names of paths never matter. The defaults describe MGM-2B (Mini-Gemini on gemma-2b-it).
 """
 
 from __future__ import annotations
@@ -28,36 +28,39 @@ _GEMMA_2B: dict[str, Any] = {
 
 
 class MGMConfig(GemmaConfig):
-    """Everything that fixes an MGM model.
+    """Complete configuration of an MGM model.
 
     Args:
-        vision_config: fields of a ``CLIPVisionConfig``: the low-resolution tower; N = (image_size/patch_size)² tokens.
+        vision_config: fields of a ``CLIPVisionConfig``, the low-resolution tower with N = (image_size/patch_size)²
+            tokens.
         vision_aux_config: the ConvNeXt tower: ``depths`` and ``dims`` (four each), ``drop_path_rate``,
             ``layer_scale_init``.
-        image_size_aux: side in pixels of the high-resolution input; its stride-4 grid must be a multiple of
-            8 times the low-resolution grid: each token owns one square window, whole at all four strides.
-        image_grid: images per side that the input is cut into; only 1 is implemented.
-        mm_vision_select_layer: which of CLIP's hidden states is used (negative, -1 = after the last layer); the class
-            token is always dropped.
+        image_size_aux: side of the high-resolution input in pixels. The side of its stride-4 map must be a multiple of
+            8 times the side of the low-resolution grid, so that each token has one square window of whole cells at all
+            four strides.
+        image_grid: number of tiles per side into which the input is split; only 1 is implemented.
+        mm_vision_select_layer: index of the CLIP hidden state that is used (negative; -1 is the output of the last
+            layer). The class token is always dropped.
         mm_projector_type: ``mlp2x_gelu``.
-        mm_projector_output_scale: factor on the projector's output. 1.0 is the public architecture. A language model
-            with small embeddings (the miniature) wants their standard deviation here, so that image embeddings start
-            at the size of word embeddings.
+        mm_projector_output_scale: factor on the projector's output; 1.0 in the public architecture. For a language
+            model with small embeddings (the miniature), set it to their standard deviation, so that image embeddings
+            start at the scale of word embeddings.
         mm_feature_norm: normalise the low-resolution tokens over their channels, without parameters, before mining
-            and projector. False is the public architecture; it makes a tower of any scale usable.
-        aux_drop_path: ``always`` repeats the original code, which leaves the frozen ConvNeXt in training mode even
-            while it evaluates, so that its features are random in every step; ``training`` does so in training only;
-            ``off``, the default, never.
-        logits_dtype: type in which the loss is taken from the logits: ``float32``, or ``bfloat16`` to leave them as
-            the language model's last product gives them (transformers 4.38, which the kit pins).
-        text_config: optional Gemma fields as one dictionary, e.g. ``gemma_config.to_dict()``; keyword arguments win.
+            and projector, so that a tower with features of any scale can be used. False in the public architecture.
+        aux_drop_path: when the frozen ConvNeXt applies stochastic depth. ``always`` reproduces the original code, which
+            keeps it in training mode even during evaluation, so that its features are random; ``training`` applies it
+            in training only; ``off`` (default) never.
+        logits_dtype: dtype of the logits from which the loss is computed: ``float32``, or ``bfloat16`` to use the
+            output of the language model's head without a cast, as in transformers 4.38, which the kit pins.
+        text_config: optional Gemma fields as one dictionary, e.g. ``gemma_config.to_dict()``; keyword arguments
+            override them.
 
     Raises:
-        ValueError: a size does not fit or a value is unknown; the message names it.
+        ValueError: a size does not match or a value is unknown; the message names it.
     """
 
     model_type = "mgm_gemma"
-    sub_configs = {"vision_config": CLIPVisionConfig}  # noqa: RUF012 (transformers reads it off the class)
+    sub_configs = {"vision_config": CLIPVisionConfig}  # noqa: RUF012 (transformers reads it from the class)
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class MGMConfig(GemmaConfig):
         self.logits_dtype = logits_dtype
         inherited = {k: v for k, v in (text_config or {}).items() if k not in ("model_type", "architectures")}
         fields = {**_GEMMA_2B, **inherited, **kwargs}
-        # GemmaConfig turns "gelu", with a warning, into the tanh approximation; in MGM it is the exact function.
+        # GemmaConfig replaces "gelu" with the tanh approximation and warns; MGM uses the exact function.
         super().__init__(**{**fields, "hidden_act": "gelu_pytorch_tanh"})
         self.hidden_act = fields["hidden_act"]
         self._validate()
@@ -110,7 +113,8 @@ class MGMConfig(GemmaConfig):
         layers = self.vision_config.num_hidden_layers
         if not -layers <= self.mm_vision_select_layer <= -1:
             raise ValueError(
-                f"mm_vision_select_layer {self.mm_vision_select_layer} is outside -{layers} to -1 of this CLIP tower"
+                f"mm_vision_select_layer {self.mm_vision_select_layer} is out of range: this CLIP tower allows "
+                f"-{layers} to -1"
             )
         if self.image_size_aux % (32 * self.tokens_per_side):
             raise ValueError(
@@ -132,7 +136,7 @@ class MGMConfig(GemmaConfig):
 
     @property
     def image_tokens(self) -> int:
-        """Embeddings that one image becomes (576 in MGM-2B)."""
+        """Number of embeddings per image (576 in MGM-2B)."""
         return self.tokens_per_side**2
 
     @property

@@ -1,19 +1,20 @@
-"""The ``gemma`` conversation template: turns of one row become token ids and labels.
+"""The ``gemma`` conversation template. In: the turns of one row. Out: token ids and labels.
 
 ::
 
     <bos><start_of_turn>user\\n<image>\\n{question}<end_of_turn>\\n<start_of_turn>model\\n{answer}<end_of_turn>\\n<eos>
                                                                                   └───────── loss ─────────┘
 
-Further turns follow without ``<bos>``. The text is cut at ``<image>`` and each piece tokenised as a whole, so that the
-ids are those of the original code; which tokens carry loss follows from their character offsets. Labels are the
-original's too, its oddities included, since published models were trained that way:
+Further turns follow without ``<bos>``. The text is split at ``<image>`` and each piece is tokenised as a whole, so that
+the ids equal those of the original code. Character offsets determine which tokens carry loss. Labels also equal the
+original's, including its quirks, because published models were trained that way:
 
-* a line break that begins an answer joins the one before it and carries no loss;
-* a question without text loses its ``<end_of_turn>``; an answer before the first question is left out;
-* a row with an empty answer, an unanswered question, or ``<eos>``, ``<pad>`` or ``<start_of_turn>model`` in its text
-  taught the original nothing: its own count of tokens came out wrong, it printed a warning and ignored the row. Here
-  such a row is an error that names it. So is an answer of white space alone, although the original learned its end.
+* A line break at the start of an answer merges with the preceding one and carries no loss.
+* An empty question has no ``<end_of_turn>``. An answer before the first question is dropped.
+
+Rows with an empty answer, an unanswered question, or ``<eos>``, ``<pad>`` or ``<start_of_turn>model`` in their text are
+an error here. The original code miscounts the tokens of such a row, prints a warning and ignores it. An answer of only
+white space is also an error, although the original trains on its end mark.
 """
 
 from __future__ import annotations
@@ -32,23 +33,23 @@ START, END = "<start_of_turn>", "<end_of_turn>"
 
 
 def put_image_first(text: str) -> str:
-    """Move an ``<image>`` to the front, on a line of its own, as the kit does; other text comes back stripped."""
+    """Move ``<image>`` to a separate first line, as the kit does; text without ``<image>`` is returned unchanged."""
     if IMAGE_TOKEN not in text:
         return text
     return f"{IMAGE_TOKEN}\n{text.replace(IMAGE_TOKEN, '').strip()}".strip()
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that the template does not fit.
+    """Check that a tokenizer supports the template.
 
     Raises:
-        ValueError: no offsets, no begin or end token, or a template mark that is not one token.
+        ValueError: it has no offsets, no begin or end token, or splits a template mark into several tokens.
     """
     where = tokenizer.name_or_path
     if not tokenizer.is_fast:
-        raise ValueError(f"the tokenizer of {where!r} gives no character offsets; it needs a tokenizer.json")
+        raise ValueError(f"the tokenizer of {where!r} returns no character offsets; it needs a tokenizer.json")
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of {where!r} has no begin or no end token; the gemma template needs both")
+        raise ValueError(f"the tokenizer of {where!r} lacks a begin or an end token; the gemma template needs both")
     for mark in (START, END):
         ids = tokenizer(mark, add_special_tokens=False).input_ids
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
@@ -61,13 +62,15 @@ def encode_row(
     """Encode one training row.
 
     Args:
-        turns: human and gpt in turn, the human first.
+        tokenizer: see :func:`check_tokenizer`.
+        turns: alternating human and gpt turns, starting with human.
         row_id: named in errors: an id, or file, row and id.
-        room: longest number of ids; what is over is cut off at the end.
+        room: maximum number of ids; the row is truncated at the end.
 
     Raises:
         ValueError: the turns do not alternate.
-        LabelError: no token carries loss, e.g. because everything with loss was cut off; see also the module's text.
+        LabelError: no token carries loss, e.g. because of truncation, or the row is invalid (see the module's
+            docstring).
     """
     turns = turns[1:] if turns and turns[0].speaker == "gpt" else turns
     if not turns or [t.speaker for t in turns] != (["human", "gpt"] * len(turns))[: len(turns)]:
@@ -92,37 +95,38 @@ def encode_row(
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
-    """Ids of a question as it is, up to where the answer begins; ``<image>`` in it becomes the placeholder."""
+    """Return the ids of a question up to the start of its answer, with a placeholder for ``<image>``."""
     text = _turn("user", question) + f"{START}model\n"
     return [int(tokenizer.bos_token_id), *(token for ids, _ in _pieces(tokenizer, text) for token in ids)]
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
-    """Ids of an answer after :func:`encode_prompt`, without what ends it: those that a training row's labels hold.
+    """Return the ids of an answer after :func:`encode_prompt`, without its end mark, as in a training row's labels.
 
     Args:
-        answer: without white space around it; an empty one has no ids.
+        tokenizer: see :func:`check_tokenizer`.
+        answer: text without surrounding white space; an empty answer has no ids.
 
     Raises:
-        ValueError: a special token in the text, which would be read as the end of the answer.
+        ValueError: the text contains a special token, which would be read as the end of the answer.
     """
     opening = f"{START}model\n"
     [(ids, starts)] = _pieces(tokenizer, f"{opening}{answer}{END}") if IMAGE_TOKEN not in answer else [([], [])]
     found = [token for token, start in zip(ids, starts, strict=True) if len(opening) <= start < len(opening + answer)]
     if IMAGE_TOKEN in answer or not set(tokenizer.all_special_ids).isdisjoint(found):
-        raise ValueError(f"answer {answer!r} holds a special token")
+        raise ValueError(f"answer {answer!r} contains a special token; remove it")
     return found
 
 
 def _turn(role: str, text: str) -> str:
-    """One turn; the original leaves the end mark of an empty one out."""
+    """Format one turn; like the original, without an end mark if the text is empty."""
     return f"{START}{role}\n{text}{END}\n" if text else f"{START}{role}\n"
 
 
 def _answers(tokenizer: PreTrainedTokenizerBase, text: str, *, row_id: str) -> list[tuple[int, int]]:
-    """Where in ``text`` the answers stand, end marks included.
+    """Return the spans of the answers in ``text``, including their end marks.
 
-    As the original finds them: a round ends with ``<eos>`` and its answer follows the one ``<start_of_turn>model``.
+    As in the original, a round ends with ``<eos>``, and its answer follows its only ``<start_of_turn>model``.
     """
     opening, end, pad = f"{START}model\n", str(tokenizer.eos_token), str(tokenizer.pad_token)
     spans, at = [], 0
@@ -130,8 +134,8 @@ def _answers(tokenizer: PreTrainedTokenizerBase, text: str, *, row_id: str) -> l
     for talk in rounds:
         if talk.count(opening) != 1 or pad in talk:
             raise LabelError(
-                f"row {row_id!r}: its text holds {end!r}, {pad!r} or {opening!r}, so that its answers cannot be told; "
-                "take the mark out or drop the row"
+                f"row {row_id!r}: its text contains {end!r}, {pad!r} or {opening!r}, so that its answers cannot be "
+                "located; remove the mark or drop the row"
             )
         spans.append((at + talk.index(opening) + len(opening), at + len(talk) + len(end)))
         at += len(talk) + len(end)
@@ -139,7 +143,7 @@ def _answers(tokenizer: PreTrainedTokenizerBase, text: str, *, row_id: str) -> l
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[list[int], list[int]]]:
-    """Ids and start offsets (in ``text``) of the pieces around ``<image>``, placeholders between them."""
+    """Return ids and start offsets in ``text`` of the pieces around ``<image>``, with placeholders between them."""
     pieces: list[tuple[list[int], list[int]]] = []
     at = 0
     for number, piece in enumerate(text.split(IMAGE_TOKEN)):

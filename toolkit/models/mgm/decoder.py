@@ -1,13 +1,13 @@
-"""Gemma's decoder for training, from the weights of transformers' modules.
+"""Gemma's decoder optimized for training; uses the weights of transformers' modules.
 
 ::
 
     embeds (B, L, h), padded on the right  ─►  layers  ─►  hidden states (B, L, h), or (B, M, h) at chosen positions
 
-Exact rearrangements of ``GemmaModel.forward`` without a cache: queries, keys and values come from one product; rows are
-padded on the right, so the causal mask alone keeps padding out and no mask has to be read; in the last layer only the
-positions that a loss is read from have queries. Weights are cast to the embeddings' type on use, so that trained ones
-can be float32 while the arithmetic is bfloat16.
+Computes the same function as ``GemmaModel.forward`` without a cache, with these rearrangements: one matmul computes
+queries, keys and values. Rows are padded on the right, so the causal mask also excludes padding, and no mask tensor is
+needed. The last layer computes queries only for positions that carry loss. Weights are cast to the embeddings' dtype on
+use, so that trained weights can be float32 while computation is in bfloat16.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from toolkit.models.mgm.speed import Speed, compiled
 
 
 def decode(model: MGMGemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | None = None) -> Tensor:
-    """Hidden states after the final norm.
+    """Compute the hidden states after the final norm.
 
     Args:
-        model: Gemma without attention dropout, which no public Gemma has.
+        model: Gemma without attention dropout, as all public Gemma models.
         embeds: (B, L, h) word and image embeddings, not yet multiplied by √h; padded on the right.
-        speed: ``labelled_last_layer``, ``checkpointing`` and ``compiled`` are read.
-        label_at: (B, M) positions; needed by ``labelled_last_layer``.
+        speed: uses ``labelled_last_layer``, ``checkpointing`` and ``compiled``.
+        label_at: (B, M) positions; required by ``labelled_last_layer``.
 
     Returns:
         (B, L, h), or (B, M, h) with ``labelled_last_layer``.
     """
-    # One row of cosines per row of the batch: compiled code would otherwise divide to find each value's position.
+    # Expand to the batch: otherwise compiled code computes each value's position by a division.
     positions = torch.arange(embeds.shape[1], device=embeds.device).expand(embeds.shape[:2])
-    hidden, cos, sin = enter(model, embeds, positions)
+    hidden, cos, sin = embed(model, embeds, positions)
     if speed.compiled:
         for tensor, sizes in ((hidden, (1,)), (cos, (1,)), (sin, (1,)), (label_at, (1,))):
             if tensor is not None:
@@ -57,10 +57,10 @@ def decode(model: MGMGemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor 
     return normed
 
 
-def enter(model: Any, embeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What layers take: embeddings times √h, as Gemma wants them; cos and sin of their positions (B or 1, L).
+def embed(model: MGMGemmaModel, embeds: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the inputs of the layers: embeddings times √h, and cos and sin of their positions (B or 1, L).
 
-    The sines' first half is negated, as :func:`rotate` wants them.
+    The first half of the sines is negated, as :func:`rotate` requires.
     """
     cos, sin = model.rotary_emb(embeds, positions)
     below, above = sin.chunk(2, dim=-1)
@@ -76,7 +76,7 @@ def _run(function: Callable[..., Tensor], speed: Speed, *arguments: Any) -> Tens
 
 
 def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """One layer: (B, L, h) -> (B, L, h). ``cos`` and ``sin`` (B, L, head dim) of :func:`enter`."""
+    """Run one layer: (B, L, h) -> (B, L, h). ``cos`` and ``sin`` (B, L, head dim) are from :func:`embed`."""
     attention = layer.self_attn
     states = layer.input_layernorm(hidden)
     query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
@@ -85,11 +85,11 @@ def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tenso
     q, k, v = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in joined.split(sizes, dim=-1))
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling, enable_gqa=True)
-    return leave(layer, hidden, mixed)
+    return attention_output_and_mlp(layer, hidden, mixed)
 
 
 def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, label_at: Tensor) -> Tensor:
-    """:func:`decoder_layer` at some positions only: (B, L, h) -> (B, M, h). Keys and values are those of all."""
+    """Run :func:`decoder_layer` with queries at ``label_at`` only: (B, L, h) -> (B, M, h)."""
     attention = layer.self_attn
     states = layer.input_layernorm(hidden)
     key, value = attention.k_proj, attention.v_proj
@@ -100,15 +100,15 @@ def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lab
     q = _linear(states.gather(1, at), attention.q_proj).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
     q, k = rotate(q, cos[0][label_at], sin[0][label_at]), rotate(k, cos, sin)
     visible = (label_at.unsqueeze(-1) >= torch.arange(states.shape[1], device=hidden.device)).unsqueeze(1)
-    # Few rows ask here. cuDNN would make a plan, for 70 ms, whenever their number is a new one; flash attention takes a
-    # mask on the CPU only, so that a GPU is left with plain products.
+    # There are few queries here, and cuDNN would spend 70 ms on a plan for each new number of queries. Flash attention
+    # accepts a mask on the CPU only, so that the GPU uses the math backend.
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=attention.scaling, enable_gqa=True)
-    return leave(layer, hidden, mixed)
+    return attention_output_and_mlp(layer, hidden, mixed)
 
 
 class _Rotate(torch.autograd.Function):
-    """The rotary embedding, whose gradient is the rotation back; derived by autograd it costs five times the copies."""
+    """Rotary embedding. Its gradient is the inverse rotation, which needs a fifth of the copies of autograd's."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -122,22 +122,31 @@ class _Rotate(torch.autograd.Function):
 
 
 def _halves_swapped(states: Tensor) -> Tensor:
-    """With the signs in the sines this is all of a rotation; in compiled code it is one read, a concatenation two."""
+    """Swap the halves of the last dimension; compiled code reads a roll once, but a concatenation twice."""
     return states.roll(states.shape[-1] // 2, -1)
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of (B, heads, L, d) by ``cos`` and ``sin`` (B or 1, L, d) of :func:`enter`."""
+    """Apply rotary embedding to (B, heads, L, d), with ``cos`` and ``sin`` (B or 1, L, d) from :func:`embed`."""
     result: Tensor = _Rotate.apply(states, cos.unsqueeze(1), sin.unsqueeze(1))
     return result
 
 
-def leave(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
-    """The rest of a layer: ``hidden`` (B, T, h) that went in, attention ``mixed`` (B, heads, T, head dim)."""
+def attention_output_and_mlp(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
+    """Run the rest of a layer: output projection, MLP and both residual connections.
+
+    Args:
+        layer: the decoder layer.
+        hidden: (B, T, h) input of the layer.
+        mixed: (B, heads, T, head dim) output of attention.
+
+    Returns:
+        (B, T, h).
+    """
     hidden = hidden + _linear(mixed.transpose(1, 2).flatten(2), layer.self_attn.o_proj)
     mlp = layer.mlp
     states = layer.post_attention_layernorm(hidden)
-    # Two products: joined, their gradients would first have to be copied into one tensor.
+    # Two matmuls: with a joined one, the two gradients would first have to be copied into one tensor.
     gate, up = _linear(states, mlp.gate_proj), _linear(states, mlp.up_proj)
     compiling = torch.compiler.is_compiling() and isinstance(mlp.act_fn, GELUActivation)
     return hidden + _linear(gated_gelu(gate, up) if compiling else mlp.act_fn(gate) * up, mlp.down_proj)

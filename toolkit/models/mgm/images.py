@@ -1,9 +1,10 @@
-"""One image from a file or from base64 to the two tensors that MGM reads.
+"""Image loading and preprocessing.
 
-In: JPEG, PNG, ... bytes. Out: ``images`` (I, 3, s, s) and ``images_aux`` (I, 3, S, S), float32, normalised as CLIP's.
+In: a file or bytes (JPEG, PNG, …). Out: ``images`` (I, 3, s, s) and ``images_aux`` (I, 3, S, S), float32, normalised as
+for CLIP.
 
-One rule makes every picture RGB: the first frame, turned as EXIF says, 16-bit grey scaled to 8 bits, then Pillow's
-``convert("RGB")`` (which drops an alpha channel, as the kit does).
+All images are converted to RGB by one rule: take the first frame, apply the EXIF orientation, scale 16-bit grey to 8
+bits, then call Pillow's ``convert("RGB")`` (which drops an alpha channel, as the kit does).
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ from toolkit.image_decoding import strict_decoding
 from toolkit.models.mgm.aspect import ASPECTS, Aspect
 
 PAD_COLOUR = (122, 116, 104)
-"""CLIP's mean colour, which the kit pads with."""
+"""CLIP's mean colour; the kit's padding colour."""
 
 
 class ImageError(ValueError):
-    """An image that cannot be read. Names the sample; it is never replaced by another one."""
+    """An image that cannot be read; the message names the sample, which is never replaced by another one."""
 
 
 class Pixels(NamedTuple):
-    """``images`` (I, 3, s, s) and ``images_aux`` (I, 3, S, S) of the same I pictures."""
+    """``images`` (I, 3, s, s) and ``images_aux`` (I, 3, S, S) of the same I images."""
 
     images: Tensor
     images_aux: Tensor
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Apply the one RGB rule of this module."""
+    """Convert an image to RGB by the rule of the module's docstring."""
     try:
         turned = ImageOps.exif_transpose(image)
     except (SyntaxError, struct.error, KeyError, TypeError):
-        turned = image  # a broken EXIF block says nothing about the pixels
+        turned = image  # invalid EXIF data does not affect the pixels
     if turned.mode.startswith("I;16") or turned.mode == "I":
         deep = np.asarray(turned.convert("I")).clip(0, 65535)
         turned = Image.fromarray((deep // 256).astype(np.uint8))
@@ -55,8 +56,8 @@ def read_image(source: Path | bytes, *, sample_id: str) -> Image.Image:
     """Decode a file or bytes to RGB.
 
     Raises:
-        ImageError: missing, empty, truncated or no image; the message names the sample.
-        EnvironmentFault: the file system does not let us read it (``toolkit.file_errors``); names the sample too.
+        ImageError: the image is missing, empty, truncated or invalid; the message names the sample.
+        EnvironmentFault: the environment prevents reading (``toolkit.file_errors``); the message names the sample.
     """
 
     def decoded() -> Image.Image:
@@ -77,7 +78,7 @@ def read_image(source: Path | bytes, *, sample_id: str) -> Image.Image:
 
 
 def pad_to_square(image: Image.Image, fill: tuple[int, ...] = PAD_COLOUR) -> Image.Image:
-    """Centre the picture on a square of the colour ``fill`` whose side is the longer one."""
+    """Centre the image on a square of the colour ``fill`` with the longer side of the image."""
     side = max(image.size)
     canvas = Image.new("RGB", (side, side), fill)
     canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
@@ -88,17 +89,17 @@ def squares(
     images: Sequence[Image.Image], *, side: int, resample: int, aspect: Aspect,
     fill: tuple[int, ...] = PAD_COLOUR, squash: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Bring pictures to the high resolution, before any arithmetic on their values.
+    """Resize and crop images to the high resolution, without rescaling their values; runs in loader processes.
 
-    Equal to ``CLIPImageProcessorPil`` up to where it rescales, without its copies: what a loader process does.
+    Equal to ``CLIPImageProcessorPil`` up to its rescaling, but without its copies.
 
     Args:
-        images: RGB pictures of any size.
-        side: high resolution S; the shortest side is resized to it, then the centre cropped.
-        resample: Pillow's number of the filter, as in the processor.
-        aspect: ``square`` crops the centre (stage 1), ``pad`` pads to a square first (stage 2, evaluation).
+        images: RGB images of any size.
+        side: high resolution S; the shorter side is resized to it, then the centre is cropped.
+        resample: number of Pillow's filter, as in the processor.
+        aspect: ``square`` crops the centre (stage 1); ``pad`` pads to a square first (stage 2, evaluation).
         fill: colour of the padding.
-        squash: resize both sides in place of cropping, as SigLIP's preprocessing does.
+        squash: resize both sides to S instead of cropping, as SigLIP's preprocessing does.
 
     Returns:
         (I, S, S, 3) uint8.
@@ -117,7 +118,7 @@ def squares(
 
 
 def grey_levels(processor: Any) -> Tensor:
-    """(3, 256) float32: what an image processor of transformers makes of each grey level in each channel."""
+    """Return the float32 value to which an image processor of transformers maps each uint8 value, (3, 256)."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     without = {"do_resize": False} | ({"do_center_crop": False} if hasattr(processor, "do_center_crop") else {})
     batch: Any = processor.preprocess(ramp, input_data_format="channels_last", return_tensors="pt", **without)
@@ -126,21 +127,21 @@ def grey_levels(processor: Any) -> Tensor:
 
 
 def as_floats(pictures: Tensor, levels: Tensor) -> Tensor:
-    """Pictures as a model reads them: (I, S, S, 3) uint8 and (3, 256) of :func:`grey_levels` -> (I, 3, S, S) float32.
+    """Look up float values: (I, S, S, 3) uint8 and (3, 256) from :func:`grey_levels` -> (I, 3, S, S) float32.
 
-    A table instead of arithmetic: the same floats on every device, that of both tensors.
+    A lookup table instead of arithmetic makes the values equal on every device. Both tensors must be on the same one.
     """
     shift = torch.arange(0, 768, 256, dtype=torch.int32, device=pictures.device).view(3, 1, 1)
     return levels.flatten()[pictures.permute(0, 3, 1, 2) + shift]
 
 
 def normalise(pictures: Tensor, levels: Tensor, *, image_size: int) -> Pixels:
-    """Both inputs of some :func:`squares`, on the device that these are on.
+    """Compute both inputs of the model from :func:`squares`, on their device.
 
     Args:
         pictures: (I, S, S, 3) uint8.
         levels: from :func:`grey_levels`, on the same device.
-        image_size: side s of the low-resolution input, a bilinear downsample of the normalised high-resolution one.
+        image_size: side s of the low-resolution input, a bilinear downsample of the normalised high-resolution input.
     """
     aux = as_floats(pictures, levels)
     low = F.interpolate(aux, size=(image_size, image_size), mode="bilinear", align_corners=False)

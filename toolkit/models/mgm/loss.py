@@ -1,8 +1,8 @@
-"""The loss of a batch, from its embeddings on.
+"""Loss of a batch from its merged embeddings.
 
 ::
 
-    embeds (B, L, h) ─► decoder ─► hidden states ─► logits where there is a label ─► cross-entropies ─► weighted sum
+    embeds (B, L, h) ─► decoder ─► hidden states ─► logits of labelled positions ─► cross-entropies ─► weighted sum
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from toolkit.models.mgm.speed import compiled
 def loss_and_logits(
     model: Any, layout: Mapping[str, Tensor], embeds: Tensor, weights: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
-    """Loss and logits of merged embeddings.
+    """Compute loss and logits of merged embeddings.
 
     Args:
-        model: an ``MGMGemmaForCausalLM``; its ``speed`` says how to compute.
-        layout: of :func:`toolkit.models.mgm.merging.lay_out`, with labels.
+        model: an ``MGMGemmaForCausalLM``; its ``speed`` selects the implementation.
+        layout: from :func:`toolkit.models.mgm.merging.lay_out`, with labels.
         embeds: (B, L, h), padded on the right.
-        weights: (B,) of each row's tokens; None takes the mean over tokens.
-        kwargs: for transformers' Gemma, where ``speed.fused_decoder`` is off.
+        weights: (B,) weight of each row's tokens; None averages over all tokens.
+        kwargs: passed to transformers' Gemma if ``speed.fused_decoder`` is off.
 
     Returns:
         The loss, and logits (S, vocabulary) of the S labelled positions.
@@ -55,12 +55,12 @@ def loss_and_logits(
 
 
 def token_losses(logits: Tensor, targets: Tensor, widen: bool) -> Tensor:
-    """(S, vocabulary) and (S,) -> (S,) cross-entropies; in float32 with ``widen``."""
+    """Compute cross-entropies: (S, vocabulary), (S,) -> (S,); ``widen`` casts the logits to float32."""
     return F.cross_entropy(logits.float() if widen else logits, targets, reduction="none")
 
 
 def _transformers_decoder(core: Any, embeds: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:
-    """Float32 weights that are trained are used in the embeddings' type, as ``decode`` uses them."""
+    """Run transformers' decoder; cast float32 weights to the embeddings' dtype, as ``decode`` does."""
     mixed = core.layers[0].mlp.up_proj.weight.dtype != embeds.dtype
     with torch.autocast(embeds.device.type, dtype=embeds.dtype if mixed else None, enabled=mixed):
         output = core(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **kwargs)

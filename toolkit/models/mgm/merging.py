@@ -1,12 +1,12 @@
-"""Puts image embeddings where the image placeholders are.
+"""Merging of word and image embeddings: image embeddings replace the image placeholders.
 
 ::
 
     input_ids (B, T) with IMAGE_TOKEN_INDEX per image + features (I, N, h)  ─►  embeds (B, L, h), mask, labels (B, L)
 
-L is the longest row after each placeholder has become N positions; shorter rows are padded on the side that the
-attention mask already pads. :func:`lay_out` says where everything goes, from ids alone, so that a loader can do it and
-the forward pass never has to wait for a GPU to tell it a shape.
+L is the length of the longest row after each placeholder is expanded to N positions. Shorter rows are padded on the
+side on which the attention mask pads. :func:`lay_out` computes all positions from the ids alone, so that a loader
+process can call it and the forward pass needs no GPU synchronization to determine shapes.
 """
 
 from __future__ import annotations
@@ -37,21 +37,31 @@ def lay_out(
     image_tokens: int,
     multiple: int = 1,
 ) -> dict[str, Tensor]:
-    """Where the words, images and labels of a batch go.
+    """Compute the positions of the words, images and labels of a batch.
 
     Args:
-        input_ids: (B, T) int64 with ``IMAGE_TOKEN_INDEX`` per image.
-        attention_mask: (B, T), 1 = real; all ones when None. Left or right padding.
-        labels: (B, T) with ``IGNORE_INDEX`` where no loss is taken.
+        input_ids: (B, T) int64 with one ``IMAGE_TOKEN_INDEX`` per image.
+        attention_mask: (B, T), 1 = real token, padded on the left or on the right; None means all ones.
+        labels: (B, T) with ``IGNORE_INDEX`` at positions without loss.
         image_tokens: N, positions per image.
-        multiple: L is rounded up to a multiple of it.
+        multiple: L is rounded up to a multiple of this number.
 
     Returns:
-        ``mask`` (B, L) of 0/1; ``word_at`` (B, T) and ``image_at`` (I, N), positions in the flat (B·L), where B·L
-        stands for nowhere. With labels also ``labels`` (B, L), and for each of the S positions whose next one has a
-        label, in reading order: ``targets`` (S,), that label; ``labelled`` (S,), the position in the flat (B·L);
-        ``label_row`` (S,), its row; and the same positions once more as ``label_at`` (B, M), columns per row padded
-        with 0, in which they are ``label_slot`` (S,) of the flat (B·M).
+        ::
+
+            mask        (B, L)  0/1
+            word_at     (B, T)  position of each id in the flat (B·L); B·L for placeholders and padding
+            image_at    (I, N)  position of each image embedding in the flat (B·L)
+
+        With labels also the following, where S is the number of positions whose next position has a label, in reading
+        order, and M is the largest number of them in a row::
+
+            labels      (B, L)
+            targets     (S,)    the label
+            labelled    (S,)    the position in the flat (B·L)
+            label_row   (S,)    the row
+            label_at    (B, M)  columns of these positions per row, padded with 0
+            label_slot  (S,)    index of the position in the flat (B·M) ``label_at``
     """
     is_image = input_ids == IMAGE_TOKEN_INDEX
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
@@ -97,23 +107,23 @@ def _labelled(labels: Tensor) -> dict[str, Tensor]:
 
 
 def check_image_count(placeholders: int, images: int) -> None:
-    """Raise unless they are equal; a batch without placeholders may carry one zero image."""
+    """Raise ``ValueError`` unless the numbers are equal; a batch without placeholders may have one zero image."""
     if placeholders != images and not (placeholders == 0 and images == 1):
         raise ValueError(f"{placeholders} image placeholders in input_ids but {images} images were given")
 
 
 def place(layout: Mapping[str, Tensor], word_embeds: Tensor, image_embeds: Tensor) -> Tensor:
-    """Put embeddings where a layout says.
+    """Place embeddings at the positions of a layout.
 
     Args:
-        layout: of :func:`lay_out`.
-        word_embeds: (B, T, h); what stands at placeholders and padding is ignored.
-        image_embeds: (I, N, h), images in reading order over the batch; I equals the number of placeholders, or is 1
-            when there are none (then it only keeps the projector in the graph, with gradient 0, which data-parallel
-            training needs).
+        layout: from :func:`lay_out`.
+        word_embeds: (B, T, h); values at placeholders and padding are ignored.
+        image_embeds: (I, N, h), images in reading order of the batch. I equals the number of placeholders. It may be 1
+            without placeholders: the image then only keeps the projector in the autograd graph with gradient 0, which
+            data-parallel training requires.
 
     Returns:
-        (B, L, h), zeros where there is padding.
+        (B, L, h), zeros at padding.
 
     Raises:
         ValueError: placeholders and images do not match.
@@ -138,6 +148,6 @@ def merge(
     attention_mask: Tensor | None = None,
     labels: Tensor | None = None,
 ) -> Merged:
-    """:func:`lay_out` and :func:`place` in one."""
+    """Call :func:`lay_out` and :func:`place`."""
     layout = lay_out(input_ids, attention_mask, labels, image_tokens=image_embeds.shape[1])
     return Merged(place(layout, word_embeds, image_embeds), layout["mask"], layout.get("labels"))

@@ -1,23 +1,24 @@
-"""Patch-info mining: each low-resolution token looks at its own window of the high-resolution map.
+"""Patch-info mining: each low-resolution token attends to its window of the high-resolution maps.
 
 ::
 
     low  (I, N, d)                         I images, N = n² tokens, d channels
-    maps 4 × (I, c_s, g/2^s, g/2^s)        resized to g×g and joined: C = Σ c_s channels, cut into N windows of
+    maps 4 × (I, c_s, g/2^s, g/2^s)        resized to g×g and concatenated: C = Σ c_s channels, split into N windows of
                                            W = (g/n)² positions
     query = LN+Linear(low); key, value = LN+Linear(windows); out = softmax(query·key/√d) · value        ─► (I, N, d)
 
-Source: Mini-Gemini, "patch info mining" (section 3.2 of the paper). :func:`mine_plain` computes it as written.
-:func:`mine` computes the same numbers without ever forming keys, values, or even the resized maps, because
+Source: Mini-Gemini, "patch info mining" (section 3.2 of the paper). :func:`mine_plain` implements this definition.
+:func:`mine` computes the same result up to rounding, without materializing keys, values or resized maps:
 
-* keys and values are linear in the normalised window: the key matrix is applied to the query (the key's biases shift
-  all logits of a token alike and cancel in the softmax), and the value matrix after the weighted sum (weights add up
-  to 1);
-* normalisation over channels is one mean and one deviation per position, applied to logits and weights instead;
-* bilinear resizing is the same small matrix for every window, once the smaller maps are cut with a border of one cell
-  (repeated at the edge): it is applied to logits and weights instead of to C channels.
+* Keys and values are linear in the normalised window. The key matrix is applied to the query instead; the key's biases
+  add the same constant to all logits of a token and cancel in the softmax. The value matrix is applied after the
+  weighted sum, because the weights sum to 1.
+* Normalisation over channels needs one mean and one standard deviation per position. They are applied to logits and
+  weights.
+* Bilinear resizing is the same small matrix for every window, if the smaller maps are split with a border of one cell
+  (replicated at the edge). It is applied to logits and weights instead of C channels.
 
-What is left to read per token are 64 + 36 + 16 + 9 cells of the four maps (for 8×8 windows) instead of 64 of all.
+For 8×8 windows, each token then reads 64 + 36 + 16 + 9 cells of the four maps instead of 64 of each resized map.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from toolkit.models.mgm.windows import Windows, gather, match
 
 
 class UniProjector(nn.Sequential):
-    """LayerNorm and Linear, ``*.0`` and ``*.1`` in the public weights. (…, c_in) -> (…, c_out)."""
+    """LayerNorm and Linear (``*.0`` and ``*.1`` in the public weights): (…, c_in) -> (…, c_out)."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(nn.LayerNorm(c_in), nn.Linear(c_in, c_out))
@@ -51,7 +52,7 @@ class UniProjector(nn.Sequential):
 
 
 def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, val: UniProjector) -> Tensor:
-    """Weighted sum of each token's window, rearranged as the module's text says.
+    """Compute the weighted sum of each token's window with the rearrangements of the module's docstring.
 
     Args:
         low: (I, N, d) low-resolution tokens.
@@ -59,7 +60,7 @@ def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, 
         query, aux, val: the projections ``vlm_uni_{query,aux,val}_projector``.
 
     Returns:
-        (I, N, d), to be added to ``low``. Equal to :func:`mine_plain` up to rounding, gradients included.
+        (I, N, d), to be added to ``low``. Result and gradients equal those of :func:`mine_plain` up to rounding.
     """
     images, tokens = low.shape[:2]
     cells = [cell.flatten(0, 1) for cell in windows.cells]
@@ -78,7 +79,7 @@ def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, 
     spread = [weights, *(weights @ resize for resize in windows.resizes)]
     sums = [gather(cell, w) for w, cell in zip(spread, cells, strict=True)]
     summed = torch.cat(sums, dim=-1) - (weights * mean).sum(-1, keepdim=True).to(sums[0].dtype)
-    # The key's biases have no effect (see above), hence gradient 0; data-parallel training needs them in the graph.
+    # The key's biases have no effect (see above) and gradient 0; data-parallel training requires them in the graph.
     unused = 0 * (aux.norm.bias.sum() + aux.linear.bias.sum())
     return val.linear(summed * val.norm.weight + val.norm.bias + unused).view(images, tokens, -1)
 
@@ -86,7 +87,7 @@ def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, 
 def mine_plain(
     low: Tensor, maps: Sequence[Tensor], tokens_per_side: int, query: UniProjector, aux: UniProjector, val: UniProjector
 ) -> Tensor:
-    """The definition, with resized maps, keys and values formed; for tests. Result as of :func:`mine`."""
+    """Compute :func:`mine` by its definition, with resized maps, keys and values; for tests and ``reference``."""
     size = maps[0].shape[-2:]
     joined = torch.cat([F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in maps], dim=1)
     images, channels, grid, _ = joined.shape

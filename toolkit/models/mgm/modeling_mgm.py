@@ -1,4 +1,4 @@
-"""MGM: a Gemma that reads images through CLIP, ConvNeXt, patch-info mining and a projector.
+"""MGM: Gemma with image inputs through CLIP, ConvNeXt, patch-info mining and a projector.
 
 ::
 
@@ -6,8 +6,8 @@
     images_aux (I,3,S,S)  ─► ConvNeXt  ─► 4 maps ─► mining windows ──┘                              ▼
     input_ids (B,T), one placeholder per image  ─► word embeddings (B,T,h) ─► merge ─► Gemma ─► logits or loss
 
-Parameter names are those of the public MGM-2B weights. ``encode_images`` (frozen, cacheable) and ``project_images``
-(trained) are apart, so that a caller can store the first's result and skip both towers.
+Parameter names are those of the public MGM-2B weights. ``encode_images`` (frozen) and ``project_images`` (trained) are
+separate, so that a caller can cache the tower features and skip both towers.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from toolkit.tensor_files import apply_umask, writing
 class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
     """MGM with its language-model head (tied to the word embeddings).
 
-    Keyword arguments of :meth:`forward` and :meth:`generate` beside Gemma's: either ``images`` (I, 3, s, s) and
+    In addition to Gemma's arguments, :meth:`forward` and :meth:`generate` accept either ``images`` (I, 3, s, s) and
     ``images_aux`` (I, 3, S, S), normalised floats, or ``features``, a :class:`TowerFeatures` of the same images
     (or its five tensors as a plain sequence).
     """
 
     config_class = MGMConfig
     speed: Speed = CPU
-    """How forward passes are computed; any choice gives the same numbers up to rounding."""
+    """Implementation of forward passes; all choices have the same result up to rounding."""
 
     def __init__(self, config: MGMConfig) -> None:
-        # Past GemmaForCausalLM's own constructor, which would build a second, plain Gemma first.
+        # Skip GemmaForCausalLM's constructor, which would first build a second, plain Gemma.
         GemmaPreTrainedModel.__init__(self, config)
         self.model = MGMGemmaModel(config)
         self.vocab_size = config.vocab_size
@@ -57,7 +57,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         self.post_init()
 
     def set_speed(self, choice: str | Mapping[str, bool], device: torch.device | str | None = None) -> None:
-        """Choose how forward passes are computed on a device (default: the model's); see ``toolkit.models.mgm.speed``.
+        """Select the implementation of forward passes on a device (default: the model's); see ``mgm.speed``.
 
         Raises:
             ValueError: an unknown choice or switch.
@@ -69,7 +69,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
             self.gradient_checkpointing_disable()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Write config and weights, as transformers does, with the permissions that the umask leaves.
+        """Write config and weights as transformers does, but with the permissions that the umask grants.
 
         Raises:
             EnvironmentFault: the disk is full or read-only.
@@ -80,19 +80,19 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """Type that is computed in: that of the frozen towers; what is trained may be held in a wider one."""
+        """Dtype of computation: that of the frozen towers. Trained weights may have a wider dtype."""
         return next(self.model.vision_tower_aux.parameters()).dtype
 
     def encode_images(self, images: Tensor, images_aux: Tensor) -> TowerFeatures:
-        """Run both frozen towers: (I, 3, s, s) and (I, 3, S, S) -> :class:`TowerFeatures`, without gradient."""
+        """Run both frozen towers without gradients: (I, 3, s, s), (I, 3, S, S) -> :class:`TowerFeatures`."""
         clip, convnext, dtype = self.model.vision_tower, self.model.vision_tower_aux, self.compute_dtype
         with torch.no_grad():
             return TowerFeatures(clip(images.to(dtype), self.speed), convnext(images_aux.to(dtype), self.speed))
 
     def project_images(self, features: TowerFeatures) -> Tensor:
-        """Mine the high-resolution maps and project: -> (I, N, h) image embeddings. The trained part of stage 1.
+        """Mine the high-resolution maps and project to image embeddings (I, N, h); this part is trained in stage 1.
 
-        Float32 weights beside features of another type are used in that type; their gradients are float32.
+        Float32 weights are cast to the features' dtype on use; their gradients are float32.
         """
         core, low = self.model, features.low
 
@@ -103,7 +103,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         if self.speed.rearranged_mining:
             n = core.config.tokens_per_side
             resizes = resize_matrices(core.config.image_size_aux // 4 // n, len(features.maps), low.device)
-            # Apart from what is trained, so that a compiled backward pass keeps the cells as they are, not widened.
+            # Compiled separately from the trained part, so that the backward pass stores the cells in their own dtype.
             read = run(cut, features.maps, n, core.vlm_uni_aux_projector.norm.eps, resizes)
         mixed = core.mm_projector[0].weight.dtype != low.dtype
         with torch.autocast(low.device.type, dtype=low.dtype if mixed else None, enabled=mixed):
@@ -121,10 +121,10 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Merged:
-        """Word and image embeddings of a batch in one sequence; see :func:`toolkit.models.mgm.merging.merge`.
+        """Merge word and image embeddings of a batch; see :func:`toolkit.models.mgm.merging.merge`.
 
-        Pictures come as pixels, as tower features, or as ``image_embeds`` (I, N, h) of :meth:`project_images`. Without
-        any the ids are only embedded; then they may hold no placeholder.
+        Images are given as pixels, as tower features, or as ``image_embeds`` (I, N, h) from :meth:`project_images`.
+        Without images, the ids are only embedded and must not contain placeholders.
         """
         words = self._embed(input_ids)
         if image_embeds is None:
@@ -145,7 +145,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
     ) -> Tensor | None:
         if features is None and images is not None:
             if images_aux is None:
-                raise ValueError("images were given without images_aux; MGM needs both sizes of every image")
+                raise ValueError("images given without images_aux; MGM needs both sizes of every image")
             features = self.encode_images(images, images_aux)
         if features is None:
             return None
@@ -170,23 +170,22 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits, or the loss when labels are given.
+        """Compute logits and, if labels are given, the loss.
 
         Args:
-            input_ids: (B, T), one ``IMAGE_TOKEN_INDEX`` per image. Not together with ``inputs_embeds``.
-            attention_mask: (B, T), 1 = real. With labels rows are padded on the right.
-            position_ids: (B, T or L), which ``generate`` makes of a mask padded on the left; without labels only.
-            inputs_embeds: (B, L, h) already merged embeddings (the decoder multiplies them by √h, images included);
-                without labels only.
-            labels: (B, T) aligned with ``input_ids``; the shift by one happens here.
-            layout: of :func:`~toolkit.models.mgm.merging.lay_out` for the same ids, mask and labels, if known.
-            loss_weights: (B,); the loss is then the sum over supervised tokens of weight × cross-entropy, else their
-                mean.
-            num_items_in_batch: the same with one weight for all, 1/``num_items_in_batch``, as Hugging Face's Trainer
-                asks for it.
+            input_ids: (B, T), one ``IMAGE_TOKEN_INDEX`` per image. Mutually exclusive with ``inputs_embeds``.
+            attention_mask: (B, T), 1 = real token. With labels, rows must be padded on the right.
+            position_ids: (B, T or L), computed by ``generate`` from a left-padded mask; only without labels.
+            inputs_embeds: (B, L, h) merged embeddings, all of which the decoder multiplies by √h; only without labels.
+            labels: (B, T) aligned with ``input_ids``; this method shifts them by one.
+            layout: from :func:`~toolkit.models.mgm.merging.lay_out` for the same ids, mask and labels, if available.
+            loss_weights: (B,). If given, the loss is the sum of weight × cross-entropy over labelled tokens; else it
+                is the mean cross-entropy.
+            num_items_in_batch: equivalent to the weight 1/``num_items_in_batch`` for every row, as Hugging Face's
+                Trainer requires.
 
         Returns:
-            With labels: ``loss`` and ``logits``, of the supervised positions only, (S, vocabulary), in reading order.
+            With labels: ``loss``, and ``logits`` (S, vocabulary) of the labelled positions in reading order.
             Without: ``logits`` (B, L, vocabulary), of the last ``logits_to_keep`` positions if that is not 0.
         """
         given: dict[str, Any] = {"images": images, "images_aux": images_aux, "features": features}
@@ -203,7 +202,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         if input_ids is not None and inputs_embeds is None:
             merged = self.merge_images(input_ids, attention_mask=attention_mask, **given)
             inputs_embeds, input_ids = merged.embeds, None
-            # Beside a cache no mask says that nothing is padding; it is not one of the new tokens' length.
+            # With a cache, a missing mask means no padding; a mask of only the new tokens' length would be wrong.
             if attention_mask is not None or any(value is not None for value in given.values()):
                 attention_mask = merged.attention_mask
         return super().forward(
@@ -213,10 +212,10 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor | None = None, **kwargs: Any) -> Any:
-        """As ``GenerationMixin.generate``, with images; pad on the left.
+        """Run ``GenerationMixin.generate`` with images; rows must be padded on the left.
 
         Returns:
-            (B, new tokens) when pictures are given in any form; the prompt in front of them otherwise.
+            (B, new tokens) with images in any form; (B, prompt + new tokens) without.
         """
         image_kwargs = {k: kwargs.pop(k, None) for k in ("images", "images_aux", "features", "image_embeds")}
         if input_ids is None or all(v is None for v in image_kwargs.values()):
@@ -226,7 +225,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
 
 
 def _project(core: MGMGemmaModel, low: Tensor, read: Windows | tuple[Tensor, ...]) -> Tensor:
-    """Mined from windows, or, as the original does it, from the four maps."""
+    """Mine and project; ``read`` holds windows, or the four maps for the original computation."""
     config = core.config
     if config.mm_feature_norm:
         low = F.layer_norm(low, low.shape[-1:])

@@ -1,9 +1,9 @@
-"""Names of MGM's parts in the public weights, and its placeholder of a picture. Nothing is imported here."""
+"""Names of MGM's modules in the public weights, and the image placeholder. Imports nothing."""
 
 from __future__ import annotations
 
 IMAGE_TOKEN_INDEX = -200
-"""Stands for one whole image in ``input_ids``; replaced by N image embeddings, so it is no index of the vocabulary."""
+"""Placeholder for one image in ``input_ids``, outside the vocabulary; N image embeddings replace it."""
 
 TRAINED_IN_STAGE_1 = (
     "model.mm_projector.",
@@ -14,7 +14,7 @@ TRAINED_IN_STAGE_1 = (
 """Projector and mining projections."""
 
 TOWERS = ("model.vision_tower.", "model.vision_tower_aux.")
-"""The two image towers, frozen in both stages."""
+"""The two vision towers, frozen in both stages."""
 
 CLIP = "model.vision_tower.vision_tower."
-"""The first tower; its parameters go on with ``vision_model.``, which transformers 5 leaves out of its own names."""
+"""The CLIP tower. Its parameter names continue with ``vision_model.``, which transformers 5 omits in its own names."""

@@ -1,11 +1,13 @@
-"""Turns a published MGM-2B into a checkpoint of this project.
+"""Command that converts a published MGM-2B to a checkpoint of this project.
 
     python -m toolkit.models.mgm.published --source MGM-2B --output MGM-2B-converted [--clip …] [--convnext …]
 
-In: a folder as the original code writes it (``config.json`` with ``mm_*`` fields, weights in one file or in shards,
-tokenizer), and the folders of CLIP and OpenCLIP ConvNeXt where the towers are not among its weights. Out: a folder that
-``MGMGemmaForCausalLM`` and ``MGMProcessor`` load. Every size comes from config and weights, never from a path; towers
-that are given twice are compared. The weights keep their type, and a model is never built: the memory needed is theirs.
+In: a folder written by the original code (``config.json`` with ``mm_*`` fields, weights in one file or in shards,
+tokenizer), and the folders of CLIP and OpenCLIP ConvNeXt if its weights do not include the towers. Out: a folder that
+``MGMGemmaForCausalLM`` and ``MGMProcessor`` load.
+
+Sizes are read from config and weights, never from a path. Towers that are given twice are compared. Weights keep their
+dtype. No model is built, so that memory use is that of the weights.
 """
 
 from __future__ import annotations
@@ -29,21 +31,21 @@ from toolkit.models.mgm.processing_mgm import MGMProcessor
 
 _CONVNEXT = "model.vision_tower_aux."
 _CLIP_HEAD = 64
-"""Channels of an attention head in all CLIPs of OpenAI; the weights do not tell."""
+"""Channels of an attention head in all CLIP models of OpenAI; it cannot be derived from the weights."""
 
 _ONLY: dict[str, tuple[Any, Any]] = {
     "mm_projector_type": ("mlp2x_gelu", "linear"), "mm_vision_select_feature": ("patch", "patch"),
     "image_grid": (1, 1), "image_global": (False, False), "mm_use_im_start_end": (False, False),
     "mm_use_im_patch_token": (False, True),
 }  # fmt: skip
-"""Field: the value that this project implements, and the original's default where the field is missing."""
+"""Implemented value and the original's default of each field."""
 
 
 def clip_sizes(tower: Mapping[str, Tensor], folder: Path | None) -> dict[str, Any]:
-    """CLIP's config, from a folder's ``config.json`` if one is given, else off the weights ``vision_model.*``.
+    """Return CLIP's config from a folder's ``config.json`` if given, else derived from the weights ``vision_model.*``.
 
     Raises:
-        WeightsError: no tower, or heads that cannot be told.
+        WeightsError: the tower is missing, or the number of heads cannot be derived.
     """
     try:
         kernel = tower["vision_model.embeddings.patch_embedding.weight"]
@@ -55,7 +57,7 @@ def clip_sizes(tower: Mapping[str, Tensor], folder: Path | None) -> dict[str, An
         return dict(CLIPVisionConfig.from_pretrained(folder).to_dict())
     width, patch = kernel.shape[0], kernel.shape[-1]
     if width % _CLIP_HEAD:
-        raise WeightsError(f"{width} channels are not heads of {_CLIP_HEAD}; give CLIP's own folder with --clip")
+        raise WeightsError(f"{width} channels are not a multiple of {_CLIP_HEAD}; give CLIP's folder with --clip")
     return {
         "hidden_size": width, "patch_size": patch, "image_size": round((len(positions) - 1) ** 0.5) * patch,
         "intermediate_size": inner.shape[0], "num_attention_heads": width // _CLIP_HEAD,
@@ -64,26 +66,27 @@ def clip_sizes(tower: Mapping[str, Tensor], folder: Path | None) -> dict[str, An
 
 
 def mgm_config(found: Mapping[str, Any], clip: dict[str, Any], convnext: dict[str, list[int]]) -> MGMConfig:
-    """The config of a published model.
+    """Return the config of a published model.
 
     Args:
         found: its ``config.json``.
         clip, convnext: sizes of the two towers.
 
     Raises:
-        WeightsError: no Gemma-based MGM as the original writes it, or one of a kind that is not implemented.
+        WeightsError: the model is not a Gemma-based MGM of the original code, or is of a variant that is not
+            implemented.
     """
     if not str(found.get("model_type", "")).endswith("gemma") or "mm_vision_tower" not in found:
         raise WeightsError(
             f"config.json: model_type {found.get('model_type')!r} with mm_vision_tower "
-            f"{found.get('mm_vision_tower')!r} is no published Gemma-based MGM"
+            f"{found.get('mm_vision_tower')!r} is not a published Gemma-based MGM"
         )
     for field, (implemented, default) in _ONLY.items():
         value = found.get(field, default)
         if value != implemented and value is not None:
             raise WeightsError(f"config.json: {field} {value!r} is not implemented, only {implemented!r}")
     kept = set(GemmaConfig().to_dict()) - {"model_type", "architectures", "transformers_version", "dtype"}
-    # Exact GELU is what the release that the original pins computes for Gemma, whatever the file names.
+    # The transformers release that the original pins computes exact GELU for Gemma, regardless of the config file.
     text = {**{name: found[name] for name in kept if name in found}, "hidden_act": "gelu", "hidden_activation": "gelu"}
     return MGMConfig(
         text_config=text, vision_config=clip, vision_aux_config=convnext,
@@ -95,7 +98,7 @@ def convert(source: Path, output: Path, *, clip: Path | None = None, convnext: P
     """Write the checkpoint and return its number of parameters.
 
     Raises:
-        WeightsError: parts that are missing, differ or do not fit; the message names the first tensor.
+        WeightsError: parts are missing, differ or do not match; the message names the first tensor.
     """
     tensors = read_checkpoint(source)
     dtype = tensors["model.embed_tokens.weight"].dtype
@@ -107,7 +110,7 @@ def convert(source: Path, output: Path, *, clip: Path | None = None, convnext: P
             given = {f"{prefix}{name}": tensor for name, tensor in part.items()}
             check_same(given, inside, where=str(source))
         if not inside and not given:
-            raise WeightsError(f"{source}: its weights hold no {prefix}*; give that tower's folder with {option}")
+            raise WeightsError(f"{source}: its weights lack {prefix}*; give that tower's folder with {option}")
         tensors |= {name: tensor.to(dtype) for name, tensor in {**given, **inside}.items()}
     towers = [{n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in (CLIP, _CONVNEXT)]
     found = json.loads((source / "config.json").read_text("utf-8"))
@@ -122,10 +125,10 @@ def convert(source: Path, output: Path, *, clip: Path | None = None, convnext: P
     for name, wanted in model.state_dict().items():
         if name != "lm_head.weight" and (name not in tensors or tensors[name].shape != wanted.shape):
             has = tuple(tensors[name].shape) if name in tensors else "missing"
-            raise WeightsError(f"{source}: {name!r} is {has}, the config wants {tuple(wanted.shape)}")
+            raise WeightsError(f"{source}: {name!r} is {has}, the config requires {tuple(wanted.shape)}")
     extra = sorted(set(tensors) - set(model.state_dict()))
     if extra:
-        raise WeightsError(f"{source}: {extra[0]!r} is no part of MGM")
+        raise WeightsError(f"{source}: {extra[0]!r} is not part of MGM")
     processor = MGMProcessor.for_config(config, load_tokenizer(source))
     model.save_pretrained(output, state_dict=tensors)
     processor.save_pretrained(output)
@@ -133,7 +136,7 @@ def convert(source: Path, output: Path, *, clip: Path | None = None, convnext: P
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
+    """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser(
         prog="python -m toolkit.models.mgm.published", description="Convert a published MGM-2B."
     )

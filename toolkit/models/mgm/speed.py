@@ -1,8 +1,8 @@
-"""Switches between the original order of computation and exact rearrangements of it.
+"""Switches between the original computation and equivalent optimized ones.
 
-Each switch changes when and where something is computed, never what: results differ by rounding alone.
-docs/results/training.md has the measured gain of each. ``REFERENCE`` computes as the original code does, except that
-logits are computed only where there is a label; tests compare everything with it.
+Each switch changes only how a result is computed, so results differ by rounding at most. docs/results/training.md lists
+the measured gain of each. ``REFERENCE`` computes like the original code, except that logits are computed only at
+labelled positions; tests compare all other settings with it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How a forward pass is computed.
+    """Switches of a forward pass.
 
     Args:
-        checkpointing: keep no activations inside decoder layers, compute them again in the backward pass.
-        labelled_last_layer: the last decoder layer's queries, and everything after them, only where there is a label;
-            takes effect with ``fused_decoder``. (Logits are computed only there with and without it.)
-        rearranged_mining: no resized maps, keys or values; see ``toolkit.models.mgm.mining``.
-        short_clip: CLIP's layers up to the selected one only, with torch's fused attention.
-        nhwc_convnext: ConvNeXt with channels last, so that no block transposes its maps.
-        depthwise_kernel: our CUDA kernel for ConvNeXt's depthwise convolutions (bfloat16 on a GPU).
-        fused_decoder: decoder layers with one product for queries, keys and values and torch's causal attention.
-        compiled: blocks of the towers, mining and decoder layers through ``torch.compile``.
+        checkpointing: recompute activations of decoder layers in the backward pass instead of storing them.
+        labelled_last_layer: compute the last decoder layer's queries, and everything after them, only at labelled
+            positions; requires ``fused_decoder``. (Logits are always computed at labelled positions only.)
+        rearranged_mining: mine without resized maps, keys and values; see ``toolkit.models.mgm.mining``.
+        short_clip: run CLIP's layers only up to the selected one, with torch's fused attention.
+        nhwc_convnext: run ConvNeXt with channels last, so that blocks need no transposition.
+        depthwise_kernel: use this project's CUDA kernel for depthwise convolutions (bfloat16 on a GPU).
+        fused_decoder: use one matmul for queries, keys and values, and torch's causal attention.
+        compiled: use ``torch.compile`` for blocks of the towers, mining and decoder layers.
     """
 
     checkpointing: bool = False
@@ -51,11 +51,11 @@ GPU = Speed(nhwc_convnext=True, depthwise_kernel=True, compiled=True)
 
 
 def speed_for(choice: str | Mapping[str, bool], device: torch.device | str) -> Speed:
-    """The switches that a plan asks for.
+    """Return the switches for a plan's ``speed`` setting.
 
     Args:
         choice: ``auto`` (the fastest on the device), ``reference``, or single switches on top of ``auto``.
-        device: where the model is.
+        device: device of the model.
 
     Raises:
         ValueError: an unknown choice or switch.
@@ -73,9 +73,10 @@ def speed_for(choice: str | Mapping[str, bool], device: torch.device | str) -> S
 
 @cache
 def compiled(function: Callable[..., Any], *, dynamic: bool | None = None) -> Callable[..., Any]:
-    """``torch.compile`` of a function, once per process.
+    """Compile a function with ``torch.compile``, once per process.
 
     Args:
-        dynamic: False compiles for every shape anew; None makes sizes symbolic that were seen to change.
+        function: the function.
+        dynamic: as in ``torch.compile``: False recompiles for every shape, None makes changing sizes symbolic.
     """
     return torch.compile(function, dynamic=dynamic)

@@ -1,4 +1,4 @@
-"""A tiny MGM with random weights, for tests and for measuring overhead; the same classes as the real model."""
+"""A tiny MGM with random weights and the classes of the real model, for tests and overhead measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.models.mgm.processing_mgm import MGMProcessor
 
 
 def tiny_config(**overrides: Any) -> MGMConfig:
-    """2 + 2 layers of width 32; 28 px and 64 px inputs: 4 tokens with 8×8 windows, as in MGM-2B."""
+    """Return a config with a 2-layer decoder of width 32 and 28 px and 64 px inputs: 4 tokens with 8×8 windows."""
     fields: dict[str, Any] = {
         "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 1,
@@ -32,14 +32,14 @@ def tiny_config(**overrides: Any) -> MGMConfig:
 
 
 def tiny_mgm(seed: int = 0, **overrides: Any) -> MGMGemmaForCausalLM:
-    """A tiny model in evaluation mode; the same seed and overrides give the same weights."""
+    """Return a tiny model in evaluation mode; its weights are determined by the seed and the overrides."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return MGMGemmaForCausalLM(tiny_config(**overrides)).eval()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level tokenizer with Gemma's marks: 0 pad, 1 eos, 2 bos, 3 unk, 4 and 5 turn marks, then the 256 bytes."""
+    """Return a byte-level tokenizer: 0 pad, 1 eos, 2 bos, 3 unk, 4 and 5 Gemma's turn marks, then the 256 bytes."""
     marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*marks, *letters])}

@@ -1,4 +1,4 @@
-"""The two frozen image towers, wrapped so that their parameters carry the public names.
+"""The two frozen vision towers, with the public parameter names.
 
 In: normalised images. Out: low-resolution tokens (I, N, d) of CLIP, four maps (I, c_s, g/2^s, g/2^s) of ConvNeXt.
 """
@@ -19,17 +19,16 @@ from toolkit.models.mgm.speed import CPU, Speed, compiled
 
 
 class TowerFeatures(NamedTuple):
-    """What the frozen towers say about I images; everything that may be cached.
-
-    ``low``: (I, N, d) CLIP tokens without the class token. ``maps``: four ConvNeXt maps, strides 4, 8, 16 and 32.
-    """
+    """Features of I images from the frozen towers; they can be cached."""
 
     low: Tensor
+    """(I, N, d) CLIP tokens without the class token."""
     maps: tuple[Tensor, ...]
+    """Four ConvNeXt maps with strides 4, 8, 16 and 32."""
 
 
 class _Clip(CLIPVisionModel):
-    """CLIP's vision transformer. A class of our own, so that transformers renames none of its weights."""
+    """CLIP's vision transformer; a separate class, so that transformers does not rename its weights."""
 
 
 class ClipTower(nn.Module):
@@ -56,7 +55,7 @@ class ClipTower(nn.Module):
 
 
 def _clip_embeddings(embeddings: Any, images: Tensor) -> Tensor:
-    """(I, 3, s, s) -> (I, 1 + N, d), the convolution over patches as a product."""
+    """Embed patches, with the convolution as a matmul: (I, 3, s, s) -> (I, 1 + N, d)."""
     patches = _patches(embeddings.patch_embedding, images.permute(0, 2, 3, 1)).flatten(1, 2)
     first = embeddings.class_embedding.expand(len(images), 1, -1)
     return torch.cat([first, patches], dim=1) + embeddings.position_embedding.weight
@@ -72,11 +71,11 @@ class ConvNextTower(nn.Module):
 
     Args:
         depths, dims: blocks and channels of the four stages.
-        drop_path_rate: of the last block; rates rise linearly to it.
-        layer_scale_init: start of each block's scale.
-        drop_path: when blocks are dropped at random. The original leaves this frozen tower in training mode, even
-            while it evaluates (``always``), so that its features are random in every step; ``training`` repeats that
-            in training only; ``off`` never drops.
+        drop_path_rate: stochastic depth rate of the last block; rates increase linearly up to it.
+        layer_scale_init: initial value of each block's scale.
+        drop_path: when stochastic depth is active. ``always`` reproduces the original, which keeps this frozen tower in
+            training mode even during evaluation, so that its features are random; ``training`` activates it in
+            training only; ``off`` never.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class ConvNextTower(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> ConvNextTower:
-        """Torch's ``train``, within what ``drop_path`` allows."""
+        """Set training mode only if ``drop_path`` allows it."""
         super().train(self.drop_path == "always" or (mode and self.drop_path == "training"))
         return self
 
@@ -127,7 +126,7 @@ class ConvNextTower(nn.Module):
 
 
 def _patches(convolution: Any, hidden: Tensor) -> Tensor:
-    """A convolution whose stride is its size, as a product: (I, H, W, c_in) -> (I, H/k, W/k, c_out)."""
+    """Run a convolution with stride = kernel size as a matmul: (I, H, W, c_in) -> (I, H/k, W/k, c_out)."""
     k = convolution.kernel_size[0]
     patches = hidden.unflatten(2, (-1, k)).unflatten(1, (-1, k)).transpose(2, 3).flatten(3)
     return F.linear(patches, convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias)
@@ -145,7 +144,7 @@ def _downsample(norm: Any, convolution: Any, hidden: Tensor) -> Tensor:
 
 
 def _depthwise(convolution: Any, hidden: Tensor, speed: Speed) -> Tensor:
-    """A block's 7 × 7 depthwise convolution, (I, H, W, c) in and out."""
+    """Run a block's 7 × 7 depthwise convolution: (I, H, W, c) -> (I, H, W, c)."""
     if speed.depthwise_kernel and hidden.dtype == torch.bfloat16 and hidden.is_cuda:
         from toolkit.models.kernels.depthwise import depthwise
 
@@ -155,7 +154,7 @@ def _depthwise(convolution: Any, hidden: Tensor, speed: Speed) -> Tensor:
 
 
 def _kept(block: Any, hidden: Tensor) -> Tensor | None:
-    """DropPath's factor per picture, (I, 1, 1, 1), or None when nothing is dropped. Drawn as timm draws it."""
+    """Draw DropPath's factor per image, (I, 1, 1, 1), as timm does; None if DropPath is inactive."""
     rate = getattr(block.drop_path, "drop_prob", 0.0)
     if not block.training or not rate:
         return None
@@ -163,7 +162,7 @@ def _kept(block: Any, hidden: Tensor) -> Tensor | None:
 
 
 def _block_rest(block: Any, hidden: Tensor, convolved: Tensor, kept: Tensor | None) -> Tensor:
-    """What follows a block's depthwise convolution; all (I, H, W, c)."""
+    """Run the rest of a block after its depthwise convolution; all tensors (I, H, W, c)."""
     if torch.compiler.is_compiling():
         branch = block.mlp.fc2(gelu(block.mlp.fc1(block.norm(convolved)))) * block.gamma
     else:

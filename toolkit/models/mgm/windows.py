@@ -1,12 +1,12 @@
-"""Windows of the high-resolution maps, as :func:`~toolkit.models.mgm.mining.mine` reads them.
-
-No gradient goes into the maps.
+"""Windows of the high-resolution maps, for :func:`~toolkit.models.mgm.mining.mine`.
 
 ::
 
-    maps 4 × (I, c_s, g/2^s, g/2^s)  ─► cut ─► cells (I, N, k_s, c_s) of each map, mean and deviation of each position
-    cells, a query per window        ─► match  ─► a number per cell
-    cells, a weight per cell         ─► gather ─► their sum per window
+    maps 4 × (I, c_s, g/2^s, g/2^s)  ─► cut    ─► cells (I, N, k_s, c_s) of each map; mean, deviation of each position
+    cells, one query per window      ─► match  ─► one dot product per cell
+    cells, one weight per cell       ─► gather ─► weighted sum per window
+
+The maps receive no gradient.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from torch import Tensor
 
 
 class Windows(NamedTuple):
-    """Windows of I images for N tokens, W positions each.
-
-    ``cells``: per map (I, N, k_s, c_s), the k_s cells that the window's positions are interpolated from.
-    ``resizes``: (W, k_s) per map but the first, how they are interpolated.
-    ``mean``, ``rstd``: (I, N, W) over the C channels of each position of the resized maps.
-    """
+    """Windows of I images for N tokens, with W positions each."""
 
     cells: tuple[Tensor, ...]
+    """(I, N, k_s, c_s) per map: the k_s cells from which the window's positions are interpolated."""
     resizes: tuple[Tensor, ...]
+    """(W, k_s) interpolation weights of each map except the first."""
     mean: Tensor
+    """(I, N, W) mean over the C channels of each position of the resized maps."""
     rstd: Tensor
+    """(I, N, W) reciprocal standard deviation over the same channels."""
 
 
 @cache
 def resize_matrix(side: int, factor: int) -> Tensor:
-    """(side², k²) weights of a bilinear resize by ``factor`` in a window, from its k = side/factor + 2 cells a side.
+    """Return the weights (side², k²) of a bilinear resize by ``factor`` within a window.
 
-    Positions are those of ``F.interpolate(mode="bilinear", align_corners=False)``.
+    The window has k = side/factor + 2 cells per side, including the border. Positions are those of
+    ``F.interpolate(mode="bilinear", align_corners=False)``.
     """
     small = side // factor + 2
-    # An inference tensor would be of no use to a later training, and this one is kept.
+    # The result is cached, and an inference tensor could not be used in a later training.
     with torch.inference_mode(False), torch.device("cpu"):
         at = (torch.arange(side) + 0.5) / factor + 0.5  # in cells, counted from the border cell
         line = (1 - (at[:, None] - torch.arange(small)).abs()).clamp(min=0)
@@ -50,20 +50,20 @@ def resize_matrix(side: int, factor: int) -> Tensor:
 
 @cache
 def resize_matrices(side: int, maps: int, device: torch.device) -> tuple[Tensor, ...]:
-    """:func:`resize_matrix` of each map but the first, on a device."""
+    """Return :func:`resize_matrix` of each map except the first, on a device."""
     with torch.inference_mode(False):
         return tuple(resize_matrix(side, 1 << level).to(device) for level in range(1, maps))
 
 
 @torch.no_grad()
 def cut(maps: Sequence[Tensor], tokens_per_side: int, eps: float, resizes: Sequence[Tensor] | None = None) -> Windows:
-    """Cut the four maps (I, c_s, g/2^s, g/2^s) into windows.
+    """Split the four maps (I, c_s, g/2^s, g/2^s) into windows.
 
     Args:
-        maps: sides halve from one to the next; g is a multiple of ``8 * tokens_per_side``.
-        tokens_per_side: windows per side, n.
-        eps: of the layer normalisation.
-        resizes: :func:`resize_matrices` for these maps, when they are at hand.
+        maps: each has half the side of the previous one; g is a multiple of ``8 * tokens_per_side``.
+        tokens_per_side: n, windows per side.
+        eps: epsilon of the layer normalisation.
+        resizes: :func:`resize_matrices` of these maps, if already computed.
     """
     n, side = tokens_per_side, maps[0].shape[-1] // tokens_per_side
     if resizes is None:
@@ -83,7 +83,7 @@ def cut(maps: Sequence[Tensor], tokens_per_side: int, eps: float, resizes: Seque
         else:
             resize = resizes[level - 1]
             total = total + sums @ resize.T
-            # Squares of weighted sums of cells: sums of the products of two cells, with the products of their weights.
+            # Square of a weighted sum of cells: sum over pairs of cells of their product times their weights' product.
             pairs = (resize.unsqueeze(2) * resize.unsqueeze(1)).flatten(1)
             squares = squares + _products(cell).flatten(2) @ pairs.T
     channels = sum(m.shape[1] for m in maps)
@@ -93,10 +93,10 @@ def cut(maps: Sequence[Tensor], tokens_per_side: int, eps: float, resizes: Seque
 
 
 def _products(cell: Tensor) -> Tensor:
-    """(I, N, k, c) -> (I, N, k, k) float32: sums over channels of the products of any two cells of a window."""
+    """Compute dot products of all pairs of cells of a window: (I, N, k, c) -> (I, N, k, k) float32."""
     flat = cell.flatten(0, 1)
     if cell.is_cuda and cell.dtype == torch.bfloat16:
-        # Products of bfloat16 are exact in float32, so there is nothing to gain from widening the cells first.
+        # Products of bfloat16 values are exact in float32, so the cells need no cast.
         products = torch.bmm(flat, flat.transpose(1, 2), out_dtype=torch.float32)
     else:
         products = torch.bmm(flat.float(), flat.float().transpose(1, 2))
@@ -104,19 +104,19 @@ def _products(cell: Tensor) -> Tensor:
 
 
 def match(cell: Tensor, part: Tensor) -> Tensor:
-    """(W, k, c) cells and (W, c) -> (W, k) float32: each cell's product with its window's query."""
+    """Compute the dot product of each cell with its window's query: (W, k, c), (W, c) -> (W, k) float32."""
     result: Tensor = _Match.apply(cell, part)
     return result
 
 
 def gather(cell: Tensor, weight: Tensor) -> Tensor:
-    """(W, k, c) cells and (W, k) -> (W, c), of the cells' type: their weighted sum."""
+    """Compute the weighted sum of each window's cells: (W, k, c), (W, k) -> (W, c) in the cells' dtype."""
     result: Tensor = _Gather.apply(cell, weight)
     return result
 
 
 class _Match(torch.autograd.Function):
-    """Each is the other's gradient, and neither keeps a widened copy of the cells."""
+    """``match`` with ``gather`` as its gradient, and vice versa; neither stores a float32 copy of the cells."""
 
     @staticmethod
     def forward(ctx: Any, cell: Tensor, part: Tensor) -> Tensor:
@@ -144,14 +144,14 @@ class _Gather(torch.autograd.Function):
 
 
 def _matched(cell: Tensor, part: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # one pass over the cells, which a product by a vector only takes in several
+    if torch.compiler.is_compiling():  # compiles to one pass over the cells; a matmul with a vector needs several
         return (cell.float() * part.float().unsqueeze(1)).sum(-1)
     return torch.bmm(cell, part.to(cell.dtype).unsqueeze(-1)).squeeze(-1).float()
 
 
 def _gathered(cell: Tensor, weight: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
-        # Written out, the sum over a window's few cells is one pass that reads channels side by side.
+        # The unrolled sum over a window's few cells compiles to one pass with contiguous reads of channels.
         total = cell[:, 0].float() * weight[:, 0, None].float()
         for k in range(1, cell.shape[1]):
             total = total + cell[:, k].float() * weight[:, k, None].float()

@@ -68,7 +68,7 @@ def test_row_without_loss_is_named() -> None:
         _row("a long question", "answer", room=10)
     with pytest.raises(LabelError, match=r"'r1'.*no answer"):
         _row("only a question")
-    with pytest.raises(LabelError, match=r"'r1'.*<eos>.*take the mark out"):
+    with pytest.raises(LabelError, match=r"'r1'.*<eos>.*remove the mark"):
         _row("a question", "all of <eos> it")
     twice = [Turn(speaker=speaker, text="a") for speaker in ("human", "human", "gpt")]
     with pytest.raises(ValueError, match=r"'r1'.*alternate"):
