@@ -1,7 +1,8 @@
-"""Image files decoded by Pillow in threads. In: paths and how to prepare an image. Out: chunks of prepared images.
+"""Decodes image files with Pillow in threads. In: paths and preparation functions. Out: chunks of prepared images.
 
-Each file is decoded once for all models that read it, one chunk ahead of them, so that decoding and models overlap. A
-file that fails gives its error in its place and does not affect the others. ``gpu.nvjpeg`` gives the same chunks.
+Each file is decoded once for all models that read it. Decoding runs one chunk ahead of the caller, so that it overlaps
+with the models. A file that fails yields its error and does not affect the others. ``gpu.nvjpeg`` returns the same
+chunks.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ Prepare = Callable[[Any], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Some consecutive files."""
+    """A number of consecutive files."""
 
     first: int
-    """Position of its first file among all."""
+    """Position of its first file among all files."""
     good: list[int]
-    """Positions of the files that could be decoded."""
+    """Positions of the files that were decoded."""
     errors: dict[int, ImageError]
-    """Of the others, by position."""
+    """Errors of the other files, by position."""
     inputs: list[Any]
-    """For each of ``prepares``, its result for the good files: (good, ...) stacked if tensors, else a list."""
+    """Results for the good files, one entry per function in ``prepares``: (good, ...) if tensors, else a list."""
 
     @property
     def files(self) -> int:
@@ -41,7 +42,7 @@ class Chunk:
 
 
 def pillow_chunks(paths: Sequence[Path], size: int, prepares: Sequence[Prepare]) -> Iterator[Chunk]:
-    """Decode files with Pillow, one chunk ahead of the caller; see ``models.image_chunks.chunks``."""
+    """Decode files with Pillow, one chunk ahead of the caller (see ``models.image_chunks.chunks``)."""
     import torch
 
     for first, items in opened(paths, size, lambda rgb: tuple(prepare(rgb) for prepare in prepares)):
@@ -63,15 +64,15 @@ def _together(parts: Sequence[Any]) -> Any:
 def opened(
     paths: Sequence[Path], chunk: int, prepare: Prepare = lambda image: image
 ) -> Iterator[tuple[int, list[Any | ImageError]]]:
-    """Decode image files in threads, a chunk ahead of the caller.
+    """Decode image files in threads, one chunk ahead of the caller.
 
     Args:
         paths: files, in order.
         chunk: files per yielded list.
-        prepare: run in the thread on the decoded RGB image, e.g. the resizing to a model's input.
+        prepare: called in the thread with the decoded RGB image, e.g. to resize it to a model's input size.
 
     Yields:
-        (index of the chunk's first file, for each file what ``prepare`` gave or the ``ImageError`` of that file).
+        (index of the chunk's first file, result of ``prepare`` or ``ImageError`` for each file).
     """
 
     waiting: deque[list[Future[Any]]] = deque()
@@ -84,7 +85,7 @@ def opened(
 
 
 def opened_one(path: Path, prepare: Prepare) -> Any | ImageError:
-    """What ``prepare`` gives for one image file, or that file's error."""
+    """Return the result of ``prepare`` for one image file, or the file's error."""
     try:
         return prepare(open_rgb(path))
     except ImageError as error:
@@ -92,7 +93,7 @@ def opened_one(path: Path, prepare: Prepare) -> Any | ImageError:
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each computed in a thread while the caller processes the one before."""
+    """Yield the same items; a thread computes each one while the caller processes the previous one."""
     source, end = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
         waiting: Future[Any] = thread.submit(next, source, end)
@@ -103,7 +104,7 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
 
 @contextmanager
 def one_core_threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch uses one core each; by default it would use all cores in each thread."""
+    """Thread pool in which torch uses one core per thread; by default, every thread would use all cores."""
     import torch
 
     threads = torch.get_num_threads()
@@ -112,6 +113,6 @@ def one_core_threads() -> Iterator[ThreadPoolExecutor]:
             try:
                 yield pool
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # after an error, queued files are not decoded
+                pool.shutdown(wait=False, cancel_futures=True)  # do not decode queued files after an error
     finally:
-        torch.set_num_threads(threads)  # a thread's setting becomes the default of later threads
+        torch.set_num_threads(threads)  # later threads inherit the last setting of any thread

@@ -1,9 +1,10 @@
-"""What is known of an image without its pixels. In: a path and limits. Out: a ``Header``; else ``ImageError``.
+"""Reads image headers without decoding pixels. In: a path and limits. Out: a ``Header``, or ``ImageError``.
 
-Ingest reads headers only, because decoding takes many times as long, and so must find by other means what decoding
-would have found: a file that does not end as its format says is decoded after all, pixels are counted before any are
-made, and metadata is bounded as stored and as expanded.
-The file is hashed in the same look: one open, and for all but large files one read.
+Ingest reads only headers, because decoding takes many times as long. It detects in other ways what decoding would have
+found: a file without its format's end marker is decoded after all, pixels are counted before any are allocated, and
+the size of metadata is limited both as stored and as expanded.
+
+The file is hashed in the same pass: it is opened once and, unless it is large, read once.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ from toolkit.preprocess.row_kinds import HEAD, known_kind
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 READ_AT_ONCE = 8 * 2**20
-"""Bytes up to which a file is read into memory; a larger one is hashed a piece at a time."""
+"""Largest file, in bytes, that is read into memory as a whole; larger files are hashed in pieces."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What is known of an image without its pixels."""
+    """Properties of an image that are known without decoding it."""
 
     width: int
     """Pixels, after EXIF rotation."""
     height: int
     mode: str
-    """Pillow's mode of the file, before the RGB rule."""
+    """Pillow's mode of the file, before conversion to RGB."""
     format: str
     bytes: int
     image_hash: str = ""
@@ -57,11 +58,11 @@ class Header:
 
 
 def read_header(path: Path | str, limits: Limits) -> Header:
-    """Read what is known of an image without decoding it; only a file whose end is missing is decoded.
+    """Read an image's header; decode the file only if its end is missing.
 
     Args:
-        path: a file inside the image root (see ``records.paths.image_path``).
-        limits: bounds from the profile.
+        path: a file inside the image root (see ``images.paths.image_path``).
+        limits: limits from the profile.
 
     Raises:
         ImageError: ``missing_image``, ``decode_error``, ``too_many_pixels``, ``too_small`` or ``metadata_bomb``.
@@ -78,7 +79,7 @@ def read_header(path: Path | str, limits: Limits) -> Header:
 
 
 def _other_file(path: Path, error: ImageError) -> ImageError:
-    """Say what a file is that is no image, e.g. an archive of images or the error page of a download."""
+    """Add the kind of a file that is not an image, e.g. an archive of images or the error page of a download."""
     with path.open("rb") as file:
         kind = known_kind(path, file.read(HEAD))
     return ImageError(error.reason, f"{error.detail}; it is {kind[0]}: name image files") if kind else error
@@ -114,23 +115,23 @@ def _header(file: IO[bytes], size: int, limits: Limits, image_hash: str = "") ->
 
 def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits, image_hash: str) -> Header:
     _check_metadata(structure.metadata_bytes, limits)
-    # Pillow says by a warning that EXIF is cut off; the filter is the process's, so ingest uses processes, not threads.
+    # Pillow reports truncated EXIF by a warning. Warning filters are global, so ingest uses processes, not threads.
     allowed = strict_decoding.allowing(pixels=limits.max_pixels, metadata_bytes=limits.max_metadata_bytes)
-    with allowed, warnings.catch_warnings(record=True) as said:
+    with allowed, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         file.seek(0)
         image: Image.Image = Image.open(file, formats=FORMATS)
         width, height = image.size
         _check_size(width, height, limits)
         if image.mode not in KNOWN_MODES:
-            raise ImageError("decode_error", f"mode {image.mode} has no rule to RGB")
+            raise ImageError("decode_error", f"colour mode {image.mode} cannot be converted to RGB")
         if structure.suspicious:
             image.load()
         _check_metadata(sum(len(value) for value in image.info.values() if isinstance(value, (bytes, str))), limits)
         orientation, whole = orientation_of(image)
     flags = {
         "exif_rotated": orientation in TURNS,
-        "broken_exif": not whole or any(issubclass(item.category, UserWarning) for item in said),
+        "broken_exif": not whole or any(issubclass(item.category, UserWarning) for item in caught),
         "animated": image.format != "MPO" and bool(getattr(image, "is_animated", False)),
     }
     if orientation in SIDEWAYS:
@@ -148,11 +149,15 @@ def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits,
 
 def _check_size(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
-        raise ImageError("too_many_pixels", f"{width}x{height} = {width * height} pixels > {limits.max_pixels}")
+        raise ImageError(
+            "too_many_pixels", f"{width}x{height} = {width * height} pixels > max_pixels = {limits.max_pixels}"
+        )
     if min(width, height) < limits.min_side:
-        raise ImageError("too_small", f"{width}x{height}: shorter side under {limits.min_side}")
+        raise ImageError("too_small", f"{width}x{height}: shorter side < min_side = {limits.min_side}")
 
 
 def _check_metadata(found: int, limits: Limits) -> None:
     if found > limits.max_metadata_bytes:
-        raise ImageError("metadata_bomb", f"{found} bytes of metadata > {limits.max_metadata_bytes}")
+        raise ImageError(
+            "metadata_bomb", f"{found} bytes of metadata > max_metadata_bytes = {limits.max_metadata_bytes}"
+        )

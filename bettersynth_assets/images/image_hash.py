@@ -1,10 +1,12 @@
-"""Perceptual hashes of images and who repeats whom. In: RGB images. Out: 64 bits each; for a set, the repeated rows.
+"""Perceptual hashes and near-duplicate detection. In: RGB images. Out: 64 bits per image; per set, the duplicate rows.
 
-hash   64 bits: the image in 32×32 grey levels, its 8×8 lowest cosine frequencies, each above their median or not (the
-       scheme known as pHash). Resizing, recompression and small changes of brightness move few bits; a crop moves many.
+The hash (known as pHash) has 64 bits: the image as 32×32 grey levels, its 8×8 lowest DCT frequencies, and for each of
+these whether it is above their median. Resizing, recompression and small changes of brightness flip few bits; a crop
+flips many.
 
-A row repeats another where their hashes differ in at most ``max_distance`` bits and the other stays. Rows are asked in
-one order, so that chains (a like b, b like c, a unlike c) never take a row whose like has gone.
+A row is a duplicate if its hash differs in at most ``max_distance`` bits from that of a row that is kept. Rows are
+compared in a fixed order, and only with kept rows, so that in a chain (a near b, b near c, a far from c) c is not
+dropped because of b when b itself has been dropped.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 BITS = 64
-MAX_DISTANCE = 7  # bits; with more, the blocks by which rows find each other get so short that all meet all
+MAX_DISTANCE = 7  # bits; above this, hash blocks are so short that nearly all pairs of rows would be compared
 _SIDE, _LOW = 32, 8
 
 
 @lru_cache(maxsize=1)
 def _cosines() -> NDArray[np.float64]:
-    """The ``_LOW`` lowest rows of the DCT-II matrix, shape (8, 32), without its scale, which no comparison sees."""
+    """Return the first ``_LOW`` rows of the DCT-II matrix, shape (8, 32), unscaled: comparisons ignore the scale."""
     places, frequencies = np.arange(_SIDE), np.arange(_LOW)
     return np.asarray(np.cos(np.pi * (2 * places[None] + 1) * frequencies[:, None] / (2 * _SIDE)))
 
@@ -43,26 +45,27 @@ def image_hash(image: Any) -> str:
 
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     low = _cosines() @ np.asarray(small, np.float64) @ _cosines().T
-    # Frequencies that are nothing but rounding (a plain image) count as zero, on every machine.
+    # In an image of one colour, frequencies consist of rounding errors, which differ between machines.
     low = np.where(np.abs(low) < 1e-6, 0.0, low).ravel()
-    # The mean grey level would pull the middle; it is left out of it.
+    # The first coefficient is the mean grey level; it would shift the median.
     bits = low > np.median(low[1:])
     return np.packbits(bits).tobytes().hex()
 
 
 def repeats(hashes: Sequence[str], order: Sequence[int], max_distance: int) -> dict[int, tuple[int, int]]:
-    """Find the rows that repeat a row that stays.
+    """Find the rows that are near-duplicates of a kept row.
 
     Two hashes that differ in d bits agree in at least one of d + 1 blocks, so only rows that share a block are
     compared.
 
     Args:
-        hashes: as ``image_hash`` gives them, length n.
-        order: positions of the rows, all n, in the order in which they are asked; the first of a group stays.
+        hashes: from ``image_hash``, length n.
+        order: positions of all n rows in the order of comparison; the first row of a group is kept.
         max_distance: bits, 0 to ``MAX_DISTANCE``.
 
     Returns:
-        By the position of a row that goes: (position of the nearest row that stays, the first such in ``order``; bits).
+        For each dropped row, by position: (position of the nearest kept row, the first in ``order`` if several are
+        equally near; distance in bits).
     """
     assert 0 <= max_distance <= MAX_DISTANCE
     values = [int(text, 16) for text in hashes]

@@ -1,16 +1,16 @@
-"""The one way to pixels. In: the path of an image file. Out: an RGB image; else ``ImageError``.
+"""Opens image files. In: the path of an image file. Out: an RGB image, or ``ImageError``.
 
-Every stage that looks at pixels comes through ``open_rgb``, so that all of them see the same ones:
+Every stage that reads pixels calls ``open_rgb``, so that all of them see the same pixels. EXIF (or XMP) rotation is
+applied; width and height everywhere in the project are those after rotation. Conversion to RGB, by mode:
 
-EXIF (or XMP) rotation is applied once; width and height everywhere are those after it
 RGB, L, 1, P, YCbCr, CMYK, HSV   Pillow's conversion to RGB
 RGBA, LA, PA, P and others with a transparent colour   composed on white
 I;16 (any byte order), I         16-bit grey: round(value / 257), values outside 0..65535 clipped
-several frames                   the first
+several frames                   the first frame
 F, LAB and other modes           refused (``decode_error``)
 
-Decoding is strict: half an image is an error, even where another library has told Pillow in this process to accept it.
-A file that the environment keeps from us (``toolkit.file_errors``) is no ``ImageError``: it fails the shard.
+Decoding is strict: a truncated image is an error even if another library in this process has set Pillow to accept it.
+A fault of the environment (``toolkit.file_errors``) is not an ``ImageError``: it fails the shard.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.image_decoding import strict_decoding
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that runs another program, as EPS does
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # no format that runs an external program, as EPS does
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,12 +40,12 @@ PLAIN_MODES = ("RGB", "L", "1", "P", "YCbCr", "CMYK", "HSV", "RGBX")
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 KNOWN_MODES = PLAIN_MODES + ALPHA_MODES + DEEP_MODES
-# What Pillow's readers raise on broken files; anything else is a bug and goes up.
+# Errors that Pillow's readers raise for broken files; any other error is a bug and propagates.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error, OverflowError)
 
 
 class ImageError(ValueError):
-    """An image that cannot be used. ``reason`` is one word for the quarantine table, ``detail`` says what was found."""
+    """An image that cannot be used: ``reason`` for the quarantine table, and ``detail`` with what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -57,14 +57,14 @@ class ImageError(ValueError):
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """Decode an image that ingest has seen, strictly, and bring it to RGB by the rule above.
+    """Decode an image that ingest has read before, strictly, and convert it to RGB as described above.
 
     Returns:
         An image of mode RGB, loaded, with the rotation applied and no file left open.
 
     Raises:
-        ImageError: ``decode_error``, ``too_many_pixels`` or ``metadata_bomb``: a fault of the bytes.
-        EnvironmentFault: the file cannot be opened or read, or is gone.
+        ImageError: ``decode_error``, ``too_many_pixels`` or ``metadata_bomb``: the file's bytes are at fault.
+        EnvironmentFault: the file cannot be opened or read, or is missing.
     """
     with strict_decoding:
         try:
@@ -82,16 +82,15 @@ def _decoded(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
 
 
 def content_hash(data: bytes) -> str:
-    """The hash that stands for an image file's bytes in every key: 128 bits of XXH3, hexadecimal.
+    """Hash an image file's bytes for use in keys: XXH3, 128 bits, hexadecimal.
 
-    It tells a replaced file from the one before, 13 times as fast as SHA-256; it does not withstand somebody who makes
-    two files with the same hash on purpose.
+    It detects a replaced file, 13 times as fast as SHA-256, but it is not resistant to deliberate collisions.
     """
     return xxhash.xxh3_128_hexdigest(data)
 
 
 def file_hash(file: IO[bytes]) -> str:
-    """``content_hash`` of a file from its position on, a piece at a time."""
+    """Compute ``content_hash`` of an open file from its current position on, in pieces."""
     found = xxhash.xxh3_128()
     while piece := file.read(2**20):
         found.update(piece)
@@ -99,10 +98,10 @@ def file_hash(file: IO[bytes]) -> str:
 
 
 def hash_at(path: Path) -> str:
-    """``content_hash`` of a file that is there.
+    """Compute ``content_hash`` of an existing file.
 
     Raises:
-        EnvironmentFault: it cannot be read, or is gone.
+        EnvironmentFault: the file cannot be read, or is missing.
     """
 
     def read() -> str:
@@ -113,25 +112,25 @@ def hash_at(path: Path) -> str:
 
 
 def check_unchanged(path: Path, image_hash: str | None) -> None:
-    """Make sure that a file that failed is the one that ingest saw, before its row is blamed.
+    """Check that a file that failed to decode is still the file that ingest read.
 
     Args:
         path: the file.
-        image_hash: of the row; None where it is not known, and nothing is checked.
+        image_hash: the row's hash; None (unknown) skips the check.
 
     Raises:
-        EnvironmentFault: it is another one, or cannot be read.
+        EnvironmentFault: the file has changed, or cannot be read.
     """
     if image_hash is not None and hash_at(path) != image_hash:
-        raise EnvironmentFault(f"{path} was changed since seed_dataset read it: run again", str(path))
+        raise EnvironmentFault(f"{path} has changed since seed_dataset read it: run again", str(path))
 
 
 def orientation_of(image: Image.Image) -> tuple[int, bool]:
-    """EXIF or XMP orientation, 1 where there is none, and whether the metadata could be read."""
+    """Return the EXIF or XMP orientation (1 if there is none), and whether the metadata is readable."""
     try:
         if "exif" in image.info:
-            Image.Exif().load(image.info["exif"])  # anew: what opening the file did with broken EXIF is not told
-        # The base class's reader: the one for PNG decodes every image that has no EXIF.
+            Image.Exif().load(image.info["exif"])  # parse again: Pillow hides errors while opening
+        # Call the base class: PngImageFile.getexif decodes every image that has no EXIF.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except BROKEN:
         return 1, False
@@ -142,12 +141,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in DEEP_MODES:
         return _from_16_bit(image)
     if image.mode not in KNOWN_MODES:
-        raise ImageError("decode_error", f"mode {image.mode} has no rule to RGB")
+        raise ImageError("decode_error", f"colour mode {image.mode} cannot be converted to RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")  # a copy also of an RGB image, so that the file can be closed
+    return image.convert("RGB")  # also copies an RGB image, so that the file can be closed
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
@@ -158,14 +157,14 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def as_image_error(error: BaseException) -> ImageError:
-    """Name what Pillow found by a word of the quarantine table."""
+    """Convert an error of Pillow to an ``ImageError`` with a reason for the quarantine table."""
     if isinstance(error, ImageError):
         return error
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, UnidentifiedImageError):  # its own words hold the path of this machine
+    if isinstance(error, UnidentifiedImageError):  # Pillow's message holds an absolute path
         return ImageError("decode_error", f"not an image in one of the formats {', '.join(FORMATS)}")
     if isinstance(error, Image.DecompressionBombError):
         return ImageError("too_many_pixels", text)
-    # Pillow bounds what a PNG's text and colour profile may expand to, and says so only in words.
+    # Pillow limits the expanded size of a PNG's text and colour profile; only the message tells this error apart.
     bomb = isinstance(error, ValueError) and ("too large" in text or "Too much memory" in text)
     return ImageError("metadata_bomb" if bomb else "decode_error", text)

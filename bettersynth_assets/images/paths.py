@@ -1,7 +1,7 @@
-"""Image fields of the seed to files. In: an image root and a path as a row has it. Out: a file inside the root.
+"""Resolves image fields of rows. In: an image root and a row's image field. Out: the path of a file inside the root.
 
-A row may name a file under the image root and nothing else: no URL, no absolute path, no ``..``. A link may lead to
-another place under the image root, or into one of the profile's ``image_roots``.
+A row may only name a file under the image root: no URL, no absolute path, no ``..``. A symbolic link may point to
+another path under the image root, or into one of the profile's ``image_roots``.
 """
 
 from __future__ import annotations
@@ -21,43 +21,46 @@ from bettersynth_assets.images.opening import ImageError
 from toolkit.file_errors import patiently
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|(?i:data):", re.ASCII)
-ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[/\\]", re.ASCII)  # on Windows too, so that a seed means the same everywhere
+ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[/\\]", re.ASCII)  # Windows paths too, on every system
 SEPARATOR = re.compile(r"[/\\]")
 LONGEST = 4096
-"""Characters of a path; anything longer is the image itself instead of its name."""
+"""Maximum length of a path in characters; a longer field holds image data, not a path."""
 SHOWN = 120
 Roots = tuple[str, ...]
 
 
 class FolderGoneError(ImageError):
-    """A missing image whose folder is missing too, or empty."""
+    """A missing image whose folder is missing or empty."""
 
     def __init__(self, reason: str, detail: str, folder: str = "") -> None:
         super().__init__(reason, detail)
         self.folder = folder
-        """As rows spell it, with a slash at its end: the outermost folder that is missing, or the empty one."""
+        """The outermost missing folder, or the empty folder, as rows spell it, with a trailing slash."""
 
 
 def image_path(root: Path | str, image: str, roots: Roots = ()) -> str:
-    """The file that a row's image field means; a string, because making a ``Path`` would double the time it takes.
+    """Resolve a row's image field to a file.
 
     Args:
-        root: the image root; may itself be a link.
-        image: the field as in the seed, relative, forward slashes.
-        roots: further folders that links may lead to, from ``real_roots``.
+        root: the image root; may be a symbolic link.
+        image: the field as in the seed: relative, with forward slashes.
+        roots: further folders that links may point into, from ``real_roots``.
+
+    Returns:
+        The path, as a string: creating a ``Path`` would double the time of this call.
 
     Raises:
         ImageError: ``url_refused``, ``path_escape`` or ``missing_image``.
-        FolderGoneError: ``missing_image``, and its folder is missing or empty.
-        EnvironmentFault: the file system does not let us look.
+        FolderGoneError: ``missing_image``, and the image's folder is missing or empty.
+        EnvironmentFault: the file system does not allow access.
     """
     if URL.match(image):
-        raise ImageError("url_refused", f"{_shown(image)} is a URL: fetch the image and name the file")
+        raise ImageError("url_refused", f"{_shown(image)} is a URL: download the image and name the file")
     if len(image) > LONGEST:
         raise ImageError("missing_image", f"{_shown(image)} is too long for a path: write the image to a file")
     if ABSOLUTE.match(image) or (".." in image and ".." in SEPARATOR.split(image)):
         raise ImageError(
-            "path_escape", f"{_shown(image)} is absolute or climbs out: paths are relative to the seed file"
+            "path_escape", f"{_shown(image)} is absolute or contains `..`: write a path relative to the seed file"
         )
     try:
         path, found = patiently(lambda: _look(str(root), image, roots), f"{root}/{image}", seen=False)
@@ -73,17 +76,17 @@ def image_path(root: Path | str, image: str, roots: Roots = ()) -> str:
 
 
 def real_roots(profile: Profile) -> Roots:
-    """The profile's ``image_roots`` without links.
+    """Return the profile's ``image_roots`` with symbolic links resolved.
 
     Raises:
-        ConfigError: one is not there.
+        ConfigError: a folder does not exist.
     """
     found = []
     for named in profile.image_roots:
         path = Path(resolve(named)).expanduser()
         if not path.is_dir():
             raise ConfigError(
-                f"image_roots: {named!r} is no folder: mount it, correct it, or take it out of the profile"
+                f"image_roots: {named!r} is not a folder: mount it, correct it, or remove it from the profile"
             )
         found.append(os.path.realpath(path))
     return tuple(found)
@@ -95,26 +98,26 @@ def _look(root: str, image: str, roots: Roots) -> tuple[str, os.stat_result]:
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         path = os.path.realpath(path)
-        _check_inside(root, path, os.path.dirname(path), roots)  # noqa: PTH120 - strings, for every row
+        _check_inside(root, path, os.path.dirname(path), roots)  # noqa: PTH120 - strings are faster; runs for every row
         found = os.stat(path)  # noqa: PTH116
     return path, found
 
 
 @lru_cache(maxsize=4096)
 def _real_folder(root: str, folder: str, roots: Roots) -> str:
-    """Folders repeat row after row; they do not move while an ingest runs. A missing one raises and is not kept."""
+    """Resolve a folder; cached, because rows share folders. A missing folder raises and is not cached."""
     real = os.path.realpath(os.path.join(root, folder), strict=True)  # noqa: PTH118
     _check_inside(root, real, real, roots)
     return os.path.join(real, "")  # noqa: PTH118
 
 
 def _check_inside(root: str, real: str, folder: str, roots: Roots) -> None:
-    """Refuse a path, followed through every link, that leads out; ``folder`` is what would have to be allowed."""
+    """Refuse a resolved path outside the allowed roots; the error names ``folder`` as the root to add."""
     allowed = (_real_root(root), *roots)
     if not any(real == place or real.startswith(os.path.join(place, "")) for place in allowed):  # noqa: PTH118
         raise ImageError(
             "path_escape",
-            f"a link leads out of the image root: add {folder!r} to `image_roots` in the profile to allow it ({real})",
+            f"a link points out of the image root: add {folder!r} to `image_roots` in the profile to allow it ({real})",
         )
 
 
@@ -124,7 +127,7 @@ def _real_root(root: str) -> str:
 
 
 def _missing(root: str, image: str, error: OSError) -> ImageError:
-    """Say why a file was not found: its folder is gone too, or its name is spelled in another way."""
+    """Explain a missing file: its folder is missing too, or the file exists under another spelling."""
     detail = f"{_shown(image)}: {error.strerror}"
     if other := next(_other_spellings(root, image), None):
         return ImageError("missing_image", f"{detail}; {other}")
@@ -133,14 +136,14 @@ def _missing(root: str, image: str, error: OSError) -> ImageError:
     if file := next((folder for folder in above if os.path.isfile(f"{root}/{folder}")), None):  # noqa: PTH113
         return ImageError("missing_image", f"{detail}; {_shown(file)} is a file: unpack it if it is an archive")
     if gone := next((folder for folder in above if not os.path.lexists(f"{root}/{folder}")), None):
-        return FolderGoneError("missing_image", f"{detail}; there is no folder {_shown(gone)}", f"{gone}/")
+        return FolderGoneError("missing_image", f"{detail}; folder {_shown(gone)} does not exist", f"{gone}/")
     if above and _is_gone(f"{root}/{above[-1]}"):
-        return FolderGoneError("missing_image", f"{detail}; its folder is empty or not there", f"{above[-1]}/")
+        return FolderGoneError("missing_image", f"{detail}; its folder is empty or missing", f"{above[-1]}/")
     return ImageError("missing_image", detail)
 
 
 def _is_gone(folder: str) -> bool:
-    """True for an empty folder, as a mount point without its disk is, and for a link to nothing."""
+    """Return whether a folder is empty, like a mount point without its disk, or a dangling link."""
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is None
@@ -151,7 +154,7 @@ def _is_gone(folder: str) -> bool:
 
 
 def _other_spellings(root: str, image: str) -> Iterator[str]:
-    """Names of files that are there and that the row may mean; never used, only shown."""
+    """Yield existing files that the row may mean, for the error message only; they are never opened."""
     slashes = image.replace("\\", "/")
     forms = {
         "forward slashes": slashes,
@@ -164,10 +167,10 @@ def _other_spellings(root: str, image: str) -> Iterator[str]:
             if name == image or ABSOLUTE.match(name) or ".." in SEPARATOR.split(name) or "\0" in name:
                 continue
             if os.path.lexists(f"{root}/{name}"):
-                words = ", ".join(filter(None, (form, norm and f"Unicode {norm}")))
-                yield f"{_shown(name)} is there ({words}): write that in the seed"
+                difference = ", ".join(filter(None, (form, norm and f"Unicode {norm}")))
+                yield f"{_shown(name)} exists ({difference}): write that in the seed"
 
 
 def _shown(text: str) -> str:
-    """A field of the seed in a message; image data in the place of a name is not repeated."""
+    """Quote a field of the seed for a message, cut to ``SHOWN`` characters: it may hold image data."""
     return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}… ({len(text)} characters)"

@@ -1,8 +1,8 @@
-"""Images as models read them. In: RGB images. Out: float tensors, the same numbers as the checkpoint's own processor.
+"""Prepares images for models. In: RGB images. Out: float tensors, bit-identical to the checkpoint's own processor.
 
-Where a processor only resizes, crops, and then does arithmetic on grey levels, the first two are a ``Resizing``, which
-is done in threads or on the device, and the arithmetic is a table that the device looks up: the same floats, a quarter
-of the bytes to send. A processor of another kind is called as it is.
+If a processor only resizes, crops and normalizes, resizing and cropping become a ``Resizing``, which runs in threads or
+on the device. Normalization becomes a lookup table on the device: the same floats, with a quarter of the bytes to copy.
+Any other processor is called as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 class Frame(NamedTuple):
-    """What an image is resized to, and where the crop lies in that; pixels."""
+    """Size to which an image is resized, and position of the crop in it, in pixels."""
 
     width: int
     height: int
@@ -27,15 +27,15 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Resizing:
-    """What is done to an RGB image before any arithmetic; called, it gives a uint8 tensor (H, W, 3)."""
+    """Callable that resizes and crops an RGB image; returns a uint8 tensor (H, W, 3)."""
 
     width: int
-    """Of the result."""
+    """Width of the result."""
     height: int
     resample: int
-    """Pillow's number of the filter."""
+    """A value of Pillow's ``Resampling``."""
     frame: Callable[[int, int], Frame]
-    """From the width and height of an image."""
+    """Computes the frame from the width and height of an image."""
 
     def __call__(self, rgb: Any) -> Any:
         import torch
@@ -48,11 +48,11 @@ class Resizing:
 
 
 def resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
-    """What of a transformers image processor is done to each image, and its table.
+    """Split a transformers image processor into a resizing and a normalization table.
 
     Returns:
-        A ``Resizing`` and the table, (3, 256) float32: what each grey level of each channel is to the model. For a
-        processor of another kind a function to the float32 tensor (3, H, W), and None.
+        A ``Resizing``, and the table (3, 256) float32: the model's input value for each grey level of each channel.
+        For any other kind of processor: a function that returns the float32 tensor (3, H, W), and None.
     """
     from transformers import (
         BlipImageProcessorPil,
@@ -67,7 +67,7 @@ def resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
     is_plain = all(getattr(processor, step, False) for step in ("do_resize", "do_rescale", "do_normalize"))
     resample = int(getattr(processor, "resample", 0))
     squashing = (BlipImageProcessorPil, SiglipImageProcessorPil, ViTImageProcessorPil)
-    # MetaCLIP 2 squashes with CLIP's processor, whose crop then cuts nothing off.
+    # MetaCLIP 2 resizes without keeping the aspect ratio, with CLIP's processor; its crop then removes nothing.
     squashes = type(processor) in squashing or (type(processor) is CLIPImageProcessorPil and size == crop)
     if is_plain and squashes and size.keys() == {"height", "width"}:
         return stretched(int(size["width"]), int(size["height"]), resample), grey_levels(processor)
@@ -78,14 +78,20 @@ def resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
 
 
 def stretched(width: int, height: int, resample: int) -> Resizing:
-    """The whole image, whatever its proportions."""
+    """Return a ``Resizing`` of the whole image that does not keep its aspect ratio."""
     return Resizing(
         width=width, height=height, resample=resample, frame=lambda *size: Frame(width, height, left=0, top=0)
     )
 
 
 def middle_square(side: int, resample: int, half: Callable[[int], int] = lambda spare: spare // 2) -> Resizing:
-    """The shortest edge resized to ``side``, then the middle; ``half`` is how much of the spare pixels goes left."""
+    """Return a ``Resizing`` of the shortest edge to ``side``, with a centre crop.
+
+    Args:
+        side: edge of the result, in pixels.
+        resample: a value of Pillow's ``Resampling``.
+        half: maps the number of surplus pixels to how many are cut off on the left or top.
+    """
 
     def frame(width: int, height: int) -> Frame:
         short = min(width, height)
@@ -96,14 +102,14 @@ def middle_square(side: int, resample: int, half: Callable[[int], int] = lambda 
 
 
 def as_pixels(images: Sequence[Any], prepare: Callable[[Any], Any], levels: Any, device: str, dtype: Any) -> Any:
-    """Images as a model reads them: (B, 3, H, W) on a device.
+    """Convert images to a model's input (B, 3, H, W) on a device.
 
     Args:
-        images: RGB images, what ``prepare`` made of them, or those stacked in one tensor.
-        prepare: as from ``resizing``.
-        levels: likewise; on the device.
+        images: RGB images, results of ``prepare``, or such results stacked in one tensor.
+        prepare: from ``resizing``.
+        levels: from ``resizing``, on the device.
         device: torch device.
-        dtype: of the result.
+        dtype: dtype of the result.
     """
     from toolkit.models.mgm.images import as_floats
 
@@ -112,7 +118,7 @@ def as_pixels(images: Sequence[Any], prepare: Callable[[Any], Any], levels: Any,
 
 
 def stacked(images: Sequence[Any], prepare: Callable[[Any], Any]) -> Any:
-    """RGB images, or what ``prepare`` made of them, in one tensor."""
+    """Stack RGB images, or results of ``prepare``, in one tensor."""
     import torch
 
     if isinstance(images, torch.Tensor):
@@ -122,9 +128,9 @@ def stacked(images: Sequence[Any], prepare: Callable[[Any], Any]) -> Any:
 
 @lru_cache(maxsize=4096)
 def filter_weights(edge: int, to: int, first: int, count: int, resample: int) -> NDArray[np.float32]:
-    """(count, edge): what each input pixel of a row is worth to the pixels ``first`` and on of that row, resized.
+    """Return the weights (count, edge) of a row's input pixels for the resized pixels from ``first`` on.
 
-    Pillow's own weights, before it rounds them to 22 bits: the rows of the unit matrix, resized.
+    These are Pillow's own weights before it rounds them to 22 bits, computed by resizing the identity matrix.
     """
     from PIL import Image
 

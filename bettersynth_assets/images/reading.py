@@ -1,8 +1,8 @@
-"""Plain JPEG files read by processes of their own. In: paths. Out: their bytes, in memory that both sides see.
+"""Reads plain JPEG files in separate processes. In: paths. Out: their bytes, in shared memory.
 
-A fast model leaves some sixty microseconds for a row, and a process's threads share them: opening, reading and looking
-at a file would take half. Files go into the slots of one block of memory, which are used again and again: new memory
-for each would cost more than reading.
+A fast model leaves about sixty microseconds per row, which all threads of a process share; opening, reading and
+checking a file would take half of that. Files are read into the slots of one block of memory, which are reused:
+allocating memory for each file would cost more than reading it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from typing import Any, NamedTuple
 from toolkit.worker_pools import MOST_ATTEMPTS, WorkerKilledError
 
 LARGEST = 1024
-"""Pixels of the longest side that is plain: larger images would make those beside them costly."""
+"""Longest side of a plain image, in pixels: larger images would slow down the rest of their batch."""
 PROCESSES = max(1, min(6, (os.cpu_count() or 1) // 2))
 SLOTS = 2 * PROCESSES
 SLOT = 32 * 2**20
-"""Bytes that files read together may have; a file for which no room is left is not plain."""
+"""Bytes of a slot, for files that are read together; a file that does not fit any more counts as not plain."""
 _BASELINE, _SCAN = 0xC0, 0xDA
 _TABLES = (0xDB, 0xC4)
-"""Quantisation and Huffman tables. Without them nvJPEG decodes to other pixels and reports no error."""
+"""Quantisation and Huffman tables. Without them, nvJPEG returns different pixels and reports no error."""
 _OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
-"""4:4:4, 4:2:2 and 4:2:0: how many samples each component has, across and down, in a byte each"""
+"""4:4:4, 4:2:2 and 4:2:0: sampling factors of each component, horizontal and vertical, one byte per component."""
 
 
 class Place(NamedTuple):
-    """Where a plain file lies in its slot, and the image's size."""
+    """Position of a plain file in its slot, and the image's size."""
 
     begin: int
     end: int
@@ -45,14 +45,14 @@ class Place(NamedTuple):
 
 
 def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place | None]]]:
-    """Read files, some parts ahead.
+    """Read files, several parts ahead of the caller.
 
     Args:
-        parts: paths of the files that come together.
+        parts: paths of files, grouped by the slot that they are read into.
 
     Yields:
-        For each part its slot, (SLOT,) uint8, which is good until the part after the next is asked for; and for each
-        path its place in there, None where the file is not plain.
+        For each part, its slot, (SLOT,) uint8, and for each path its place in the slot, or None if the file is not
+        plain. A slot is valid until the part after the next one is requested.
     """
     done, killed = 0, 0
     while done < len(parts):
@@ -61,7 +61,7 @@ def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place
                 for reading in readings:
                     done += 1
                     yield reading
-        except BrokenProcessPool:  # a reader was killed; its part is read again by others
+        except BrokenProcessPool:  # a reader was killed: new readers read its part again
             _readers.cache_clear()
             killed += 1
             if killed == MOST_ATTEMPTS:
@@ -73,7 +73,7 @@ def _read_ahead(parts: Sequence[Sequence[str]]) -> Generator[tuple[Any, list[Pla
 
     pool, memory, block = _readers()
     slots = torch.frombuffer(block, dtype=torch.uint8).view(SLOTS, SLOT)
-    if torch.cuda.is_initialized() and not slots.is_pinned():  # the GPU then takes files without a copy in between
+    if torch.cuda.is_initialized() and not slots.is_pinned():  # page-lock, to avoid a copy on the way to the GPU
         torch.cuda.cudart().cudaHostRegister(slots.data_ptr(), slots.nbytes, 0)
     waiting: deque[tuple[int, Future[list[Place | None]]]] = deque()
     try:
@@ -84,12 +84,12 @@ def _read_ahead(parts: Sequence[Sequence[str]]) -> Generator[tuple[Any, list[Pla
             slot, read = waiting.popleft()
             yield slots[slot], read.result()
     finally:
-        wait([read for _, read in waiting])  # none may write into a slot that the next caller is given
+        wait([read for _, read in waiting])  # no reader may write into a slot that the next caller uses
 
 
 @cache
 def _readers() -> tuple[ProcessPoolExecutor, int, mmap.mmap]:
-    """The processes, started at first use and ended with this one, and the memory with its descriptor."""
+    """Start the reader processes, once; return them with the descriptor and the mapping of the shared memory."""
     memory = os.memfd_create("jpeg-files")
     os.ftruncate(memory, SLOTS * SLOT)
     context = multiprocessing.get_context("forkserver")
@@ -98,7 +98,7 @@ def _readers() -> tuple[ProcessPoolExecutor, int, mmap.mmap]:
 
 
 def _end_with_parent() -> None:
-    """The pool's own workers would wait for ever for one that was killed."""
+    """Exit when the parent exits; a pool's workers would wait forever for a killed parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -111,7 +111,7 @@ def _end_with_parent() -> None:
 
 @lru_cache(maxsize=2)
 def _block(process: int, memory: int) -> mmap.mmap:
-    """The memory, in a reader."""
+    """Map the shared memory in a reader."""
     file = os.open(f"/proc/{process}/fd/{memory}", os.O_RDWR)
     try:
         return mmap.mmap(file, SLOTS * SLOT)
@@ -120,7 +120,7 @@ def _block(process: int, memory: int) -> mmap.mmap:
 
 
 def _read(process: int, memory: int, slot: int, paths: Sequence[str]) -> list[Place | None]:
-    """In a reader: put files into a slot."""
+    """Read files into a slot; runs in a reader."""
     room = memoryview(_block(process, memory))[slot * SLOT : (slot + 1) * SLOT]
     places: list[Place | None] = []
     at = 0
@@ -150,25 +150,25 @@ def _bytes(path: str, most: int) -> bytes | None:
 
 
 def plain_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a whole JPEG file that nvJPEG decodes as Pillow does; None for every other."""
+    """Return width and height of a complete JPEG file that nvJPEG decodes like Pillow; None for any other file."""
     if data[:2] != b"\xff\xd8" or data.rfind(b"\xff\xd9", max(0, len(data) - 64)) < 0:
         return None  # not a JPEG, or its end is missing
     at, size, components = 2, None, 0
     tables = set(_TABLES)
     while at + 10 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # fill byte
             at += 1
             continue
         tables.discard(marker)
-        if marker == _SCAN:  # of all components, or there are more scans behind it
+        if marker == _SCAN:  # a scan without all components is followed by more scans
             return size if data[at + 4] == components and not tables else None
         if marker == _BASELINE:
             height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
             components = data[at + 9]
             is_plain = data[at + 4] == 8 and _is_grey_or_ycbcr(data[at + 9 : at + 2 + length])
             size = (width, height) if is_plain and 0 < width <= LARGEST and 0 < height <= LARGEST else None
-        # APP1 holds the rotation; APP14 may say that the colours are RGB or CMYK.
+        # APP1 may hold a rotation; APP14 may declare RGB or CMYK.
         elif marker in (0xE1, 0xEE, 0xD9) or marker in _OTHER_FRAMES:
             return None
         at += 2 + length
@@ -176,6 +176,6 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _is_grey_or_ycbcr(components: bytes) -> bool:
-    """Of a frame header from its number of components on: three bytes for each, its id first, then its samples."""
+    """Check a frame header, from its component count on: per component an id, sampling factors and a table number."""
     is_ycbcr = components[0] == 3 and components[1::3][:3] != b"RGB"
     return components[0] == 1 or (is_ycbcr and components[2::3][:3] in _SAMPLINGS)

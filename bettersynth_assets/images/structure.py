@@ -1,10 +1,12 @@
-"""Cheap look at an image file's bytes before any decoder sees them. In: an open file. Out: a ``Structure``.
+"""Inspects an image file's bytes before decoding. In: an open file. Out: a ``Structure``.
 
-A truncated JPEG or PNG opens without complaint, because only its header is read, and decoding every file to find the
-few broken ones would take most of the ingest's time. Both formats say where they end, so only a file that does not end
-there need be decoded. And nearly every image of the contest's seed is a JPEG whose header holds nothing but size and
-tables (799 of 800 looked at); such a header is read here, in a fraction of the time that Pillow takes to set up an
-image. Whatever holds more, metadata above all, is left to Pillow.
+A truncated JPEG or PNG opens without an error, because only its header is read; decoding every file to find the few
+broken ones would take most of the ingest's time. Both formats have an end marker, so only a file without one has to be
+decoded.
+
+Nearly every image of the contest's seed is a JPEG whose header holds only size and tables (799 of 800 examined). Such a
+header is parsed here, in a fraction of the time that Pillow needs to open an image. Pillow reads all other headers, in
+particular those with metadata.
 """
 
 from __future__ import annotations
@@ -25,22 +27,22 @@ PNG_DATA = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"fdAT")
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What the bytes say about the file."""
+    """Result of the inspection."""
 
     suspicious: bool
-    """True where only decoding can tell whether the file is whole."""
+    """True if only decoding can show whether the file is complete."""
     metadata_bytes: int = 0
-    """Bytes in chunks that hold no pixels, as stored (compressed text counts with its compressed size)."""
+    """Bytes in chunks without pixels, as stored (for compressed text, the compressed size)."""
     plain: tuple[int, int, str] | None = None
-    """Width, height and Pillow's mode of a JPEG without any metadata; None where Pillow must read the header."""
+    """Width, height and Pillow's mode of a JPEG without metadata; None if Pillow must read the header."""
 
 
 def look(file: IO[bytes], size: int) -> Structure:
-    """Judge a file by its first bytes, its last bytes and, for PNG, its chunk lengths.
+    """Inspect a file's first and last bytes and, for PNG, its chunk lengths.
 
     Args:
-        file: opened for reading in binary mode; its position is moved.
-        size: bytes in the file.
+        file: opened for reading in binary mode; its position changes.
+        size: of the file, in bytes.
     """
     file.seek(0)
     head = file.read(HEAD)
@@ -53,7 +55,7 @@ def look(file: IO[bytes], size: int) -> Structure:
 
 
 def _plain_jpeg(head: bytes) -> tuple[int, int, str] | None:
-    """Walk a JPEG's segments up to its first scan."""
+    """Parse a JPEG's segments up to its first scan."""
     found = None
     position = 2
     while position + 10 <= len(head):
@@ -74,7 +76,7 @@ def _plain_jpeg(head: bytes) -> tuple[int, int, str] | None:
 
 
 def _png(file: IO[bytes], size: int) -> Structure:
-    """Walk a PNG's chunks, reading their 8-byte heads only."""
+    """Parse a PNG's chunks, reading only their 8-byte headers."""
     metadata, seen_pixels, late_metadata = 0, False, False
     position = len(PNG_START)
     while position + 12 <= size:
@@ -82,7 +84,7 @@ def _png(file: IO[bytes], size: int) -> Structure:
         length, kind = struct.unpack(">I4s", file.read(8))
         position += 12 + length
         if kind == b"IEND":
-            # Pillow reads metadata behind the pixels only while decoding, so only then can it refuse it.
+            # Pillow reads (and limits) metadata after the pixels only while decoding.
             return Structure(suspicious=late_metadata or position > size, metadata_bytes=metadata)
         seen_pixels = seen_pixels or kind == b"IDAT"
         if kind not in PNG_DATA:

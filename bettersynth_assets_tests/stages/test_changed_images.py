@@ -135,10 +135,10 @@ def test_rows_that_name_what_never_was_are_quarantined_with_the_spelling_that_is
     reasons = [str(row["reason"]) for row in found.values()]
     assert reasons == [*["missing_image"] * 4, "url_refused", "missing_image", "missing_field"]
     details = [str(row["detail"]) for row in found.values()]
-    assert "there is no folder 'nowhere'" in details[0]
-    assert "'images/003.jpg' is there (forward slashes)" in details[1]
-    assert "'images/a b.jpg' is there (percent-decoded)" in details[2]
-    assert "'images/caf\u00e9.jpg' is there (Unicode NFC)" in details[3]
+    assert "folder 'nowhere' does not exist" in details[0]
+    assert "'images/003.jpg' exists (forward slashes)" in details[1]
+    assert "'images/a b.jpg' exists (percent-decoded)" in details[2]
+    assert "'images/caf\u00e9.jpg' exists (Unicode NFC)" in details[3]
     assert all(len(detail) <= 450 for detail in details) and "characters)" in details[6]
 
 

@@ -85,7 +85,7 @@ def test_an_image_that_breaks_meanwhile_fails_its_shard_and_is_quarantined_by_th
     run = pipeline(caption={**SHORT})
     run.ensure_all("filtered_set")
     break_image(seed_root, "images/012.png")
-    with pytest.raises(EnvironmentFault, match=r"images/012\.png was changed since seed_dataset read it: run again"):
+    with pytest.raises(EnvironmentFault, match=r"images/012\.png has changed since seed_dataset read it: run again"):
         run.ensure_all("recaptioned_set")
     again = pipeline(caption={**SHORT})
     shards = again.ensure_all("recaptioned_set")
