@@ -19,7 +19,7 @@ from bettersynth_assets.errors import ConfigError
 from toolkit.evaluation.settings import EvaluationSettings
 from toolkit.registry import load_extensions
 from toolkit.settings import NotInKey
-from toolkit.training.settings import Seed, StageSettings, TrainingSettings
+from toolkit.training.settings import RandomSeed, StageSettings, TrainingSettings
 
 BY_OPERATOR = NotInKey("part of the key if an operator of the recipe uses it (operators_key)")
 BY_FINGERPRINT = NotInKey("the fingerprint of the code in use is in the key (Registry.fingerprint)")
@@ -98,7 +98,7 @@ class Limits(ConfigModel):
 class Training(TrainingSettings):
     """Training settings, the same for both arms."""
 
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: list[RandomSeed] = Field(min_length=1)
     stage_1: StageSettings
     stage_2: StageSettings
     finetune_json: Annotated[str | None, BY_CONTENT] = None

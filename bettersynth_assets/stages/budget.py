@@ -52,7 +52,7 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
         raise nothing_left(name, settings)
     selected = select_rows(work, offered, stage=name) if section.select else None
     rows = selected.kept if selected else offered
-    order = fill_budget(rows.num_rows, settings.budget, seed=section.seed, order=section.order)
+    order = fill_budget(rows.num_rows, settings.budget, random_seed=section.seed, order=section.order)
     kept, rejects = split_by_exposures(rows, order, stage=name, budget=settings.budget)
     questions = read_questions(settings)
     kit_rows = as_kit_rows(kept)

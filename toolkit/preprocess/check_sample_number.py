@@ -32,13 +32,13 @@ class BudgetError(ValueError):
     """A budget that cannot be filled."""
 
 
-def fill_budget(n_rows: int, budget: int, *, seed: int = KIT_SEED, order: Order = "shuffle") -> list[int]:
+def fill_budget(n_rows: int, budget: int, *, random_seed: int = KIT_SEED, order: Order = "shuffle") -> list[int]:
     """Choose the row of each exposure.
 
     Args:
         n_rows: number of available rows.
         budget: number of exposures.
-        seed: random seed; the kit uses 1024.
+        random_seed: the kit uses 1024.
         order: ``shuffle`` repeats rows until the budget is full; ``keep`` returns a set under budget unchanged.
 
     Returns:
@@ -56,7 +56,7 @@ def fill_budget(n_rows: int, budget: int, *, seed: int = KIT_SEED, order: Order 
         raise BudgetError(f"order {order!r} is unknown; use one of {', '.join(get_args(Order))}")
     if order == "keep" and n_rows <= budget:
         return list(range(n_rows))
-    generator = random.Random(seed)
+    generator = random.Random(random_seed)
     chosen: list[int] = []
     while len(chosen) < budget:
         chosen.extend(generator.sample(range(n_rows), min(budget - len(chosen), n_rows)))
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # A row of a JSON array may span several lines; JSON allows a space in place of a line break.
         lines = [raw.replace(b"\n", b" ") for _, raw in raw_rows(given.input)]
-        chosen = fill_budget(len(lines), given.budget, seed=given.seed, order=given.order)
+        chosen = fill_budget(len(lines), given.budget, random_seed=given.seed, order=given.order)
     except (RowFileError, EnvironmentFault) as error:
         parser.exit(2, f"error: {error}\n")
     except (BudgetError, OSError) as error:

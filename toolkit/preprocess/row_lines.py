@@ -9,6 +9,7 @@ in the bytes before any row is decoded, so that an invalid row does not affect i
 from __future__ import annotations
 
 import json
+import mmap
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ class Span(NamedTuple):
     end: int
 
 
-def spans(data: Any, size: int) -> Iterator[Span]:
+def spans(data: bytes | mmap.mmap, size: int) -> Iterator[Span]:
     """Find every row; skip blank lines.
 
     Args:
@@ -60,7 +61,7 @@ def spans(data: Any, size: int) -> Iterator[Span]:
     return _elements(data, start) if _is_array(data, start, size) else _lines(data, start, size)
 
 
-def _is_array(data: Any, start: int, size: int) -> bool:
+def _is_array(data: bytes | mmap.mmap, start: int, size: int) -> bool:
     """Return whether the file is one JSON array, and not a JSONL file whose first row is an array by mistake."""
     first = NOT_BLANK.search(data, start)
     if first is None or first.group() != b"[":
@@ -75,7 +76,7 @@ def _is_array(data: Any, start: int, size: int) -> bool:
     return False
 
 
-def _lines(data: Any, start: int, size: int) -> Iterator[Span]:
+def _lines(data: bytes | mmap.mmap, start: int, size: int) -> Iterator[Span]:
     number = 0
     while start < size:
         end = data.find(b"\n", start)
@@ -86,7 +87,7 @@ def _lines(data: Any, start: int, size: int) -> Iterator[Span]:
         start = end + 1
 
 
-def _elements(data: Any, start: int) -> Iterator[Span]:
+def _elements(data: bytes | mmap.mmap, start: int) -> Iterator[Span]:
     """Yield the elements of a JSON array, found by its commas: ``[ {...}, {...} ]``."""
     depth, number, begin = 0, 0, start
     for part in JSON_PARTS.finditer(data, start):

@@ -40,7 +40,7 @@ from toolkit.models.mgm.aspect import Aspect
 from toolkit.registry import load_extensions
 from toolkit.settings import NotInKey
 from toolkit.settings_files import SettingsFileError, read_settings_file
-from toolkit.training.settings import ROUNDS, SAME_WEIGHTS, PlanError, Seed, StageSettings, TrainingSettings
+from toolkit.training.settings import ROUNDS, SAME_WEIGHTS, PlanError, RandomSeed, StageSettings, TrainingSettings
 
 __all__ = [
     "DivergedLossError", "LossError", "NonFiniteLossError", "PlanError", "StagePlan", "TrainingPlan", "parse_plan",
@@ -121,7 +121,7 @@ class TrainingPlan(TrainingSettings):
     the base model is checked."""
     base_model: Annotated[Path, BY_CONTENT]
     output_dir: Annotated[Path, ELSEWHERE]
-    seed: Seed
+    seed: RandomSeed
     stages: tuple[StagePlan, ...]
     projector: Annotated[Path | None, BY_CONTENT] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], ROUNDS] = "auto"

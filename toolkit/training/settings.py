@@ -18,7 +18,7 @@ KIT_GROUP = 8
 """Rows in a micro-batch of the kit, over which it averages the loss."""
 ROUNDS = NotInKey("changes how a step is split and computed, which affects only the rounding of weights")
 SAME_WEIGHTS = NotInKey("does not affect the trained weights")
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+RandomSeed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class PlanError(SettingsError):
@@ -49,7 +49,7 @@ class StageSettings(SettingsModel):
     loss_group: int | None = Field(default=None, ge=1)
     """Number of rows in a loss group under ``loss_average: micro_batch``: the loss is averaged over the tokens of each
     group of consecutive rows, then over the groups. This makes it independent of ``per_device_batch`` and the number of
-    processes. None uses 8, the kit's micro-batch, or the greatest common divisor of 8 and ``global_batch``."""
+    processes. None uses the greatest common divisor of 8, the kit's micro-batch, and ``global_batch``."""
     pad_multiple: Annotated[int, ROUNDS] = Field(default=1, ge=1)
     """Pad sequences to a multiple of this length, so that compiled shapes repeat."""
     workers: Annotated[int, SAME_WEIGHTS] = Field(default=0, ge=0)

@@ -63,11 +63,11 @@ def set_trained(architecture: Architecture, model: nn.Module, stage: StagePlan) 
     return trained
 
 
-def order_of(rows: Rows, stage: StagePlan, steps: int, seed: int) -> list[int]:
+def order_of(rows: Rows, stage: StagePlan, steps: int, random_seed: int) -> list[int]:
     """Return the row index of each exposure."""
     if not stage.group_by_modality_length:
-        return exposure_order(len(rows), steps, stage.global_batch, seed)
-    return grouped_order(rows.words.tolist(), rows.has_picture, steps, stage.global_batch, seed)
+        return exposure_order(len(rows), steps, stage.global_batch, random_seed)
+    return grouped_order(rows.words.tolist(), rows.has_picture, steps, stage.global_batch, random_seed)
 
 
 def check_device(plan: TrainingPlan) -> None:

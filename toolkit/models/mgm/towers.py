@@ -125,20 +125,20 @@ class ConvNextTower(nn.Module):
         return tuple(maps)
 
 
-def _patches(convolution: Any, hidden: Tensor) -> Tensor:
+def _patches(convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
     """Run a convolution with stride = kernel size as a matmul: (I, H, W, c_in) -> (I, H/k, W/k, c_out)."""
     k = convolution.kernel_size[0]
     patches = hidden.unflatten(2, (-1, k)).unflatten(1, (-1, k)).transpose(2, 3).flatten(3)
     return F.linear(patches, convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias)
 
 
-def _stem(convolution: Any, norm: Any, images: Tensor) -> Tensor:
+def _stem(convolution: nn.Conv2d, norm: Any, images: Tensor) -> Tensor:
     """(I, 3, S, S) -> (I, S/4, S/4, c)."""
     patches = _patches(convolution, images.permute(0, 2, 3, 1))
     return F.layer_norm(patches, norm.weight.shape, norm.weight, norm.bias, norm.eps)
 
 
-def _downsample(norm: Any, convolution: Any, hidden: Tensor) -> Tensor:
+def _downsample(norm: Any, convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
     """(I, H, W, c) -> (I, H/2, W/2, c')."""
     return _patches(convolution, F.layer_norm(hidden, norm.weight.shape, norm.weight, norm.bias, norm.eps))
 
