@@ -8,7 +8,7 @@ import dagster as dg
 
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.defs.cards import OWNER, Card
-from bettersynth_assets.defs.materialize import Workshop, plainly, run_shards, run_whole
+from bettersynth_assets.defs.materialize import StepRun, as_failure, run_shards, run_whole
 from bettersynth_assets.defs.partitions import shard_partitions
 from bettersynth_assets.defs.resources.executor import die_with_run
 from bettersynth_assets.defs.resources.gpu import SectionResource
@@ -51,8 +51,8 @@ def build_asset(
         context: dg.AssetExecutionContext, settings: RunSettings, gpu: SectionResource
     ) -> dg.MaterializeResult:
         die_with_run()
-        with plainly():
-            shop = Workshop(context, stage.name, stages, cards, settings, gpu)
-            return run_shards(shop) if stage.sharded else run_whole(shop)
+        with as_failure():
+            step = StepRun(context, stage.name, stages, cards, settings, gpu)
+            return run_shards(step) if stage.sharded else run_whole(step)
 
     return brought_up_to_date

@@ -54,8 +54,8 @@ class ShardProgress:
             )
 
 
-class Workshop:
-    """One launch's pipeline, and what it has reported to Dagster so far."""
+class StepRun:
+    """The pipeline of one step of a Dagster run, and what it has reported to Dagster so far."""
 
     def __init__(
         self,
@@ -132,18 +132,20 @@ class Workshop:
             self.progress.add(manifest.rows_in)
 
     def report(self, manifest: Manifest) -> None:
-        """Show Dagster a shard; whatever upstream had to be made first is shown as those assets' own."""
+        """Report a shard to Dagster, and under its own asset if it was built as a dependency."""
         metadata = self.metadata(manifest)
         if manifest.stage != self.name:
-            self.context.log.info(f"{manifest.stage} {manifest.shard} was missing or stale and has been made first")
-            self.tell(manifest, metadata)
+            self.context.log.info(
+                f"{manifest.stage} {manifest.shard} was missing or stale and has been built as a dependency"
+            )
+            self.log_materialization(manifest, metadata)
         elif manifest.shard != WHOLE:
-            self.tell(manifest, metadata)
+            self.log_materialization(manifest, metadata)
             # Dagster writes its own event at the end of the step, which without this would show nothing.
             self.context.add_asset_metadata(metadata, partition_key=manifest.shard)
             self.reported.add(manifest.shard)
 
-    def tell(self, manifest: Manifest, metadata: Metadata) -> None:
+    def log_materialization(self, manifest: Manifest, metadata: Metadata) -> None:
         """Log a shard's materialization now, so that it counts even if this run ends badly."""
         if manifest.lost and self.pipeline.stages[manifest.stage].columns is not None:
             raise dg.Failure(f"{manifest.stage} {manifest.shard}: {manifest.lost} rows are in no table")
@@ -218,57 +220,57 @@ def _selected(context: dg.AssetExecutionContext) -> set[str]:
     return {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
 
 
-def run_shards(shop: Workshop) -> dg.MaterializeResult:
+def run_shards(step: StepRun) -> dg.MaterializeResult:
     """Every selected shard; one that fails does not stop the others.
 
     Raises:
         UserError: at once, because settings and files are the same for every shard.
         dagster.Failure: naming the failed shards after the others are done; the next run does only those.
     """
-    shards = shop.context.partition_keys
-    shop.begin(shards)
-    failed = shop.prepare(shards)
+    shards = step.context.partition_keys
+    step.begin(shards)
+    failed = step.prepare(shards)
     for shard in shards:
-        if shard in failed or shard in shop.reported:
+        if shard in failed or shard in step.reported:
             continue
-        if words := shop.attempt(shop.name, shard):
+        if words := step.attempt(step.name, shard):
             failed[shard] = words
-        elif shard not in shop.reported:  # it was up to date
-            shop.report(shop.pipeline.ensure(shop.name, shard))
+        elif shard not in step.reported:  # it was up to date
+            step.report(step.pipeline.ensure(step.name, shard))
     if failed:
         raise dg.Failure(
-            f"{len(failed)} of {len(shards)} shards of {shop.name} failed: "
+            f"{len(failed)} of {len(shards)} shards of {step.name} failed: "
             + "; ".join(f"{shard}: {words}" for shard, words in failed.items())
             + ". The others are done; materialize again and only these are redone.",
             allow_retries=False,
         )
-    shop.refuse_changed_inputs()
-    return dg.MaterializeResult(check_results=shop.checks())
+    step.refuse_changed_inputs()
+    return dg.MaterializeResult(check_results=step.checks())
 
 
-def run_whole(shop: Workshop) -> dg.MaterializeResult:
+def run_whole(step: StepRun) -> dg.MaterializeResult:
     """A set that is not sharded.
 
     Raises:
         dagster.Failure: naming what it is made of and cannot be made.
     """
-    shop.begin([WHOLE])
-    if failed := shop.prepare([WHOLE]):
-        raise dg.Failure(f"{shop.name} cannot be made: {failed[WHOLE]}", allow_retries=False)
-    manifest = shop.pipeline.ensure(shop.name)
-    shop.refuse_changed_inputs()
-    if shop.name == "eval_results":
-        write_summary(shop.pipeline.settings)
+    step.begin([WHOLE])
+    if failed := step.prepare([WHOLE]):
+        raise dg.Failure(f"{step.name} cannot be made: {failed[WHOLE]}", allow_retries=False)
+    manifest = step.pipeline.ensure(step.name)
+    step.refuse_changed_inputs()
+    if step.name == "eval_results":
+        write_summary(step.pipeline.settings)
     return dg.MaterializeResult(
-        metadata=shop.metadata(manifest),
-        check_results=shop.checks(),
+        metadata=step.metadata(manifest),
+        check_results=step.checks(),
         data_version=dg.DataVersion(manifest.digest[:16]),
     )
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Turn an error that says all that there is to say (how to mend it, or a child's last words) into a failure."""
+def as_failure() -> Iterator[None]:
+    """Turn an error whose message suffices (the fix, or the output of a child) into a failure without a traceback."""
     try:
         yield
     except (UserError, EnvironmentFault, ChildFailedError) as error:

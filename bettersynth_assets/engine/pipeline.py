@@ -53,7 +53,7 @@ class Pipeline:
         self.settings = settings
         self.log = log
         self.on_made = on_made
-        """Told of each manifest as soon as it is there, whatever becomes of the call that made it."""
+        """Receives each manifest as soon as it is written, even if the call that made it fails later."""
         self.on_judged = on_judged
         """Receives the verdicts on each set that another one reads, before a failed one stops the run."""
         self.made: list[Manifest] = []

@@ -1,8 +1,8 @@
 """How a run's steps become processes. In: a run. Out: one process per step, which dies with the run.
 
-Two things beside Dagster's own multiprocess executor. Steps are forked from a server that has the definitions loaded,
-because loading them anew costs each step about two seconds. And the pool's slots of runs that were killed hard are
-freed first: Dagster frees them only after runs that ended in order, so one ``kill -9`` would make every later run wait.
+Adds two things to Dagster's multiprocess executor. Steps are forked from a server that has the definitions loaded,
+because loading them again costs each step about two seconds. And the pool's slots of killed runs are freed first:
+Dagster frees them only after runs that ended in order, so one ``kill -9`` would make every later run wait.
 """
 
 from __future__ import annotations
