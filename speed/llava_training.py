@@ -22,7 +22,7 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, Qwen2C
 
 from toolkit.models.llava.assemble import llava_config
 from toolkit.models.llava.tiny import CHATML, llava_processor, save_tiny_llava
-from toolkit.models.mgm.tiny import tiny_tokenizer
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
 CLIP_L: dict[str, Any] = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from random_model import random_model
 
-from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.data.conversation import IGNORE_INDEX
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.merging import lay_out
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM

@@ -34,7 +34,8 @@ from toolkit.data.order import exposure_order
 from toolkit.data.rows import encode_rows
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.tiny import tiny_config, tiny_tokenizer
+from toolkit.models.mgm.tiny import tiny_config
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
 STAGES: dict[str, dict[str, Any]] = {
     "pretrain": {"trained": "projector", "image_aspect": "square", "global_batch": 256, "learning_rate": 1e-3},

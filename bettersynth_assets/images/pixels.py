@@ -61,7 +61,7 @@ def resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
         ViTImageProcessorPil,
     )
 
-    from toolkit.models.mgm.images import grey_levels
+    from toolkit.images.squares import grey_levels
 
     size, crop = dict(getattr(processor, "size", {})), dict(getattr(processor, "crop_size", None) or {})
     is_plain = all(getattr(processor, step, False) for step in ("do_resize", "do_rescale", "do_normalize"))
@@ -111,7 +111,7 @@ def as_pixels(images: Sequence[Any], prepare: Callable[[Any], Any], levels: Any,
         device: torch device.
         dtype: dtype of the result.
     """
-    from toolkit.models.mgm.images import as_floats
+    from toolkit.images.squares import as_floats
 
     prepared = stacked(images, prepare).to(device)
     return (prepared if levels is None else as_floats(prepared, levels)).to(dtype)

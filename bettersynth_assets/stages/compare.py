@@ -12,7 +12,7 @@ from decimal import ROUND_DOWN, Decimal
 from statistics import mean, stdev
 from typing import Any
 
-from toolkit.evaluation.answer_files import DECIMALS
+from toolkit.questions.answer_files import DECIMALS
 
 KIT = ("textvqa", "mmbench")
 """Benchmarks of the contest's score."""

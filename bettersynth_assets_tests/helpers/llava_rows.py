@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.tiny import tiny_config, tiny_tokenizer
+from toolkit.models.mgm.tiny import tiny_config
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
 PROCESSOR = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
 

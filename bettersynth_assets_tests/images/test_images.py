@@ -21,7 +21,7 @@ from bettersynth_assets.images.structure import look
 from bettersynth_assets_tests.helpers.seeds import encoded, picture
 from toolkit.file_errors import EnvironmentFault
 from toolkit.image_decoding import strict_decoding
-from toolkit.models.mgm.images import read_image
+from toolkit.images.reading import read_image
 
 LIMITS = Limits()
 SIDEWAYS_EXIF = Image.Exif()
@@ -120,7 +120,7 @@ def test_what_a_pipelines_limits_allow_every_later_opening_allows(file: Any, mon
     path = file(encoded(picture(40, 30), "PNG", pnginfo=text))
     fresh = type(strict_decoding)()
     monkeypatch.setattr("bettersynth_assets.images.opening.strict_decoding", fresh)
-    monkeypatch.setattr("toolkit.models.mgm.images.strict_decoding", fresh)
+    monkeypatch.setattr("toolkit.images.reading.strict_decoding", fresh)
     with pytest.raises(ImageError, match="metadata_bomb"):
         open_rgb(path)
     fresh.raise_ceilings(pixels=1200, metadata_bytes=1500)

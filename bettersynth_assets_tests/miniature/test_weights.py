@@ -131,7 +131,7 @@ def test_the_mgm_base_loads_and_lacks_only_what_stage_1_trains(images: list[Imag
 
 
 def test_lessons_are_written_as_the_conversation_template_writes_rows() -> None:
-    from toolkit.models.conversation import Turn
+    from toolkit.data.conversation import Turn
     from toolkit.models.mgm.conversation import encode_row
     from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 

@@ -17,10 +17,10 @@ from timm.models.convnext import ConvNeXt
 from transformers import CLIPVisionConfig, CLIPVisionModel, GemmaConfig, GemmaForCausalLM
 
 from bettersynth_assets_tests.helpers.paths import ROOT
-from toolkit.models.convert_weights import WeightsError
 from toolkit.models.mgm.assemble import assemble
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.tiny import tiny_tokenizer
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
+from toolkit.models.weights import WeightsError
 
 SCRIPT = ROOT / "toolkit" / "download.sh"
 GEMMA = "LLM/gemma/gemma-2b-it"

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 
 from toolkit.data.exposures import Exposure
-from toolkit.data.feature_cache import FeatureCache
-from toolkit.models.base import Processor
-from toolkit.models.mgm.aspect import Aspect
-from toolkit.models.mgm.images import read_image
+from toolkit.data.protocols import FeatureCache, Processor
+from toolkit.images.aspect import Aspect
+from toolkit.images.reading import read_image
 
 
 @dataclass(frozen=True, kw_only=True)

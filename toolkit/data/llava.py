@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.models.conversation import IMAGE_TOKEN, Turn, is_blank
+from toolkit.data.conversation import IMAGE_TOKEN, Turn, is_blank
 
 
 class DataError(ValueError):

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.data.conversation import IGNORE_INDEX, EncodedRow, Turn
 from toolkit.data.llava import Sample
-from toolkit.models.base import Processor
-from toolkit.models.conversation import IGNORE_INDEX, EncodedRow, Turn
+from toolkit.data.protocols import Processor
 from toolkit.worker_pools import naming_killed_workers
 
 _CHUNK = 2048

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.plan import EvaluationPlan, make_plan, read_plan
+from toolkit.questions.answer_files import AnswerError
 from toolkit.registry import load_extensions
 
 _OF_THE_PLAN = ("model", "output", "cache_dir", "batch_size", "max_new_tokens", "workers", "device", "dtype")

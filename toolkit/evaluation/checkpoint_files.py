@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.evaluation.answer_files import AnswerError, one_line
 from toolkit.model_files import first_damaged
+from toolkit.questions.answer_files import AnswerError, one_line
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.protocol import Questions
 from toolkit.evaluation.image_check import first_broken
 from toolkit.evaluation.settings import Chosen
+from toolkit.questions.answer_files import AnswerError
 
 
 @dataclass(frozen=True, kw_only=True)

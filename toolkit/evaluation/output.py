@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.plan import EvaluationPlan
 from toolkit.evaluation.units import Place, Unit, finished, read_unit, remove_units_of_other_runs, summary
 from toolkit.files import flush, write_json
+from toolkit.questions.answer_files import AnswerError
 
 RESULTS = "results.json"
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from toolkit.evaluation.answer_files import AnswerError, one_line
 from toolkit.evaluation.settings import Chosen, choose, refuse_old_keys
 from toolkit.models import ArchitectureError, model_type
+from toolkit.questions.answer_files import AnswerError, one_line
 from toolkit.registry import load_extensions
 from toolkit.settings import SettingsModel
 from toolkit.settings_files import SettingsFileError, parse_json

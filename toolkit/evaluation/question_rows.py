@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import DECIMALS
 from toolkit.evaluation.benchmarks.protocol import Metric, Question, Questions
-from toolkit.evaluation.prompts import Answer, CandidateScore
+from toolkit.questions.answer_files import DECIMALS
+from toolkit.questions.prompts import Answer, CandidateScore
 
 ROWS = "questions.jsonl"
 

@@ -35,20 +35,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluation import output, units
-from toolkit.evaluation.answer_files import AnswerError, one_line
 from toolkit.evaluation.arguments import given_plans
 from toolkit.evaluation.checkpoint_files import whole_checkpoint
 from toolkit.evaluation.inputs import Asked, first_broken_image, read_benchmarks
 from toolkit.evaluation.keys import run_key, unit_key
 from toolkit.evaluation.plan import EvaluationPlan, check_outputs, make_plan, read_plan
-from toolkit.evaluation.prompts import Answer
 from toolkit.evaluation.question_rows import ROWS, likelihood_metrics, question_rows
 from toolkit.evaluation.units import Place, Unit, finished
 from toolkit.events import Emit, json_lines, tagged
 from toolkit.file_errors import EnvironmentFault
 from toolkit.files import sha256_once, write_atomically
+from toolkit.images.reading import ImageError
 from toolkit.jobs import jobs_for, limit_threads, run_all
 from toolkit.models import architecture_of
+from toolkit.questions.answer_files import AnswerError, one_line
+from toolkit.questions.prompts import Answer
 from toolkit.registry import load_extensions
 
 if TYPE_CHECKING:
@@ -72,8 +73,6 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
     emit = tagged(emit, output=str(plan.output))
     asked = read_benchmarks(plan.chosen())
     if broken := first_broken_image(asked):
-        from toolkit.models.mgm.images import ImageError
-
         raise ImageError(f"sample {broken[0]!r}: {broken[1]}; nothing has been answered")
     places = _places(plan, asked)
     waiting = [one for one in asked if finished(places[one.chosen.name]) is None]

@@ -23,9 +23,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.evaluation.answer_files import one_line
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.file_errors import EnvironmentFault
+from toolkit.questions.answer_files import one_line
 from toolkit.registry import load_extensions
 
 

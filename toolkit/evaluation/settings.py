@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.benchmarks.protocol import Benchmark, File, Options
+from toolkit.questions.answer_files import AnswerError
 from toolkit.settings import NotInKey, SettingsModel
 
 OLD_KEYS = {

@@ -2,9 +2,8 @@
 
 ::
 
-    config.json's model_type ─► ARCHITECTURES ─► Architecture ─► model, Processor
-    LLaVA rows ─► Processor.encode_row ─► ids, labels ─┐  (loader processes)
-    pictures   ─► Processor.squares ───► uint8 squares ┴─► Processor.text_inputs, pixel_inputs ─► Architecture.loss
+    config.json's model_type ─► ARCHITECTURES ─► Architecture ─► model, Processor (toolkit.data.protocols)
+    Processor.text_inputs, pixel_inputs ─► Architecture.loss
 
 To add one: subclass :class:`Architecture` and register the class under its ``model_type`` (docs/extending.md).
 """
@@ -14,72 +13,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerBase, set_seed
+from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 
-from toolkit.models.conversation import EncodedRow, Turn
-from toolkit.models.mgm.aspect import Aspect
-
-if TYPE_CHECKING:
-    from toolkit.data.feature_cache import FeatureCache
-    from toolkit.evaluation.prompts import Answer, Prompt
+from toolkit.data.protocols import FeatureCache, Processor
+from toolkit.images.aspect import Aspect
+from toolkit.models.weights import copy_projector, read_tensors
+from toolkit.questions.prompts import Answer, Prompt
 
 Speed = str | Mapping[str, bool]
 """``auto``, ``reference``, or switches of the architecture on top of ``auto``."""
-
-
-class Processor(Protocol):
-    """Everything between raw rows and the model's inputs, saved and loaded next to the weights."""
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The checkpoint's tokenizer."""
-
-    @property
-    def image_tokens(self) -> int:
-        """Positions that one picture takes in a sequence."""
-
-    @property
-    def side(self) -> int:
-        """Side S in pixels of a picture in :meth:`squares`."""
-
-    def encode_row(self, turns: Sequence[Turn], *, row_id: str) -> EncodedRow:
-        """Ids and labels of a training row, one placeholder per picture, cut to the longest row."""
-
-    def encode_prompt(self, question: str) -> list[int]:
-        """Ids of a question, up to where the answer begins; ``<image>`` in it becomes the placeholder."""
-
-    def encode_answer(self, answer: str) -> list[int]:
-        """Ids of an answer after a prompt, without what ends it.
-
-        Raises:
-            ValueError: a special token in the text.
-        """
-
-    def text_inputs(
-        self, ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]], *, multiple: int
-    ) -> dict[str, Any]:
-        """A batch's inputs that follow from its texts, in a loader process: padded on the right, placeholders laid out.
-
-        Args:
-            ids, labels: (T,) of each row.
-            multiple: the length after pictures are put in is rounded up to a multiple of it.
-        """
-
-    def squares(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Tensor:
-        """(I, S, S, 3) uint8: pictures resized and cropped, in a loader process."""
-
-    def pixel_inputs(self, pictures: Tensor) -> dict[str, Tensor]:
-        """The model's inputs of some :meth:`squares`, on their device."""
-
-    def save_pretrained(self, folder: str | Path) -> Any:
-        """Write tokenizer and preprocessing next to the model's ``config.json``."""
 
 
 class Answerer(Protocol):
@@ -119,7 +65,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
-        """What answers prompts (``toolkit.evaluation.prompts``) with a model in evaluation mode on its device.
+        """What answers prompts (``toolkit.questions.prompts``) with a model in evaluation mode on its device.
 
         Args:
             options: batch_size, max_new_tokens, cache, workers; ``compiled``, where the architecture compiles answers.
@@ -154,15 +100,17 @@ class Architecture(ABC):
             if f"{name}.".startswith(self.projector) and callable(reset):
                 reset()
 
+    def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of a public file by the model's names; by default those of the file."""
+        return tensors
+
     def load_projector(self, model: nn.Module, path: Path) -> None:
         """Give the model the projector of a file.
 
         Raises:
             ValueError: unreadable, incomplete, or of other shapes; names the file and the first tensor.
         """
-        from toolkit.models.convert_weights import copy_projector, read_tensors
-
-        copy_projector(model, read_tensors(path), prefixes=self.projector, where=str(path))
+        copy_projector(model, self.own_names(read_tensors(path)), prefixes=self.projector, where=str(path))
 
     def feature_cache(self, root: Path, model: Any, processor: Any, aspect: Aspect) -> FeatureCache | None:
         """A cache of the towers' features under ``root``; None where the architecture keeps none."""

@@ -10,8 +10,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from toolkit.data.protocols import Processor
 from toolkit.model_files import first_damaged
-from toolkit.models.base import Architecture, Processor
+from toolkit.models.base import Architecture
 from toolkit.training.plan import PlanError, TrainingPlan
 
 PROJECTOR_FILE = "projector.safetensors"

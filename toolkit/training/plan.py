@@ -35,8 +35,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
+from toolkit.images.aspect import Aspect
 from toolkit.models import model_type
-from toolkit.models.mgm.aspect import Aspect
 from toolkit.registry import load_extensions
 from toolkit.settings import NotInKey
 from toolkit.settings_files import SettingsFileError, read_settings_file

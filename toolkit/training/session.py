@@ -20,12 +20,13 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from toolkit.data.image_files import check_images
 from toolkit.data.llava import read_llava
+from toolkit.data.protocols import Processor
 from toolkit.data.rows import Rows, encode_rows
 from toolkit.events import Emit, is_first_of_machine, is_main_process, tagged
 from toolkit.files import flush, json_sha256, write_atomically, write_json
 from toolkit.jobs import limit_threads
 from toolkit.models import architecture_of
-from toolkit.models.base import Architecture, Processor
+from toolkit.models.base import Architecture
 from toolkit.tensor_files import apply_umask, save_tensors, writing
 from toolkit.training.base_model import PROJECTOR_FILE, check_base, load_base, load_processor, load_trained
 from toolkit.training.checkpoint import remove_all, remove_partial

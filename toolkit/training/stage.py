@@ -21,12 +21,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from toolkit.data.collator import Collator
 from toolkit.data.exposures import Exposures
-from toolkit.data.feature_cache import FeatureCache
 from toolkit.data.order import exposure_order, grouped_order, planned_steps
+from toolkit.data.protocols import FeatureCache, Processor
 from toolkit.data.rows import Rows
 from toolkit.events import Emit, tagged
 from toolkit.file_errors import EnvironmentFault
-from toolkit.models.base import Architecture, Processor
+from toolkit.models.base import Architecture
 from toolkit.training.arguments import training_arguments
 from toolkit.training.checkpoint import Checkpoint, Checkpoints, newest
 from toolkit.training.plan import PlanError, StagePlan, TrainingPlan

@@ -19,7 +19,8 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from toolkit.data.exposures import Exposures
-from toolkit.models.base import Architecture, Processor
+from toolkit.data.protocols import Processor
+from toolkit.models.base import Architecture
 from toolkit.training.divergence import LossWatch
 from toolkit.training.plan import DivergedLossError, NonFiniteLossError
 

@@ -14,13 +14,13 @@ from torch.testing import assert_close
 
 from bettersynth_assets_tests.helpers.llava_rows import PROCESSOR, write_rows
 from toolkit.data.collator import Collator
+from toolkit.data.conversation import IGNORE_INDEX
 from toolkit.data.exposures import Exposures
-from toolkit.data.feature_cache import FeatureCache, FeatureError, tower_hash
 from toolkit.data.llava import DataError, Sample, read_llava
 from toolkit.data.order import deal, exposure_order, grouped_order, loss_weights, planned_steps
 from toolkit.data.rows import encode_rows
-from toolkit.models.conversation import IGNORE_INDEX
-from toolkit.models.mgm.images import ImageError, read_image
+from toolkit.images.reading import ImageError, read_image
+from toolkit.models.mgm.feature_cache import FeatureCache, FeatureError, tower_hash
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.models.mgm.tiny import tiny_mgm

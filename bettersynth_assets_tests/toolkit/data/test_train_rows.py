@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from bettersynth_assets_tests.helpers.small_training import plan_values, run_plan, stage_of
+from toolkit.data.conversation import LabelError
 from toolkit.data.image_files import check_images, missing_files
 from toolkit.data.llava import DataError, read_llava
 from toolkit.file_errors import PATIENCE_VARIABLE, EnvironmentFault
-from toolkit.models.conversation import LabelError
-from toolkit.models.mgm.images import read_image
+from toolkit.images.reading import read_image
 from toolkit.training.run import main
 
 HUMAN = {"from": "human", "value": "<image>\nWhat is this?"}

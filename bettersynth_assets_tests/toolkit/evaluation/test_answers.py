@@ -17,19 +17,19 @@ import torch
 from PIL import Image
 
 from bettersynth_assets_tests.helpers.paths import ROOT
-from toolkit.evaluation.answer_files import AnswerError
-from toolkit.evaluation.candidates import log_probabilities
-from toolkit.evaluation.generate import Answerer, by_picture, fitting
-from toolkit.evaluation.greedy import ROOM, Batch, answer
-from toolkit.evaluation.prefixes import joined, read_prefixes
-from toolkit.evaluation.prompts import Prompt
-from toolkit.models.conversation import IGNORE_INDEX
-from toolkit.models.mgm.conversation import Turn
-from toolkit.models.mgm.images import ImageError, read_image
+from toolkit.data.conversation import IGNORE_INDEX, Turn
+from toolkit.images.reading import ImageError, read_image
+from toolkit.models.mgm.answerer import Answerer, by_picture, fitting
+from toolkit.models.mgm.candidates import log_probabilities
+from toolkit.models.mgm.greedy import ROOM, Batch, answer
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.prefixes import joined, read_prefixes
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.tiny import tiny_config, tiny_mgm, tiny_tokenizer
+from toolkit.models.mgm.tiny import tiny_config, tiny_mgm
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
+from toolkit.questions.answer_files import AnswerError
+from toolkit.questions.prompts import Prompt
 
 QUESTIONS = [
     "Hm?",
@@ -205,8 +205,8 @@ def test_candidates_change_no_answer_and_are_scored_once_when_memory_is_short_an
         return found
 
     whole = plain(scored)
-    monkeypatch.setattr("toolkit.evaluation.generate.log_probabilities", counted)
-    monkeypatch.setattr("toolkit.evaluation.generate.answer", answer_counted)
+    monkeypatch.setattr("toolkit.models.mgm.answerer.log_probabilities", counted)
+    monkeypatch.setattr("toolkit.models.mgm.answerer.answer", answer_counted)
     split = dataclasses.replace(plain, batch_size=32)(scored)
     assert [a.text for a in split] == [a.text for a in whole] == [a.text for a in bare]
     assert put_off, "no answer was put off: the test says nothing"

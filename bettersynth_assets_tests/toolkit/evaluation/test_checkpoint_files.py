@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.plan import make_plan
 from toolkit.evaluation.run import load
 from toolkit.models.mgm.tiny import save_tiny
+from toolkit.questions.answer_files import AnswerError
 
 
 @pytest.fixture(scope="module")

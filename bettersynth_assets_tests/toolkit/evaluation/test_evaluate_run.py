@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from bettersynth_assets_tests.broken_pictures import png_without_pixels
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.mmbench.benchmark import score_mmbench
 from toolkit.evaluation.benchmarks.mmbench.table import pictures, read_table
 from toolkit.evaluation.benchmarks.textvqa.benchmark import score_textvqa
 from toolkit.evaluation.output import locked
 from toolkit.evaluation.run import evaluate, main, make_plan
-from toolkit.models.mgm.images import ImageError
+from toolkit.images.reading import ImageError
 from toolkit.models.mgm.tiny import save_tiny
+from toolkit.questions.answer_files import AnswerError
 
 
 def _values(bench: Path, output: Path) -> dict[str, Any]:

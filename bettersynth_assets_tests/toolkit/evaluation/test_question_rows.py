@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from toolkit.evaluation.benchmarks.protocol import Question, Questions
-from toolkit.evaluation.prompts import Answer, CandidateScore
 from toolkit.evaluation.question_rows import likelihood_metrics, question_rows
+from toolkit.questions.prompts import Answer, CandidateScore
 
 FOLDER = Path("set")
 

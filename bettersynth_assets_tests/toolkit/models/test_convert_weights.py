@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from timm.models.convnext import ConvNeXt
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel, GemmaConfig, GemmaForCausalLM
 
-from toolkit.models.convert_weights import WeightsError
 from toolkit.models.mgm import assemble
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.tiny import tiny_tokenizer
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
+from toolkit.models.weights import WeightsError
 
 BIN = "open_clip_pytorch_model.bin"
 

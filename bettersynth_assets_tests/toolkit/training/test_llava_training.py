@@ -21,12 +21,12 @@ from bettersynth_assets_tests.helpers.llava_rows import write_rows
 from bettersynth_assets_tests.helpers.paths import ROOT
 from bettersynth_assets_tests.helpers.small_training import plan_values, run_plan, stage_of, stop_after
 from bettersynth_assets_tests.linear_llava import make_linear_base, write_extension
-from toolkit.evaluation.answer_files import AnswerError
-from toolkit.evaluation.prompts import Prompt
+from toolkit.data.conversation import IGNORE_INDEX, LabelError, Turn
 from toolkit.models import architecture_of
-from toolkit.models.conversation import IGNORE_INDEX, LabelError, Turn
 from toolkit.models.llava.processing import LlavaRows
 from toolkit.models.llava.tiny import save_tiny_llava
+from toolkit.questions.answer_files import AnswerError
+from toolkit.questions.prompts import Prompt
 from toolkit.training.plan import PlanError, parse_plan
 
 pytestmark = pytest.mark.slow

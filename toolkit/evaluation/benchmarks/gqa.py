@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import AnswerError, decode_json, id_text, relative_image
 from toolkit.evaluation.benchmarks.protocol import ANSWERS, Benchmark, File, Question, Questions, Scored, share
-from toolkit.evaluation.prompt_text import clean_prompt
 from toolkit.files import write_atomically
+from toolkit.questions.answer_files import AnswerError, decode_json, id_text, relative_image
+from toolkit.questions.prompt_text import clean_prompt
 
 STRUCTURAL = ("query", "verify", "choose", "logical", "compare")
 OPEN = "query"

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import DECIMALS, AnswerError, percent
 from toolkit.evaluation.benchmarks.protocol import (
     ANSWERS,
     Benchmark,
@@ -29,8 +28,9 @@ from toolkit.evaluation.benchmarks.protocol import (
     Scored,
     share,
 )
-from toolkit.evaluation.prompt_text import clean_prompt
 from toolkit.files import write_atomically
+from toolkit.questions.answer_files import DECIMALS, AnswerError, percent
+from toolkit.questions.prompt_text import clean_prompt
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",

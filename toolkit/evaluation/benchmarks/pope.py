@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import DECIMALS, AnswerError, id_text, percent, read_lines, relative_image
 from toolkit.evaluation.benchmarks.protocol import Benchmark, File, Metric, Question, Questions, Scored
-from toolkit.evaluation.prompt_text import clean_prompt
+from toolkit.questions.answer_files import DECIMALS, AnswerError, id_text, percent, read_lines, relative_image
+from toolkit.questions.prompt_text import clean_prompt
 
 SETS = ("random", "popular", "adversarial")
 INSTRUCTION = "Answer the question using a single word or phrase."

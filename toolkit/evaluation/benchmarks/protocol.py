@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from toolkit.evaluation.answer_files import AnswerError, id_text, percent, read_lines
-from toolkit.evaluation.prompts import Prompt
 from toolkit.files import write_atomically
+from toolkit.questions.answer_files import AnswerError, id_text, percent, read_lines
+from toolkit.questions.prompts import Prompt
 from toolkit.settings import SettingsModel
 
 ANSWERS = "answers.jsonl"

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from toolkit.models.base import Answerer, Architecture, Processor, Speed, load_auto_processor
-from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.data.conversation import IGNORE_INDEX
+from toolkit.data.protocols import Processor
+from toolkit.models.answering.generic import GenericAnswerer
+from toolkit.models.base import Answerer, Architecture, Speed, load_auto_processor
 from toolkit.models.llava.processing import LlavaRows
 
 _ORIGINAL = {"0": "linear_1", "2": "linear_2"}
@@ -47,8 +49,6 @@ class LlavaArchitecture(Architecture):
         return loss
 
     def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
-        from toolkit.evaluation.generic import GenericAnswerer
-
         del options["cache"], options["compiled"]  # neither is supported
         return GenericAnswerer(model=model, processor=processor, **options)
 
@@ -65,13 +65,11 @@ class LlavaArchitecture(Architecture):
         else:
             model.gradient_checkpointing_disable()
 
-    def load_projector(self, model: nn.Module, path: Path) -> None:
-        """Also by the names of LLaVA's original ``mm_projector.bin``."""
-        from toolkit.models.convert_weights import copy_projector, read_tensors
-
+    def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Also for the names of LLaVA's original ``mm_projector.bin``."""
         found = {}
-        for name, tensor in read_tensors(path).items():
+        for name, tensor in tensors.items():
             match = _PROJECTOR_NAME.match(name)
             plain = f"{match[2] or _ORIGINAL[match[1]]}.{match[3]}" if match else name
             found[f"{self.projector[0]}{plain}" if match else name] = tensor
-        copy_projector(model, found, prefixes=self.projector, where=str(path))
+        return found

@@ -30,7 +30,7 @@ from transformers import (
     set_seed,
 )
 
-from toolkit.models.conversation import IMAGE_TOKEN
+from toolkit.data.conversation import IMAGE_TOKEN
 from toolkit.models.llava.processing import LlavaRows
 
 TOWERS: dict[str, Any] = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel, "siglip": SiglipVisionModel,

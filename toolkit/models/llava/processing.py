@@ -23,11 +23,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from toolkit.data.conversation import IGNORE_INDEX, EncodedRow, Turn
 from toolkit.data.padding import padded_texts
+from toolkit.images.aspect import Aspect
+from toolkit.images.squares import as_floats, squares
 from toolkit.models.chat import ChatTemplate
-from toolkit.models.conversation import IGNORE_INDEX, EncodedRow, Turn
-from toolkit.models.mgm.aspect import Aspect
-from toolkit.models.mgm.images import as_floats, squares
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from toolkit.models.mgm.tiny import tiny_tokenizer
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
 CHATML = (
     "{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] + "

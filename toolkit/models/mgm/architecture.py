@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 
-from toolkit.models.base import Answerer, Architecture, Processor, Speed, load_auto_processor
-from toolkit.models.mgm.aspect import Aspect
+from toolkit.data.protocols import FeatureCache, Processor
+from toolkit.images.aspect import Aspect
+from toolkit.models.base import Answerer, Architecture, Speed, load_auto_processor
+from toolkit.models.mgm.answerer import Answerer as FastAnswerer
 from toolkit.models.mgm.configuration_mgm import MGMConfig
+from toolkit.models.mgm.feature_cache import FeatureCache as TowerFeatureCache
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-
-if TYPE_CHECKING:
-    from toolkit.data.feature_cache import FeatureCache
+from toolkit.models.mgm.weights import load_projector, public_names
 
 AutoModelForImageTextToText.register(MGMConfig, MGMGemmaForCausalLM)
 AutoProcessor.register(MGMConfig, MGMProcessor)
@@ -40,8 +41,6 @@ class MGMArchitecture(Architecture):
         return loss
 
     def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
-        from toolkit.evaluation.generate import Answerer as FastAnswerer
-
         model.set_speed({"compiled": options.pop("compiled")})
         return FastAnswerer(model=model, processor=processor, **options)
 
@@ -63,12 +62,11 @@ class MGMArchitecture(Architecture):
                 if isinstance(module, nn.Linear | nn.LayerNorm):
                     module.reset_parameters()
 
-    def load_projector(self, model: nn.Module, path: Path) -> None:
-        from toolkit.models.convert_weights import load_projector
+    def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return public_names(tensors)
 
+    def load_projector(self, model: nn.Module, path: Path) -> None:
         load_projector(model, path)
 
     def feature_cache(self, root: Path, model: Any, processor: Any, aspect: Aspect) -> FeatureCache | None:
-        from toolkit.data.feature_cache import FeatureCache
-
-        return FeatureCache(root, model, processor, aspect)
+        return TowerFeatureCache(root, model, processor, aspect)

@@ -27,11 +27,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from toolkit.models.convert_weights import WeightsError, clip_vision, public_names, read_tensors
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.weights import clip_vision, public_names
+from toolkit.models.weights import WeightsError, read_tensors
 
 CONVNEXT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 _TRUNK = "visual.trunk."

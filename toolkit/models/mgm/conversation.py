@@ -23,7 +23,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.models.conversation import IGNORE_INDEX, IMAGE_TOKEN, EncodedRow, LabelError, Turn, is_blank
+from toolkit.data.conversation import IGNORE_INDEX, IMAGE_TOKEN, EncodedRow, LabelError, Turn, is_blank
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.data.conversation import IGNORE_INDEX
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 
 

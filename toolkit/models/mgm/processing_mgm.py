@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from toolkit.data.conversation import EncodedRow, Turn
 from toolkit.data.padding import padded_texts
-from toolkit.models.conversation import EncodedRow, Turn
-from toolkit.models.mgm.aspect import Aspect
+from toolkit.images.aspect import Aspect
+from toolkit.images.squares import grey_levels, squares
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.conversation import check_tokenizer, encode_answer, encode_prompt, encode_row
-from toolkit.models.mgm.images import Pixels, grey_levels, normalise, squares
+from toolkit.models.mgm.images import Pixels, normalise
 from toolkit.models.mgm.merging import lay_out
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, GemmaConfig
 
-from toolkit.models.convert_weights import WeightsError, check_same, clip_vision, read_checkpoint
 from toolkit.models.mgm.assemble import convnext_sizes, convnext_trunk, load_tokenizer
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import CLIP
 from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.weights import clip_vision, public_names
+from toolkit.models.weights import WeightsError, check_same, read_checkpoint
 
 _CONVNEXT = "model.vision_tower_aux."
 _CLIP_HEAD = 64
@@ -100,13 +101,13 @@ def convert(source: Path, output: Path, *, clip: Path | None = None, convnext: P
     Raises:
         WeightsError: parts are missing, differ or do not match; the message names the first tensor.
     """
-    tensors = read_checkpoint(source)
+    tensors = public_names(read_checkpoint(source))
     dtype = tensors["model.embed_tokens.weight"].dtype
     for prefix, folder, option in ((CLIP, clip, "--clip"), (_CONVNEXT, convnext, "--convnext")):
         inside = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         given = {}
         if folder is not None:
-            part = clip_vision(read_checkpoint(folder)) if prefix == CLIP else convnext_trunk(folder)
+            part = clip_vision(public_names(read_checkpoint(folder))) if prefix == CLIP else convnext_trunk(folder)
             given = {f"{prefix}{name}": tensor for name, tensor in part.items()}
             check_same(given, inside, where=str(source))
         if not inside and not given:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
 
 def tiny_config(**overrides: Any) -> MGMConfig:
@@ -36,20 +35,6 @@ def tiny_mgm(seed: int = 0, **overrides: Any) -> MGMGemmaForCausalLM:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return MGMGemmaForCausalLM(tiny_config(**overrides)).eval()
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level tokenizer: 0 pad, 1 eos, 2 bos, 3 unk, 4 and 5 Gemma's turn marks, then the 256 bytes."""
-    marks = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*marks, *letters])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>",
-        additional_special_tokens=marks[4:], padding_side="left",
-    )  # fmt: skip
 
 
 def save_tiny(folder: Path, seed: int = 0, **overrides: Any) -> MGMGemmaForCausalLM:

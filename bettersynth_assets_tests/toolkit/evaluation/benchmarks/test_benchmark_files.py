@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from toolkit.evaluation.answer_files import AnswerError, id_text
 from toolkit.evaluation.benchmarks.mmbench.benchmark import MMBENCH
 from toolkit.evaluation.benchmarks.mmbench.table import pictures, read_table
 from toolkit.evaluation.benchmarks.protocol import Options, Questions
 from toolkit.evaluation.benchmarks.textvqa.annotations import read_annotations
 from toolkit.evaluation.benchmarks.textvqa.benchmark import TEXTVQA
 from toolkit.evaluation.image_check import fault_of
-from toolkit.evaluation.prompt_text import clean_prompt
 from toolkit.evaluation.settings import choose
+from toolkit.questions.answer_files import AnswerError, id_text
+from toolkit.questions.prompt_text import clean_prompt
 
 
 def read_mmbench(path: Path) -> Questions:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.gqa import GQA_BENCHMARK, INSTRUCTION, PREDICTIONS
 from toolkit.evaluation.benchmarks.protocol import Options, Questions
 from toolkit.evaluation.score import main as score
+from toolkit.questions.answer_files import AnswerError
 
 TYPES = ("query", "query", "query", "verify", "verify", "choose", "logical", "compare")
 RIGHT = ("red", "top left", "two", "yes", "no", "large", "no", "the fox")

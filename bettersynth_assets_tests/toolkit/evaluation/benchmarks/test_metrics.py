@@ -12,7 +12,6 @@ import pytest
 from bettersynth_assets_tests.helpers.paths import EVALUATION_GOLDEN as GOLDEN
 from bettersynth_assets_tests.helpers.paths import golden
 from toolkit.evaluation import score
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.mmbench import metric as mmbench
 from toolkit.evaluation.benchmarks.mmbench.letters import parse_letter
 from toolkit.evaluation.benchmarks.mmbench.rotations import missing_rotations
@@ -20,6 +19,7 @@ from toolkit.evaluation.benchmarks.mmbench.table import check_answers, read_tabl
 from toolkit.evaluation.benchmarks.mmbench.table import prompt as mmbench_prompt
 from toolkit.evaluation.benchmarks.textvqa import metric as textvqa
 from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answer
+from toolkit.questions.answer_files import AnswerError
 
 
 def _rows(name: str) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.mme import COGNITION, INSTRUCTION, MME_BENCHMARK, PERCEPTION, TASKS
 from toolkit.evaluation.benchmarks.protocol import Options, Questions, Scored
+from toolkit.questions.answer_files import AnswerError
 
 ASK = "Please answer yes or no."
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.pope import INSTRUCTION, POPE_BENCHMARK, SETS
 from toolkit.evaluation.benchmarks.protocol import Options, Questions
+from toolkit.questions.answer_files import AnswerError
 
 
 def _write(folder: Path, sets: dict[str, str]) -> Path:

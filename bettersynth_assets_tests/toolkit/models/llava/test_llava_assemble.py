@@ -13,7 +13,7 @@ from toolkit.models import architecture_of
 from toolkit.models.llava.assemble import main
 from toolkit.models.llava.processing import LlavaRows
 from toolkit.models.llava.tiny import CHATML
-from toolkit.models.mgm.tiny import tiny_tokenizer
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
 WIDTHS: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 

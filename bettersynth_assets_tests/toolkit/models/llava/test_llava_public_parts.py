@@ -17,10 +17,10 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, Au
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
 from bettersynth_assets_tests.helpers.small_training import plan_values, run_plan
 from bettersynth_assets_tests.toolkit.public_parts import save_clip, save_llama, save_qwen2, save_siglip
-from toolkit.evaluation.prompts import Prompt
+from toolkit.data.conversation import IGNORE_INDEX, Turn
 from toolkit.models import architecture_of
-from toolkit.models.conversation import IGNORE_INDEX, Turn
 from toolkit.models.llava.assemble import main
+from toolkit.questions.prompts import Prompt
 
 pytestmark = pytest.mark.slow
 

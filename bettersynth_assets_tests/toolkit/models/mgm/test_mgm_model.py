@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 import toolkit  # noqa: F401  (installs the torchvision hook before transformers looks at it)
-from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.data.conversation import IGNORE_INDEX
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.merging import merge
 from toolkit.models.mgm.mining import UniProjector, mine, mine_plain

@@ -10,12 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from toolkit.models.conversation import IGNORE_INDEX, LabelError, Turn
+from toolkit.data.conversation import IGNORE_INDEX, LabelError, Turn
+from toolkit.images.reading import ImageError, read_image
+from toolkit.images.squares import PAD_COLOUR, pad_to_square, squares
 from toolkit.models.mgm.conversation import encode_prompt, encode_row
-from toolkit.models.mgm.images import PAD_COLOUR, ImageError, pad_to_square, read_image, squares
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.tiny import save_tiny, tiny_config, tiny_tokenizer
+from toolkit.models.mgm.tiny import save_tiny, tiny_config
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 

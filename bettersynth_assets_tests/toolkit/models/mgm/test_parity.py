@@ -16,11 +16,13 @@ from transformers import CLIPImageProcessorPil
 
 from bettersynth_assets_tests.helpers.paths import SHARED
 from bettersynth_assets_tests.toolkit.models.mgm.golden import rows, rule
-from toolkit.models.conversation import LabelError, Turn
+from toolkit.data.conversation import LabelError, Turn
+from toolkit.images.reading import read_image
+from toolkit.images.squares import grey_levels, squares
 from toolkit.models.mgm.assemble import load_tokenizer
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.conversation import encode_prompt, encode_row
-from toolkit.models.mgm.images import grey_levels, normalise, read_image, squares
+from toolkit.models.mgm.images import normalise
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import TOWERS
 

@@ -12,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from toolkit.models.convert_weights import WeightsError, convert, load_projector, main, read_checkpoint, read_tensors
+from toolkit.models.convert_weights import convert, main
 from toolkit.models.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.models.mgm.tiny import tiny_mgm
+from toolkit.models.mgm.weights import load_projector
+from toolkit.models.weights import WeightsError, read_checkpoint, read_tensors
 
 IN_THE_KITS_FILE = (*TRAINED_IN_STAGE_1, "model.vision_tower")
 

@@ -17,7 +17,8 @@ from transformers import CLIPVisionConfig
 from toolkit.models.mgm import published
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.tiny import tiny_mgm, tiny_tokenizer
+from toolkit.models.mgm.tiny import tiny_mgm
+from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
 WRITTEN_BY_THE_ORIGINAL = json.loads((Path(__file__).parent / "golden" / "model.json").read_text("utf-8"))["config"]
 VISION = {

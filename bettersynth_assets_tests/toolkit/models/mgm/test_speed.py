@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from toolkit.models.conversation import IGNORE_INDEX
+from toolkit.data.conversation import IGNORE_INDEX
 from toolkit.models.kernels import depthwise, gelu
 from toolkit.models.mgm import decoder, loss, modeling_mgm, towers
 from toolkit.models.mgm.merging import lay_out

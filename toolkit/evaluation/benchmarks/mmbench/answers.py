@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.evaluation.answer_files import AnswerError, id_text, read_lines
 from toolkit.evaluation.benchmarks.mmbench.letters import LETTERS
 from toolkit.evaluation.benchmarks.mmbench.metric import Prediction
+from toolkit.questions.answer_files import AnswerError, id_text, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd

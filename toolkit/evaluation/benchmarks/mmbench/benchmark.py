@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.mmbench.answers import of_answers, of_upload
 from toolkit.evaluation.benchmarks.mmbench.letters import LETTERS, parse_letter
 from toolkit.evaluation.benchmarks.mmbench.metric import Prediction, evaluate
@@ -31,6 +30,7 @@ from toolkit.evaluation.benchmarks.protocol import (
     Scored,
     write_answers,
 )
+from toolkit.questions.answer_files import AnswerError
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 PROMPT_NAME = "letter asked for directly"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toolkit.evaluation.answer_files import AnswerError, percent
 from toolkit.evaluation.benchmarks.mmbench.letters import LETTERS, parse_letter
 from toolkit.evaluation.benchmarks.mmbench.table import GROUP, check_answers, options_of
+from toolkit.questions.answer_files import AnswerError, percent
 
 if TYPE_CHECKING:
     import pandas as pd

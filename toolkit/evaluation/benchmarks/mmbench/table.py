@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.evaluation.answer_files import AnswerError
 from toolkit.evaluation.benchmarks.mmbench.letters import LETTERS
-from toolkit.evaluation.prompt_text import clean_prompt
+from toolkit.questions.answer_files import AnswerError
+from toolkit.questions.prompt_text import clean_prompt
 
 if TYPE_CHECKING:
     import pandas as pd

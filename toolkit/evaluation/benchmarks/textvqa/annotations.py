@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import AnswerError, decode_json, id_text
+from toolkit.questions.answer_files import AnswerError, decode_json, id_text
 
 HUMANS = 10
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.evaluation.answer_files import AnswerError, percent, read_lines, relative_image
 from toolkit.evaluation.benchmarks.protocol import (
     ANSWERS,
     Benchmark,
@@ -22,7 +21,8 @@ from toolkit.evaluation.benchmarks.protocol import (
 )
 from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answer
 from toolkit.evaluation.benchmarks.textvqa.metric import answer_score, evaluate, match
-from toolkit.evaluation.prompt_text import clean_prompt
+from toolkit.questions.answer_files import AnswerError, percent, read_lines, relative_image
+from toolkit.questions.prompt_text import clean_prompt
 
 
 class TextVQA(Benchmark):

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toolkit.evaluation.answer_files import AnswerError, id_text, percent
 from toolkit.evaluation.benchmarks.textvqa.annotations import HUMANS, Annotation, read_annotations
 from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answer
+from toolkit.questions.answer_files import AnswerError, id_text, percent
 
 __all__ = ["AnswerError", "Prompted", "answer_score", "evaluate", "match", "read_prompt"]
 

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from toolkit.evaluation.prefixes import Prefix, heads
 from toolkit.models.mgm.decoder import attention_output_and_mlp, embed
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.prefixes import Prefix, heads
 
 # Without cuDNN's attention, which plans for a tenth of a second at each new length; flash attention takes no mask.
 _BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

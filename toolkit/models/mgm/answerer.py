@@ -22,19 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toolkit.data.feature_cache import FeatureCache
-from toolkit.evaluation.answer_files import AnswerError
-from toolkit.evaluation.candidates import log_probabilities
-from toolkit.evaluation.greedy import Batch, answer
-from toolkit.evaluation.memory import fitting
-from toolkit.evaluation.pictures import loaded, workers_for
-from toolkit.evaluation.prefixes import Prefix, joined, read_prefixes
-from toolkit.evaluation.prompts import Answer, CandidateScore, Prompt
+from toolkit.models.answering.memory import fitting
+from toolkit.models.answering.pictures import Part, loaded, padded_squares, workers_for
+from toolkit.models.mgm.candidates import log_probabilities
 from toolkit.models.mgm.conversation import END
+from toolkit.models.mgm.feature_cache import FeatureCache
+from toolkit.models.mgm.greedy import Batch, answer
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.prefixes import Prefix, joined, read_prefixes
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.towers import TowerFeatures
+from toolkit.questions.answer_files import AnswerError
+from toolkit.questions.prompts import Answer, CandidateScore, Prompt
 
 PART = 16
 """Images per forward pass of the towers."""
@@ -145,7 +145,10 @@ class Answerer:
         at = first.index(IMAGE_TOKEN_INDEX)  # the template puts the image first, so this is the same in all prompts
         device = self.model.device
         workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
-        items = loaded(parts, self.processor, self.cache, workers=workers, pin=device.type == "cuda")
+        prepare: Callable[[Part], Tensor | TowerFeatures] = (
+            partial(padded_squares, self.processor) if self.cache is None else partial(_features, self.cache)
+        )
+        items = loaded(parts, prepare, workers=workers, pin=device.type == "cuda")
         at_once, batch = PART, self.batch_size
         waiting: list[_Question] = []
         for part, item in zip(parts, items, strict=True):
@@ -201,6 +204,11 @@ class Answerer:
         tokenizer: Any = self.processor.tokenizer
         ends = frozenset({int(tokenizer.eos_token_id), int(tokenizer.convert_tokens_to_ids(END))})
         return ends if self.stop is None else self.stop
+
+
+def _features(cache: FeatureCache, part: Part) -> TowerFeatures:
+    """Features of a group's images, which the cache must hold."""
+    return cache.load([picture for picture, _ in part])
 
 
 def _candidate_score(text: str, log_probability: float, ids: Sequence[int]) -> CandidateScore:

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from toolkit.file_errors import patiently
 from toolkit.files import json_sha256, write_atomically
-from toolkit.models.mgm.aspect import Aspect
-from toolkit.models.mgm.images import read_image
+from toolkit.images.aspect import Aspect
+from toolkit.images.reading import read_image
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.names import TOWERS
 from toolkit.models.mgm.processing_mgm import MGMProcessor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from toolkit.evaluation.answer_files import AnswerError
+from toolkit.questions.answer_files import AnswerError
 
 IMAGE_TOKENS = ("<image>", "<__dj__image>")
 CHAT_MARKERS = ("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>")

@@ -6,7 +6,7 @@
     prompt + candidate's tokens but the last ────────────────► one forward pass per batch ─► log-probabilities
 
 Candidates of one token share the pass over their prompt. A picture is read once for each of its questions; MGM's
-answerer in ``generate`` reads it once for all.
+answerer reads it once for all.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.evaluation.answer_files import AnswerError
-from toolkit.evaluation.memory import fitting
-from toolkit.evaluation.pictures import loaded, workers_for
-from toolkit.evaluation.prompts import Answer, CandidateScore, Prompt
+from toolkit.models.answering.memory import fitting
+from toolkit.models.answering.pictures import loaded, padded_squares, workers_for
+from toolkit.questions.answer_files import AnswerError
+from toolkit.questions.prompts import Answer, CandidateScore, Prompt
 
 _Ids = list[int]
 
@@ -66,11 +66,11 @@ class GenericAnswerer:
         device = self.model.device
         workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
         parts = [[(prompts[number].image, prompts[number].id) for number in batch] for batch in batches]
-        made = loaded(parts, self.processor, None, workers=workers, pin=device.type == "cuda")
+        prepare = partial(padded_squares, self.processor)
+        made = loaded(parts, prepare, workers=workers, pin=device.type == "cuda")
         answers: dict[int, Answer] = {}
         size = self.batch_size
         for batch, squares in zip(batches, made, strict=True):
-            assert isinstance(squares, Tensor)
             some = [encoded[number] for number in batch]
             texts, size = fitting(partial(self._texts, some, squares), size)
             scores, size = fitting(partial(self._scores, some, squares), size)

@@ -1,0 +1,1 @@
+"""Images of training rows and questions: loading, and preprocessing to squares of one size."""
