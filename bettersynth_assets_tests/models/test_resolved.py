@@ -15,17 +15,17 @@ from bettersynth_assets.operators.data_juicer import operators_key
 
 
 @pytest.mark.parametrize("name", ["openai/clip-vit-base-patch32", "hf-hub:org/name", "hf-hub:recipes/name"])
-def test_hub_ids_pass(name):
+def test_hub_ids_pass(name: str) -> None:
     assert model_path(name, role="clip") == name
 
 
 @pytest.mark.parametrize("name", ["./weights", "/nowhere/clip", "recipes/clip", "a/b/c", "clip", "~/no-such-model"])
-def test_a_local_path_with_nothing_there_is_named_with_the_fix(name):
+def test_a_local_path_with_nothing_there_is_named_with_the_fix(name: str) -> None:
     with pytest.raises(ConfigError, match=r"models\.clip = .*no such folder"):
         model_path(name, role="clip")
 
 
-def test_the_fingerprint_follows_contents_and_names_and_not_the_place_or_the_time(tmp_path):
+def test_the_fingerprint_follows_contents_and_names_and_not_the_place_or_the_time(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):
         folder.mkdir()
@@ -39,7 +39,7 @@ def test_the_fingerprint_follows_contents_and_names_and_not_the_place_or_the_tim
     assert resolve_model(str(first), role="clip").fingerprint != before
 
 
-def test_the_fingerprint_of_a_hub_id_is_the_id():
+def test_the_fingerprint_of_a_hub_id_is_the_id() -> None:
     assert resolve_model("org/name", role="clip").fingerprint == "org/name"
 
 

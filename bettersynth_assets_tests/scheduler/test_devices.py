@@ -11,26 +11,26 @@ from bettersynth_assets.scheduler.devices import resolve_devices
 
 
 @pytest.fixture
-def two_gpus(monkeypatch):
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
 @pytest.fixture
-def no_gpu(monkeypatch):
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_auto_takes_the_cpu_where_there_is_no_gpu(no_gpu):
+def test_auto_takes_the_cpu_where_there_is_no_gpu(no_gpu: None) -> None:
     assert resolve_devices(Gpu()) == ["cpu"]
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_with_the_fix(no_gpu):
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_with_the_fix(no_gpu: None) -> None:
     with pytest.raises(DeviceError, match=r"\[0, 1\] asks for GPU 0, 1, .* no GPU: set `devices: cpu`"):
         resolve_devices(Gpu(devices=[0, 1]))
 
 
-def test_auto_takes_every_gpu_and_a_list_takes_those(two_gpus):
+def test_auto_takes_every_gpu_and_a_list_takes_those(two_gpus: None) -> None:
     assert resolve_devices(Gpu()) == ["cuda:0", "cuda:1"]
     assert resolve_devices(Gpu(devices=[1])) == ["cuda:1"]
     assert resolve_devices(Gpu(devices="cpu")) == ["cpu"]
