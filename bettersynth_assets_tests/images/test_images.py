@@ -83,7 +83,7 @@ def test_a_bad_file_is_refused_with_its_reason(name: str, file: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["truncated jpeg", "truncated png", "empty file", "compressed text bomb"])
-def test_decoding_stays_strict_when_another_library_has_made_pillow_lenient(
+def test_decoding_stays_strict_after_another_library_made_pillow_lenient(
     name: str, file: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -96,7 +96,7 @@ def test_decoding_stays_strict_when_another_library_has_made_pillow_lenient(
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-def test_a_limit_above_pillows_own_works_and_leaves_pillows_as_it_was(file: Any) -> None:
+def test_a_limit_above_pillows_default_works_and_does_not_change_pillows_setting(file: Any) -> None:
     before = (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
     many = encoded(Image.new("1", (20_000, 10_000)), "PNG")
     assert read_header(file(many), Limits(max_pixels=200_000_000)).width == 20_000
@@ -112,7 +112,9 @@ def test_a_limit_above_pillows_own_works_and_leaves_pillows_as_it_was(file: Any)
     assert before == (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 
 
-def test_what_a_pipelines_limits_allow_every_later_opening_allows(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_within_the_pipelines_limits_can_be_opened_everywhere_later(
+    file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", 1000)
     text = PngInfo()
@@ -145,7 +147,7 @@ def test_a_missing_file_is_the_rows_fault_at_ingest_and_the_environments_later(t
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux only: a file whose reading ends in EIO")
-def test_an_error_of_the_disk_is_not_a_broken_image(file: Any) -> None:
+def test_a_disk_error_is_not_reported_as_a_broken_image(file: Any) -> None:
     path = file(encoded(picture()))
     path.unlink()
     path.symlink_to("/proc/self/mem")
@@ -162,7 +164,7 @@ def test_a_file_that_changed_since_ingest_is_not_blamed_on_the_row(file: Any) ->
         check_unchanged(path, seen)
 
 
-def test_large_and_small_files_have_the_hash_of_their_bytes(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_of_large_and_small_files_are_those_of_their_bytes(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for data in (encoded(picture()), encoded(picture(), "PNG")):
         whole = read_header(file(data), LIMITS)
         assert whole.image_hash == content_hash(data) and len(whole.image_hash) == 32
@@ -171,14 +173,14 @@ def test_large_and_small_files_have_the_hash_of_their_bytes(file: Any, monkeypat
             assert read_header(file(data), LIMITS) == whole
 
 
-def test_bytes_behind_the_end_of_a_whole_jpeg_do_no_harm(file: Any) -> None:
+def test_bytes_after_the_end_of_a_complete_jpeg_are_ignored(file: Any) -> None:
     path = file(encoded(picture()) + b"\0\0trailer")
     assert read_header(path, LIMITS).width == 40
     assert open_rgb(path).size == (40, 30)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_exif_rotation_is_applied_once_and_sizes_are_those_after_it(kind: str, file: Any) -> None:
+def test_exif_rotation_is_applied_once_and_sizes_are_recorded_after_rotation(kind: str, file: Any) -> None:
     path = file(encoded(picture(), kind, exif=SIDEWAYS_EXIF, **({"lossless": True} if kind == "WEBP" else {})))
     header, pixels = read_header(path, LIMITS), open_rgb(path)
     assert (header.width, header.height, header.flags) == (30, 40, ("exif_rotated",))
@@ -191,13 +193,13 @@ def test_exif_rotation_is_applied_once_and_sizes_are_those_after_it(kind: str, f
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0garbage!!!!", SIDEWAYS_EXIF.tobytes()[:20], b"Exif\0\0II*\0\x08\0\0\0\xff\xff"]
 )
-def test_broken_exif_is_flagged_and_the_pixels_decoded(exif: bytes, file: Any) -> None:
+def test_broken_exif_is_flagged_and_the_pixels_are_decoded(exif: bytes, file: Any) -> None:
     path = file(encoded(picture(), exif=exif))
     assert "broken_exif" in read_header(path, LIMITS).flags
     assert np.array_equal(np.asarray(open_rgb(path)), np.asarray(Image.open(path)))
 
 
-def test_rotation_in_xmp_alone_is_found(file: Any) -> None:
+def test_rotation_given_only_in_xmp_is_found(file: Any) -> None:
     path = file(encoded(picture(), xmp=b'<x tiff:Orientation="6" \xff\xfe'))
     assert (read_header(path, LIMITS).width, open_rgb(path).width) == (30, 30)
 
@@ -231,7 +233,7 @@ def test_every_mode_becomes_rgb_by_the_documented_rule_and_is_recorded(name: str
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_of_an_animation_the_first_frame_counts(kind: str, file: Any) -> None:
+def test_the_first_frame_of_an_animation_is_used(kind: str, file: Any) -> None:
     frames = [Image.new("RGB", (9, 8), (255, 255, 255)), Image.new("RGB", (9, 8), (0, 0, 0))]
     path = file(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
     assert read_header(path, LIMITS).flags == ("animated",)
@@ -248,7 +250,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_plain_jpegs_header_is_the_one_that_pillow_reads(name: str, file: Any) -> None:
+def test_the_header_of_a_plain_jpeg_is_read_as_by_pillow(name: str, file: Any) -> None:
     path = file(encoded(**PLAIN[name]))
     with path.open("rb") as opened:
         assert look(opened, path.stat().st_size).plain is not None
@@ -264,7 +266,7 @@ def test_a_jpeg_with_any_metadata_is_left_to_pillow(options: dict[str, Any], fil
         assert look(opened, path.stat().st_size).plain is None
 
 
-def test_limits_hold_for_plain_jpegs_too(file: Any) -> None:
+def test_limits_also_apply_to_plain_jpegs(file: Any) -> None:
     path = file(encoded(picture(40, 30)))
     for limits, reason in ((Limits(max_pixels=1199), "too_many_pixels"), (Limits(min_side=31), "too_small")):
         with pytest.raises(ImageError) as error:
@@ -272,6 +274,6 @@ def test_limits_hold_for_plain_jpegs_too(file: Any) -> None:
         assert error.value.reason == reason
 
 
-def test_an_image_error_survives_the_way_back_from_a_worker_process() -> None:
+def test_an_image_error_can_be_sent_back_from_a_worker_process() -> None:
     error = pickle.loads(pickle.dumps(ImageError("too_small", "1x1")))
     assert (error.reason, error.detail) == ("too_small", "1x1")

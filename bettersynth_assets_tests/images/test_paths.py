@@ -34,7 +34,7 @@ def test_a_path_that_leaves_the_root_is_an_escape(image: str, root: Path) -> Non
     assert reason(root, image) == "path_escape"
 
 
-def test_links_out_of_the_root_are_escapes_whether_file_or_folder(root: Path) -> None:
+def test_file_and_folder_links_out_of_the_root_are_escapes(root: Path) -> None:
     (root / "images/link.jpg").symlink_to(root.parent / "outside/b.jpg")
     (root / "folder").symlink_to(root.parent / "outside")
     (root.parent / "root-b").mkdir()
@@ -60,10 +60,10 @@ def test_a_url_is_refused(image: str, root: Path) -> None:
 
 
 @pytest.mark.parametrize("image", ["images/none.jpg", "none/a.jpg", "images", "images/", "a\0b", "x" * 5000])
-def test_what_is_no_file_is_a_missing_image(image: str, root: Path) -> None:
+def test_a_path_that_is_not_a_file_is_a_missing_image(image: str, root: Path) -> None:
     assert reason(root, image) == "missing_image"
 
 
-def test_a_pipe_is_not_waited_for(root: Path) -> None:
+def test_a_named_pipe_does_not_block_the_reader(root: Path) -> None:
     os.mkfifo(root / "images/pipe.jpg")
     assert reason(root, "images/pipe.jpg") == "missing_image"

@@ -1,4 +1,4 @@
-"""Aesthetics predictors of ours. The golden scores are those of simple-aesthetics-predictor 0.1.2 (transformers 4.57.6)
+"""Our aesthetics predictors. The golden scores are those of simple-aesthetics-predictor 0.1.2 (transformers 4.57.6)
 on the same weights and images."""
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SIZES = {
 
 
 def make_public(folder, *, says_class=True):
-    """A folder with the names and the configuration of the public checkpoints, and the golden weights."""
+    """Write a folder with names and configuration of the public checkpoints and the golden weights."""
     from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     folder.mkdir(parents=True)
@@ -74,7 +74,7 @@ def images():
 
 @pytest.mark.parametrize("says_class", [True, False])
 @pytest.mark.parametrize("name", list(GOLDEN))
-def test_scores_of_each_class_are_those_of_the_package_that_we_replace(name, says_class, images, tmp_path):
+def test_scores_of_each_class_equal_those_of_the_replaced_package(name, says_class, images, tmp_path):
     registry()
     model, processor = load_aesthetics(str(make_public(tmp_path / name, says_class=says_class)))
     assert type(model).__name__ == ARCHITECTURES[name]
@@ -84,7 +84,9 @@ def test_scores_of_each_class_are_those_of_the_package_that_we_replace(name, say
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))
-def test_the_operator_and_its_batches_take_our_classes_and_the_scale_of_one(name, images, tmp_path, tiny_models):
+def test_the_operator_uses_our_classes_row_by_row_and_in_batches_and_scales_scores_to_one(
+    name, images, tmp_path, tiny_models
+):
     folder = make_public(tmp_path / name)
     (built,) = build_operators(
         [{"image_aesthetics_filter": {"hf_scorer_model": str(folder)}}], tiny_profile(tiny_models)

@@ -1,4 +1,4 @@
-"""Batch sizes found from memory, against a made-up GPU: none is here."""
+"""Batch sizes derived from free memory, with a simulated GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIB = 2**30
 
 
 class Model:
-    """Takes a fixed part and so many bytes per row of its batch, on a GPU with so much free."""
+    """Uses a fixed amount of memory and a number of bytes per row, on a GPU with limited free memory."""
 
     def __init__(self, free: int, per_row: int, fixed_part: int = 0, device: str = "cuda:0") -> None:
         self.device, self.batch = device, BatchSize(64)
@@ -42,7 +42,7 @@ class Model:
 
 
 @pytest.mark.parametrize("per_row", [3 * 2**20, 50 * 2**20, 700 * 2**20])
-def test_the_largest_power_of_two_within_four_fifths(tmp_path, per_row):
+def test_the_batch_size_is_the_largest_power_of_two_within_four_fifths_of_free_memory(tmp_path, per_row):
     model = Model(80 * GIB, per_row, fixed_part=GIB)
     fit_batch(model, model.run, name="m", kept=None, meter=model)
     size = model.batch.size
@@ -52,13 +52,13 @@ def test_the_largest_power_of_two_within_four_fifths(tmp_path, per_row):
     assert model.batch.asked == size
 
 
-def test_it_is_capped_and_never_nothing():
+def test_the_batch_size_is_capped_and_at_least_one():
     assert fitting(lambda rows: rows, lambda: 10**12) == MOST
     assert fitting(lambda rows: 1000, lambda: 10**12) == MOST
     assert fitting(lambda rows: GIB * rows, lambda: GIB // 2) == 1
 
 
-def test_it_is_found_once_and_kept_whatever_is_free_later(tmp_path):
+def test_the_batch_size_is_measured_once_and_kept(tmp_path):
     kept = tmp_path / "data" / "batch_sizes.json"
     first, second, other = Model(80 * GIB, GIB), Model(8 * GIB, GIB), Model(8 * GIB, GIB)
     fit_batch(first, first.run, name="m float32", kept=str(kept), meter=first)
@@ -69,21 +69,21 @@ def test_it_is_found_once_and_kept_whatever_is_free_later(tmp_path):
     assert json.loads(kept.read_text()) == {"m float32": 64, "m bfloat16": 4}
 
 
-def test_workers_that_ask_at_once_get_one_answer(tmp_path):
+def test_concurrent_workers_get_the_same_batch_size(tmp_path):
     answers = iter(range(1, 100))
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda _: once(tmp_path / "sizes.json", "m", lambda: next(answers)), range(8)))
     assert found == {1}
 
 
-def test_models_on_the_cpu_get_their_usual_batch(tiny_models, tmp_path):
+def test_models_on_the_cpu_get_their_default_batch_size(tiny_models, tmp_path):
     gpu = Gpu(devices="cpu", clip_batch="auto", caption_batch="auto", batch_sizes=str(tmp_path / "sizes.json"))
     assert load_scorer(resolve_model(str(tiny_models.clip), role="clip"), gpu).batch.size == 64
     assert load_captioner(resolve_model(str(tiny_models.captioner), role="captioner"), gpu).batch.size == 32
     assert list(tmp_path.iterdir()) == []
 
 
-def test_on_the_cpu_and_with_a_number_nothing_is_measured(tmp_path):
+def test_nothing_is_measured_on_the_cpu_or_with_a_fixed_batch_size(tmp_path):
     model = Model(80 * GIB, GIB, device="cpu")
     fit_batch(model, model.run, name="m", kept=str(tmp_path / "sizes.json"))
     assert (model.batch.size, model.ran) == (64, [])

@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 
 
 class Code:
-    """Makes a folder when it is unpickled by a reader that runs code."""
+    """Creates a folder when unpickled by a reader that runs code."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -69,7 +69,7 @@ def test_a_clip_vision_tower_loads_all_its_weights_with_and_without_the_prefix_o
 
 
 @pytest.mark.parametrize("lost", ["visual_projection.weight", "text_model.final_layer_norm.bias"])
-def test_a_missing_weight_is_an_error_and_not_drawn_at_random(tiny_models, tmp_path, lost):
+def test_a_missing_weight_is_an_error_and_not_initialised_at_random(tiny_models, tmp_path, lost):
     folder = tmp_path / "clip"
     shutil.copytree(tiny_models.clip, folder)
     weights = load_file(folder / WEIGHTS)
@@ -93,7 +93,7 @@ def test_a_weight_of_another_shape_is_an_error_that_names_it(tiny_models, tmp_pa
     ("make", "file"),
     [(make_public_clip, "pytorch_model.bin"), (make_public_open_clip, "open_clip_pytorch_model.bin")],
 )
-def test_a_bin_file_of_tensors_loads_and_one_with_code_is_refused_unrun(tmp_path, images, make, file):
+def test_a_bin_file_of_tensors_loads_and_one_with_code_is_refused_without_running_it(tmp_path, images, make, file):
     folder = make(tmp_path / "model")
     for weights in folder.glob("*.safetensors"):
         torch.save(load_file(weights), folder / file)
@@ -106,7 +106,7 @@ def test_a_bin_file_of_tensors_loads_and_one_with_code_is_refused_unrun(tmp_path
 
 
 @pytest.mark.parametrize("shape", [None, (3, 5)], ids=["missing", "another shape"])
-def test_an_open_clip_folder_without_all_its_weights_is_refused(tmp_path, shape):
+def test_an_open_clip_folder_with_missing_weights_is_refused(tmp_path, shape):
     folder = make_public_open_clip(tmp_path / "model")
     weights = load_file(folder / "open_clip_model.safetensors")
     del weights["text_projection"]
@@ -117,7 +117,7 @@ def test_an_open_clip_folder_without_all_its_weights_is_refused(tmp_path, shape)
         ClipScorer(str(folder))
 
 
-def test_every_processor_resizes_as_pillow_does_and_the_fast_path_gives_its_very_pixels(tiny_models, images):
+def test_every_processor_resizes_like_pillow_and_the_fast_path_gives_identical_pixels(tiny_models, images):
     for folder in (tiny_models.clip, tiny_models.watermark, tiny_models.captioner):
         processor = load_processor(str(folder))
         processor = getattr(processor, "image_processor", processor)

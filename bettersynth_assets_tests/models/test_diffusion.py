@@ -31,7 +31,7 @@ def pixels(found):
     return [None if image is None else np.asarray(image) for _, image in sorted(found, key=lambda pair: pair[0])]
 
 
-def test_an_image_depends_on_caption_id_and_seed_and_not_on_place_neighbours_or_batch(maker, folder):
+def test_an_image_depends_only_on_caption_id_and_random_seed(maker, folder):
     made = pixels(maker.images(CAPTIONS, IDS, SECTION))
     assert all(image.shape == (16, 16, 3) for image in made)
     again = pixels(ImageMaker(str(folder), batch=1).images(CAPTIONS[::-1], IDS[::-1], SECTION))
@@ -68,7 +68,7 @@ def concept_cosines(pipeline, images):
         return torch.nn.functional.cosine_similarity(embeds, checker.concept_embeds[1:2])
 
 
-def test_a_refused_image_is_tried_again_with_other_noise_and_the_others_stay(maker):
+def test_a_refused_image_is_generated_again_with_other_noise_and_the_others_are_kept(maker):
     first = dict(maker.images(CAPTIONS, IDS, SECTION))
     pipeline = maker._pipeline
     cosines = concept_cosines(pipeline, [first[at] for at in range(len(CAPTIONS))])
@@ -85,7 +85,7 @@ def test_a_refused_image_is_tried_again_with_other_noise_and_the_others_stay(mak
     assert all(np.abs(np.asarray(often[at]).astype(int) - np.asarray(first[at])).mean() > 1 for at in new)
 
 
-def test_where_every_image_is_refused_the_tries_end(tmp_path, tiny_models):
+def test_attempts_are_limited_if_every_image_is_refused(tmp_path, tiny_models):
     maker = ImageMaker(str(make_stable_diffusion(tmp_path / "sd", tiny_models.clip, refuses_all=True)), batch=4)
     calls = []
     whole = maker._make
@@ -94,7 +94,7 @@ def test_where_every_image_is_refused_the_tries_end(tmp_path, tiny_models):
     assert calls == [4, 1, 4, 1]
 
 
-def test_a_profile_without_a_pipeline_and_a_folder_that_is_none_are_named(tiny_models, folder):
+def test_a_profile_without_a_pipeline_and_a_folder_that_is_not_one_are_named(tiny_models, folder):
     profile = tiny_profile(tiny_models)
     with pytest.raises(ConfigError, match=r"profile 'miniature' has none: set models\.diffusion"):
         diffusion_model(profile)
@@ -110,7 +110,7 @@ def with_model(profile, model):
     return profile.model_copy(update={"models": profile.models.model_copy(update={"diffusion": model})})
 
 
-def test_a_missing_package_is_named_with_the_recipe_before_any_row_is_worked(tiny_models, tmp_path, monkeypatch):
+def test_a_missing_package_is_named_with_the_recipe_before_any_row_is_processed(tiny_models, tmp_path, monkeypatch):
     recipe = Recipe.parse({"name": "test", "regenerate": {}}, where="test")
     settings = Settings(
         profile=with_model(tiny_profile(tiny_models), "org/pipeline"), recipe=recipe, data_root=tmp_path

@@ -12,13 +12,13 @@ DRAWS = 20_000
 
 
 def shares(sampling, logits=LOGITS, draws=DRAWS):
-    """How often each token is the first of this many rows."""
+    """Return how often each token is the first one, over this many rows."""
     uniforms = torch.from_numpy(draw_uniforms(sampling, [f"row{index}" for index in range(draws)], 1)[:, 0])
     scores = limits(sampling)(None, logits.expand(draws, -1))
     return np.bincount(draw_tokens(scores, uniforms).numpy(), minlength=len(logits)) / draws
 
 
-def test_tokens_come_as_often_as_their_probability_says():
+def test_token_frequencies_match_their_probabilities():
     np.testing.assert_allclose(shares(Sampling()), [0.4, 0.1, 0.3, 0.05, 0.15], atol=0.012)
 
 
@@ -28,15 +28,15 @@ def test_temperature_flattens_and_sharpens():
         np.testing.assert_allclose(shares(Sampling(temperature=temperature)), expected, atol=0.012)
 
 
-def test_top_k_draws_from_the_likeliest_alone():
+def test_top_k_samples_only_from_the_likeliest_tokens():
     np.testing.assert_allclose(shares(Sampling(top_k=2)), [4 / 7, 0, 3 / 7, 0, 0], atol=0.012)
 
 
-def test_top_p_draws_from_the_likeliest_that_reach_it():
+def test_top_p_samples_only_from_the_likeliest_tokens_that_reach_it():
     np.testing.assert_allclose(shares(Sampling(top_p=0.75)), np.array([8, 0, 6, 0, 3]) / 17, atol=0.012)
 
 
-def test_a_vocabulary_of_full_size_is_drawn_from_up_to_its_last_token():
+def test_sampling_reaches_the_last_token_of_a_full_size_vocabulary():
     logits = torch.full((50_304,), float("-inf"))
     logits[[0, 777, 50_303]] = 0.0
     found = shares(Sampling(), logits, draws=500)[[0, 777, 50_303]]  # more of them would take gigabytes
@@ -46,7 +46,7 @@ def test_a_vocabulary_of_full_size_is_drawn_from_up_to_its_last_token():
     assert draw_tokens(torch.zeros(1, 50_304), last).item() == 50_303
 
 
-def test_a_rows_numbers_depend_on_its_key_and_the_seed_alone():
+def test_random_numbers_of_a_row_depend_only_on_its_key_and_the_random_seed():
     both = draw_uniforms(Sampling(seed=3), ["a", "b"], 6)
     assert both.shape == (2, 6) and both.dtype == np.float32 and (both >= 0).all() and (both < 1).all()
     np.testing.assert_array_equal(draw_uniforms(Sampling(seed=3, top_k=9), ["b"], 6)[0], both[1])
@@ -55,5 +55,5 @@ def test_a_rows_numbers_depend_on_its_key_and_the_seed_alone():
     assert not np.array_equal(draw_uniforms(Sampling(seed=4), ["a"], 6)[0], both[0])
 
 
-def test_without_sampling_generate_is_asked_for_greedy_decoding_and_nothing_else():
+def test_without_sampling_generate_gets_only_the_arguments_for_greedy_decoding():
     assert generate_arguments(None, None) == {"do_sample": False, "num_beams": 1}

@@ -1,4 +1,4 @@
-"""One spec per operator, and no other place that knows an operator by its name."""
+"""Each operator has one spec, and no other code refers to operators by name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ OURS = "bettersynth_assets.operators.ours"
 MAY_NAME = {
     "operators/stock.py",  # Data-Juicer's operators, which are data here
     "operators/thresholds.py",  # the spec of clip_score_filter, beside its limits
-    "miniature/quality.py",  # which of the world's planted faults an operator is there to find
+    "miniature/quality.py",  # which planted faults of the miniature world an operator should find
 }
 
 
-def test_no_operator_is_known_by_name_outside_of_its_spec():
+def test_no_operator_name_appears_outside_its_spec():
     package, names = PACKAGE_ROOT / "bettersynth_assets", {*registry().modules}
     found = []
     for path in sorted(package.rglob("*.py")):
@@ -36,7 +36,7 @@ def test_no_operator_is_known_by_name_outside_of_its_spec():
     assert outside == MAY_NAME
 
 
-def test_each_module_of_ours_registers_one_class_and_one_spec_under_its_own_name():
+def test_each_of_our_modules_registers_one_class_and_one_spec_under_its_name():
     operators = {name: kind for name, kind in registry().modules.items() if kind.__module__.startswith(OURS)}
     ours = sys.modules[OURS]
     modules = {name: kind for name, kind in vars(ours).items() if getattr(kind, "NAME", None) == name}
@@ -53,7 +53,7 @@ def test_the_package_is_an_entry_point_of_data_juicers_group():
     assert point.load() is sys.modules[OURS]
 
 
-def test_a_plugin_may_give_its_own_spec_and_cannot_review_itself(monkeypatch):
+def test_a_plugin_may_provide_its_spec_but_cannot_mark_itself_as_reviewed(monkeypatch):
     from data_juicer.ops.base_op import Filter
 
     spec = OperatorSpec(name="quiet_filter", stats=("quiet",), pure=True)
@@ -66,5 +66,5 @@ def test_a_plugin_may_give_its_own_spec_and_cannot_review_itself(monkeypatch):
         catalog.register_spec(OperatorSpec(name="words_num_filter"))
 
 
-def test_an_operator_of_which_nothing_is_known_has_defaults():
+def test_an_operator_without_a_spec_gets_the_defaults():
     assert catalog.spec_of("no_such_filter") == OperatorSpec(name="no_such_filter")

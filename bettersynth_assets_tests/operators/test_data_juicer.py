@@ -56,16 +56,16 @@ def test_an_operator_that_cannot_be_used_is_named_with_the_reason(entry, says):
         check_operators([entry])
 
 
-def test_a_value_that_the_operator_itself_refuses_names_the_operator(tiny_models):
+def test_the_error_for_a_value_that_an_operator_refuses_names_the_operator(tiny_models):
     with pytest.raises(ConfigError, match=r"'image_shape_filter' with .*any_or_all.*is not supported"):
         build_operators([{"image_shape_filter": {"any_or_all": "some"}}], tiny_profile(tiny_models))
 
 
-def test_models_that_the_recipe_leaves_out_come_from_the_profile(tiny_models):
+def test_models_omitted_from_the_recipe_come_from_the_profile(tiny_models):
     profile = tiny_profile(tiny_models)
     (built,) = build_operators([{"image_watermark_filter": None}], profile)
     assert built.operator.model_key.keywords["pretrained_model_name_or_path"] == str(tiny_models.watermark)
-    assert built.limits == "{}", "the ledger holds the recipe's words, not this machine's paths"
+    assert built.limits == "{}", "the ledger records the recipe's values, not paths of this machine"
     assert built.operator.accelerator == "cpu" and built.rank is None
     assert list(operators_key([{"image_watermark_filter": None}], profile)) == ["image_watermark_filter"]
     assert operators_key([{"words_num_filter": None}], profile) == {}
@@ -78,7 +78,7 @@ def test_models_that_the_recipe_leaves_out_come_from_the_profile(tiny_models):
         ("image_text_matching_filter", "matching", "Salesforce/blip-itm-base-coco"),
     ],
 )
-def test_a_model_that_the_profile_may_leave_out_is_data_juicers_unless_it_is_named(name, role, hub_id, tiny_models):
+def test_an_optional_model_is_data_juicers_default_unless_the_profile_names_one(name, role, hub_id, tiny_models):
     profile = tiny_profile(tiny_models)
     (built,) = build_operators([{name: {}}], profile)
     assert built.operator.model_key.keywords["pretrained_model_name_or_path"] == hub_id
@@ -91,7 +91,7 @@ def test_a_model_that_the_profile_may_leave_out_is_data_juicers_unless_it_is_nam
     assert list(operators_key([{name: {}}], profile)) == [*ways, name]
 
 
-def test_a_model_that_does_not_exist_is_named_before_any_row_is_worked(tiny_models):
+def test_a_model_that_does_not_exist_is_named_before_any_row_is_processed(tiny_models):
     profile = tiny_profile(tiny_models)
     gone = profile.model_copy(update={"models": profile.models.model_copy(update={"watermark": "./no-such-model"})})
     with pytest.raises(ConfigError, match=r"models\.watermark = './no-such-model'"):
@@ -120,7 +120,7 @@ def test_installing_packages_at_run_time_is_refused():
         LazyLoader.check_packages(["no-such-package-anywhere"])
 
 
-def test_data_juicer_leaves_the_process_as_it_was():
+def test_data_juicer_does_not_change_settings_of_the_process():
     threads = torch.get_num_threads()
     registry()
     with undisturbed():
@@ -129,7 +129,7 @@ def test_data_juicer_leaves_the_process_as_it_was():
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-def test_gpu_operators_are_given_the_profiles_device(tiny_models, monkeypatch):
+def test_gpu_operators_get_the_profiles_device(tiny_models, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(sys.modules["data_juicer.ops.base_op"], "is_cuda_available", lambda: True)

@@ -1,4 +1,4 @@
-"""Deduplicators and Selectors in a recipe: every row accounted for, the rows that Data-Juicer itself would keep."""
+"""Deduplicators and selectors in a recipe keep the same rows as Data-Juicer and account for every row."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ids(table):
     return table["id"].to_pylist()
 
 
-def test_resized_and_recompressed_copies_go_and_name_the_row_that_stays(rows, process):
+def test_resized_and_recompressed_copies_are_rejected_and_name_the_kept_row(rows, process):
     done = process(rows, [IMAGES])
     rejects = done.rejects.to_pylist()
     assert [row["id"] for row in rejects] == ["row020", "row021", "row022", "row023"]
@@ -61,7 +61,7 @@ def test_resized_and_recompressed_copies_go_and_name_the_row_that_stays(rows, pr
     assert len(json.loads(done.kept["stats"][0].as_py())["image_hash"]) == 16
 
 
-def test_the_best_matched_row_of_a_group_stays(rows, process):
+def test_the_best_matching_row_of_a_group_is_kept(rows, process):
     done = process(rows, [BEST])
     scores = dict(zip(ids(rows), rows["clip_score"].to_pylist(), strict=True))
     for copy in range(20, 24):
@@ -73,18 +73,18 @@ def test_the_best_matched_row_of_a_group_stays(rows, process):
 @pytest.mark.parametrize(
     "entry", [IMAGES, BEST, TEXTS, SHINGLES, CLUSTERS, TOP, DRAWN], ids=lambda entry: next(iter(entry))
 )
-def test_no_row_is_lost_and_the_same_rows_stay_again(entry, rows, process):
+def test_no_row_is_lost_and_a_second_run_keeps_the_same_rows(entry, rows, process):
     done, again = process(rows, [entry]), process(rows, [entry])
     every = sorted([*ids(done.kept), *ids(done.rejects), *ids(done.quarantine)])
     assert every == ids(rows) and 0 < done.kept.num_rows < rows.num_rows and done.quarantine.num_rows == 0
     assert done.kept == again.kept and done.rejects == again.rejects
-    assert ids(done.kept) == sorted(ids(done.kept)), "the set's order stays"
+    assert ids(done.kept) == sorted(ids(done.kept)), "the order of the set is preserved"
     assert {*done.rejects["operator"].to_pylist()} == {next(iter(entry))}
     assert all(reason for reason in done.rejects["reason"].to_pylist())
 
 
 @pytest.mark.parametrize("entry", [IMAGES, BEST, TEXTS, SHINGLES, CLUSTERS, TOP], ids=lambda entry: next(iter(entry)))
-def test_kept_rows_are_those_that_data_juicer_keeps_itself(entry, rows, process, tmp_path, tiny_models):
+def test_kept_rows_equal_those_of_data_juicer(entry, rows, process, tmp_path, tiny_models):
     from data_juicer.core.data import NestedDataset
 
     registry()
@@ -102,13 +102,13 @@ def test_kept_rows_are_those_that_data_juicer_keeps_itself(entry, rows, process,
     assert sorted(kept["id"]) == ids(process(rows, [entry]).kept)
 
 
-def test_equal_captions_go_but_for_the_first_and_say_whose_they_are(rows, process):
+def test_repeated_captions_are_rejected_and_name_the_first_row(rows, process):
     done = process(rows, [TEXTS])
     assert ids(done.kept) == [f"row{index:03d}" for index in range(5)]
     assert done.rejects["reason"][0].as_py() == "text is that of row 'row000', which stays"
 
 
-def test_data_juicers_progress_bars_stay_off_the_steps_error_stream(rows, process, capfd):
+def test_data_juicers_progress_bars_do_not_reach_stderr_of_the_step(rows, process, capfd):
     process(rows, [TEXTS])
     process(rows, [SHINGLES])
     assert "it/s" not in capfd.readouterr().err
@@ -134,7 +134,7 @@ def test_a_broken_image_is_quarantined_alone(rows, process, tmp_path):
         assert done.kept.num_rows + done.rejects.num_rows == rows.num_rows - 1
 
 
-def test_the_selector_takes_exactly_as_many_rows_as_asked_for_evenly_over_clusters(rows, process):
+def test_the_selector_keeps_exactly_the_requested_number_of_rows_spread_over_clusters(rows, process):
     whole = process(rows, [{"kmeans_diversity_selector": {"clusters": 4, "share": 1.0}}])
     sizes = np.bincount([json.loads(text)["image_cluster"] for text in whole.kept["stats"].to_pylist()])
     done = process(rows, [CLUSTERS])
@@ -145,9 +145,9 @@ def test_the_selector_takes_exactly_as_many_rows_as_asked_for_evenly_over_cluste
     assert done.rejects["reason"][0].as_py().startswith(f"place {done.rejects['value'][0].as_py():.0f} of cluster ")
 
 
-def test_operators_of_both_kinds_stand_in_one_list_and_judge_what_reaches_them(rows, process):
+def test_one_list_can_mix_both_kinds_of_operators_and_each_gets_the_remaining_rows(rows, process):
     done = process(rows, [{"image_shape_filter": {"min_width": 49}}, IMAGES, {"words_num_filter": {"min_num": 5}}])
-    # Row 0 is too small, so its copy, row 20, stays.
+    # Row 0 is too small, so its copy, row 20, is kept.
     assert "row020" in [
         *ids(done.kept),
         *(row["id"] for row in done.rejects.to_pylist() if row["operator"] == "words_num_filter"),
@@ -155,13 +155,13 @@ def test_operators_of_both_kinds_stand_in_one_list_and_judge_what_reaches_them(r
     assert [operator["rows_in"] for operator in done.operators] == [24, 23, 20]
 
 
-def test_one_row_and_none_pass_through(rows, process):
+def test_one_row_or_no_rows_pass_through(rows, process):
     for entry in (IMAGES, TEXTS, SHINGLES, CLUSTERS, TOP):
         assert ids(process(rows.slice(0, 1), [entry]).kept) == ["row000"]
         assert process(rows.slice(0, 0), [entry]).kept.num_rows == 0
 
 
-def test_more_shards_than_one_are_refused_with_what_to_do(rows, process):
+def test_several_shards_are_refused_with_the_fix(rows, process):
     says = r"'document_deduplicator' needs all rows at once.* 4 shards.*`budget\.select`.*`shards: 1`"
     with pytest.raises(ConfigError, match=says):
         process(rows, [TEXTS], shards=4)
@@ -180,6 +180,6 @@ def test_more_shards_than_one_are_refused_with_what_to_do(rows, process):
         ({"ray_image_deduplicator": {}}, "did you mean 'image_deduplicator'"),
     ],
 )  # fmt: skip
-def test_an_argument_that_cannot_be_used_is_named_with_the_reason(entry, says, tiny_models):
+def test_an_invalid_argument_is_named_with_the_reason(entry, says, tiny_models):
     with pytest.raises(ConfigError, match=says):
         build_operators([entry], tiny_profile(tiny_models, shards=1))

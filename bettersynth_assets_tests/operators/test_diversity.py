@@ -22,11 +22,11 @@ from bettersynth_assets.operators.diversity import clusters_of, places_in_cluste
         ([], 3, []),
     ],
 )
-def test_quotas_are_as_equal_as_sizes_let_them_be(sizes, wanted, given):
+def test_quotas_are_as_equal_as_the_sizes_allow(sizes, wanted, given):
     assert quotas(sizes, wanted) == given
 
 
-def test_separate_groups_become_separate_clusters_whatever_the_lengths():
+def test_separate_groups_become_separate_clusters_regardless_of_vector_length():
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(4), 30)
     points = (np.eye(8, dtype=np.float32)[truth] + 0.05 * rng.standard_normal((120, 8))).astype(np.float32)
@@ -36,17 +36,17 @@ def test_separate_groups_become_separate_clusters_whatever_the_lengths():
     assert np.array_equal(labels, clusters_of(points, 4, random_seed=3)[0])
 
 
-def test_more_clusters_than_rows_and_equal_rows_are_no_error():
+def test_more_clusters_than_rows_and_equal_rows_are_accepted():
     labels, _ = clusters_of(np.ones((3, 4), np.float32), 9, random_seed=0)
     assert labels.shape == (3,)
 
 
-def test_places_follow_the_wishes_and_ties_the_order():
+def test_ranks_within_clusters_follow_the_weights_and_ties_keep_the_row_order():
     labels = np.array([0, 1, 0, 1, 0])
     assert places_in_clusters(labels, [0.1, 0.5, 0.9, 0.5, 0.1]).tolist() == [1, 0, 0, 1, 2]
 
 
-def test_repeats_finds_what_comparing_all_pairs_finds():
+def test_repeats_finds_the_same_rows_as_comparing_all_pairs():
     rng = np.random.default_rng(0)
     base = [int(value) for value in rng.integers(0, 2**63, 40)]
     values = base + [value ^ sum(1 << int(bit) for bit in rng.choice(64, 1 + at % 9, replace=False))
@@ -61,11 +61,11 @@ def test_repeats_finds_what_comparing_all_pairs_finds():
         assert all((values[at] ^ values[other]).bit_count() == bits for at, (other, bits) in found.items())
 
 
-def test_a_chain_never_takes_a_row_whose_like_has_gone():
+def test_a_row_is_not_rejected_as_the_copy_of_a_rejected_row():
     a, b, c = "0000000000000000", "000000000000000f", "00000000000000ff"  # 4 bits apart each, 8 from end to end
     assert repeats([a, b, c], [0, 1, 2], 4) == {1: (0, 4)}
     assert repeats([a, b, c], [1, 0, 2], 4) == {0: (1, 4), 2: (1, 4)}
 
 
-def test_a_plain_image_has_one_hash_at_every_size():
+def test_a_single_colour_image_has_the_same_hash_at_every_size():
     assert len({image_hash(Image.new("RGB", (side, side), "gray")) for side in (8, 100, 333)}) == 1

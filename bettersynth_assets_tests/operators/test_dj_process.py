@@ -39,7 +39,7 @@ def tmp_path():
 
 
 def write_config(folder, table, process, **more):
-    """Rows and configuration of a run over a table; nothing tells it of this package but the entry point."""
+    """Write rows and configuration of a run; only the entry point makes this package known to it."""
     lines = [
         json.dumps({"id": row["id"], "text": kit_text(row["caption"]), "images": [str(folder / row["image"])]}) + "\n"
         for row in table.to_pylist()
@@ -79,7 +79,7 @@ for config in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def done(tiny_models):
-    """Folder and table by name of a run; all are done by one process."""
+    """Folder and table of each run by name; one process does all runs."""
     clip = {"clip_model": str(tiny_models.clip), "accelerator": "cpu"}
     captioner = {"captioner": str(tiny_models.captioner), "accelerator": "cpu"}
     with tempfile.TemporaryDirectory(prefix="dj-process-") as place:
@@ -107,7 +107,7 @@ def ids(rows):
     return [row["id"] for row in rows]
 
 
-def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_path, tiny_models):
+def test_plain_dj_process_keeps_the_same_rows_as_the_pipeline_for_the_same_recipe(tmp_path, tiny_models):
     table = scored_table(tmp_path, 20)
     paths = [tmp_path / name for name in table["image"].to_pylist()]
     scored = score_files(ClipScorer(str(tiny_models.clip)), paths, table["caption"].to_pylist())
@@ -123,7 +123,7 @@ def test_plain_dj_process_keeps_the_rows_that_the_same_recipe_keeps_here(tmp_pat
     assert ids(kept) == ours.kept["id"].to_pylist()
 
 
-def test_plain_dj_process_runs_our_whole_set_operators_and_keeps_the_same_rows(done, tiny_models):
+def test_plain_dj_process_runs_our_dataset_operators_and_keeps_the_same_rows(done, tiny_models):
     folder, table = done["sets"]
     kept = kept_in(folder)
     entries = [IMAGES, {"kmeans_diversity_selector": CLUSTERS | {"clip_model": str(tiny_models.clip)}}]
@@ -143,7 +143,7 @@ def test_plain_dj_process_runs_our_captioner_and_writes_the_same_captions(done, 
     assert [row["text"] for row in kept_in(folder)] == [kit_text(text) for text in expected]
 
 
-def test_plain_dj_process_makes_images_outside_the_seed_and_names_their_parents(done):
+def test_plain_dj_process_writes_images_outside_the_seed_folder_and_names_their_parents(done):
     folder, table = done["images"]
     rows, captions = kept_in(folder), table["caption"].to_pylist()
     assert [row["text"] for row in rows] == [kit_text(caption) for caption in captions]

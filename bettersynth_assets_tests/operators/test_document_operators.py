@@ -1,4 +1,4 @@
-"""Data-Juicer's operators with models of their own, in a recipe, each with a small local model."""
+"""Model-based operators of Data-Juicer in a recipe, each with a small local model."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_broken_image_is_quarantined_alone(name, entries, tmp_path, tiny_model
     assert done.kept["id"].to_pylist() == [row_id for row_id in whole.kept["id"].to_pylist() if row_id != "row003"]
 
 
-def test_matching_is_the_probability_that_the_model_gives(entries, tmp_path, tiny_models, blip_itm):
+def test_the_matching_score_equals_the_models_probability(entries, tmp_path, tiny_models, blip_itm):
     import torch
     from PIL import Image
     from transformers import BlipForImageTextRetrieval
@@ -95,7 +95,7 @@ def test_a_model_folder_that_the_recipe_names_is_part_of_the_key(entries, tiny_m
 
 
 @pytest.mark.parametrize("name", ["weights", "aesthetics-predictor-v3"])
-def test_a_folder_name_that_the_aesthetics_filter_cannot_read_is_refused_before_any_row(name, tmp_path, tiny_models):
+def test_a_folder_name_that_the_aesthetics_filter_cannot_parse_is_refused_before_any_row(name, tmp_path, tiny_models):
     (tmp_path / name).mkdir()
     with pytest.raises(ConfigError, match=r"hf_scorer_model = .*aesthetics-predictor-v1"):
         build_operators(
@@ -103,7 +103,7 @@ def test_a_folder_name_that_the_aesthetics_filter_cannot_read_is_refused_before_
         )
 
 
-def test_aesthetics_are_the_scores_that_the_profiles_model_gives(tmp_path, tiny_models):
+def test_aesthetics_scores_equal_those_of_the_profiles_model(tmp_path, tiny_models):
     import torch
     from PIL import Image
     from transformers import CLIPImageProcessorPil
@@ -115,7 +115,7 @@ def test_aesthetics_are_the_scores_that_the_profiles_model_gives(tmp_path, tiny_
     profile = profile.model_copy(update={"models": profile.models.model_copy(update={"aesthetics": str(folder)})})
     processor = CLIPImageProcessorPil.from_pretrained(folder)
     table = scored_table(tmp_path, COUNT)
-    with torch.no_grad():  # a bias that puts the random scores about the limit
+    with torch.no_grad():  # a bias that centres the random scores on the limit
         model = AestheticsPredictorV2Linear.from_pretrained(folder)
         images = [Image.open(tmp_path / name).convert("RGB") for name in table["image"].to_pylist()]
         model.layers[-1].bias -= model(**processor(images=images, return_tensors="pt")).logits.median()
@@ -134,7 +134,7 @@ def test_aesthetics_are_the_scores_that_the_profiles_model_gives(tmp_path, tiny_
         assert json.loads(row["stats"])["image_aesthetics_scores"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_pairs_of_texts_are_as_similar_as_their_embeddings(tiny_models):
+def test_text_similarity_equals_that_of_the_embeddings(tiny_models):
     import torch
     from transformers import AutoTokenizer, CLIPModel
 

@@ -1,4 +1,4 @@
-"""Scores in bfloat16 stay within the band that docs/operators.md states, and only rows within it change sides."""
+"""bfloat16 scores stay within the band in docs/operators.md, and only rows inside it are decided differently."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def kept(root, table, scores, entry, profile):
     return {*done.kept["id"].to_pylist()}, found["min_score"]
 
 
-def test_types_and_batches_differ_by_no_more_than_the_band(scored):
+def test_scores_differ_by_at_most_the_band_across_dtypes_and_batch_sizes(scored):
     _, _, scores = scored
     exact = scores["float32", ROWS]
-    assert exact.max() - exact.min() > 10 * BAND, "the scores spread, so that the band means something"
+    assert exact.max() - exact.min() > 10 * BAND, "the scores must differ by far more than the band"
     for found in scores.values():
         assert np.abs(found - exact).max() <= BAND
     assert np.abs(scores["bfloat16", 7] - exact).max() > 0
@@ -52,7 +52,7 @@ def test_types_and_batches_differ_by_no_more_than_the_band(scored):
 @pytest.mark.parametrize(
     "entry", [{"method": "mean"}, {"method": "top_k", "count": 15}, {"method": "min", "min_score": 0.1}]
 )
-def test_rows_outside_the_band_around_the_limit_are_decided_alike(scored, tiny_models, entry):
+def test_rows_outside_the_band_around_the_limit_get_the_same_decision(scored, tiny_models, entry):
     root, table, scores = scored
     profile = tiny_profile(tiny_models)
     exact = dict(zip(table["id"].to_pylist(), scores["float32", ROWS].tolist(), strict=True))
@@ -64,10 +64,10 @@ def test_rows_outside_the_band_around_the_limit_are_decided_alike(scored, tiny_m
             assert len(narrow) == 15
 
 
-def test_ties_are_broken_by_id_whatever_the_order_of_the_rows(scored, tiny_models):
+def test_ties_are_broken_by_id_regardless_of_row_order(scored, tiny_models):
     root, table, _ = scored
     profile, entry = tiny_profile(tiny_models), {"clip_score_filter": {"method": "top_k", "count": 9}}
-    # bfloat16 has 8 bits of mantissa: near 0.25 it tells cosines apart that differ by 0.001, so ties are common.
+    # bfloat16 has 8 bits of mantissa: near 0.25 it resolves differences of 0.001, so ties are common.
     scores = np.repeat(np.float32([0.25, 0.2509765625]), (ROWS - 4, 4))
     order = np.random.default_rng(0).permutation(ROWS)
     first, _ = kept(root, table, scores, entry, profile)

@@ -1,4 +1,4 @@
-"""Every operator of Data-Juicer with its default arguments on three rows: works, or is refused in one sentence."""
+"""Each Data-Juicer operator with default arguments on three rows works or is refused in one sentence."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def rows(tmp_path):
     return [make_row({"clip_score": 0.3, **row}, tmp_path, with_score=True) for row in table.to_pylist()]
 
 
-def test_stats_are_those_of_the_operator_itself(built, rows):
+def test_stats_equal_those_of_data_juicers_operators(built, rows):
     with undisturbed():
         for operator in built:
             assert classify(operator, rows, []) == {}

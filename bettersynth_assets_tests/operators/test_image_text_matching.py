@@ -58,7 +58,7 @@ def opened(monkeypatch):
 
 
 def own_calls(built, rows):
-    """What Data-Juicer's operator gives, row by row."""
+    """Return the results of Data-Juicer's operator, row by row."""
     return [built.operator.compute_stats_single({**row.sample, STATS: {}})[STATS][STAT] for row in rows]
 
 
@@ -67,7 +67,7 @@ def scores_of(built, rows):
     return [row.sample[STATS].pop(STAT) for row in rows]
 
 
-def test_scores_are_those_of_the_operator_itself_whatever_the_captions_length(build, rows):
+def test_scores_equal_those_of_data_juicers_operator_for_captions_of_any_length(build, rows):
     (matching,) = build("matching")
     with undisturbed():
         ours, theirs = scores_of(matching, rows), own_calls(matching, rows)
@@ -75,7 +75,7 @@ def test_scores_are_those_of_the_operator_itself_whatever_the_captions_length(bu
     assert len({round(values[0], 4) for values in theirs}) > 10
 
 
-def test_neighbours_move_a_score_in_its_last_bits_only(build, rows):
+def test_neighbours_change_only_the_last_bits_of_a_score(build, rows):
     (matching,) = build("matching")
     with undisturbed():
         together = scores_of(matching, rows)
@@ -94,7 +94,7 @@ def test_an_image_is_decoded_once_for_all_classifiers_of_a_list(build, rows, ope
         assert ours == [pytest.approx(values, abs=1e-6) for values in own_calls(operators[1], rows)]
 
 
-def test_images_are_kept_for_as_many_rows_as_there_is_room_for(build, rows, opened, monkeypatch):
+def test_decoded_images_are_kept_for_as_many_rows_as_fit(build, rows, opened, monkeypatch):
     operators = build("watermark", "matching", "nsfw")
     monkeypatch.setattr(image_classifiers, "KEPT_BYTES", 20 * 3 * 32 * 32 + 5)
     with undisturbed():
@@ -107,7 +107,7 @@ def test_images_are_kept_for_as_many_rows_as_there_is_room_for(build, rows, open
     assert all({"image_watermark_prob", STAT, "image_nsfw_score"} <= row.sample[STATS].keys() for row in rows)
 
 
-def test_a_broken_image_and_an_unreadable_caption_take_no_other_row_with_them(build, rows, tmp_path):
+def test_a_broken_image_and_an_unreadable_caption_fail_no_other_row(build, rows, tmp_path):
     (matching,) = build("matching")
     with undisturbed():
         whole = scores_of(matching, rows)
@@ -128,7 +128,7 @@ def test_rows_of_a_recipe_with_a_broken_image_are_quarantined(build, tmp_path):
     assert done.kept.num_rows == 11
 
 
-def test_the_caption_is_the_one_that_a_mapper_between_two_classifiers_made(build, tmp_path, opened):
+def test_a_classifier_uses_the_caption_of_the_mapper_before_it(build, tmp_path, opened):
     table = scored_table(tmp_path, 12)
     operators = build("watermark", "letters", "matching")
     done = run_process(table, operators, stage="test", image_root=tmp_path, rescore=None)
@@ -143,7 +143,7 @@ def test_the_caption_is_the_one_that_a_mapper_between_two_classifiers_made(build
     assert max(abs(values[0] - others[0]) for values, others in zip(theirs, before, strict=True)) > 1e-3
 
 
-def test_a_tokenizer_of_another_model_is_an_error_that_says_so(build, rows, tiny_models, blip_itm, tmp_path):
+def test_a_tokenizer_of_another_model_is_reported_as_such(build, rows, tiny_models, blip_itm, tmp_path):
     import shutil
 
     folder = shutil.copytree(blip_itm, tmp_path / "mixed")
@@ -161,7 +161,7 @@ def test_a_tokenizer_of_another_model_is_an_error_that_says_so(build, rows, tiny
         run_process(quokkas, [matching], stage="test", image_root=tmp_path, rescore=None)
 
 
-def test_flipped_images_are_left_to_the_operators_own_call(build, tmp_path):
+def test_flipped_images_use_the_implementation_of_data_juicer(build, tmp_path):
     table = scored_table(tmp_path, 6)
     plain, mirrored = build("matching") + build("matching", matching={"horizontal_flip": True})
     assert classifies(plain) and not classifies(mirrored)
@@ -174,7 +174,7 @@ def test_flipped_images_are_left_to_the_operators_own_call(build, tmp_path):
     assert stats == [pytest.approx(values[0], abs=1e-6) for values in theirs]
 
 
-def test_the_profiles_dtype_is_that_of_a_copy_of_the_model(build, rows, tiny_models, blip_itm):
+def test_the_profiles_dtype_applies_to_a_copy_of_the_model(build, rows, tiny_models, blip_itm):
     (exact,) = build("matching")
     gpu = tiny_profile(tiny_models).gpu.model_copy(update={"dtype": "bfloat16"})
     entry = {"image_text_matching_filter": {"hf_blip": str(blip_itm), "min_score": 0.0}}

@@ -1,4 +1,4 @@
-"""Data-Juicer's operators whose models lie in files that the profile names, each with a small trained model."""
+"""Data-Juicer operators whose model files the profile names, each with a small trained model."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def ids(table):
     return table["id"].to_pylist()
 
 
-def test_only_captions_of_the_language_asked_for_stay(process, rows, models):
+def test_only_captions_of_the_requested_language_are_kept(process, rows, models):
     import fasttext
 
     done = process({"language_id_score_filter": {"lang": "en", "min_score": 0.6}}, rows)
@@ -98,12 +98,12 @@ def test_only_captions_of_the_language_asked_for_stay(process, rows, models):
     assert list(stats_of(done, "lang_score").values()) == pytest.approx(expected)
 
 
-def test_a_score_under_the_minimum_is_named(process, rows):
+def test_the_reason_names_a_score_below_the_minimum(process, rows):
     done = process({"language_id_score_filter": {"min_score": 0.9999999}}, rows)
     assert done.rejects.num_rows and all("< min_score" in reason for reason in done.rejects["reason"].to_pylist())
 
 
-def test_perplexity_is_that_of_the_bigram_model(process, rows, models):
+def test_perplexity_equals_that_of_the_bigram_model(process, rows, models):
     pytest.importorskip("kenlm", reason="kenlm is compiled, which this machine or this Python could not do")
     import sentencepiece
 
@@ -122,7 +122,7 @@ def test_perplexity_is_that_of_the_bigram_model(process, rows, models):
 
 
 def read_arpa(text):
-    """Log10 of the chances by words, and the back-off weights."""
+    """Return log10 probabilities by n-gram, and the back-off weights."""
     chances, backoffs = {}, {}
     for line in text.splitlines():
         fields = line.split("\t")
@@ -132,7 +132,7 @@ def read_arpa(text):
     return chances, backoffs
 
 
-def test_the_arpa_models_chances_add_up_to_one(models):
+def test_the_arpa_models_probabilities_sum_to_one(models):
     chances, backoffs = read_arpa((models["perplexity"] / "en.arpa.bin").read_text())
     words = [words[0] for words in chances if len(words) == 1 and words != ("<s>",)]
     for first in ("<s>", words[3]):
@@ -140,14 +140,14 @@ def test_the_arpa_models_chances_add_up_to_one(models):
         assert total == pytest.approx(1, abs=1e-4)
 
 
-def test_captions_without_an_action_go(process, rows):
+def test_captions_without_an_action_are_rejected(process, rows):
     done = process({"text_action_filter": {}}, rows.slice(0, len(ENGLISH)))
     assert ids(done.rejects) == ["row000", "row003"]
     assert done.rejects["reason"][0].as_py() == "num_action 0 < min_action_num 1"
     assert stats_of(done, "num_action") == {"row001": 1, "row002": 2, "row004": 1}
 
 
-def test_things_that_hang_on_nothing_go(process, rows):
+def test_captions_with_an_entity_without_dependency_are_rejected(process, rows):
     captions = ["two dogs run", "dogs", "the cat sat on the mat", "run"]
     table = rows.slice(0, 4).set_column(rows.schema.get_field_index("caption"), "caption", pa.array(captions))
     done = process({"text_entity_dependency_filter": {"any_or_all": "any"}}, table)
@@ -156,7 +156,7 @@ def test_things_that_hang_on_nothing_go(process, rows):
     assert done.rejects["reason"].to_pylist()[0] == "num_dependency_edges 0 < min_dependency_num 1"
 
 
-def test_recall_is_the_share_of_the_captions_phrases_that_are_found(process, rows, tmp_path):
+def test_recall_is_the_share_of_caption_phrases_that_are_found(process, rows, tmp_path):
     table = rows.slice(0, len(ENGLISH))
     done = process({"phrase_grounding_recall_filter": {"min_recall": 0.0}}, table)
     from data_juicer.ops.filter.phrase_grounding_recall_filter import run_ner
@@ -172,7 +172,7 @@ def test_recall_is_the_share_of_the_captions_phrases_that_are_found(process, row
     assert again.kept.num_rows == len(ENGLISH) - 1
 
 
-def test_words_split_by_sentencepiece_take_the_profiles_model(process, rows, models):
+def test_sentencepiece_splits_words_with_the_profiles_model(process, rows, models):
     import sentencepiece
     from data_juicer.ops.common import SPECIAL_CHARACTERS, words_refinement
 
@@ -203,7 +203,7 @@ def test_word_lists_and_a_tokenizer_come_from_the_profile(process, rows, models)
     assert stats_of(split, "alpha_token_ratio")["row001"] > 0
 
 
-def test_a_word_list_that_is_none_is_named_and_nothing_is_fetched_or_written(profile_of, tmp_path, monkeypatch):
+def test_an_invalid_word_list_is_named_and_nothing_is_downloaded_or_written(profile_of, tmp_path, monkeypatch):
     import requests
 
     monkeypatch.setattr(requests, "get", lambda *arguments, **more: pytest.fail("fetched"))
@@ -231,7 +231,7 @@ def test_a_word_list_that_is_none_is_named_and_nothing_is_fetched_or_written(pro
 
 
 @pytest.mark.parametrize("name", WITH_NEEDS)
-def test_a_model_that_the_profile_leaves_out_is_named_with_what_to_fetch(name, profile_of):
+def test_a_model_omitted_from_the_profile_is_named_with_its_download(name, profile_of):
     role = spec_of(name).needs[0].role
     with pytest.raises(
         ConfigError, match=rf"{name}.* needs models\.{role}, which the profile does not set: set it to "
@@ -241,7 +241,7 @@ def test_a_model_that_the_profile_leaves_out_is_named_with_what_to_fetch(name, p
         operators_key([{name: {}}], profile_of({}))
 
 
-def test_a_file_that_is_missing_is_named(profile_of, models):
+def test_a_missing_model_file_is_named(profile_of, models):
     roles = {**models, "perplexity": models["nltk"], "language_id": "no/such/lid.176.bin"}
     with pytest.raises(ConfigError, match=r"models\.language_id = 'no/such/lid\.176\.bin': .* not found"):
         build_operators([{"language_id_score_filter": {}}], profile_of(roles))
@@ -249,7 +249,7 @@ def test_a_file_that_is_missing_is_named(profile_of, models):
         operators_key([{"perplexity_filter": {"lang": "fr"}}], profile_of(roles))
 
 
-def test_a_pipeline_of_another_language_and_a_file_of_another_kind_are_named(profile_of, models):
+def test_a_pipeline_of_the_wrong_language_and_a_file_of_the_wrong_kind_are_named(profile_of, models):
     with pytest.raises(ConfigError, match=r"pipeline for 'en', and lang = 'zh'"):
         build_operators([{"text_action_filter": {"lang": "zh"}}], profile_of(models))
     with pytest.raises(ConfigError, match=r"'language_id_score_filter' with .*"):
@@ -273,14 +273,14 @@ def test_the_key_changes_with_the_files_that_are_read(name, models, profile_of, 
 
 
 @pytest.mark.parametrize("name", [name for name in WITH_NEEDS if spec_of(name).needs[0].packages])
-def test_a_package_that_is_missing_is_named_before_any_row(name, models, profile_of, monkeypatch):
+def test_a_missing_package_is_named_before_any_row_is_processed(name, models, profile_of, monkeypatch):
     monkeypatch.setattr(local_models, "find_spec", lambda module: None)
     package = spec_of(name).needs[0].packages[0][1]
     with pytest.raises(ConfigError, match=rf"needs the package '{package}': pip install"):
         build_operators([{name: {}}], profile_of(models))
 
 
-def test_a_package_that_this_python_cannot_have_is_not_to_be_installed(models, profile_of, monkeypatch):
+def test_the_error_does_not_suggest_a_package_that_this_python_does_not_support(models, profile_of, monkeypatch):
     monkeypatch.setattr(local_models, "find_spec", lambda module: None if module == "kenlm" else find_spec(module))
     monkeypatch.setattr(local_models, "TOO_NEW", {"kenlm": (3, 11)})
     with pytest.raises(
@@ -289,7 +289,7 @@ def test_a_package_that_this_python_cannot_have_is_not_to_be_installed(models, p
         build_operators([{"perplexity_filter": {}}], profile_of(models))
 
 
-def test_packages_too_new_for_a_python_have_the_marker_in_pyproject():
+def test_packages_without_a_release_for_a_python_have_a_marker_in_pyproject():
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = {wish.name: wish for wish in map(Requirement, project["optional-dependencies"]["operators"])}
     for package, version in local_models.TOO_NEW.items():
@@ -305,7 +305,7 @@ def test_nltk_keeps_its_downloader_and_its_refusal_of_pickles(models, profile_of
     assert (nltk.download, nltk.data.restricted_pickle_load) == before
 
 
-def test_a_model_file_that_data_juicer_would_fetch_is_refused():
+def test_a_model_file_that_data_juicer_would_download_is_refused():
     registry()
     from data_juicer.utils import model_utils
 

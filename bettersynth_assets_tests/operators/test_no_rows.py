@@ -1,4 +1,4 @@
-"""No rows in, no rows out: every call of a model and every kind of operator takes an empty batch."""
+"""Every model call and every kind of operator accepts an empty batch and returns an empty result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NO_PIXELS = torch.zeros(0, 32, 32, 3, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("kind", ["clip", "open_clip"])
-def test_a_scorer_scores_and_embeds_nothing(tiny_models, kind):
+def test_a_scorer_accepts_an_empty_batch(tiny_models, kind):
     scorer = ClipScorer(str(getattr(tiny_models, kind)))
     assert len(scorer.tokens([])) == 0 and scorer.tokens([]).truncated.dtype == bool
     for images in ([], NO_PIXELS, torch.empty(0)):
@@ -42,7 +42,7 @@ def test_a_scorer_scores_and_embeds_nothing(tiny_models, kind):
 
 
 @pytest.mark.parametrize("kind", ["blip2", "llava"])
-def test_a_captioner_captions_nothing(tiny_models, tmp_path, kind):
+def test_a_captioner_accepts_an_empty_batch(tiny_models, tmp_path, kind):
     if kind == "blip2":
         captioner = Blip2Captioner(str(tiny_models.captioner))
     else:
@@ -51,18 +51,18 @@ def test_a_captioner_captions_nothing(tiny_models, tmp_path, kind):
         assert captioner.captions(images, prompt="", max_new_tokens=3) == []
 
 
-def test_an_image_maker_makes_nothing(tiny_models, tmp_path):
+def test_an_image_maker_accepts_an_empty_batch(tiny_models, tmp_path):
     maker = ImageMaker(str(make_stable_diffusion(tmp_path / "sd", tiny_models.clip)))
     assert list(maker.images([], [], RegenerateSection(steps=1))) == []
 
 
-def test_a_classifier_classifies_nothing(tiny_models):
+def test_a_classifier_accepts_an_empty_batch(tiny_models):
     (built,) = build_operators([{"image_watermark_filter": {}}], tiny_profile(tiny_models))
     model = load_classifier(built)
     assert model.tokens([]) == [] and model.values(NO_PIXELS, []) == []
 
 
-def test_an_answerer_answers_nothing():
+def test_an_answerer_accepts_an_empty_batch():
     processor = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
     assert Answerer(model=tiny_mgm().eval(), processor=processor)([]) == []
     assert processor.preprocess([], aspect="pad").images.shape[0] == 0
@@ -83,7 +83,7 @@ def test_an_answerer_answers_nothing():
     ],
     ids=lambda entry: next(iter(entry)),
 )
-def test_every_kind_of_operator_passes_no_rows_on(tiny_models, tmp_path, entry):
+def test_every_kind_of_operator_accepts_an_empty_table(tiny_models, tmp_path, entry):
     none = scored_table(tmp_path, 1).slice(0, 0)
     built = build_operators([entry], tiny_profile(tiny_models), has_all_rows=True)
     done = run_process(none, built, stage="filtered_set", image_root=tmp_path, rescore=lambda paths, captions: [])

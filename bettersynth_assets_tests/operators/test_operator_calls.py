@@ -1,4 +1,4 @@
-"""Operators that raise at any call: a row is quarantined, or the shard fails with one sentence; nothing else."""
+"""Operators that raise: either the row is quarantined, or the shard fails with a one-sentence error."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ids(table):
     return table["id"].to_pylist()
 
 
-def test_extra_fields_of_the_seed_are_filtered_and_selected_by(rows, process):
+def test_operators_can_filter_and_select_by_extra_fields_of_the_seed_file(rows, process):
     numbers = process(rows, {"specified_numeric_field_filter": {"field_key": "similarity", "min_value": 0.5}})
     assert ids(numbers.kept) == ids(rows)[5:]
     assert numbers.rejects["reason"][1].as_py() == "similarity 0.1 < min_value 0.5"
@@ -90,7 +90,7 @@ def test_extra_fields_of_the_seed_are_filtered_and_selected_by(rows, process):
         ({"replace_content_mapper": {"pattern": "(", "repl": ""}}, r"'replace_content_mapper' with .* failed"),
     ],
 )  # fmt: skip
-def test_an_operator_that_always_raises_is_one_error_with_its_name_arguments_and_fix(rows, process, entry, says):
+def test_an_operator_that_always_raises_gives_one_error_with_its_name_arguments_and_the_fix(rows, process, entry, says):
     ((name, arguments),) = entry.items()
     with pytest.raises(ConfigError, match=says) as error:
         process(rows, entry)
@@ -99,7 +99,7 @@ def test_an_operator_that_always_raises_is_one_error_with_its_name_arguments_and
     assert all(json.dumps(value) in words for value in arguments.values()) and "remove it" in words
 
 
-def test_rows_that_it_raises_on_are_quarantined_alone(rows, process):
+def test_only_rows_on_which_an_operator_raises_are_quarantined(rows, process):
     done = process(
         rows, {"python_lambda_mapper": {"lambda_str": "lambda row: {**row, 'text': row['text'] + row['tag'][2:]}"}}
     )
@@ -109,7 +109,7 @@ def test_rows_that_it_raises_on_are_quarantined_alone(rows, process):
 
 
 def plugin(name, **methods):
-    """Register a filter that a plugin could hold."""
+    """Register a filter as a plugin would."""
     registry()
     from data_juicer.ops.base_op import OPERATORS, Filter
 
@@ -129,7 +129,7 @@ def raising(self, sample):
     return True
 
 
-def test_a_filter_that_raises_when_it_decides_quarantines_those_rows(rows, process):
+def test_rows_on_which_a_filters_decision_raises_are_quarantined(rows, process):
     plugin("raising_filter", compute_stats_single=same, process_single=raising)
     done = process(rows, {"raising_filter": {}})
     assert ids(done.quarantine) == ["row002", "row007"] and done.kept.num_rows == 10
@@ -148,14 +148,14 @@ def test_a_filter_that_raises_when_it_decides_quarantines_those_rows(rows, proce
         {"use_cuda": lambda self: 1 / 0, "is_batched_op": lambda self: 1 / 0},
     ],
 )
-def test_a_plugin_that_breaks_every_promise_is_one_error(rows, process, methods, request):
+def test_a_plugin_that_violates_its_interface_gives_one_error(rows, process, methods, request):
     name = f"broken_{request.node.callspec.indices['methods']}"
     plugin(name, **methods)
     with pytest.raises(OperatorError, match=f"operator '{name}' with .* failed "):
         process(rows, {name: {}})
 
 
-def test_a_stat_that_is_no_number_rejects_without_an_error(rows, process):
+def test_a_stat_that_is_not_a_number_rejects_the_row_without_an_error(rows, process):
     def stats(self, sample):
         sample["__dj__stats__"]["odd"] = float("nan")
         return sample
@@ -169,7 +169,7 @@ def test_a_stat_that_is_no_number_rejects_without_an_error(rows, process):
     assert done.rejects.num_rows == 12 and done.rejects["reason"][0].as_py().startswith("value nan ")
 
 
-def test_what_is_no_fault_of_an_operator_passes_the_door():
+def test_errors_that_are_not_an_operators_fault_propagate_unchanged():
     for error in (MemoryError(), KeyboardInterrupt(), EnvironmentFault("disk"), ConfigError("own")):
         with pytest.raises(type(error)), operator_context("x", "{}", "here"):
             raise error
@@ -181,7 +181,7 @@ def test_what_is_no_fault_of_an_operator_passes_the_door():
         attempt(lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
 
 
-def test_a_file_that_the_environment_keeps_back_fails_the_shard_and_blames_no_row(rows, process, tmp_path):
+def test_a_file_that_the_environment_withholds_fails_the_shard_and_blames_no_row(rows, process, tmp_path):
     def stats(self, sample):
         if sample["id"] == "row004":
             raise PermissionError(13, "Permission denied", str(tmp_path))
@@ -215,7 +215,9 @@ def test_a_file_that_the_environment_keeps_back_fails_the_shard_and_blames_no_ro
         ([{"image_shape_filter": {"any_or_all": "some"}}], "failed while it was built"),
     ],
 )  # fmt: skip
-def test_a_recipe_that_names_what_no_row_has_is_refused_before_any_work(tiny_models, tmp_path, process_list, says):
+def test_a_recipe_that_names_a_field_or_stat_of_no_row_is_refused_before_any_work(
+    tiny_models, tmp_path, process_list, says
+):
     seed = tmp_path / "seed.jsonl"
     seed.write_text('{"id": "a", "text": "<__dj__image>\\nan x <|__dj__eoc|>", "images": ["a.png"], "score": 1}\n')
     profile = tiny_profile(tiny_models, shards=1, seed=str(seed))
@@ -225,7 +227,7 @@ def test_a_recipe_that_names_what_no_row_has_is_refused_before_any_work(tiny_mod
     assert not (tmp_path / "data").exists()
 
 
-def test_fields_and_stats_that_are_there_are_accepted(tiny_models, tmp_path):
+def test_existing_fields_and_stats_are_accepted(tiny_models, tmp_path):
     seed = tmp_path / "seed.jsonl"
     seed.write_text('{"id": "a", "text": "<__dj__image>\\nan x <|__dj__eoc|>", "images": ["a.png"], "score": 1}\n')
     entries = [

@@ -11,7 +11,7 @@ def measured(name, seconds, rejected, *, is_filter=True, needs_set=False, **more
     )
 
 
-def test_filters_go_by_cost_per_rejected_row():
+def test_filters_are_ordered_by_cost_per_rejected_row():
     # 10 / 50 = 0.2, 1 / 1 = 1, 4 / 40 = 0.1 seconds per rejected row
     assert planned_order([measured("a", 10, 50), measured("b", 1, 1), measured("c", 4, 40)]) == [2, 0, 1]
 
@@ -21,12 +21,12 @@ def test_ties_keep_the_recipes_order_and_idle_filters_go_last():
     assert planned_order(operators) == [1, 2, 0, 3]
 
 
-def test_a_row_that_fails_is_no_reason_to_run_an_operator_first():
+def test_a_failed_row_does_not_count_as_a_rejected_row():
     assert planned_order([measured("broken", 1, 0, quarantined=90), measured("a", 50, 1)]) == [1, 0]
 
 
 @pytest.mark.parametrize("fence", [{"is_filter": False}, {"is_filter": False, "needs_set": True}])
-def test_nothing_crosses_a_fence(fence):
+def test_no_filter_moves_across_a_fence(fence):
     operators = [
         measured("dear", 50, 1), measured("cheap", 1, 50), measured("fence", 1e-6, 99, **fence),
         measured("dear_too", 50, 1), measured("cheapest", 1e-6, 99),

@@ -1,4 +1,4 @@
-"""An operator of an installed package: found by its entry point, called with a warning, and in keys by its version."""
+"""An installed package's operator: found by its entry point, used with a warning, its version in keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(json.dumps([
 
 
 def install(folder: Path, version: str) -> None:
-    """A distribution as an installer leaves it."""
+    """Write a distribution as an installer does."""
     info = folder / "a_plugin-1.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (folder / "a_plugin.py").write_text(MODULE)
@@ -56,7 +56,7 @@ def ask(folder: Path) -> tuple[bool, dict[str, str], list[str], str]:
     return is_filter, key, stats, words
 
 
-def test_a_plugins_operator_is_found_warned_of_and_in_keys_by_its_packages_version(tmp_path: Path) -> None:
+def test_a_plugins_operator_is_found_with_a_warning_and_its_package_version_is_in_keys(tmp_path: Path) -> None:
     install(tmp_path, "1.0")
     is_filter, key, stats, words = ask(tmp_path)
     assert is_filter and stats == ["plugin"]

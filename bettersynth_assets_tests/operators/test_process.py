@@ -41,7 +41,7 @@ def process(tmp_path, tiny_models):
 
 
 def by_data_juicer(table, root, operators):
-    """Ids that Data-Juicer keeps when it runs the operators itself, one whole dataset after the other."""
+    """Return the ids that Data-Juicer keeps when it runs each operator over the whole dataset."""
     from data_juicer.core.data import NestedDataset
 
     rows = [
@@ -62,7 +62,9 @@ def by_data_juicer(table, root, operators):
         ({"image_shape_filter": {"min_width": 60, "max_height": 48}}, "image_width", "width"),
     ],
 )
-def test_what_headers_say_is_what_data_juicer_measures(rows, process, tmp_path, tiny_models, entry, stat, column):
+def test_stats_from_headers_equal_those_that_data_juicer_measures(
+    rows, process, tmp_path, tiny_models, entry, stat, column
+):
     smallest = sorted(rows["bytes"].to_pylist())[5]
     if column == "bytes":
         entry = {"image_size_filter": {"min_size": str(smallest), "max_size": "1 TiB"}}
@@ -88,7 +90,7 @@ def test_headers_are_read_from_the_row_and_no_image_is_opened(rows, process, tmp
     assert 0 < done.kept.num_rows < rows.num_rows
 
 
-def test_kept_rows_are_those_that_data_juicer_keeps_itself(rows, process, tmp_path, tiny_models):
+def test_kept_rows_equal_those_of_data_juicer(rows, process, tmp_path, tiny_models):
     operators = [built.operator for built in build_operators(STOCK, tiny_profile(tiny_models))]
     done = process(rows, STOCK)
     kept = done.kept["id"].to_pylist()
@@ -171,7 +173,7 @@ def test_top_k_over_shards_keeps_exactly_k_rows_with_ties(rows, process, tmp_pat
     assert kept == [f"row{index:03d}" for index in (*range(5), *range(25, 40))]
 
 
-def test_the_stock_similarity_filter_uses_the_scores_that_are_there(rows, process, monkeypatch):
+def test_the_stock_similarity_filter_uses_existing_scores(rows, process, monkeypatch):
     import data_juicer.ops.filter.image_text_similarity_filter as stock
 
     monkeypatch.setattr(stock, "get_model", lambda *arguments: pytest.fail("scored again"))
@@ -202,9 +204,7 @@ def test_a_broken_image_is_quarantined_alone(rows, process, tmp_path):
         (ValueError("wrapped"), r"ESTALE"),
     ],
 )
-def test_an_error_of_the_environment_within_an_operator_blames_no_row(
-    rows, process, monkeypatch, tmp_path, error, found
-):
+def test_an_environment_error_inside_an_operator_blames_no_row(rows, process, monkeypatch, tmp_path, error, found):
     from data_juicer.ops.filter.words_num_filter import WordsNumFilter
 
     original, calls = WordsNumFilter.compute_stats_batched, []
@@ -223,7 +223,7 @@ def test_an_error_of_the_environment_within_an_operator_blames_no_row(
 
     monkeypatch.setattr(WordsNumFilter, "compute_stats_batched", failing)
     monkeypatch.setattr(file_errors, "_gave_up", {})
-    entries = [{"words_num_filter": {"min_num": 1, "max_num": 1000 + len(found)}}]  # built anew for each case
+    entries = [{"words_num_filter": {"min_num": 1, "max_num": 1000 + len(found)}}]  # built again for each case
     with pytest.raises(EnvironmentFault, match=found):
         process(rows, entries)
     lasting = False
@@ -232,7 +232,7 @@ def test_an_error_of_the_environment_within_an_operator_blames_no_row(
     assert process(rows, entries).kept.num_rows == rows.num_rows and len(calls) == 2
 
 
-def test_an_operator_that_fails_on_one_row_quarantines_it_and_names_itself(rows, process, monkeypatch):
+def test_a_row_on_which_an_operator_fails_is_quarantined_and_the_operator_is_named(rows, process, monkeypatch):
     from data_juicer.ops.filter.words_num_filter import WordsNumFilter
 
     original = WordsNumFilter.compute_stats_batched
@@ -246,7 +246,7 @@ def test_an_operator_that_fails_on_one_row_quarantines_it_and_names_itself(rows,
         return original(self, samples, context)
 
     monkeypatch.setattr(WordsNumFilter, "compute_stats_batched", failing)
-    # Other arguments than elsewhere: operators are kept for the process with their methods bound.
+    # Arguments used in no other test, because built operators are cached per process with their methods bound.
     done = process(rows, [{"words_num_filter": {"min_num": 2, "max_num": 99}}])
     (row,) = done.quarantine.to_pylist()
     assert (row["id"], row["reason"]) == ("row006", "operator_error")
@@ -254,7 +254,7 @@ def test_an_operator_that_fails_on_one_row_quarantines_it_and_names_itself(rows,
     assert done.kept.num_rows == rows.num_rows - 1
 
 
-def test_an_operator_that_fails_on_every_row_is_an_error_and_empties_nothing(rows, process, tmp_path):
+def test_an_operator_that_fails_on_every_row_is_an_error_and_removes_no_rows(rows, process, tmp_path):
     (tmp_path / "not-a-model").mkdir()
     with pytest.raises(UserError, match=r"'image_nsfw_filter' with .* failed while its model was loaded: ValueError: "):
         process(rows, [{"image_nsfw_filter": {"hf_nsfw_model": str(tmp_path / "not-a-model")}}])
@@ -290,7 +290,7 @@ def test_an_edited_row_whose_image_cannot_be_scored_is_quarantined_alone(rows, p
     assert done.kept.num_rows == rows.num_rows - 1
 
 
-def test_a_caption_that_a_mapper_empties_is_rejected_by_it(rows, process):
+def test_a_row_whose_caption_a_mapper_empties_is_rejected(rows, process):
     done = process(rows, [{"replace_content_mapper": {"pattern": "two dogs", "repl": ""}}])
     assert done.rejects["operator"].to_pylist() == ["replace_content_mapper"] * 8
     assert done.rejects["reason"][0].as_py() == "no caption left"
@@ -306,7 +306,7 @@ def test_a_caption_that_a_mapper_empties_is_rejected_by_it(rows, process):
         ({"document_deduplicator": {}}, 1),
     ],
 )
-def test_a_slow_operator_says_how_far_it_is(rows, tmp_path, tiny_models, monkeypatch, entry, at_once):
+def test_a_slow_operator_logs_its_progress(rows, tmp_path, tiny_models, monkeypatch, entry, at_once):
     monkeypatch.setattr(batching, "SECONDS_BETWEEN_LOGS", 0)
     monkeypatch.setattr(dataset_operators, "AT_ONCE", 15)
     monkeypatch.setitem(classifier_models.AT_ONCE, "cpu", 12)
@@ -319,7 +319,7 @@ def test_a_slow_operator_says_how_far_it_is(rows, tmp_path, tiny_models, monkeyp
     assert f"{built[0].name} passed" in lines[-1]
 
 
-def test_a_mapper_that_takes_the_kits_tokens_apart_is_refused(rows, process):
+def test_a_mapper_that_splits_the_kits_tokens_is_refused(rows, process):
     with pytest.raises(ConfigError, match=r"remove_specific_chars_mapper.*changes the kit's tokens.*row '"):
         process(rows, [{"remove_specific_chars_mapper": {"chars_to_remove": "ia"}}])
 
@@ -329,7 +329,7 @@ def test_a_mapper_that_takes_the_kits_tokens_apart_is_refused(rows, process):
     [("<image>", "<image>"), ("<__dj__image>", "<__dj__image>"), ("<|__dj__eoc|> cats", "<|__dj__eoc|>"),
      ("<|im_end|>", "<|im_end|>"), ("<End_Of_Turn>", "<End_Of_Turn>")],
 )  # fmt: skip
-def test_a_caption_in_which_a_mapper_puts_a_reserved_token_is_quarantined_alone(rows, process, written, token):
+def test_a_row_whose_caption_gets_a_reserved_token_from_a_mapper_is_quarantined_alone(rows, process, written, token):
     done = process(rows, [{"replace_content_mapper": {"pattern": "two", "repl": f"two {written}"}}])
     quarantine = done.quarantine.to_pylist()
     assert [row["reason"] for row in quarantine] == ["reserved_token"] * 8
@@ -338,13 +338,13 @@ def test_a_caption_in_which_a_mapper_puts_a_reserved_token_is_quarantined_alone(
     assert not any("<" in caption for caption in done.kept["caption"].to_pylist())
 
 
-def test_a_reserved_token_in_every_caption_is_the_rows_fault_and_none_is_lost(rows, process):
+def test_reserved_tokens_in_every_caption_quarantine_the_rows_and_none_is_lost(rows, process):
     done = process(rows, [{"replace_content_mapper": {"pattern": "(?m)^(?!<)", "repl": "<image> "}}])
     assert done.kept.num_rows == 0
     assert done.quarantine["reason"].to_pylist() == ["reserved_token"] * rows.num_rows
 
 
-def test_a_mapper_that_makes_more_rows_of_one_is_refused(rows, process):
+def test_a_mapper_that_returns_several_rows_for_one_is_refused(rows, process):
     with pytest.raises(ConfigError, match=r"'text_chunk_mapper' returned 2 rows .* for row 'row000'"):
         process(rows, [{"text_chunk_mapper": {"max_len": 40}}])
 

@@ -36,7 +36,7 @@ LOOP = Synthetic(raw="a a a a", text="", flags=("loop",), score=None)
         ("low_score_only", None, "original"),
     ],
 )
-def test_each_policy_chooses_as_it_says_and_both_captions_stay_on_the_row(policy, made, choice):
+def test_each_policy_chooses_as_documented_and_rows_keep_both_captions(policy, made, choice):
     row = chosen(ROW, made, CaptionSection(policy=policy))
     assert row["choice"] == choice
     assert (row["original_caption"], row["original_score"]) == ("old", 0.3)
@@ -47,14 +47,14 @@ def test_each_policy_chooses_as_it_says_and_both_captions_stay_on_the_row(policy
     assert (row["caption"], row["clip_score"]) == expected
 
 
-def test_low_score_only_recaptions_rows_under_the_limit_and_no_others():
+def test_low_score_only_recaptions_only_rows_below_the_limit():
     scores = [0.1, 0.3, 0.2999, 0.5]
     assert wanted(scores, CaptionSection(policy="low_score_only"), 0.3) == [0, 2]
     assert wanted(scores, CaptionSection(policy="best_of"), 0.3) == [0, 1, 2, 3]
 
 
 class FixedCaptioner:
-    """Captions by the image's width."""
+    """Writes captions that depend only on the image's width."""
 
     batch, default_prompt = BatchSize(3), ""
 
@@ -81,7 +81,7 @@ class LengthScorer:
         return np.array([len(caption) / 100 for caption in captions], np.float32)
 
 
-def test_captions_are_cleaned_scored_and_put_to_their_rows_with_broken_images_alone(tmp_path):
+def test_captions_are_cleaned_scored_and_assigned_to_their_rows_despite_broken_images(tmp_path):
     names = write_images(tmp_path, 5)
     break_image(tmp_path, names[1])
     texts = {48: "a dog stock photo", 50: "cat cat cat", 51: "", 52: "a b"}
@@ -97,7 +97,7 @@ def test_captions_are_cleaned_scored_and_put_to_their_rows_with_broken_images_al
     assert lines[-1].startswith("captions: 5/5 rows")
 
 
-def test_without_cleaning_only_an_empty_caption_keeps_the_original(tmp_path):
+def test_without_cleaning_only_an_empty_caption_is_replaced_by_the_original(tmp_path):
     names = write_images(tmp_path, 2)
     captioner = FixedCaptioner({48: "a dog  stock photo", 49: " "})
     section = CaptionSection(clean=False)

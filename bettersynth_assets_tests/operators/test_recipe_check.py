@@ -1,4 +1,4 @@
-"""A recipe is refused before the first stage, whatever it lacks, and leaves nothing behind."""
+"""An unusable recipe is refused before the first stage and leaves no files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def settings_of(profile, tmp_path, **sections):
 
 @pytest.mark.parametrize("recipe", shipped_files("recipes"))
 @pytest.mark.parametrize("profile", shipped_files("profiles"))
-def test_shipped_recipes_are_accepted_or_refused_by_what_the_profile_has(recipe, profile, tmp_path):
+def test_a_shipped_recipe_is_accepted_only_if_the_profile_has_what_it_needs(recipe, profile, tmp_path):
     settings = Settings(profile=load_profile(profile), recipe=load_recipe(recipe), data_root=tmp_path / "data")
     if profile in SHIPPED.get(recipe, shipped_files("profiles")):
         assert check_recipe(settings) == []
@@ -40,7 +40,7 @@ def test_shipped_recipes_are_accepted_or_refused_by_what_the_profile_has(recipe,
     assert not (tmp_path / "data").exists()
 
 
-def test_shipped_recipes_are_checked_without_data_juicer_and_are_valid_to_it(tmp_path, monkeypatch):
+def test_shipped_recipes_are_checked_without_data_juicer_which_also_accepts_them(tmp_path, monkeypatch):
     for name in shipped_files("recipes"):
         for entries in lists_of(load_recipe(name)).values():
             check_operators(entries)
@@ -52,7 +52,7 @@ def test_shipped_recipes_are_checked_without_data_juicer_and_are_valid_to_it(tmp
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in stock.SPECS if spec.known_values])
-def test_what_counts_as_plain_is_valid_to_data_juicer_and_nothing_else_is_plain(name, tiny_models):
+def test_plain_arguments_are_valid_for_data_juicer_and_no_others_are_plain(name, tiny_models):
     value, known = 1, spec_of(name).known_values
     check_operators([{name: dict.fromkeys(known, value)}])
     profile = tiny_profile(tiny_models)
@@ -62,7 +62,7 @@ def test_what_counts_as_plain_is_valid_to_data_juicer_and_nothing_else_is_plain(
     assert not recipe_check._is_plain({name: {"other": 1}}, profile)
 
 
-def test_the_profiles_that_have_the_captioner_are_named(tmp_path, tiny_models):
+def test_the_error_names_the_profiles_that_have_the_captioner(tmp_path, tiny_models):
     profile = tiny_profile(tiny_models)
     with pytest.raises(ConfigError) as error:
         check_recipe(settings_of(profile, tmp_path, caption={"captioner": "llava"}))
@@ -76,7 +76,7 @@ def test_the_profiles_that_have_the_captioner_are_named(tmp_path, tiny_models):
         settings_of(profile, tmp_path, caption={"captioner": "lava"})
 
 
-def test_the_kind_of_captioner_is_part_of_no_key(tmp_path):
+def test_keys_do_not_contain_the_kind_of_captioner(tmp_path):
     plain, named = (load_recipe("third_place").caption, load_recipe("llava_recaption").caption)
     assert named.captioner == "llava"
     for section in (plain, named):
@@ -98,7 +98,7 @@ def test_the_kind_of_captioner_is_part_of_no_key(tmp_path):
         ({}, {"budget": {"select": [{"image_deduplicator": {}}]}}, r"operator 'image_deduplicator' needs the package"),
     ],
 )  # fmt: skip
-def test_what_a_later_list_lacks_is_found_before_the_first_stage(models, sections, says, tmp_path, tiny_models):
+def test_a_fault_in_a_later_list_is_found_before_the_first_stage(models, sections, says, tmp_path, tiny_models):
     profile = tiny_profile(tiny_models)
     profile = profile.model_copy(update={"models": profile.models.model_copy(update=models)})
     with pytest.raises(ConfigError, match=says):
@@ -106,7 +106,7 @@ def test_what_a_later_list_lacks_is_found_before_the_first_stage(models, section
     assert not (tmp_path / "data").exists()
 
 
-def test_trust_is_part_of_no_key(tiny_models):
+def test_keys_do_not_contain_trust(tiny_models):
     entries = [{"words_num_filter": {}}, {"image_watermark_filter": {}}]
     plain, trusted = tiny_profile(tiny_models), tiny_profile(tiny_models, trusted_code=True)
     assert operators_key(entries, plain) == operators_key(entries, trusted)

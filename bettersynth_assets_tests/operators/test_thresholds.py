@@ -29,7 +29,7 @@ WIDE = SCORES.astype(np.float64)
         ({"method": "min", "min_score": 0.3, "max_score": 0.4}, 0.3, 0.4),
     ],
 )
-def test_each_method_gives_the_limits_that_its_definition_says(arguments, low, high):
+def test_each_method_gives_the_limits_of_its_definition(arguments, low, high):
     found = score_limits(arguments, SCORES)
     assert found == (pytest.approx(low) if low is not None else None, pytest.approx(high) if high is not None else None)
 
@@ -50,12 +50,12 @@ def test_each_method_gives_the_limits_that_its_definition_says(arguments, low, h
         ({"method": "k_sigma", "sigma": 2}, "'sigma' does not go"),
     ],
 )
-def test_arguments_that_cannot_be_used_are_named(arguments, says):
+def test_invalid_arguments_are_named(arguments, says):
     with pytest.raises(ConfigError, match=says):
         score_limits(arguments, SCORES)
 
 
-def test_limits_of_an_empty_seed_are_an_error_only_where_scores_are_needed():
+def test_limits_of_an_empty_seed_are_an_error_only_if_scores_are_needed():
     assert score_limits({"method": "min", "min_score": 0.1}, []) == (0.1, None)
     with pytest.raises(EmptySetError, match="at least one scored row"):
         score_limits({"method": "mean"}, [])
@@ -71,11 +71,11 @@ def test_top_k_keeps_exactly_k_rows_when_scores_tie_and_takes_the_smallest_ids()
     assert kept == {"a", "f", "b", "c"}
 
 
-def test_no_tie_is_cut_where_all_tied_rows_fit_or_the_method_is_another():
+def test_ties_are_not_cut_if_all_tied_rows_fit_or_another_method_is_used():
     scores = np.array([0.3, 0.3, 0.1], np.float32)
     assert last_tied_id({"method": "top_k", "count": 2}, scores, ["a", "b", "c"]) is None
     assert last_tied_id({"method": "mean"}, scores, ["a", "b", "c"]) is None
 
 
-def test_share_is_rounded_half_up_and_never_to_nothing():
+def test_a_share_is_rounded_half_up_to_at_least_one_row():
     assert [top_count({"share": share}, 10) for share in (0.01, 0.25, 0.349, 1.0)] == [1, 3, 3, 10]

@@ -1,4 +1,4 @@
-"""What an untrusted recipe cannot do: run code, call an address, write a file; at any depth of its arguments."""
+"""An untrusted recipe cannot run code, call an address or write a file, at any depth of its arguments."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_pure_operators_take_no_address_and_no_free_arguments_and_run_no_program
         ({"image_blur_mapper": {"save_dir": "/"}}, "changes images"),
     ],
 )  # fmt: skip
-def test_operators_and_arguments_that_reach_out_are_refused_by_name(entry, says):
+def test_unsafe_operators_and_arguments_are_refused_by_name(entry, says):
     with pytest.raises(ConfigError, match=says):
         check_operators([entry])
 
@@ -86,7 +86,7 @@ def test_operators_and_arguments_that_reach_out_are_refused_by_name(entry, says)
         {"model_params": {"weights": {"model_path": "a.pt"}}},
     ],
 )
-def test_some_arguments_are_refused_at_any_depth_and_however_much_is_trusted(arguments):
+def test_some_arguments_are_refused_at_any_depth_regardless_of_trust(arguments):
     with pytest.raises(ConfigError, match="is refused"):
         check_trust("llm_perplexity_filter", registry().modules["llm_perplexity_filter"], arguments, trusted_code=True)
 
@@ -107,12 +107,12 @@ def test_nested_addresses_and_keys_need_trust_and_secrets_are_not_shown(argument
     check_trust("words_num_filter", kind, arguments, trusted_code=True)
 
 
-def test_text_that_looks_like_an_address_is_text():
+def test_text_that_resembles_an_address_is_accepted():
     check_operators([{"replace_content_mapper": {"pattern": "https?://\\S+", "repl": "http://x"}}])
     check_operators([{"pii_redaction_mapper": {"mask_secrets": True, "mask_urls": True}}])
 
 
-def test_a_trusted_profile_runs_code_and_the_guard_of_captions_stays(tmp_path, tiny_models):
+def test_a_trusted_profile_runs_code_and_captions_are_still_checked(tmp_path, tiny_models):
     table, profile = scored_table(tmp_path, 4), tiny_profile(tiny_models, trusted_code=True)
     code = "lambda row: {**row, 'text': row['text'].replace('two dogs', '<image> two cats').replace('square', 'box')}"
     built = build_operators([{"python_lambda_mapper": {"lambda_str": code}}], profile)
@@ -135,7 +135,7 @@ def test_a_plugins_operator_runs_with_a_warning_unless_it_calls_an_address():
     assert warning("words_num_filter", registry().modules["words_num_filter"]) is None
 
 
-def test_a_models_own_code_is_never_run_whatever_way_the_argument_took(tmp_path):
+def test_a_models_code_is_never_run_regardless_of_how_the_argument_is_given(tmp_path):
     registry()
     from transformers import AutoConfig
 

@@ -1,4 +1,4 @@
-"""Reserved tokens are found wherever they stand in a text, and ordinary text holds none."""
+"""Reserved tokens are found anywhere in a text; ordinary text contains none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from toolkit.preprocess.row_lines import RowError
         "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<Image>", "< image >", "<EOS>", "</S>",
     ],
 )  # fmt: skip
-def test_a_reserved_token_is_found_at_any_place(token):
+def test_a_reserved_token_is_found_anywhere_in_a_text(token):
     for text in (token, f"{token} a boat", f"a boat {token}", f"a{token}boat", f"a boat\n{token}\n"):
         assert find_reserved(text) == token
 
@@ -35,11 +35,11 @@ def test_a_reserved_token_is_found_at_any_place(token):
         "<start>", "<strong>",
     ],
 )  # fmt: skip
-def test_ordinary_text_holds_none(text):
+def test_ordinary_text_contains_no_reserved_token(text):
     assert find_reserved(text) is None
 
 
-def test_of_several_the_first_is_named():
+def test_the_first_of_several_reserved_tokens_is_named():
     assert find_reserved("a <eos> b <image>") == "<eos>"
 
 
@@ -51,7 +51,7 @@ def test_a_seed_row_with_a_chat_marker_is_refused_by_the_same_rule():
 
 
 @pytest.mark.skipif(not REAL_SEED.is_file(), reason="shared/better-synth-seed-800 is not there")
-def test_the_real_seeds_captions_hold_none():
+def test_captions_of_the_real_seed_file_contain_no_reserved_token():
     rows = [json.loads(line) for line in REAL_SEED.read_bytes().split(b"\n") if line]
     assert len(rows) == 800
     assert [find_reserved(parse_row(row).caption) for row in rows] == [None] * 800

@@ -39,7 +39,7 @@ def test_every_line_is_in_exactly_one_shard_in_file_order(seed: Path) -> None:
     assert [line.raw for line in index.lines(0, 1)] == seed.read_bytes().splitlines()
 
 
-def test_an_edited_line_changes_its_own_shard_only(seed: Path) -> None:
+def test_editing_a_line_changes_only_its_shard(seed: Path) -> None:
     before = digests(seed)
     lines = [kit_row(number) for number in range(9)]
     lines[4] = kit_row(4, "another caption")
@@ -47,14 +47,14 @@ def test_an_edited_line_changes_its_own_shard_only(seed: Path) -> None:
     assert [old == new for old, new in zip(before, digests(seed), strict=True)] == [True, False, True]
 
 
-def test_an_appended_line_changes_one_shard_only(seed: Path) -> None:
+def test_appending_a_line_changes_only_one_shard(seed: Path) -> None:
     before = digests(seed)
     with seed.open("a") as file:
         file.write(json.dumps(kit_row(9)) + "\n")
     assert [old == new for old, new in zip(before, digests(seed), strict=True)] == [False, True, True]
 
 
-def test_an_image_that_is_replaced_changes_its_shard_only(seed: Path) -> None:
+def test_replacing_an_image_changes_only_its_shard(seed: Path) -> None:
     before = digests(seed)
     image = seed.parent / "images/005.jpg"
     image.write_bytes(image.read_bytes() + b"\0")
@@ -71,7 +71,7 @@ def test_the_second_row_with_an_id_is_the_duplicate(tmp_path: Path) -> None:
     assert index.bad == {"duplicate_id": [3]}
 
 
-def test_too_many_bad_lines_end_the_run_before_anything_is_made_naming_lines_and_shares(tmp_path: Path) -> None:
+def test_too_many_bad_lines_stop_the_run_before_any_work_with_lines_and_shares_in_the_error(tmp_path: Path) -> None:
     bad = [b"not json", b"\xff\xff", b"[1]", b'{"id": "a", "id": "b"}', b'{"id": "c", "score": NaN}', b"{}"]
     good = [kit_row(number) for number in range(3)]
     with pytest.raises(SeedError) as error:
@@ -92,23 +92,23 @@ def test_only_the_first_line_numbers_are_shown(tmp_path: Path) -> None:
         index_of(write_lines(tmp_path, [b"{"] * 9))
 
 
-def test_bad_lines_under_the_limit_let_the_run_go_on(tmp_path: Path) -> None:
+def test_bad_lines_below_the_limit_do_not_stop_the_run(tmp_path: Path) -> None:
     index = index_of(write_lines(tmp_path, [b"{", *map(kit_row, range(9))]))
     assert (len(index), index.bad) == (10, {"invalid_json": [1]})
 
 
 @pytest.mark.parametrize("lines", [[], [b"", b"  "]])
-def test_a_seed_without_rows_is_refused(lines: list[bytes | dict[str, object]], tmp_path: Path) -> None:
+def test_a_seed_file_without_rows_is_refused(lines: list[bytes | dict[str, object]], tmp_path: Path) -> None:
     with pytest.raises(SeedError, match="holds no rows"):
         index_of(write_lines(tmp_path, lines))
 
 
-def test_a_json_array_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_json_array_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SeedError, match="not closed"):
         index_of(write_lines(tmp_path, [b'[{"id": "1"},', b'{"id": "2"}'], name="seed.json"))
 
 
-def test_a_missing_seed_file_and_a_folder_say_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_seed_file_or_a_folder_in_its_place_gives_an_error_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(SeedError, match=r"none\.jsonl does not exist: set BETTERSYNTH_SEED"):
         seed_path(settings_for(tmp_path / "none.jsonl", tmp_path))
     with pytest.raises(SeedError, match="is a folder: name the"):
@@ -118,11 +118,11 @@ def test_a_missing_seed_file_and_a_folder_say_what_to_do(tmp_path: Path) -> None
         seed_path(settings_for(tmp_path / "pipe.jsonl", tmp_path))
 
 
-def test_images_lie_in_the_folder_of_the_seed_file(seed: Path) -> None:
+def test_the_image_root_is_the_folder_of_the_seed_file(seed: Path) -> None:
     assert image_root(settings_for(seed, seed.parent / "data")) == seed.parent
 
 
-def test_without_a_seed_the_paths_are_the_worlds_and_asking_generates_nothing(tmp_path: Path) -> None:
+def test_without_a_seed_file_the_image_root_is_the_miniature_world_which_is_not_generated(tmp_path: Path) -> None:
     settings = load_settings({"BETTERSYNTH_DATA": str(tmp_path)})
     with pytest.raises(SeedError, match="does not exist"):
         image_root(settings)

@@ -1,4 +1,4 @@
-"""Seed files as they are found: compressed, Parquet, archives, and files that are something else."""
+"""Seed files in every supported format, and the archives and other files that are refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
 
 
 def joined() -> list[dict[str, Any]]:
-    """Rows of both layouts under the columns of both, as a table library joins them."""
+    """Join rows of both layouts as a table library does: each row has the columns of both."""
     rows = [*KIT[:4], *LLAVA[4:]]
     return [
         {name: row.get(name) for name in ("id", "text", "images", "image", "conversations", "note")} for row in rows
@@ -85,9 +85,9 @@ READ = {
 
 
 @pytest.mark.parametrize("make", READ.values(), ids=READ)
-def test_the_same_rows_in_any_of_these_files_give_the_same_set(make: Callable[[], bytes], tmp_path: Path) -> None:
+def test_every_supported_file_format_gives_the_same_set(make: Callable[[], bytes], tmp_path: Path) -> None:
     write_images(tmp_path, range(ROWS))
-    path = tmp_path / "seed.jsonl"  # the name says nothing about what a file is
+    path = tmp_path / "seed.jsonl"  # the format does not depend on the file name
     path.write_bytes(make())
     found = all_rows(toy_pipeline(settings(path)), "seed_dataset").sort_by("line").to_pylist()
     assert [(row["id"], row["caption"], row["image"], row["extra"]) for row in found] == [
@@ -96,14 +96,14 @@ def test_the_same_rows_in_any_of_these_files_give_the_same_set(make: Callable[[]
     assert [row["line"] for row in found] == list(range(1, ROWS + 1))
 
 
-def test_whole_numbers_as_ids_and_the_index_of_a_data_frame_are_no_obstacle(tmp_path: Path) -> None:
+def test_integer_ids_and_a_data_frame_index_column_are_accepted(tmp_path: Path) -> None:
     write_images(tmp_path, range(ROWS))
     (tmp_path / "seed.parquet").write_bytes(pandas_parquet())
     found = all_rows(toy_pipeline(settings(tmp_path / "seed.parquet")), "seed_dataset").sort_by("line").to_pylist()
     assert [(row["id"], row["extra"]) for row in found] == [(str(number), None) for number in range(ROWS)]
 
 
-def test_further_columns_of_parquet_are_extra_fields(tmp_path: Path) -> None:
+def test_additional_parquet_columns_become_extra_fields(tmp_path: Path) -> None:
     write_images(tmp_path, range(2))
     rows = [
         {**KIT[0], "similarity": 0.25, "meta": {"site": "x", "rank": None}, "seen": pandas.Timestamp("2024-05-01")},
@@ -115,7 +115,7 @@ def test_further_columns_of_parquet_are_extra_fields(tmp_path: Path) -> None:
     assert [row["extra"] for row in found] == [first, None]
 
 
-def test_a_file_is_decoded_once_for_each_version_and_old_ones_are_removed(tmp_path: Path) -> None:
+def test_each_version_of_a_file_is_decoded_once_and_older_decoded_copies_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "seed.jsonl.gz"
     path.write_bytes(gzip.compress(LINES))
     (decoded,) = _decoded(path)
@@ -125,7 +125,7 @@ def test_a_file_is_decoded_once_for_each_version_and_old_ones_are_removed(tmp_pa
     path.write_bytes(gzip.compress(LINES[: LINES.index(b"\n") + 1]))
     (other,) = _decoded(path)
     assert other != decoded and other.read_bytes().count(b"\n") == 1
-    other.unlink()  # whatever else happens to it, it is made again
+    other.unlink()  # a decoded copy that is missing is created again
     assert len(_decoded(path)) == 1
 
 
@@ -211,7 +211,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize(("make", "fault"), REFUSED.values(), ids=REFUSED)
-def test_any_other_file_is_named_with_what_to_do_before_anything_is_made(
+def test_an_unsupported_file_gives_an_error_with_the_fix_before_any_work(
     make: Callable[[], bytes], fault: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "seed.jsonl"
@@ -223,7 +223,7 @@ def test_any_other_file_is_named_with_what_to_do_before_anything_is_made(
 
 
 @pytest.mark.parametrize("make", [tar, zipped])
-def test_an_archive_is_refused_without_unpacking_whatever_its_members_are_called(
+def test_an_archive_is_refused_without_unpacking_regardless_of_member_names(
     make: Callable[..., bytes], tmp_path: Path
 ) -> None:
     inner = tmp_path / "in/ner"
@@ -238,7 +238,7 @@ def test_an_archive_is_refused_without_unpacking_whatever_its_members_are_called
     assert left == ["seed.jsonl"]
 
 
-def test_archives_and_pages_in_the_place_of_images_are_named_and_not_unpacked(tmp_path: Path) -> None:
+def test_archives_and_web_pages_in_place_of_images_are_named_and_not_unpacked(tmp_path: Path) -> None:
     write_images(tmp_path, range(ROWS))
     named = ["images.tar", "images.zip", "page.jpg", "images.tar/001.jpg"]
     files = [tar("../escaped.jpg"), zipped("../escaped.jpg"), b"<html><body>404</body></html>"]

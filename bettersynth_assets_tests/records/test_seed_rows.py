@@ -31,11 +31,11 @@ def llava(prompt: str, answer: str, **changes: Any) -> dict[str, Any]:
         {"id": "7", "text": "<image>\na red boat", "image": "images/7.jpg"},
     ],
 )
-def test_both_image_tokens_and_a_string_or_a_list_of_images_mean_the_same(values: dict[str, Any]) -> None:
+def test_both_image_tokens_and_a_string_or_list_of_images_are_equivalent(values: dict[str, Any]) -> None:
     assert parse_row(values) == GOOD
 
 
-def test_a_llava_row_gives_its_answer_as_caption_and_keeps_its_question() -> None:
+def test_a_llava_rows_answer_becomes_the_caption_and_its_question_is_kept() -> None:
     row = parse_row(llava("<image>\nWhat is this?", " a red boat "))
     assert row == SeedRow(id="7", image="images/7.jpg", caption="a red boat", question="What is this?")
     assert parse_row(llava("What is this?\n<image>", "a red boat")) == row
@@ -58,7 +58,7 @@ def reason(values: dict[str, Any]) -> str:
         llava("What is this?", "a red boat"),
     ],
 )
-def test_another_number_of_tokens_than_images_is_a_mismatch(values: dict[str, Any]) -> None:
+def test_different_numbers_of_image_tokens_and_images_are_a_mismatch(values: dict[str, Any]) -> None:
     assert reason(values) == "image_token_mismatch"
 
 

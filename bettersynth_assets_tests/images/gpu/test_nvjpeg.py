@@ -38,7 +38,7 @@ needs_gpu = pytest.mark.gpu
 
 
 def one_pass(pixels, edge, to, first, count, resample):
-    """What the kernel does: (rows, edge) bytes to (rows, count)."""
+    """Apply one pass of the kernel: (rows, edge) bytes to (rows, count)."""
     found = taps(edge, to, first, count, resample)
     padded = np.pad(pixels.astype(np.int64), ((0, 0), (0, len(found.weights))))
     places = found.first[:, None] + np.arange(len(found.weights))
@@ -47,7 +47,7 @@ def one_pass(pixels, edge, to, first, count, resample):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(70, 50), (61, 73), (32, 32), (20, 19), (301, 164)])
-def test_the_weights_and_their_rounding_are_pillows(kind, size):
+def test_resize_weights_and_their_rounding_equal_pillows(kind, size):
     grey = picture(*size).convert("L")
     frame = kind.frame(*size)
 
@@ -65,7 +65,7 @@ def test_the_weights_and_their_rounding_are_pillows(kind, size):
 
 @needs_gpu
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_gpu_resizes_as_pillow(kind):
+def test_the_gpu_resizes_like_pillow(kind):
     sizes = [(70, 50), (61, 73), (32, 32), (20, 19), (301, 64), (1024, 999)]
     images = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
     expected = torch.stack([kind(image) for image in images])
@@ -79,7 +79,7 @@ def test_the_gpu_resizes_as_pillow(kind):
     assert apart.max() <= 1 and (apart > 0).float().mean() < 0.05
 
 
-def test_only_plain_whole_jpegs_are_decoded_by_the_gpu(tmp_path):
+def test_only_plain_complete_jpegs_are_decoded_on_the_gpu(tmp_path):
     image = picture(80, 60)
     assert plain_size(jpeg(image)) == (80, 60)
     assert plain_size(jpeg(image.convert("L"))) == (80, 60)
@@ -102,13 +102,13 @@ def test_only_plain_whole_jpegs_are_decoded_by_the_gpu(tmp_path):
     assert {name for name, data in others.items() if plain_size(data) is not None} == set()
 
 
-def test_plain_files_are_read_by_processes_and_others_are_left(tmp_path):
+def test_reader_processes_read_plain_files_and_skip_others(tmp_path):
     data = [jpeg(picture(50 + at, 40)) for at in range(3)]
     for at, content in enumerate(data):
         (tmp_path / f"{at}.jpg").write_bytes(content)
     (tmp_path / "1.jpg").write_bytes(data[1][:-90])
     names = [str(tmp_path / f"{at}.jpg") for at in range(4)]
-    parts = [names, names[2:], *([names[:1]] * 30)]  # more of them than there are slots
+    parts = [names, names[2:], *([names[:1]] * 30)]  # more parts than slots
     for part, (slot, places) in zip(parts, read_plain(parts), strict=True):
         found = [bytes(slot[place.begin : place.end].numpy()) if place else None for place in places]
         contents = dict(zip(names, [data[0], None, data[2], None], strict=True))
@@ -117,7 +117,7 @@ def test_plain_files_are_read_by_processes_and_others_are_left(tmp_path):
         assert sizes == [(50 + names.index(name), 40) for name in part if contents[name]]
 
 
-def test_files_of_an_abandoned_pass_do_not_reach_the_next_one(tmp_path):
+def test_files_of_an_abandoned_pass_do_not_appear_in_the_next_one(tmp_path):
     for at in range(40):
         (tmp_path / f"{at}.jpg").write_bytes(jpeg(picture(40 + at, 30, seed=at)))
     names = [str(tmp_path / f"{at}.jpg") for at in range(40)]
@@ -129,7 +129,7 @@ def test_files_of_an_abandoned_pass_do_not_reach_the_next_one(tmp_path):
         assert bytes(slot[place.begin : place.end].numpy()) == (tmp_path / name).read_bytes()
 
 
-def test_readers_that_were_killed_are_replaced_and_their_part_is_read_again(tmp_path):
+def test_killed_readers_are_replaced_and_their_part_is_read_again(tmp_path):
     (tmp_path / "0.jpg").write_bytes(jpeg(picture(40, 30)))
     parts = [[str(tmp_path / "0.jpg")]] * 3
     assert len(list(read_plain(parts))) == 3
@@ -139,7 +139,7 @@ def test_readers_that_were_killed_are_replaced_and_their_part_is_read_again(tmp_
     assert [place.width for _, (place,) in read_plain(parts)] == [40, 40, 40]
 
 
-def test_one_ahead_keeps_order_and_hands_on_errors():
+def test_one_ahead_keeps_the_order_and_propagates_errors():
     def numbers():
         yield from range(5)
         raise KeyError("end")
@@ -203,4 +203,4 @@ def test_one_bad_jpeg_in_a_gpu_batch_fails_alone(tmp_path):
     assert chunk.good == [at for at in range(12) if at != 5]
     (alone,) = chunks([path for at, path in enumerate(paths) if at != 5], 16, KINDS, decode="nvjpeg", device="cuda:0")
     for found, expected in zip(chunk.inputs, alone.inputs, strict=True):
-        assert torch.equal(found, expected), "neighbours are what they are without the bad file"
+        assert torch.equal(found, expected), "neighbours are the same as without the bad file"

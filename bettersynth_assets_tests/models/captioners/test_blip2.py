@@ -28,13 +28,13 @@ def test_each_image_gets_a_caption_of_its_own(captioner, images):
     assert all(1 <= len(caption.split()) <= 8 and set(caption.split()) <= set(WORDS) for caption in captions)
 
 
-def test_captions_come_again_the_same_and_do_not_depend_on_neighbours(captioner, images):
+def test_captions_are_reproducible_and_independent_of_neighbours(captioner, images):
     captions = captioner.captions(images, max_new_tokens=8)
     assert captioner.captions(images, max_new_tokens=8) == captions
     assert [captioner.captions([image], max_new_tokens=8)[0] for image in images] == captions
 
 
-def test_captions_equal_those_of_transformers_own_call(captioner, images, tiny_models):
+def test_captions_equal_those_of_transformers(captioner, images, tiny_models):
     from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
     model = Blip2ForConditionalGeneration.from_pretrained(tiny_models.captioner)
@@ -75,7 +75,7 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same_captions(tiny_models,
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
 
 
-def test_drawn_captions_depend_on_key_and_seed_and_not_on_place_neighbours_or_batch(captioner, images, tiny_models):
+def test_sampled_captions_depend_only_on_key_and_random_seed(captioner, images, tiny_models):
     ids = [f"row{index}" for index in range(10)]
     how = {"max_new_tokens": 8, "sampling": Sampling(temperature=1.5, top_k=12, top_p=0.95, seed=7)}
     made = captioner.captions(images, keys=ids, **how)
@@ -87,13 +87,13 @@ def test_drawn_captions_depend_on_key_and_seed_and_not_on_place_neighbours_or_ba
     assert captioner.captions(images, keys=ids, **other_seed) != made
 
 
-def test_drawing_from_one_token_is_greedy_decoding(captioner, images):
+def test_sampling_from_one_token_is_greedy_decoding(captioner, images):
     greedy = captioner.captions(images, max_new_tokens=8)
     ids = [str(index) for index in range(10)]
     assert captioner.captions(images, max_new_tokens=8, sampling=Sampling(top_k=1), keys=ids) == greedy
     assert captioner.captions(images, max_new_tokens=8, sampling=Sampling(temperature=9.0), keys=ids) != greedy
 
 
-def test_drawing_without_a_key_per_image_is_an_error(captioner, images):
+def test_sampling_without_a_key_per_image_is_an_error(captioner, images):
     with pytest.raises(ValueError, match="10 images, 3 keys"):
         captioner.captions(images, max_new_tokens=8, sampling=Sampling(), keys=["a", "b", "c"])

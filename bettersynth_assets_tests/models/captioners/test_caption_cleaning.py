@@ -53,7 +53,7 @@ def test_captions_are_cleaned_and_flagged(raw, text, flags):
         ("a dog", "a dog", ()),
     ],
 )
-def test_an_echo_of_the_prompt_is_cut(raw, text, flags):
+def test_an_echo_of_the_prompt_is_removed(raw, text, flags):
     assert clean(raw, PROMPT) == (text, flags)
 
 
@@ -78,7 +78,7 @@ def test_cleaning_twice_changes_nothing():
         ("<think>a</think>I'm sorry, but I can't help.", "", ("reasoning_cut", "refusal")),
     ],
 )
-def test_reasoning_is_cut_where_it_is_closed_and_flagged_where_not(raw, text, flags):
+def test_closed_reasoning_is_removed_and_unclosed_reasoning_is_flagged(raw, text, flags):
     assert clean(raw) == (text, flags)
 
 
@@ -107,7 +107,7 @@ def test_reasoning_is_cut_where_it_is_closed_and_flagged_where_not(raw, text, fl
         "Lo siento, pero no puedo ayudar.",
     ],
 )
-def test_a_refusal_is_no_caption(raw):
+def test_a_refusal_is_not_a_caption(raw):
     text, flags = clean(raw)
     assert not text and {*flags} - {"quotes_cut"} == {"refusal"}
 
@@ -132,7 +132,7 @@ def test_a_refusal_is_no_caption(raw):
         "![a dog](https://example.com/a.png)",
     ],
 )
-def test_markup_is_no_caption(raw):
+def test_markup_is_not_a_caption(raw):
     assert clean(raw) == ("", ("markup",))
 
 
@@ -162,7 +162,7 @@ def test_markup_is_no_caption(raw):
         "他哈哈哈地笑着走进了房间",
     ],
 )
-def test_numbers_short_quoted_repeats_and_plain_sentences_stay(raw):
+def test_numbers_short_quoted_repeats_and_plain_sentences_are_kept(raw):
     assert clean(raw) == (raw, ())
 
 
@@ -183,7 +183,7 @@ def test_numbers_short_quoted_repeats_and_plain_sentences_stay(raw):
         "A dog runs on the green grass. A dog runs on the green grass. A dog runs on the green grass.",
     ],
 )
-def test_a_decoder_in_a_loop_is_still_found(raw):
+def test_a_decoder_in_a_loop_is_detected(raw):
     assert clean(raw) == ("", ("loop",))
 
 
@@ -199,7 +199,7 @@ def test_a_decoder_in_a_loop_is_still_found(raw):
         ("ASSISTANT: a dog", "a dog", ("lead_cut",)),
     ],
 )
-def test_what_a_chat_model_puts_around_a_caption_is_cut(raw, text, flags):
+def test_text_that_a_chat_model_puts_around_a_caption_is_removed(raw, text, flags):
     assert clean(raw) == (text, flags)
 
 
@@ -207,13 +207,13 @@ def test_what_a_chat_model_puts_around_a_caption_is_cut(raw, text, flags):
     "token",
     ["<image>", "<__dj__image>", "<|__dj__eoc|>", "<start_of_turn>", "<end_of_turn>", "<|im_end|>", "<eos>", "[/INST]"],
 )
-def test_a_reserved_token_makes_a_caption_degenerate_cleaned_or_not(token):
+def test_a_reserved_token_makes_a_caption_degenerate_with_or_without_cleaning(token):
     for raw in (f"a dog {token}", f"{token} a dog", f"a {token} dog", token):
         assert clean(raw) == validate(raw) == ("", ("reserved_token",))
 
 
 @pytest.mark.parametrize("raw", ["a\x00dog", "a dog \ud83d", "a dog \ufffd"])
-def test_broken_characters_make_a_caption_degenerate_cleaned_or_not(raw):
+def test_broken_characters_make_a_caption_degenerate_with_or_without_cleaning(raw):
     assert clean(raw) == validate(raw) == ("", ("broken_text",))
 
 

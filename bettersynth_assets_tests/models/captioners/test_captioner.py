@@ -18,7 +18,7 @@ def loaded(model: str, gpu):
     return load_captioner(resolve_model(model, role="captioner"), gpu)
 
 
-def test_many_shards_load_the_model_once_and_a_missing_one_is_named(tiny_models):
+def test_shards_share_one_loaded_captioner_and_a_missing_model_is_named(tiny_models):
     gpu = tiny_profile(tiny_models).gpu
     assert loaded(str(tiny_models.captioner), gpu) is loaded(str(tiny_models.captioner), gpu)
     with pytest.raises(ConfigError, match=r"models\.captioner = './gone'"):
@@ -31,7 +31,7 @@ def test_the_checkpoints_configuration_decides_the_class(tiny_models, tmp_path):
     assert isinstance(loaded(str(make_llava(tmp_path / "llava")), gpu), LlavaCaptioner)
 
 
-def test_a_checkpoint_that_makes_no_captions_is_refused_by_name(tiny_models, tmp_path):
+def test_a_checkpoint_that_is_not_a_captioner_is_refused_by_name(tiny_models, tmp_path):
     gpu = tiny_profile(tiny_models).gpu
     with pytest.raises(ConfigError, match=r"model_type 'vit', but captioners are of type blip-2 or llava"):
         loaded(str(tiny_models.watermark), gpu)
@@ -40,7 +40,7 @@ def test_a_checkpoint_that_makes_no_captions_is_refused_by_name(tiny_models, tmp
         loaded(str(tmp_path / "empty"), gpu)
 
 
-def test_the_mapper_of_plain_dj_process_leaves_a_text_as_it_was_where_the_caption_is_degenerate(tmp_path):
+def test_the_mapper_in_plain_dj_process_keeps_the_text_if_the_caption_is_degenerate(tmp_path):
     (name,) = write_images(tmp_path, 1)
     registry()  # Data-Juicer, without what it fetches while it is imported
     from bettersynth_assets.operators.ours.caption_mapper import CaptionMapper

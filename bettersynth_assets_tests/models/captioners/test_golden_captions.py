@@ -1,6 +1,6 @@
-"""Captions of the shipped BLIP-2 that must not change unseen, and the versions that a caption's key holds.
+"""Golden captions of the shipped BLIP-2, and the library versions in a caption's key.
 
-When a library changes a caption here, the text below is written again together with ``recaption.VERSION``.
+If a library update changes a caption, update the text below and raise ``recaption.VERSION``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_the_shipped_captioner_writes_the_golden_captions(images, batch):
     assert captioner.captions(images, prompt="", max_new_tokens=30, **first) == GOLDEN
 
 
-def test_the_golden_captions_are_cleaned_as_they_were():
+def test_cleaning_of_the_golden_captions_is_unchanged():
     assert [clean(caption) for caption in GOLDEN[:5]] == [(caption, ()) for caption in GOLDEN[:5]]
     cut = "small purple triangle top center, small orange cross middle right and purple sign saying jam"
     assert clean(GOLDEN[5]) == (cut, ("tail_cut",))

@@ -31,7 +31,7 @@ def images():
 
 
 def one_at_a_time(folder, images, text):
-    """What transformers' own processor and ``generate`` write, image by image."""
+    """Return the captions of transformers' processor and ``generate``, one image at a time."""
     from transformers import LlavaForConditionalGeneration
 
     model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
@@ -52,7 +52,7 @@ def test_captions_equal_those_of_transformers_on_one_image_at_a_time(captioner, 
     assert found == [text if ended else whole(text) for text, ended in expected]
 
 
-def test_the_checkpoints_own_chat_template_is_used_where_it_has_one(captioner, folder, images, tmp_path):
+def test_the_checkpoints_chat_template_is_used_if_it_has_one(captioner, folder, images, tmp_path):
     templated = make_llava(tmp_path / "templated", chat_template=CHAT_TEMPLATE.replace("ASSISTANT:", "the ASSISTANT:"))
     found = LlavaCaptioner(str(templated), batch=4).captions(images, prompt="a dog", max_new_tokens=LIMIT)
     expected = one_at_a_time(folder, images, "USER: <image>\na dog the ASSISTANT:")
@@ -60,7 +60,7 @@ def test_the_checkpoints_own_chat_template_is_used_where_it_has_one(captioner, f
     assert found != captioner.captions(images, prompt="a dog", max_new_tokens=LIMIT)
 
 
-def test_images_are_resized_in_threads_to_bytes_and_other_processors_called_as_they_are(captioner, images, tmp_path):
+def test_images_are_resized_to_bytes_in_threads_and_other_processors_are_called_unchanged(captioner, images, tmp_path):
     from transformers import LlavaImageProcessor
 
     prepared = [captioner.prepare(image) for image in images]
@@ -74,7 +74,7 @@ def test_images_are_resized_in_threads_to_bytes_and_other_processors_called_as_t
     assert found == [text if ended else whole(text) for text, ended in expected]
 
 
-def test_drawn_captions_do_not_depend_on_place_or_batch(captioner, folder, images):
+def test_sampled_captions_do_not_depend_on_position_or_batch(captioner, folder, images):
     ids = [f"row{index}" for index in range(10)]
     how = {"max_new_tokens": 8, "sampling": Sampling(temperature=1.5, top_p=0.9, seed=3)}
     made = captioner.captions(images, keys=ids, **how)
@@ -84,7 +84,7 @@ def test_drawn_captions_do_not_depend_on_place_or_batch(captioner, folder, image
     assert again != made
 
 
-def test_the_default_question_asks_for_one_short_sentence_of_what_is_seen():
+def test_the_default_question_asks_for_one_short_sentence():
     assert "<" not in PROMPT and "\n" not in PROMPT and len(PROMPT.split()) < 70
     example = re.split(r"(?<=: )", PROMPT)[-1]
     assert 4 <= len(example.split()) <= 24 and whole(example) == example
@@ -104,5 +104,5 @@ def test_the_default_question_asks_for_one_short_sentence_of_what_is_seen():
         ("", ""),
     ],
 )
-def test_a_broken_off_caption_ends_with_its_last_whole_sentence_or_word(broken_off, left):
+def test_a_truncated_caption_ends_with_its_last_complete_sentence_or_word(broken_off, left):
     assert whole(broken_off) == left

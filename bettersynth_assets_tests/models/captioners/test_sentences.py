@@ -1,4 +1,4 @@
-"""Captions that the token limit cut off end with what is whole."""
+"""Captions truncated by the token limit end with a complete sentence or word."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ from bettersynth_assets.models.captioners.sentences import whole
         ("", ""),
     ],
 )
-def test_a_caption_is_cut_to_its_last_whole_sentence_or_word(cut, left):
+def test_a_caption_is_cut_to_its_last_complete_sentence_or_word(cut, left):
     assert whole(cut) == left
     assert whole(f"  {cut} ") == left

@@ -35,7 +35,7 @@ def images():
     return distinct_images()
 
 
-def test_a_served_model_writes_what_the_same_checkpoint_writes_here(server, folder, images):
+def test_a_served_model_gives_the_captions_of_the_same_local_checkpoint(server, folder, images):
     served = ServedCaptioner(f"{server.address}#{NAME}", batch=3)
     here = LlavaCaptioner(str(folder), batch=4)
     for tokens in (4, 12):
@@ -49,7 +49,9 @@ def test_a_served_model_writes_what_the_same_checkpoint_writes_here(server, fold
     }
 
 
-def test_the_profile_reaches_it_and_captions_are_scored_like_any_others(server, folder, images, tiny_models, tmp_path):
+def test_a_profile_can_name_a_server_and_its_captions_are_scored_like_others(
+    server, folder, images, tiny_models, tmp_path
+):
     profile = tiny_profile(tiny_models)
     paths = [tmp_path / f"{at}.png" for at in range(len(images))]
     for image, path in zip(images, paths, strict=True):
@@ -80,7 +82,7 @@ def test_the_profile_reaches_it_and_captions_are_scored_like_any_others(server, 
     assert sum(item.score is not None for item in found if hasattr(item, "score")) > 3
 
 
-def test_drawn_tokens_have_a_seed_of_the_row_and_not_of_its_place(server, images):
+def test_the_sampling_seed_depends_on_the_row_and_not_on_its_position(server, images):
     served = ServedCaptioner(f"{server.address}#{NAME}", batch=4)
 
     def seeds(keys, **how):
@@ -97,7 +99,7 @@ def test_drawn_tokens_have_a_seed_of_the_row_and_not_of_its_place(server, images
         served.captions(images[:3], prompt="a dog", max_new_tokens=2, sampling=Sampling())
 
 
-def test_a_busy_server_is_asked_again_and_a_refused_row_has_the_servers_words(server, images):
+def test_a_busy_server_is_retried_and_a_refused_row_records_the_servers_message(server, images):
     served = ServedCaptioner(f"{server.address}#{NAME}", batch=1)
     server.refusals[:] = [503, 429]
     assert len(served.captions(images[:2], prompt="a dog", max_new_tokens=2)) == 2 and not server.refusals
@@ -107,7 +109,7 @@ def test_a_busy_server_is_asked_again_and_a_refused_row_has_the_servers_words(se
     assert re.search(r"/v1/chat/completions answered 400 \(row r7\): .*the image has no size", refused.detail)
 
 
-def test_what_cannot_be_reached_is_named_with_what_to_do(server):
+def test_an_unreachable_server_gives_an_error_with_the_fix(server):
     with pytest.raises(ConfigError, match=r"does not serve 'org/tiny-lava': did you mean 'org/tiny-llava'\?"):
         ServedCaptioner(f"{server.address}#org/tiny-lava")
     with pytest.raises(ConfigError, match=r"names no model: append #"):
@@ -118,7 +120,7 @@ def test_what_cannot_be_reached_is_named_with_what_to_do(server):
         ServedCaptioner(f"{ended.address}#{NAME}")
 
 
-def test_captions_depend_on_what_is_served_and_not_on_where(tiny_models):
+def test_the_key_depends_on_the_served_model_and_not_on_its_address(tiny_models):
     profile = tiny_profile(tiny_models)
 
     def key(captioner, **gpu):
@@ -129,7 +131,7 @@ def test_captions_depend_on_what_is_served_and_not_on_where(tiny_models):
     assert key("http://a:1/v1?top_k=5#m") not in (key("http://a:1/v1#m"), key("http://a:1/v1?top_k=6#m"))
 
 
-def test_what_stands_behind_a_question_mark_goes_into_each_request(server, images):
+def test_query_parameters_of_the_address_are_sent_with_each_request(server, images):
     del server.asked[:]
     address = f"{server.address}?add_special_tokens=true&repetition_penalty=1.5&mode=plain#{NAME}"
     ServedCaptioner(address, batch=2).captions(images[:2], prompt="a dog", max_new_tokens=2)

@@ -1,4 +1,4 @@
-"""What a captioner's server may answer: faults of a row, faults of the environment, redirects, keys."""
+"""Responses of a captioning server: row faults, environment faults, redirects, API keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def server():
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """Seconds that would have been waited."""
+    """Record each wait in seconds instead of waiting."""
     found: list[float] = []
     monkeypatch.setattr(served_answers.time, "sleep", found.append)
     return found
@@ -71,7 +71,7 @@ def body(value):
         ((413, {}, b""), "answered 413"),
     ],
 )  # fmt: skip
-def test_an_answer_that_is_no_caption_is_its_rows_fault_alone(server, reply, why):
+def test_a_response_without_a_caption_fails_only_its_row(server, reply, why):
     server.script = lambda asked: reply if image_of(asked).width == BAD else completion("a red dog")
     made = captions(server)
     assert [made[0], *made[2:]] == ["a red dog"] * 3
@@ -82,19 +82,19 @@ def test_an_answer_that_is_no_caption_is_its_rows_fault_alone(server, reply, why
     assert asked == (1 if reply[0] >= 400 else served_answers.ANSWER_TRIES)
 
 
-def test_an_answer_that_is_good_the_second_time_is_taken(server):
+def test_a_response_that_succeeds_on_retry_is_used(server):
     replies = [(200, {}, b"oops"), completion("a dog")]
     server.script = lambda asked: replies.pop(0) if image_of(asked).width == BAD else completion("a red dog")
     assert captions(server) == ["a red dog", "a dog", "a red dog", "a red dog"]
 
 
-def test_an_answer_that_the_token_limit_cut_off_ends_with_its_last_sentence(server):
+def test_a_response_truncated_by_the_token_limit_ends_with_its_last_sentence(server):
     text = "A view of Mt. Fuji. A boat in the"
     server.script = lambda asked: completion(text, {40: "stop", 41: "length"}.get(image_of(asked).width, "max_tokens"))
     assert captions(server) == [text, *["A view of Mt. Fuji."] * 3]
 
 
-def test_a_server_that_stays_busy_is_asked_a_few_times_and_as_late_as_it_says(server, pauses):
+def test_a_busy_server_is_retried_a_few_times_after_the_delay_that_it_asks_for(server, pauses):
     busy = (429, {"Retry-After": "7"}, b"slow down")
     server.script = lambda asked: busy if image_of(asked).width == BAD else completion("a red dog")
     made = captions(server)
@@ -111,7 +111,7 @@ def test_a_server_that_stays_busy_is_asked_a_few_times_and_as_late_as_it_says(se
 
 
 @pytest.mark.parametrize("reply", [(0, {}, b""), (200, {"Content-Length": "99"}, b'{"choices": ')])
-def test_a_connection_that_breaks_off_is_its_rows_fault_after_some_tries(server, pauses, monkeypatch, reply):
+def test_a_broken_connection_fails_only_its_row_after_several_attempts(server, pauses, monkeypatch, reply):
     monkeypatch.setattr(served_answers, "SECONDS", 0.5)
     server.script = lambda asked: reply if image_of(asked).width == BAD else completion("a red dog")
     made = captions(server)
@@ -119,7 +119,7 @@ def test_a_connection_that_breaks_off_is_its_rows_fault_after_some_tries(server,
     assert "broke off" in made[1].detail and "(row r1), 5 times" in made[1].detail
 
 
-def test_a_row_that_takes_too_long_fails_alone(server, pauses, monkeypatch):
+def test_a_row_that_times_out_fails_alone(server, pauses, monkeypatch):
     monkeypatch.setattr(served_answers, "SECONDS", 0.4)
 
     def slow(asked):
@@ -133,7 +133,7 @@ def test_a_row_that_takes_too_long_fails_alone(server, pauses, monkeypatch):
     assert "did not answer within 0.4 s (row r1), 2 times" in made[1].detail
 
 
-def test_an_answer_that_trickles_in_is_given_up(server):
+def test_a_response_that_arrives_too_slowly_times_out(server):
     answer = requests.get(f"{server.address}/models", stream=True)
     with answer, pytest.raises(CaptionError, match="not complete within 0 s"):
         served_answers._read(answer, 99_999, 0.0)
@@ -148,7 +148,7 @@ def test_an_answer_that_trickles_in_is_given_up(server):
         ((405, {}, b""), "answered 405"),
     ],
 )
-def test_what_would_refuse_every_row_ends_the_run_at_once(server, reply, why):
+def test_an_error_that_would_fail_every_row_stops_the_run_at_once(server, reply, why):
     server.script = lambda asked: reply
     with pytest.raises(ConfigError, match=why):
         captions(server)
@@ -156,14 +156,14 @@ def test_what_would_refuse_every_row_ends_the_run_at_once(server, reply, why):
 
 
 @pytest.mark.parametrize("listing", [b"<html>", b"[]", b'{"data": null}', b'{"data": [5]}', b"[" * 50_000])
-def test_what_is_no_list_of_models_is_no_address_of_the_protocol(server, listing):
+def test_an_address_that_returns_no_list_of_models_is_refused(server, listing):
     server.listing = (200, {}, listing)
     with pytest.raises(ConfigError, match=r"/models is no list of models .* ends in /v1"):
         ServedCaptioner(f"{server.address}#{NAME}")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed_and_the_other_host_sees_no_image(server, status):
+def test_a_redirect_is_not_followed_and_the_other_host_receives_no_image(server, status):
     with serving(None) as other:
         other.script = lambda asked: completion("stolen")
         target = {"Location": f"{other.address}/chat/completions"}
@@ -176,13 +176,13 @@ def test_a_redirect_is_not_followed_and_the_other_host_sees_no_image(server, sta
         assert other.asked == [] and other.headers == []
 
 
-def test_the_key_comes_from_the_environment_alone(server, monkeypatch, tmp_path):
+def test_the_api_key_comes_only_from_the_environment(server, monkeypatch, tmp_path):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password hidden\nmachine captions.test login me password hidden\n")
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy"):
-        monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # not asked for this machine's own server
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # not required for a server on this machine
     captions(server)
     assert not any("Authorization" in headers for headers in server.headers)
     captioner = ServedCaptioner(f"{server.address}#{NAME}")
@@ -198,7 +198,7 @@ def test_the_key_comes_from_the_environment_alone(server, monkeypatch, tmp_path)
     assert server.headers[-1]["Authorization"] == "Basic abc"
 
 
-def test_a_key_that_the_server_repeats_is_not_shown(server, monkeypatch):
+def test_an_api_key_that_the_server_echoes_is_not_shown(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-key")
     server.script = lambda asked: (401, {}, b"Incorrect API key: sk-very-secret-key")
     with pytest.raises(ConfigError, match=r"Incorrect API key: \*\*\*") as error:
@@ -208,6 +208,6 @@ def test_a_key_that_the_server_repeats_is_not_shown(server, monkeypatch):
     assert not any("very-secret" in str(error) for error in captions(server))
 
 
-def test_no_image_no_request(server):
+def test_no_images_send_no_request(server):
     captioner = ServedCaptioner(f"{server.address}#{NAME}")
     assert captioner.captions([], prompt="", max_new_tokens=3) == [] and server.asked == []

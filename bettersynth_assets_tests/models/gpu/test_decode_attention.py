@@ -9,7 +9,7 @@ pytestmark = pytest.mark.gpu
 @pytest.mark.parametrize(("rows", "heads", "key_heads", "length", "width"), [(3, 4, 4, 56, 80), (2, 8, 2, 672, 128)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("queries", [1, 40])
-def test_it_is_torchs_attention_under_the_mask(rows, heads, key_heads, length, width, dtype, queries):
+def test_decode_attention_equals_torchs_masked_attention(rows, heads, key_heads, length, width, dtype, queries):
     from bettersynth_assets.models.gpu.decode_attention import attend
 
     torch.manual_seed(0)

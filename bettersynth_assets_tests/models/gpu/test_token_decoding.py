@@ -32,7 +32,7 @@ def generated(model, embeds, stop, new_tokens):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", ["opt", "llama"])
-def test_tokens_are_those_of_generate_whatever_the_batch(kind, device):
+def test_tokens_equal_those_of_generate_for_every_batch_size(kind, device):
     model = language_model(kind, device)
     embeds = torch.randn(7, 5, 32, generator=torch.Generator().manual_seed(1)).to(device)
     free = generated(model, embeds, {60}, 11)
@@ -48,7 +48,7 @@ def test_tokens_are_those_of_generate_whatever_the_batch(kind, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_batch_that_has_ended_is_left_early(device):
+def test_decoding_stops_early_when_all_rows_have_ended(device):
     model = language_model("opt", device)
     embeds = torch.randn(3, 4, 32, generator=torch.Generator().manual_seed(2)).to(device)
     first = generated(model, embeds, {60}, 1)[:, 0]
@@ -59,7 +59,7 @@ def test_a_batch_that_has_ended_is_left_early(device):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", ["opt", "llama"])
-def test_drawn_tokens_are_those_of_generate_and_each_rows_own(kind, device):
+def test_sampled_tokens_follow_generate_and_depend_only_on_their_row(kind, device):
     model = language_model(kind, device)
     embeds = torch.randn(6, 5, 32, generator=torch.Generator().manual_seed(3)).to(device)
     sampling = Sampling(temperature=1.3, top_k=30, top_p=0.95, seed=5)

@@ -25,7 +25,7 @@ def pairs(tmp_path):
     return [tmp_path / name for name in table["image"].to_pylist()], table["caption"].to_pylist()
 
 
-def test_scores_equal_those_of_data_juicers_own_filter(tiny_models, pairs, tmp_path):
+def test_scores_equal_those_of_data_juicers_filter(tiny_models, pairs, tmp_path):
     paths, captions = pairs
     scorer = ClipScorer(str(tiny_models.clip), batch=5)
     ours = score_files(scorer, paths, captions).scores
@@ -57,7 +57,7 @@ def test_open_clip_scores_are_the_cosine_of_its_embeddings(tiny_models, pairs):
     assert np.ptp(expected) > 0.01
 
 
-def test_pixels_are_those_of_the_checkpoints_own_transform(tiny_models, tmp_path):
+def test_pixels_equal_those_of_the_checkpoints_transform(tiny_models, tmp_path):
     import open_clip
 
     sizes = [(64, 48), (47, 91), (301, 200), (33, 33), (64, 65)]
@@ -77,7 +77,7 @@ def test_pixels_are_those_of_the_checkpoints_own_transform(tiny_models, tmp_path
         )
 
 
-def test_pixels_of_other_processors_are_theirs_too(tiny_models):
+def test_pixels_of_other_processors_equal_theirs(tiny_models):
     from transformers import CLIPImageProcessorPil
 
     image = Image.fromarray(np.random.default_rng(3).integers(0, 255, (61, 40, 3), dtype=np.uint8))
@@ -91,7 +91,7 @@ def test_pixels_of_other_processors_are_theirs_too(tiny_models):
 
 
 @pytest.mark.parametrize("kind", ["clip", "open_clip"])
-def test_scores_do_not_depend_on_neighbours_and_come_again_the_same(tiny_models, pairs, kind):
+def test_scores_are_reproducible_and_independent_of_neighbours(tiny_models, pairs, kind):
     paths, captions = pairs
     scorer = ClipScorer(str(getattr(tiny_models, kind)), batch=4)
     first = score_files(scorer, paths, captions).scores
@@ -101,7 +101,7 @@ def test_scores_do_not_depend_on_neighbours_and_come_again_the_same(tiny_models,
 
 
 @pytest.mark.parametrize("kind", ["clip", "open_clip"])
-def test_captions_over_the_context_are_flagged_and_still_scored(tiny_models, kind):
+def test_captions_longer_than_the_context_are_flagged_and_still_scored(tiny_models, kind):
     scorer = ClipScorer(str(getattr(tiny_models, kind)))
     image = scorer.prepare(open_rgb_noise())
     captions = ["a", "a " * 14, "a " * 15, "a " * 200]
@@ -134,7 +134,7 @@ def test_no_rows_give_no_scores(tiny_models):
     assert scored.scores.shape == (0,) and scored.truncated == []
 
 
-def test_many_shards_load_the_model_once(tiny_models):
+def test_shards_share_one_loaded_scorer(tiny_models):
     gpu = tiny_profile(tiny_models).gpu
     one, again = (resolve_model(str(tiny_models.clip), role="clip") for _ in range(2))
     assert load_scorer(one, gpu) is load_scorer(again, gpu)
@@ -150,7 +150,7 @@ def out_of_memory_over(limit, calls):
     return run
 
 
-def test_out_of_memory_halves_the_batch_and_keeps_it():
+def test_out_of_memory_halves_the_batch_for_later_calls_too():
     calls, batch = [], BatchSize(16)
     assert in_batches(list(range(20)), batch, out_of_memory_over(4, calls)) == [item * 2 for item in range(20)]
     assert calls == [16, 8, 4, 4, 4, 4, 4]
@@ -165,7 +165,7 @@ def test_after_three_halvings_the_error_says_what_to_do():
     assert calls == [16, 8, 4, 2]
 
 
-def test_files_are_opened_in_order_in_chunks_with_errors_in_their_place(pairs, tmp_path):
+def test_files_are_opened_in_order_in_chunks_and_errors_keep_their_position(pairs, tmp_path):
     paths, _ = pairs
     break_image(tmp_path, "images/001.png")
     chunks = list(opened(paths, 5, lambda image: image.width))
@@ -175,7 +175,7 @@ def test_files_are_opened_in_order_in_chunks_with_errors_in_their_place(pairs, t
     assert [width for width in widths if isinstance(width, int)] == [48, *range(50, 60)]
 
 
-def test_progress_says_rows_and_speed_at_the_end():
+def test_progress_reports_rows_and_speed_at_the_end():
     lines = []
     progress = Progress(lines.append, "clip_scores shard-00000", 30)
     for _ in range(3):
@@ -183,7 +183,7 @@ def test_progress_says_rows_and_speed_at_the_end():
     assert len(lines) == 1 and lines[0].startswith("clip_scores shard-00000: 30/30 rows, ")
 
 
-def test_an_image_is_cut_up_by_a_product_as_by_the_convolution():
+def test_patch_embedding_by_matrix_product_equals_the_convolution():
     from bettersynth_assets.models.scorers.backend import as_product
 
     torch.manual_seed(0)
@@ -195,7 +195,7 @@ def test_an_image_is_cut_up_by_a_product_as_by_the_convolution():
     torch.testing.assert_close(convolution(pixels), expected)
 
 
-def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_models):
+def test_keys_contain_the_preprocessing_method_only_if_it_is_not_the_default(tiny_models):
     profile = tiny_profile(tiny_models)
     entries = [{"image_watermark_filter": {}}]
     model = resolve_model(profile.models.clip, role="clip")
@@ -212,7 +212,7 @@ def test_how_pixels_are_made_enters_the_keys_only_where_it_is_not_the_rule(tiny_
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
-def test_a_recorded_batch_is_filled_up_and_gives_the_same(device):
+def test_a_padded_cuda_graph_batch_gives_the_same_scores(device):
     from bettersynth_assets.models.gpu.cuda_graph import CudaGraph
 
     calls = []

@@ -50,14 +50,14 @@ CAPITALS = {
 
 
 def until(count, unit: str, tokens: int) -> str:
-    """As many units as make a caption of so many tokens."""
+    """Repeat the unit until the caption has the given number of tokens."""
     captions = (" ".join([unit] * words) for words in range(1, 2 * tokens))
     return next(caption for caption in captions if count(caption) == tokens)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """By repository: the folder that was uploaded, captions, images, and what a run offline makes of them."""
+    """By repository: the uploaded folder, captions, images, and the scores of an offline run."""
     root = tmp_path_factory.mktemp("hub")
     rng = np.random.default_rng(7)
     images = []
@@ -97,7 +97,7 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
-def test_a_hub_id_scores_as_its_own_library_does(found, name):
+def test_scores_of_a_hub_id_equal_those_of_its_library(found, name):
     folder, task, made = found[name]
     images = [Image.open(path).convert("RGB") for path in task["images"]]
     captions = task["captions"]
@@ -110,13 +110,13 @@ def test_a_hub_id_scores_as_its_own_library_does(found, name):
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
-def test_a_caption_of_a_hub_models_limit_is_whole_and_one_of_a_token_more_is_truncated(found, name):
+def test_a_caption_at_a_hub_models_token_limit_is_complete_and_one_token_more_is_truncated(found, name):
     _, task, made = found[name]
     assert task["captions"][0] != task["captions"][2] or name not in CAPITALS
     assert made["truncated"] == [False, True, False, True, False, False, True]
 
 
-def test_a_repository_that_cannot_be_had_is_named_with_what_to_do(found):
+def test_an_unavailable_repository_gives_an_error_with_the_fix(found):
     error = found["refused acme/absent"][2]["error"]
     assert error.startswith("models.clip = 'acme/absent': its config.json cannot be downloaded (")
     assert "scorers are of type clip, metaclip_2, open_clip, siglip, siglip2" in error
@@ -127,7 +127,7 @@ def test_a_repository_that_cannot_be_had_is_named_with_what_to_do(found):
         assert f"`hf download {name} --local-dir FOLDER`" in error
 
 
-def test_the_cache_is_laid_out_as_the_hubs_client_lays_it_out(tmp_path):
+def test_the_cache_has_the_layout_of_the_hubs_client(tmp_path):
     from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 
     (tmp_path / "model").mkdir()

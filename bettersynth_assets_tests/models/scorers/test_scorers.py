@@ -1,4 +1,4 @@
-"""Scores of every family against those of its own library, on tiny checkpoints of each class."""
+"""Scores of every model family against those of its library, on tiny checkpoints of each class."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CASES = [*(("transformers", name) for name in TRANSFORMERS), *(("open_clip", nam
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_scores_equal_those_of_the_checkpoints_own_library(folders, images, case):
+def test_scores_equal_those_of_the_checkpoints_library(folders, images, case):
     if case[0] == "transformers":
         # Siglip2Processor takes its own sizes otherwise.
         sizes = {"patch_size": 5, "max_num_patches": 30} if case[1] == "siglip2" else {}
@@ -55,8 +55,8 @@ def test_scores_equal_those_of_the_checkpoints_own_library(folders, images, case
     np.testing.assert_allclose((embeddings**2).sum(1), 1, atol=1e-5)
 
 
-def test_metaclip_2_has_the_recorded_scores_and_not_those_of_its_weights_under_clips_class(folders, images):
-    """Read as a CLIPModel, which transformers only warns of, most pairs get another score."""
+def test_metaclip_2_has_its_recorded_scores_and_not_those_of_the_clip_class(folders, images):
+    """Loaded as a CLIPModel, which only makes transformers warn, most pairs get a different score."""
     from transformers import CLIPModel
 
     recorded = [-0.0111, 0.5422, 0.3448, 0.0631, 0.4113, -0.0160]
@@ -67,7 +67,7 @@ def test_metaclip_2_has_the_recorded_scores_and_not_those_of_its_weights_under_c
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_a_caption_is_truncated_just_where_the_tokenizers_limit_cuts_it(folders, images, case):
+def test_a_caption_is_truncated_exactly_at_the_tokenizers_limit(folders, images, case):
     scorer = ClipScorer(str(folders[case]))
     specials = {("transformers", "siglip"): 1, ("open_clip", "siglip"): 1, ("transformers", "siglip2"): 0}.get(case, 2)
     word = "a" if case == ("transformers", "siglip2") else "a "
@@ -83,7 +83,7 @@ SQUASHED = [("transformers", "siglip"), ("open_clip", "siglip")]
 
 
 @pytest.mark.parametrize("case", SQUASHED, ids="-".join)
-def test_squashed_images_take_the_fast_path_and_are_the_checkpoints_own_pixels(folders, images, case):
+def test_squashed_images_use_the_fast_path_and_equal_the_checkpoints_pixels(folders, images, case):
     scorer = ClipScorer(str(folders[case]))
     assert isinstance(scorer.prepare, Resizing)
     if case[0] == "transformers":
@@ -99,7 +99,7 @@ def test_squashed_images_take_the_fast_path_and_are_the_checkpoints_own_pixels(f
     assert torch.equal(as_pixels(images, scorer.prepare, scorer._backend.levels, "cpu", torch.float32), expected)
 
 
-def test_metaclip_2_squashes_with_clips_processor_and_takes_the_fast_path_too(tmp_path, images):
+def test_metaclip_2_squashes_with_clips_processor_and_uses_the_fast_path(tmp_path, images):
     from transformers import CLIPImageProcessorPil
 
     folder = make_public_metaclip2(tmp_path / "metaclip_2")
@@ -117,7 +117,7 @@ def test_metaclip_2_squashes_with_clips_processor_and_takes_the_fast_path_too(tm
         (("open_clip", "convnext"), 4, False), (("open_clip", "coca"), 2, True),
     ],
 )  # fmt: skip
-def test_the_layers_of_every_image_tower_are_there_to_compile(folders, images, case, layers, cuts):
+def test_the_layers_of_every_image_tower_are_found_for_compilation(folders, images, case, layers, cuts):
     scorer = ClipScorer(str(folders[case]))
     backend = scorer._backend
     assert len(backend.image_layers) >= layers and (backend.patches is not None) == cuts
@@ -127,7 +127,7 @@ def test_the_layers_of_every_image_tower_are_there_to_compile(folders, images, c
         np.testing.assert_allclose(scorer.scores(images, CAPTIONS), before, atol=1e-5)
 
 
-def test_windows_that_overlap_or_are_padded_are_left_to_the_convolution():
+def test_overlapping_or_padded_windows_use_the_convolution():
     conv = torch.nn.Conv2d
     assert patch_convolution(conv(3, 4, 5, stride=5)) is not None
     for other in (conv(3, 4, 5, stride=4), conv(3, 4, 4, stride=4, padding=1), torch.nn.Linear(3, 4), None):
@@ -138,14 +138,14 @@ def test_windows_that_overlap_or_are_padded_are_left_to_the_convolution():
     torch.testing.assert_close(uneven(pixels), expected)
 
 
-def test_compiled_means_the_layers_of_a_tower_of_timm(folders):
+def test_compiling_a_timm_tower_compiles_its_layers(folders):
     folder = folders["open_clip", "siglip"]
     compiled = ClipScorer(str(folder), batch=6, compiled=True)
     layers = compiled._backend.image_layers
     assert layers and all(layer._compiled_call_impl is not None for layer in layers)
 
 
-def test_an_unknown_checkpoint_is_refused_by_its_type_with_the_known_ones(tiny_models, folders, tmp_path):
+def test_an_unknown_model_type_is_refused_with_a_list_of_the_known_ones(tiny_models, folders, tmp_path):
     with pytest.raises(
         ConfigError, match=r"model_type 'vit', but scorers are of type clip, metaclip_2, open_clip, sig"
     ):
@@ -161,7 +161,7 @@ def test_an_unknown_checkpoint_is_refused_by_its_type_with_the_known_ones(tiny_m
         ClipScorer(str(liar))
 
 
-def test_each_checkpoint_is_dispatched_by_its_own_configuration(folders):
+def test_each_checkpoint_is_dispatched_by_its_configuration(folders):
     kinds = {case: scorer_kind(str(folder)) for case, folder in folders.items()}
     assert all(kind == (case[1] if case[0] == "transformers" else "open_clip") for case, kind in kinds.items())
     assert scorer_kind("hf-hub:org/name") == "open_clip"
