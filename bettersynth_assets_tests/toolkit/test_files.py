@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from bettersynth_assets.engine.store import write_table, write_text
+from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.models.diffusion import save_image
 from bettersynth_assets_tests.helpers.seeds import picture
 from toolkit import tensor_files
@@ -27,7 +27,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "bytes": lambda path: write_atomically(path, b"x"),
     "not flushed": lambda path: write_atomically(path, "x", durable=False),
     "json": lambda path: write_json(path, {"a": 1}),
-    "text": lambda path: write_text(path, "x"),
+    "text": lambda path: write_atomically(path, "x"),
     "table": lambda path: write_table(path, pa.table({"a": [1]})),
     "image": lambda path: save_image(picture(), path),
     "weights": lambda path: save_tensors({"a": torch.zeros(1)}, path),
@@ -62,7 +62,7 @@ def test_every_file_of_a_checkpoint_has_them_too(umask: int, tmp_path: Path) -> 
 
 def test_an_error_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    write_text(path, "old")
+    write_atomically(path, "old")
     with pytest.raises(ValueError, match="on purpose"), replacing(path) as partial:
         partial.write_text("half")
         raise ValueError("on purpose")
