@@ -45,7 +45,7 @@ def test_a_secret_in_an_address_is_refused_and_not_shown(model, tmp_path):
     assert SECRET not in str(error.value)
 
 
-def test_a_faulty_profile_shows_no_secret_of_its_captioner(tmp_path):
+def test_the_error_of_an_invalid_profile_shows_no_secret_of_its_captioner(tmp_path):
     path = tmp_path / "own.yaml"
     captioner = f"http://user:{SECRET}@host/v1#name"
     for text in (
@@ -62,19 +62,19 @@ def test_a_faulty_profile_shows_no_secret_of_its_captioner(tmp_path):
 @pytest.mark.parametrize(
     "name", ["max_tokens", "add_special_tokens", "stop_token_ids", "skip_special_tokens", "top_k", "min_p", "keyword"]
 )
-def test_ordinary_fields_are_no_secrets(name):
+def test_ordinary_fields_are_not_treated_as_secrets(name):
     assert not is_secret_name(name)
     assert address(f"http://host/v1?{name}=1#org/model@main").fields == {name: 1}
     assert redacted(f"http://host:80/v1?{name}=1#org/model@main") == f"http://host:80/v1?{name}=1#org/model@main"
 
 
 @pytest.mark.parametrize("model", ["http://[::1/v1#m", "http://host:abc/v1#m", "http://host:99999/v1#m"])
-def test_what_is_no_address_is_named(model):
+def test_an_invalid_address_is_named(model):
     with pytest.raises(ConfigError, match=r"models\.captioner = .* is not a valid address"):
         address(model)
 
 
-def test_every_error_of_the_user_is_redacted(monkeypatch):
+def test_every_user_error_is_redacted(monkeypatch):
     error = UserError(f"GET https://me:{SECRET}@host/a and Authorization: Bearer {SECRET}-long")
     assert str(error) == "GET https://***@host/a and Authorization: Bearer ***"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

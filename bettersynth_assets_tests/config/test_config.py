@@ -26,7 +26,7 @@ def write(path: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT_ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_recipe_loads_and_is_named_by_its_file(path: Path) -> None:
+def test_every_shipped_recipe_loads_and_has_the_name_of_its_file(path: Path) -> None:
     assert load_recipe(path.stem).name == path.stem
 
 
@@ -59,13 +59,13 @@ def test_an_unknown_recipe_names_the_nearest_shipped_one() -> None:
         ("process: [{a: {}, b: {}}]\nbaseline: true", "each operator is one"),
     ],
 )
-def test_a_recipe_that_cannot_be_used_says_what_and_where(text: str, words: str, tmp_path: Path) -> None:
+def test_the_error_of_an_invalid_recipe_names_the_fault_and_its_place(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words) as error:
         load_recipe(write(tmp_path / "mine.yaml", text))
     assert "mine.yaml" in str(error.value)
 
 
-def test_a_recipe_without_synthesis_is_taken_if_it_is_named_a_baseline(tmp_path: Path) -> None:
+def test_a_recipe_without_synthesis_is_accepted_if_its_name_says_baseline(tmp_path: Path) -> None:
     assert load_recipe(write(tmp_path / "mine.yaml", "baseline: true")).caption is None
 
 
@@ -84,13 +84,13 @@ def test_settings_come_from_the_environment_and_cannot_be_changed(tmp_path: Path
 
 
 @pytest.mark.parametrize("exposures", [0, -5])
-def test_a_budget_under_one_is_refused(exposures: int, tmp_path: Path) -> None:
+def test_a_budget_below_one_is_refused(exposures: int, tmp_path: Path) -> None:
     recipe = write(tmp_path / "mine.yaml", f"{RECIPE}budget: {{exposures: {exposures}}}")
     with pytest.raises(ConfigError, match=f"budget = {exposures}: .* set `budget` to 1 or more"):
         load_settings({"BETTERSYNTH_RECIPE": recipe})
 
 
-def test_the_recipes_number_of_exposures_goes_before_the_profiles(tmp_path: Path) -> None:
+def test_the_recipes_number_of_exposures_overrides_the_profiles(tmp_path: Path) -> None:
     recipe = write(tmp_path / "mine.yaml", f"{RECIPE}budget: {{exposures: 77}}")
     assert load_settings({"BETTERSYNTH_RECIPE": recipe}).budget == 77
     settings = load_settings({})
@@ -98,7 +98,7 @@ def test_the_recipes_number_of_exposures_goes_before_the_profiles(tmp_path: Path
 
 
 @pytest.mark.parametrize("line", ["shards: 0", "shards: 2\nbudget: x", "shards: 2\nlimits: {max_bad_line_share: 2}"])
-def test_a_profile_with_a_value_out_of_range_is_refused_naming_it(line: str, tmp_path: Path) -> None:
+def test_a_profile_value_out_of_range_is_refused_by_name(line: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{line.split()[-2].strip('{').rstrip(':')} = "):
         load_profile(write(tmp_path / "mine.yaml", line))
 
@@ -114,7 +114,7 @@ def test_a_profile_that_extends_another_differs_only_in_its_own_keys(tmp_path: P
     assert mine.gpu == own.gpu.model_copy(update={"devices": [1]})
 
 
-def test_the_old_name_of_models_base_is_taken_and_both_names_are_refused(tmp_path: Path) -> None:
+def test_the_old_name_of_models_base_is_accepted_but_not_both_names_together(tmp_path: Path) -> None:
     mine = load_profile(write(tmp_path / "mine.yaml", "extends: miniature\nmodels: {mgm: weights/mine}"))
     assert mine.models.base == "weights/mine"
     with pytest.raises(ConfigError, match=r"mine\.yaml: models: `mgm` is the old name of `base`: give only `base`"):
@@ -153,7 +153,7 @@ def test_a_recipes_number_may_be_written_as_in_json(tmp_path: Path) -> None:
     assert recipe.process == [{"a": {"b": 0.001}}]
 
 
-def test_extends_is_among_the_valid_keys_of_a_profile(tmp_path: Path) -> None:
+def test_extends_is_listed_among_the_valid_keys_of_a_profile(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'extend': did you mean 'extends'\?"):
         load_profile(write(tmp_path / "mine.yaml", "extend: miniature"))
     with pytest.raises(ConfigError, match=r"extends = \['miniature'\]: give the name or the path of one profile"):
@@ -162,7 +162,7 @@ def test_extends_is_among_the_valid_keys_of_a_profile(tmp_path: Path) -> None:
         load_profile(write(tmp_path / "mine.yaml", "extends: miniature\ngpu: {}\ngpu: {}"))
 
 
-def test_a_profile_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_profile_that_extends_itself_or_a_missing_profile_is_refused(tmp_path: Path) -> None:
     one = tmp_path / "one.yaml"
     one.write_text(f"extends: {write(tmp_path / 'two.yaml', f'extends: {one}')}")
     with pytest.raises(ConfigError, match=r"one.yaml extends itself"):
@@ -171,7 +171,7 @@ def test_a_profile_that_extends_itself_or_nothing_is_refused(tmp_path: Path) -> 
         load_profile(write(tmp_path / "mine.yaml", "extends: mgm-3b"))
 
 
-def test_a_data_root_that_cannot_be_used_names_its_variable_and_the_cause(tmp_path: Path) -> None:
+def test_the_error_of_an_unusable_data_root_names_its_variable_and_the_cause(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "none")
     causes = {
@@ -189,7 +189,7 @@ def test_a_data_root_that_cannot_be_used_names_its_variable_and_the_cause(tmp_pa
         )
 
 
-def test_a_data_root_may_be_new_and_one_for_reading_may_be_read_only(tmp_path: Path) -> None:
+def test_a_data_root_may_be_new_and_may_be_read_only_for_readers(tmp_path: Path) -> None:
     check_data_root(tmp_path / "a" / "b", writing=True)
     check_data_root(tmp_path, writing=True)
     assert not list(tmp_path.iterdir())

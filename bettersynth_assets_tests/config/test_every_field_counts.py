@@ -1,6 +1,6 @@
-"""Keys are opt-out: changing any field of a profile or recipe changes a stage's key, unless the field says why not.
+"""Each field of a profile or recipe is part of a stage's key unless it is marked with the reason why not.
 
-A new field fails here until it counts somewhere (as it does without a marker in every section) or is marked.
+A new field fails here until it is part of a key, as it is in every section by default, or is marked.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ OTHER: dict[str, Any] = {
 
 
 def fields(model: type[BaseModel], path: str) -> Iterator[tuple[type[BaseModel], str, str]]:
-    """Every field of a settings class and of the sections in it: class, name, path."""
+    """Yield class, name and path of every field of a settings class and of its sections."""
     for name, field in model.model_fields.items():
         yield model, name, f"{path}.{name}"
         for section in models_in(field.annotation):
@@ -71,7 +71,7 @@ FIELDS = [*fields(Profile, "profile"), *fields(Recipe, "recipe")]
 
 
 def is_section(model: type[BaseModel], name: str) -> bool:
-    """Whether a field holds a settings class, whose own fields are cases of their own."""
+    """Whether a field holds a settings class, whose fields are tested separately."""
     annotation = model.model_fields[name].annotation
     return isinstance(annotation, type) and any(models_in(annotation))
 
@@ -80,7 +80,7 @@ CASES = [case for case in FIELDS if not is_section(*case[:2]) or not_in_key(*cas
 
 
 def another(model: type[BaseModel], name: str, path: str, value: Any) -> Any:
-    """A value of a field's type that is not ``value``."""
+    """Return a value of the field's type that differs from ``value``."""
     if path in OTHER:
         return OTHER[path]
     annotation = model.model_fields[name].annotation
@@ -108,14 +108,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def complete(folder: Path) -> Iterator[dict[str, Any]]:
-    """Plain values of a profile and a recipe in which every section is there."""
+    """Plain values of a profile and a recipe that have every section."""
     with pytest.MonkeyPatch.context() as patch:
         yield _complete(folder, patch)
 
 
 @pytest.fixture
 def base(complete: dict[str, Any]) -> dict[str, Any]:
-    """The same, to be changed."""
+    """A copy of them that a test may change."""
     return copy.deepcopy(complete)
 
 
@@ -146,7 +146,7 @@ def _complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 
 
 def keys(values: dict[str, Any], root: Path) -> dict[str, str]:
-    """Each stage's key: what it depends on besides its inputs, and the inputs that it asks for."""
+    """Return each stage's key: a digest of what it depends on besides its inputs."""
     settings = Settings(profile=Profile.parse(values["profile"]), recipe=Recipe.parse(values["recipe"]), data_root=root)
     manifest = SimpleNamespace(stats={"clip_score": {"mean": 0.2}, "order": [0]}, file=lambda name: root / name)
     inputs: Any = {stage.name: [manifest] for stage in STAGES}
@@ -161,7 +161,7 @@ def keys(values: dict[str, Any], root: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("model", "name", "path"), CASES, ids=[path for _, _, path in CASES])
-def test_a_field_counts_in_a_key_or_says_why_not(
+def test_a_field_is_part_of_a_key_or_gives_the_reason_why_not(
     base: dict[str, Any], before: dict[str, str], folder: Path, model: type[BaseModel], name: str, path: str
 ) -> None:
     reason = not_in_key(model, name)
@@ -174,10 +174,10 @@ def test_a_field_counts_in_a_key_or_says_why_not(
         place = place[section]
     place[last] = another(model, name, path, place[last])
     changed = [stage for stage, key in keys(base, folder).items() if key != before[stage]]
-    assert changed, f"{path} counts in no key: use it in a stage's depends, or mark it with NotInKey and the reason"
+    assert changed, f"{path} is part of no key: use it in a stage's depends, or mark it with NotInKey and the reason"
 
 
-def test_a_new_field_of_the_captions_section_counts_off_its_default_and_a_marked_one_never(
+def test_a_new_caption_field_is_part_of_the_key_if_it_differs_from_its_default(
     base: dict[str, Any],
 ) -> None:
     class Newer(CaptionSection):
@@ -190,7 +190,9 @@ def test_a_new_field_of_the_captions_section_counts_off_its_default_and_a_marked
     assert caption_key(settings, Newer(captioner="llava", policy="best_of")) == plain
 
 
-def test_a_new_knob_of_a_training_stage_counts_off_its_default(base: dict[str, Any]) -> None:
+def test_a_new_field_of_a_training_stage_is_part_of_the_key_if_it_differs_from_its_default(
+    base: dict[str, Any],
+) -> None:
     class Newer(StageSettings):
         label_smoothing: float = 0.0
 
@@ -200,7 +202,7 @@ def test_a_new_knob_of_a_training_stage_counts_off_its_default(base: dict[str, A
     assert Newer.parse({**values, "label_smoothing": 0.1}).key() == {**plain.key(), "label_smoothing": 0.1}
 
 
-def test_the_code_of_an_architecture_from_outside_counts(
+def test_the_code_of_an_external_architecture_is_part_of_keys(
     base: dict[str, Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"model-of-{tmp_path.name}"

@@ -1,4 +1,4 @@
-"""Names that become folders of the data root."""
+"""Names that become folders in the data root."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_names_that_escape_or_collide_are_refused(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["third_place", "mgm-2b", "v1.5", "_x", "A", "3", "x" * 100, "a..b"])
-def test_plain_names_are_taken(name: str) -> None:
+def test_plain_names_are_accepted(name: str) -> None:
     assert check_name("recipe", name) == name
 
 
@@ -44,13 +44,13 @@ def test_a_recipe_and_a_profile_are_refused_by_file_and_name(name: str, tmp_path
 
 
 @pytest.mark.parametrize("value", ["5", "null", "[a]", "true"])
-def test_a_name_that_is_no_text_is_refused(value: str, tmp_path: Path) -> None:
+def test_a_name_that_is_not_text_is_refused(value: str, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(f"name: {value}\nbaseline: true\n")
     with pytest.raises(ConfigError, match="is not a string: put it in quotes"):
         load_recipe(str(tmp_path / "r.yaml"))
 
 
-def test_the_files_own_name_is_checked_too(tmp_path: Path) -> None:
+def test_the_file_name_is_checked_too(tmp_path: Path) -> None:
     (tmp_path / "my recipe.yaml").write_text("baseline: true\n")
     with pytest.raises(ConfigError, match="recipe name 'my recipe': use letters"):
         load_recipe(str(tmp_path / "my recipe.yaml"))
@@ -59,7 +59,7 @@ def test_the_files_own_name_is_checked_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../recipes/third_place", "third_place.yaml/", "x/../third_place", ""])
-def test_a_shipped_recipe_is_found_by_its_name_alone(name: str) -> None:
+def test_a_shipped_recipe_is_found_by_its_name(name: str) -> None:
     with pytest.raises(ConfigError, match="not found"):
         load_recipe(name)
 
@@ -72,7 +72,7 @@ def test_nothing_is_written_for_a_refused_name(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
 
 
-def test_shipped_names_pass(tmp_path: Path) -> None:
+def test_shipped_names_are_accepted(tmp_path: Path) -> None:
     for kind in ("recipe", "profile"):
         paths = [*(PROJECT_ROOT / f"{kind}s").glob("*.yaml")]
         assert len(paths) > 1

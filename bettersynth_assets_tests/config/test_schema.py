@@ -1,4 +1,4 @@
-"""The JSON Schemas that editors use: current, and in agreement with what profiles and recipes may hold."""
+"""The JSON Schemas for editors are current and agree with the validation of profiles and recipes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_schemas_are_current(file: str) -> None:
     assert (PROJECT_ROOT / file).read_text(encoding="utf-8") == texts(operator_names())[file], "run `make schema`"
 
 
-def test_editors_offer_the_operators_that_a_list_can_hold_and_no_others() -> None:
+def test_the_schema_offers_exactly_the_operators_that_a_list_can_contain() -> None:
     names = operator_names()
     offered = {"image_shape_filter", "clip_score_filter", "clean_links_mapper", "document_deduplicator"}
     assert offered <= {*names.process} and offered - {*names.select} == {"clean_links_mapper"}
@@ -53,7 +53,7 @@ def test_editors_offer_the_operators_that_a_list_can_hold_and_no_others() -> Non
         ("text_length_filter", "'text_length_filter' is not of type 'object'"),
     ],
 )
-def test_a_recipes_lists_take_known_and_custom_operators_one_an_entry(entry: Any, words: str | None) -> None:
+def test_an_entry_of_a_recipes_list_is_one_known_or_custom_operator(entry: Any, words: str | None) -> None:
     found = faults(recipe_schema(OPERATORS), {"process": [entry]})
     assert found == [] if words is None else [words in fault for fault in found] == [True]
     for recipe in ({"caption": {"refilter": [entry]}}, {"budget": {"select": [entry]}}):
@@ -61,7 +61,7 @@ def test_a_recipes_lists_take_known_and_custom_operators_one_an_entry(entry: Any
 
 
 @pytest.mark.parametrize("schema", [profile_schema(), recipe_schema(OPERATORS)], ids=["profile", "recipe"])
-def test_the_schemas_are_schemas(schema: dict[str, Any]) -> None:
+def test_the_schemas_are_valid_json_schemas(schema: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
 
 
@@ -87,7 +87,7 @@ def test_every_shipped_file_names_its_schema_and_agrees_with_it(path: Any) -> No
         ({**WHOLE, "gpu": {"clip_batch": 0}}, ["0 is not valid under any of the given schemas"]),
     ],
 )
-def test_a_profile_is_judged_as_when_it_is_loaded(values: Any, words: list[str]) -> None:
+def test_the_schema_judges_a_profile_as_loading_it_does(values: Any, words: list[str]) -> None:
     found = faults(profile_schema(), values)
     assert [*map(bool, found)] == [] if not words else all(any(word in fault for fault in found) for word in words)
 

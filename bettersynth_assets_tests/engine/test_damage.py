@@ -1,4 +1,4 @@
-"""Stored files that are no longer what was written: found at the next look, named, never used, rebuilt."""
+"""Damaged stored files are found at the next check, named, never used, and rebuilt."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Root:
         return found
 
     def pipeline(self, version: int = 1) -> tuple[Pipeline, list[str]]:
-        """As a new process would make it, and what it logs."""
+        """Return a pipeline as in a new process, and its log."""
         files._sha256_of_state.cache_clear()
         log: list[str] = []
         return Pipeline(stages(version), self.settings, log=log.append), log
 
     def healed(self) -> tuple[list[str], list[str]]:
-        """Run again; the names of the sets that were rebuilt, and the log."""
+        """Run again; return the names of the rebuilt sets, and the log."""
         pipeline, log = self.pipeline()
         pipeline.ensure("trained")
         assert snapshot(self.folder) == self.whole
@@ -93,7 +93,7 @@ NUMBERS, CAPTIONED, TRAINED = (f"{name}/*/v-*/" for name in ("numbers", "caption
         ("numbers/*/manifest.json", lambda path: path.write_bytes(b"\xff\xfe\x00"), "numbers"),
     ],
 )
-def test_a_damaged_file_is_named_and_its_shard_alone_rebuilt(
+def test_a_damaged_file_is_named_and_only_its_shard_is_rebuilt(
     root: Root, name: str, damage: Callable[[Path], object], rebuilt: str
 ) -> None:
     path = root.file(name)
@@ -106,7 +106,7 @@ def test_a_damaged_file_is_named_and_its_shard_alone_rebuilt(
     assert root.healed() == ([], [])
 
 
-def test_a_folder_in_the_place_of_a_manifest_is_renamed_and_not_deleted(root: Root) -> None:
+def test_a_folder_in_place_of_a_manifest_is_renamed_and_not_deleted(root: Root) -> None:
     path = root.file("numbers/*/manifest.json")
     path.unlink()
     path.mkdir()
@@ -118,7 +118,7 @@ def test_a_folder_in_the_place_of_a_manifest_is_renamed_and_not_deleted(root: Ro
     assert root.pipeline()[0].found("trained") is not None
 
 
-def test_no_flipped_bit_gives_other_values(root: Root) -> None:
+def test_no_flipped_bit_changes_values_unnoticed(root: Root) -> None:
     rng = random.Random(0)
     names = (
         f"{NUMBERS}kept.parquet",
@@ -139,7 +139,7 @@ def test_no_flipped_bit_gives_other_values(root: Root) -> None:
     assert root.pipeline()[0].found("trained") == before
 
 
-def test_what_is_damaged_after_the_look_is_refused_when_it_is_read(root: Root) -> None:
+def test_a_file_damaged_after_the_check_is_refused_when_it_is_read(root: Root) -> None:
     manifest = root.pipeline()[0].ensure("captioned", "shard-00000")
     flip(manifest.path / "kept.parquet")
     files._sha256_of_state.cache_clear()
@@ -150,7 +150,7 @@ def test_what_is_damaged_after_the_look_is_refused_when_it_is_read(root: Root) -
         manifest.verify()
 
 
-def test_a_memo_is_verified_before_it_is_used_again(root: Root) -> None:
+def test_a_memo_is_verified_before_it_is_reused(root: Root) -> None:
     root.file("captioned/*/manifest.json").unlink()
     memo = root.file("captioned/*/captions-*.parquet")
     changed = memo.stat().st_mtime_ns
@@ -174,7 +174,7 @@ def test_a_file_is_hashed_once_in_a_process(root: Root, monkeypatch: pytest.Monk
     assert len(hashed) == len(set(hashed)) == 3 * 3 + 1 + 4
 
 
-def test_a_manifest_of_an_earlier_format_is_rebuilt_and_says_why(root: Root) -> None:
+def test_a_manifest_of_an_earlier_format_is_rebuilt_with_the_reason_in_the_log(root: Root) -> None:
     path = root.file("numbers/*/manifest.json")
     values = json.loads(path.read_text())
     path.write_text(

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and paths that are in the way; on real mounts where this user may mount."""
+"""Full or read-only disks, and paths that block a folder; on real mounts if this user may mount."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_world_that_does_not_fit_is_named_and_leaves_nothing(small_disk: Path) -> None:
+def test_a_world_that_does_not_fit_on_the_disk_is_named_and_leaves_no_files(small_disk: Path) -> None:
     sizes = SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
     with pytest.raises(StorageError, match=rf"{small_disk}.*: no space left on the disk"):
         generate_world(small_disk / "world", rows=400, sizes=sizes, workers=1)
     assert list(small_disk.iterdir()) == []
 
 
-def test_a_checkpoint_that_does_not_fit_is_named(small_disk: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named(small_disk: Path) -> None:
     model = tiny_mgm()
     (small_disk / "filler").write_bytes(bytes(small_disk_free(small_disk) - 20_000))
     with pytest.raises(EnvironmentFault, match=rf"{small_disk}/model/model\.safetensors: .*free space"):
@@ -76,7 +76,7 @@ def rows_pipeline(root: Path) -> Pipeline:
     return Pipeline([stage], settings_for(root / "none.jsonl", root / "data", shards=2), log=lambda line: None)
 
 
-def test_a_full_disk_is_named_leaves_what_was_finished_and_no_partial_file(small_disk: Path) -> None:
+def test_a_full_disk_is_named_and_leaves_finished_shards_and_no_partial_file(small_disk: Path) -> None:
     first = rows_pipeline(small_disk).ensure("rows", "shard-00000")
     before = snapshot(first.path.parent)
     filler = small_disk / "filler"
@@ -100,7 +100,7 @@ def small_disk_free(disk: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def test_a_read_only_data_root_that_is_up_to_date_is_used(small_disk: Path) -> None:
+def test_an_up_to_date_read_only_data_root_can_be_used(small_disk: Path) -> None:
     settings = settings_of(small_disk)
     run(small_disk, 1, settings)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -120,7 +120,7 @@ def test_a_broken_link_on_a_read_only_disk_does_not_stop_readers(small_disk: Pat
     assert Pipeline(stages(1), settings).found("trained") is not None
 
 
-def test_a_summary_that_cannot_be_written_is_still_collected(small_disk: Path) -> None:
+def test_a_summary_is_collected_even_if_it_cannot_be_written(small_disk: Path) -> None:
     settings = settings_of(small_disk)
     first = write_summary(settings)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -129,7 +129,7 @@ def test_a_summary_that_cannot_be_written_is_still_collected(small_disk: Path) -
     assert json.loads((small_disk / "summary.json").read_text()) == first
 
 
-def test_looking_at_what_is_up_to_date_writes_nothing(tmp_path: Path) -> None:
+def test_checking_an_up_to_date_set_writes_nothing(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     run(tmp_path, 1, settings)
     for lock in tmp_path.rglob(".lock"):
@@ -152,7 +152,7 @@ def test_looking_at_what_is_up_to_date_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("level", ["numbers/shard-00000", "numbers"])
-def test_a_dangling_link_in_the_place_of_a_folder_is_named(tmp_path: Path, level: str) -> None:
+def test_a_dangling_link_in_place_of_a_folder_is_named(tmp_path: Path, level: str) -> None:
     settings = settings_of(tmp_path)
     link = settings.shared_root / level
     link.parent.mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_a_dangling_link_in_the_place_of_a_folder_is_named(tmp_path: Path, level
         Pipeline(stages(1), settings).ensure("trained")
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     settings.shared_root.mkdir(parents=True)
     (settings.shared_root / "numbers").write_text("x")

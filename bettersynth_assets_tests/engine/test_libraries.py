@@ -1,4 +1,4 @@
-"""Which part of a library's version is in keys."""
+"""The part of a library's version that is in keys."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_
         ("open_clip_torch", "strange version", "strange version"),
     ],
 )
-def test_the_part_that_counts(library: str, found: str, counted: str) -> None:
+def test_keys_contain_only_the_relevant_part_of_a_version(library: str, found: str, counted: str) -> None:
     assert counted_part(library, found) == counted
 
 
 def _installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
-    """Have other versions installed, as on another machine."""
+    """Pretend that other versions are installed, as on another machine."""
     found = {"torch": "2.13.0+cpu", "transformers": "4.57.6", "pillow": "12.0.0", **versions}
     libraries.installed_versions.cache_clear()
     monkeypatch.setattr(libraries, "version", lambda library: found.get(library, "1.0.0"))
@@ -72,7 +72,7 @@ def test_a_data_root_copied_to_a_machine_with_another_build_is_up_to_date(
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.libraries], ids=lambda stage: stage.name)
-def test_no_stages_key_changes_with_the_build_and_all_with_the_release(
+def test_keys_change_with_the_release_of_a_library_and_not_with_its_build(
     stage: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = stage.libraries  # type: ignore[attr-defined]

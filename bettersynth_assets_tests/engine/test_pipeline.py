@@ -1,4 +1,4 @@
-"""What is made, what is skipped, and what a failure leaves behind."""
+"""What a pipeline builds, what it skips, and what a failure leaves on disk."""
 
 from __future__ import annotations
 
@@ -88,44 +88,44 @@ def made(world: World) -> list[str]:
     return [f"{manifest.stage} {manifest.shard[-1]}" for manifest in pipeline.made]
 
 
-def test_everything_missing_is_made_upstream_first_and_once(world: World) -> None:
+def test_all_missing_sets_are_built_once_with_inputs_first(world: World) -> None:
     order = ["source 0", "source 1", "source 2", "doubled 0", "doubled 1", "doubled 2", "total l"]
     assert made(world) == order
     assert (world.pipeline().ensure("total").path / "sum.txt").read_text() == "12"
 
 
-def test_what_is_up_to_date_is_not_made_again(world: World) -> None:
+def test_an_up_to_date_set_is_not_built_again(world: World) -> None:
     made(world)
     assert made(world) == []
     assert world.runs == []
 
 
-def test_one_shard_can_be_made_alone(world: World) -> None:
+def test_one_shard_can_be_built_alone(world: World) -> None:
     pipeline = world.pipeline()
     pipeline.ensure("doubled", "shard-00001")
     assert world.runs == ["source 1", "doubled 1"]
     assert [manifest.shard for manifest in pipeline.current("doubled")] == ["shard-00001"]
 
 
-def test_a_changed_shard_is_made_again_alone_and_what_follows_from_it(world: World) -> None:
+def test_only_a_changed_shard_and_its_dependents_are_rebuilt(world: World) -> None:
     made(world)
     world.values["shard-00001"] = [4, 4]
     assert made(world) == ["source 1", "doubled 1", "total l"]
 
 
-def test_where_the_kept_rows_stay_the_same_nothing_downstream_is_made_again(world: World) -> None:
+def test_nothing_downstream_is_rebuilt_if_the_kept_rows_are_the_same(world: World) -> None:
     made(world)
     world.values["shard-00001"] = [4, 7]
     assert made(world) == ["source 1", "doubled 1"]
 
 
-def test_a_raised_version_makes_its_stage_again_and_not_what_lies_before_it(world: World) -> None:
+def test_a_new_stage_version_rebuilds_the_stage_and_not_its_inputs(world: World) -> None:
     made(world)
     world.version = 2
     assert made(world) == ["doubled 0", "doubled 1", "doubled 2"]
 
 
-def test_an_input_taken_by_value_counts_only_by_what_the_stage_takes_from_it(world: World) -> None:
+def test_an_input_by_value_affects_the_key_only_through_the_value_used(world: World) -> None:
     def longest(settings: Settings, shard: str, inputs: object) -> object:
         return max(manifest.kept for manifest in inputs["source"])  # type: ignore[index]
 
@@ -163,7 +163,7 @@ def test_a_failed_overwrite_leaves_the_last_good_version(world: World) -> None:
     assert kept == [[1, 2, 3], [4, 5], [6]]
 
 
-def test_a_failed_shard_is_redone_alone_and_what_is_finished_stays(world: World) -> None:
+def test_only_a_failed_shard_is_redone_and_finished_shards_are_kept(world: World) -> None:
     world.fail = "doubled 1"
     with pytest.raises(ValueError, match="on purpose"):
         made(world)
@@ -190,13 +190,13 @@ def test_another_data_root_gets_the_same_bytes(world: World, tmp_path: Path) -> 
     assert digests[0] == digests[1]
 
 
-def test_shared_stages_are_next_to_the_recipes_and_others_below_theirs(world: World) -> None:
+def test_shared_stages_are_stored_next_to_the_recipes_and_others_inside_them(world: World) -> None:
     pipeline = world.pipeline()
     assert pipeline.ensure("source", "shard-00000").path.is_relative_to(world.settings.shared_root)
     assert pipeline.ensure("doubled", "shard-00000").path.is_relative_to(world.settings.recipe_root)
 
 
-def test_two_runs_on_one_shard_make_it_once(world: World) -> None:
+def test_two_runs_on_one_shard_build_it_once(world: World) -> None:
     first, second = world.pipeline(), Pipeline(world.stages(), world.settings)
     run_together(lambda: first.ensure("total"), lambda: second.ensure("total"))
     assert len(first.made) + len(second.made) == 7
@@ -234,10 +234,10 @@ def test_a_refused_setting_leaves_no_folder(world: World) -> None:
     stages = [replace(stage, run=refuse) if stage.name == "doubled" else stage for stage in world.stages()]
     with pytest.raises(ConfigError, match="no such operator"):
         Pipeline(stages, world.settings).ensure_all("total")
-    assert sorted(data.rglob("*")) == before, "what was made under other settings stays"
+    assert sorted(data.rglob("*")) == before, "sets built with other settings are kept"
 
 
-def test_a_lock_file_that_another_run_removes_while_it_is_waited_for_is_made_again(world: World) -> None:
+def test_a_lock_file_removed_while_another_run_waits_for_it_is_created_again(world: World) -> None:
     slot = world.pipeline().slot("source", "shard-00000")
     entered = threading.Event()
 

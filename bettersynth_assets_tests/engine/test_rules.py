@@ -1,4 +1,4 @@
-"""Rules see what is wrong, and only that."""
+"""Rules report actual faults and nothing else."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_conservation_counts_rejects_and_quarantine(evidence):
     assert lossy.numbers == {"rows_in": 20, "lost": 1}
 
 
-def test_conservation_sees_rows_lost_between_two_stages(evidence):
+def test_conservation_detects_rows_lost_between_two_stages(evidence):
     before = manifest(shard="shard-00001", kept=12, digest="a")
     after = manifest(shard="shard-00001", inputs={"before": ["a"]})
     assert "before -> shard-00001" in conservation(evidence(after, upstream={"before": [before]})).words
@@ -61,7 +61,7 @@ def test_conservation_sees_rows_lost_between_two_stages(evidence):
     assert conservation(evidence(stale, upstream={"before": [before]})).passed
 
 
-def test_conservation_of_a_whole_set_adds_up_its_shards(evidence):
+def test_conservation_of_a_whole_set_sums_over_its_shards(evidence):
     shards = [manifest(shard=f"shard-0000{index}", kept=5, digest=str(index)) for index in range(2)]
     whole = manifest(inputs={"before": ["0", "1"]})
     assert conservation(evidence(whole, upstream={"before": shards})).passed
@@ -69,7 +69,7 @@ def test_conservation_of_a_whole_set_adds_up_its_shards(evidence):
     assert not conservation(evidence(short, upstream={"before": shards})).passed
 
 
-def test_schema_names_the_columns_that_differ(evidence, tmp_path):
+def test_the_schema_rule_names_the_columns_that_differ(evidence, tmp_path):
     made = kept(tmp_path, id=["a"], words=[1.0], extra=[1])
     columns = pa.schema([("id", pa.string()), ("words", pa.int64()), ("line", pa.int64())])
     verdict = schema(evidence(made, columns=columns))
@@ -78,7 +78,7 @@ def test_schema_names_the_columns_that_differ(evidence, tmp_path):
     assert schema(evidence(made, columns=pq.read_schema(tmp_path / "kept.parquet"))).passed
 
 
-def test_quarantine_share_has_the_profiles_limit(evidence):
+def test_the_quarantine_rule_uses_the_profiles_limit(evidence):
     limit = load_settings().profile.limits.max_quarantined_share
     at_limit = manifest(kept=8, quarantined={"decode_error": 2})
     assert limit == 0.2
@@ -86,7 +86,7 @@ def test_quarantine_share_has_the_profiles_limit(evidence):
     assert not quarantine_share(evidence(manifest(kept=7, quarantined={"decode_error": 3}))).passed
 
 
-def test_a_filter_that_takes_nearly_everything_is_noticed(evidence):
+def test_a_filter_that_rejects_nearly_all_rows_is_reported(evidence):
     assert not some_rows_left(evidence(manifest(rows_in=1000, kept=9, rejected={"f": 991}))).passed
     assert some_rows_left(evidence(manifest(rows_in=1000, kept=10, rejected={"f": 990}))).passed
 
@@ -117,7 +117,7 @@ def test_thresholds_cover_every_scored_row(evidence):
     assert not verdict.passed
 
 
-def test_the_budget_is_met_exactly_or_not_at_all(evidence, tmp_path):
+def test_the_budget_rule_requires_the_exact_number_of_exposures(evidence, tmp_path):
     assert budget_met(evidence(kept(tmp_path, exposures=[3, 4]))).passed
     short = budget_met(evidence(kept(tmp_path, exposures=[3, 3])))
     assert not short.passed
@@ -132,7 +132,7 @@ def test_a_training_seed_without_a_finite_loss_is_named(evidence, tmp_path, loss
 
 
 def answered(folder, stats: dict[str, int], *answers: tuple[int, str, str | None]) -> Manifest:
-    """A results set of which only the questions' answers matter."""
+    """Return a results set in which only the answers to questions matter."""
     pq.write_table(
         pa.Table.from_pylist([{"seed": s, "benchmark": b, "answer": a} for s, b, a in answers]),
         folder / "questions.parquet",

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and versions that replace one another."""
+"""Atomic files, and versions that replace each other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def slot(tmp_path: Path) -> Slot:
     return Slot(root=tmp_path, stage="demo", shard="all")
 
 
-def test_an_error_while_writing_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> None:
+def test_a_write_error_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(OSError, match="disk full"), replacing(path) as partial:
@@ -44,7 +44,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_partial_one(tmp_path:
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
-def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_process_killed_during_a_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
     code = (
@@ -63,18 +63,18 @@ def test_the_same_table_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_folder_without_a_manifest_is_nothing(slot: Slot) -> None:
+def test_a_folder_without_a_manifest_counts_as_missing(slot: Slot) -> None:
     write_table(slot.begin("1" * 64, resume=False) / "kept.parquet", pa.table({"value": [1]}))
     assert slot.read() is None
 
 
-def test_a_manifest_whose_files_are_gone_is_nothing(slot: Slot) -> None:
+def test_a_manifest_with_missing_files_counts_as_missing(slot: Slot) -> None:
     done = commit(slot, "1" * 64, [1])
     (done.path / "kept.parquet").unlink()
     assert slot.read() is None
 
 
-def test_the_last_good_version_stays_until_the_next_is_whole(slot: Slot) -> None:
+def test_the_last_good_version_is_kept_until_the_next_is_complete(slot: Slot) -> None:
     commit(slot, "1" * 64, [1])
     folder = slot.begin("2" * 64, resume=False)
     (folder / "kept.parquet").write_bytes(b"half")
@@ -89,13 +89,13 @@ def test_the_last_good_version_stays_until_the_next_is_whole(slot: Slot) -> None
     assert (slot.folder / "current").resolve() == current.path
 
 
-def test_a_rerun_wipes_what_a_killed_run_left_unless_it_resumes(slot: Slot) -> None:
+def test_a_rerun_deletes_files_of_a_killed_run_unless_it_resumes(slot: Slot) -> None:
     (slot.begin("1" * 64, resume=False) / "left").write_text("x")
     assert list(slot.begin("1" * 64, resume=True).iterdir())
     assert not list(slot.begin("1" * 64, resume=False).iterdir())
 
 
-def test_a_moved_data_root_is_read_where_it_lies(slot: Slot, tmp_path: Path) -> None:
+def test_a_moved_data_root_can_be_read(slot: Slot, tmp_path: Path) -> None:
     commit(slot, "1" * 64, [7])
     moved = tmp_path / "elsewhere"
     (tmp_path / "demo").rename(moved)
@@ -128,7 +128,7 @@ def test_a_second_run_on_a_shard_waits_for_the_first(slot: Slot) -> None:
     assert order == ["first", "second"]
 
 
-def test_a_lock_ends_with_the_process_that_was_killed_holding_it(slot: Slot) -> None:
+def test_a_lock_is_released_when_its_process_is_killed(slot: Slot) -> None:
     code = (
         "import sys; from pathlib import Path; from bettersynth_assets.engine.store import Slot\n"
         "with Slot(root=Path(sys.argv[1]), stage='demo', shard='all').locked(): print('held', flush=True); input()"
@@ -150,7 +150,7 @@ def test_a_lock_ends_with_the_process_that_was_killed_holding_it(slot: Slot) -> 
     thread.join()
 
 
-def test_a_digest_does_not_depend_on_the_order_of_keys_and_does_on_every_value() -> None:
+def test_a_digest_depends_on_every_value_and_not_on_the_order_of_keys() -> None:
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     values = [{"a": 1}, {"a": "1"}, {"a": 1.5}, [{"a": 1}], {"a": None}, {}]
     assert len({digest_of(value) for value in values}) == len(values)

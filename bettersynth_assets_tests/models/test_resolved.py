@@ -15,17 +15,17 @@ from bettersynth_assets.operators.data_juicer import operators_key
 
 
 @pytest.mark.parametrize("name", ["openai/clip-vit-base-patch32", "hf-hub:org/name", "hf-hub:recipes/name"])
-def test_hub_ids_pass(name: str) -> None:
+def test_hub_ids_are_accepted(name: str) -> None:
     assert model_path(name, role="clip") == name
 
 
 @pytest.mark.parametrize("name", ["./weights", "/nowhere/clip", "recipes/clip", "a/b/c", "clip", "~/no-such-model"])
-def test_a_local_path_with_nothing_there_is_named_with_the_fix(name: str) -> None:
+def test_a_missing_local_path_is_named_with_the_fix(name: str) -> None:
     with pytest.raises(ConfigError, match=r"models\.clip = .*no such folder"):
         model_path(name, role="clip")
 
 
-def test_the_fingerprint_follows_contents_and_names_and_not_the_place_or_the_time(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_contents_and_names_and_not_on_location_or_time(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):
         folder.mkdir()
@@ -44,7 +44,7 @@ def test_the_fingerprint_of_a_hub_id_is_the_id() -> None:
 
 
 @pytest.mark.parametrize("role", ["clip", "captioner", "base"])
-def test_a_missing_model_is_named_by_its_own_key(role: str) -> None:
+def test_a_missing_model_is_named_by_its_key(role: str) -> None:
     with pytest.raises(ConfigError, match=rf"^models\.{role} = './none': no such folder"):
         resolve_model("./none", role=role)
 
@@ -65,14 +65,14 @@ def test_the_type_of_a_folder_is_that_of_its_configuration(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("operator", "role"),
-    # phrase_grounding_recall_filter asks for NLTK data first, which the miniature has not.
+    # phrase_grounding_recall_filter asks for NLTK data first, which the miniature does not have.
     [
         *((spec.name, spec.model.role) for spec in stock.SPECS if spec.model and spec.model.role != "grounding"),
         ("clip_score_filter", "clip"),
         ("kmeans_diversity_selector", "clip"),
     ],
 )
-def test_a_missing_model_of_an_operator_is_named_by_its_own_key(operator: str, role: str) -> None:
+def test_a_missing_model_of_an_operator_is_named_by_its_key(operator: str, role: str) -> None:
     profile = load_profile("miniature")
     without = profile.model_copy(update={"models": profile.models.model_copy(update={role: "./none"})})
     with pytest.raises(ConfigError, match=rf"^models\.{role} = './none': no such folder"):

@@ -1,4 +1,4 @@
-"""Faults 38 and 40: who can reach the web server, and that no shell string is made of data."""
+"""Faults 38 and 40: the web server listens on loopback, and no shell command is built from data."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_make_ui_names_the_loopback_address() -> None:
 
 
 @pytest.mark.e2e
-def test_the_web_server_listens_on_loopback_alone_unless_another_host_is_typed(tmp_path: Path) -> None:
-    # `dagster dev` passes --host on only where it is typed: it starts this server with this default.
+def test_the_web_server_listens_only_on_loopback_unless_another_host_is_given(tmp_path: Path) -> None:
+    # `dagster dev` passes --host on only if given; otherwise it starts this server with this default.
     (host,) = [option for option in create_dagster_cli().commands["dev"].params if option.name == "host"]
     assert not isinstance(host.default, str) and not host.envvar
     port = free_port()
@@ -55,7 +55,7 @@ def test_the_web_server_listens_on_loopback_alone_unless_another_host_is_typed(t
 
 
 def addresses(pid: int) -> list[Any]:
-    """Addresses that a process and its children listen on."""
+    """Return the addresses that a process and its children listen on."""
     process = psutil.Process(pid)
     sockets = [found for one in (process, *process.children(recursive=True)) for found in one.net_connections("tcp")]
     return [found.laddr for found in sockets if found.status == psutil.CONN_LISTEN]
@@ -69,7 +69,7 @@ def test_documents_and_profiles_name_no_other_address_to_listen_on() -> None:
 
 
 @pytest.mark.parametrize("package", ["bettersynth_assets", "toolkit", "speed"])
-def test_no_code_hands_a_string_to_a_shell(package: str) -> None:
+def test_no_code_passes_a_string_to_a_shell(package: str) -> None:
     found = []
     for path in sorted((PROJECT_ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

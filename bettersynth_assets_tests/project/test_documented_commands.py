@@ -1,4 +1,4 @@
-"""Every command of README and docs: run, or at least parsed by what it names, or listed here with the reason why not.
+"""Every command in README and docs is run, or parsed by its program, or listed here with the reason why not.
 
 A command is a line of a ``sh`` or ``bash`` block, or an inline code span that starts with one of ``PROGRAMS``.
 """
@@ -42,7 +42,7 @@ NOT_CHECKED = {
 
 
 def commands() -> list[tuple[str, str]]:
-    """Page and command of all, each once."""
+    """Return all commands with their pages, without repeats."""
     found: dict[tuple[str, str], None] = {}
     programs = "|".join(map(re.escape, PROGRAMS))
     for page in PAGES:
@@ -64,7 +64,7 @@ def check_make(words: list[str]) -> None:
 
 
 def check_dagster(words: list[str]) -> None:
-    """Dagster's own parser takes the arguments."""
+    """Dagster's parser accepts the arguments."""
     command, rest = create_dagster_cli(), words[1:]
     while (inner := getattr(command, "commands", {})) and rest and rest[0] in inner:
         command, rest = inner[rest[0]], rest[1:]
@@ -72,7 +72,7 @@ def check_dagster(words: list[str]) -> None:
 
 
 def check_dg(words: list[str]) -> None:
-    """The parser of ``dg`` takes the arguments."""
+    """The parser of ``dg`` accepts the arguments."""
     command, rest = create_dg_cli(), words[1:]
     while isinstance(command, click.Group) and rest:
         found = command.get_command(click.Context(command), rest[0])
@@ -82,7 +82,7 @@ def check_dg(words: list[str]) -> None:
 
 
 def check_python(words: list[str]) -> None:
-    """The module's or script's own parser knows the options; the values are the reader's."""
+    """The parser of the module or script knows the options; values are not checked."""
     options = {word.strip("[]") for word in words if word.lstrip("[").startswith("--")}
     if words[1] != "-m":
         text = (PROJECT_ROOT / words[1]).read_text("utf-8")
@@ -98,12 +98,12 @@ def check_python(words: list[str]) -> None:
 
 
 def check_bash(words: list[str]) -> None:
-    """The script exists and explains itself."""
+    """The script exists and has help."""
     subprocess.run(["bash", *words[1:], "--help"], cwd=PROJECT_ROOT, check=True, capture_output=True)
 
 
 def check_pip(words: list[str]) -> None:
-    """What is installed is this project, with extras that it has."""
+    """The command installs this project, with existing extras."""
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert words[1] == "install"
     for word in words[2:]:
@@ -139,7 +139,7 @@ def is_checked(command: str) -> bool:
 
 
 @pytest.mark.parametrize(("page", "command"), [found for found in commands() if is_checked(found[1])])
-def test_a_documented_command_is_known_to_what_it_names(page: str, command: str) -> None:
+def test_a_documented_command_is_valid(page: str, command: str) -> None:
     words = shlex.split(command)
     while re.fullmatch(r"[A-Z_]+=.*", words[0]):
         assert words[0].split("=")[0] in VARIABLES, f"{page}: no code reads the variable in {command!r}"
@@ -149,7 +149,7 @@ def test_a_documented_command_is_known_to_what_it_names(page: str, command: str)
 
 
 def _variables() -> set[str]:
-    """Names of environment variables that code or scripts read."""
+    """Return the names of environment variables that code or scripts read."""
     patterns = ("Makefile", "toolkit/*.sh", "toolkit/**/*.py", "bettersynth_assets/**/*.py", "speed/*.py")
     files = [file for pattern in patterns for file in PROJECT_ROOT.glob(pattern)]
     return {name for file in files for name in re.findall(r"\b[A-Z][A-Z0-9_]{2,}\b", file.read_text("utf-8"))}
@@ -158,13 +158,13 @@ def _variables() -> set[str]:
 VARIABLES = _variables() | {"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"}
 
 
-def test_reasons_are_for_commands_that_are_documented() -> None:
+def test_every_listed_reason_belongs_to_a_documented_command() -> None:
     known = [command for _, command in commands()]
     unused = [pattern for pattern in NOT_CHECKED if not any(re.fullmatch(pattern, command) for command in known)]
-    assert not unused, "take these out"
+    assert not unused, "remove these"
 
 
-def test_the_kits_script_without_a_gpu_gets_as_far_as_its_inputs(tmp_path: Path) -> None:
+def test_the_kits_script_without_a_gpu_stops_at_the_missing_inputs(tmp_path: Path) -> None:
     command = "GPUS=1 DEVICE=cpu DEEPSPEED= bash toolkit/train_mgm_2b_stage_1.sh"
     assert any(found == command for _, found in commands())
     (tmp_path / "toolkit").symlink_to(PROJECT_ROOT / "toolkit")
@@ -198,7 +198,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("module", "arguments"), MISSING)
-def test_a_missing_file_is_called_missing(
+def test_a_missing_file_is_reported_as_missing(
     module: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The page of faults names every fault once, and tests that exist."""
+"""docs/faults.md lists every fault once and names existing tests."""
 
 import re
 from pathlib import Path

@@ -63,7 +63,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def edges() -> dict[str, set[str]]:
-    """For each module, those modules of the project that it imports."""
+    """Return for each module the modules of the project that it imports."""
     return {module: imported(path.read_text("utf-8")) for module, path in modules().items()}
 
 
@@ -79,7 +79,7 @@ def imported(source: str) -> set[str]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under ``if TYPE_CHECKING``."""
+    """Yield all nodes except those under ``if TYPE_CHECKING``."""
     yield node
     skipped = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else []
     for child in ast.iter_child_nodes(node):
@@ -92,7 +92,7 @@ def folder_of(module: str) -> str:
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
-    """Groups of two and more nodes that reach each other."""
+    """Return groups of two or more nodes that reach each other."""
 
     def reached(start: str) -> set[str]:
         found: set[str] = set()
@@ -143,7 +143,7 @@ def layer_of(module: str) -> str:
 
 
 @pytest.mark.parametrize("layer", [*LAYERS, TOP])
-def test_a_package_imports_lower_ones_only(layer: str) -> None:
+def test_a_package_imports_only_lower_ones(layer: str) -> None:
     order = [*LAYERS, TOP]
     wrong = [
         f"{module} imports {other}"
@@ -196,7 +196,7 @@ def test_the_evaluation_and_the_training_name_no_architecture() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_toolkit_imports_nothing_of_the_assets() -> None:
+def test_the_toolkit_does_not_import_bettersynth_assets() -> None:
     wrong = [
         f"{module} imports {other}"
         for module, others in edges().items()
@@ -207,7 +207,7 @@ def test_the_toolkit_imports_nothing_of_the_assets() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_circle_is_found_and_type_checking_is_left_out() -> None:
+def test_circles_are_found_and_type_checking_imports_are_ignored() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
     assert circles({"a": {"b"}, "b": set()}) == []
     guarded = "if TYPE_CHECKING:\n    import toolkit.files\nelse:\n    import toolkit.process\n"

@@ -1,4 +1,4 @@
-"""How `make` finds a Python and what it says while it installs."""
+"""How `make` finds a Python, and its output during installation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUIRES = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text("utf-8"))["
 
 
 def find(folder: Path, *candidates: str) -> subprocess.CompletedProcess[str]:
-    """Run the script where only the folder's programs and the system's tools are on PATH."""
+    """Run the script with only the folder's programs and the system's tools on PATH."""
     env = {"PATH": f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin"}
     script = str(PROJECT_ROOT / "tools" / "find_python.sh")
     return subprocess.run(["sh", script, *candidates], env=env, capture_output=True, text=True)
@@ -29,14 +29,14 @@ def program(file: Path, text: str) -> None:
 
 
 def python(file: Path, version: str) -> None:
-    """A Python that claims another version."""
+    """Write a Python that reports another version."""
     numbers = ", ".join(version.split("."))
     code = f"import sys; sys.version_info = ({numbers}); exec(sys.argv[2])"
     program(file, f"exec '{sys.executable}' -c '{code}' \"$@\"")
 
 
 @pytest.mark.parametrize("version", ["3.10.14", "3.11.4", "3.11.5", "3.12.0", "3.13.11", "3.14.0"])
-def test_the_pythons_taken_are_those_of_pyproject(version: str, tmp_path: Path) -> None:
+def test_the_accepted_python_versions_are_those_of_pyproject(version: str, tmp_path: Path) -> None:
     python(tmp_path / "candidate", version)
     done = find(tmp_path, "candidate")
     if SpecifierSet(REQUIRES).contains(version):
@@ -45,7 +45,7 @@ def test_the_pythons_taken_are_those_of_pyproject(version: str, tmp_path: Path) 
         assert done.returncode == 1 and done.stdout == "" and f"candidate: is Python {version}\n" in done.stderr
 
 
-def test_the_first_candidate_that_works_is_taken_and_the_others_stay_silent(tmp_path: Path) -> None:
+def test_the_first_working_candidate_is_used_without_output_about_the_others(tmp_path: Path) -> None:
     program(tmp_path / "placeholder", "echo 'placeholder: version not active' >&2; exit 127")
     python(tmp_path / "old", "3.9.1")
     python(tmp_path / "new", "3.13.0")
@@ -53,7 +53,7 @@ def test_the_first_candidate_that_works_is_taken_and_the_others_stay_silent(tmp_
     assert done.returncode == 0 and done.stderr == "" and Path(done.stdout.strip()).samefile(sys.executable)
 
 
-def test_without_a_python_that_fits_each_candidate_has_its_fault(tmp_path: Path) -> None:
+def test_without_a_suitable_python_each_candidate_is_listed_with_its_fault(tmp_path: Path) -> None:
     program(tmp_path / "placeholder", "printf 'placeholder: version not active\\n\\nlong advice\\n' >&2; exit 127")
     python(tmp_path / "old", "3.9.1")
     done = find(tmp_path, "missing", "placeholder", "old")
@@ -67,7 +67,7 @@ def test_without_a_python_that_fits_each_candidate_has_its_fault(tmp_path: Path)
     ]
 
 
-def test_a_failed_step_shows_its_output_and_names_the_file_with_all_of_it(tmp_path: Path) -> None:
+def test_a_failed_step_shows_its_output_and_names_the_complete_log(tmp_path: Path) -> None:
     venv = tmp_path / "an environment"
     env = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
     command = ["sh", "tools/install.sh", str(venv), sys.executable]

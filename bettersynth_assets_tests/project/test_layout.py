@@ -1,4 +1,4 @@
-"""Who may import what: tests share helpers alone, and neither code nor speed measurements need tests."""
+"""Import rules for tests: tests share only helpers; code and speed measurements import no tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TESTS = "bettersynth_assets_tests"
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Names of all modules that a file imports, and of what it takes from them."""
+    """Return the names of all modules that a file imports, and of the objects imported from them."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -33,7 +33,7 @@ def test_no_test_imports_another_test_module() -> None:
         for name in imported(path)
         if name.startswith(f"{TESTS}.") and any(is_test(part) for part in name.split("."))
     ]
-    assert not found, "put what they share into helpers/"
+    assert not found, "move shared code to helpers/"
 
 
 def test_code_and_speed_measurements_import_no_tests() -> None:

@@ -25,13 +25,13 @@ LEFT_OUT = re.compile(r"nvidia-(?!ml-py)|cuda-|triton$")
 
 
 def environment(python: str) -> dict[str, str]:
-    """The values of markers on this machine, under another Python."""
+    """Return the values of environment markers on this machine, for another Python."""
     here = {name: str(value) for name, value in default_environment().items()}
     return here | {"python_version": python, "python_full_version": f"{python}.9", "extra": ""}
 
 
 def pins(python: str) -> dict[str, Version]:
-    """Name and version of each package that the lock installs on a Python."""
+    """Return name and version of each package that the lock installs on a Python."""
     found: dict[str, Version] = {}
     for line in (PROJECT_ROOT / "requirements.lock").read_text("utf-8").splitlines():
         pin = Requirement(line)
@@ -60,7 +60,7 @@ def test_the_lock_satisfies_every_dependency_and_extra(python: str) -> None:
 
 
 def required(name: str, extras: frozenset[str], python: str) -> Iterator[Requirement]:
-    """What an installed package asks for on a Python, by its metadata; for this project, by pyproject.toml."""
+    """Return a package's requirements on a Python: from its metadata, or from pyproject.toml for this project."""
     for line in DEPENDENCIES if name == PROJECT["name"] else distribution(name).requires or []:
         requirement = Requirement(line)
         values = [environment(python) | {"extra": extra} for extra in ("", *extras)]
@@ -69,7 +69,7 @@ def required(name: str, extras: frozenset[str], python: str) -> Iterator[Require
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_lock_satisfies_what_its_packages_require(python: str) -> None:
+def test_the_lock_satisfies_the_requirements_of_its_packages(python: str) -> None:
     pinned = pins(python)
     todo: list[tuple[str, frozenset[str]]] = [(PROJECT["name"], frozenset())]
     seen = set(todo)
@@ -91,7 +91,7 @@ def test_the_lock_satisfies_what_its_packages_require(python: str) -> None:
 
 
 def installed(name: str) -> Version | None:
-    """The version here without a local part such as ``+cpu``; None for a package that this environment lacks."""
+    """Return the installed version without a local part such as ``+cpu``; None if it is not installed."""
     try:
         return Version(Version(distribution(name).version).public)
     except PackageNotFoundError:

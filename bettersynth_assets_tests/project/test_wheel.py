@@ -1,4 +1,4 @@
-"""The wheel, installed where no checkout is near, and used from an empty folder."""
+"""The wheel, installed without a checkout nearby and used from an empty folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of an environment that holds the wheel; the rest comes from the environment of the tests."""
+    """``bin`` of an environment with the wheel; other packages come from the environment of the tests."""
     folder = tmp_path_factory.mktemp("installed")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=PROJECT_ROOT, check=True, capture_output=True)
@@ -59,7 +59,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = (folder / "venv" / "lib").glob("*/site-packages")
     # A path in a .pth file is searched for packages alone: the tests' own editable install is not followed.
     (packages / "dependencies.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
-    # The start-up line of the wheel goes by the name of the program.
+    # The start-up line of the wheel depends on the name of the program.
     (bin_folder / "dagster").write_text('from dagster._cli import main\n\nif __name__ == "__main__":\n    main()\n')
     return bin_folder
 
@@ -83,13 +83,13 @@ def test_profiles_recipes_and_models_are_found_from_an_empty_folder(installed: P
     assert found["data"] == str(tmp_path / "data")
     site = Path(found["code"][0]).parents[1]
     assert site.is_relative_to(installed.parent) and Path(found["code"][1]).parents[1] == site
-    for file in (PROFILE, RECIPE):  # what the first line of the YAML files beside it names
+    for file in (PROFILE, RECIPE):  # the schema that the first line of the YAML files next to it names
         assert (site / "bettersynth_assets" / "shipped" / file).read_text() == (PROJECT_ROOT / file).read_text()
     assert Path(found["clip"]).is_dir() and Path(found["clip"]).is_relative_to(site)
     assert Path(found["deepspeed"]).is_file() and Path(found["deepspeed"]).is_relative_to(site)
 
 
-def test_recipes_of_the_working_folder_are_found_by_name_too(installed: Path, tmp_path: Path) -> None:
+def test_recipes_in_the_working_folder_are_found_by_name(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.yaml").write_text("baseline: true\n")
     code = "from bettersynth_assets.config.settings import load_settings; print(load_settings().recipe.name)"
@@ -108,7 +108,7 @@ def test_the_kits_scripts_are_commands(installed: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_graph_runs_in_a_new_folder_and_keeps_its_history_there(installed: Path, tmp_path: Path) -> None:
+def test_the_graph_runs_in_a_new_folder_and_stores_its_history_there(installed: Path, tmp_path: Path) -> None:
     made = use(installed, tmp_path, "bettersynth-init")
     assert made.returncode == 0, made.stderr
     again = use(installed, tmp_path, "bettersynth-init")

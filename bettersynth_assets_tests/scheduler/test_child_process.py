@@ -1,4 +1,4 @@
-"""Children: reports arrive in order, faults come with a reason, one GPU is seen unless a launcher takes more."""
+"""Child processes: ordered reports, errors with reasons, one visible GPU unless a launcher uses more."""
 
 import pytest
 
@@ -11,7 +11,7 @@ MODULE = "bettersynth_assets_tests.helpers.fake_child"
 
 
 def run(tmp_path, *plans, **more):
-    """Events and log lines of a child that was given ``plans``."""
+    """Return events and log lines of a child that receives ``plans``."""
     events, lines = [], []
     files = {tmp_path / f"plan-{index}.json": plan for index, plan in enumerate(plans)}
     run_child(MODULE, files, on_event=events.append, log=lines.append, **more)
@@ -29,7 +29,7 @@ def test_a_childs_error_is_reported_without_its_traceback(tmp_path):
         run(tmp_path, {"fault": "row 7 has no answer", "code": 2})
 
 
-def test_a_child_that_dies_without_a_word_gives_its_code_and_last_lines(tmp_path):
+def test_a_child_that_dies_without_a_report_gives_its_exit_code_and_last_lines(tmp_path):
     with pytest.raises(ChildFailedError, match="exit code 3") as caught:
         run(tmp_path, {"code": 3})
     assert caught.value.stderr_tail == ["last words"]
@@ -40,7 +40,7 @@ def test_a_single_process_sees_one_of_the_leased_gpus(tmp_path, monkeypatch):
     assert run(tmp_path, {"asks": MASK})[0] == [{"event": "answer", "value": "3"}]
 
 
-def test_a_launcher_takes_the_place_of_python_and_sees_all_of_them(tmp_path, monkeypatch):
+def test_a_launcher_replaces_python_and_sees_all_leased_gpus(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setenv(MASK, "3,5")

@@ -21,16 +21,16 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_auto_takes_the_cpu_where_there_is_no_gpu(no_gpu: None) -> None:
+def test_auto_uses_the_cpu_without_a_gpu(no_gpu: None) -> None:
     assert resolve_devices(Gpu()) == ["cpu"]
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_with_the_fix(no_gpu: None) -> None:
+def test_a_requested_gpu_that_is_missing_is_an_error_with_the_fix(no_gpu: None) -> None:
     with pytest.raises(DeviceError, match=r"\[0, 1\] asks for GPU 0, 1, .* no GPU: set `devices: cpu`"):
         resolve_devices(Gpu(devices=[0, 1]))
 
 
-def test_auto_takes_every_gpu_and_a_list_takes_those(two_gpus: None) -> None:
+def test_auto_uses_all_gpus_and_a_list_uses_the_listed_ones(two_gpus: None) -> None:
     assert resolve_devices(Gpu()) == ["cuda:0", "cuda:1"]
     assert resolve_devices(Gpu(devices=[1])) == ["cuda:1"]
     assert resolve_devices(Gpu(devices="cpu")) == ["cpu"]

@@ -1,4 +1,4 @@
-"""Leases: one holder per device, composed through the inherited mask, kept by children."""
+"""Leases: one holder per device, relative to the inherited mask, kept by child processes."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from bettersynth_assets.errors import DeviceError
 from bettersynth_assets.scheduler.lease import MASK, chosen_devices, held_locks, lease, visible_devices
 
 
-def test_the_inherited_mask_is_what_is_counted():
+def test_devices_are_counted_within_the_inherited_mask():
     assert visible_devices({MASK: "2, 5"}) == ["2", "5"]
     assert visible_devices({MASK: ""}) == []
     assert visible_devices({MASK: "3,-1,4"}) == ["3"]
@@ -24,12 +24,12 @@ def test_the_inherited_mask_is_what_is_counted():
     assert chosen_devices(Gpu(devices="cpu"), ["2"]) == []
 
 
-def test_a_device_that_is_not_there_is_named():
+def test_a_missing_device_is_named():
     with pytest.raises(DeviceError, match=r"gpu.devices = \[0, 3\]: GPU 3 was asked for and this process sees 2 GPUs"):
         chosen_devices(Gpu(devices=[0, 3]), ["0", "1"])
 
 
-def test_a_lease_sets_the_mask_and_gives_the_old_one_back(tmp_path, monkeypatch):
+def test_a_lease_sets_the_mask_and_restores_the_old_one(tmp_path, monkeypatch):
     monkeypatch.setenv(MASK, "4,5")
     with lease(["5"], print, tmp_path):
         assert os.environ[MASK] == "5"
@@ -38,7 +38,7 @@ def test_a_lease_sets_the_mask_and_gives_the_old_one_back(tmp_path, monkeypatch)
     assert held_locks() == []
 
 
-def test_a_second_holder_waits_and_says_so(tmp_path):
+def test_a_second_holder_waits_and_logs_it(tmp_path):
     told: list[str] = []
     entered = threading.Event()
 
@@ -58,7 +58,7 @@ def test_a_second_holder_waits_and_says_so(tmp_path):
     assert entered.is_set()
 
 
-def test_a_killed_holders_device_is_free_again(tmp_path):
+def test_the_device_of_a_killed_holder_is_released(tmp_path):
     code = (
         "import sys; from pathlib import Path; from bettersynth_assets.scheduler.lease import lease\n"
         "with lease(['0'], print, Path(sys.argv[1])): print('held', flush=True); input()"

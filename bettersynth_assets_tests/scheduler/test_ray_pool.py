@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster of three nodes: the same bytes, also when a node is killed in the middle."""
+"""Workers on a Ray cluster of three nodes give the same bytes, even if a node is killed during the run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def on(cluster: Any, root: Any, **gpu: object) -> Run:
     return Run(root, pool="ray", ray_address=cluster.address, workers="auto", **gpu)
 
 
-def test_actors_make_the_same_bytes(alone, cluster, tmp_path):
+def test_ray_actors_give_the_same_bytes(alone, cluster, tmp_path):
     (tmp_path / f"meet-squares-{ONE}").write_text(TWO)
     run = on(cluster, tmp_path)
     assert run.prepare() == {}
@@ -57,13 +57,13 @@ def test_actors_make_the_same_bytes(alone, cluster, tmp_path):
     assert {threads for stage, *_, threads in run.worked() if stage == "squares"} == {"1"}
 
 
-def test_a_users_error_ends_the_run(cluster, tmp_path):
+def test_a_user_error_ends_the_run(cluster, tmp_path):
     (tmp_path / f"refuse-squares-{TWO}").touch()
     with pytest.raises(UserError, match="model path 'x' does not exist"):
         on(cluster, tmp_path).prepare()
 
 
-def test_what_a_cluster_cannot_follow_is_refused(cluster, tmp_path):
+def test_settings_that_a_cluster_does_not_support_are_refused(cluster, tmp_path):
     for gpu, words in (
         ({"devices": [0]}, r"gpu.devices = \[0\], but under `pool: ray`"),
         ({"ray_address": "ray://127.0.0.1:10001"}, "runs on a node of the cluster itself"),
@@ -73,7 +73,7 @@ def test_what_a_cluster_cannot_follow_is_refused(cluster, tmp_path):
 
 
 def test_the_step_opens_no_port_for_its_actors(cluster, tmp_path):
-    """Messages go through Ray, so no stray peer can stop or feed a pool."""
+    """Messages go through Ray, so no other process can connect to a pool."""
 
     def ports() -> set[int]:
         return {c.laddr.port for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN}
@@ -90,15 +90,15 @@ def test_the_step_opens_no_port_for_its_actors(cluster, tmp_path):
             worker.end()
 
 
-def test_a_killed_node_costs_its_shard_only(alone, cluster, tmp_path):
-    """Last, because the cluster is smaller afterwards."""
+def test_a_killed_node_only_causes_its_shard_to_be_processed_again(alone, cluster, tmp_path):
+    """Runs last, because the cluster is smaller afterwards."""
     for shard in SHARDS[:3]:
         (tmp_path / f"wait-squares-{shard}").touch()
     run = on(cluster, tmp_path)
     killed = []
 
     def look(line: str) -> None:
-        """As the third node begins its shard, kill it, and let the others end theirs."""
+        """Kill the third node when it begins its shard, and let the others finish theirs."""
         run.log.append(line)
         if len([1 for stage, *_ in run.worked() if stage == "squares"]) == 3 and not killed:
             killed.append(cluster.list_all_nodes()[-1])

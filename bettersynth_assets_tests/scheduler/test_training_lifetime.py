@@ -1,4 +1,4 @@
-"""No training outlives its run: ended from the UI, or by kill -9 of the run's worker or of the step's.
+"""No training outlives its run: terminated in the UI, or by kill -9 of the run's worker or the step's process.
 
 Everything is what a user has: ``dagster dev`` in a folder of its own, runs launched and ended by the requests that the
 UI sends, and the trainer with a loader process. One training of many steps serves all cases: each run but the first
@@ -58,7 +58,7 @@ LOCATION = "query { workspaceOrError { ... on Workspace { locationEntries { load
 
 
 def until(what: str, look: Callable[[], T | None], seconds: float = DEADLINE) -> T:
-    """The first value that ``look`` gives, asked for again and again."""
+    """Poll ``look`` until it returns a true value; return it."""
     end = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
@@ -67,7 +67,7 @@ def until(what: str, look: Callable[[], T | None], seconds: float = DEADLINE) ->
 
 
 class Server:
-    """``dagster dev`` of one project, asked as the UI asks it."""
+    """``dagster dev`` of one project, queried as the UI queries it."""
 
     def __init__(self, root: Path, env: dict[str, str]) -> None:
         with socket.socket() as free:
@@ -81,7 +81,7 @@ class Server:
             self.process = subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=log)
 
     def ask(self, query: str, **variables: object) -> Any:
-        """The answer to a GraphQL query of one field."""
+        """Return the result of a GraphQL query of one field."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=DEADLINE) as reply:
@@ -98,7 +98,7 @@ class Server:
             return None
 
     def launch(self) -> str:
-        """Materialize the checkpoint, as the button does; returns the run's id."""
+        """Materialize the checkpoint, as the button does; return the run's id."""
         selector = {"repositoryLocationName": "bettersynth_assets", "repositoryName": "__repository__"}
         selector |= {"pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [ASSET]}]}
         answer = self.ask(LAUNCH, params={"mode": "default", "selector": selector})
@@ -109,12 +109,12 @@ class Server:
         return self.ask(STATUS, id=run)["status"]
 
     def terminate(self, run: str) -> str:
-        """Press the run's "Terminate"; returns the kind of answer."""
+        """Press the run's "Terminate"; return the type of the response."""
         (result,) = self.ask(TERMINATE, ids=[run])["terminateRunResults"]
         return result["__typename"]
 
     def messages(self, run: str) -> Iterator[list[str]]:
-        """The run's log so far, longer with each look."""
+        """Yield the run's log so far, again and again."""
         seen: list[str] = []
         cursor = None
         while True:
@@ -124,7 +124,7 @@ class Server:
             yield seen
 
     def stop(self) -> None:
-        """End it, and by force whatever a failed test left of its runs."""
+        """Stop the server, and kill processes that a failed test left."""
         tree = [] if self.process.poll() is not None else psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGINT)
         try:
@@ -137,7 +137,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running project in which nothing has been made, and whose training takes many minutes."""
+    """A running project without any results, whose training takes many minutes."""
     root = tmp_path_factory.mktemp("project")
     world = generate_world(
         root / "world", rows=60, sizes=SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
@@ -163,7 +163,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     instance["run_coordinator"] = {
         "module": "dagster.core.run_coordinator",
         "class": "QueuedRunCoordinator",
-        "config": {"dequeue_interval_seconds": 1},  # its default of 5 s would only be waited for here
+        "config": {"dequeue_interval_seconds": 1},  # the default of 5 s would only slow the test down
     }
     (root / "dagster.yaml").write_text(yaml.safe_dump(instance))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "BETTERSYNTH_"))}
@@ -179,7 +179,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def device() -> str:
-    """Name of a GPU that no machine has."""
+    """Return the name of a GPU that no machine has."""
     return f"test-{os.getpid()}"
 
 
@@ -188,7 +188,7 @@ def lock_file() -> Path:
 
 
 def lease_is_free() -> bool:
-    """Whether another run could take the GPU now."""
+    """Whether another run could lease the GPU now."""
     with lock_file().open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -199,7 +199,7 @@ def lease_is_free() -> bool:
 
 @dataclass(frozen=True)
 class Training:
-    """A run that is training: the processes of the run, the step, the trainer, and all that hang on the run's."""
+    """A run that is training: processes of the run, the step and the trainer, and all descendants of the run's."""
 
     id: str
     run: psutil.Process
@@ -210,7 +210,7 @@ class Training:
 
 
 def newest_checkpoint(server: Server) -> int:
-    """The last step that a training can go on after; 0 where there is none."""
+    """Return the last step with a complete checkpoint; 0 if there is none."""
     found = server.root.glob(f"data/long/shared/{ASSET}/all/v-*/seed-0/pretrain/checkpoints/step-*[0-9]/complete.json")
     return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
@@ -221,7 +221,7 @@ def told_with(part: str, messages: list[str]) -> str | None:
 
 
 def start_training(server: Server) -> Training:
-    """Launch a run and wait until it has trained past where the last one ended, and written a checkpoint."""
+    """Launch a run and wait until it has written a checkpoint newer than that of the last run."""
     before = newest_checkpoint(server)
     run = server.launch()
     messages = server.messages(run)
@@ -232,7 +232,7 @@ def start_training(server: Server) -> Training:
     assert pid is not None, told
     worker = psutil.Process(int(pid[1]))
     tree = [worker, *worker.children(recursive=True)]
-    # The guard's command ends with the trainer's; the loaders are forks of the trainer and show its command too.
+    # The supervisor's command line ends with the trainer's; loaders are forks of the trainer with its command line.
     (trainer,) = (
         process
         for process in tree
@@ -246,7 +246,7 @@ def start_training(server: Server) -> Training:
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that have not ended; a zombie has, and only waits for its parent."""
+    """Return the processes that still run; a zombie has ended and only waits for its parent."""
     found = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -268,7 +268,7 @@ def kill_step(server: Server, training: Training) -> None:
 
 
 @pytest.mark.parametrize(("end", "status"), [(kill_run, "FAILURE"), (kill_step, "FAILURE"), (end_from_ui, "CANCELED")])
-def test_the_training_ends_with_its_run_and_the_next_one_goes_on(
+def test_training_ends_with_its_run_and_the_next_run_resumes_it(
     server: Server, end: Callable[[Server, Training], None], status: str
 ) -> None:
     training = start_training(server)

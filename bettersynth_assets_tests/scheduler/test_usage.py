@@ -1,4 +1,4 @@
-"""What is said of memory and GPU per shard, and that nothing else depends on it. The GPU is made up: none is here."""
+"""Memory and GPU usage per shard is reported, and nothing depends on it. The GPU is simulated."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from bettersynth_assets.scheduler.usage import measured
 from bettersynth_assets_tests.helpers.worker_graph import Run, until
 
 
-def test_peak_memory_is_the_blocks_own():
+def test_peak_memory_is_that_of_the_block():
     with measured() as large:
         assert np.ones(40_000_000).sum() == 40_000_000  # 0.3 GiB
     with measured() as small:
@@ -34,7 +34,7 @@ def test_a_gpu_is_named_with_its_peak_and_mean_utilization(monkeypatch):
     assert (found["gpu"], found["gpu_peak_gib"], found["gpu_utilization"]) == ("GPU X", 3.0, 40.0)
 
 
-def test_without_the_nvml_package_only_the_utilization_is_missing(monkeypatch):
+def test_without_the_nvml_package_only_utilization_is_missing(monkeypatch):
     cuda = SimpleNamespace(
         reset_peak_memory_stats=lambda: None,
         get_device_name=lambda: "GPU X",

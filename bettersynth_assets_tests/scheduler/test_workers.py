@@ -1,4 +1,4 @@
-"""Workers: the same rows as without them, a death costs one shard, and nothing outlives the run."""
+"""Workers give the same rows as no workers, a crash affects only one shard, and no worker outlives the run."""
 
 import os
 import pickle
@@ -34,7 +34,7 @@ WORKERS = {"resources": {"gpu": {"config": {"workers": "2"}}}}
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Kept tables of a run without workers."""
+    """Kept tables from a run without workers."""
     run = Run(tmp_path_factory.mktemp("alone"))
     run.pipeline.ensure_all("scaled")
     return run.rows()
@@ -44,8 +44,8 @@ def processes(run: Run, stage: str) -> set[int]:
     return {int(process) for name, _, process, *_ in run.worked() if name == stage}
 
 
-def test_workers_make_the_same_bytes_and_whole_sets_stay_in_the_step(alone, tmp_path):
-    (tmp_path / f"meet-squares-{ONE}").write_text(TWO)  # ends only if another worker works at the same time
+def test_workers_give_the_same_bytes_and_whole_sets_are_built_in_the_step(alone, tmp_path):
+    (tmp_path / f"meet-squares-{ONE}").write_text(TWO)  # ends only if another worker runs at the same time
     run = Run(tmp_path)
     assert run.prepare() == {}
     assert run.rows() == alone
@@ -71,7 +71,7 @@ def test_a_killed_workers_shard_is_redone_by_another(alone, tmp_path):
     assert f"squares {TWO}: its worker died (signal SIGKILL); another one processes it again" in run.log
 
 
-def test_a_shard_that_ends_two_workers_is_failed_by_name_and_the_others_go_on(tmp_path):
+def test_a_shard_that_crashes_two_workers_fails_by_name_and_the_others_continue(tmp_path):
     (tmp_path / f"die-squares-{TWO}").touch()
     run = Run(tmp_path)
     failed = run.prepare("squares")
@@ -79,13 +79,13 @@ def test_a_shard_that_ends_two_workers_is_failed_by_name_and_the_others_go_on(tm
     assert [manifest.shard for manifest in run.pipeline.current("squares")] == [ONE, *SHARDS[2:]]
 
 
-def test_a_failed_shard_fails_what_is_made_of_it_and_no_more(tmp_path):
+def test_a_failed_shard_fails_only_what_is_built_from_it(tmp_path):
     (tmp_path / f"break-squares-{TWO}").touch()
     run = Run(tmp_path)
     words = f"OSError: cannot read {TWO}"
     assert run.prepare("squares") == {TWO: words}
     assert any("Traceback" in line and words in line for line in run.log)
-    # The total is of all shards, so without one of them there is none, nor what needs it.
+    # The total needs all shards, so one failed shard also fails the total and what needs it.
     assert run.prepare("scaled") == {
         shard: f"squares {TWO} failed: {words}" if shard == TWO else f"total all failed: squares {TWO} failed: {words}"
         for shard in SHARDS
@@ -96,37 +96,39 @@ def test_a_failed_shard_fails_what_is_made_of_it_and_no_more(tmp_path):
     assert [manifest.shard for manifest in again.pipeline.made if manifest.stage == "squares"] == [TWO]
 
 
-def test_a_failed_input_that_workers_do_not_work_fails_its_shard_alone(tmp_path):
+def test_a_failed_input_outside_the_pool_fails_only_its_shard(tmp_path):
     (tmp_path / f"break-numbers-{TWO}").touch()
     run = Run(tmp_path)
     assert run.prepare("squares") == {TWO: f"numbers {TWO} failed: cannot read {TWO}"}
     assert len(run.pipeline.current("squares")) == len(SHARDS) - 1
 
 
-def test_a_users_error_ends_the_run_and_its_workers_at_once(tmp_path):
+def test_a_user_error_ends_the_run_and_its_workers_at_once(tmp_path):
     (tmp_path / f"refuse-squares-{TWO}").touch()
-    (tmp_path / f"wait-squares-{ONE}").touch()  # would take longer than the test may
+    (tmp_path / f"wait-squares-{ONE}").touch()  # would run longer than the test's time limit
     run = Run(tmp_path)
     with pytest.raises(UserError, match=r"model path 'x' does not exist: set models\.clip"):
         run.prepare()
-    assert not any(psutil.pid_exists(process) for process in processes(run, "squares"))
+    workers = processes(run, "squares")
+    assert workers
+    assert not any(psutil.pid_exists(process) for process in workers)
 
 
-def test_only_stale_shards_are_given_to_workers_and_without_any_no_worker_starts(tmp_path, monkeypatch):
+def test_only_stale_shards_go_to_workers_and_no_worker_starts_without_one(tmp_path, monkeypatch):
     Run(tmp_path).prepare("squares", [ONE, TWO])
     second = Run(tmp_path)
     second.prepare("squares")
     made = sorted(manifest.shard for manifest in second.pipeline.made if manifest.stage == "squares")
     assert made == SHARDS[2:]
     before = Run(tmp_path).worked()
-    monkeypatch.setattr(scheduler, "open_pool", None)  # opening it would fail
+    monkeypatch.setattr(scheduler, "open_pool", None)  # opening a pool would fail
     again = Run(tmp_path)
     assert again.prepare("squares") == {}
     assert again.pipeline.made == []
     assert again.worked() == before
 
 
-def test_workers_that_cannot_start_end_the_run(tmp_path, monkeypatch):
+def test_workers_that_cannot_start_fail_the_run(tmp_path, monkeypatch):
     run = Run(tmp_path)
     for shard in SHARDS:
         run.pipeline.ensure("numbers", shard)
@@ -150,8 +152,8 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path):
     until(lambda: not any(psutil.pid_exists(process) for process in processes(run, "squares")))
 
 
-def test_two_runs_at_once_share_devices_and_shards_without_waiting_for_ever(alone, tmp_path, monkeypatch):
-    monkeypatch.setenv(MASK, "7701,7702")  # no machine has these; leases do not ask
+def test_concurrent_runs_share_devices_and_shards_without_deadlock(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv(MASK, "7701,7702")  # no machine has these devices; leases do not check
     gpu = "devices='auto', workers='auto'"
     code = f"{RUN} sys.exit(bool(Run(pathlib.Path({str(tmp_path)!r}), {gpu}).prepare()))"
     runs = [subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT_ROOT) for _ in range(2)]
@@ -167,7 +169,7 @@ def test_two_runs_at_once_share_devices_and_shards_without_waiting_for_ever(alon
     assert {mask for stage, _, _, mask, _ in done.worked() if stage in POOLED} <= {"7701", "7702"}
 
 
-def test_each_worker_needs_a_gpu_of_its_own(tmp_path, monkeypatch):
+def test_each_worker_needs_its_own_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv(MASK, "3,5")
     assert LocalPool(Run(tmp_path, devices="auto", workers="auto").job).devices == ["3", "5"]
     assert LocalPool(Run(tmp_path, devices=[1], workers="auto").job).size == 1
@@ -178,7 +180,7 @@ def test_each_worker_needs_a_gpu_of_its_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "values", [{}, {"clip_batch": "auto", "workers": "auto"}, {"workers": 3, "pool": "ray", "ray_address": "h:1"}]
 )
-def test_the_resource_shows_the_profiles_values_and_gives_them_back(tmp_path, values):
+def test_the_resource_shows_the_profiles_values_and_returns_them_unchanged(tmp_path, values):
     settings = settings_of(tmp_path, **values)
     assert GpuResource.of(settings.profile.gpu).apply(settings) == settings
     changed = GpuResource(workers="2", clip_batch=16).apply(settings).profile.gpu
@@ -218,7 +220,7 @@ def test_devices_of_a_launch_may_be_a_list_or_text(tmp_path):
     assert GpuResource(devices="1").apply(settings).profile.gpu.devices == [1]
 
 
-def test_who_works_a_shard_is_in_no_key_and_each_use_counts_its_own_fields():
+def test_keys_do_not_contain_worker_settings_and_each_use_contains_only_its_fields():
     assert Gpu().key() == Gpu(workers="auto", pool="ray", ray_address="h:1", batch_sizes="f").key() == {}
     gpu = Gpu(decode="nvjpeg", caption_batch=8, compiled=True, devices="cpu", dtype="bfloat16")
     assert gpu.key("clip") == {"decode": "nvjpeg", "compiled": True, "dtype": "bfloat16"}
@@ -227,24 +229,24 @@ def test_who_works_a_shard_is_in_no_key_and_each_use_counts_its_own_fields():
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"workers": "all"}, {"pool": "slurm"}, {"clip_batch": 0}])
-def test_values_that_mean_nothing_are_refused(wrong):
+def test_invalid_values_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"gpu: {next(iter(wrong))}"):
         Gpu.parse(wrong, where="gpu")
 
 
-def test_the_real_stages_can_be_sent_to_workers():
+def test_the_real_stages_can_be_pickled_for_workers():
     sent = pickle.loads(pickle.dumps(STAGES))
     assert [(stage.name, stage.version, stage.inputs) for stage in sent] == [
         (stage.name, stage.version, stage.inputs) for stage in STAGES
     ]
 
 
-def test_dagster_is_told_of_each_shard_once_and_sees_the_workers_lines(materialize, instance, data_root):
+def test_each_shard_is_reported_to_dagster_once_with_the_log_lines_of_workers(materialize, instance, data_root):
     result = materialize("rows", "copies", "total", run_config=WORKERS)
     assert result.success
     assert partitions_of(instance, "copies") == ["shard-00000", "shard-00001", "shard-00002"]
     told = [event for event in result.all_events if event.is_step_materialization and event.step_key == "copies"]
-    assert len(told) == 2 * 3  # at once, and Dagster's own at the end of the step
+    assert len(told) == 2 * 3  # once when a shard is done, and once by Dagster at the end of the step
     lines = [entry.user_message for entry in instance.all_logs(result.run_id) if "copied by" in entry.user_message]
     assert sorted(line.split(" copied")[0] for line in lines) == ["shard-00000", "shard-00001", "shard-00002"]
     assert not any(line.endswith(f"process {os.getpid()}") for line in lines)
@@ -267,12 +269,12 @@ def test_the_log_counts_the_shards_of_the_launch_that_are_not_up_to_date(config,
     assert all(line.endswith(" s left") for line in lines if " shards, " in line)
 
 
-def test_dagster_shows_upstream_that_workers_made_as_its_own_assets(materialize, instance):
+def test_upstream_sets_built_by_workers_are_reported_as_materialized_assets(materialize, instance):
     assert materialize("total", run_config=WORKERS).success
     assert partitions_of(instance, "copies") == ["shard-00000", "shard-00001", "shard-00002"]
 
 
-def test_dagster_names_the_shard_that_failed_with_its_input(materialize, data_root):
+def test_dagster_names_a_shard_that_failed_because_of_its_input(materialize, data_root):
     (data_root / "break-shard-00001").touch()
     result = materialize("copies", run_config=WORKERS)
     assert failure(result, "copies").startswith(

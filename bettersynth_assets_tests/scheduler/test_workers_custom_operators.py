@@ -1,4 +1,4 @@
-"""A recipe's own operator in worker processes: imported there, and the rows are those of a single process."""
+"""A recipe's custom operator is imported in worker processes and gives the rows of a single process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real stages with small models, by two workers and by none: the same bytes in every table."""
+"""The real stages with small models give the same bytes in every table with two workers and with none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def job_in(root: Path, settings: Settings, workers: int) -> PipelineJob:
 
 
 def files_of(pipeline: Pipeline) -> dict[str, bytes]:
-    """Tables and embeddings of all stages up to the last, by place."""
+    """Return tables and embeddings of all stages up to the last, by path."""
     names = [name for name in pipeline.stages if pipeline.current(name)]
     assert {"clip_scores", "filtered_set", LAST} <= set(names)
     found = [manifest.path / file for name in names for manifest in pipeline.current(name) for file in manifest.files]
@@ -49,7 +49,7 @@ def test_scores_filters_and_captions_do_not_depend_on_workers(tmp_path):
     shards = settings.profile.shard_names()
     assert scheduler.prepare(LAST, shards) == {}
     assert files_of(pipeline) == files_of(alone)
-    for shard in shards:  # progress of what the workers did is in the log of the run
+    for shard in shards:  # progress of the workers is in the log of the run
         assert any(line.startswith(f"clip_scores {shard}: ") and "rows/s" in line for line in told)
 
 
