@@ -30,7 +30,7 @@ from bettersynth_assets.images.opening import (
     file_hash,
     orientation_of,
 )
-from bettersynth_assets.images.structure import Structure, look
+from bettersynth_assets.images.structure import Structure, inspect_file
 from toolkit.file_errors import patiently
 from toolkit.image_decoding import strict_decoding
 from toolkit.preprocess.row_kinds import HEAD, known_kind
@@ -105,7 +105,7 @@ def _read(path: Path | str, limits: Limits) -> Header:
 
 
 def _header(file: IO[bytes], size: int, limits: Limits, image_hash: str = "") -> Header:
-    structure = look(file, size)
+    structure = inspect_file(file, size)
     if structure.plain and not structure.suspicious:
         width, height, mode = structure.plain
         _check_size(width, height, limits)

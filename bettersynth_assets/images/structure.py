@@ -37,7 +37,7 @@ class Structure:
     """Width, height and Pillow's mode of a JPEG without metadata; None if Pillow must read the header."""
 
 
-def look(file: IO[bytes], size: int) -> Structure:
+def inspect_file(file: IO[bytes], size: int) -> Structure:
     """Inspect a file's first and last bytes and, for PNG, its chunk lengths.
 
     Args:

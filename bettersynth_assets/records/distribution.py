@@ -1,4 +1,4 @@
-"""One measure of many rows in a few numbers. In: values. Out: what ``seed_profile`` keeps of them. Pure, exact."""
+"""Summary statistics of one measure. In: values. Out: the statistics that ``seed_profile`` stores. Pure, exact."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 BINS = 20
 SHOWN = (0.5, 99.5)
-"""Percentiles between which a histogram's bins lie."""
+"""Percentiles that bound a histogram's bins."""
 SIGMAS = 3
 
 
 def describe(values: Any) -> dict[str, Any]:
-    """Mean, spread, percentiles and a histogram that outliers do not ruin.
+    """Compute mean, spread, percentiles and a histogram whose bins outliers do not stretch.
 
     Args:
-        values: numbers of one measure, shape (n,), n >= 1, no NaN.
+        values: values of one measure, shape (n,), n >= 1, no NaN.
 
     Returns:
         ``rows``, ``mean``, ``sd`` (of the population), ``min``, ``max``, ``k_sigma`` (mean -+ 3 sd), ``percentiles``
-        by name, ``histogram`` with ``edges`` and ``counts``, and ``outliers``: how many rows lie ``below`` and
-        ``above`` the edges. Outliers are counted in the first and last bin, so that the counts add up to ``rows``:
-        one image of 12,192 px among images of 336 would else put all others into one bin.
+        by name, ``histogram`` with ``edges`` and ``counts``, and ``outliers``: the number of rows ``below`` and
+        ``above`` the edges. Outliers are counted in the first and last bin, so that the counts add up to ``rows``.
+        Without the bounds, one image of 12,192 px among images of 336 px would put all others into one bin.
     """
     numbers = np.asarray(values, dtype=np.float64)
     assert numbers.size and np.isfinite(numbers).all()
@@ -45,7 +45,7 @@ def describe(values: Any) -> dict[str, Any]:
 
 
 def _edges(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most 20 bins; whole numbers get bins of whole width, else every few bins would hold one value more."""
+    """Return the edges of at most 20 bins; for integers, of integer width, so that bins hold equally many values."""
     low, high = (float(edge) for edge in np.percentile(numbers, SHOWN))
     if (numbers == np.rint(numbers)).all():
         low, high = np.floor(low), np.ceil(high)

@@ -1,8 +1,8 @@
-"""Reserved tokens: text that a format or a tokenizer reads as a token, and not as part of a caption.
+"""Detects reserved tokens: text that a format or a tokenizer reads as a special token instead of as caption text.
 
-Inside a caption, such a token changes what a model is shown: one more image, an early end, another speaker. The formats
-also disagree about it, because the kit's converter removes image tokens wherever they stand. ``find_reserved`` is the
-only check. It runs where text enters: seed rows and their questions, synthetic captions, and captions that a mapper
+Inside a caption, such a token changes a model's input: one more image, an early end, another speaker. The formats also
+treat it differently, because the kit's converter removes image tokens at any position. ``find_reserved`` is the only
+check. It runs wherever text enters: on seed rows and their questions, synthetic captions, and captions that a mapper
 changed.
 """
 
@@ -29,7 +29,7 @@ _RESERVED = re.compile(rf"<\s*(?:{'|'.join(_ANGLE)})\s*>|\[\s*/?inst\s*\]", re.I
 
 
 class CaptionError(ValueError):
-    """A caption that must not enter a set; its row is quarantined with the reason."""
+    """A caption that no set may contain; its row is quarantined with the reason."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -38,11 +38,11 @@ class CaptionError(ValueError):
 
 
 def check_caption(caption: str) -> None:
-    """Refuse a caption that a mapper or a model changed and that no row may hold.
+    """Check a caption that a mapper or a model wrote.
 
     Raises:
-        CaptionError: ``reserved_token``, as for a seed row; ``invalid_utf8`` for half of a surrogate pair, which no
-            output file can hold.
+        CaptionError: ``reserved_token``, as for a seed row; ``invalid_utf8`` for a lone surrogate, which cannot be
+            written to an output file.
     """
     if token := find_reserved(caption):
         raise CaptionError("reserved_token", f"{token} inside the text")
@@ -51,10 +51,10 @@ def check_caption(caption: str) -> None:
 
 
 def find_reserved(text: str) -> str | None:
-    """The first reserved token inside a text, as it is written there; None if there is none.
+    """Return the first reserved token inside a text, as written there, or None.
 
-    Case and spaces inside the brackets are ignored: a text mapper or a tokenizer's normalizer may remove the
-    difference later, and ``<Image>`` is no part of a caption either.
+    Ignores case and spaces inside the brackets, because a text mapper or a tokenizer's normalizer may remove these
+    differences later.
     """
     found = _RESERVED.search(text)
     return found.group() if found else None

@@ -1,8 +1,8 @@
-"""The record: what one row carries and what each stage adds to it. Every stage's tables are checked against this.
+"""Schemas of all tables: the columns of a row, and those that each stage adds. Every stage's tables are checked.
 
-A row enters as a line of the seed and keeps its ``id`` to the end. Each stage writes three tables: ``kept`` (rows that
-go on), ``rejects`` (a rule of the recipe said no) and ``quarantine`` (the row could not be worked), and
-rows in = kept + rejects + quarantine. What the kept rows carry:
+A row enters as a line of the seed file and keeps its ``id`` to the end. Each stage writes three tables: ``kept`` (rows
+that go on to the next stage), ``rejects`` (rows that an operator of the recipe rejected) and ``quarantine`` (rows that
+could not be processed), and rows in = kept + rejects + quarantine. Columns of the kept rows:
 
 seed_dataset      id, line, image, caption, width, height, words, mode, extra, ...
 clip_scores       + clip_score
@@ -19,24 +19,21 @@ SEED = pa.schema(
     [
         ("id", pa.string()),  # the seed's own id
         ("line", pa.int64()),  # 1-based line (JSONL) or position (JSON array) in the seed file
-        # Relative to the image root, forward slashes: path as in the seed, or regenerated/... for one that was made.
+        # Relative to the image root, forward slashes: path as in the seed, or regenerated/... for a regenerated image.
         ("image", pa.string()),
-        ("caption", pa.string()),  # special tokens taken off, stripped
+        ("caption", pa.string()),  # without special tokens, stripped
         ("width", pa.int32()),  # pixels, after EXIF rotation, from the header
         ("height", pa.int32()),
-        # Words between white space of the kit-format text, special tokens included: the contest's count (mean 10.79).
-        # Data-Juicer 1.6.1's words_num_filter counts fewer: it takes words of digits or signs alone for none.
+        # Whitespace-separated words of the kit-format text with special tokens: the contest's count (mean 10.79).
+        # Data-Juicer 1.6.1's words_num_filter counts fewer: it ignores words of digits or punctuation only.
         ("words", pa.int32()),
-        ("mode", pa.string()),  # Pillow mode of the file before the RGB rule: RGB, L, CMYK, P, I;16, ...
+        ("mode", pa.string()),  # Pillow mode of the file before conversion to RGB: RGB, L, CMYK, P, I;16, ...
         ("format", pa.string()),  # JPEG, PNG, ...
         ("bytes", pa.int64()),  # size of the image file
-        (
-            "image_hash",
-            pa.string(),
-        ),  # of the image file's bytes (``records.images.content_hash``): stands for it in keys
+        ("image_hash", pa.string()),  # of the image file's bytes (``images.opening.content_hash``), used in keys
         # exif_rotated, broken_exif, animated; of recaptioned_set also regenerated, regeneration_refused
         ("flags", pa.list_(pa.string())),
-        # JSON object, keys sorted: the fields of the seed's row that neither format has; null where there are none.
+        # JSON object with sorted keys: the row's fields that neither seed format defines; null if there are none.
         ("extra", pa.string()),
     ]
 )
@@ -48,12 +45,12 @@ RECAPTIONED = pa.schema(
     [
         *FILTERED,
         ("original_caption", pa.string()),
-        ("synthetic_caption", pa.string()),  # after cleaning; null where none was made
-        ("raw_caption", pa.string()),  # what the captioner wrote; null where none was made
+        ("synthetic_caption", pa.string()),  # after cleaning; null if there is none
+        ("raw_caption", pa.string()),  # output of the captioner; null if there is none
         ("original_score", pa.float32()),  # cosine, [-1, 1]
-        ("synthetic_score", pa.float32()),  # cosine, [-1, 1]; null where none was made
+        ("synthetic_score", pa.float32()),  # cosine, [-1, 1]; null if there is none
         ("choice", pa.string()),  # original or synthetic; `caption` and `clip_score` hold the chosen one
-        ("caption_flags", pa.list_(pa.string())),  # what was cut, or why it is degenerate: models.caption_cleaning
+        ("caption_flags", pa.list_(pa.string())),  # what was cut, or why the caption is degenerate
     ]
 )
 BUDGETED = RECAPTIONED.append(pa.field("exposures", pa.int32()))  # times the row occurs in the training order, >= 1
@@ -63,31 +60,31 @@ REJECTS = pa.schema(
         ("id", pa.string()),
         ("line", pa.int64()),
         ("stage", pa.string()),
-        ("operator", pa.string()),  # the recipe's operator that said no
+        ("operator", pa.string()),  # the operator of the recipe that rejected the row
         ("reason", pa.string()),  # e.g. "image_width 1024 > max_width 769"
-        ("value", pa.float64()),  # null where the operator measures nothing numeric
+        ("value", pa.float64()),  # null if the operator computes no number
         ("limit", pa.string()),  # the operator's limits as JSON
     ]
 )
 QUARANTINE = pa.schema(
     [
-        ("id", pa.string()),  # null where the line holds none
+        ("id", pa.string()),  # null if the line has none
         ("line", pa.int64()),
         ("stage", pa.string()),
-        ("reason", pa.string()),  # one word of faults: decode_error, missing_image, path_escape, ...
+        ("reason", pa.string()),  # a word of docs/faults.md: decode_error, missing_image, path_escape, ...
         ("detail", pa.string()),
     ]
 )
 
 
 DETAIL_CHARACTERS = 400
-"""Longest detail of a quarantined row; what was found may be a whole image in the place of its name."""
+"""Longest detail of a quarantined row; the quoted value may be a whole image instead of its name."""
 
 
 def rows_table(rows: list[dict[str, object]], schema: pa.Schema) -> pa.Table:
-    """Build a table of exactly this schema; a key that the schema lacks is a bug and raises.
+    """Build a table with exactly this schema; a key that the schema lacks is a bug and raises.
 
-    Long values of ``detail`` are cut, with their full length at the end.
+    Cuts long values of ``detail`` and appends their full length.
     """
     for row in rows:
         assert row.keys() <= set(schema.names), sorted(row.keys() - set(schema.names))
@@ -103,5 +100,5 @@ def _cut(detail: object) -> object:
 
 
 def kit_text(caption: str) -> str:
-    """A caption in the kit's format, the text that Data-Juicer's operators see."""
+    """Return a caption in the kit's format, the input text of Data-Juicer's operators."""
     return f"<__dj__image>\n{caption} <|__dj__eoc|>"

@@ -1,9 +1,9 @@
-"""The seed file as a whole. In: settings. Out: a ``SeedIndex``: where each row lies, its shard, and what is bad.
+"""Index of the seed file. In: settings. Out: a ``SeedIndex`` with the position and shard of each row, and bad rows.
 
-The file is read once per process, as a stream; what stays in memory is three numbers and an image path per row. A
-compressed or Parquet file is first decoded into plain lines under the data root, once for each version of it. Row
-``n`` (1-based line, or place in a JSON array) belongs to shard ``(n - 1) % shards``, so that an edited or appended row
-touches one shard and leaves the others as they are.
+The file is read once per process, as a stream; only three numbers and an image path per row stay in memory. A
+compressed or Parquet file is first decoded into plain lines under the data root, once per version of the file. Row
+``n`` (1-based line, or position in a JSON array) belongs to shard ``(n - 1) % shards``, so that editing or appending a
+row affects one shard only.
 """
 
 from __future__ import annotations
@@ -33,63 +33,63 @@ from toolkit.preprocess.row_lines import RowError, read_line, spans
 SHOWN_LINES = 5
 MOST_FIELDS = 1000
 DECODED = "decoded"
-"""Folder, under the shared root, of plain lines that compressed and Parquet files were decoded into."""
+"""Folder under the shared root with the decoded lines of compressed and Parquet files."""
 CONVERSATION = b'"conversations"'
 Signature = tuple[int, int, int]
-"""Size in bytes, modification time in ns and inode, which differ where a file was replaced by another."""
+"""Size in bytes, modification time in ns, and inode; these change when a file is replaced."""
 
 
 class SeedLine(NamedTuple):
-    """One row as it lies in the file."""
+    """One unparsed row of the file."""
 
     number: int
-    """1-based line, or place in a JSON array."""
+    """1-based line, or position in a JSON array."""
     raw: bytes
     first: int
-    """An earlier row with the same id; 0 where there is none."""
+    """Number of the first row with the same id; 0 if there is no earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedIndex:
-    """Where the rows of a seed file lie."""
+    """Positions of the rows of a seed file."""
 
     path: Path
     plain: Path
-    """Where the rows are read from: ``path`` itself, or the lines that it was decoded into."""
+    """The file that rows are read from: ``path`` itself, or the lines decoded from it."""
     signature: Signature
-    """Of ``path``."""
+    """Signature of ``path``."""
     numbers: array[int] = field(default_factory=lambda: array("q"))
     starts: array[int] = field(default_factory=lambda: array("q"))
     ends: array[int] = field(default_factory=lambda: array("q"))
     images: list[str] = field(default_factory=list)
-    """The image field of each row, ``""`` where the row cannot be read."""
+    """The image field of each row; ``""`` if the row cannot be parsed."""
     repeats: dict[int, int] = field(default_factory=dict)
-    """Row number to the first row with the same id."""
+    """For a row with a duplicate id, by number: the number of the first row with that id."""
     bad: dict[str, list[int]] = field(default_factory=dict)
-    """Row numbers by the reason that makes the line a bad one."""
+    """Numbers of bad rows by reason."""
     fields: set[str] = field(default_factory=set)
-    """Names of extra fields, see ``field_names``; at most ``MOST_FIELDS``."""
+    """Names of extra fields (see ``field_names``), at most ``MOST_FIELDS``."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def lines(self, shard: int, shards: int) -> Iterator[SeedLine]:
-        """The rows of one shard, in file order."""
+        """Yield the rows of one shard in file order."""
         with self._opened() as file:
             for place in self._places(shard, shards):
                 number = self.numbers[place]
                 yield SeedLine(number, self._raw(file, place), self.repeats.get(number, 0))
 
     def digest(self, shard: int, shards: int) -> str:
-        """sha256 over what a shard is made of: its lines, their numbers, and size and times of their images.
+        """Return a sha256 over a shard's lines, their numbers, and the size and times of their images.
 
-        An image that is replaced on disk changes its shard's digest, without any image being read for it: not only the
-        time of modification, which ``cp -p`` and ``rsync -a`` set back, but also that of the last change of its inode,
-        which nothing sets back. A seed that was copied is thus ingested again; where the hashes of its images are the
-        same, nothing after that is done again.
+        Replacing an image on disk changes its shard's digest; no image is read to detect it. The digest covers the
+        modification time, which ``cp -p`` and ``rsync -a`` preserve, and the inode's change time, which they cannot
+        preserve. A copied seed is therefore ingested again; if its images have the same hashes, later stages stay up
+        to date.
 
         Raises:
-            EnvironmentFault: an image whose state cannot be had although it may be there.
+            EnvironmentFault: an image may exist, but its state cannot be read.
         """
         found = hashlib.sha256()
         root = str(self.path.parent)
@@ -102,21 +102,21 @@ class SeedIndex:
         return found.hexdigest()
 
     def conversations(self) -> Iterator[SeedLine]:
-        """The rows that hold a conversation, and so their own question."""
+        """Yield the rows that contain a conversation, and thus a question."""
         return (line for line in self.lines(0, 1) if CONVERSATION in line.raw)
 
     def questions_digest(self) -> str:
-        """sha256 over the rows that hold their own question; that of nothing for a kit file."""
+        """Return a sha256 over the rows that contain a question; for a kit file, that of no bytes."""
         found = hashlib.sha256()
         for line in self.conversations():
             found.update(line.raw)
         return found.hexdigest()
 
     def check_share(self, limits: Limits) -> None:
-        """Refuse a file of which too much is bad, before anything is computed from it.
+        """Refuse a file with too many bad lines, before anything is computed from it.
 
         Raises:
-            SeedError: naming the shares and the first line numbers by reason.
+            SeedError: the file has no rows, or too many bad ones; the message has shares and line numbers by reason.
         """
         if not len(self):
             raise SeedError(f"seed file {self.path} holds no rows: name a file with one JSON object per line")
@@ -127,7 +127,7 @@ class SeedIndex:
         raise SeedError(
             f"seed file {self.path}: {bad} of {len(self)} lines ({bad / len(self):.1%}) cannot be used, over "
             f"max_bad_line_share = {limits.max_bad_line_share:.1%}: {'; '.join(parts)}. Fix these lines, or raise "
-            "`limits: {max_bad_line_share: …}` in the profile to quarantine them and go on with the rest"
+            "`limits: {max_bad_line_share: …}` in the profile to quarantine them and continue with the rest"
         )
 
     def _places(self, shard: int, shards: int) -> list[int]:
@@ -138,33 +138,33 @@ class SeedIndex:
         return places
 
     def _raw(self, file: int, place: int) -> bytes:
-        # Not from a memory map: if the file is cut meanwhile, reading a map kills the process.
+        # No memory map: reading a map of a file that has been truncated kills the process.
         start = self.starts[place]
         return os.pread(file, self.ends[place] - start, start)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        """The file that the rows are read from, which must be the same version before and after."""
+        """Open the file that rows are read from; check before and after that it has not changed."""
         with self.plain.open("rb") as file:
             self.refuse_changed()
             yield file.fileno()
             self.refuse_changed()
 
     def refuse_changed(self) -> None:
-        """Compare the seed file with the version that this index is of.
+        """Check that the seed file is still the version that was indexed.
 
         Raises:
-            SeedError: it is another one.
+            SeedError: the file has changed.
         """
         if not self.path.is_file() or signature_of(self.path) != self.signature:
-            raise SeedError(f"seed file {self.path} was changed while it was read: run again")
+            raise SeedError(f"seed file {self.path} has changed while it was read: run again")
 
 
 def seed_index(settings: Settings) -> SeedIndex:
-    """The index of the seed file; read once per process for each version of the file.
+    """Return the index of the seed file; built once per process and version of the file.
 
     Raises:
-        SeedError: no file, an empty file, or more bad lines than the profile's limit.
+        SeedError: the file is missing or empty, or has more bad lines than the profile allows.
     """
     path = seed_path(settings)
     signature = signature_of(path)
@@ -174,20 +174,20 @@ def seed_index(settings: Settings) -> SeedIndex:
 
 
 def seed_fields(settings: Settings) -> frozenset[str] | None:
-    """Names of the extra fields that rows of the seed have, those of nested objects with dots (``meta.score``).
+    """Return the names of the seed's extra fields; fields of nested objects with dots (``meta.score``).
 
     Returns:
-        None where there are more than ``MOST_FIELDS``, so that a name can be neither confirmed nor refused.
+        None if there are more than ``MOST_FIELDS``; then a name can be neither confirmed nor refused.
     """
     fields = seed_index(settings).fields
     return frozenset(fields) if len(fields) < MOST_FIELDS else None
 
 
 def plain_rows(path: Path, folder: Path) -> Path:
-    """The plain lines of a row file; a compressed or Parquet file is decoded into ``folder``, once for each version.
+    """Return the plain lines of a row file; decode a compressed or Parquet file into ``folder``, once per version.
 
     Raises:
-        SeedError: a file of another kind, or one that is damaged.
+        SeedError: the file is of another kind, or damaged.
     """
     decoded = folder / f"{version_name(path)}.jsonl"
     try:
@@ -200,13 +200,13 @@ def plain_rows(path: Path, folder: Path) -> Path:
 
 
 def version_name(path: Path) -> str:
-    """A file name that stands for one version of a file: of its path and its signature."""
+    """Return a file name for one version of a file, derived from its path and signature."""
     name = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return "-".join(map(str, (name, *signature_of(path))))
 
 
 def remove_older(newest: Path) -> None:
-    """Remove what was kept for other versions of the same file."""
+    """Remove the files that belong to older versions of the same source file."""
     for old in newest.parent.glob(f"{newest.name.partition('-')[0]}-*{newest.suffix}"):
         if old != newest:
             old.unlink(missing_ok=True)
@@ -244,7 +244,7 @@ def _scan(path: Path, signature: Signature, plain: Path) -> SeedIndex:
 
 
 def _note(index: SeedIndex, first_rows: dict[str, int], number: int, raw: bytes) -> str:
-    """Take down what is bad about one row; gives back its image field."""
+    """Record one row's id, faults and extra fields in the index; return its image field."""
     try:
         values = read_line(raw)
     except RowError as error:
@@ -266,13 +266,13 @@ def _image_field(values: dict[str, Any]) -> str:
 
 
 def _image_state(root: str, image: str) -> bytes:
-    """Size and times of an image file; what becomes of the row is decided later, by ``image_path``."""
+    """Return size and times of an image file, or ``-``; ``image_path`` decides later whether the row is valid."""
     if not image:
         return b"-"
     path = f"{root}/{image}"
     try:
         try:
-            found = os.stat(path)  # noqa: PTH116 - for every row of every run
+            found = os.stat(path)  # noqa: PTH116 - faster; runs for every row
         except OSError:
             found = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116
     except (OSError, ValueError):
@@ -280,14 +280,14 @@ def _image_state(root: str, image: str) -> bytes:
     except EnvironmentFault:
         try:
             image_path(root, image)
-        except ImageError:  # refused whatever the disk says
+        except ImageError:  # refused regardless of the file system
             return b"-"
         raise
     return b"%d %d %d" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def signature_of(path: Path) -> Signature:
-    """What tells one version of a file from another without reading it."""
+    """Return values that identify a version of a file without reading it."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ino
 

@@ -1,6 +1,6 @@
-"""Seed lines to checked rows. In: lines of one shard. Out: rows of schema ``SEED`` and rows of schema ``QUARANTINE``.
+"""Checks seed rows. In: lines of one shard. Out: rows of schema ``SEED`` and rows of schema ``QUARANTINE``.
 
-Each line ends in exactly one of the two, in the order they came.
+Each line becomes a row of exactly one of the two, in the order of the lines.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ STAGE = "seed_dataset"
 
 @dataclass(frozen=True, kw_only=True)
 class Ingested:
-    """What became of some lines."""
+    """Result of ingesting lines."""
 
     kept: pa.Table
     quarantine: pa.Table
     found: int = 0
-    """Rows whose image file is there, whatever its bytes."""
+    """Number of rows whose image file exists, valid or not."""
     missing: int = 0
-    """Rows that name an image that is not there."""
+    """Number of rows whose image file does not exist."""
     gone: Counter[str] = field(default_factory=Counter)
-    """Of these, the rows of folders that are missing or empty, by folder."""
+    """Number of rows with a missing or empty folder, by folder; included in ``missing``."""
 
 
 def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots = ()) -> Ingested:
     """Check lines one by one: text first, then the path, then the image's header.
 
     Args:
-        lines: rows as they lie in the file.
+        lines: unparsed rows of the file.
         root: the image root.
-        limits: bounds from the profile.
-        roots: further folders that links may lead to.
+        limits: limits from the profile.
+        roots: further folders that links may point into.
 
     Raises:
-        EnvironmentFault: a file that cannot be looked at or read.
+        EnvironmentFault: a file cannot be accessed or read.
     """
     found, missing, gone = 0, 0, Counter[str]()
     kept: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots =
             values = read_line(line.raw)
             row_id = values["id"]
             if line.first:
-                raise RowError("duplicate_id", f"row {line.first} has the same id and was taken")
+                raise RowError("duplicate_id", f"row {line.first} has the same id and is kept")
             kept.append(_row(values, line.number, root, limits, roots))
         except (RowError, ImageError) as error:
             if isinstance(error, ImageError):

@@ -1,11 +1,11 @@
-"""One seed row's fields. In: the JSON object of a line, kit or LLaVA format. Out: a ``SeedRow``; else ``RowError``.
+"""Parses a seed row. In: the JSON object of a line, in kit or LLaVA format. Out: a ``SeedRow``, or ``RowError``.
 
 kit     {"id", "text": "<__dj__image>\\ncaption <|__dj__eoc|>", "images": ["images/00609/006092514.jpg"]}
 LLaVA   {"id", "image", "conversations": [{"from": "human", "value": "<image>\\nquestion"}, {"from": "gpt", "value"}]}
 
-Both image tokens, ``<__dj__image>`` and ``<image>``, and a string or a list of image paths mean the same in both. A row
-of two joined files may have the keys of both formats: what is null or empty counts as absent. All other fields are the
-row's ``extra``.
+Both formats accept either image token, ``<__dj__image>`` or ``<image>``, and a string or a list of image paths. A row
+from two joined files may have the keys of both formats; a null or empty value counts as absent. All other fields are
+the row's ``extra``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from toolkit.preprocess.row_lines import RowError
 
 OWN_FIELDS = frozenset({"id", "text", "images", "image", "conversations"})
 OUR_NAMES = re.compile(r"__(?!dj__suffix__$)|image_embedding$|image_hash$")
-"""Names that Data-Juicer or we give to fields of a sample; of these, only a suffix is the seed's to give."""
+"""Field names reserved by Data-Juicer or this project; a seed may only set ``__dj__suffix__``."""
 DEEPEST_NAMES = 6
 TOKEN = "|".join(IMAGE_TOKENS)
 LEADING = re.compile(rf"\s*(?:{TOKEN})")
@@ -30,20 +30,20 @@ TRAILING = re.compile(rf"(?:{TOKEN})\s*\Z")
 
 @dataclass(frozen=True, kw_only=True)
 class SeedRow:
-    """A row as the seed has it, before its image is looked at."""
+    """A parsed row, before its image is checked."""
 
     id: str
     image: str
     caption: str
-    """Special tokens taken off, stripped."""
+    """The caption without special tokens, stripped."""
     question: str | None = None
     """The human turn of a LLaVA row without its image token; None for a kit row."""
     extra: str | None = None
-    """JSON object of the fields that neither format has, with sorted keys; None where there are none."""
+    """JSON object with sorted keys: the fields that neither format defines; None if there are none."""
 
 
 def parse_row(values: dict[str, Any]) -> SeedRow:
-    """Bring a row of either format to the same fields.
+    """Parse a row of either format.
 
     Args:
         values: the object from ``read_line``.
@@ -56,13 +56,13 @@ def parse_row(values: dict[str, Any]) -> SeedRow:
     question = None
     if values.get("conversations"):
         prompt, answer = _turns(values["conversations"])
-        question, tokens = _take_tokens(prompt)
+        question, tokens = _strip_tokens(prompt)
         _refuse_reserved(question)
         caption = answer.strip()
     elif isinstance(values.get("text"), str):
-        caption, tokens = _take_tokens(values["text"].strip().removesuffix(END_OF_CHUNK))
+        caption, tokens = _strip_tokens(values["text"].strip().removesuffix(END_OF_CHUNK))
     else:
-        raise RowError("missing_field", f"neither `text` nor `conversations` holds text; keys: {', '.join(values)}")
+        raise RowError("missing_field", f"neither `text` nor `conversations` contains text; keys: {', '.join(values)}")
     if tokens != len(images):
         raise RowError("image_token_mismatch", f"{tokens} image tokens for {len(images)} images")
     if not images:
@@ -70,18 +70,18 @@ def parse_row(values: dict[str, Any]) -> SeedRow:
     if len(images) > 1:
         raise RowError("several_images", f"{len(images)} images in one row; a row is one image with one caption")
     if not caption:
-        raise RowError("empty_text", "no caption beside the special tokens")
+        raise RowError("empty_text", "the caption is empty apart from special tokens")
     _refuse_reserved(caption)
     return SeedRow(id=values["id"], image=images[0], caption=caption, question=question, extra=_extra(values))
 
 
 def image_field(values: Mapping[str, Any]) -> Any:
-    """What a row says about its image: ``images``, or ``image`` where that is absent or empty."""
+    """Return a row's image field: ``images``, or ``image`` if that is absent or empty."""
     return values.get("images") or values.get("image", values.get("images"))
 
 
 def field_names(values: Mapping[str, Any]) -> Iterator[str]:
-    """Names of extra fields that operators are shown; those of nested objects with dots, e.g. ``meta.score``."""
+    """Yield the names of extra fields that operators receive; nested fields with dots, e.g. ``meta.score``."""
     extra = {name: value for name, value in values.items() if name not in OWN_FIELDS and not OUR_NAMES.match(name)}
     return _names(extra, "", DEEPEST_NAMES)
 
@@ -99,8 +99,8 @@ def _extra(values: dict[str, Any]) -> str | None:
         return None
     try:
         return json.dumps(found, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except ValueError:  # 1e999 is a number to JSON and infinite to everything that reads it
-        raise RowError("nan", f"a number of {', '.join(sorted(found))} is too large") from None
+    except ValueError:  # e.g. 1e999, which is valid JSON but parses as infinity
+        raise RowError("nan", f"a number in {', '.join(sorted(found))} is too large") from None
     except RecursionError:
         raise RowError("invalid_json", f"objects nested too deep in {', '.join(sorted(found))}") from None
 
@@ -115,19 +115,19 @@ def _images(values: dict[str, Any]) -> list[str]:
 
 
 def _turns(conversations: Any) -> tuple[str, str]:
-    """The human and the gpt turn of a conversation of exactly those two."""
+    """Return the texts of the human and gpt turn of a conversation that has exactly these two turns."""
     turns = conversations if isinstance(conversations, list) else []
-    says = [(turn.get("from"), turn.get("value")) for turn in turns if isinstance(turn, dict)]
-    if [who for who, _ in says] != ["human", "gpt"] or len(says) != len(turns):
+    pairs = [(turn.get("from"), turn.get("value")) for turn in turns if isinstance(turn, dict)]
+    if [who for who, _ in pairs] != ["human", "gpt"] or len(pairs) != len(turns):
         raise RowError("missing_field", "`conversations` must be one human and one gpt turn")
-    (_, prompt), (_, answer) = says
+    (_, prompt), (_, answer) = pairs
     if not isinstance(prompt, str) or not isinstance(answer, str):
-        raise RowError("missing_field", "a turn of `conversations` holds no text")
+        raise RowError("missing_field", "a turn of `conversations` contains no text")
     return prompt, answer
 
 
-def _take_tokens(text: str) -> tuple[str, int]:
-    """Take image tokens off both ends; one in the middle is left for the check of reserved tokens."""
+def _strip_tokens(text: str) -> tuple[str, int]:
+    """Strip and count image tokens at both ends; the check for reserved tokens finds those in the middle."""
     count = 0
     while match := LEADING.match(text) or TRAILING.search(text):
         text = text[match.end() :] if match.start() == 0 else text[: match.start()]

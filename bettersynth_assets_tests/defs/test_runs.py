@@ -173,7 +173,7 @@ def test_a_seed_file_that_changes_during_a_run_fails_it_and_the_next_run_is_whol
     assert not result.success
     words = failure(result, "copies")
     assert (
-        words.startswith(f"seed file {data_root / 'seed.jsonl'} was changed during this run") and "run again" in words
+        words.startswith(f"seed file {data_root / 'seed.jsonl'} has changed during this run") and "run again" in words
     )
     assert not [event for event in result.all_events if event.is_step_success and event.step_key in ("copies", "total")]
     tags = {key: value for key, value in result.dagster_run.tags.items() if key == TAG}
@@ -192,7 +192,7 @@ def test_steps_of_one_run_compare_the_versions_that_they_saw(data_root, instance
     step(run_id)
     step(run_id)
     (data_root / "stage_1.json").write_text("[]")
-    with pytest.raises(SeedError, match=r"questions file .*stage_1\.json was changed during this run"):
+    with pytest.raises(SeedError, match=r"questions file .*stage_1\.json has changed during this run"):
         step(run_id)
     instance.add_run_tags(other, instance.get_run_by_id(run_id).tags)  # as a run has that repeats this one
     step(other)

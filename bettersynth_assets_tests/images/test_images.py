@@ -17,7 +17,7 @@ from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.images import headers
 from bettersynth_assets.images.headers import read_header
 from bettersynth_assets.images.opening import ImageError, check_unchanged, content_hash, open_rgb
-from bettersynth_assets.images.structure import look
+from bettersynth_assets.images.structure import inspect_file
 from bettersynth_assets_tests.helpers.seeds import encoded, picture
 from toolkit.file_errors import EnvironmentFault
 from toolkit.image_decoding import strict_decoding
@@ -253,7 +253,7 @@ PLAIN = {
 def test_the_header_of_a_plain_jpeg_is_read_as_by_pillow(name: str, file: Any) -> None:
     path = file(encoded(**PLAIN[name]))
     with path.open("rb") as opened:
-        assert look(opened, path.stat().st_size).plain is not None
+        assert inspect_file(opened, path.stat().st_size).plain is not None
     header = read_header(path, LIMITS)
     with Image.open(path) as image:
         assert (header.width, header.height, header.mode, header.format) == (*image.size, image.mode, image.format)
@@ -263,7 +263,7 @@ def test_the_header_of_a_plain_jpeg_is_read_as_by_pillow(name: str, file: Any) -
 def test_a_jpeg_with_any_metadata_is_left_to_pillow(options: dict[str, Any], file: Any) -> None:
     path = file(encoded(picture(), **options))
     with path.open("rb") as opened:
-        assert look(opened, path.stat().st_size).plain is None
+        assert inspect_file(opened, path.stat().st_size).plain is None
 
 
 def test_limits_also_apply_to_plain_jpegs(file: Any) -> None:

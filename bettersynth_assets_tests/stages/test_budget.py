@@ -167,7 +167,7 @@ def test_the_profiles_questions_file_goes_first_and_a_wrong_one_is_named(seed: P
     assert "Where?" in {
         row["conversations"][0]["value"][8:] for row in llava(toy_pipeline(named).ensure("budgeted_set"))
     }
-    with pytest.raises(ConfigError, match=r"questions = .*none\.json.*no such file"):
+    with pytest.raises(ConfigError, match=r"questions = .*none\.json.*does not exist"):
         toy_pipeline(settings(seed, 5, questions="none.json")).ensure("budgeted_set")
     with pytest.raises(ConfigError, match=r"seed\.jsonl, row 1 \(id '000'\): needs .* must be LLaVA JSON"):
         toy_pipeline(settings(seed, 5, questions=str(seed))).ensure("budgeted_set")

@@ -98,5 +98,5 @@ def test_a_file_that_is_cut_while_its_rows_are_read_is_noticed_and_kills_no_proc
     lines = index.lines(0, 1)
     next(lines)
     cut_seed(Path(str(settings.profile.seed)))
-    with pytest.raises(SeedError, match="was changed while it was read: run again"):
+    with pytest.raises(SeedError, match="has changed while it was read: run again"):
         list(lines)

@@ -211,7 +211,7 @@ def test_the_image_root_shows_the_seeds_files_by_links_and_a_recipe_without_new_
 
 def test_a_seed_with_a_folder_of_that_name_is_refused(regenerating, seed_root):
     (seed_root / "regenerated").mkdir()
-    with pytest.raises(SeedError, match=r"seed/regenerated: images that the recipe makes go by that name"):
+    with pytest.raises(SeedError, match=r"seed/regenerated: the name is reserved for images"):
         image_root(regenerating(regenerate={**FEW}).settings)
 
 

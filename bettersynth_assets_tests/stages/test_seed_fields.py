@@ -145,7 +145,7 @@ def test_operators_see_extra_fields_which_never_replace_ours(tmp_path: Path) -> 
         (b'[{"id": 1}]', r"row 1 \(id '1'\): needs .* human turn"),
         (b'[{"id": 1, "conversations": null}]', r"row 1 \(id '1'\): needs .* human turn"),
         (b'[{"id": 1, "conversations": [{"from": "human", "value": null}]}]', r"row 1 \(id '1'\): needs"),
-        (b'[{"id": "000", "conversations": [{"from": "human", "value": "What?"}]}]', r"id '000': 0 <image>"),
+        (b'[{"id": "000", "conversations": [{"from": "human", "value": "What?"}]}]', r"id '000': no <image>"),
         (
             b'[{"id": 1, "image": "1.jpg", "conversations": [{"from": "human", "value": "?"}]}]',
             r"'1'\): its question has 0 <image>",
@@ -154,7 +154,10 @@ def test_operators_see_extra_fields_which_never_replace_ours(tmp_path: Path) -> 
             b'[{"id": 1, "conversations": [{"from": "human", "value": "<image><__dj__image> A?"}]}]',
             r"'1'\): its question has 2 <image>",
         ),
-        (b'[{"id": 1, "conversations": [{"from": "human", "value": "<image> A<eos>?"}]}]', r"id '1': <eos> inside"),
+        (
+            b'[{"id": 1, "conversations": [{"from": "human", "value": "<image> A<eos>?"}]}]',
+            r"id '1': token <eos> inside",
+        ),
         (b'[{"id": 1, "conversations": [{"from": "human", "value": "<image> \\ud83d"}]}]', r"row 1: invalid_utf8"),
         (b'[{"id": 1, "conversations": [{"from": "human", "value": "<image> \xff"}]}]', r"row 1: invalid_utf8"),
         (

@@ -1,11 +1,11 @@
-"""Decoded images resized on the GPU. In: uint8 images of any sizes. Out: one uint8 tensor, as Pillow resizes.
+"""Resizes decoded images on the GPU as Pillow does. In: uint8 images of any sizes. Out: one uint8 tensor.
 
-Replaces padding and two float32 matrix products per batch; ``images.pixels`` has the way with Pillow. Gain: 12 ms
+Replaces padding and two float32 matrix products per batch; ``images.pixels`` has the version with Pillow. Gain: 12 ms
 instead of 157 ms of kernels for 8,192 images on one H200 (docs/results/scoring.md).
 
-The arithmetic is Pillow's: across and then down, each a sum of pixels by weights of 22 bits, rounded to a byte in
-between. (Pillow 13 goes down first in some tall images, where the rounding then differs.) One kernel for each pass
-handles images of all sizes at once. Torch compiles the source at its first use.
+The arithmetic is Pillow's: a horizontal, then a vertical pass, each a sum of pixels with 22-bit weights that is rounded
+to a byte. (Pillow 13 runs the vertical pass first for some tall images, where the rounding then differs.) One kernel
+per pass handles images of all sizes at once. Torch compiles the source at first use.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from bettersynth_assets.images.gpu.nvjpeg_library import Images
 from bettersynth_assets.images.pixels import Frame, Resizing, filter_weights
 
 BITS = 22
-"""Of a weight's fraction; Pillow's, for bytes."""
+"""Fractional bits of a weight, as in Pillow for 8-bit images."""
 _THREADS, _ROWS = 128, 8
 _SOURCE = r"""
 __device__ unsigned char byte(int sum) { return (unsigned char)min(max(sum >> BITS, 0), 255); }
 
-// images: rows of pointers, widths, heights, kinds across, kinds down; each as long as the batch.
+// images: rows of pointers, widths, heights, kinds for across, kinds for down; each of the batch's length.
 extern "C" __global__ void across(
     const long long* images, const int* firsts, const int* weights, unsigned char* out, int count, int taps, int high)
 {
@@ -75,11 +75,11 @@ extern "C" __global__ void down(
 
 
 def resized(images: Images, to: Resizing) -> Any:
-    """Resize decoded images as ``to`` does.
+    """Resize decoded images.
 
     Args:
-        images: of any sizes, B of them, at least one.
-        to: the resizing.
+        images: B >= 1 images of any sizes.
+        to: the resizing to apply.
 
     Returns:
         (B, height, width, 3) uint8.
@@ -100,7 +100,7 @@ def resized(images: Images, to: Resizing) -> Any:
     on_device = torch.from_numpy(np.array(described, np.int64)).to(device)
     high, count = int(images.heights.max()), len(images)
     between = torch.empty((count, 3, high, to.width), dtype=torch.uint8, device=device)
-    made = torch.empty((count, to.height, to.width, 3), dtype=torch.uint8, device=device)
+    out = torch.empty((count, to.height, to.width, 3), dtype=torch.uint8, device=device)
     columns = -(-to.width // _THREADS)
     _kernel("across")(
         grid=(columns, 3 * -(-high // _ROWS), count), block=(_THREADS, 1, 1),
@@ -108,9 +108,9 @@ def resized(images: Images, to: Resizing) -> Any:
     )  # fmt: skip
     _kernel("down")(
         grid=(columns, to.height, count), block=(_THREADS, 1, 1),
-        args=[on_device, tall.firsts, tall.weights, between, made, to.height, tall.weights.shape[1], high, to.width],
+        args=[on_device, tall.firsts, tall.weights, between, out, to.height, tall.weights.shape[1], high, to.width],
     )  # fmt: skip
-    return made
+    return out
 
 
 @lru_cache(maxsize=65536)
@@ -128,16 +128,16 @@ def _kernel(name: str) -> Callable[..., Any]:
 
 
 class Taps(NamedTuple):
-    """Weights of a pass over images of one size: for each output pixel, those of input pixels ``first`` and on."""
+    """Weights of one pass over images of one size: for each output pixel, the weights of K input pixels."""
 
     first: NDArray[np.int32]
-    """(count,)"""
+    """(count,): first of the K input pixels."""
     weights: NDArray[np.int32]
-    """(K, count), in 2^-22."""
+    """(K, count), in units of 2^-22."""
 
 
 def taps(edge: int, to: int, first: int, count: int, resample: int) -> Taps:
-    """The pass that ``pixels.filter_weights`` describes."""
+    """Convert the dense weights of ``pixels.filter_weights`` (same arguments) to ``Taps``."""
     dense = filter_weights(edge, to, first, count, resample)
     there = dense != 0
     begin = there.argmax(1)
@@ -148,7 +148,7 @@ def taps(edge: int, to: int, first: int, count: int, resample: int) -> Taps:
 
 
 class _Table:
-    """The passes of all image sizes that have come, on a device."""
+    """Device tables with the weights for all image sizes seen so far."""
 
     def __init__(self, device: str, count: int, resample: int) -> None:
         self._device, self._count, self._resample = device, count, resample
@@ -160,7 +160,7 @@ class _Table:
         """(kinds, K, count) int32"""
 
     def rows(self, kinds: Sequence[tuple[int, int, int]]) -> list[int]:
-        """Where the passes of some images stand: (edge, edge when resized, first pixel of the crop) each."""
+        """Return the table row of each kind: (edge, edge after resizing, first pixel of the crop). Adds new kinds."""
         import torch
 
         new = {*kinds} - self._rows.keys()

@@ -1,11 +1,11 @@
-"""JPEG files decoded and resized on the GPU. In: paths and resizings. Out: chunks of uint8 tensors on the device.
+"""Decodes and resizes JPEG files on the GPU. In: paths and resizings. Out: chunks of uint8 tensors on the device.
 
 Replaces ``images.decoding.pillow_chunks``. Gain: CLIP ViT-B/32 in bfloat16 scores 16,444 pairs/s with it on one H200;
-Pillow in threads gave 905/s, with the model in float32 (docs/results/scoring.md).
+with Pillow in threads and the model in float32, 905/s (docs/results/scoring.md).
 
-Plain JPEG files (baseline, grey or YCbCr, no rotation, whole, up to ``reading.LARGEST`` pixels a side) are decoded by
-nvJPEG, which differs from Pillow's decoder by rounding and by how it enlarges colour. Pillow decodes all others, and
-those that nvJPEG refuses, so Pillow decides what counts as broken.
+nvJPEG decodes plain JPEG files (baseline, grey or YCbCr, no rotation, complete, sides up to ``reading.LARGEST``
+pixels). It differs from Pillow's decoder in rounding and in chroma upsampling. Pillow decodes all other files and those
+that nvJPEG refuses, so Pillow decides which files count as broken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bettersynth_assets.images.pixels import Resizing
 from bettersynth_assets.images.reading import Place, read_plain
 
 AT_ONCE = 256
-"""Files that are read together, decoded by one call, and resized in one padded tensor."""
+"""Files that are read together, decoded by one call and resized together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +37,14 @@ class _Part:
     ends_chunk: bool
     images: Images | None
     at: list[int]
-    """Which files of the part the images are of; the others are Pillow's."""
+    """Index in the part of each decoded image; Pillow decodes the part's other files."""
     ready: Any
-    """The event after which the images are there."""
+    """CUDA event, complete when the images are decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Inputs:
-    """A part, resized; positions among all files."""
+    """A resized part; positions are among all files."""
 
     good: list[int]
     errors: dict[int, ImageError]
@@ -52,10 +52,10 @@ class _Inputs:
 
 
 def device_chunks(paths: Sequence[Path], size: int, prepares: Sequence[Resizing], device: str) -> Iterator[Chunk]:
-    """``decoding.pillow_chunks`` on a GPU; reading, decoding, resizing and the caller's work overlap."""
+    """Decode like ``decoding.pillow_chunks``, on a GPU; reading, decoding, resizing and the caller's work overlap."""
     import torch
 
-    # Their short kernels go before the model's long ones, or the next images would be ready only after the model.
+    # High priority: these short kernels would otherwise wait for the model's long ones.
     decoding, resizing = (torch.cuda.Stream(device, priority=-1) for _ in range(2))
     with one_core_threads() as pool:
         for chunk, done in one_ahead(_resized(one_ahead(_decoded(paths, size, decoding)), prepares, pool, resizing)):
@@ -85,7 +85,7 @@ def _decoded(paths: Sequence[Path], size: int, stream: Any) -> Iterator[_Part]:
                 ready = torch.cuda.Event(blocking=True)
                 ready.record(stream)
                 if before:
-                    before.ready.synchronize()  # its slot and its decoder are another part's from now on
+                    before.ready.synchronize()  # the next part reuses its slot and its decoder
                     yield before
                 before = _Part(
                     first=first,
@@ -99,11 +99,11 @@ def _decoded(paths: Sequence[Path], size: int, stream: Any) -> Iterator[_Part]:
                 before.ready.synchronize()
                 yield before
         finally:
-            stream.synchronize()  # what it reads is the next caller's, even if this one has gone away
+            stream.synchronize()  # the slots that it reads are reused, even if the caller stopped early
 
 
 def _images(slot: Any, plain: dict[int, Place], stream: Any, turn: int) -> Images | None:
-    """Decode files of a slot; those that nvJPEG refuses are taken out of ``plain``."""
+    """Decode files of a slot; remove those that nvJPEG refuses from ``plain``."""
     device = str(stream.device)
     if not plain:
         return None
@@ -119,14 +119,14 @@ def _images(slot: Any, plain: dict[int, Place], stream: Any, turn: int) -> Image
 
 @lru_cache(maxsize=8)
 def _decoder(device: str, batch: int, turn: int) -> Decoder:
-    """Two take turns, so that one begins while the other ends."""
+    """Return a cached decoder. Two decoders alternate (``turn``), so that consecutive batches overlap."""
     return Decoder(device, batch)
 
 
 def _resized(
     parts: Iterator[_Part], prepares: Sequence[Resizing], pool: ThreadPoolExecutor, stream: Any
 ) -> Iterator[tuple[Chunk, Any]]:
-    """Chunks, and the event after which the tensors of each are there."""
+    """Yield chunks, each with a CUDA event that is complete when its tensors are ready."""
     import torch
 
     chunk: list[_Inputs] = []
@@ -143,7 +143,7 @@ def _resized(
 
 
 def _inputs(part: _Part, prepares: Sequence[Resizing], pool: ThreadPoolExecutor) -> _Inputs:
-    """What all ``prepares`` make of a part; Pillow's files in threads meanwhile."""
+    """Apply all ``prepares`` to a part, while threads decode the files that Pillow handles."""
     import torch
 
     decoded = {*part.at} if part.images else set()

@@ -1,7 +1,7 @@
-"""The nvJPEG library. In: JPEG files in memory. Out: their pixels on the GPU, decoded by the GPU's hardware decoders.
+"""Bindings of nvJPEG. In: JPEG files in memory. Out: their pixels on the GPU, decoded by its hardware decoders.
 
-Replaces ``torchvision.io.decode_jpeg``, which calls the same library but sets up a batch again at each call and waits
-on the host for each image. Gain: 18,200 instead of about 12,000 pairs/s of CLIP ViT-B/32 on one H200
+Replaces ``torchvision.io.decode_jpeg``, which calls the same library but initializes a batch in every call and blocks
+the host for each image. Gain: 18,200 instead of about 12,000 pairs/s of CLIP ViT-B/32 on one H200
 (docs/results/scoring.md).
 """
 
@@ -20,20 +20,20 @@ from bettersynth_assets.errors import DeviceError
 from bettersynth_assets.images.reading import Place
 
 _RGB = 3
-"""NVJPEG_OUTPUT_RGB, one plane after another"""
+"""NVJPEG_OUTPUT_RGB: planar."""
 _HARDWARE, _GPU = 3, 2
-"""NVJPEG_BACKEND_HARDWARE, the engines of data centre GPUs; NVJPEG_BACKEND_GPU_HYBRID, the multiprocessors of any"""
+"""NVJPEG_BACKEND_HARDWARE: engines of data centre GPUs; NVJPEG_BACKEND_GPU_HYBRID: multiprocessors of any GPU."""
 _NO_PIPELINE = 1
-"""NVJPEG_FLAGS_HW_DECODE_NO_PIPELINE: no waiting for one image before the next is begun"""
+"""NVJPEG_FLAGS_HW_DECODE_NO_PIPELINE: start an image without waiting for the previous one."""
 
 
 class Images(NamedTuple):
-    """Decoded images of any sizes in one tensor on a GPU; each is (3, height, width) uint8, contiguous."""
+    """Decoded images of any sizes in one tensor on a GPU, each contiguous (3, height, width) uint8."""
 
     memory: Any
     """(bytes,) uint8"""
     starts: NDArray[np.int64]
-    """(B,): first byte of each"""
+    """(B,): offset of each image in bytes."""
     widths: NDArray[np.int64]
     heights: NDArray[np.int64]
 
@@ -42,7 +42,7 @@ class Images(NamedTuple):
 
 
 def in_one_tensor(widths: NDArray[np.int64], heights: NDArray[np.int64], device: Any) -> Images:
-    """Room for images, aligned."""
+    """Allocate memory for images, each aligned to 512 bytes."""
     import torch
 
     ends = np.cumsum(-(-3 * widths * heights // 512) * 512)
@@ -52,10 +52,10 @@ def in_one_tensor(widths: NDArray[np.int64], heights: NDArray[np.int64], device:
 
 
 class Decoder:
-    """nvJPEG, set up for batches of one size; for one stream."""
+    """nvJPEG decoder for batches of one size on one stream."""
 
     def __init__(self, device: str, batch: int) -> None:
-        """Take the device and the files of a full batch.
+        """Create the decoder for a device and a batch size.
 
         Raises:
             DeviceError: the library is not installed, or refuses the GPU.
@@ -76,24 +76,24 @@ class Decoder:
             raise DeviceError(f"nvJPEG cannot be used on {device} (status {status}): set `gpu.decode: pillow`")
 
     def decode(self, slot: Any, places: Sequence[Place], stream: Any) -> Images | None:
-        """Begin to decode files.
+        """Enqueue the decoding of files on a stream.
 
         Args:
-            slot: (bytes,) uint8, which the files lie in; must stay as it is until the stream has done it.
-            places: of at most ``batch`` files, not none.
-            stream: of the GPU; the current one.
+            slot: (bytes,) uint8 with the files; must not change until the stream has finished decoding.
+            places: positions of 1 to ``batch`` files in the slot.
+            stream: the GPU's current stream.
 
         Returns:
-            The images, there when the stream has done it; None where nvJPEG refuses one of them.
+            The images, valid once the stream has finished decoding; None if nvJPEG refuses one of the files.
         """
         begin, end, widths, heights = np.array(places, np.int64).T
         images = in_one_tensor(widths, heights, stream.device)
-        # Places of a batch that is not full decode its first file again, over itself.
+        # The unused entries of a partial batch decode the first file again, into the same memory.
         row = np.arange(self._batch)
         row[len(places) :] = 0
         files = (slot.data_ptr() + begin)[row].astype(np.uint64)
         lengths = (end - begin)[row].astype(np.uint64)
-        into = np.zeros((self._batch, 8), np.uint64)  # nvjpegImage_t: four planes, four pitches
+        into = np.zeros((self._batch, 8), np.uint64)  # nvjpegImage_t: 4 plane pointers, 4 pitches
         planes = images.memory.data_ptr() + images.starts[:, None] + (widths * heights)[:, None] * np.arange(3)
         into[:, :3], into[:, 4:7] = planes[row], widths[row, None]
         status = self._library.nvjpegDecodeBatched(
@@ -105,13 +105,13 @@ class Decoder:
 
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL:
-    """Torchvision brings the library along; NVIDIA's packages and the system may have it too."""
+    """Load libnvjpeg from torchvision's wheel, from NVIDIA's packages or from the system."""
     import torch
     import torchvision
 
     packages = Path(torchvision.__file__).parents[1]
-    brought = [*packages.glob("torchvision.libs/libnvjpeg*"), *packages.glob("nvidia/*/lib/libnvjpeg.so.*")]
-    for name in [*map(str, brought), f"libnvjpeg.so.{str(torch.version.cuda).split('.')[0]}"]:
+    bundled = [*packages.glob("torchvision.libs/libnvjpeg*"), *packages.glob("nvidia/*/lib/libnvjpeg.so.*")]
+    for name in [*map(str, bundled), f"libnvjpeg.so.{str(torch.version.cuda).split('.')[0]}"]:
         try:
             return ctypes.CDLL(name)
         except OSError:
