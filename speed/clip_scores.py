@@ -128,9 +128,9 @@ def write_rows(folder: Path, rows: int) -> tuple[list[Path], list[str]]:
     return [folder / f"{number % 512}.jpg" for number in range(rows)], captions
 
 
-def ours(model: Path, paths: list[Path], captions: list[str], batch: int, **how: Any) -> dict[str, Any]:
+def ours(model: Path, paths: list[Path], captions: list[str], batch: int, **options: Any) -> dict[str, Any]:
     """Score all rows; measure rows per second after two warm-up batches."""
-    scorer = ClipScorer(str(model), batch=batch, **how)
+    scorer = ClipScorer(str(model), batch=batch, **options)
     score_files(scorer, paths[: 2 * batch], captions[: 2 * batch])
     began = time.perf_counter()
     scored = score_files(scorer, paths, captions)
@@ -202,9 +202,9 @@ def main() -> None:
         found = {}
         for way in dict.fromkeys(["float32", *args.ways]):
             dtype, *extra = way.split("+")
-            how = {"decode": "nvjpeg" if "nvjpeg" in extra else "pillow", "compiled": "compiled" in extra}
+            options = {"decode": "nvjpeg" if "nvjpeg" in extra else "pillow", "compiled": "compiled" in extra}
             rows = exact_rows if way == "float32" else args.rows
-            found[way] = ours(model, paths[:rows], captions[:rows], args.batch, dtype=dtype, device=device, **how)
+            found[way] = ours(model, paths[:rows], captions[:rows], args.batch, dtype=dtype, device=device, **options)
         size = SIZES["tiny" if args.tiny else args.model]
         # Data-Juicer's operator uses CLIP's logits as scores; SigLIP's logits are not scores.
         has_peer = some and "class" not in size

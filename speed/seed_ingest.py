@@ -35,8 +35,8 @@ def write_seed(root: Path, rows: int) -> Path:
     """Write the seed file and its images; return its path."""
     choose = random.Random(0)
     drawn = [_jpeg(choose) for _ in range(64)]
-    seed = root / "seed.jsonl"
-    with seed.open("w") as file:
+    seed_file = root / "seed.jsonl"
+    with seed_file.open("w") as file:
         for number in range(rows):
             row_id = f"{number:09d}"
             image = f"images/{row_id[:7]}/{row_id}.jpg"
@@ -46,7 +46,7 @@ def write_seed(root: Path, rows: int) -> Path:
             caption = " ".join(choose.choices(WORDS, k=choose.randint(4, 14)))
             text = f"<__dj__image>\n{caption} <|__dj__eoc|>"
             file.write(json.dumps({"id": row_id, "text": text, "images": [image]}) + "\n")
-    return seed
+    return seed_file
 
 
 def _jpeg(choose: random.Random) -> bytes:
@@ -94,17 +94,17 @@ def processor_seconds() -> float:
     return sum(time.user + time.system for time in times)
 
 
-def plain_loop(seed: Path, rows: int, use: Callable[[Image.Image], object]) -> float:
+def plain_loop(seed_file: Path, rows: int, use: Callable[[Image.Image], object]) -> float:
     """Rows/s of a minimal loop (json, Pillow, row by row) that validates and writes nothing."""
     start = time.monotonic()
-    with seed.open() as file:
+    with seed_file.open() as file:
         for _, line in zip(range(rows), file, strict=False):
-            with Image.open(seed.parent / json.loads(line)["images"][0]) as image:
+            with Image.open(seed_file.parent / json.loads(line)["images"][0]) as image:
                 use(image)
     return rows / (time.monotonic() - start)
 
 
-def measure(settings: Settings, seed: Path, rows: int) -> dict[str, float]:
+def measure(settings: Settings, seed_file: Path, rows: int) -> dict[str, float]:
     """Ingest twice, then run the plain loops on the first rows."""
     with PeakMemory() as memory:
         start, before = time.monotonic(), processor_seconds()
@@ -114,8 +114,8 @@ def measure(settings: Settings, seed: Path, rows: int) -> dict[str, float]:
     Pipeline([SEED_DATASET], settings).ensure_all(SEED_DATASET.name)
     again = time.monotonic() - start
     sample = min(rows, 20_000)
-    headers = plain_loop(seed, sample, lambda image: image.verify())
-    decoding = plain_loop(seed, min(sample, 4000), lambda image: image.load())
+    headers = plain_loop(seed_file, sample, lambda image: image.verify())
+    decoding = plain_loop(seed_file, min(sample, 4000), lambda image: image.load())
     return {
         "rows": rows,
         "kept": sum(manifest.kept for manifest in manifests),
@@ -141,10 +141,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder of the temporary seed file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        seed = write_seed(Path(folder), args.rows)
-        settings = load_settings({"BETTERSYNTH_SEED": str(seed), "BETTERSYNTH_DATA": f"{folder}/data"})
+        seed_file = write_seed(Path(folder), args.rows)
+        settings = load_settings({"BETTERSYNTH_SEED": str(seed_file), "BETTERSYNTH_DATA": f"{folder}/data"})
         profile = settings.profile.model_copy(update={"shards": args.shards})
-        print(json.dumps(measure(replace(settings, profile=profile), seed, args.rows), indent=1))
+        print(json.dumps(measure(replace(settings, profile=profile), seed_file, args.rows), indent=1))
 
 
 if __name__ == "__main__":

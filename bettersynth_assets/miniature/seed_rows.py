@@ -105,12 +105,12 @@ def plan_rows(rows: int, random_seed: int) -> list[PlannedRow]:
 def _plan_row(row_id: str, rng: random.Random) -> PlannedRow:
     scene = make_scene(rng, "seed")
     caption, mismatch, degenerate = poor_caption(scene, rng), "", ""
-    fate = rng.random()
-    if fate < RATES["mismatch"]:
+    draw = rng.random()
+    if draw < RATES["mismatch"]:
         swapped = swap_attribute(caption, scene, rng) if rng.random() < HARD_SHARE else None
         mismatch = "hard" if swapped else "easy"
         caption = swapped or _caption_of_other_scene(scene, rng)
-    elif fate < RATES["mismatch"] + RATES["degenerate"]:
+    elif draw < RATES["mismatch"] + RATES["degenerate"]:
         degenerate = rng.choice(DEGENERATE_KINDS)
         caption = degenerate_caption(degenerate, caption, rng)
     width, height = _draw_size(rng)
@@ -140,14 +140,14 @@ def _caption_of_other_scene(scene: Scene, rng: random.Random) -> str:
 
 def _draw_size(rng: random.Random) -> tuple[int, int]:
     """Draw width and height like those of the real seed file: mostly one side of exactly 336, few outliers."""
-    fate = rng.random()
-    if fate < RATES["odd_size"] / 2:
+    draw = rng.random()
+    if draw < RATES["odd_size"] / 2:
         short, long = rng.randint(120, 330), rng.randint(120, 330)
-    elif fate < RATES["odd_size"]:
+    elif draw < RATES["odd_size"]:
         short, long = rng.randint(336, 600), rng.randint(780, 960)
-    elif fate < 0.6:
+    elif draw < 0.6:
         short, long = 336, 336
-    elif fate < 0.97:
+    elif draw < 0.97:
         short, long = 336, rng.randint(337, 504)
     else:
         short, long = rng.randint(500, 640), rng.randint(641, 768)

@@ -88,13 +88,16 @@ def compares_images(entries: Sequence[Operator]) -> bool:
 
 
 def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, Any]:
-    """Return what identifies a list's models and code: fingerprints of profile models and named folders, by operator,
-    and how classifiers run if it differs from Data-Juicer."""
+    """Return what identifies a list's models and code, for keys.
+
+    Holds the fingerprints of the profile's models and of named folders, by operator, the code of external operators,
+    and how classifiers run if that differs from Data-Juicer.
+    """
     models = profile.models
     pairs = [entry_of(entry) for entry in entries]
     specs = {name: spec_of(name) for name, _ in pairs}
     roles = {name: spec.model.role for name, spec in specs.items() if spec.model}
-    given = {name: getattr(models, role) for name, role in roles.items()}
+    paths = {name: getattr(models, role) for name, role in roles.items()}
     own = {
         f"{name}.{argument}": files_fingerprint(Path(value))
         for name, arguments in pairs
@@ -106,17 +109,17 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, An
         for name, arguments in pairs
         for need in needs_of(name, arguments)
     }
-    how: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if any(spec.classifier for spec in specs.values()):
-        how |= profile.gpu.key("operators")
-    how |= code_key(specs)
-    how |= {f"{name}.way": spec.way for name, spec in specs.items() if spec.way}
+        options |= profile.gpu.key("operators")
+    options |= code_key(specs)
+    options |= {f"{name}.way": spec.way for name, spec in specs.items() if spec.way}
     fingerprints = {
-        name: resolve_model(given[name], role=roles[name]).fingerprint
-        for name in sorted(given)
-        if given[name] is not None
+        name: resolve_model(paths[name], role=roles[name]).fingerprint
+        for name in sorted(paths)
+        if paths[name] is not None
     }
-    return own | local | how | fingerprints
+    return own | local | options | fingerprints
 
 
 def build_operators(
@@ -134,10 +137,10 @@ def build_operators(
             that needs all rows but would see one shard of several.
         DeviceError: a GPU that does not exist.
     """
-    set_wide = [name for name, _ in map(entry_of, entries) if needs_set(name)]
-    if set_wide and profile.shards > 1 and not has_all_rows:
+    set_operators = [name for name, _ in map(entry_of, entries) if needs_set(name)]
+    if set_operators and profile.shards > 1 and not has_all_rows:
         raise ConfigError(
-            f"operator {set_wide[0]!r} needs all rows at once, but this profile splits them into {profile.shards} "
+            f"operator {set_operators[0]!r} needs all rows at once, but this profile splits them into {profile.shards} "
             "shards: move it to the recipe's `budget.select`, which sees the rows of all shards, or set `shards: 1` in "
             "the profile"
         )
@@ -166,9 +169,9 @@ def build_operators(
             (need.role, str(local_files(name, need, arguments, profile.models)[0]))
             for need in needs_of(name, arguments)
         )
-        how = device, profile.gpu.decode, profile.gpu.dtype
+        options = device, profile.gpu.decode, profile.gpu.dtype
         kind = registry().modules[name]
-        built.append(_build(name, kind, limits, json.dumps(arguments, sort_keys=True), *how, local))
+        built.append(_build(name, kind, limits, json.dumps(arguments, sort_keys=True), *options, local))
     return built
 
 

@@ -112,9 +112,9 @@ def _missing(
     # operator only gets those that its arguments name.
     named = {"id", "text", "images", STATS, *measured, *built.reads}
     columns = sorted({name for sample in samples for name in sample} & named)
-    given = [{name: sample.get(name) for name in columns} | {PLACE: place} for place, sample in enumerate(samples)]
+    records = [{name: sample.get(name) for name in columns} | {PLACE: place} for place, sample in enumerate(samples)]
     with _seeded(), redirect_stderr(io.StringIO()):  # hides progress bars; failures are raised
-        left = built.operator.process(NestedDataset.from_list(given))
+        left = built.operator.process(NestedDataset.from_list(records))
     left = left[0] if isinstance(left, tuple) else left
     places = list(left[PLACE])
     stays = {*places}

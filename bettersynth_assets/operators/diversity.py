@@ -97,7 +97,7 @@ def quotas(sizes: Sequence[int], wanted: int) -> list[int]:
         One number per cluster, at most its size, ``min(wanted, sum(sizes))`` in total: as equal as the sizes permit,
         with the remainder assigned one each to the largest clusters.
     """
-    given = [0] * len(sizes)
+    quota = [0] * len(sizes)
     left = min(wanted, sum(sizes))
     open_clusters = sorted((index for index, size in enumerate(sizes) if size), key=lambda at: (sizes[at], at))
     while open_clusters:
@@ -106,9 +106,9 @@ def quotas(sizes: Sequence[int], wanted: int) -> list[int]:
         if sizes[index] > share:
             extra = left - share * len(open_clusters)
             for place, at in enumerate(reversed(open_clusters)):
-                given[at] = share + (place < extra)
+                quota[at] = share + (place < extra)
             break
-        given[index] = sizes[index]
+        quota[index] = sizes[index]
         left -= sizes[index]
         open_clusters.pop(0)
-    return given
+    return quota

@@ -60,8 +60,8 @@ def check_fields(entries: Sequence[Operator], extra: Collection[str] | None) -> 
     """
     stats: set[str] | None = {*GIVEN_STATS}
     for entry in entries:
-        ((name, given),) = entry.items()
-        arguments = given or {}
+        ((name, values),) = entry.items()
+        arguments = values or {}
         for field in fields_read(name, arguments):
             column, _, stat = field.partition(".")
             # The names of nested fields are known to a limited depth.

@@ -119,8 +119,8 @@ def _apply(
         The errors, by the row's position.
     """
     with undisturbed():
-        how = (MODEL_FIX,) if classifies(built) else ()
-        with operator_context(built.name, built.limits, f"on {len(rows)} rows", *how):
+        fix = (MODEL_FIX,) if classifies(built) else ()
+        with operator_context(built.name, built.limits, f"on {len(rows)} rows", *fix):
             if classifies(built):
                 failed = classify(built, rows, [other for other in later if classifies(other)], done)
             else:

@@ -82,19 +82,24 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     (checkpoints,) = work.inputs[source]
     checkpoints.verify()
     models = {row["seed"]: checkpoints.path / row["path"] for row in checkpoints.table().to_pylist()}
-    places = {seed: unit_places(work.settings, model) for seed, model in models.items()}
+    places = {training_seed: unit_places(work.settings, model) for training_seed, model in models.items()}
     plans = {}
-    for seed, model in models.items():
-        missing = {name: place for name, place in places[seed].items() if finished(place) is None}
+    for training_seed, model in models.items():
+        missing = {name: place for name, place in places[training_seed].items() if finished(place) is None}
         if missing:
-            folder = work.folder / folder_of(seed)
-            plans[work.folder / f"plan-{seed}.json"] = evaluation_plan(work.settings, folder, model, missing)
+            folder = work.folder / folder_of(training_seed)
+            plans[work.folder / f"plan-{training_seed}.json"] = evaluation_plan(work.settings, folder, model, missing)
     if plans:
         run_child(MODULE, plans, on_event=Reporter(source, work.log), log=work.log)
-    units = {seed: _units(places[seed]) for seed in models}
-    for seed, model in models.items():
-        _copy(work.folder / folder_of(seed), places[seed], units[seed], model)
-    return [{"seed": seed, **row} for seed in models for unit in units[seed] for row in unit.results]
+    units = {training_seed: _units(places[training_seed]) for training_seed in models}
+    for training_seed, model in models.items():
+        _copy(work.folder / folder_of(training_seed), places[training_seed], units[training_seed], model)
+    return [
+        {"seed": training_seed, **row}
+        for training_seed in models
+        for unit in units[training_seed]
+        for row in unit.results
+    ]
 
 
 def unit_places(settings: Settings, model: Path) -> dict[str, Place]:
@@ -188,11 +193,11 @@ def _results(folder: Path) -> dict[str, Any]:
 def _questions(folder: Path, seeds: Sequence[int], names: Sequence[str]) -> pa.Table:
     """Return the rows of schema ``QUESTIONS`` of all seeds."""
     rows = []
-    for seed in seeds:
+    for training_seed in seeds:
         for name in names:
-            for line in (folder / folder_of(seed) / name / ROWS).read_text(encoding="utf-8").split("\n")[:-1]:
+            for line in (folder / folder_of(training_seed) / name / ROWS).read_text(encoding="utf-8").split("\n")[:-1]:
                 row = json.loads(line)
-                rows.append({"seed": seed, "benchmark": name, **row, "options": list(row["options"].items())})
+                rows.append({"seed": training_seed, "benchmark": name, **row, "options": list(row["options"].items())})
     return pa.Table.from_pylist(rows, schema=QUESTIONS)
 
 
@@ -214,13 +219,17 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
     write_table(work.folder / "questions.parquet", _questions(work.folder, seeds, names))
     made = _results(work.folder / folder_of(seeds[0]))["benchmarks"]
     asked = {name: made[name]["questions"] for name in names}
-    answers = (f"{folder_of(seed)}/{file}" for seed in seeds for file in _files(work.folder / folder_of(seed)))
+    answers = (
+        f"{folder_of(training_seed)}/{file}"
+        for training_seed in seeds
+        for file in _files(work.folder / folder_of(training_seed))
+    )
     return Result(
         rows_in=len(rows),
         kept=pa.Table.from_pylist(rows, schema=RESULTS),
         stats={**stats, "questions": asked},
         files=("questions.parquet", *answers),
-        other_files=tuple(f"{folder_of(seed)}/{RESULTS_FILE}" for seed in seeds),
+        other_files=tuple(f"{folder_of(training_seed)}/{RESULTS_FILE}" for training_seed in seeds),
     )
 
 

@@ -53,7 +53,10 @@ def run(work: Work, *, source: str) -> Result:
     """
     seeds = work.settings.profile.training.seeds
     data = work.inputs[source][0].file(LLAVA_FILE)
-    plans = {work.folder / f"plan-{seed}.json": training_plan(work.settings, work.folder, data, seed) for seed in seeds}
+    plans = {
+        work.folder / f"plan-{training_seed}.json": training_plan(work.settings, work.folder, data, training_seed)
+        for training_seed in seeds
+    }
     run_child(
         MODULE,
         plans,
@@ -61,17 +64,17 @@ def run(work: Work, *, source: str) -> Result:
         log=work.log,
         launcher=launcher(work.settings),
     )
-    done = {seed: _read(work.folder / folder_of(seed)) for seed in seeds}
+    done = {training_seed: _read(work.folder / folder_of(training_seed)) for training_seed in seeds}
     rows = [
         {
-            "seed": seed,
+            "seed": training_seed,
             "final_loss": stages["finetune"]["loss_curve"][-1],
             "steps": sum(stages[name]["final_step"] for name in STAGES),
-            "path": f"{folder_of(seed)}/finetune",
+            "path": f"{folder_of(training_seed)}/finetune",
         }
-        for seed, stages in done.items()
+        for training_seed, stages in done.items()
     ]
-    names = [name for seed in seeds for name in _written(work.folder, folder_of(seed))]
+    names = [name for training_seed in seeds for name in _written(work.folder, folder_of(training_seed))]
     return Result(
         rows_in=len(seeds),
         kept=pa.Table.from_pylist(rows, schema=CHECKPOINTS),
@@ -81,9 +84,9 @@ def run(work: Work, *, source: str) -> Result:
     )
 
 
-def _written(folder: Path, seed: str) -> list[str]:
+def _written(folder: Path, seed_folder: str) -> list[str]:
     """Return the files of a finished seed, relative to ``folder``, without those needed only for resuming."""
-    found = [path.relative_to(folder) for path in sorted((folder / seed).rglob("[!.]*")) if path.is_file()]
+    found = [path.relative_to(folder) for path in sorted((folder / seed_folder).rglob("[!.]*")) if path.is_file()]
     return [path.as_posix() for path in found if "checkpoints" not in path.parts]
 
 
@@ -188,9 +191,9 @@ def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
         rates = [stages[name]["samples_per_s"] for stages in done.values()]
         stats[f"{name}_samples_per_second"] = round(sum(rates) / len(rates), 2)
         stats[f"{name}_seconds"] = round(sum(stages[name]["seconds"] for stages in done.values()), 2)
-        for seed, stages in done.items():
+        for training_seed, stages in done.items():
             curve = stages[name]["loss_curve"]
-            stats[f"loss_{name}_seed_{seed}"] = curve[:: max(1, len(curve) // _CURVE_POINTS)]
+            stats[f"loss_{name}_seed_{training_seed}"] = curve[:: max(1, len(curve) // _CURVE_POINTS)]
     return stats
 
 

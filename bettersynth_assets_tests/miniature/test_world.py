@@ -76,7 +76,7 @@ def test_degenerate_captions_break_the_rule_that_they_are_named_for() -> None:
     assert len(made["short"]) == 1
     assert len(made["long"]) > 22
     assert len(made["loop"]) == 20 and len(set(made["loop"])) <= 3
-    with pytest.raises(ValueError, match="'odd' is unknown"):
+    with pytest.raises(ValueError, match="unknown degenerate caption kind 'odd'"):
         degenerate_caption("odd", "a red circle", rng)
 
 

@@ -78,13 +78,13 @@ def assemble(mgm: Path, folder: Path) -> dict[str, float]:
     config = llava_config(len(tokenizer), int(tokenizer.convert_tokens_to_ids(BLANK)))
     torch.manual_seed(SEED)
     model = LlavaForConditionalGeneration(config).eval()
-    given = {name: tensor.float() for name, tensor in load_file(mgm / "model.safetensors").items()}
-    tower = {name.removeprefix(_VISION_IN_MGM): t for name, t in given.items() if name.startswith(_VISION_IN_MGM)}
+    tensors = {name: tensor.float() for name, tensor in load_file(mgm / "model.safetensors").items()}
+    tower = {name.removeprefix(_VISION_IN_MGM): t for name, t in tensors.items() if name.startswith(_VISION_IN_MGM)}
     text: Any = config.text_config
     width = text.hidden_size
     language = {
         name.removeprefix("model."): as_llama(name, tensor, width)
-        for name, tensor in given.items()
+        for name, tensor in tensors.items()
         if name.startswith(("model.layers.", "model.norm.", "model.embed_tokens."))
     }
     _load(model, _TOWER, tower)

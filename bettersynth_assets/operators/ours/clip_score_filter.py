@@ -65,8 +65,8 @@ class ClipScoreFilter(Filter):
             **kwargs: arguments of Data-Juicer.
         """
         super().__init__(*args, **kwargs)
-        given = {"method": method, "k": k, "low": low, "high": high, "count": count, "share": share}
-        self.arguments = {name: value for name, value in given.items() if value is not None}
+        method_arguments = {"method": method, "k": k, "low": low, "high": high, "count": count, "share": share}
+        self.arguments = {name: value for name, value in method_arguments.items() if value is not None}
         self.min_score, self.max_score, self.last_tied_id = min_score, max_score, last_tied_id
         self.has_limits = min_score is not None or max_score is not None
         self.clip_model, self.clip_batch, self.dtype = clip_model, clip_batch, dtype

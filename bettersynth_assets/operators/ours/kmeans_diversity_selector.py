@@ -113,14 +113,14 @@ class KmeansDiversitySelector(Selector):
         places = places_in_clusters(labels, self._wishes(samples, distances)).tolist()
         sizes = np.bincount(labels).tolist()
         wanted = self.count if self.count is not None else max(1, int((self.share or 0) * len(samples) + 0.5))
-        given = quotas(sizes, wanted)
+        quota = quotas(sizes, wanted)
         return {
             position: (
                 float(place + 1),
-                f"place {place + 1} of cluster {label}, which gives {given[label]} of its {sizes[label]} rows",
+                f"place {place + 1} of cluster {label}, which gives {quota[label]} of its {sizes[label]} rows",
             )
             for position, (label, place) in enumerate(zip(labels.tolist(), places, strict=True))
-            if place >= given[label]
+            if place >= quota[label]
         }
 
     def _wishes(self, samples: Sequence[dict[str, Any]], distances: Any) -> list[float]:
