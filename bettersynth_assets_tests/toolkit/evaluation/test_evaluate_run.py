@@ -1,4 +1,4 @@
-"""Answering benchmarks with a tiny model: files, results, faults. How answers are made is in ``test_answers``."""
+"""Answering benchmarks with a tiny model: files, results, faults. ``models/mgm/test_answerer.py`` tests the answers."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,7 @@ import torch
 from PIL import Image
 
 from toolkit.data.conversation import IGNORE_INDEX, LabelError, Turn
-from toolkit.images.reading import ImageError, read_image
-from toolkit.images.squares import PAD_COLOUR, pad_to_square, squares
+from toolkit.images.squares import pad_to_square
 from toolkit.models.mgm.conversation import encode_prompt, encode_row
 from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
 from toolkit.models.mgm.processing_mgm import MGMProcessor
@@ -102,39 +100,6 @@ def test_high_resolution_is_clips_preprocessing_and_low_resolution_its_downsampl
         assert torch.equal(pixels.images_aux[1:], expected)
         low = torch.nn.functional.interpolate(expected, size=(28, 28), mode="bilinear", align_corners=False)
         assert torch.equal(pixels.images[1:], low)
-
-
-def test_padding_is_centred_and_an_unknown_aspect_is_refused() -> None:
-    photo = _photo((90, 70))
-    assert pad_to_square(photo).size == (90, 90)
-    assert pad_to_square(photo).getpixel((0, 0)) == PAD_COLOUR
-    with pytest.raises(ValueError, match="'stretch'"):
-        squares([photo], side=64, resample=3, aspect="stretch")  # type: ignore[arg-type]
-
-
-def test_every_mode_becomes_rgb_and_exif_rotation_is_applied(tmp_path: Path) -> None:
-    for mode in ("L", "RGBA", "P", "CMYK", "1"):
-        path = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
-        _photo((8, 6), mode).save(path)
-        assert (read_image(path, sample_id=mode).mode, read_image(path, sample_id=mode).size) == ("RGB", (8, 6))
-    Image.fromarray(np.full((4, 4), 0x8000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    assert read_image(tmp_path / "deep.png", sample_id="16").getpixel((0, 0)) == (128, 128, 128)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    _photo((8, 6)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg", sample_id="t").size == (6, 8)
-
-
-def test_unreadable_image_is_named_and_never_replaced(tmp_path: Path) -> None:
-    whole = io.BytesIO()
-    _photo((64, 64)).save(whole, "JPEG")
-    for name, content in {"empty": b"", "cut": whole.getvalue()[:300], "text": b"hello"}.items():
-        path = tmp_path / f"{name}.jpg"
-        path.write_bytes(content)
-        with pytest.raises(ImageError, match=f"sample 's7'.*{name}.jpg"):
-            read_image(path, sample_id="s7")
-    with pytest.raises(ImageError, match=r"sample 's7'.*gone.jpg"):
-        read_image(tmp_path / "gone.jpg", sample_id="s7")
 
 
 def test_processor_comes_back_from_a_checkpoint(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from bettersynth_assets_tests.helpers.paths import ROOT
 from toolkit.data.conversation import IGNORE_INDEX, Turn
 from toolkit.images.reading import ImageError, read_image
-from toolkit.models.mgm.answerer import Answerer, by_picture, fitting
+from toolkit.models.mgm.answerer import Answerer, by_picture
 from toolkit.models.mgm.candidates import log_probabilities
 from toolkit.models.mgm.greedy import ROOM, Batch, answer
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
@@ -241,21 +241,6 @@ def test_all_prompts_of_a_picture_come_together_the_longest_first() -> None:
     pictures = dict(enumerate("abcab"))
     assert by_picture(pictures, [3, 9, 5, 4, 1]) == {"b": [1, 4], "c": [2], "a": [0, 3]}
     assert list(by_picture(pictures, [3, 9, 5, 4, 1])) == ["b", "c", "a"]
-
-
-def test_too_little_memory_halves_the_size_and_is_raised_when_one_does_not_fit() -> None:
-    tried: list[int] = []
-
-    def work(size: int, room: int) -> int:
-        tried.append(size)
-        if size > room:
-            raise torch.OutOfMemoryError
-        return size
-
-    assert fitting(lambda size: work(size, 3), 20) == (2, 2)
-    assert tried == [20, 10, 5, 2]
-    with pytest.raises(torch.OutOfMemoryError):
-        fitting(lambda size: work(size, 0), 4)
 
 
 def test_benchmark_answers_as_the_original_does_and_prints_one_line(

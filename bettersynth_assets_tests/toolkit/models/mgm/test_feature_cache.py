@@ -1,0 +1,66 @@
+"""The cache of the towers' features: equal to the towers, filled once, and errors that name the sample."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from torch.testing import assert_close
+
+from bettersynth_assets_tests.helpers.llava_rows import PROCESSOR, write_rows
+from toolkit.data.collator import Collator
+from toolkit.data.exposures import Exposures
+from toolkit.data.llava import Sample, read_llava
+from toolkit.data.rows import encode_rows
+from toolkit.images.reading import ImageError
+from toolkit.models.mgm.feature_cache import FeatureCache, FeatureError, tower_hash
+from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+from toolkit.models.mgm.tiny import tiny_mgm
+
+
+def _exposures(samples: list[Sample], order: list[int]) -> Exposures:
+    size = len(order)
+    rows = encode_rows(samples, PROCESSOR)
+    return Exposures(rows, order, global_batch=size, per_device_batch=size, processes=1, group=None)
+
+
+def _wanted(samples: list[Sample]) -> dict[Path | bytes, str]:
+    return {s.image: s.id for s in samples if s.image is not None}
+
+
+def test_cached_features_equal_the_towers_up_to_float16(tmp_path: Path) -> None:
+    model = tiny_mgm()
+    samples = read_llava(write_rows(tmp_path), tmp_path / "images")
+    exposures = _exposures(samples, [2, 3, 0])
+    cache = FeatureCache(tmp_path / "cache", model, PROCESSOR, "pad")
+    assert cache.fill(_wanted(samples), batch=2) == 3
+    batch = [exposures[i] for i in range(3)]
+    loaded = Collator(processor=PROCESSOR, aspect="pad", cache=cache)(batch)["features"]
+    fresh = model.encode_images(*PROCESSOR.normalise(Collator(processor=PROCESSOR, aspect="pad")(batch)["pixels"]))
+    for stored, expected in zip(loaded, (fresh.low, *fresh.maps), strict=True):
+        assert_close(stored, expected, rtol=2e-3, atol=2e-3)
+    assert cache.load([]).low.shape == (1, 4, 24)
+
+
+def test_cache_is_filled_once_and_follows_a_changed_picture_or_tower(tmp_path: Path) -> None:
+    model = tiny_mgm()
+    samples = read_llava(write_rows(tmp_path), tmp_path / "images")
+
+    def fill(of: MGMGemmaForCausalLM) -> int:
+        return FeatureCache(tmp_path / "cache", of, PROCESSOR, "square").fill(_wanted(samples))
+
+    assert (fill(model), fill(model)) == (3, 0)
+    os.utime(tmp_path / "images" / "1.png", ns=(1, 1))
+    assert fill(model) == 1
+    assert fill(tiny_mgm(seed=5)) == 3
+    assert tower_hash(model, PROCESSOR, "square") != tower_hash(model, PROCESSOR, "pad")
+    with pytest.raises(FeatureError, match="aux_drop_path"):
+        FeatureCache(tmp_path, tiny_mgm(aux_drop_path="training"), PROCESSOR, "pad")
+
+
+def test_unreadable_picture_stops_the_fill_and_names_the_sample(tmp_path: Path) -> None:
+    samples = read_llava(write_rows(tmp_path), tmp_path / "images")
+    (tmp_path / "images" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"'p1'.*1\.png"):
+        FeatureCache(tmp_path / "cache", tiny_mgm(), PROCESSOR, "square").fill(_wanted(samples))
