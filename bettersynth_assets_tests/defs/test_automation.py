@@ -1,4 +1,4 @@
-"""The schedule and the sensor: off until switched on, one run over all shards, only when something changed."""
+"""Schedule and sensor are off by default, and request one run over all shards; the sensor only after a change."""
 
 import os
 
@@ -23,18 +23,18 @@ def look(sensor: dg.SensorDefinition, cursor: str | None) -> dg.SensorResult | d
     return sensor(dg.build_sensor_context(cursor=cursor))
 
 
-def test_both_are_off_until_switched_on(profile):
+def test_schedule_and_sensor_are_off_by_default(profile):
     assert build_schedule(profile).default_status == dg.DefaultScheduleStatus.STOPPED
     assert build_sensor(profile).default_status == dg.DefaultSensorStatus.STOPPED
 
 
-def test_the_schedule_has_the_profiles_times_and_asks_for_one_run_over_all_shards(profile):
+def test_the_schedule_has_the_profiles_times_and_requests_one_run_over_all_shards(profile):
     schedule = build_schedule(profile.model_copy(update={"schedule": "5 4 * * 1"}))
     assert schedule.cron_schedule == "5 4 * * 1"
     assert schedule(dg.build_schedule_context()).tags == RANGE == all_shards(profile)
 
 
-def test_the_sensor_remembers_first_and_asks_for_a_run_only_after_a_change(profile, data_root):
+def test_the_sensor_first_records_the_state_and_requests_a_run_only_after_a_change(profile, data_root):
     sensor = build_sensor(profile)
     first = look(sensor, None)
     assert first.run_requests == []
@@ -47,21 +47,21 @@ def test_the_sensor_remembers_first_and_asks_for_a_run_only_after_a_change(profi
     assert "has not changed" in look(sensor, changed.cursor).skip_message
 
 
-def test_a_file_of_the_same_size_and_another_time_has_changed(profile, data_root):
+def test_a_file_of_the_same_size_with_a_new_modification_time_has_changed(profile, data_root):
     sensor = build_sensor(profile)
     first = look(sensor, None)
     os.utime(data_root / "seed.jsonl", ns=(1, 1))
     assert len(look(sensor, first.cursor).run_requests) == 1
 
 
-def test_without_a_seed_file_the_sensor_says_why_it_skips(profile):
+def test_without_a_seed_file_the_sensor_skips_with_a_reason(profile):
     generated = build_sensor(profile.model_copy(update={"seed": None}))
     assert "generated" in look(generated, None).skip_message
     gone = build_sensor(profile.model_copy(update={"seed": "/nowhere/seed.jsonl"}))
     assert look(gone, None).skip_message == "no seed file at /nowhere/seed.jsonl"
 
 
-def test_the_requested_run_works_over_partitioned_and_whole_sets(profile, instance):
+def test_the_requested_run_covers_partitioned_and_whole_sets(profile, instance):
     defs = build_definitions(STAGES, profile, CARDS)
     request = build_schedule(profile)(dg.build_schedule_context())
     result = defs.resolve_job_def(JOB).execute_in_process(instance=instance, tags=request.tags)

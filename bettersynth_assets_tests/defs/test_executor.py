@@ -1,4 +1,4 @@
-"""Runs that were killed give their place in the pool back; runs that live keep it."""
+"""Pool slots of killed runs are freed; running runs keep theirs."""
 
 import ctypes
 import multiprocessing
@@ -29,7 +29,7 @@ def instance(tmp_path):
 
 
 def hold(instance: dg.DagsterInstance, pid: int) -> str:
-    """A started run of process ``pid`` that holds the pool's only slot."""
+    """Create a started run of process ``pid`` that holds the pool's only slot."""
     run = dg.DagsterRun(job_name="everything", status=dg.DagsterRunStatus.STARTED)
     instance.add_run(run)
     event = dg.DagsterEvent(
@@ -47,7 +47,7 @@ def free_slots(instance: dg.DagsterInstance) -> int:
     return info.slot_count - len(info.claimed_slots)
 
 
-def test_a_killed_runs_slot_is_freed_and_the_run_marked_failed(instance):
+def test_the_slot_of_a_killed_run_is_freed_and_the_run_is_marked_as_failed(instance):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run_id = hold(instance, child.pid)
     assert free_dead_runs(instance) == []
@@ -58,19 +58,19 @@ def test_a_killed_runs_slot_is_freed_and_the_run_marked_failed(instance):
     assert free_slots(instance) == 1
 
 
-def test_a_living_run_keeps_its_slot(instance):
+def test_a_running_run_keeps_its_slot(instance):
     hold(instance, os.getpid())
     assert free_dead_runs(instance) == []
     assert free_slots(instance) == 0
 
 
-def test_another_process_that_got_the_same_number_later_is_not_the_run(instance, monkeypatch):
+def test_a_later_process_with_the_same_pid_is_not_mistaken_for_the_run(instance, monkeypatch):
     run_id = hold(instance, os.getpid())
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: float("inf"))
     assert free_dead_runs(instance) == [run_id]
 
 
-def test_the_command_frees_a_dead_runs_place_and_on_request_any_runs(instance, monkeypatch, capsys):
+def test_the_command_frees_the_slot_of_a_dead_run_and_on_request_of_any_run(instance, monkeypatch, capsys):
     monkeypatch.setattr(dg.DagsterInstance, "get", lambda: instance)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run_id = hold(instance, child.pid)
@@ -89,7 +89,7 @@ def test_the_command_frees_a_dead_runs_place_and_on_request_any_runs(instance, m
     assert "'nobody'" in capsys.readouterr().err
 
 
-def test_the_command_says_where_it_must_be_run(monkeypatch, tmp_path, capsys):
+def test_the_command_reports_the_folder_that_it_must_run_in(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
     assert free_slots_command([]) == 2
@@ -97,7 +97,7 @@ def test_the_command_says_where_it_must_be_run(monkeypatch, tmp_path, capsys):
 
 
 def parent_death_signal() -> int:
-    """What this process is sent when its parent ends; 0 is nothing."""
+    """Return the signal that this process gets when its parent ends; 0 if none."""
     number = ctypes.c_int(-1)
     ctypes.CDLL(None).prctl(2, ctypes.byref(number))
     return number.value
@@ -108,7 +108,7 @@ def tied(queue: multiprocessing.Queue) -> None:
     queue.put(parent_death_signal())
 
 
-def test_only_a_steps_own_process_is_tied_to_the_run():
+def test_only_the_process_of_a_step_is_bound_to_the_run():
     die_with_run()
     assert parent_death_signal() == 0
     context = multiprocessing.get_context("spawn")

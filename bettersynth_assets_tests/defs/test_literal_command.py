@@ -1,4 +1,4 @@
-"""The user's command, typed exactly so, in a fresh process with nothing set but where the tiny project lies.
+"""The user's literal command, in a new process that is given only the location of the tiny project.
 
 The line that the installed package puts beside itself is put into a folder of the test's here, because the tests also
 run where the package is only checked out.
@@ -32,18 +32,18 @@ NEEDED = [stage for stage in STAGES if stage.name != "operator_plan"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Folder and environment of a tiny project in which nothing has run."""
+    """Folder and environment of a tiny project without any runs."""
     root = tmp_path_factory.mktemp("project")
     env = {name: value for name, value in os.environ.items() if not name.startswith(UNSET)}
     env |= write_tiny_project(root)
-    # The working folder of the command: the files that Dagster looks for there, and nothing that other tests share.
+    # The working folder of the command: the files that Dagster looks for, and nothing shared with other tests.
     for name in ("dagster.yaml", "workspace.yaml"):
         shutil.copy(PROJECT_ROOT / name, root / name)
     return root, installed(root, env)
 
 
 def installed(root: Path, env: dict[str, str]) -> dict[str, str]:
-    """Make ``env``'s Python run the package's start-up line, as after ``pip install``."""
+    """Make Python in ``env`` run the package's start-up line, as after ``pip install``."""
     start = root / "start"
     start.mkdir()
     line = (PROJECT_ROOT / "bettersynth_cli.pth").read_text()
@@ -79,7 +79,7 @@ def pipeline(project):
     return Pipeline(STAGES, load_settings(project[1]))
 
 
-def test_it_makes_everything_from_nothing(ran, pipeline):
+def test_the_command_builds_everything_from_scratch(ran, pipeline):
     for stage in NEEDED:
         assert len(pipeline.current(stage.name)) == (SHARDS if stage.sharded else 1), stage.name
     (budgeted,) = pipeline.current("budgeted_set")
@@ -88,12 +88,12 @@ def test_it_makes_everything_from_nothing(ran, pipeline):
     assert {*results.table()["seed"].to_pylist()} == {0}
 
 
-def test_no_warning_of_an_old_command_is_shown(ran):
+def test_no_deprecation_warning_is_shown(ran):
     assert "Supersession" not in ran.stderr
     assert "is superseded" not in ran.stderr
 
 
-def test_history_is_kept_and_upstream_that_was_made_shows_as_made(ran, project):
+def test_history_is_stored_and_built_upstream_sets_are_materialized(ran, project):
     with opened(project[0]) as instance:
         (run,) = instance.get_runs()
         assert run.status == dg.DagsterRunStatus.SUCCESS
@@ -116,7 +116,7 @@ def made_when(pipeline) -> dict[tuple[str, str], str]:
 
 @pytest.fixture(scope="module")
 def dg_project(project):
-    """The same folder with what ``dg`` looks for in a project: its settings and its package."""
+    """The same folder with what ``dg`` expects in a project: its settings and its package."""
     shutil.copy(PROJECT_ROOT / "pyproject.toml", project[0])
     (project[0] / "bettersynth_assets").symlink_to(PROJECT_ROOT / "bettersynth_assets")
     return project
@@ -145,18 +145,18 @@ def test_dg_launches_the_selected_assets_over_all_shards_or_a_named_one(ran, dg_
 
 
 def materialized(instance: dg.DagsterInstance, run_id: str) -> set[tuple[str, str | None]]:
-    """Asset and partition of every materialization that a run logged."""
+    """Return asset and partition of every materialization that a run logged."""
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     events = [entry.get_dagster_event() for entry in entries]
     return {(event.asset_key.to_user_string(), event.partition) for event in events}
 
 
 @pytest.mark.parametrize("command", ["dagster job execute -j everything", "dg launch --job everything"])
-def test_the_job_covers_all_shards_and_makes_nothing_again(ran, dg_project, pipeline, command):
+def test_the_job_covers_all_shards_and_rebuilds_nothing(ran, dg_project, pipeline, command):
     project, before = dg_project, made_when(pipeline)
     done = type_in(command, project)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert before and before.items() <= made_when(pipeline).items()  # operator_plan is new: only the job asks for it
+    assert before and before.items() <= made_when(pipeline).items()  # operator_plan is new: only the job includes it
     with opened(project[0]) as instance:
         run = instance.get_runs(limit=1)[0]
         assert (run.job_name, run.status) == ("everything", dg.DagsterRunStatus.SUCCESS)
@@ -171,12 +171,12 @@ def test_one_shard_can_be_named(ran, project):
     assert "filtered_set - ASSET_MATERIALIZATION" in done.stderr
 
 
-def test_the_order_of_operators_is_planned_where_it_is_asked_for(ran, project, pipeline):
+def test_the_operator_order_is_planned_on_request(ran, project, pipeline):
     assert type_in("dagster asset materialize --select operator_plan", project).returncode == 0
     (plan,) = pipeline.current("operator_plan")
     assert sorted(plan.table()["position"].to_pylist()) == sorted(plan.table()["planned"].to_pylist())
 
 
-def test_asset_list_needs_no_more_than_its_name(project):
+def test_asset_list_needs_no_further_arguments(project):
     done = type_in("dagster asset list", project)
     assert done.stdout.split() == sorted(stage.name for stage in STAGES)

@@ -1,4 +1,4 @@
-"""A recipe that cannot be used is refused before the first stage runs, whichever asset is selected."""
+"""An unusable recipe is refused before the first stage runs, regardless of the selected asset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def recipe(data_root, monkeypatch):
 
 
 @pytest.mark.parametrize("selected", ["rows", "copies", "total"])
-def test_a_refused_recipe_stops_every_selection_and_leaves_no_folder(selected, recipe, materialize, data_root):
+def test_a_refused_recipe_stops_every_selection_and_creates_no_folder(selected, recipe, materialize, data_root):
     recipe(budget={"select": [{"python_lambda_mapper": {"lambda_str": "lambda row: row"}}]})
     before = sorted(path.name for path in data_root.rglob("*"))
     result = materialize(selected)

@@ -1,4 +1,4 @@
-"""Runs over a range of shards: what is reported, what goes on after a failure, what a rerun redoes."""
+"""Runs over a range of shards: what is reported, what continues after a failure, what a rerun redoes."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -45,7 +45,7 @@ def test_one_shard_can_be_run_alone(materialize, instance):
     assert partitions_of(instance, "copies") == [SHARDS[1]]
 
 
-def test_a_failed_shard_does_not_stop_the_others_and_the_rerun_redoes_it_alone(materialize, instance, data_root):
+def test_a_failed_shard_does_not_stop_the_others_and_the_rerun_redoes_only_it(materialize, instance, data_root):
     broken = data_root / "break-shard-00001"
     broken.touch()
     result = materialize()
@@ -64,7 +64,7 @@ def test_a_failed_shard_does_not_stop_the_others_and_the_rerun_redoes_it_alone(m
     assert manifest.stat().st_mtime_ns == written
 
 
-def test_a_fault_of_the_environment_fails_its_shard_with_the_cause_in_one_line(materialize, instance, data_root):
+def test_an_environment_fault_fails_its_shard_with_the_cause_in_one_line(materialize, instance, data_root):
     (data_root / "unmounted-shard-00001").touch()
     result = materialize()
     words = failure(result, "rows")
@@ -77,27 +77,27 @@ def test_a_fault_of_the_environment_fails_its_shard_with_the_cause_in_one_line(m
     assert partitions_of(instance, "rows") == SHARDS
 
 
-def test_a_users_error_stops_at_once_and_says_only_how_to_mend_it(materialize, data_root):
+def test_a_user_error_stops_the_run_at_once_and_shows_only_the_cause_and_the_fix(materialize, data_root):
     (data_root / "user-error").touch()
     result = materialize()
     assert failure(result, "rows") == "model path 'x' does not exist: set models.clip"
     assert not any("going on with the other shards" in (event.message or "") for event in result.all_events)
 
 
-def test_upstream_that_had_to_be_made_is_reported_as_its_own_assets(materialize, instance):
+def test_upstream_sets_that_a_run_builds_are_reported_as_materialized_assets(materialize, instance):
     assert materialize("total").success
     assert partitions_of(instance, "rows") == SHARDS
     assert partitions_of(instance, "copies") == SHARDS
 
 
-def test_upstream_that_was_up_to_date_is_not_reported_again(materialize, instance):
+def test_up_to_date_upstream_sets_are_not_reported_again(materialize, instance):
     assert materialize().success
     events = instance.fetch_materializations(dg.AssetKey("rows"), limit=100).records
     assert materialize("total").success
     assert len(instance.fetch_materializations(dg.AssetKey("rows"), limit=100).records) == len(events)
 
 
-def test_a_lost_row_fails_the_blocking_check_and_stops_what_is_downstream(materialize, data_root):
+def test_a_lost_row_fails_the_blocking_check_and_stops_downstream_assets(materialize, data_root):
     (data_root / "lose-a-row").touch()
     result = materialize()
     assert not result.success
@@ -105,7 +105,7 @@ def test_a_lost_row_fails_the_blocking_check_and_stops_what_is_downstream(materi
     assert "total" not in steps
 
 
-def test_checks_say_what_they_found(materialize, instance):
+def test_checks_report_their_findings(materialize, instance):
     result = materialize()
     found = {
         (check.asset_key.to_user_string(), check.check_name): check for check in result.get_asset_check_evaluations()
@@ -115,7 +115,7 @@ def test_checks_say_what_they_found(materialize, instance):
     assert found["copies", "schema"].passed
 
 
-def test_one_launch_can_take_another_recipe(materialize, data_root):
+def test_a_launch_can_use_another_recipe(materialize, data_root):
     config = {"resources": {"settings": {"config": {"recipe": "clip_top_k"}}}}
     assert materialize("rows", "copies", run_config=config).success
     assert (data_root / "tiny" / "clip_top_k" / "copies" / SHARDS[0] / "manifest.json").is_file()
@@ -127,14 +127,14 @@ def test_an_unknown_recipe_fails_with_the_nearest_name(materialize):
     assert "did you mean 'clip_top_k'?" in failure(materialize("rows", run_config=config), "rows")
 
 
-def test_a_gpu_that_is_not_there_is_refused_by_name(materialize, monkeypatch):
+def test_a_missing_gpu_is_refused_by_name(materialize, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = {"resources": {"gpu": {"config": {"devices": "0"}}}}
     result = materialize("rows", "copies", run_config=config)
     assert failure(result, "copies").startswith("gpu.devices = [0]: GPU 0 was asked for and this process sees 0 GPUs")
 
 
-def test_a_data_root_that_cannot_be_used_is_one_error_that_names_its_variable(materialize, data_root, monkeypatch):
+def test_an_unusable_data_root_gives_one_error_that_names_its_variable(materialize, data_root, monkeypatch):
     (data_root / "file").touch()
     for root, cause in ((data_root / "file", "is not a folder"), ("/proc/nope", "/proc is not writable")):
         monkeypatch.setenv("BETTERSYNTH_DATA", str(root))
@@ -144,7 +144,7 @@ def test_a_data_root_that_cannot_be_used_is_one_error_that_names_its_variable(ma
         assert len([event for event in result.all_events if event.is_step_failure]) == 1
 
 
-def test_a_side_input_of_a_later_stage_is_checked_before_the_first_one_is_made(materialize, data_root, instance):
+def test_a_side_input_of_a_later_stage_is_checked_before_the_first_stage_runs(materialize, data_root, instance):
     (data_root / "broken-benchmark").touch()
     result = materialize()
     assert failure(result, "rows") == "the benchmark of `total` is broken: name another"
@@ -167,7 +167,7 @@ def test_a_side_input_is_checked_once_in_a_run(data_root):
     assert len(calls) == 2
 
 
-def test_a_seed_file_that_changes_during_a_run_fails_it_and_the_next_run_is_whole(materialize, data_root):
+def test_a_seed_file_that_changes_during_a_run_fails_it_and_the_next_run_is_consistent(materialize, data_root):
     (data_root / "change-seed-in-shard-00001").touch()
     result = materialize()
     assert not result.success
@@ -180,12 +180,12 @@ def test_a_seed_file_that_changes_during_a_run_fails_it_and_the_next_run_is_whol
     assert materialize(extra_tags=tags).success
 
 
-def test_steps_of_one_run_compare_the_versions_that_they_saw(data_root, instance):
+def test_steps_of_one_run_compare_the_file_versions_that_they_read(data_root, instance):
     run_id = instance.create_run_for_job(dg.GraphDefinition("empty").to_job()).run_id
     other = instance.create_run_for_job(dg.GraphDefinition("empty").to_job()).run_id
 
     def step(run: str) -> None:
-        """A step has a pipeline of its own."""
+        """Run a step, which has its own pipeline."""
         context = SimpleNamespace(instance=instance, run_id=run)
         refuse_changed_inputs(context, Pipeline(STAGES, load_settings()))
 
@@ -194,5 +194,5 @@ def test_steps_of_one_run_compare_the_versions_that_they_saw(data_root, instance
     (data_root / "stage_1.json").write_text("[]")
     with pytest.raises(SeedError, match=r"questions file .*stage_1\.json has changed during this run"):
         step(run_id)
-    instance.add_run_tags(other, instance.get_run_by_id(run_id).tags)  # as a run has that repeats this one
+    instance.add_run_tags(other, instance.get_run_by_id(run_id).tags)  # as in a run that repeats this one
     step(other)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from bettersynth_assets.engine.integrity import seal
-from bettersynth_assets.engine.store import Manifest, Slot, replacing, write_table, write_text
+from bettersynth_assets.engine.store import Manifest, Slot, replacing, write_table
 from toolkit.files import digest_of
 
 
@@ -37,7 +37,7 @@ def slot(tmp_path: Path) -> Slot:
 
 def test_a_write_error_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    write_text(path, "old")
+    path.write_text("old")
     with pytest.raises(OSError, match="disk full"), replacing(path) as partial:
         partial.write_text("half")
         raise OSError("disk full")
@@ -46,7 +46,7 @@ def test_a_write_error_leaves_the_old_file_and_no_partial_one(tmp_path: Path) ->
 
 def test_a_process_killed_during_a_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    write_text(path, "old")
+    path.write_text("old")
     code = (
         "import os, signal, sys; from pathlib import Path; from bettersynth_assets.engine.store import replacing\n"
         "with replacing(Path(sys.argv[1])) as partial:\n"

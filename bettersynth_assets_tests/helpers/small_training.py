@@ -33,7 +33,7 @@ def stage_of(values: dict[str, Any], name: str, **changes: Any) -> dict[str, Any
 
 
 class Stopped(Exception):
-    """Stands for a run that is stopped from outside."""
+    """Simulates a run that is stopped from outside."""
 
 
 def stop_after(values: dict[str, Any], step: int) -> None:

@@ -1,4 +1,4 @@
-"""Galleries show extreme rows, never run what a caption says and never ask another server for a picture."""
+"""Galleries show extreme rows, never render captions as markup and never load images from another server."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ def rows(scores: list[float]) -> pa.Table:
     )
 
 
-def test_gallery_picks_highest_lowest_and_nearest_to_the_limit(tmp_path):
+def test_a_gallery_shows_the_highest_the_lowest_and_the_rows_nearest_to_the_limit(tmp_path):
     shown = gallery(rows([0.1, 0.9, 0.5, 0.3, 0.2]), image_root=tmp_path, opener=opener, limit=0.31, each=1)
     assert re.findall(r"\*\*(highest|borderline|lowest)\*\* \S+ `(r\d)`", shown) == [
         ("highest", "r1"),
@@ -38,13 +38,13 @@ def test_a_recaptioned_row_shows_both_captions(tmp_path):
     assert shown.endswith("`r0`\n\nwas `the seed's`")
 
 
-def test_a_row_is_shown_once_where_there_are_few(tmp_path):
+def test_a_row_is_shown_only_once_if_there_are_few_rows(tmp_path):
     shown = gallery(rows([0.1, 0.2, 0.3]), image_root=tmp_path, opener=opener, each=2)
     assert [shown.count(f"`r{index}`\n\n`no picture") for index in range(3)] == [1, 1, 1]
     assert gallery(rows([]), image_root=tmp_path, opener=opener) == "no rows"
 
 
-def test_thumbnail_is_a_small_jpeg_inside_the_page(tmp_path):
+def test_a_thumbnail_is_a_small_jpeg_embedded_in_the_page(tmp_path):
     path = tmp_path / "a.png"
     Image.effect_noise((400, 300), 90).convert("RGB").save(path)
     data = re.fullmatch(r"!\[picture\]\(data:image/jpeg;base64,(.+)\)", thumbnail(path, opener)).group(1)
@@ -53,7 +53,7 @@ def test_thumbnail_is_a_small_jpeg_inside_the_page(tmp_path):
     assert max(Image.open(io.BytesIO(raw)).size) == SIDE
 
 
-def test_a_missing_picture_does_not_stop_the_gallery(tmp_path):
+def test_a_missing_image_does_not_stop_the_gallery(tmp_path):
     assert thumbnail(tmp_path / "gone.png", opener) == "`no picture: FileNotFoundError`"
 
 
@@ -87,7 +87,7 @@ def test_no_caption_or_id_of_a_gallery_is_read_as_markdown_html_or_a_link(tmp_pa
         assert html.count("<code>") == 4
 
 
-def test_a_gallery_has_a_byte_cap_whatever_its_pictures_and_captions_are(tmp_path):
+def test_a_gallery_has_a_byte_limit_for_any_images_and_captions(tmp_path):
     count = 9
     for number in range(count):
         Image.effect_noise((90, 90), 255).convert("RGB").save(tmp_path / f"r{number}.png")

@@ -1,4 +1,4 @@
-"""Metadata is small, shows what a stage measured, and holds nothing that the event log cannot."""
+"""Metadata is small, shows the figures of a stage, and contains only values that the event log accepts."""
 
 import json
 import math
@@ -29,11 +29,11 @@ def test_scores_show_mean_sd_percentiles_and_a_histogram():
     assert len(shown["clip_score_line"]) == 20
 
 
-def test_columns_without_values_are_left_out():
+def test_columns_without_values_are_omitted():
     assert distributions(pa.table({"clip_score": pa.array([None, None], pa.float32())})) == {}
 
 
-def test_a_stages_distribution_is_plotted_and_its_quantiles_are_left_out():
+def test_a_stages_distribution_is_plotted_and_its_quantiles_are_omitted():
     stats = {
         "clip_score": {
             "mean": 0.25, "sd": 0.125, "k_sigma": [-0.125, 0.625], "quantiles": [0.0] * 1001,
@@ -45,7 +45,7 @@ def test_a_stages_distribution_is_plotted_and_its_quantiles_are_left_out():
     assert set(shown) == {f"clip_score_{name}" for name in ("mean", "sd", "k_sigma", "histogram", "line")}
 
 
-def test_loss_curves_are_drawn_and_long_values_left_out():
+def test_loss_curves_are_plotted_and_long_values_are_omitted():
     shown = figures({"loss_seed_0": [3.0, 1.0], "short": [1, 2], "long": list(range(1000))})
     assert shown["loss_seed_0"].value.startswith("![curve]")
     assert shown["loss_seed_0_line"] == "█▁"
@@ -53,7 +53,7 @@ def test_loss_curves_are_drawn_and_long_values_left_out():
     assert "long" not in shown
 
 
-def test_what_is_not_a_number_is_shown_as_text():
+def test_a_value_that_is_not_a_number_is_shown_as_text():
     shown = figures({"loss": math.nan, "rate": math.inf, "n": 3, "word": "x", "yes": True, "score": None})
     assert shown == {"score": "none", "loss": "nan", "rate": "inf", "n": 3, "word": "x", "yes": True}
 
@@ -71,7 +71,7 @@ def test_results_are_shown_as_a_row_per_benchmark_and_metric_with_the_baseline()
         for seed in (0, 2)
         for name, metric, value in (("pope", "f1", 1.0), ("pope", "accuracy", 2.0), ("mme", "accuracy", 3.0))
     ]
-    stats = json.loads(json.dumps(compare(rows, arm_stats(rows[:2])), sort_keys=True))  # as a manifest keeps them
+    stats = json.loads(json.dumps(compare(rows, arm_stats(rows[:2])), sort_keys=True))  # as stored in a manifest
     shown = small_table(metric_table(pa.Table.from_pylist(rows), stats))
     assert [(row.data["benchmark"], row.data["metric"]) for row in shown.records] == [
         ("pope", "f1"), ("pope", "accuracy"), ("mme", "accuracy"),
@@ -80,7 +80,7 @@ def test_results_are_shown_as_a_row_per_benchmark_and_metric_with_the_baseline()
     assert shown.records[2].data["baseline"] is None
 
 
-def test_every_value_is_one_that_dagster_takes_and_fits_in_a_few_kilobytes():
+def test_dagster_accepts_every_value_and_each_fits_in_a_few_kilobytes():
     rng = np.random.default_rng(0)
     table = pa.table({"clip_score": rng.normal(size=5000).astype(np.float32), "words": rng.integers(3, 60, 5000)})
     shown = distributions(table)

@@ -1,4 +1,4 @@
-"""The summary says what is on disk: rows in and out, thresholds, both arms, and what the figures are worth."""
+"""The summary reports what is on disk: rows in and out, thresholds, both arms, and limits of the figures."""
 
 import json
 
@@ -17,7 +17,7 @@ from bettersynth_assets_tests.helpers.fake_graph import write_profile
 
 
 def results(**values: list[float]) -> list[dict[str, object]]:
-    """Rows of an arm: an accuracy per benchmark and training seed."""
+    """Return the rows of an arm: an accuracy per benchmark and training seed."""
     return [
         {"seed": seed, "benchmark": name, "metric": metric, "value": value, "n": 50}
         for name, given in values.items()
@@ -40,7 +40,7 @@ def settings(tmp_path, monkeypatch):
 
 
 def put(settings, stage: str, shard: str = WHOLE, rows: list[dict[str, object]] | None = None, **values) -> None:
-    """Lay a finished shard down as the engine would."""
+    """Write a finished shard as the engine does."""
     slot = Pipeline(STAGES, settings).slot(stage, shard)
     folder = slot.begin(f"key-of-{stage}-{shard}", resume=False)
     write_table(folder / "kept.parquet", pa.Table.from_pylist(rows or [{"id": "a"}]))
@@ -62,7 +62,7 @@ def finished(settings):
     return settings
 
 
-def test_rows_are_added_up_over_the_shards(finished):
+def test_rows_are_summed_over_the_shards(finished):
     summary = write_summary(finished)
     (stage,) = [stage for stage in summary["stages"] if stage["name"] == "filtered_set"]
     assert stage == {
@@ -71,7 +71,7 @@ def test_rows_are_added_up_over_the_shards(finished):
     }  # fmt: skip
 
 
-def test_both_arms_are_there_with_their_spread_and_the_score(finished):
+def test_both_arms_are_shown_with_their_spread_and_the_score(finished):
     summary = write_summary(finished)
     textvqa = summary["arms"]["third_place"]["textvqa"]["accuracy"]
     assert (textvqa["mean"], textvqa["per_seed"]) == (21.0, {"0": 20.0, "1": 22.0})
@@ -80,7 +80,7 @@ def test_both_arms_are_there_with_their_spread_and_the_score(finished):
     assert summary["kit_score"] == 2.05
 
 
-def test_what_is_printed_is_what_is_written(finished, capsys):
+def test_the_printed_summary_equals_the_written_one(finished, capsys):
     assert main() == 0
     printed = capsys.readouterr().out
     assert json.loads((finished.data_root / FILE).read_text()) == write_summary(finished)
@@ -116,7 +116,7 @@ def test_an_arm_without_one_of_the_contests_benchmarks_has_its_columns_and_no_sc
     assert "no kit score: it needs textvqa and mmbench, and textvqa and mmbench are not evaluated" in as_text(summary)
 
 
-def test_nothing_is_made_up_where_nothing_has_run(settings):
+def test_the_summary_is_empty_before_the_first_run(settings):
     summary = write_summary(settings)
     assert (summary["stages"], summary["arms"], summary["kit_score"], summary["thresholds"]) == ([], {}, None, {})
     assert "kit score" not in as_text(summary)
@@ -132,7 +132,7 @@ def test_small_models_are_named_next_to_the_figures(settings, tmp_path, monkeypa
     assert "nothing about MGM-2B" in note
 
 
-def test_a_broken_setting_is_reported_in_one_line(settings, monkeypatch, capsys):
+def test_an_invalid_setting_is_reported_in_one_line(settings, monkeypatch, capsys):
     monkeypatch.setenv("BETTERSYNTH_RECIPE", "third_plac")
     assert main() == 1
     error = capsys.readouterr().err

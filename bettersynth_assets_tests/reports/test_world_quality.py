@@ -1,4 +1,4 @@
-"""The miniature's figures come from its truth, part by part as far as the stages have run."""
+"""The miniature's quality figures are computed from its truth for every stage that has run."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,7 +43,7 @@ def is_bad(row) -> bool:
     return bool(row["mismatch"] or row["degenerate"])
 
 
-def test_scores_that_know_the_truth_are_perfect(world, truth, shard):
+def test_scores_derived_from_the_truth_are_perfect(world, truth, shard):
     scores = [{"id": row["id"], "clip_score": 0.1 if is_bad(row) else 0.9} for row in truth]
     found = shard("clip_scores", kept=scores)
     found |= shard("seed_profile", stats={"clip_score": {"mean": 0.5}})
@@ -54,7 +54,7 @@ def test_scores_that_know_the_truth_are_perfect(world, truth, shard):
     assert limit["rejected"] == sum(map(is_bad, truth)) > 0
 
 
-def test_a_filter_is_measured_against_the_fault_that_it_looks_for(world, truth, shard):
+def test_a_filter_is_measured_against_the_fault_that_it_targets(world, truth, shard):
     marked = [row["id"] for row in truth if row["watermark"]]
     clean = [row["id"] for row in truth if not row["watermark"]]
     wrong = [*marked[:1], clean[0]]
@@ -65,7 +65,7 @@ def test_a_filter_is_measured_against_the_fault_that_it_looks_for(world, truth, 
     assert measured == {"precision": 0.5, "recall": 1 / len(marked), "rejected": 2, "faulty": len(marked)}
 
 
-def test_what_has_not_run_is_left_out(world, truth, shard):
+def test_stages_that_have_not_run_are_omitted(world, truth, shard):
     assert world_quality(world.truth, {}) == {}
     found = shard("recaptioned_set", kept=[{"id": truth[0]["id"], "caption": "nothing"}])
     assert set(world_quality(world.truth, found)) == {"captions, chosen"}

@@ -1,4 +1,4 @@
-"""A benchmark from outside the package, the example of docs/extending.md: one file, named in a profile."""
+"""A benchmark from outside the package: the example of docs/extending.md, one file named in a profile."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ANSWERS = ("2", "3.", "many", "4")
 
 
 def _block(name: str) -> str:
-    """A block of the page, by its first line."""
+    """Return a code block of the page by its first line."""
     text = (PROJECT_ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     (found,) = (block for block in re.findall(r"```\w+\n(.*?)```", text, re.DOTALL) if block.startswith(f"# {name}"))
     return str(found)
@@ -45,7 +45,7 @@ def _block(name: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The example's file, a table of four questions about three pictures, and a registry without it."""
+    """The example's file, a table of four questions about three images, and a registry without it."""
     monkeypatch.setattr(BENCHMARKS, "_added", {})
     known = set(sys.modules)
     (tmp_path / "counting.py").write_text(_block("counting.py"), encoding="utf-8")
@@ -108,7 +108,9 @@ def test_the_command_answers_and_scores_a_benchmark_of_an_extension_file(
 
 
 @pytest.mark.slow
-def test_the_stage_evaluates_it_and_checks_and_summary_show_it(settings: Settings, folder: Path) -> None:
+def test_the_stage_evaluates_an_added_benchmark_and_checks_and_summary_show_it(
+    settings: Settings, folder: Path
+) -> None:
     save_tiny(folder / "models" / "finetune", initializer_range=0.5)
     check_benchmarks(settings)
     checkpoint = _finished(folder / "models", [{"seed": 0, "path": "finetune"}])
@@ -134,7 +136,7 @@ def test_the_stage_evaluates_it_and_checks_and_summary_show_it(settings: Setting
     assert "log-probability of the correct answer per token, nats: arm Counting seeds baseline -" in text
 
 
-def test_its_files_code_and_pictures_count_in_the_key(
+def test_files_code_and_images_of_an_added_benchmark_are_part_of_the_key(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def key() -> Any:
@@ -146,13 +148,13 @@ def test_its_files_code_and_pictures_count_in_the_key(
     (folder / "counting.py").write_text(_block("counting.py") + "\n")
     with pytest.raises(ValueError, match="has changed since this process imported it"):
         key()
-    monkeypatch.setattr("toolkit.registry._imported", {})  # as in a process that starts now
+    monkeypatch.setattr("toolkit.registry._imported", {})  # as in a new process
     monkeypatch.setattr(BENCHMARKS, "_added", {})
     load_extensions([folder / "counting.py"])
     assert {name for name, value in key().items() if value != before[name]} == {"folders", "code"}
 
 
-def test_a_fault_in_its_files_is_found_before_anything_is_trained(settings: Settings, folder: Path) -> None:
+def test_a_fault_in_the_files_of_an_added_benchmark_is_found_before_training(settings: Settings, folder: Path) -> None:
     (folder / "counting" / "counting.csv").write_text("id,image,question,answer\nq9,0.png,How many?,some\n")
     with pytest.raises(ConfigError, match=r"counting\.csv, question q9: no number, 'some'"):
         check_benchmarks(settings)
@@ -165,7 +167,7 @@ def test_a_fault_in_its_files_is_found_before_anything_is_trained(settings: Sett
         ({}, "the miniature world has none for it: set its table, images"),
     ],
 )
-def test_its_settings_are_checked_like_those_of_the_built_in_ones(
+def test_settings_of_an_added_benchmark_are_checked_like_those_of_built_in_ones(
     settings: Settings, folder: Path, values: dict[str, str], message: str
 ) -> None:
     changes = {"extensions": [str(folder / "counting.py")], "evaluation": {"benchmarks": {"counting": values}}}
@@ -175,7 +177,7 @@ def test_its_settings_are_checked_like_those_of_the_built_in_ones(
 
 
 def _finished(folder: Path, rows: list[dict[str, Any]], stats: Any = None, more: tuple[str, ...] = ()) -> Manifest:
-    """A set as the engine would have left it in a folder."""
+    """Write a finished set as the engine does."""
     write_table(folder / "kept.parquet", pa.Table.from_pylist(rows))
     return Manifest(
         stage="baseline_results", shard=WHOLE, key="key", rows_in=len(rows), kept=len(rows), rejected={},

@@ -1,4 +1,4 @@
-"""budgeted_set and baseline_set: the same exposures as the kit's own few lines, and every row accounted for."""
+"""budgeted_set and baseline_set give the kit's exposures and account for every row."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def as_the_kit_would(lines: list[bytes], budget: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("budget", [1, 5, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 49, 1000])
-def test_exposures_are_byte_equal_to_the_kits_and_exactly_the_budget(budget: int, seed: Path) -> None:
+def test_exposures_equal_the_kits_byte_for_byte_and_meet_the_budget_exactly(budget: int, seed: Path) -> None:
     manifest = toy_pipeline(settings(seed, budget)).ensure("budgeted_set")
     lines = [json.dumps(kit_row(number)).encode() for number in range(ROWS)]
     assert kit_lines(manifest) == as_the_kit_would(lines, budget)
@@ -63,7 +63,7 @@ def test_exposures_are_byte_equal_to_the_kits_and_exactly_the_budget(budget: int
     assert dict(zip(kept["id"].to_pylist(), kept["exposures"].to_pylist(), strict=True)) == shown
 
 
-def test_rows_that_are_not_drawn_are_rejects_and_none_is_lost(seed: Path) -> None:
+def test_rows_that_are_not_sampled_are_rejects_and_none_is_lost(seed: Path) -> None:
     manifest = toy_pipeline(settings(seed, 5)).ensure("budgeted_set")
     assert (manifest.rows_in, manifest.kept, manifest.rejected, manifest.lost) == (ROWS, 5, {"budget": ROWS - 5}, 0)
     assert manifest.stats["exposures_per_row"] == {"0": ROWS - 5, "1": 5}
@@ -78,7 +78,7 @@ def test_repeats_are_reported(seed: Path) -> None:
     assert stats["budget_met"] is True
 
 
-def test_order_keep_leaves_a_set_under_budget_as_it_is_and_says_that_the_budget_is_not_met(seed: Path) -> None:
+def test_order_keep_does_not_change_a_set_below_the_budget_and_reports_that_it_is_not_met(seed: Path) -> None:
     manifest = toy_pipeline(settings(seed, 49, "keep")).ensure("budgeted_set")
     assert [json.loads(line)["id"] for line in kit_lines(manifest)] == [f"{number:03d}" for number in range(ROWS)]
     assert (manifest.stats["budget_met"], manifest.stats["exposures"]) == (False, ROWS)
@@ -90,12 +90,12 @@ def test_order_keep_leaves_a_set_under_budget_as_it_is_and_says_that_the_budget_
     assert not budget_met(replace(evidence, manifests=[lost])).passed
 
 
-def test_order_keep_over_budget_samples_as_the_kit_does(seed: Path) -> None:
+def test_order_keep_above_the_budget_samples_as_the_kit_does(seed: Path) -> None:
     lines = [json.dumps(kit_row(number)).encode() for number in range(ROWS)]
     assert kit_lines(toy_pipeline(settings(seed, 5, "keep")).ensure("budgeted_set")) == as_the_kit_would(lines, 5)
 
 
-def test_only_rows_that_passed_the_filter_are_drawn_and_the_baseline_draws_from_the_whole_seed(seed: Path) -> None:
+def test_exposures_come_from_filtered_rows_and_those_of_the_baseline_from_the_whole_seed(seed: Path) -> None:
     pipeline = toy_pipeline(settings(seed, 40), least=0.5)
     ids = [f"{number:03d}" for number in range(ROWS)]
     good = [row_id for row_id in ids if score_of(row_id) >= 0.5]
@@ -107,7 +107,7 @@ def test_only_rows_that_passed_the_filter_are_drawn_and_the_baseline_draws_from_
     assert "clip_score" not in baseline.table().column_names
 
 
-def test_the_number_of_shards_does_not_change_what_is_drawn(seed: Path) -> None:
+def test_the_number_of_shards_does_not_change_the_exposures(seed: Path) -> None:
     digests = {
         toy_pipeline(replace(one, data_root=one.data_root / str(shards))).ensure("budgeted_set").digest
         for shards in (1, 3, 20)
@@ -117,7 +117,7 @@ def test_the_number_of_shards_does_not_change_what_is_drawn(seed: Path) -> None:
     assert len(digests) == 1
 
 
-def test_no_rows_left_names_the_operator_that_took_most(seed: Path) -> None:
+def test_the_error_for_an_empty_set_names_the_operator_that_rejected_most_rows(seed: Path) -> None:
     with pytest.raises(EmptySetError) as error:
         toy_pipeline(settings(seed, 5), least=2.0).ensure("budgeted_set")
     assert "no rows are left of 13. operator toy_filter of filtered_set removed most, 13." in str(error.value)
@@ -148,7 +148,7 @@ def questions(path: Path, text: str) -> None:
     path.write_text(json.dumps([{"id": f"{number:03d}", "conversations": turns} for number in range(ROWS - 1)]))
 
 
-def test_original_questions_come_from_the_file_next_to_the_seed_file_and_its_changes_are_seen(seed: Path) -> None:
+def test_original_questions_come_from_the_file_next_to_the_seed_file_and_changes_are_detected(seed: Path) -> None:
     questions(seed.with_name("stage_1.json"), "Who?")
     manifest = toy_pipeline(settings(seed, ROWS)).ensure("budgeted_set")
     asked = {row["id"]: row["conversations"][0]["value"] for row in llava(manifest)}
@@ -160,7 +160,7 @@ def test_original_questions_come_from_the_file_next_to_the_seed_file_and_its_cha
     assert llava(manifest)[0]["conversations"][0]["value"] in {"<image>\nWhere?", asked["012"]}
 
 
-def test_the_profiles_questions_file_goes_first_and_a_wrong_one_is_named(seed: Path) -> None:
+def test_the_profiles_questions_file_has_priority_and_an_invalid_one_is_named(seed: Path) -> None:
     questions(seed.with_name("stage_1.json"), "Who?")
     questions(seed.with_name("other.json"), "Where?")
     named = settings(seed, ROWS, questions=str(seed.with_name("other.json")))
@@ -173,7 +173,7 @@ def test_the_profiles_questions_file_goes_first_and_a_wrong_one_is_named(seed: P
         toy_pipeline(settings(seed, 5, questions=str(seed))).ensure("budgeted_set")
 
 
-def test_a_llava_seed_keeps_its_own_questions(tmp_path: Path) -> None:
+def test_a_llava_seed_file_keeps_its_questions(tmp_path: Path) -> None:
     write_images(tmp_path, range(4))
     turn = {"from": "human", "value": "Tell me.\n<image>"}
     rows: list[Any] = [

@@ -1,4 +1,4 @@
-"""Image files that change, vanish or cannot be read: what is redone, what fails, and what is never blamed on a row."""
+"""Image files that change, disappear or cannot be read: what is redone, what fails, and which faults blame no row."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ def rows_of(pipeline: Pipeline, stage: str, table: str = "kept") -> list[dict[st
 
 
 def replaced(path: Path, data: bytes) -> None:
-    """Other bytes of the same length, with the time of modification set back, as ``cp -p`` may leave a file."""
+    """Replace a file by other bytes of the same length and modification time, as ``cp -p`` may."""
     before = path.stat()
     assert len(data) == before.st_size
     path.write_bytes(data)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_folder_that_vanishes_while_scoring_fails_the_shard_and_blames_no_row(pipeline: Make, seed_root: Path) -> None:
+def test_a_folder_that_disappears_during_scoring_fails_the_shard_and_blames_no_row(
+    pipeline: Make, seed_root: Path
+) -> None:
     run = pipeline()
     run.ensure_all("seed_dataset")
     (seed_root / "images").rename(seed_root / "unmounted")
@@ -52,7 +54,7 @@ def test_folder_that_vanishes_while_scoring_fails_the_shard_and_blames_no_row(pi
     assert len(rows_of(again, "clip_scores")) == 30 and rows_of(again, "clip_scores", "quarantine") == []
 
 
-def test_damaged_file_that_is_repaired_with_equal_length_is_scored(pipeline: Make, seed_root: Path) -> None:
+def test_a_damaged_file_repaired_with_equal_length_is_scored(pipeline: Make, seed_root: Path) -> None:
     path = seed_root / "images/007.png"
     whole = path.read_bytes()
     break_pixels(seed_root, "images/007.png")
@@ -63,7 +65,7 @@ def test_damaged_file_that_is_repaired_with_equal_length_is_scored(pipeline: Mak
     assert len(rows_of(again, "clip_scores")) == 30 and rows_of(again, "clip_scores", "quarantine") == []
 
 
-def test_replaced_image_gets_a_new_score_and_caption_and_the_other_shards_are_left(
+def test_a_replaced_image_gets_a_new_score_and_caption_and_other_shards_are_not_redone(
     pipeline: Make, seed_root: Path
 ) -> None:
     for number, colour in ((0, "red"), (1, "red")):
@@ -83,7 +85,7 @@ def test_replaced_image_gets_a_new_score_and_caption_and_the_other_shards_are_le
     assert {manifest.shard for manifest in again.made if manifest.stage == "clip_scores"} == {"shard-00000"}
 
 
-def test_touched_images_are_read_again_and_nothing_more(pipeline: Make, seed_root: Path) -> None:
+def test_touched_images_are_only_read_again(pipeline: Make, seed_root: Path) -> None:
     pipeline().ensure_all("clip_scores")
     for path in (seed_root / "images").iterdir():
         os.utime(path)
@@ -103,7 +105,7 @@ def seed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("as_mount_point", [False, True])
-def test_folder_that_is_missing_at_ingest_fails_the_shard_until_it_is_back(
+def test_a_folder_that_is_missing_at_ingest_fails_the_shard_until_it_is_restored(
     seed: Path, tmp_path: Path, as_mount_point: bool
 ) -> None:
     settings, folder = settings_for(seed, tmp_path / "data", shards=2), seed.parent / "images"
@@ -120,7 +122,7 @@ def test_folder_that_is_missing_at_ingest_fails_the_shard_until_it_is_back(
     assert len(rows_of(ingest(settings), "seed_dataset")) == 10
 
 
-def test_rows_that_name_what_never_was_are_quarantined_with_the_spelling_that_is_there(tmp_path: Path) -> None:
+def test_rows_with_a_misspelled_path_are_quarantined_with_the_existing_spelling(tmp_path: Path) -> None:
     write_images(tmp_path, range(10))
     (tmp_path / "images/a b.jpg").write_bytes(encoded(picture()))
     (tmp_path / "images/caf\u00e9.jpg").write_bytes(encoded(picture()))
@@ -142,7 +144,7 @@ def test_rows_that_name_what_never_was_are_quarantined_with_the_spelling_that_is
     assert all(len(detail) <= 450 for detail in details) and "characters)" in details[6]
 
 
-def test_a_shard_none_of_whose_images_is_there_fails(tmp_path: Path) -> None:
+def test_a_shard_with_no_image_present_fails(tmp_path: Path) -> None:
     rows = [kit_row(number, images=[f"{number}.jpg"]) for number in range(4)]
     settings = settings_for(write_lines(tmp_path, rows), tmp_path / "data", shards=1)
     with pytest.raises(EnvironmentFault, match=f"none of the 4 images of this shard is under {tmp_path}"):
@@ -151,7 +153,7 @@ def test_a_shard_none_of_whose_images_is_there_fails(tmp_path: Path) -> None:
 
 @contextmanager
 def without_rights() -> Iterator[None]:
-    """As another user, for files and in this thread and those that it starts; root may read everything."""
+    """Act as another user for file access, in this thread and threads that it starts; root may read everything."""
     libc = ctypes.CDLL(None)
     before = os.geteuid()
     try:
@@ -163,7 +165,9 @@ def without_rights() -> Iterator[None]:
 
 
 @pytest.mark.skipif(os.name != "posix" or not hasattr(ctypes.CDLL(None), "setfsuid"), reason="rights of Linux")
-def test_a_folder_without_rights_is_not_full_of_broken_images(seed: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_without_read_permission_is_not_reported_as_broken_images(
+    seed: Path, tmp_path: Path, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(file_errors, "_gave_up", {})
     settings = settings_for(seed, tmp_path / "data", shards=1)
     lines = list(range(10))
@@ -184,7 +188,7 @@ def test_a_folder_without_rights_is_not_full_of_broken_images(seed: Path, tmp_pa
     assert len(rows_of(ingest(settings), "seed_dataset")) == len(lines)
 
 
-def test_links_lead_where_the_profile_allows_and_the_message_names_the_key(tmp_path: Path) -> None:
+def test_links_are_followed_where_the_profile_allows_and_the_error_names_the_setting(tmp_path: Path) -> None:
     hub = tmp_path / "hub/datasets--org--name"
     (hub / "blobs").mkdir(parents=True)
     snapshot = hub / "snapshots/0123abcd"
@@ -211,7 +215,7 @@ def test_links_lead_where_the_profile_allows_and_the_message_names_the_key(tmp_p
     assert len(rows_of(ingest(both), "seed_dataset")) == 5
 
 
-def test_replaced_image_of_the_fine_tuning_set_changes_its_hash_and_only_moved_files_are_read(
+def test_a_replaced_fine_tuning_image_changes_the_hash_and_only_modified_files_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, memo, folder = tmp_path / "sft.json", tmp_path / "memo/hashes.parquet", tmp_path / "images"

@@ -1,4 +1,4 @@
-"""The seed or questions file changes while a run reads it: the run fails and says so, and no set is a mixture."""
+"""If the seed or questions file changes during a run, the run fails with that reason and no set mixes versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def changed_seed(seed: Path) -> None:
 
 
 def replaced_seed(seed: Path) -> None:
-    """Another file under the same name, of the same size and time."""
+    """Replace the file by another one of the same name, size and modification time."""
     before = seed.stat()
     other = seed.with_name("other.jsonl")
     other.write_bytes(seed.read_bytes().replace(b"thing", b"other"))
@@ -56,7 +56,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.mark.parametrize("stage", ["seed_dataset", "clip_scores", "recaptioned_set"])
 @pytest.mark.parametrize("change", [changed_seed, replaced_seed, cut_seed, removed_seed, new_questions])
-def test_a_file_that_changes_between_two_shards_fails_the_run_with_what_to_do(
+def test_a_file_that_changes_between_two_shards_fails_the_run_with_the_fix(
     change: Callable[[Path], None], stage: str, settings: Settings
 ) -> None:
     seed = Path(str(settings.profile.seed))
@@ -76,7 +76,7 @@ def test_a_file_that_changes_between_two_shards_fails_the_run_with_what_to_do(
         assert not [caption for caption in again["caption"].to_pylist() if "thing" in caption]
 
 
-def test_rows_that_were_read_from_another_version_than_the_key_are_never_committed(settings: Settings) -> None:
+def test_rows_read_from_another_version_than_that_of_the_key_are_never_committed(settings: Settings) -> None:
     seed = Path(str(settings.profile.seed))
     pipeline, before = toy_pipeline(settings), seed.read_bytes()
     stage = pipeline.stages["seed_dataset"]
@@ -93,7 +93,7 @@ def test_rows_that_were_read_from_another_version_than_the_key_are_never_committ
     assert all("thing" in caption for caption in found["caption"].to_pylist())
 
 
-def test_a_file_that_is_cut_while_its_rows_are_read_is_noticed_and_kills_no_process(settings: Settings) -> None:
+def test_truncating_a_file_while_its_rows_are_read_is_detected_and_kills_no_process(settings: Settings) -> None:
     index = seed_index(settings)
     lines = index.lines(0, 1)
     next(lines)

@@ -1,4 +1,4 @@
-"""The plans that the stages hand to the toolkit are ones that it takes, with the contest's fixed settings."""
+"""The toolkit accepts the plans that the stages pass to it, and they have the contest's fixed settings."""
 
 import sys
 from dataclasses import replace
@@ -28,7 +28,7 @@ NAMES = [name for roles in FILES.values() for name in roles.values()]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A profile whose files are there, if empty."""
+    """A profile whose files exist but are empty."""
 
     def build(**training: object) -> Path:
         (tmp_path / "base").mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ def project(tmp_path, monkeypatch):
     return build
 
 
-def test_the_toolkit_takes_the_training_plan_and_it_is_the_contests(project):
+def test_the_toolkit_accepts_the_training_plan_and_it_is_the_contests(project):
     root = project(stage_2={**STAGE, "max_steps": 50, "max_grad_norm": 1.0})
     made = parse_plan(train.training_plan(load_settings(), root / "out", root / "tune.json", 3))
     first, second = made.stages
@@ -72,7 +72,7 @@ def test_the_toolkit_takes_the_training_plan_and_it_is_the_contests(project):
     assert second.max_grad_norm == 1.0
 
 
-def test_the_towers_features_are_shared_by_both_arms(project):
+def test_both_arms_share_the_features_of_the_towers(project):
     project(feature_cache=True)
     settings = load_settings()
     caches = {
@@ -82,7 +82,7 @@ def test_the_towers_features_are_shared_by_both_arms(project):
     assert caches == {str(settings.data_root / "p" / "features")}
 
 
-def test_the_toolkit_takes_the_evaluation_plan(project):
+def test_the_toolkit_accepts_the_evaluation_plan(project):
     root = project()
     places = {name: Place(folder=root / name, key="k") for name in FILES}
     made = make_plan(evaluate.evaluation_plan(load_settings(), root / "out", root / "base", places))
@@ -110,14 +110,14 @@ def test_benchmarks_that_a_profile_cannot_name_are_refused(tmp_path, evaluation,
     assert "\n" not in str(refused.value)
 
 
-def test_a_benchmark_that_is_not_there_is_named_with_its_key(project):
+def test_a_missing_benchmark_is_named_with_its_key(project):
     root = project()
     (root / "bench" / "m.tsv").unlink()
     with pytest.raises(ConfigError, match=r"evaluation\.benchmarks\.mmbench\.table = '.*': nothing at"):
         benchmarks(load_settings())
 
 
-def test_a_benchmark_that_names_no_files_has_those_of_the_world(tmp_path, monkeypatch):
+def test_a_benchmark_without_files_in_the_profile_uses_those_of_the_miniature_world(tmp_path, monkeypatch):
     evaluation = {"benchmarks": {"mmbench": {}}}
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "p.yaml", evaluation=evaluation)))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
@@ -125,7 +125,7 @@ def test_a_benchmark_that_names_no_files_has_those_of_the_world(tmp_path, monkey
     assert benchmarks(load_settings()) == {"mmbench": {"table": str(table)}}
 
 
-def test_training_depends_on_its_settings_and_not_on_how_it_is_started(project):
+def test_the_training_key_depends_on_its_settings_and_not_on_the_launcher(project):
     project()
     stage = Pipeline(STAGES, load_settings()).stages["mgm_checkpoint"]
     before = stage.depends(load_settings(), "all", {})
@@ -135,7 +135,7 @@ def test_training_depends_on_its_settings_and_not_on_how_it_is_started(project):
     assert stage.depends(load_settings(), "all", {}) != before
 
 
-def test_what_a_run_may_take_and_keep_goes_to_the_trainer_and_not_into_its_version(project, monkeypatch):
+def test_settings_of_resources_and_logs_go_to_the_trainer_and_not_into_the_key(project, monkeypatch):
     root = project()
     stage = Pipeline(STAGES, load_settings()).stages["mgm_checkpoint"]
     before = stage.depends(load_settings(), "all", {})

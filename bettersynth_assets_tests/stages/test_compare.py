@@ -10,17 +10,17 @@ def test_the_score_is_the_mean_of_the_two_ratios():
     assert kit_score(40.0, 13.0, textvqa_base=40.0, mmbench_base=13.0) == 1.0
 
 
-def test_the_score_is_cut_and_not_rounded():
+def test_the_score_is_truncated_and_not_rounded():
     assert kit_score(1.99999, 1.99999, textvqa_base=1.0, mmbench_base=1.0) == 1.9999
     assert kit_score(1.2345, 1.2345, textvqa_base=1.0, mmbench_base=1.0) == 1.2345
 
 
-def test_a_baseline_with_nothing_right_gives_no_score():
+def test_a_baseline_without_correct_answers_gives_no_score():
     assert kit_score(40.0, 13.0, textvqa_base=40.0, mmbench_base=0.0) is None
 
 
 def rows(**values: list[float]) -> list[dict[str, object]]:
-    """Accuracies per training seed, and a second metric of each benchmark."""
+    """Return accuracies per training seed, and a second metric for each benchmark."""
     return [
         {"seed": 3 + 2 * number, "benchmark": name, "metric": metric, "value": value, "n": 10}
         for name, given in values.items()
@@ -29,7 +29,7 @@ def rows(**values: list[float]) -> list[dict[str, object]]:
     ]
 
 
-def test_spread_is_the_sample_deviation_and_one_seed_has_none():
+def test_the_spread_is_the_sample_standard_deviation_and_one_seed_has_none():
     stats = arm_stats(rows(textvqa=[10.0, 14.0], mmbench=[4.0, 4.0]))
     assert stats["textvqa_mean"] == 12.0
     assert stats["textvqa_sd"] == pytest.approx(8**0.5)
@@ -58,7 +58,7 @@ def test_an_arm_is_compared_by_its_means_and_spreads_over_its_seeds():
     assert "no_kit_score" not in found
 
 
-def test_a_subset_without_one_of_the_contests_benchmarks_has_no_score_and_says_why():
+def test_a_subset_without_one_of_the_contests_benchmarks_has_no_score_but_a_reason():
     some = rows(textvqa=[20.0], pope=[60.0])
     found = compare(some, arm_stats(some))
     assert (found["kit_score"], found["kit_score_sd"]) == (None, None)
@@ -66,7 +66,7 @@ def test_a_subset_without_one_of_the_contests_benchmarks_has_no_score_and_says_w
     assert found["baseline_pope_mean"] == 60.0
 
 
-def test_a_baseline_with_nothing_right_says_in_which_benchmark():
+def test_a_baseline_without_correct_answers_is_reported_with_the_benchmark():
     found = compare(rows(textvqa=[20.0], mmbench=[1.0]), arm_stats(rows(textvqa=[20.0], mmbench=[0.0])))
     assert found["kit_score"] is None
     assert found["no_kit_score"] == "the baseline has nothing right in mmbench, so there is no ratio to it"

@@ -1,4 +1,4 @@
-"""Operators from a recipe's own files: filter, mapper and selector from outside of the package, by the real stages."""
+"""Custom operators from a recipe's files: filter, mapper and selector from outside the package, in the real stages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Make = Callable[..., Pipeline]
 
 @pytest.fixture
 def run(settings: Settings, tmp_path: Path) -> Make:
-    """A pipeline of a recipe file with these files beside it."""
+    """Return a pipeline of a recipe file with these files next to it."""
 
     def make(files: dict[str, str], *, trusted: bool = True, **sections: Any) -> Pipeline:
         folder = tmp_path / "my recipes"
@@ -98,7 +98,7 @@ def test_the_documented_filter_rejects_with_value_and_reason(run: Make) -> None:
     assert spec_of("word_length_filter").cost == "caption"
 
 
-def test_a_mapper_and_a_selector_of_the_recipes_own_run_in_the_other_lists(run: Make) -> None:
+def test_custom_mappers_and_selectors_run_in_the_other_lists(run: Make) -> None:
     files = {"word_length_filter.py": EXAMPLE, "mapper.py": MAPPER, "selector.py": SELECTOR}
     pipeline = run(
         files,
@@ -116,7 +116,7 @@ def test_a_mapper_and_a_selector_of_the_recipes_own_run_in_the_other_lists(run: 
     assert gone == {("every_third_selector", "refused by every_third_selector")}
 
 
-def test_a_changed_file_is_imported_again_and_only_its_stage_is_made_again(run: Make) -> None:
+def test_a_changed_operator_file_is_imported_again_and_only_its_stage_is_rebuilt(run: Make) -> None:
     sections = {"process": FILTER, "budget": {"exposures": 8, "select": [{"every_third_selector": {}}]}}
     files = {"word_length_filter.py": EXAMPLE, "selector.py": SELECTOR}
     first = run(files, **sections)
@@ -128,7 +128,7 @@ def test_a_changed_file_is_imported_again_and_only_its_stage_is_made_again(run: 
     selector = run({**files, "selector.py": SELECTOR.replace(", 3)", ", 2)")}, **sections)
     selector.ensure("budgeted_set")
     assert {manifest.stage for manifest in selector.made} == {"budgeted_set"}
-    # The same length and time of change: what a cache of bytecode goes by.
+    # The same length and modification time, which Python's bytecode cache compares.
     path = Path(first.settings.recipe.custom_operators[0])
     state = path.stat()
     changed = run({**files, "word_length_filter.py": EXAMPLE.replace("> self.max", "< self.max")}, **sections)
@@ -136,7 +136,7 @@ def test_a_changed_file_is_imported_again_and_only_its_stage_is_made_again(run: 
     assert len(rows_of(changed.ensure_all("filtered_set"))) == 6
 
 
-def test_keys_hold_the_code_of_operators_from_outside_and_nothing_new_for_the_others(run: Make) -> None:
+def test_keys_contain_the_code_of_custom_operators_and_are_unchanged_for_others(run: Make) -> None:
     pipeline = run({"word_length_filter.py": EXAMPLE}, process=FILTER)
     check_recipe(pipeline.settings)
     profile = pipeline.settings.profile
@@ -178,7 +178,7 @@ def test_a_recipe_with_code_is_refused_without_trust_and_its_code_does_not_run(r
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named_with_the_cause(source: str, says: str, run: Make) -> None:
+def test_an_unusable_operator_file_is_named_with_the_cause(source: str, says: str, run: Make) -> None:
     stock = registry().modules["words_num_filter"]
     words = refused(run({"mine.py": source}, process=[{"words_num_filter": {}}]))
     assert re.match(r"recipe 'mine': custom_operators: /.*/my recipes/mine\.py " + says, words), words
@@ -186,14 +186,14 @@ def test_a_file_that_cannot_be_used_is_named_with_the_cause(source: str, says: s
     assert "word_length_filter" not in registry().modules
 
 
-def test_a_missing_file_and_a_name_that_two_files_register_are_refused(run: Make, tmp_path: Path) -> None:
+def test_a_missing_file_and_a_name_registered_by_two_files_are_refused(run: Make, tmp_path: Path) -> None:
     pipeline = run({"one.py": EXAMPLE, "two.py": EXAMPLE})
     assert re.search(r"two\.py registers 'word_length_filter', which already exists", refused(pipeline))
     Path(pipeline.settings.recipe.custom_operators[1]).unlink()
     assert re.search(r"custom_operators: no file /.*/two\.py: use the path of a Python file", refused(pipeline))
 
 
-def test_two_recipes_of_one_process_do_not_see_each_others_operators(run: Make) -> None:
+def test_recipes_in_one_process_do_not_see_each_others_operators(run: Make) -> None:
     long = run({"a.py": EXAMPLE}, process=FILTER)
     other = run({"b.py": EXAMPLE.replace("> self.max_length:", "<= self.max_length:")}, process=FILTER)
     assert len(rows_of(long.ensure_all("filtered_set"))) == 24

@@ -1,4 +1,4 @@
-"""What the evaluation stages check and depend on; answering itself is the toolkit's (``test_evaluate_run``)."""
+"""Checks and dependencies of the evaluation stages; the toolkit's tests cover answering (``test_evaluate_run``)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _key(settings: Settings) -> Any:
     return evaluate.depends(settings, "all", {})
 
 
-def test_whole_benchmark_files_pass(settings: Settings) -> None:
+def test_valid_benchmark_files_are_accepted(settings: Settings) -> None:
     check_benchmarks(settings)
 
 
@@ -83,7 +83,7 @@ def test_a_broken_benchmark_is_a_fault_of_the_profile(
     assert "\n" not in str(refused.value)
 
 
-def test_a_replaced_image_of_equal_size_gives_another_key(settings: Settings, tmp_path: Path) -> None:
+def test_a_replaced_image_of_equal_size_changes_the_key(settings: Settings, tmp_path: Path) -> None:
     before = _key(settings)
     image = tmp_path / "bench" / "images" / "i1.bmp"
     size = image.stat().st_size
@@ -136,7 +136,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _evaluate(settings: Settings, model: Path, folder: Path) -> tuple[Result, list[str]]:
-    """The stage's result, and the benchmarks that a model answered for it."""
+    """Return the stage's result, and the benchmarks that a model answered for it."""
     checkpoints = Manifest(
         stage="baseline_checkpoint", shard=WHOLE, key="k", rows_in=1, kept=1, rejected={}, quarantined={}, digest="d",
         files={"kept.parquet": seal(model / "kept.parquet")}, folder=str(model),
@@ -157,7 +157,7 @@ def _with(settings: Settings, **benchmarks: Any) -> Settings:
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
-    """The result's files, without seconds and without the workbook, which holds the time of its creation."""
+    """Return the result's files without timings and without the workbook, which contains its creation time."""
     files = (
         path
         for path in (folder / "seed-3").rglob("*")
@@ -166,7 +166,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*files, folder / "questions.parquet"]}
 
 
-def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_is_that_of_one_run(
+def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_equals_that_of_one_run(
     settings: Settings, model: Path, tmp_path: Path
 ) -> None:
     one = settings.with_benchmarks(["textvqa"])
@@ -205,9 +205,7 @@ def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_ru
     assert answered == ["textvqa"] and set(result.kept["benchmark"].to_pylist()) == {"textvqa", "mmbench"}
 
 
-def test_a_damaged_answer_is_the_only_one_that_is_answered_again(
-    settings: Settings, model: Path, tmp_path: Path
-) -> None:
+def test_only_a_damaged_answer_file_is_answered_again(settings: Settings, model: Path, tmp_path: Path) -> None:
     first, _ = _evaluate(settings, model, tmp_path / "first")
     (damaged,) = settings.shared_root.glob("answers/mmbench-*/answers.jsonl")
     damaged.write_text("")
@@ -216,7 +214,7 @@ def test_a_damaged_answer_is_the_only_one_that_is_answered_again(
     assert again.kept.equals(first.kept)
 
 
-def test_a_launch_can_take_a_part_of_the_profiles_benchmarks(settings: Settings) -> None:
+def test_a_launch_can_select_some_of_the_profiles_benchmarks(settings: Settings) -> None:
     some = RunSettings(benchmarks=["mmbench"]).load()
     assert list(some.profile.evaluation.chosen()) == ["mmbench"]
     assert list(_key(some)["benchmarks"]) == ["mmbench"] and _key(RunSettings().load()) == _key(settings)
@@ -224,7 +222,7 @@ def test_a_launch_can_take_a_part_of_the_profiles_benchmarks(settings: Settings)
         RunSettings(benchmarks=["pope"]).load()
 
 
-def test_the_key_follows_what_the_files_hold_and_which_benchmarks_are_asked(settings: Settings, tmp_path: Path) -> None:
+def test_the_key_depends_on_file_contents_and_the_selected_benchmarks(settings: Settings, tmp_path: Path) -> None:
     before = _key(settings)
     (tmp_path / "bench" / "m.tsv").write_text((tmp_path / "bench" / "m.tsv").read_text().replace("blue", "green"))
     changed = _key(settings)

@@ -24,7 +24,7 @@ def all_rows(shards, table="kept"):
     return [row for shard in shards for row in shard.table(table).to_pylist()]
 
 
-def test_each_shard_is_filtered_by_the_mean_of_all_shards(pipeline):
+def test_each_shard_is_filtered_by_the_mean_over_all_shards(pipeline):
     run = pipeline(process=[{"clip_score_filter": {"method": "mean"}}])
     shards = run.ensure_all("filtered_set")
     scores = {row["id"]: row["clip_score"] for row in all_rows(run.ensure_all("clip_scores"))}
@@ -74,7 +74,7 @@ def test_a_recipe_without_operators_keeps_every_row(pipeline):
     assert [shard.kept for shard in shards] == [10, 10, 10]
 
 
-def test_the_log_says_which_shard_an_operator_worked(pipeline):
+def test_the_log_names_the_shard_that_an_operator_processes(pipeline):
     run = pipeline(process=PROCESS[:1])
     lines = []
     run.log = lines.append
@@ -98,7 +98,7 @@ def test_a_mapper_changes_captions_and_their_scores(pipeline):
         assert row["clip_score"] != before[row["id"]]["clip_score"]
 
 
-def test_the_diversity_selector_takes_the_embeddings_that_clip_scores_made(settings, monkeypatch):
+def test_the_diversity_selector_uses_the_embeddings_of_clip_scores(settings, monkeypatch):
     from bettersynth_assets.operators.ours import kmeans_diversity_selector as selectors
 
     selector = {"clusters": 3, "count": 8}
@@ -114,5 +114,5 @@ def test_the_diversity_selector_takes_the_embeddings_that_clip_scores_made(setti
     texts = {"document_deduplicator": {}}
     own = kept("own", texts, {"kmeans_diversity_selector": {**selector, "dtype": "float32"}})
     assert len({*own}) == min(8, len(own)) > 3
-    monkeypatch.setattr(selectors.KmeansDiversitySelector, "measure", None)  # a call of it would fail
+    monkeypatch.setattr(selectors.KmeansDiversitySelector, "measure", None)  # a call would fail
     assert kept("stored", texts, {"kmeans_diversity_selector": selector}) == own

@@ -1,4 +1,4 @@
-"""Runs and workers that are killed while they ingest: no process stays, nothing is half-written, the rest goes on."""
+"""Runs and workers killed during ingest leave no process and no partial file, and the remaining work continues."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def wait_for(condition: object, seconds: float = 300) -> None:
         time.sleep(0.02)
 
 
-def test_a_run_killed_hard_leaves_no_worker_and_the_next_run_makes_only_what_is_missing(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_worker_and_the_next_run_builds_only_missing_shards(tmp_path: Path) -> None:
     write_images(tmp_path, range(100))
     rows = [kit_row(number % 100, id=f"{number:05d}") for number in range(4000)]
     path, data = write_lines(tmp_path, [*rows]), tmp_path / "data"
@@ -75,7 +75,7 @@ def test_a_killed_worker_is_replaced_and_its_shard_redone(tmp_path: Path, monkey
     assert digests == alone
 
     seed_stage._replace_pool()
-    monkeypatch.setattr(seed_stage, "_end_with_parent", os._exit)  # every worker ends as it begins
+    monkeypatch.setattr(seed_stage, "_end_with_parent", os._exit)  # every worker exits when it starts
     with pytest.raises(WorkerKilledError, match=r"seed_dataset shard-00001, 4 rows: .* killed 3 times.* memory"):
         pipeline(path, tmp_path / "none").ensure("seed_dataset", "shard-00001")
     monkeypatch.undo()
@@ -87,6 +87,6 @@ def pipeline(path: Path, data: Path) -> Pipeline:
     return toy_pipeline(settings_for(path, data, shards=3))
 
 
-def test_the_likely_cause_is_named_where_a_pool_is_used_once() -> None:
+def test_the_error_of_a_crashed_pool_names_the_likely_cause() -> None:
     with pytest.raises(WorkerKilledError, match=r"_exit of 2 plans: a worker process was killed.*memory"):
         run_all(os._exit, [1, 1], 2)

@@ -1,4 +1,4 @@
-"""A LLaVA base through the training and evaluation stages, with their real child processes."""
+"""A LLaVA base in the training and evaluation stages, with their real child processes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ evaluation: {batch: 8, benchmarks: {mme: null, pope: null, gqa: null, textvqa: n
 
 @pytest.fixture
 def profile_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The miniature's LLaVA profile with a few rows and one question."""
+    """Return the miniature's LLaVA profile with a few rows and one question."""
     data = write_rows(tmp_path, pictures=4, text_only=2)
     shutil.copytree(tmp_path / "images", tmp_path / "budgeted" / "images")
     shutil.copy(data, tmp_path / "budgeted" / "llava.json")
@@ -69,7 +69,7 @@ def settings(profile_text: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def settings_with_linear(profile_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The same with a base of the architecture of docs/extending.md, whose file the profile names."""
+    """The same settings with a base of the architecture in docs/extending.md, whose file the profile names."""
     monkeypatch.setattr(ARCHITECTURES, "_added", {})
     base = make_linear_base(LLAVA, tmp_path / "base", widths=(128, 128))
     added = {"extensions": [str(write_extension(tmp_path / "linear.py"))], "models": {"base": str(base)}}
@@ -78,7 +78,7 @@ def settings_with_linear(profile_text: str, tmp_path: Path, monkeypatch: pytest.
 
 
 def _train_and_answer(settings: Settings, tmp_path: Path) -> list[dict[str, Any]]:
-    """Train into ``trained`` and answer into ``answered``; returns the rows of the results."""
+    """Train into ``trained`` and answer into ``answered``; return the rows of the results."""
     for folder in ("trained", "answered"):
         (tmp_path / folder).mkdir()
     inputs = {"budgeted_set": [cast(Any, SimpleNamespace(file=lambda name: tmp_path / "budgeted" / name))]}
@@ -120,14 +120,16 @@ def test_an_architecture_of_a_profiles_extensions_is_trained_and_evaluated_by_th
     assert next(row["n"] for row in rows if row["benchmark"] == "mmbench") == 1
 
 
-def test_the_code_of_such_an_architecture_is_part_of_both_keys(settings_with_linear: Settings, tmp_path: Path) -> None:
+def test_the_code_of_an_external_architecture_is_part_of_both_keys(
+    settings_with_linear: Settings, tmp_path: Path
+) -> None:
     digest = hashlib.sha256((tmp_path / "linear.py").read_bytes()).hexdigest()
     for stage in (train, evaluate):
         key = cast(dict[str, Any], stage.depends(settings_with_linear, "all", {}))
         assert key["architecture"] == digest
 
 
-def test_a_base_that_no_architecture_is_registered_for_is_refused_when_keys_are_made(
+def test_a_base_without_a_registered_architecture_is_refused_when_keys_are_computed(
     settings: Settings, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()

@@ -1,4 +1,4 @@
-"""The example of docs/extending.md: a scorer and a captioner from a file outside of the package, through a profile."""
+"""The example of docs/extending.md: a profile names a scorer and a captioner from a file outside the package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = ROOT / "docs" / "extending.md"
 
 @pytest.fixture
 def settings_with_colours(settings, tmp_path, monkeypatch):
-    """The settings of a profile that names the page's extension file, as a user writes it."""
+    """Settings of a profile that names the page's extension file, as a user writes it."""
     for registry in (SCORERS, CAPTIONERS):
         monkeypatch.setattr(registry, "_added", dict(registry._added))
     (code,) = re.findall(r"```python\n(# colours\.py\n.*?)```", PAGE.read_text(), flags=re.S)
@@ -53,7 +53,7 @@ def rows_of(shards):
     return [row for shard in shards for row in shard.table("kept").to_pylist()]
 
 
-def test_a_scorer_and_a_captioner_from_outside_work_through_profile_and_stages(settings_with_colours, seed_root):
+def test_an_external_scorer_and_captioner_work_in_the_stages(settings_with_colours, seed_root):
     settings, code = settings_with_colours
     before = scorer_key(scorer_of(settings), settings.profile.gpu)
     done = Pipeline(STAGES, settings, log=lambda line: None).ensure_all("recaptioned_set")
@@ -73,14 +73,14 @@ def test_a_scorer_and_a_captioner_from_outside_work_through_profile_and_stages(s
     )
 
 
-def test_the_profile_decides_the_class_and_a_hub_id_is_known_by_its_name(settings_with_colours):
+def test_the_profile_determines_the_class_and_a_hub_id_is_recognised_by_its_name(settings_with_colours):
     settings, _ = settings_with_colours
     name = settings.profile.models.captioner
     assert captioner_class(captioner_of(settings)).__name__ == "ColourCaptioner"
     assert captioner_kind(name) == captioner_kind("someone/Colours-large") == "colours"
 
 
-def test_keys_of_the_packages_own_models_do_not_hold_code(settings):
+def test_keys_of_built_in_models_do_not_contain_code(settings):
     assert "scorer" not in scorer_key(
         scorer_of(settings), settings.profile.gpu
     ) and "captioner_code" not in captioner_key(captioner_of(settings), settings.profile.gpu)

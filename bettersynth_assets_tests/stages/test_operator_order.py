@@ -93,13 +93,15 @@ def test_each_operator_is_logged_with_its_position(planning):
     shown = describe(made, run.settings, rows=False)
     assert "actual_seconds" not in shown and shown["predicted_seconds_planned_seed"] > 0
     assert "whitespace_normalization_mapper" in shown["operator order"].value
-    assert not {"table", "order"} & shown.keys() and max(map(len, shown)) <= 32  # as wide as the UI's column of names
+    assert (
+        not {"table", "order"} & shown.keys() and max(map(len, shown)) <= 32
+    )  # as wide as the column of names in the UI
     run.ensure_all("filtered_set")
     shown = describe(made, run.settings, rows=False)
     assert (shown["actual_rows"], shown["actual_shards"], shown["actual_order"]) == (30, 3, "written")
 
 
-def test_the_refilter_is_measured_and_stays_in_its_order(planning):
+def test_the_refilter_is_measured_and_keeps_its_order(planning):
     later = [{"image_watermark_filter": {"prob_threshold": 0.9}}, {"clip_score_filter": {"method": "mean"}}]
     run = planning(DEAR_FIRST, baseline=False, caption={"policy": "replace", "refilter": later})
     made = run.ensure("operator_plan")
@@ -116,7 +118,7 @@ def test_the_refilter_is_measured_and_stays_in_its_order(planning):
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["process"] * 5 + ["caption.refilter"] * 2
 
 
-def test_the_check_fails_where_the_orders_keep_other_rows(planning, monkeypatch):
+def test_the_check_fails_if_the_orders_keep_different_rows(planning, monkeypatch):
     run = planning(DEAR_FIRST)
     made = run.ensure("operator_plan")
     evidence = Evidence(manifests=[made], upstream={}, settings=run.settings, columns=None)
@@ -145,7 +147,7 @@ def test_an_unknown_order_is_named(planning):
         planning(order="fastest")
 
 
-def test_the_selector_is_given_the_stored_embeddings(planning, settings, monkeypatch):
+def test_the_selector_gets_the_stored_embeddings(planning, settings, monkeypatch):
     from bettersynth_assets.operators.ours import kmeans_diversity_selector
 
     def embed_files(*arguments):

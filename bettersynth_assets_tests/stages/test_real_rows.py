@@ -1,4 +1,4 @@
-"""Drawn rows, and the 800 real ones where they are: nothing is lost, headers and pixels are right."""
+"""Generated rows, and the 800 real ones if present: no row is lost, and headers and pixels are correct."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return settings_for(seed, folder / "data", shards=7)
 
 
-def test_all_rows_pass_with_the_sizes_and_words_of_the_contests_seed(settings: Settings) -> None:
+def test_all_rows_are_kept_with_the_sizes_and_word_counts_of_the_contests_seed(settings: Settings) -> None:
     count = 800 if settings.profile.seed == str(REAL_SEED) else ROWS
     pipeline = toy_pipeline(settings)
     rows = all_rows(pipeline, "seed_dataset")
@@ -38,14 +38,14 @@ def test_all_rows_pass_with_the_sizes_and_words_of_the_contests_seed(settings: S
 
 
 @real
-def test_words_are_those_of_the_write_up(tmp_path: Path) -> None:
+def test_word_counts_match_those_of_the_write_up(tmp_path: Path) -> None:
     words = all_rows(toy_pipeline(settings_for(REAL_SEED, tmp_path, shards=7)), "seed_dataset")["words"].to_numpy()
     # The third-place write-up has 10.79 and 3.52 over all 400,000 rows; this is a sample of them.
     assert words.mean() == pytest.approx(10.79, abs=0.25)
     assert words.std() == pytest.approx(3.52, abs=0.25)
 
 
-def test_drawn_rows_are_read_as_they_were_drawn(tmp_path: Path) -> None:
+def test_generated_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     seed = write_drawn_seed(tmp_path / "seed")
     found = all_rows(toy_pipeline(settings_for(seed, tmp_path / "data", shards=3)), "seed_dataset").to_pylist()
     rows = {row["line"] - 1: row for row in found}
@@ -59,7 +59,7 @@ def test_drawn_rows_are_read_as_they_were_drawn(tmp_path: Path) -> None:
     assert rows[0]["image_hash"] == rows[TWIN]["image_hash"] != rows[1]["image_hash"]
 
 
-def test_every_header_is_the_one_that_pillow_reads(settings: Settings) -> None:
+def test_every_header_equals_what_pillow_reads(settings: Settings) -> None:
     for item in all_rows(toy_pipeline(settings), "seed_dataset").to_pylist():
         with Image.open(image_root(settings) / item["image"]) as image:
             assert (item["width"], item["height"], item["mode"], item["format"]) == (
@@ -69,7 +69,7 @@ def test_every_header_is_the_one_that_pillow_reads(settings: Settings) -> None:
             )
 
 
-def test_header_and_pixels_agree_and_pixels_are_pillows_own(settings: Settings) -> None:
+def test_headers_agree_with_pixels_and_pixels_equal_pillows(settings: Settings) -> None:
     rows = all_rows(toy_pipeline(settings), "seed_dataset").to_pylist()
     for item in rows[:: len(rows) // 48]:
         path = image_root(settings) / item["image"]

@@ -52,7 +52,7 @@ def test_each_policy_keeps_every_row_with_both_captions_and_their_real_scores(pi
     assert choices == {"original": 30 - len(synthetic), "synthetic": len(synthetic)}
 
 
-def test_the_second_filter_judges_the_chosen_captions_with_the_seeds_limits(pipeline):
+def test_the_second_filter_applies_the_seeds_limits_to_the_chosen_captions(pipeline):
     refilter = [{"words_num_filter": {"min_num": 4}}, {"clip_score_filter": {"method": "mean"}}]
     plain = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))
     run = pipeline(caption={**SHORT, "refilter": refilter})
@@ -65,13 +65,13 @@ def test_the_second_filter_judges_the_chosen_captions_with_the_seeds_limits(pipe
     assert [shard.lost for shard in shards] == [0, 0, 0]
 
 
-def test_a_baseline_passes_rows_through_with_their_own_captions(pipeline):
+def test_a_baseline_passes_rows_through_with_their_original_captions(pipeline):
     rows = all_rows(pipeline().ensure_all("recaptioned_set"))
     assert len(rows) == 30 and {row["choice"] for row in rows} == {"original"}
     assert all(row["caption"] == row["original_caption"] and row["synthetic_caption"] is None for row in rows)
 
 
-def test_changing_only_the_caption_section_redoes_only_the_captions(pipeline):
+def test_a_change_of_the_caption_section_redoes_only_the_captions(pipeline):
     pipeline(caption={"policy": "replace", **SHORT}).ensure_all("recaptioned_set")
     again = pipeline(caption={"policy": "replace", **SHORT})
     again.ensure_all("recaptioned_set")
@@ -81,7 +81,7 @@ def test_changing_only_the_caption_section_redoes_only_the_captions(pipeline):
     assert {shard.stage for shard in changed.made} == {"recaptioned_set"} and len(changed.made) == 3
 
 
-def test_an_image_that_breaks_meanwhile_fails_its_shard_and_is_quarantined_by_the_next_run(pipeline, seed_root):
+def test_an_image_that_breaks_during_a_run_fails_its_shard_and_is_quarantined_by_the_next(pipeline, seed_root):
     run = pipeline(caption={**SHORT})
     run.ensure_all("filtered_set")
     break_image(seed_root, "images/012.png")
@@ -98,7 +98,7 @@ def test_an_image_that_breaks_meanwhile_fails_its_shard_and_is_quarantined_by_th
     assert [shard.lost for shard in shards] == [0, 0, 0] and sum(shard.kept for shard in shards) == 29
 
 
-def test_no_rows_left_by_the_filter_is_an_empty_shard_and_not_an_error(pipeline):
+def test_a_shard_without_rows_after_the_filter_is_empty_and_not_an_error(pipeline):
     run = pipeline(process=[{"words_num_filter": {"min_num": 99}}], caption={**SHORT})
     assert [shard.kept for shard in run.ensure_all("recaptioned_set")] == [0, 0, 0]
 
@@ -120,9 +120,7 @@ def test_another_policy_or_limit_chooses_and_filters_again_without_captioning_ag
         pipeline(caption={**SHORT, "prompt": "a"}).ensure_all("recaptioned_set")
 
 
-def test_sampling_draws_the_same_captions_in_any_number_of_shards_and_leaves_greedy_keys_as_they_were(
-    pipeline, settings
-):
+def test_sampled_captions_do_not_depend_on_shards_and_greedy_keys_are_unchanged(pipeline, settings):
     section = CaptionSection(**SHORT)
     assert caption_key(settings, section)["section"] == section.key("captions") == SHORT
     greedy = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))
@@ -140,7 +138,7 @@ def test_sampling_draws_the_same_captions_in_any_number_of_shards_and_leaves_gre
     assert {row["id"]: row["raw_caption"] for row in all_rows(other.ensure_all("recaptioned_set"))} != drawn
 
 
-def test_a_llava_checkpoint_in_the_profile_captions_through_the_same_stage(pipeline, tmp_path):
+def test_the_same_stage_captions_with_a_llava_checkpoint_of_the_profile(pipeline, tmp_path):
     plain = pipeline(caption={**SHORT})
     models = plain.settings.profile.models.model_copy(update={"captioner": str(make_llava(tmp_path / "llava"))})
     profile = plain.settings.profile.model_copy(update={"models": models})

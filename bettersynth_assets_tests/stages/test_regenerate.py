@@ -99,7 +99,7 @@ def test_no_row_is_lost_and_both_checks_hold(regenerating):
     assert conservation(evidence).passed and schema(evidence).passed
 
 
-def test_best_of_keeps_the_parent_image_where_the_new_one_matches_no_better(regenerating):
+def test_best_of_keeps_the_parent_image_unless_the_new_one_matches_better(regenerating):
     replaced = regenerating(regenerate={**FEW})
     all_new = {entry["id"]: entry for entry in ledger(replaced.ensure_all("recaptioned_set"))}
     run = regenerating(regenerate={**FEW, "policy": "best_of"})
@@ -112,7 +112,7 @@ def test_best_of_keeps_the_parent_image_where_the_new_one_matches_no_better(rege
     assert new == better
 
 
-def test_the_same_recipe_makes_the_same_bytes_in_any_number_of_shards(regenerating, settings):
+def test_the_same_recipe_gives_the_same_bytes_for_any_number_of_shards(regenerating, settings):
     run = regenerating(regenerate={**FEW})
     first = run.ensure_all("recaptioned_set")
     profile = run.settings.profile.model_copy(update={"shards": 1})
@@ -120,12 +120,12 @@ def test_the_same_recipe_makes_the_same_bytes_in_any_number_of_shards(regenerati
     whole = Pipeline(STAGES, other, log=lambda line: None)
     assert file_bytes(whole, all_rows(whole.ensure_all("recaptioned_set"))) == file_bytes(run, all_rows(first))
     seeded = regenerating(regenerate={**FEW, "seed": 7})
-    expected = file_bytes(run, all_rows(first))  # read before the other seed's images take their place
+    expected = file_bytes(run, all_rows(first))  # read before the images of the other seed replace them
     found = file_bytes(seeded, all_rows(seeded.ensure_all("recaptioned_set")))
     assert sum(found[key] != data for key, data in expected.items()) > 5
 
 
-def test_another_limit_makes_only_the_images_that_are_not_there(regenerating, monkeypatch):
+def test_another_limit_generates_only_missing_images(regenerating, monkeypatch):
     run = regenerating(regenerate={**FEW})
     rows = all_rows(run.ensure_all("recaptioned_set"))
     lower = run.ensure("seed_profile").stats["clip_score"]["percentiles"]
@@ -144,7 +144,7 @@ def test_another_limit_makes_only_the_images_that_are_not_there(regenerating, mo
     assert {path.name for path in folder.glob("*/images/*.jpg")} == {name.rsplit("/")[-1] for name in new.values()}
 
 
-def test_an_image_that_is_gone_is_made_again(regenerating):
+def test_a_deleted_image_is_generated_again(regenerating):
     run = regenerating(regenerate={**FEW})
     rows = all_rows(run.ensure_all("recaptioned_set"))
     expected = file_bytes(run, rows)
@@ -155,7 +155,7 @@ def test_an_image_that_is_gone_is_made_again(regenerating):
     assert [shard.stage for shard in again.made] == ["recaptioned_set"]
 
 
-def test_rows_whose_images_are_all_refused_keep_their_own_with_a_flag(regenerating, tmp_path, tiny_models):
+def test_rows_whose_generated_images_are_all_refused_keep_their_image_with_a_flag(regenerating, tmp_path, tiny_models):
     refusing = make_stable_diffusion(tmp_path / "refusing", tiny_models.clip, refuses_all=True)
     run = regenerating(refusing, regenerate={**FEW})
     shards = run.ensure_all("recaptioned_set")
@@ -193,9 +193,7 @@ def test_select_compares_the_new_images_and_not_their_parents(regenerating):
     assert any(row["image"].startswith("regenerated/") for row in done.table().to_pylist())
 
 
-def test_the_image_root_shows_the_seeds_files_by_links_and_a_recipe_without_new_images_sees_the_seed_alone(
-    regenerating, seed_root
-):
+def test_the_image_root_links_to_the_seeds_images_and_is_the_seeds_folder_without_new_images(regenerating, seed_root):
     run = regenerating(regenerate={**FEW})
     root = image_root(run.settings)
     assert root.is_relative_to(run.settings.recipe_root) and root != seed_root
@@ -215,7 +213,7 @@ def test_a_seed_with_a_folder_of_that_name_is_refused(regenerating, seed_root):
         image_root(regenerating(regenerate={**FEW}).settings)
 
 
-def test_a_recipe_without_the_section_is_made_of_the_same_keys_as_before(pipeline):
+def test_a_recipe_without_the_section_has_unchanged_keys(pipeline):
     run = pipeline(caption={"max_new_tokens": 6})
     run.ensure_all("recaptioned_set")
     assert all("regenerate" not in name for shard in run.made for name in (*shard.stats, *shard.files))

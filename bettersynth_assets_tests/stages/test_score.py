@@ -36,7 +36,7 @@ def test_an_image_whose_pixels_are_broken_is_quarantined_alone(pipeline, seed_ro
     assert sum(shard.kept for shard in shards) == len(read_embeddings(shards)) == 29
 
 
-def test_the_same_rows_give_the_same_bytes_and_nothing_is_scored_twice(pipeline, settings):
+def test_equal_rows_give_equal_bytes_and_nothing_is_scored_twice(pipeline, settings):
     first = pipeline().ensure_all("clip_scores")
     again = pipeline(process=[{"words_num_filter": {"min_num": 5}}])
     again.ensure_all("clip_scores")

@@ -1,4 +1,4 @@
-"""seed_dataset on tiny real files: every fault beside good rows."""
+"""seed_dataset on tiny real files: every fault next to valid rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def row_with_image(root: Path, number: int, name: str, data: bytes | None) -> di
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> tuple[Path, dict[int, str]]:
-    """A seed in which every second line is good, and what must be said about the others."""
+    """A seed file in which every second line is valid, and the expected reasons for the others."""
     root = tmp_path / "seed"
     write_images(root, range(60))
     (root / "images/out.jpg").symlink_to("/etc/hostname")
@@ -90,11 +90,11 @@ def test_every_fault_is_quarantined_with_its_reason_and_its_neighbours_are_untou
     assert {manifest.lost for manifest in pipeline.ensure_all("seed_dataset")} == {0}
 
 
-def test_with_the_default_limit_the_same_file_fails_before_any_shard_is_made(
+def test_with_the_default_limit_the_same_file_fails_before_any_shard_is_built(
     faulty: tuple[Path, dict[int, str]],
 ) -> None:
     path, _ = faulty
-    # Seven of the lines cannot be read as rows; the other faults are the rows' own and do not count as bad lines.
+    # Seven lines cannot be parsed as rows; the other faults belong to rows and do not count as bad lines.
     strict = settings(path, max_bad_line_share=0.1)
     with pytest.raises(SeedError, match=r"7 of 38 lines \(18.4%\)"):
         toy_pipeline(strict).ensure_all("seed_dataset")
@@ -102,7 +102,7 @@ def test_with_the_default_limit_the_same_file_fails_before_any_shard_is_made(
 
 
 @pytest.mark.parametrize("case", range(5))
-def test_whatever_lines_come_each_ends_in_exactly_one_table(case: int, tmp_path: Path) -> None:
+def test_every_line_ends_in_exactly_one_table(case: int, tmp_path: Path) -> None:
     choose = random.Random(case)
     write_images(tmp_path, range(10))
     rows = choose.randint(1, 60)
@@ -174,7 +174,7 @@ def test_llava_json_and_kit_jsonl_of_the_same_rows_give_the_same_rows(tmp_path: 
     assert tables[0].equals(tables[2])
 
 
-def test_a_second_call_is_a_no_op_and_a_fixed_image_reruns_only_its_shard(tmp_path: Path) -> None:
+def test_a_second_run_is_a_no_op_and_a_fixed_image_reruns_only_its_shard(tmp_path: Path) -> None:
     write_images(tmp_path, range(8))
     broken = tmp_path / "images/002.jpg"
     whole = broken.read_bytes()
@@ -203,8 +203,8 @@ def test_worker_processes_give_the_same_rows_as_one_process(
     seed_stage._pool.cache_clear()
 
 
-def test_no_stage_reads_a_seed_of_which_too_much_is_quarantined(tmp_path):
-    """The pipeline refuses by itself: the gate is the data's, whatever asks for it."""
+def test_no_stage_reads_a_seed_with_too_many_quarantined_rows(tmp_path):
+    """The pipeline itself refuses: the check applies to the set, regardless of which stage reads it."""
     rows = [kit_row(number, images=[f"/elsewhere/{number}.jpg"]) for number in range(4)]
     write_images(tmp_path, range(4, 8))
     seed = write_lines(tmp_path, rows + [kit_row(number) for number in range(4, 8)])

@@ -1,4 +1,4 @@
-"""Rows as tables and other tools write them: nulls for absent keys, no ids, fields of their own."""
+"""Rows as tables and other tools write them: nulls for absent keys, missing ids, extra fields."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_kit_and_llava_rows_joined_by_a_table_library_are_all_kept(tmp_path: Pat
     assert {row["extra"] for row in found} == {None}
 
 
-def test_rows_without_ids_go_through_with_derived_ones_and_duplicates_are_duplicates(tmp_path: Path) -> None:
+def test_rows_without_ids_get_derived_ones_and_repeated_rows_are_duplicates(tmp_path: Path) -> None:
     write_images(tmp_path, range(6))
     rows = [{name: value for name, value in kit_row(number).items() if name != "id"} for number in range(6)]
     path = write_lines(tmp_path, [*rows, rows[0]])
@@ -62,7 +62,7 @@ def test_rows_without_ids_go_through_with_derived_ones_and_duplicates_are_duplic
     quarantine = all_rows(pipeline, "seed_dataset", "quarantine").to_pylist()
     assert [(row["line"], row["reason"]) for row in quarantine] == [(7, "duplicate_id")]
     assert manifest.stats["original_questions"] == 2
-    # The kit's command gives rows without ids the same ids, and so finds the same questions.
+    # The kit's command gives rows without ids the same ids and therefore finds the same questions.
     llava = tmp_path / "llava.json"
     more = ["--questions", str(path.with_name("stage_1.json"))]
     assert (
@@ -73,7 +73,7 @@ def test_rows_without_ids_go_through_with_derived_ones_and_duplicates_are_duplic
     assert ours == {row["id"]: row for row in json.loads(llava.read_text())}
 
 
-def test_extra_fields_travel_with_the_row_to_the_kits_file_and_are_known_by_name(tmp_path: Path) -> None:
+def test_extra_fields_are_kept_in_the_kits_file_and_can_be_named_in_recipes(tmp_path: Path) -> None:
     write_images(tmp_path, range(4))
     path = write_lines(
         tmp_path,
@@ -110,7 +110,7 @@ def processed(tmp_path: Path, extra: list[dict[str, Any] | None], *entries: Any)
     return run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=None)
 
 
-def test_operators_see_extra_fields_which_never_replace_ours(tmp_path: Path) -> None:
+def test_operators_see_extra_fields_which_never_replace_built_in_ones(tmp_path: Path) -> None:
     extra: list[dict[str, Any] | None] = [
         {"score": 0.9, "meta": {"rank": 3}},
         {"score": 0.1},
@@ -168,9 +168,7 @@ def test_operators_see_extra_fields_which_never_replace_ours(tmp_path: Path) -> 
         (b"<!DOCTYPE html><html>", "HTML page"),
     ],
 )
-def test_a_questions_file_that_cannot_be_used_is_refused_before_anything_is_made(
-    content: bytes, fault: str, tmp_path: Path
-) -> None:
+def test_an_invalid_questions_file_is_refused_before_any_work(content: bytes, fault: str, tmp_path: Path) -> None:
     write_images(tmp_path, range(2))
     path = write_lines(tmp_path, [kit_row(0), kit_row(1)])
     toy_pipeline(settings(path)).ensure_all("seed_dataset")
@@ -180,7 +178,7 @@ def test_a_questions_file_that_cannot_be_used_is_refused_before_anything_is_made
     assert not list((tmp_path / "data").rglob("clip_scores/*/manifest.json"))
 
 
-def test_numbers_and_texts_as_ids_meet_in_the_questions_file(tmp_path: Path) -> None:
+def test_numeric_and_text_ids_match_in_the_questions_file(tmp_path: Path) -> None:
     write_images(tmp_path, range(3))
     path = write_lines(tmp_path, [kit_row(0, id=17), kit_row(1, id="18"), kit_row(2, id=19.0)])
     rows = [{"id": row_id, "conversations": turns(0, f"<__dj__image>\nWho is {row_id}?")} for row_id in ("17", 18, 19)]
@@ -202,7 +200,7 @@ def test_numbers_and_texts_as_ids_meet_in_the_questions_file(tmp_path: Path) -> 
         ({"suffix_filter": {"suffixes": ["jpg"]}}, "__dj__suffix__"),
     ],
 )
-def test_a_recipe_that_names_a_field_which_no_row_has_is_refused_before_work(
+def test_a_recipe_that_names_a_field_of_no_row_is_refused_before_any_work(
     entry: Any, field: str, tmp_path: Path
 ) -> None:
     seed = write_lines(tmp_path, [kit_row(0, similarity=0.3, meta={"score": 1}, image_hash="theirs"), kit_row(1)])
@@ -214,7 +212,7 @@ def test_a_recipe_that_names_a_field_which_no_row_has_is_refused_before_work(
     check_fields([{"specified_numeric_field_filter": named}], names)
 
 
-def test_half_of_a_surrogate_pair_anywhere_in_a_row_quarantines_that_row_alone(tmp_path: Path) -> None:
+def test_a_lone_surrogate_anywhere_in_a_row_quarantines_only_that_row(tmp_path: Path) -> None:
     write_images(tmp_path, range(4))
     written = [
         kit_row(1, "a boat HALF"),

@@ -18,7 +18,7 @@ from bettersynth_assets_tests.helpers.toy import score_of, toy_pipeline
 ANY_SHARE = Limits(max_quarantined_share=1)
 
 
-def test_the_figures_are_those_of_the_textbook() -> None:
+def test_the_statistics_equal_those_computed_by_hand() -> None:
     values = [0.1, 0.25, 0.3, 0.31, 0.5]
     found = describe(values)
     mean, sd = statistics.fmean(values), statistics.pstdev(values)
@@ -30,7 +30,7 @@ def test_the_figures_are_those_of_the_textbook() -> None:
     assert found["percentiles"]["25"] == pytest.approx(0.25)
 
 
-def test_one_giant_image_does_not_ruin_the_histogram_and_is_still_counted() -> None:
+def test_one_huge_image_does_not_stretch_the_histogram_and_is_still_counted() -> None:
     widths = np.random.default_rng(0).integers(336, 768, 1000)
     widths[17] = 12192
     found = describe(widths)
@@ -42,7 +42,7 @@ def test_one_giant_image_does_not_ruin_the_histogram_and_is_still_counted() -> N
     assert found["outliers"]["above"] >= 1
 
 
-def test_whole_numbers_get_bins_of_the_same_whole_width() -> None:
+def test_integers_get_bins_of_equal_integer_width() -> None:
     edges = np.asarray(describe(list(range(3, 24)) * 10)["histogram"]["edges"])
     assert len(edges) <= 21
     assert set(np.diff(edges)) == {2.0}
@@ -50,14 +50,14 @@ def test_whole_numbers_get_bins_of_the_same_whole_width() -> None:
 
 
 @pytest.mark.parametrize("values", [[0.3], [7], [7, 7, 7], [0.3] * 9, [-1.0, 1.0], list(range(100_000))])
-def test_any_values_fill_at_most_twenty_bins_that_add_up(values: list[float]) -> None:
+def test_all_values_are_counted_in_at_most_twenty_bins(values: list[float]) -> None:
     found = describe(values)["histogram"]
     assert sum(found["counts"]) == len(values)
     assert len(found["edges"]) == len(found["counts"]) + 1 <= 21
     assert found["edges"] == sorted(set(found["edges"]))
 
 
-def test_the_order_of_the_rows_does_not_matter_for_what_is_drawn() -> None:
+def test_plots_do_not_depend_on_the_order_of_rows() -> None:
     values = np.random.default_rng(1).normal(0.3, 0.04, 500)
     one, other = describe(values), describe(np.sort(values))
     assert one["histogram"] == other["histogram"]
@@ -78,7 +78,7 @@ def test_all_shards_are_measured_together_and_every_score_is_kept(tmp_path: Path
     assert {row["id"]: row["clip_score"] for row in scores} == pytest.approx({key: score_of(key) for key in ids})
 
 
-def test_a_seed_of_which_nothing_can_be_used_says_what_took_the_rows(tmp_path: Path) -> None:
+def test_the_error_for_a_seed_without_usable_rows_gives_the_reasons(tmp_path: Path) -> None:
     path = write_lines(tmp_path, [kit_row(number) for number in range(5)])
     (tmp_path / "images").mkdir()
     for number in range(5):

@@ -1,4 +1,4 @@
-"""budget.select: the whole set judged at once, however many shards it lies in."""
+"""budget.select: dataset operators see the whole set, regardless of the number of shards."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COPIES = dict(zip(range(20, 24), range(4), strict=True))
 
 @pytest.fixture
 def run(settings: Settings, seed_root: Path) -> Callable[..., Pipeline]:
-    """A pipeline to budgeted_set; 40 exposures of what ``select`` leaves."""
+    """A pipeline up to budgeted_set, with 40 exposures of the rows that ``select`` keeps."""
     for copy, original in COPIES.items():
         coarse = np.random.default_rng(original).integers(0, 255, (14, 14, 3), dtype=np.uint8)
         smooth = Image.fromarray(coarse).resize((240, 200), Image.Resampling.BICUBIC)
@@ -63,7 +63,7 @@ def ids(manifest: Manifest, table: str = "kept") -> list[str]:
 
 
 @pytest.mark.parametrize("select", [[IMAGES], [TEXTS], [CLUSTERS], [IMAGES, WORDS, CLUSTERS]])
-def test_the_same_rows_stay_in_one_shard_and_in_three(select: list[Any], run: Callable[..., Pipeline]) -> None:
+def test_one_shard_and_three_shards_keep_the_same_rows(select: list[Any], run: Callable[..., Pipeline]) -> None:
     one, three = (run(select, shards=shards).ensure("budgeted_set") for shards in (1, 3))
     assert ids(one) == ids(three) and 0 < one.kept < ROWS
     assert one.table()["exposures"] == three.table()["exposures"]
@@ -71,7 +71,7 @@ def test_the_same_rows_stay_in_one_shard_and_in_three(select: list[Any], run: Ca
     assert one.table("rejects").select(wanted) == three.table("rejects").select(wanted)
 
 
-def test_copies_in_other_shards_go_and_every_row_is_accounted_for(run: Callable[..., Pipeline]) -> None:
+def test_copies_in_other_shards_are_rejected_and_every_row_is_accounted_for(run: Callable[..., Pipeline]) -> None:
     pipeline = run([IMAGES, WORDS])
     manifest = pipeline.ensure("budgeted_set")
     rejects = manifest.table("rejects").to_pylist()
@@ -81,7 +81,7 @@ def test_copies_in_other_shards_go_and_every_row_is_accounted_for(run: Callable[
     assert {row["stage"] for row in rejects} == {"budgeted_set"}
     assert sorted([*ids(manifest), *ids(manifest, "rejects")]) == [f"row{index:03d}" for index in range(ROWS)]
     shards = [{*ids(shard)} for shard in pipeline.current("recaptioned_set")]
-    assert not any({"row000", "row020"} <= shard for shard in shards), "else one shard would have seen both"
+    assert not any({"row000", "row020"} <= shard for shard in shards), "otherwise one shard would contain both"
     assert sum(manifest.table()["exposures"].to_pylist()) == 40
     stats = json.loads(manifest.table()["stats"][0].as_py())
     assert len(stats["image_hash"]) == 16 and stats["num_words"] >= 3
@@ -94,7 +94,7 @@ def test_copies_in_other_shards_go_and_every_row_is_accounted_for(run: Callable[
     assert conservation(evidence).passed and budget_met(evidence).passed
 
 
-def test_under_order_keep_the_budget_rule_counts_the_rows_that_were_left(run: Callable[..., Pipeline]) -> None:
+def test_with_order_keep_the_budget_rule_counts_the_remaining_rows(run: Callable[..., Pipeline]) -> None:
     pipeline = run([IMAGES], budget={"order": "keep"})
     manifest = pipeline.ensure("budgeted_set")
     evidence = Evidence(manifests=[manifest], upstream={}, settings=pipeline.settings, columns=None)
@@ -102,7 +102,7 @@ def test_under_order_keep_the_budget_rule_counts_the_rows_that_were_left(run: Ca
     assert not budget_met(replace(evidence, manifests=[replace(manifest, rejected={})])).passed
 
 
-def test_clusters_take_the_embeddings_of_clip_scores_and_open_no_image(
+def test_clustering_uses_the_embeddings_of_clip_scores_and_opens_no_image(
     run: Callable[..., Pipeline], seed_root: Path
 ) -> None:
     pipeline = run([CLUSTERS])
@@ -112,7 +112,7 @@ def test_clusters_take_the_embeddings_of_clip_scores_and_open_no_image(
     assert (manifest.kept, manifest.rejected) == (9, {"kmeans_diversity_selector": ROWS - 9})
 
 
-def test_a_row_whose_image_is_another_now_has_no_embedding(run: Callable[..., Pipeline], tmp_path: Path) -> None:
+def test_a_row_whose_image_has_changed_has_no_embedding(run: Callable[..., Pipeline], tmp_path: Path) -> None:
     pipeline = run([CLUSTERS])
     inputs = {"clip_scores": pipeline.ensure_all("clip_scores")}
     work = Work(settings=pipeline.settings, shard="all", folder=tmp_path, inputs=inputs, log=print)
@@ -130,7 +130,7 @@ def test_a_row_whose_image_is_another_now_has_no_embedding(run: Callable[..., Pi
     )
 
 
-def test_an_image_that_broke_since_fails_the_set_until_it_is_ingested_again(
+def test_an_image_that_breaks_later_fails_the_set_until_it_is_ingested_again(
     run: Callable[..., Pipeline], seed_root: Path
 ) -> None:
     pipeline = run([IMAGES])
@@ -142,12 +142,12 @@ def test_an_image_that_broke_since_fails_the_set_until_it_is_ingested_again(
     assert manifest.quarantined == {} and manifest.lost == 0 and manifest.kept == ROWS - len(COPIES) - 1
 
 
-def test_limits_of_the_whole_seed_reach_a_filter_there(run: Callable[..., Pipeline]) -> None:
+def test_a_filter_in_select_gets_the_limits_of_the_whole_seed(run: Callable[..., Pipeline]) -> None:
     manifest = run([{"clip_score_filter": {"method": "top_k", "count": 12}}, IMAGES]).ensure("budgeted_set")
     assert manifest.rejected["clip_score_filter"] == ROWS - 12
 
 
-def test_a_recipe_without_select_reads_no_models_and_no_seed(run: Callable[..., Pipeline]) -> None:
+def test_a_recipe_without_select_depends_on_no_models_and_no_seed(run: Callable[..., Pipeline]) -> None:
     pipeline = run([])
     manifest = pipeline.ensure("budgeted_set")
     assert manifest.inputs.keys() == {"recaptioned_set"}
@@ -156,7 +156,7 @@ def test_a_recipe_without_select_reads_no_models_and_no_seed(run: Callable[..., 
     assert run([IMAGES]).ensure("budgeted_set").key != manifest.key
 
 
-def test_a_list_that_cannot_be_used_is_refused_before_any_row_is_filtered(run: Callable[..., Pipeline]) -> None:
+def test_an_invalid_list_is_refused_before_any_row_is_filtered(run: Callable[..., Pipeline]) -> None:
     mapper: dict[str, Any] = {"whitespace_normalization_mapper": {}}
     with pytest.raises(ConfigError, match=r"'whitespace_normalization_mapper' in budget\.select is a Mapper"):
         run([IMAGES, mapper]).ensure_all("filtered_set")
@@ -166,6 +166,6 @@ def test_a_list_that_cannot_be_used_is_refused_before_any_row_is_filtered(run: C
         run([], process=[TEXTS]).ensure_all("filtered_set")
 
 
-def test_a_list_that_leaves_no_row_names_the_operator(run: Callable[..., Pipeline]) -> None:
+def test_the_error_for_a_list_that_rejects_all_rows_names_the_operator(run: Callable[..., Pipeline]) -> None:
     with pytest.raises(EmptySetError, match=r"of 30\. operator words_num_filter of budgeted_set removed most, 26"):
         run([IMAGES, {"words_num_filter": {"min_num": 99}}]).ensure("budgeted_set")

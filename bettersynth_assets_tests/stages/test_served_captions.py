@@ -1,4 +1,4 @@
-"""recaptioned_set with a captioner's server that fails, writes reserved tokens or repeats a key."""
+"""recaptioned_set with a captioning server that fails, writes reserved tokens or echoes an API key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def server():
 
 @pytest.fixture
 def run(settings, server):
-    """A pipeline of 30 rows, captioned by the server; ``allowed`` is the share that may fail."""
+    """A pipeline of 30 rows captioned by the server; ``allowed`` is the share that may fail."""
     lines = []
 
     def make(policy="replace", allowed=0.2, shards=3):
@@ -56,7 +56,7 @@ def by_id(manifests):
     return {row["id"]: row for manifest in manifests for row in manifest.table().to_pylist()}
 
 
-def test_a_row_without_a_caption_keeps_its_own_flagged_and_is_asked_again_by_a_later_run(run, server):
+def test_a_row_without_a_new_caption_keeps_its_original_flagged_and_a_later_run_retries_it(run, server):
     answers = server.script
     server.script = lambda body: completion(None) if row_of(body) in (3, 4, 17) else answers(body)
     rows = by_id(run().ensure_all("recaptioned_set"))
@@ -92,7 +92,7 @@ def test_more_failures_than_the_profile_allows_fail_the_shard_and_name_the_first
         run("best_of", allowed=0.0, shards=1).ensure_all("recaptioned_set")
 
 
-def test_reserved_tokens_in_captions_keep_the_original_and_both_formats_agree(run, server):
+def test_captions_with_reserved_tokens_are_replaced_by_the_original_in_both_formats(run, server):
     tokens = (
         "<image>",
         "<__dj__image>",
@@ -118,7 +118,7 @@ def test_reserved_tokens_in_captions_keep_the_original_and_both_formats_agree(ru
         assert caption == rows[line["id"]]["caption"]
 
 
-def test_nothing_that_a_run_leaves_holds_the_key(run, server, monkeypatch, settings):
+def test_no_output_of_a_run_contains_the_api_key(run, server, monkeypatch, settings):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     answers = server.script
     refusal = (400, {}, f"header Authorization: Bearer {SECRET}".encode())

@@ -1,4 +1,4 @@
-"""The training stage with its real child process: interrupted, it goes on; only a last step counts as its end."""
+"""The training stage with its real child process resumes after an interruption; only the last step completes it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from toolkit.models.mgm.tiny import save_tiny
 
 
 class Interrupted(Exception):
-    """Stands for a run that is stopped from outside."""
+    """Simulates a run that is stopped from outside."""
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes a piece of work whose log stops the run at a given line."""
+    """Builds a unit of work whose log stops the run at a given line."""
     save_tiny(tmp_path / "base")
     data = write_rows(tmp_path, pictures=4, text_only=2)
     shutil.copytree(tmp_path / "images", tmp_path / "budgeted" / "images")
@@ -59,7 +59,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.slow
-def test_an_interrupted_step_goes_on_inside_the_stage(work: Any) -> None:
+def test_an_interrupted_stage_resumes_at_its_last_step(work: Any) -> None:
     told: list[str] = []
     with pytest.raises(Interrupted):
         train.run(work("run", told, stop_at="finetune: step 2/3"), source="budgeted_set")

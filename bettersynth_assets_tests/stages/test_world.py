@@ -1,4 +1,4 @@
-"""The miniature world is generated at the start of a run, for the sets that the run reads and the files it lacks."""
+"""The miniature world is generated at the start of a run if a set that the run reads needs files that none names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEW = SetSizes(finetune=2, finetune_gqa=0, textvqa=2, mmbench=2, mme=1, pope=1, 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings that name a seed file and nothing else."""
+    """Settings that name only a seed file."""
     monkeypatch.setattr(generate, "generate_world", partial(generate.generate_world, sizes=FEW, workers=1))
     (tmp_path / "seed.jsonl").touch()
     return with_profile(
@@ -34,19 +34,19 @@ def with_profile(settings: Settings, **values: Any) -> Settings:
 
 
 def prepare(settings: Settings, name: str) -> bool:
-    """Prepare a run of one set; returns whether the world exists afterwards."""
+    """Prepare a run of one set; return whether the world exists afterwards."""
     prepare_inputs(name, STAGES, {name}, settings)
     return settings.world.root.exists()
 
 
-def test_a_seed_file_is_generated_where_none_is_named(settings: Settings) -> None:
+def test_a_seed_file_is_generated_if_none_is_named(settings: Settings) -> None:
     unnamed = with_profile(settings, seed=None)
     assert not prepare(settings, "budgeted_set")
     assert prepare(unnamed, "budgeted_set")
     assert len(settings.world.seed_file.read_bytes().splitlines()) == 50
 
 
-def test_a_set_that_is_read_through_others_counts(settings: Settings) -> None:
+def test_indirect_inputs_of_a_set_are_included(settings: Settings) -> None:
     assert prepare(settings, "eval_results")  # it reads mgm_checkpoint, whose fine-tuning set is not named
 
 
