@@ -118,10 +118,10 @@ class StepRun:
         except (UserError, dg.Failure):
             raise
         except EnvironmentFault as fault:
-            self.context.log.error(f"{name} {shard} failed; going on with the other shards: {fault}")
+            self.context.log.error(f"{name} {shard} failed; continuing with the other shards: {fault}")
             return str(fault)
         except Exception as error:
-            self.context.log.exception(f"{name} {shard} failed; going on with the other shards")
+            self.context.log.exception(f"{name} {shard} failed; continuing with the other shards")
             return f"{type(error).__name__}: {error}"
         return None
 

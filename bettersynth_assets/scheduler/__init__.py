@@ -1,1 +1,1 @@
-"""Processes, device leases and workers. Knows nothing of stages, the engine or Dagster."""
+"""Processes, device leases and worker pools. Does not depend on stages, the engine or Dagster."""

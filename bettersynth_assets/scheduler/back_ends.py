@@ -1,4 +1,4 @@
-"""The two back ends of the scheduler. In: a job. Out: the pool that its ``gpu`` section asks for."""
+"""Selects the scheduler's back end. In: a job. Out: the pool that its ``gpu`` section names."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from bettersynth_assets.scheduler.ray_pool import ray_pool
 
 
 def open_pool(job: Job) -> AbstractContextManager[Pool]:
-    """The pool that a job's ``gpu.pool`` names: ``local`` or ``ray``."""
+    """Open the pool that a job's ``gpu.pool`` names: ``local`` or ``ray``."""
     return ray_pool(job) if job.gpu.pool == "ray" else local_pool(job)

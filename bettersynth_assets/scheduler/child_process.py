@@ -1,7 +1,7 @@
 """Runs a module in a child process. In: a module of ``toolkit`` and its plans. Out: the child's events as they arrive.
 
-Training and evaluation run in a process of their own, so that a GPU's memory is free when they exit for any reason. The
-child dies with the step (``toolkit.process``). Its standard output is one JSON object per line.
+Training and evaluation run in a child process, so that GPU memory is freed when they exit for any reason. The child
+dies with the step (``toolkit.process``). Its standard output has one JSON object per event; other lines are logged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Event = dict[str, Any]
 
 
 class ChildError(UserError):
-    """The reason that a child reported for stopping: data, a plan or a loss that it cannot continue with."""
+    """An error that a child reported before it exited, e.g. invalid data, an invalid plan or a non-finite loss."""
 
 
 def run_child(
@@ -34,19 +34,19 @@ def run_child(
     log: Callable[[str], None],
     launcher: Sequence[str] = (),
 ) -> None:
-    """Run ``python -m <module> <plan file> …`` to its end.
+    """Run ``python -m <module> <plan file> …`` and wait for it to exit.
 
     Args:
         module: e.g. ``toolkit.training.run``.
-        plans: what to write to which file.
+        plans: plans by the file to write each one to.
         on_event: called with each JSON object that the child prints.
         log: called with each other line.
-        launcher: takes the place of ``python -m``, e.g. ``[torchrun, --nproc_per_node=8, -m]``; without one the child
-            is a single process, which sees one GPU.
+        launcher: replaces ``python -m``, e.g. ``[torchrun, --nproc_per_node=8, -m]``; without a launcher, the child is
+            a single process that sees one GPU.
 
     Raises:
-        ChildError: the child reported why it stopped.
-        toolkit.process.ChildFailedError: it exited with a code other than 0 and reported nothing.
+        ChildError: the child failed and reported the reason.
+        toolkit.process.ChildFailedError: the child failed without reporting a reason.
     """
     from toolkit.process import ChildFailedError, run_lines
 
@@ -73,7 +73,7 @@ def run_child(
 
 
 def _environment(has_launcher: bool) -> dict[str, str]:
-    # The package need not be installed for the child to find it.
+    # Lets the child import the package even if it is not installed.
     path = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH"))))
     env = {**os.environ, **strict_decoding.environment(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     if not has_launcher and env.get(MASK):

@@ -1,6 +1,6 @@
-"""Torch devices of a profile. In: its ``gpu`` section. Out: the devices that are there, checked before any work.
+"""Resolves a profile's devices. In: its ``gpu`` section. Out: torch device names, checked before any work starts.
 
-A device that is requested and missing is an error that names it and the fix; no other device is used instead.
+A missing device is an error that names it and the fix; there is no fallback to another device.
 """
 
 from __future__ import annotations
@@ -10,44 +10,44 @@ from bettersynth_assets.errors import DeviceError
 
 
 def resolve_devices(gpu: Gpu) -> list[str]:
-    """Name the torch devices that a profile's ``devices`` stands for.
+    """Return the torch devices that a profile's ``devices`` selects.
 
     Returns:
         ``["cpu"]`` or ``["cuda:0", ...]``, never empty.
 
     Raises:
-        DeviceError: a GPU is asked for that is not there.
+        DeviceError: a requested GPU does not exist.
     """
     if gpu.devices == "cpu":
         return ["cpu"]
     import torch
 
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu.devices == "auto":
-        return [f"cuda:{index}" for index in range(there)] or ["cpu"]
+        return [f"cuda:{index}" for index in range(available)] or ["cpu"]
     if not gpu.devices:
         raise DeviceError("gpu.devices = []: name at least one GPU, e.g. [0], or set `devices: cpu`")
-    absent = [index for index in gpu.devices if not 0 <= index < there]
+    absent = [index for index in gpu.devices if not 0 <= index < available]
     if absent:
-        found = f"{there} GPU(s), numbered from 0" if there else "no GPU"
+        found = f"{available} GPU(s), numbered from 0" if available else "no GPU"
         raise DeviceError(
-            f"gpu.devices = {gpu.devices} asks for GPU {', '.join(map(str, absent))}, but this machine has {found}: "
+            f"gpu.devices = {gpu.devices} requests GPU {', '.join(map(str, absent))}, but this machine has {found}: "
             "set `devices: cpu` or `devices: auto` in the profile's `gpu` section"
         )
     return [f"cuda:{index}" for index in gpu.devices]
 
 
 def first_device(gpu: Gpu) -> str:
-    """The device for a model that this process loads, with the profile's memory limit applied.
+    """Return the device for this process's models, with the profile's memory limit applied.
 
     Raises:
-        DeviceError: as ``resolve_devices``; files are to be decoded on a GPU and there is none.
+        DeviceError: see ``resolve_devices``; also if `decode: nvjpeg` is set without a GPU.
     """
     device = resolve_devices(gpu)[0]
     if gpu.decode == "nvjpeg" and device == "cpu":
         raise DeviceError(
             "gpu.decode = nvjpeg decodes on a GPU, and this step has none: set `decode: pillow` in the profile's `gpu` "
-            "section, or give it a GPU"
+            "section, or run it on a machine with a GPU"
         )
     limit_memory(device, gpu.memory_limit_gib)
     return device

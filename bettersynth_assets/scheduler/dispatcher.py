@@ -1,6 +1,6 @@
 """Distributes shards over a pool of workers. In: shards and a pool. Out: results as they arrive, and failures.
 
-Each worker has one shard at a time. A worker that dies costs only its shard, which another worker processes again.
+Each worker processes one shard at a time. If a worker dies, another worker processes its shard again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from bettersynth_assets.scheduler.job import Log, Result, Task
 from bettersynth_assets.scheduler.pool import Pool, Worker
 
 MOST_DEATHS = 2
-"""Workers that may die on one shard before it counts as failed, and workers per place that may die before their first
-shard."""
+"""Number of workers that may die on one shard before the shard fails. Also the number of workers per place that may die
+before they receive a shard."""
 SECONDS_BETWEEN_NOTICES = 30.0
 
 
 class WorkerError(RuntimeError):
-    """Workers exit before they receive a shard."""
+    """Workers keep dying before they receive a shard."""
 
 
 def run_shards(
@@ -36,25 +36,25 @@ def run_shards(
     """Process shards in the workers of a pool.
 
     Args:
-        pool: used for this call only.
-        name: of the set that the shards belong to, for log lines and errors.
-        shards: those to process.
-        task_of: gives the task that a worker receives for a shard; called when the worker is ready for it.
+        pool: the pool; used by this call only.
+        name: name of the shards' set, for log lines and errors.
+        shards: the shards to process.
+        task_of: returns a worker's task for a shard; called when the worker is ready for it.
         on_result: called in this process with each result.
-        log: called with the workers' lines and with notices.
+        log: called with log lines, also those of the workers.
 
     Returns:
-        Why shards failed, by shard; the others are done.
+        The failed shards, each with the reason; all other shards are done.
 
     Raises:
-        UserError: at once, when a worker meets one: settings and files are the same for every shard.
-        WorkerError: no worker gets as far as its first shard.
+        UserError: a worker reported one. Raised at once, because settings and files are the same for every shard.
+        WorkerError: workers keep dying before they receive a shard.
     """
     return Dispatcher(pool, name, shards, task_of=task_of, on_result=on_result, log=log).run()
 
 
 class Dispatcher:
-    """One call of ``run_shards``."""
+    """State of one call of ``run_shards``."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Dispatcher:
         self.deaths: Counter[str | None] = Counter()
         self.failed: dict[str, str] = {}
         self.results: deque[Result] = deque()
-        """Received and not passed to ``on_result`` yet."""
+        """Results that have been received but not passed to ``on_result`` yet."""
         self.workers: list[Worker] = []
         self.next_notice = time.monotonic() + SECONDS_BETWEEN_NOTICES
 
@@ -81,7 +81,7 @@ class Dispatcher:
                 self.workers.append(self.pool.start(place))
             while self.queue or any(worker.shard for worker in self.workers):
                 self._poll()
-                # Reporting a result may take as long as a small shard, so workers receive their next shard first.
+                # Reporting a result may take as long as a small shard, so assign the next shards first.
                 if self.results:
                     self.on_result(self.results.popleft())
         finally:
@@ -92,7 +92,7 @@ class Dispatcher:
         return self.failed
 
     def _poll(self) -> None:
-        """Handle one message of each worker that has one, then give idle workers a shard."""
+        """Handle one message of each worker that has one, and assign shards to idle workers."""
         ready = self.pool.wait(self.workers, 0 if self.results else 1)
         for worker in list(self.workers):
             if worker in ready:
@@ -106,7 +106,7 @@ class Dispatcher:
                 worker.send(self.task_of(worker.shard))
         if time.monotonic() > self.next_notice and not any(worker.is_ready for worker in self.workers):
             self.next_notice += SECONDS_BETWEEN_NOTICES
-            self.log(f"{self.name}: no worker has started yet; waiting for one of {len(self.workers)}")
+            self.log(f"{self.name}: no worker has started yet; waiting for {len(self.workers)} workers")
 
     def _handle(self, worker: Worker, kind: str, value: Any) -> None:
         shard = worker.shard or ""
@@ -122,10 +122,10 @@ class Dispatcher:
             worker.shard = None
             if kind == "failed":
                 self.failed[shard], details = value
-                self.log(f"{self.name} {shard} failed; going on with the other shards\n{details}")
+                self.log(f"{self.name} {shard} failed; continuing with the other shards\n{details}")
 
     def _reap(self, worker: Worker) -> None:
-        """Remove a dead worker, queue its shard again unless that has failed too often, and start another worker."""
+        """Remove a dead worker, queue its shard again unless too many workers died on it, and start a new worker."""
         shard, reason = worker.shard, worker.exit_reason(1.0) or "it closed its connection"
         self.workers.remove(worker)
         worker.end()
@@ -138,6 +138,6 @@ class Dispatcher:
             self.failed[shard] = f"{MOST_DEATHS} workers died while processing it, the last one: {reason}"
         elif shard is not None:
             self.queue.append(shard)
-            self.log(f"{self.name} {shard}: its worker died ({reason}); another one processes it again")
+            self.log(f"{self.name} {shard}: its worker died ({reason}); another worker processes it again")
         if self.queue:
             self.workers.append(self.pool.start(worker.place))

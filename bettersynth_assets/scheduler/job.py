@@ -1,7 +1,7 @@
-"""What worker processes run. In: a picklable job and its tasks. Out: log lines and results, sent as messages.
+"""The protocol and main loop of workers. In: a picklable job and its tasks. Out: log lines and results, as messages.
 
-A job is sent to each worker once. There it makes one function that processes tasks, so that models and other state are
-loaded once per worker.
+A job is sent to each worker once. The worker creates one function from it that processes all tasks, so that models and
+other state are loaded once per worker.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Log = Callable[[str], None]
 Task = Any
 """A picklable value that the job's function understands."""
 Result = Any
-"""A picklable value that the job's function reports."""
+"""A picklable value that the job's function sends to the parent."""
 Message = tuple[str, Any]
-"""Its kind (``log``, ``result`` or one of ``FINAL``) and its value."""
+"""Kind (``log``, ``result`` or a kind in ``FINAL``) and value."""
 FINAL = frozenset({"ready", "done", "failed", "refused"})
-"""Kinds of message after which a worker waits for the next task."""
+"""Message kinds after which a worker waits for the next task."""
 
 
 class Job(Protocol):
-    """Work that a pool distributes; it is pickled, so it consists of values and of functions of modules."""
+    """Work that a pool distributes. It is pickled, so it may only hold values and module-level functions."""
 
     @property
     def gpu(self) -> Gpu:
         """Devices and number of workers."""
 
     def with_gpu(self, gpu: Gpu) -> Self:
-        """The same job with other devices: those that a worker sees."""
+        """Return a copy of the job with the devices that a worker sees."""
 
     def processor(self, log: Log, on_result: Callable[[Result], None]) -> Callable[[Task], None]:
         """Return the function that processes one task; called once in each worker.
@@ -50,7 +50,7 @@ def serve(receive: Callable[[], Task], send_message: Callable[[Message], None], 
     lock = threading.Lock()
 
     def send(kind: str, value: object = None) -> None:
-        with lock:  # a task may log from its threads
+        with lock:  # a task may log from several threads
             send_message((kind, value))
 
     process = job.processor(lambda text: send("log", text), lambda result: send("result", result))

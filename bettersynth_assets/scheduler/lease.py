@@ -1,8 +1,8 @@
-"""Leases on GPUs. In: the devices that a profile asks for. Out: exclusive locks, and a mask that shows only those.
+"""Leases on GPUs. In: the devices that a profile requests. Out: exclusive locks, and a mask with only these devices.
 
-Dagster's pools count steps, not devices, and nothing in Dagster sets ``CUDA_VISIBLE_DEVICES``. A lease is a lock on one
-file per device. Devices are counted within the mask that this process inherited. The lock's descriptors go to child
-processes too, so that it lasts as long as anything that may still hold the GPU's memory.
+Dagster's pools count steps, not devices, and Dagster does not set ``CUDA_VISIBLE_DEVICES``. A lease locks one file per
+device. Device numbers index the mask that this process inherited. Child processes inherit the lock's descriptors, so
+that the lease lasts as long as any process that may still use the GPU's memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _held: list[int] = []
 
 
 def visible_devices(env: Mapping[str, str] = os.environ) -> list[str]:
-    """Numbers or UUIDs of the GPUs that this process may use: those of the inherited mask, else the machine's."""
+    """Return numbers or UUIDs of the GPUs that this process may use: the inherited mask, or all of the machine's."""
     mask = env.get(MASK)
     if mask is not None:
         return list(takewhile(lambda name: name not in ("", "-1"), (name.strip() for name in mask.split(","))))
@@ -32,10 +32,10 @@ def visible_devices(env: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def chosen_devices(gpu: Gpu, visible: list[str]) -> list[str]:
-    """The devices that a profile asks for, as the mask must name them; none means the CPU.
+    """Return the devices that a profile requests, as entries for the mask; empty for the CPU.
 
     Raises:
-        DeviceError: a GPU that is asked for by number and is not there.
+        DeviceError: the profile requests a GPU number that does not exist.
     """
     if gpu.devices == "cpu":
         return []
@@ -44,25 +44,25 @@ def chosen_devices(gpu: Gpu, visible: list[str]) -> list[str]:
     missing = [index for index in gpu.devices if not 0 <= index < len(visible)]
     if missing:
         raise DeviceError(
-            f"gpu.devices = {gpu.devices}: GPU {missing[0]} was asked for and this process sees {len(visible)} GPUs; "
-            "set `devices: auto` (a GPU where there is one) or `devices: cpu` in the profile"
+            f"gpu.devices = {gpu.devices}: GPU {missing[0]} does not exist: this process sees {len(visible)} GPUs; "
+            "set `devices: auto` (all GPUs, else the CPU) or `devices: cpu` in the profile"
         )
     return [visible[index] for index in gpu.devices]
 
 
 def held_locks() -> list[int]:
-    """File descriptors of the locks that this process holds now, for ``pass_fds`` of its children."""
+    """Return the descriptors of all locks that this process holds, for ``pass_fds`` of its children."""
     return list(_held)
 
 
 @contextmanager
 def lease(devices: list[str], log: Callable[[str], None], folder: Path | None = None) -> Iterator[None]:
-    """Hold devices; another process that wants one waits until the holder and its children have exited.
+    """Hold devices exclusively; other processes wait until the holder and its children have exited.
 
     Args:
-        devices: as from ``chosen_devices``; locked in sorted order, so that two holders cannot wait for each other.
-        log: called once for each device that is busy.
-        folder: of the lock files; by default a folder of this user in the system's temporary folder.
+        devices: from ``chosen_devices``; locked in sorted order to avoid deadlocks.
+        log: called once for each busy device.
+        folder: folder of the lock files; by default one per user in the system's temporary folder.
     """
     place = folder or Path(tempfile.gettempdir()) / f"bettersynth-gpu-{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Workers on this machine. In: a job. Out: one process per GPU, or per share of the cores.
+"""Worker processes on this machine. In: a job. Out: one process per GPU, or per share of the CPU cores.
 
-    python -m bettersynth_assets.scheduler.local_pool FD    # a worker; what the pool starts
+    python -m bettersynth_assets.scheduler.local_pool FD    # started by the pool: a worker that uses connection FD
 
-A worker sees one GPU (``CUDA_VISIBLE_DEVICES``) or none, and the kernel ends it when the thread that started it ends:
+A worker sees one GPU (``CUDA_VISIBLE_DEVICES``) or none. The kernel kills it when the thread that started it ends, so
 start workers from the thread that waits for them.
 """
 
@@ -27,9 +27,9 @@ from bettersynth_assets.scheduler.process_lifetime import die_with_parent
 
 
 class LocalWorker(Worker):
-    """A process of this machine.
+    """A process on this machine.
 
-    What it sends is pickled, over an anonymous pipe that only it and its parent hold.
+    Messages are pickled and sent over an anonymous pipe that only the worker and its parent can access.
     """
 
     def __init__(self, place: int, process: subprocess.Popen[bytes], connection: Connection) -> None:
@@ -53,7 +53,7 @@ class LocalWorker(Worker):
         return None
 
     def end(self) -> None:
-        self.process.kill()  # safe: files appear only when they are whole
+        self.process.kill()  # safe: files are written atomically
         self.process.wait()
         self.connection.close()
 
@@ -62,10 +62,10 @@ class LocalPool:
     """Starts the workers of one job."""
 
     def __init__(self, job: Job) -> None:
-        """Count the places.
+        """Determine the number of places.
 
         Raises:
-            DeviceError: more workers than GPUs.
+            DeviceError: the profile requests more workers than there are GPUs.
         """
         gpu = job.gpu
         self.devices = chosen_devices(gpu, visible_devices())
@@ -91,27 +91,27 @@ class LocalPool:
                 env=env, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
             )  # fmt: skip
 
-        with suppress(OSError):  # it has died already; `wait` reports that
+        with suppress(OSError):  # if the worker has already died, `wait` reports it
             ours.send_bytes(self.job)
         return LocalWorker(place, process, ours)
 
     def wait(self, workers: Sequence[LocalWorker], seconds: float) -> Sequence[Worker]:
         ready = wait([worker.connection for worker in workers], timeout=seconds)
-        # A child of a dead worker may hold the other end open, so the connection alone does not show the death.
+        # A child of a dead worker may keep the connection open, so check the process too.
         return [worker for worker in workers if worker.connection in ready or worker.exit_reason(0) is not None]
 
 
 @contextmanager
 def local_pool(job: Job) -> Iterator[Pool]:
-    """The pool of this machine; ``run_shards`` ends its workers."""
+    """Open a pool on this machine; ``run_shards`` ends its workers."""
     yield LocalPool(job)
 
 
 def main() -> None:
-    """A worker's process."""
+    """Run a worker process."""
     die_with_parent()
     number = int(sys.argv[1])
-    os.set_inheritable(number, False)  # a child that inherits it would hide our exit from the parent
+    os.set_inheritable(number, False)  # if a child kept it open, the parent would not see this worker's exit
     with Connection(number) as connection:
         serve(connection.recv, connection.send, pickle.loads(connection.recv_bytes()))
 

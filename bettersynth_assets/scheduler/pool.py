@@ -1,6 +1,6 @@
-"""The interface of a pool of workers, which both back ends implement.
+"""Interface of worker pools, which both back ends implement.
 
-A back end starts workers and carries messages: ``local_pool`` over anonymous pipes, ``ray_pool`` over Ray. Neither
+A back end starts workers and transports messages: ``local_pool`` over anonymous pipes, ``ray_pool`` over Ray. Neither
 opens a port.
 """
 
@@ -17,22 +17,22 @@ class Worker(ABC):
     """The parent's end of a worker.
 
     Args:
-        place: which device, or share of the cores, it has: 0 ... ``Pool.size`` - 1.
+        place: index of the worker's device or share of the cores, from 0 to ``Pool.size`` - 1.
     """
 
     def __init__(self, place: int) -> None:
         self.place = place
         self.is_ready = False
         self.shard: str | None = None
-        """The shard that it has been given and not finished."""
+        """The shard that the worker is processing."""
 
     @abstractmethod
     def send(self, task: Task) -> None:
-        """Hand over a task; that a worker has died shows only in ``Pool.wait``."""
+        """Send a task. Does not raise if the worker has died; ``Pool.wait`` reports that."""
 
     @abstractmethod
     def message(self) -> Message | None:
-        """The next message of a worker that ``Pool.wait`` returned; None where it has exited."""
+        """Return the next message of a worker that ``Pool.wait`` returned; None if the worker has exited."""
 
     @abstractmethod
     def exit_reason(self, timeout: float) -> str | None:
@@ -40,17 +40,17 @@ class Worker(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """Kill it; called once, dead or alive."""
+        """Kill the worker and release its resources; called once, even if it has exited."""
 
 
 class Pool(Protocol):
-    """Where workers run."""
+    """A fixed number of places for workers."""
 
     size: int
     """Maximum number of workers at a time."""
 
     def start(self, place: int) -> Worker:
-        """Start a worker; it need not be ready, or even placed, when this returns."""
+        """Start a worker; may return before the worker is scheduled or ready."""
 
     def wait(self, workers: Sequence[Any], seconds: float) -> Sequence[Worker]:
-        """Wait until some of the pool's workers have a message or have exited; return these."""
+        """Wait until workers have a message or have exited, at most ``seconds``; return these workers."""

@@ -1,9 +1,11 @@
-"""Workers on a Ray cluster. In: a job. Out: actors, each with one GPU, or one CPU, of its own.
+"""Workers on a Ray cluster. In: a job. Out: actors, each with exclusive use of one GPU or one CPU.
 
-Ray places the actors, gives each its GPU, reports when one has died, and carries all messages: a task is the argument
-of an actor's method, and log lines and results are what this method yields. So this project opens no port, and the
-cluster's own rules decide which processes may send to an actor (docs/scale.md). The step runs on a node of the cluster.
-All nodes have this package installed, and see the data root, the seed's images and the models under the same paths.
+Ray places the actors, assigns GPUs, reports dead actors, and transports all messages: a task is the argument of an
+actor's method, and the method yields log lines and results. So this project opens no port, and the cluster's access
+rules decide which processes may send to an actor (docs/scale.md).
+
+Requirements: the step runs on a node of the cluster; all nodes have this package installed, and have the data root, the
+seed's images and the models under the same paths.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from bettersynth_assets.scheduler.pool import Pool, Worker
 
 
 class RayWorker(Worker):
-    """An actor, and the stream of messages about its last task."""
+    """An actor, and the stream of messages from its current task."""
 
     def __init__(self, place: int, actor: Any) -> None:
         super().__init__(place)
         self.actor = actor
         self.reason: str | None = None
         self.stream: Any = actor.process.options(num_returns="streaming").remote(None)
-        """What ``process`` yields; None while it has no task."""
+        """Messages that ``process`` yields; None while the actor has no task."""
 
     def send(self, task: Task) -> None:
         self.stream = self.actor.process.options(num_returns="streaming").remote(task)
@@ -62,18 +64,18 @@ class RayWorker(Worker):
 
 
 class RayPool:
-    """Starts the actors of one job on the cluster that this process is connected to."""
+    """Starts the actors of one job on the connected cluster."""
 
     def __init__(self, job: Job) -> None:
-        """Count the places.
+        """Determine the number of places.
 
         Raises:
-            DeviceError: more workers than GPUs.
+            DeviceError: the profile requests more workers than the cluster has GPUs.
         """
         import ray
 
-        gpu, there = job.gpu, ray.cluster_resources()
-        gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+        gpu, resources = job.gpu, ray.cluster_resources()
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
         self.with_gpu = bool(gpus) and gpu.devices != "cpu"
         self.size = gpu.workers if gpu.workers != "auto" else max(1, gpus if self.with_gpu else cpus)
         if self.with_gpu and self.size > gpus:
@@ -96,16 +98,16 @@ class RayPool:
         if not streams:
             return []
         ray.wait(streams, num_returns=1, timeout=seconds)
-        # Again for all of them: the first call returns as soon as one is ready.
+        # The first call returns as soon as one stream is ready; the second one returns all that are.
         ready = ray.wait(streams, num_returns=len(streams), timeout=0)[0]
         return [worker for worker in workers if worker.stream in ready]
 
 
 class _Actor:
-    """One worker, in the process that Ray gave it.
+    """Actor that runs one worker.
 
-    The tasks run in one thread for the actor's whole life, because state that is kept for the next task (such as pools
-    of processes) may depend on the thread that made it. ``process`` yields the messages of this thread.
+    All tasks run in one thread for the actor's lifetime, because state that is kept between tasks (such as process
+    pools) may depend on the thread that created it. ``process`` yields the messages of this thread.
     """
 
     def __init__(self, job: Job) -> None:
@@ -120,7 +122,7 @@ class _Actor:
             self.messages.put(None)
 
     def process(self, task: Task | None) -> Iterator[Message]:
-        """Messages about one task, up to one of a kind in ``FINAL``; without a task, until the worker is ready."""
+        """Yield a task's messages up to one of a kind in ``FINAL``; without a task, those until the worker is ready."""
         if task is not None:
             self.tasks.put(task)
         while (message := self.messages.get()) is not None:
@@ -132,11 +134,11 @@ class _Actor:
 
 @contextmanager
 def ray_pool(job: Job) -> Iterator[Pool]:
-    """The pool of a Ray cluster; its actors end with the block, or with the step.
+    """Open a pool on a Ray cluster; its actors end with the context, or with the step.
 
     Raises:
-        ConfigError: no cluster at the profile's address, or settings that a cluster does not support.
-        DeviceError: more workers than GPUs.
+        ConfigError: no cluster at the profile's address, or settings that Ray does not support.
+        DeviceError: the profile requests more workers than the cluster has GPUs.
     """
     address = _checked(job.gpu)
     import ray
@@ -145,7 +147,10 @@ def ray_pool(job: Job) -> Iterator[Pool]:
     try:
         ray.init(address=address, log_to_driver=False, ignore_reinit_error=True, logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
-        raise ConfigError(f"gpu.ray_address = {address!r}: no Ray cluster answers there ({error})") from error
+        raise ConfigError(
+            f"gpu.ray_address = {address!r}: no Ray cluster responds at this address; start one, or "
+            f"set `pool: local` ({error})"
+        ) from error
     try:
         yield RayPool(job)
     finally:
@@ -154,7 +159,7 @@ def ray_pool(job: Job) -> Iterator[Pool]:
 
 
 def _checked(gpu: Gpu) -> str:
-    """Return the cluster's address, if a cluster supports all that the profile asks for."""
+    """Check that Ray supports the profile's settings; return the cluster's address."""
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("gpu.pool = 'ray', but Ray is not installed: pip install '.[ray]'")
     if isinstance(gpu.devices, list):

@@ -1,7 +1,7 @@
-"""What a piece of work took of the machine. In: a block of code. Out: peak memory, and the GPU's name and utilisation.
+"""Measures the resources that a block of code uses. In: a block. Out: peak memory, GPU name and GPU utilization.
 
-Only what this process uses is seen, not its children. Libraries are never imported for it: a GPU is looked at once
-torch uses one, and its utilisation is missing where ``nvidia-ml-py`` is.
+Measures this process only, not its children. Imports no library: a GPU is measured once torch uses it, and its
+utilization is omitted if ``nvidia-ml-py`` is not installed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SECONDS_BETWEEN_SAMPLES = 0.2
 
 @contextmanager
 def measured() -> Iterator[dict[str, Any]]:
-    """Measure the block.
+    """Measure the block; does not affect what the block computes.
 
     Yields:
-        ``process`` (host and number) and, when the block ends, ``peak_rss_gib`` and, where torch used a GPU, ``gpu``
-        (its name), ``gpu_peak_gib`` (allocated by torch) and ``gpu_utilization`` (mean, percent). Changes nothing that
-        the block computes.
+        A dictionary with ``process`` (host name and process id). When the block ends, it also has ``peak_rss_gib`` and,
+        if torch used a GPU, ``gpu`` (its name), ``gpu_peak_gib`` (allocated by torch) and ``gpu_utilization`` (mean, in
+        percent).
     """
     found: dict[str, Any] = {"process": f"{platform.node()}:{os.getpid()}"}
     samples: list[float] = []
@@ -50,9 +50,9 @@ def measured() -> Iterator[dict[str, Any]]:
 
 
 def _cuda() -> Any:
-    """``torch.cuda`` where this process uses a GPU by now, else None."""
+    """Return ``torch.cuda`` if this process already uses a GPU, else None."""
     cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
-    # Another thread may be importing it now.
+    # Another thread may still be importing it.
     return cuda if hasattr(cuda, "max_memory_allocated") and cuda.is_initialized() else None
 
 
@@ -62,17 +62,21 @@ def _sample(samples: list[float], ended: threading.Event) -> None:
             refusal = getattr(sys.modules.get("pynvml"), "NVMLError", RuntimeError)
             try:
                 samples.append(float(cuda.utilization()))
-            except (ImportError, RuntimeError, refusal):  # no nvidia-ml-py, or a driver that does not tell
+            except (
+                ImportError,
+                RuntimeError,
+                refusal,
+            ):  # nvidia-ml-py is missing, or the driver reports no utilization
                 return
 
 
 def _reset_peak_rss() -> None:
-    with suppress(OSError):  # where it is not allowed, the peak is that of the process's whole life
+    with suppress(OSError):  # not permitted: the peak then covers the lifetime of the process
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_rss() -> int:
-    """Bytes; see ``proc(5)``."""
+    """Return the peak resident set size in bytes (see ``proc(5)``)."""
     status = Path("/proc/self/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024

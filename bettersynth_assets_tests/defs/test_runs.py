@@ -81,7 +81,7 @@ def test_a_user_error_stops_the_run_at_once_and_shows_only_the_cause_and_the_fix
     (data_root / "user-error").touch()
     result = materialize()
     assert failure(result, "rows") == "model path 'x' does not exist: set models.clip"
-    assert not any("going on with the other shards" in (event.message or "") for event in result.all_events)
+    assert not any("continuing with the other shards" in (event.message or "") for event in result.all_events)
 
 
 def test_upstream_sets_that_a_run_builds_are_reported_as_materialized_assets(materialize, instance):
@@ -131,7 +131,7 @@ def test_a_missing_gpu_is_refused_by_name(materialize, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = {"resources": {"gpu": {"config": {"devices": "0"}}}}
     result = materialize("rows", "copies", run_config=config)
-    assert failure(result, "copies").startswith("gpu.devices = [0]: GPU 0 was asked for and this process sees 0 GPUs")
+    assert failure(result, "copies").startswith("gpu.devices = [0]: GPU 0 does not exist: this process sees 0 GPUs")
 
 
 def test_an_unusable_data_root_gives_one_error_that_names_its_variable(materialize, data_root, monkeypatch):

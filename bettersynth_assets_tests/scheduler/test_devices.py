@@ -26,7 +26,7 @@ def test_auto_uses_the_cpu_without_a_gpu(no_gpu: None) -> None:
 
 
 def test_a_requested_gpu_that_is_missing_is_an_error_with_the_fix(no_gpu: None) -> None:
-    with pytest.raises(DeviceError, match=r"\[0, 1\] asks for GPU 0, 1, .* no GPU: set `devices: cpu`"):
+    with pytest.raises(DeviceError, match=r"\[0, 1\] requests GPU 0, 1, .* no GPU: set `devices: cpu`"):
         resolve_devices(Gpu(devices=[0, 1]))
 
 
@@ -34,5 +34,5 @@ def test_auto_uses_all_gpus_and_a_list_uses_the_listed_ones(two_gpus: None) -> N
     assert resolve_devices(Gpu()) == ["cuda:0", "cuda:1"]
     assert resolve_devices(Gpu(devices=[1])) == ["cuda:1"]
     assert resolve_devices(Gpu(devices="cpu")) == ["cpu"]
-    with pytest.raises(DeviceError, match="asks for GPU 2"):
+    with pytest.raises(DeviceError, match="requests GPU 2"):
         resolve_devices(Gpu(devices=[0, 2]))

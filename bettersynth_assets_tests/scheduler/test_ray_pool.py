@@ -109,7 +109,7 @@ def test_a_killed_node_only_causes_its_shard_to_be_processed_again(alone, cluste
     run.pipeline.log = look
     assert run.prepare() == {}
     assert run.rows() == alone
-    redone = [line for line in run.log if "another one processes it again" in line]
+    redone = [line for line in run.log if "another worker processes it again" in line]
     assert len(redone) == 1
     assert "Actor" in redone[0] or "connection" in redone[0]
     assert len([1 for stage, *_ in run.worked() if stage == "squares"]) == len(SHARDS) + 1

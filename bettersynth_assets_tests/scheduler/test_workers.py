@@ -68,7 +68,7 @@ def test_a_killed_workers_shard_is_redone_by_another(alone, tmp_path):
     tries = [process for stage, shard, process, *_ in run.worked() if (stage, shard) == ("squares", TWO)]
     assert len(set(tries)) == 2
     assert len([1 for stage, *_ in run.worked() if stage == "squares"]) == len(SHARDS) + 1
-    assert f"squares {TWO}: its worker died (signal SIGKILL); another one processes it again" in run.log
+    assert f"squares {TWO}: its worker died (signal SIGKILL); another worker processes it again" in run.log
 
 
 def test_a_shard_that_crashes_two_workers_fails_by_name_and_the_others_continue(tmp_path):
