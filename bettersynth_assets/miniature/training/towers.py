@@ -135,8 +135,8 @@ def corrupted(ids: Tensor, families: list[Tensor], copies: int) -> Tensor:
 class SignCaptions:
     """Captions of one sign, "blue sign saying fox", in every colour with every word.
 
-    Each sign of an image is contrasted with its own caption and the 15 that differ only in the word. Scenes can be told
-    apart without their words, so without this loss no tower learns to read.
+    Each sign of an image is contrasted with its own caption and the 15 that differ only in the word. Scenes can be
+    distinguished without their words, so without this loss no tower learns to read.
     """
 
     def __init__(self, device: str) -> None:
