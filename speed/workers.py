@@ -109,7 +109,7 @@ def measure(settings: Settings, workers: int, pool: str) -> dict[str, Any]:
                 name,
                 shards,
                 task_of=lambda shard: task_of(pipeline, name, shard),
-                on_result=pipeline.take,
+                on_result=pipeline.record,
                 log=lambda line: None,
             )
         if failed:

@@ -1,8 +1,8 @@
 """Blocking checks of a set, enforced before another stage reads it. In: a pipeline and a set. Out: verdicts.
 
-A check belongs to the data, not to the asset that a user selected: ``Pipeline`` judges every set that a stage reads,
-whether the set was selected, built as a dependency or found up to date, and whichever process built it. The evidence is
-every shard that is up to date, so a shard is never judged alone where the set has others.
+Checks apply to data, not to the assets that a user selected. ``Pipeline`` evaluates the rules of every set that a stage
+reads, whether the set was selected, built as a dependency or found up to date, in this process or another one. The
+evidence is every shard of the set that is up to date.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from bettersynth_assets.errors import UserError
 
 
 class GateError(UserError):
-    """A set fails a blocking check, so nothing may be built from it."""
+    """A set fails a blocking check; nothing is built from it."""
 
 
 class Sets(Protocol):
-    """What judging needs of a pipeline."""
+    """The part of a pipeline that ``judge`` uses."""
 
     stages: dict[str, Stage]
     settings: Settings
 
     def up_to_date(self, name: str) -> Sequence[Manifest]:
-        """Manifests of a set's shards that are up to date, in order."""
+        """Return the manifests of a set's shards that are up to date, in order."""
 
 
 def judge(sets: Sets, name: str) -> dict[str, Verdict]:
-    """Apply a set's rules to the shards that are up to date.
+    """Apply a set's rules to its shards that are up to date.
 
     Returns:
         The verdicts by rule name.
@@ -50,10 +50,10 @@ def judge(sets: Sets, name: str) -> dict[str, Verdict]:
 
 
 def refuse_failed(stage: Stage, verdicts: Mapping[str, Verdict]) -> None:
-    """Stop at the first blocking rule that failed.
+    """Raise for the first blocking rule that failed.
 
     Raises:
-        GateError: naming the set, the check, what it found and the fix.
+        GateError: the message names the set, the check, the result and the fix.
     """
     for rule in stage.rules:
         verdict = verdicts[rule.name]

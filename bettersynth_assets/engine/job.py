@@ -1,7 +1,7 @@
 """A pipeline as a job for workers. In: stages and settings. Out: a picklable job that brings shards up to date.
 
-A worker brings a shard up to date as the parent would, under a lease of its own device, and sends log lines and
-manifests back. The rows are the same in every process.
+A worker processes a shard exactly as the parent would, under a lease of its device, and sends log lines and manifests
+back. The rows do not depend on the process.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ShardTask = tuple[str, str, Sequence[Manifest]]
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineJob:
-    """Stages and settings; a ``scheduler.job.Job`` whose results are manifests."""
+    """Implementation of ``scheduler.job.Job`` whose results are manifests."""
 
     stages: tuple[Stage, ...]
     leased: frozenset[str]
-    """Stages that hold a device while they run."""
+    """Stages that lease a device while they run."""
     settings: Settings
 
     @property
@@ -39,8 +39,8 @@ class PipelineJob:
         return replace(self, settings=with_gpu(self.settings, gpu))
 
     def pipeline(self, **hooks: Any) -> Pipeline:
-        """The pipeline of this job; ``hooks`` are those of ``Pipeline``."""
-        load_extensions(self.settings.profile.extension_files())  # a worker has read no profile
+        """Create the pipeline; ``hooks`` are keyword arguments of ``Pipeline``."""
+        load_extensions(self.settings.profile.extension_files())  # a worker has not loaded the profile
         stages = [leasing(stage) if stage.name in self.leased else stage for stage in self.stages]
         return Pipeline(stages, self.settings, **hooks)
 
@@ -50,7 +50,7 @@ class PipelineJob:
 
         def process(task: ShardTask) -> None:
             name, shard, inputs = task
-            for manifest in inputs:  # the parent has verified them; with many shards verifying would cost the most
+            for manifest in inputs:  # verified by the parent; repeating that would dominate with many shards
                 pipeline.trust(manifest)
             pipeline.ensure(name, shard)
 
@@ -58,18 +58,18 @@ class PipelineJob:
 
 
 def with_gpu(settings: Settings, gpu: Gpu) -> Settings:
-    """The same settings with another ``gpu`` section."""
+    """Return a copy of the settings with another ``gpu`` section."""
     return replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
 
 
 def leasing(stage: Stage) -> Stage:
-    """The same stage, which holds its GPUs while it runs, in whichever process."""
+    """Return a copy of a stage that leases its GPUs while it runs."""
 
     def run(work: Work) -> Result:
         gpu = work.settings.profile.gpu
         devices = chosen_devices(gpu, visible_devices())
         with lease(devices, work.log):
-            # Under the lease's mask the devices are numbered from 0.
+            # Within the lease's mask, devices are numbered from 0.
             kept = gpu.batch_sizes or str(work.settings.profile_root / "batch_sizes.json")
             inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu", "batch_sizes": kept})
             return stage.run(replace(work, settings=with_gpu(work.settings, inside)))

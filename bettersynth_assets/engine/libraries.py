@@ -1,8 +1,8 @@
-"""Versions of libraries. In: names of distributions. Out: what a manifest records, and the part that a key holds.
+"""Versions of libraries. In: names of distributions. Out: versions for manifests, and version parts for keys.
 
-A manifest records versions as they are. A key holds only what can change a result by its meaning (docs/keys.md): never
-the local part (``2.13.0+cpu``: for which hardware a file was built), and of libraries whose patch releases fix faults
-without changing what they compute, major and minor alone.
+A manifest records full versions. A key contains only the parts that may change results (docs/keys.md): never the local
+part (in ``2.13.0+cpu``, the build variant), and only major and minor for libraries whose patch releases do not change
+what they compute.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from importlib.metadata import version
 from packaging.version import InvalidVersion, Version
 
 COUNTED_PARTS = {"pillow": 2, "torch": 2}
-"""How many numbers of a release count; of all other libraries, all of them."""
+"""Number of release components in keys; for all other libraries, all components."""
 
 
 @cache
 def installed_versions(libraries: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions by distribution; read once a process, since a set of 400 shards asks for them each time."""
+    """Return installed versions by distribution; cached, because every shard of a set needs them."""
     return {library: version(library) for library in libraries}
 
 
 def key_versions(libraries: tuple[str, ...]) -> dict[str, str]:
-    """The part of each installed version that keys hold."""
+    """Return the part of each installed version that keys contain."""
     return {library: counted_part(library, found) for library, found in installed_versions(libraries).items()}
 
 
 def counted_part(library: str, found: str) -> str:
-    """The part of a version that keys hold; a pre-release counts whole, but for its local part."""
+    """Return the part of a version that keys contain; for a pre-release, all but its local part."""
     try:
         parsed = Version(found)
     except InvalidVersion:

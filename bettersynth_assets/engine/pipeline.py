@@ -1,13 +1,13 @@
-"""How a stage is made, and when it need not be. In: a stage's name and a shard. Out: its manifest.
+"""Brings shards up to date. In: a stage's name and a shard. Out: its manifest.
 
-``Pipeline.ensure`` brings the inputs up to date first, hashes (version, settings, libraries, digests of the inputs)
-into a key, and runs the stage's function only where the current manifest has another key. Keys are made of the inputs'
-*contents*: when a new row moves the mean score a little and a shard's filtered rows stay the same, its captions are not
-made again. A shard counts as up to date only if its files have the sizes and hashes that its manifest states: a damaged
-one is named in the log and rebuilt.
+``Pipeline.ensure`` brings the inputs up to date, hashes version, settings, libraries and the inputs' digests into a
+key, and runs the stage's function only if the current manifest has another key. Keys contain hashes of the inputs'
+*contents*: if a new row shifts the mean score but a shard's filtered rows stay the same, its captions are not computed
+again. A shard is up to date only if its files have the sizes and hashes in its manifest; a damaged shard is logged and
+rebuilt.
 
-Inputs are brought up to date set by set, as Dagster runs assets one after another, and no set is read that fails one of
-its blocking rules (``gate``).
+Inputs are brought up to date set by set, in the order of the graph. No set is read that fails a blocking rule
+(``gate``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from toolkit.image_decoding import strict_decoding
 
 
 class Pipeline:
-    """All stages under one ``Settings``. Shards that are up to date are not worked again."""
+    """Runs all stages under one ``Settings``. Skips shards that are up to date."""
 
     def __init__(
         self,
@@ -53,19 +53,19 @@ class Pipeline:
         self.settings = settings
         self.log = log
         self.on_made = on_made
-        """Receives each manifest as soon as it is written, even if the call that made it fails later."""
+        """Called with each manifest as soon as it is committed, even if the call that built it fails later."""
         self.on_judged = on_judged
-        """Receives the verdicts on each set that another one reads, before a failed one stops the run."""
+        """Called with the verdicts on each set that another stage reads, before a failed verdict stops the run."""
         self.made: list[Manifest] = []
-        """Manifests that this object made (not those found up to date), in order."""
+        """Manifests of the shards that were built, here or by workers, in order; not those found up to date."""
         self._current: dict[str, dict[str, Manifest]] = {name: {} for name in self.stages}
         """Shards that are up to date, by set."""
         self._admitted: dict[str, int] = {}
-        """Sets that passed their blocking rules, with the number of shards that were judged."""
-        self._vouched: set[str] = set()
-        """Sets whose shards came from the process that leads this run; it judged them."""
+        """Sets that passed their blocking rules, with the number of shards that were checked."""
+        self._checked_by_parent: set[str] = set()
+        """Sets whose shards came from the parent process, which has checked them."""
         self.versions: Versions | None = None
-        """Versions of the user's files, as this pipeline saw them first."""
+        """Versions of the user's files when this pipeline first read them."""
 
     def shards(self, name: str) -> list[str]:
         return self.settings.profile.shard_names() if self.stages[name].sharded else [WHOLE]
@@ -75,24 +75,24 @@ class Pipeline:
         return Slot(root=root, stage=name, shard=shard)
 
     def current(self, name: str) -> list[Manifest]:
-        """Manifests that are on disk now, up to date or not; shards without one are left out."""
+        """Return the manifests on disk, up to date or not; omit shards without a manifest."""
         found = (self.slot(name, shard).read() for shard in self.shards(name))
         return [manifest for manifest in found if manifest is not None]
 
     def ensure_all(self, name: str) -> list[Manifest]:
-        """Every shard of a stage, in order."""
+        """Bring every shard of a stage up to date; return the manifests in order."""
         self.ensure_inputs(name, self.shards(name))
         return [self.ensure(name, shard) for shard in self.shards(name)]
 
     def ensure(self, name: str, shard: str = WHOLE) -> Manifest:
-        """Bring one shard of a stage, and whatever it needs, up to date.
+        """Bring one shard of a stage and its inputs up to date.
 
         Returns:
-            The manifest of the shard, made now or found current.
+            The manifest of the shard, whether built now or found up to date.
 
         Raises:
-            UserError: what the stage's function raises about the user's files or settings.
-            GateError: an input fails one of its blocking rules.
+            UserError: the stage's function refuses the user's files or settings.
+            GateError: an input fails a blocking rule.
         """
         if shard in self._current[name]:
             return self._current[name][shard]
@@ -104,7 +104,7 @@ class Pipeline:
             for source in self.sources(name)
         }
         slot = self.slot(name, shard)
-        # The first look takes no lock and writes nothing, so a read-only data root that is up to date can be used.
+        # Check without a lock first: a read-only data root that is up to date can then be used.
         manifest, made = self._usable(slot, self._key(stage, shard, inputs)), None
         if manifest is None:
             with slot.locked(), naming_the_path(slot.folder):
@@ -118,27 +118,26 @@ class Pipeline:
                         raise
         self._current[name][shard] = manifest
         if made is not None:
-            self.take(made)
+            self.record(made)
         return manifest
 
     def refuse_changed_files(self) -> None:
-        """Refuse to go on, or to commit, once a file of the user's is not the one that was seen first.
+        """Check that the user's files have not changed since this pipeline first read them.
 
         Raises:
-            SeedError: naming the file.
+            SeedError: a file has changed; the message names it.
         """
-        # Several stages read the same files; each function is asked once.
-        asked = dict.fromkeys(stage.files for stage in self.stages.values())
-        now = {name: version for files in asked for name, version in files(self.settings).items()}
+        functions = dict.fromkeys(stage.files for stage in self.stages.values())  # several stages share a function
+        now = {name: version for files in functions for name, version in files(self.settings).items()}
         if self.versions is None:
             self.versions = now
         refuse_changed(self.versions, now)
 
     def ensure_inputs(self, name: str, shards: Sequence[str]) -> None:
-        """Bring the sets that some shards are made of up to date, one set after another, and judge each.
+        """Bring the input sets of shards up to date, one set after another, and check each set.
 
         Raises:
-            UserError: as ``ensure``.
+            UserError: see ``ensure``.
         """
         for source in self.sources(name):
             wanted = list(dict.fromkeys(part for shard in shards for part in self.needed(name, shard, source)))
@@ -150,12 +149,12 @@ class Pipeline:
             self.admit(source)
 
     def admit(self, name: str) -> None:
-        """Let other stages read a set, judged again only when more of its shards are up to date.
+        """Check a set before other stages read it; check it again only if more of its shards are up to date.
 
         Raises:
-            GateError: the set fails one of its blocking rules.
+            GateError: the set fails a blocking rule.
         """
-        if name in self._vouched or not self.stages[name].rules:
+        if name in self._checked_by_parent or not self.stages[name].rules:
             return
         if self._admitted.get(name) == len(self._current[name]):
             return
@@ -166,22 +165,22 @@ class Pipeline:
         self._admitted[name] = len(self._current[name])
 
     def up_to_date(self, name: str) -> list[Manifest]:
-        """Manifests of a set's shards that are up to date, in order; nothing is made."""
+        """Return the manifests of a set's shards that are up to date, in order; builds nothing."""
         found = (self.found(name, shard) for shard in self.shards(name))
         return [manifest for manifest in found if manifest is not None]
 
     def sources(self, name: str) -> tuple[str, ...]:
-        """The stages whose output a stage reads under these settings."""
+        """Return the names of the stages whose output a stage reads under these settings."""
         stage = self.stages[name]
         return (*stage.inputs, *stage.also(self.settings))
 
     def needed(self, name: str, shard: str, source: str) -> list[str]:
-        """The shards of ``source`` that one shard of ``name`` is made of."""
+        """Return the shards of ``source`` that one shard of ``name`` is built from."""
         together = self.stages[name].sharded and self.stages[source].sharded
         return [shard] if together else self.shards(source)
 
     def found(self, name: str, shard: str = WHOLE) -> Manifest | None:
-        """The manifest of a shard that is up to date, as all its inputs are; else None. Nothing is made."""
+        """Return a shard's manifest if the shard and all its inputs are up to date, else None; builds nothing."""
         if shard in self._current[name]:
             return self._current[name][shard]
         inputs: dict[str, list[Manifest]] = {}
@@ -193,7 +192,7 @@ class Pipeline:
                 inputs[source].append(item)
         try:
             key = self._key(self.stages[name], shard, inputs)
-        except EnvironmentFault:  # reported by the attempt to bring the shard up to date
+        except EnvironmentFault:  # reported when the shard is brought up to date
             return None
         manifest = self._usable(self.slot(name, shard), key)
         if manifest is not None:
@@ -201,12 +200,12 @@ class Pipeline:
         return manifest
 
     def _usable(self, slot: Slot, key: str, *, log: Log = no_log) -> Manifest | None:
-        """The committed version if it is that of ``key`` and all its files are whole; else None.
+        """Return the committed version if it has the given key and intact files, else None.
 
         Args:
-            slot: the shard's; its link is repaired and what killed runs left is removed, if the version is usable.
-            key: that the version must have.
-            log: called with what is damaged.
+            slot: the shard's slot; if the version is usable, repairs its link and removes leftovers of killed runs.
+            key: the key that the version must have.
+            log: called with a description of damage.
         """
         try:
             manifest = slot.committed()
@@ -223,12 +222,12 @@ class Pipeline:
         return manifest
 
     def trust(self, manifest: Manifest) -> None:
-        """Count a shard as up to date and its set as judged, as the pipeline that leads this run has found them."""
+        """Accept a shard as up to date and its set as checked, because the parent process has verified both."""
         self._current[manifest.stage][manifest.shard] = manifest
-        self._vouched.add(manifest.stage)
+        self._checked_by_parent.add(manifest.stage)
 
-    def take(self, manifest: Manifest) -> None:
-        """Count a shard as made, here or by a worker."""
+    def record(self, manifest: Manifest) -> None:
+        """Record a shard that was built in this process or by a worker."""
         self._current[manifest.stage][manifest.shard] = manifest
         self.made.append(manifest)
         if self.on_made is not None:
@@ -278,7 +277,7 @@ class Pipeline:
             usage=usage,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        if stage.files(self.settings):  # what other stages made is right for its key, and may have taken hours
+        if stage.files(self.settings):  # other results are valid for their keys; do not discard hours of work
             self.refuse_changed_files()
         return slot.commit(manifest)
 

@@ -1,6 +1,6 @@
-"""Checks of a finished set. In: the manifests on disk. Out: a verdict as a sentence, with its numbers.
+"""Checks of a finished set. In: the manifests on disk. Out: a verdict: a sentence and its numbers.
 
-A rule reads manifests and never recomputes rows. Nothing downstream reads a set that fails a blocking rule.
+A rule reads manifests and never recomputes rows. No stage reads a set that fails a blocking rule.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def conservation(evidence: Evidence) -> Verdict:
     for item in evidence.manifests:
         for source, manifests in evidence.upstream.items():
             digests = item.inputs.get(source)
-            # A shard made from another version of its input is stale, not lossy, and is judged when it is redone.
+            # A shard built from another version of its input is stale; it is checked once it has been rebuilt.
             current = [other for other in manifests if len(digests or []) > 1 or other.shard in (item.shard, "all")]
             if digests == [other.digest for other in current]:
                 difference = sum(other.kept for other in current) - item.rows_in
@@ -119,9 +119,9 @@ def thresholds(evidence: Evidence) -> Verdict:
     faults = []
     values = [score["mean"], score["sd"], *score["k_sigma"], *score["percentiles"].values()]
     if not all(math.isfinite(value) for value in values):
-        faults.append("a figure is not finite")
+        faults.append("a statistic is not finite")
     if not -1 <= score["mean"] <= 1:
-        faults.append("the mean is no cosine")
+        faults.append("the mean is outside [-1, 1]")
     if not score["sd"] > 0:
         faults.append("all scores are the same")
     if item.stats["rows"] != scored:
@@ -137,13 +137,14 @@ def same_kept(evidence: Evidence) -> Verdict:
     words = f"{item.stats['sample_rows_kept']:,} of {rows:,} sample rows kept in the recipe's order"
     return Verdict(
         passed=differ == 0,
-        words=words + (f"; {differ:,} differ in the planned one, so the recipe's stays" if differ else " and planned"),
+        words=words
+        + (f"; {differ:,} differ in the planned order, so the recipe's order is kept" if differ else " and planned"),
         numbers={"sample_rows": rows, "kept_rows_that_differ": differ},
     )
 
 
 def budget_met(evidence: Evidence) -> Verdict:
-    """The exposures equal the budget; with `order: keep` a smaller set is shown once, as in the original kit."""
+    """The exposures equal the budget; with `order: keep`, a smaller set is shown once, as in the original kit."""
     (item,) = evidence.manifests
     exposures = sum(item.table()["exposures"].to_pylist())
     gone = sum(item.quarantined.values()) + sum(item.rejected.values()) - item.rejected.get("budget", 0)
@@ -151,7 +152,7 @@ def budget_met(evidence: Evidence) -> Verdict:
     words = f"{exposures:,} exposures of {item.kept:,} rows; the budget is {evidence.settings.budget:,}"
     return Verdict(
         passed=exposures == evidence.settings.budget or as_it_is,
-        words=words + (" and is not met, as `order: keep` has it" if as_it_is else ""),
+        words=words + (", which `order: keep` does not have to meet" if as_it_is else ""),
         numbers={"exposures": exposures, "budget": evidence.settings.budget},
     )
 

@@ -16,23 +16,24 @@ from bettersynth_assets.scheduler.dispatcher import run_shards
 
 @dataclass(frozen=True, kw_only=True)
 class ShardScheduler:
-    """Brings a stage's inputs up to date, and the stage's own shards where workers process them."""
+    """Brings a stage's inputs up to date, and the stage's own shards if workers process them."""
 
     pipeline: Pipeline
     pooled: frozenset[str]
     """Sharded stages that workers process; all others run in this process."""
     job: PipelineJob
     attempt: Callable[[str, str], str | None]
-    """Brings one shard up to date in this process; returns why it failed."""
+    """Brings one shard up to date in this process; returns the reason of a failure, or None."""
 
     def prepare(self, name: str, shards: Sequence[str]) -> dict[str, str]:
         """Bring the inputs up to date, then the shards of ``name`` themselves if workers process them.
 
         Returns:
-            Why shards failed or cannot be made, by shard.
+            The shards that failed or cannot be built, each with the reason.
 
         Raises:
-            UserError: at once; a set that fails a blocking rule among them.
+            UserError: settings or the user's files are at fault; raised at once.
+            GateError: an input fails a blocking check.
         """
         failed: dict[str, str] = {}
         for source in self.pipeline.sources(name):
@@ -54,14 +55,14 @@ class ShardScheduler:
                     name,
                     stale,
                     task_of=lambda shard: task_of(self.pipeline, name, shard),
-                    on_result=self.pipeline.take,
+                    on_result=self.pipeline.record,
                     log=self.pipeline.log,
                 )
         return failed
 
 
 def task_of(pipeline: Pipeline, name: str, shard: str) -> ShardTask:
-    """What a worker needs for one shard; its inputs are up to date in ``pipeline``."""
+    """Return a worker's task for one shard, whose inputs must be up to date in ``pipeline``."""
     inputs = [
         pipeline.found(source, part)
         for source in pipeline.sources(name)

@@ -1,6 +1,6 @@
-"""What a stage is. In: a function on tables. Out: that function with what its output depends on, for the engine.
+"""Definition of a stage. In: a function on tables. Out: a ``Stage``: the function and what its output depends on.
 
-A stage's function is given a ``Work`` and gives back a ``Result``; it writes no tables and knows no keys.
+A stage's function receives a ``Work`` and returns a ``Result``; the engine writes tables and computes keys.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ Inputs = Mapping[str, list[Manifest]]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a stage's function gives back; the engine writes the tables."""
+    """Return value of a stage's function; the engine writes the tables."""
 
     rows_in: int
     kept: pa.Table
     rejects: pa.Table = field(default_factory=REJECTS.empty_table)
     quarantine: pa.Table = field(default_factory=QUARANTINE.empty_table)
     stats: dict[str, Any] = field(default_factory=dict)
-    """Small JSON values for metadata and for later stages (thresholds, histograms)."""
+    """Small JSON values for metadata and later stages, e.g. thresholds and histograms."""
     files: tuple[str, ...] = ()
-    """Further files that the function wrote into ``Work.folder``, relative to it."""
+    """Additional files that the function wrote; paths relative to ``Work.folder``."""
     other_files: tuple[str, ...] = ()
-    """Files that are verified like ``files`` but are not part of the digest: they hold seconds or paths."""
+    """Files that are verified like ``files`` but not part of the digest, because they contain timings or paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a stage's function is given."""
+    """Argument of a stage's function."""
 
     settings: Settings
     shard: str
@@ -50,32 +50,32 @@ class Work:
     inputs: Inputs
     log: Log
     memos: list[str] = field(default_factory=list)
-    """Names of the memos that the function has asked for."""
+    """Names of the memos that the function has used."""
 
     def log_with_shard(self, line: str) -> None:
-        """Log a line that does not say which shard it is of; workers' lines come mixed."""
+        """Log a line with the shard's name appended, because log lines of workers are interleaved."""
         self.log(f"{line} ({self.shard})")
 
     def rows(self, stage: str, table: str = "kept") -> pa.Table:
-        """All rows of an input, in shard order."""
+        """Return all rows of an input in shard order."""
         return pa.concat_tables([manifest.table(table) for manifest in self.inputs[stage]])
 
     def memo(self, name: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
-        """A costly table on the way to the result, kept next to the shard's versions, whose hash is in its name.
+        """Return an expensive intermediate table, stored next to the shard's versions with its hash in the file name.
 
-        It outlives a killed run. Older ones are removed when the version that was made with this one is committed.
+        A memo survives a killed run. Older memos are removed when the version that used this one is committed.
 
         Args:
-            name: of the table, e.g. ``captions``.
-            key: hash of everything that the table depends on, which is less than the result does.
-            make: called only where no undamaged table of this key is there.
+            name: name of the table, e.g. ``captions``.
+            key: hash of everything that the table depends on; fewer values than the result depends on.
+            make: computes the table; called only if no intact table with this key exists.
         """
         folder, stem = self.folder.parent, f"{name}-{key[:12]}"
         for path in sorted(folder.glob(f"{stem}-*.parquet")):
             if file_sha256(path)[:16] == path.stem.removeprefix(f"{stem}-"):
                 self.memos.append(path.name)
                 return pq.read_table(path)
-            self.log_with_shard(f"{path} has changed since it was written and is made again")
+            self.log_with_shard(f"{path} has changed since it was written and is rebuilt")
             path.unlink()
         written = folder / f".{stem}.partial"
         write_table(written, make())
@@ -85,27 +85,27 @@ class Work:
         return pq.read_table(path)
 
     def forget(self, name: str, key: str) -> None:
-        """Remove a table that ``memo`` keeps, so that the next call makes it."""
+        """Remove a stored memo, so that the next call of ``memo`` computes it again."""
         for path in self.folder.parent.glob(f"{name}-{key[:12]}*.parquet"):
             path.unlink()
             self.memos[:] = [memo for memo in self.memos if memo != path.name]
 
     def stats(self, stage: str) -> dict[str, Any]:
-        """Stats of an input that is not sharded."""
+        """Return the stats of an unsharded input."""
         (manifest,) = self.inputs[stage]
         return manifest.stats
 
 
 def no_log(line: str) -> None:
-    """Log nothing."""
+    """No-op log."""
 
 
 def nothing_to_check(settings: Settings) -> None:
-    """Check nothing."""
+    """No-op preflight check."""
 
 
 def nothing_to_prepare(settings: Settings) -> None:
-    """Prepare nothing."""
+    """No-op preparation."""
 
 
 def nothing_more(settings: Settings) -> tuple[str, ...]:
@@ -118,34 +118,34 @@ def no_files(settings: Settings) -> Versions:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of a row's journey. Its functions are a module's own, so that it can be sent to worker processes."""
+    """One stage of the graph. Its functions are defined at module level, so that it can be pickled for workers."""
 
     name: str
     version: int
-    """Raise it when the same input would give another output."""
+    """Increment when the same input produces a different output."""
     run: Callable[[Work], Result]
     depends: Callable[[Settings, str, Inputs], object]
-    """JSON value of whatever else the output depends on: sections of the recipe, fingerprints of models or files."""
+    """Returns a JSON value of everything else that the output depends on: recipe sections, model or file hashes."""
     sharded: bool
     inputs: tuple[str, ...] = ()
     by_value: tuple[str, ...] = ()
-    """Inputs of which only what ``depends`` takes counts, e.g. one threshold, and not every byte."""
+    """Inputs whose digests are not part of the key; ``depends`` returns the values that count, e.g. one threshold."""
     also: Callable[[Settings], tuple[str, ...]] = nothing_more
-    """Further inputs that only some recipes ask for; the others neither make nor read them."""
+    """Returns additional inputs that only some recipes require; other recipes neither build nor read them."""
     shared: bool = False
-    """True where no recipe changes the output: kept once for all recipes."""
+    """True if the output does not depend on the recipe; it is stored once for all recipes."""
     libraries: tuple[str, ...] = ()
     resume: bool = False
-    """True where the function can go on from what a killed run left in its folder."""
+    """True if the function can resume from the files that a killed run left in its folder."""
     prepare: Callable[[Settings], None] = nothing_to_prepare
-    """Generates files outside the graph that the stage reads and the profile does not name. Called at the start of a
+    """Generates files outside the graph that the stage reads and the profile does not name. Called at the start of each
     run that reads the stage's set."""
     preflight: Callable[[Settings], None] = nothing_to_check
-    """Checks files of the user's that only this stage reads. Called when a run begins that will come to this stage, so
-    that a broken file is found before the stages in front of it are paid for. Raises ``UserError``."""
+    """Checks the user's files that only this stage reads. Called at the start of each run that includes this stage, so
+    that a broken file is reported before earlier stages run. Raises ``UserError``."""
     files: Callable[[Settings], Versions] = no_files
-    """Versions of the user's files that this stage reads; a run in which one of them changes fails."""
+    """Returns the versions of the user's files that this stage reads; a run fails if one of them changes."""
     columns: pa.Schema | None = None
     """Schema of the kept rows of a set of image-text pairs; None for other sets."""
     rules: tuple[Rule, ...] = ()
-    """Checks of the set. No stage reads a set that fails one of its blocking rules."""
+    """Checks of the set. No stage reads a set that fails a blocking rule."""

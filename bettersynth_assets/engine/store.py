@@ -1,23 +1,23 @@
-"""Durable files of the stages. In: tables and a manifest. Out: a folder that is either whole or not there.
+"""Durable storage of shards. In: tables and a manifest. Out: a folder that is either complete or not committed.
 
 <stage root>/shard-00003/         (unsharded stages: ``all``)
     manifest.json                 the commit point: names the version, with sizes and hashes of its files
     v-3fa9c1d20b7e/               files of one version, named by its key
         kept.parquet ...
-    current -> v-3fa9c1d20b7e     for people and scripts that want a steady path
-    captions-<key>-<sha256>.parquet     memos: costly tables on the way to a version (``Work.memo``)
+    current -> v-3fa9c1d20b7e     a stable path for people and scripts
+    captions-<key>-<sha256>.parquet     memos: expensive intermediate tables (``Work.memo``)
     .lock                         held by the process that writes here
 
-One rename commits a version: that of ``manifest.json``. Everything else follows from it. The link ``current`` is
-derived: each look at a shard that is up to date (``Slot.tidy``) compares it with the manifest and repairs it, so a
-process that was killed between manifest and link, or a copy of the data root without its links, does no harm. The link
-is not the commit point itself because copies and object stores drop links; they keep files.
+Renaming ``manifest.json`` into place commits a version. The link ``current`` is derived from the manifest:
+``Slot.tidy`` compares both whenever a shard is found up to date, and repairs the link, so a process that was killed
+between manifest and link, or a copy of the data root without links, does no harm. The link is not the commit point,
+because copies and object stores may drop links.
 
-Only the holder of the lock writes, so whatever else it finds here was left by a killed process: partial files, other
-versions, memos that the current version does not name. The next run of the shard removes them. It deletes nothing that
-it did not write: a folder or file in the place of ``current`` or ``manifest.json`` is renamed to ``<name>.aside-<n>``.
+Only the holder of the lock writes, so all other files here are leftovers of killed processes: partial files, other
+versions, memos that the current version does not name. The next run of the shard removes them. It never deletes user
+files: a folder or file in the place of ``current`` or ``manifest.json`` is renamed to ``<name>.aside-<n>``.
 
-A data root that cannot be written to is used as it is where everything is up to date: reading takes no lock.
+A read-only data root can be used if everything is up to date, because reading does not lock.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ __all__ = ["WHOLE", "Manifest", "Slot", "write_table"]
 WHOLE = "all"
 LINK, LOCK = "current", ".lock"
 _PARTIAL = re.compile(r"\..+\.partial|\..+\.[a-z0-9_]{8}")
-"""Names of files, links and folders that were being written; the second form is that of ``tempfile.mkstemp``."""
+"""Names of unfinished files, links and folders; the second form is that of ``tempfile.mkstemp``."""
 _MEMO = re.compile(r".+-[0-9a-f]{12}(-[0-9a-f]{16})?\.parquet")
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file atomically; the same table gives the same bytes."""
+    """Write a Parquet file atomically; equal tables produce equal bytes."""
     with replacing(path) as partial:
         pq.write_table(table, partial, compression="zstd")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """The place of one shard of one stage."""
+    """Storage of one shard of one stage."""
 
     root: Path
     stage: str
@@ -68,15 +68,15 @@ class Slot:
         return self.root / self.stage / self.shard
 
     def read(self) -> Manifest | None:
-        """The committed manifest, for reports; None where it or a file is missing or, by its size, damaged."""
+        """Return the committed manifest, for reports; None if it or a file is missing or has the wrong size."""
         manifest = self._committed_or_none()
         return None if manifest is None or manifest.faults(sizes_only=True) else manifest
 
     def committed(self) -> Manifest | None:
-        """The committed manifest, or None where nothing was committed.
+        """Return the committed manifest, or None if nothing is committed.
 
         Raises:
-            DamagedFileError: there is a manifest that cannot be read.
+            DamagedFileError: the manifest exists but is not valid.
         """
         try:
             manifest = read_manifest(self.folder / FILE)
@@ -92,10 +92,10 @@ class Slot:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold this shard; a second run on it waits here. The lock ends with the process, however that ends.
+        """Lock this shard; a second run waits. The kernel releases the lock when the process exits for any reason.
 
         Raises:
-            StorageError: the folder or the lock file cannot be made.
+            StorageError: the folder or the lock file cannot be created.
         """
         with naming_the_path(self.folder):
             file = self._lock()
@@ -103,14 +103,14 @@ class Slot:
             yield
 
     def _lock(self) -> IO[str]:
-        """The lock file, held. Again where another run has meanwhile abandoned the shard and removed the file."""
+        """Open and lock the lock file; retry if another run has removed the file meanwhile (``abandon``)."""
         path = self.folder / LOCK
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 file = path.open("w")
             except FileNotFoundError:
-                if path.is_symlink():  # to a place that does not exist
+                if path.is_symlink():  # a dangling link
                     raise
                 continue
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -121,7 +121,7 @@ class Slot:
 
     def abandon(self, key: str) -> None:
         """Remove the empty folders that a stage leaves when it refuses its settings; the lock must be held."""
-        with suppress(OSError):  # whatever is not empty stays
+        with suppress(OSError):  # keeps folders that are not empty
             (self.folder / version_name(key)).rmdir()
         if self.folder.is_dir() and [path.name for path in self.folder.iterdir()] == [LOCK]:
             (self.folder / LOCK).unlink()
@@ -130,12 +130,12 @@ class Slot:
                     folder.rmdir()
 
     def tidy(self, manifest: Manifest) -> list[str]:
-        """Repair the link and remove what killed runs have left next to the committed version.
+        """Repair the link and remove leftovers of killed runs next to the committed version.
 
-        Does nothing where all is in order, where another process holds the shard, or where it cannot write.
+        Does nothing if there is nothing to do, if another process holds the lock, or if the folder is read-only.
 
         Returns:
-            What was done, as sentences.
+            Log lines about what was done.
         """
         if not self._leftovers(manifest) and self._link_is_right(manifest):
             return []
@@ -144,7 +144,7 @@ class Slot:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._committed_or_none() != manifest:  # another run has committed meanwhile
                     return []
-                done = self._set_link(manifest)  # first: until then it may point at an older version
+                done = self._set_link(manifest)  # first: it may point to an old version that is removed next
                 return done + self._remove(self._leftovers(manifest))
         except BlockingIOError:
             return []
@@ -154,11 +154,11 @@ class Slot:
             raise
 
     def begin(self, key: str, *, resume: bool) -> Path:
-        """A folder for a new version; the lock must be held.
+        """Create the folder of a new version; the lock must be held.
 
-        What killed runs left is removed, except memos, and except the folder of ``key`` itself if ``resume``. Damaged
-        files of the committed version are removed too, so that no stage can take them for finished work. With
-        ``resume`` all goes that lies under the same first name of the version's folder, e.g. ``seed-1``.
+        Removes leftovers of killed runs, except memos and, with ``resume``, the folder of ``key`` itself. Also removes
+        damaged files of the committed version, so that a stage does not resume from them: in its folder, the whole
+        top-level entry that contains a damaged file, e.g. ``seed-1``.
         """
         committed, folder = self._committed_or_none(), self.folder / version_name(key)
         if committed is not None:
@@ -171,7 +171,7 @@ class Slot:
         return folder
 
     def commit(self, manifest: Manifest) -> Manifest:
-        """Make a finished version the current one, then remove the older ones; the lock must be held."""
+        """Commit a finished version, then remove older versions; the lock must be held."""
         folder = self.folder / version_name(manifest.key)
         flush(folder)
         _set_aside(self.folder / FILE, unless=Path.is_file)
@@ -183,7 +183,7 @@ class Slot:
         return manifest
 
     def _leftovers(self, manifest: Manifest | None) -> list[Path]:
-        """What a killed process left: other versions, partial files at any depth, memos that ``manifest`` lacks."""
+        """Return leftovers of killed runs: other versions, partial files at any depth, memos not in ``manifest``."""
         version = version_name(manifest.key) if manifest else ""
         top, found = str(self.folder), []
         folders = [top]
@@ -206,10 +206,10 @@ class Slot:
         for path in paths:
             _remove(path)
         names = ", ".join(sorted(str(path.relative_to(self.folder)) for path in paths))
-        return [f"{self.stage} {self.shard}: removed what a killed run had left: {names}"] if paths else []
+        return [f"{self.stage} {self.shard}: removed leftovers of a killed run: {names}"] if paths else []
 
     def _remove_damaged(self, manifest: Manifest, *, all_files: bool) -> None:
-        """Remove damaged files: those next to the version's folder, which later versions take over, or all."""
+        """Remove damaged files next to the version's folder, which later versions reuse, or all damaged files."""
         for name, entry in manifest.files.items():
             is_next_to_it = name.startswith("../")
             if (all_files or is_next_to_it) and fault_of(manifest.path / name, entry):
@@ -220,7 +220,7 @@ class Slot:
         return link.is_symlink() and str(link.readlink()) == manifest.path.name
 
     def _set_link(self, manifest: Manifest) -> list[str]:
-        """Point ``current`` at the version, by a rename."""
+        """Point ``current`` to the version, atomically."""
         if self._link_is_right(manifest):
             return []
         link, partial = self.folder / LINK, self.folder / f".{LINK}.partial"
@@ -228,12 +228,12 @@ class Slot:
         partial.unlink(missing_ok=True)
         partial.symlink_to(manifest.path.name)
         partial.replace(link)
-        moved = f"; what stood in its place is now {aside}" if aside else ""
+        moved = f"; the file or folder in its place was renamed to {aside}" if aside else ""
         return [f"{self.stage} {self.shard}: repaired the link {link}{moved}"]
 
 
 def version_name(key: str) -> str:
-    """Name of a version's folder."""
+    """Return the name of a version's folder."""
     return f"v-{key[:12]}"
 
 
@@ -249,7 +249,7 @@ def _remove(path: Path) -> None:
 
 
 def _set_aside(path: Path, *, unless: Callable[[Path], bool]) -> Path | None:
-    """Rename what a user put in the place of a file of ours; an empty folder is removed."""
+    """Rename a user's file or folder that blocks one of this module's paths; remove it if it is an empty folder."""
     if unless(path) or not (path.exists() or path.is_symlink()):
         return None
     if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):

@@ -160,7 +160,7 @@ def test_a_memo_is_verified_before_it_is_reused(root: Root) -> None:
     pq.write_table(pa.table({"caption": ["x", "y", "z"]}), memo)
     made, log = root.healed()
     assert made == ["captioned"]
-    assert any(memo.name in line and "is made again" in line for line in log)
+    assert any(memo.name in line and "is rebuilt" in line for line in log)
 
 
 def test_a_file_is_hashed_once_in_a_process(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:

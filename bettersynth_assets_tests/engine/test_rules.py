@@ -96,7 +96,7 @@ def test_a_filter_that_rejects_nearly_all_rows_is_reported(evidence):
     [
         ({"sd": 0.0}, "all scores are the same"),
         ({"mean": math.nan}, "not finite"),
-        ({"mean": 1.5}, "no cosine"),
+        ({"mean": 1.5}, "the mean is outside"),
     ],
 )
 def test_thresholds_must_be_cosines_with_a_spread(evidence, change, fault):

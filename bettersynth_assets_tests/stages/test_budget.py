@@ -85,7 +85,7 @@ def test_order_keep_does_not_change_a_set_below_the_budget_and_reports_that_it_i
     evidence = Evidence(manifests=[manifest], upstream={}, settings=settings(seed, 49, "keep"), columns=None)
     verdict = budget_met(evidence)
     assert verdict.passed
-    assert "13 exposures of 13 rows; the budget is 49 and is not met" in verdict.words
+    assert "13 exposures of 13 rows; the budget is 49, which" in verdict.words
     lost = replace(manifest, rows_in=ROWS + 1)
     assert not budget_met(replace(evidence, manifests=[lost])).passed
 
