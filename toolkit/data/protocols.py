@@ -1,4 +1,4 @@
-"""What the data code asks of an architecture: its processor, and a cache of features where it keeps one.
+"""Interfaces that the data code requires of an architecture: a processor and, optionally, a feature cache.
 
 ::
 

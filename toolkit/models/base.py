@@ -101,7 +101,7 @@ class Architecture(ABC):
                 reset()
 
     def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of a public file by the model's names; by default those of the file."""
+        """Map the tensors of a public file to the model's names; by default names are unchanged."""
         return tensors
 
     def load_projector(self, model: nn.Module, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Reads public weights without running any pickled code, and gives them to a model.
+"""Reads public weights without running pickled code, and copies a projector into a model.
 
 In: ``.bin``, ``.pt`` or ``.safetensors``, or a folder of shards. A pickle is read with ``weights_only``, so that it can
-hold tensors and nothing that runs. Names are those of the file; an architecture's ``own_names`` makes them the model's.
+hold tensors and nothing that runs. Names are those of the file; ``Architecture.own_names`` maps them to the model's.
 """
 
 from __future__ import annotations

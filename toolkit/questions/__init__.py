@@ -1,1 +1,1 @@
-"""Questions to a model and its answers: prompts, their text, and files of answers. No torch is imported here."""
+"""Prompts, answers and files of answers. Imports no torch."""

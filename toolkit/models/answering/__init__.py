@@ -1,1 +1,1 @@
-"""What the answerers of all architectures share: pictures prepared ahead, batch sizes, and answers by ``generate``."""
+"""Code shared by the answerers of all architectures: image prefetching, batch sizes, answers through ``generate``."""

@@ -1,7 +1,7 @@
 """Images of prompts, decoded and resized ahead of the model.
 
-In: groups of P images, in the order in which the model needs them. Out: per group what ``prepare`` makes of it, e.g.
-uint8 squares (P, S, S, 3), range [0, 255]. With a GPU, worker processes prepare the next groups in pinned memory;
+In: groups of P images, in the order in which the model needs them. Out: per group the result of ``prepare``, e.g. uint8
+squares (P, S, S, 3), range [0, 255]. With a GPU, worker processes prepare the next groups in pinned memory;
 threads would compete with the one that feeds the GPU for the interpreter lock. On the CPU a group is prepared when it
 is requested.
 """
@@ -42,7 +42,7 @@ class _Parts(Dataset[T | ImageError | EnvironmentFault], Generic[T]):
 
 
 def loaded(parts: Sequence[Part], prepare: Callable[[Part], T], *, workers: int, pin: bool) -> Iterator[T]:
-    """Yield what ``prepare`` makes of each group, in order.
+    """Yield the result of ``prepare`` for each group, in order.
 
     Args:
         workers: number of processes; 0 prepares in this process.
@@ -61,7 +61,7 @@ def loaded(parts: Sequence[Part], prepare: Callable[[Part], T], *, workers: int,
 
 
 def padded_squares(processor: Processor, part: Part) -> Tensor:
-    """(P, S, S, 3) uint8: a group's images as the evaluation shows them, padded to squares."""
+    """Return a group's images padded to squares, (P, S, S, 3) uint8."""
     return processor.squares([read_image(picture, sample_id=id_) for picture, id_ in part], aspect="pad")
 
 

@@ -1,4 +1,4 @@
-"""MGM's public weights: names as in its releases, and the kit's ``mm_projector.bin``."""
+"""Names of MGM's public weights, and loading of the kit's ``mm_projector.bin``."""
 
 from __future__ import annotations
 
