@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-import toolkit as toolkit  # before anything imports torchvision beside a CPU build of torch
+import toolkit as toolkit  # before anything imports torchvision with a CPU build of torch
 from bettersynth_assets_tests.helpers.graph_fixtures import data_root, instance, materialize  # noqa: F401
 from tiny_models.profile_models import TinyModels, make_all
 
-os.environ.setdefault("BETTERSYNTH_FILE_PATIENCE", "0.05")  # files that are missing on purpose are not waited for
+os.environ.setdefault("BETTERSYNTH_FILE_PATIENCE", "0.05")  # do not wait for files that tests remove on purpose
 
 
 def pytest_configure() -> None:
-    """Put every temporary folder below one whose name has spaces, so that all tests cover such paths."""
+    """Put all temporary folders into one whose name has spaces, so that all tests cover such paths."""
     if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
         root = Path(tempfile.gettempdir()) / f"a folder with spaces {os.getuid()}"
         root.mkdir(exist_ok=True)
@@ -42,5 +42,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
-    """One tiny random model of each class, made once."""
+    """One tiny random model of each class, created once per session."""
     return make_all(tmp_path_factory.mktemp("tiny-models"))

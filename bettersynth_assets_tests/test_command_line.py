@@ -1,4 +1,4 @@
-"""What the installed `.pth` line fills in, and when it keeps its hands off."""
+"""What the installed `.pth` line adds to a command, and which commands it does not change."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_the_range_covers_the_active_profiles_shards(tmp_path):
     assert env[MODULE] == "bettersynth_assets.definitions"
 
 
-def test_history_is_kept_where_there_is_a_dagster_yaml(tmp_path):
+def test_history_is_stored_if_the_folder_has_a_dagster_yaml(tmp_path):
     assert HOME not in filled(COMMAND, tmp_path)
     (tmp_path / "dagster.yaml").touch()
     assert filled(COMMAND, tmp_path)[HOME] == str(tmp_path)
@@ -71,7 +71,7 @@ def test_dg_launch_covers_all_shards(tmp_path):
 
 
 @pytest.mark.parametrize("typed", [["--partition", "shard-00001"], ["--partition-range=a...b"]])
-def test_a_typed_partition_is_left_alone(tmp_path, typed):
+def test_a_given_partition_is_not_changed(tmp_path, typed):
     env = filled([*COMMAND, *typed], tmp_path)
     assert RANGE not in env
     assert MODULE in env
@@ -87,7 +87,7 @@ def test_a_typed_partition_is_left_alone(tmp_path, typed):
         [*COMMAND, "--python-file=x.py"],
     ],
 )
-def test_other_commands_and_other_projects_see_nothing(tmp_path, argv):
+def test_other_commands_and_other_projects_are_not_changed(tmp_path, argv):
     assert filled(argv, tmp_path) == {}
 
 
@@ -116,7 +116,7 @@ DEFINITIONS = ["dev", "asset list", "asset materialize --select x", "definitions
         ("shards: 1\nshards: 2", "duplicate key 'shards' in lines 1 and 2"),
     ],
 )
-def test_a_profile_that_cannot_be_used_is_refused_before_dagster_starts(project, command, text, words):
+def test_an_unusable_profile_is_refused_before_dagster_starts(project, command, text, words):
     profile = project / "mine.yaml"
     write(profile, text.replace("PROFILE", str(profile)))
     found = refusal(["/bin/dagster", *command.split()], {"BETTERSYNTH_PROFILE": str(profile)}, project)
@@ -124,7 +124,7 @@ def test_a_profile_that_cannot_be_used_is_refused_before_dagster_starts(project,
     assert words.replace("PROFILE", str(profile)) in found
 
 
-def test_what_asset_materialize_needs_besides_is_refused_too(project):
+def test_other_unusable_inputs_of_asset_materialize_are_refused_too(project):
     recipe = write(project / "mine.yaml", "proces: []")
     assert "unknown key 'proces'" in refusal(COMMAND, {"BETTERSYNTH_RECIPE": recipe}, project)
     assert refusal([*COMMAND, "--config-json={}"], {"BETTERSYNTH_RECIPE": recipe}, project) is None
@@ -160,7 +160,7 @@ def test_the_graph_named_on_the_command_line_is_read(tmp_path, argv):
 @pytest.mark.parametrize(
     "command", ["dagster asset materialize --select seed_dataset", "dagster dev", "dagster definitions validate"]
 )
-def test_the_literal_command_says_it_in_one_line(project, command):
+def test_the_literal_command_reports_the_fault_in_one_line(project, command):
     start = project / "start"
     start.mkdir()
     shutil.copy(PROJECT_ROOT / "bettersynth_cli.pth", start / "sitecustomize.py")

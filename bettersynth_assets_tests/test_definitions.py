@@ -1,4 +1,4 @@
-"""The code location loads, quickly, without a warning, and is the graph that the README draws."""
+"""The code location loads without warnings or model libraries and equals the graph in the README."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def key(name: str) -> dg.AssetKey:
     return dg.AssetKey(name)
 
 
-def test_loading_imports_no_model_library_and_warns_of_nothing():
+def test_loading_imports_no_model_library_and_gives_no_warning():
     code = "import sys, bettersynth_assets.definitions; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -42,11 +42,11 @@ def test_there_is_a_card_for_each_stage_and_a_stage_for_each_card():
     assert [stage.name for stage in STAGES] == [card.name for card in CARDS]
 
 
-def test_every_asset_says_what_a_row_is_and_whose_it_is(graph):
+def test_every_asset_documents_its_rows_and_its_owner(graph):
     for name in (card.name for card in CARDS):
         node = graph.get(key(name))
         assert node.description.startswith("One row is ")
-        assert len(node.description.partition(". ")[0]) <= 100, "`dg list defs` cuts the rest"
+        assert len(node.description.partition(". ")[0]) <= 100, "`dg list defs` truncates longer descriptions"
         assert node.owners
         assert node.kinds
         assert node.group_name in {"seed", "data", "training", "baseline"}
@@ -65,19 +65,19 @@ def test_the_partition_bar_has_the_profiles_shards(graph):
     assert profile_shards == [f"shard-0000{index}" for index in range(4)]
 
 
-def test_one_hop_after_the_captions_is_everything_that_must_follow(graph):
+def test_one_hop_downstream_of_the_captions_are_all_sets_that_depend_on_them(graph):
     selection = dg.AssetSelection.from_coercible(["recaptioned_set+"]).resolve(graph)
     assert {found.to_user_string() for found in selection} == {
         "recaptioned_set", "budgeted_set", "mgm_checkpoint", "eval_results",
     }  # fmt: skip
 
 
-def test_what_uses_models_waits_for_the_gpu_pool(graph):
+def test_assets_that_use_models_are_in_the_gpu_pool(graph):
     pools = {card.name: graph.get(key(card.name)).pools for card in CARDS}
     assert pools == {card.name: {"gpu"} if card.uses_models else set() for card in CARDS}
 
 
-def test_every_check_that_guards_rows_blocks(graph):
+def test_every_check_that_protects_rows_is_blocking(graph):
     row_sets = [stage.name for stage in STAGES if stage.columns is not None]
     assert len(row_sets) == 6
     for name in row_sets:
@@ -85,7 +85,7 @@ def test_every_check_that_guards_rows_blocks(graph):
             assert graph.get_check_spec(dg.AssetCheckKey(key(name), check)).blocking
 
 
-def test_another_profile_gives_another_number_of_shards():
+def test_the_number_of_shards_depends_on_the_profile():
     from bettersynth_assets.config.profile import load_profile
 
     profile = load_profile("mgm-2b")

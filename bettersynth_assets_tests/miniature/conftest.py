@@ -1,4 +1,4 @@
-"""A small world, generated once for all tests of the miniature."""
+"""A small world, generated once and shared by all tests of the miniature."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ def all_bytes(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-def test_same_arguments_same_bytes_whatever_the_workers(small_world: WorldPaths, tmp_path: Path) -> None:
+def test_equal_arguments_give_equal_bytes_for_any_number_of_workers(small_world: WorldPaths, tmp_path: Path) -> None:
     again = generate_world(tmp_path / "again", rows=ROWS, random_seed=3, sizes=SIZES, workers=2)
     assert all_bytes(again.root) == all_bytes(small_world.root)
 
 
-def test_a_finished_world_is_left_alone_and_another_replaces_it(tmp_path: Path) -> None:
+def test_a_finished_world_is_kept_and_one_with_other_arguments_replaces_it(tmp_path: Path) -> None:
     paths = generate_world(tmp_path / "world", rows=50, random_seed=1, sizes=SIZES, workers=1)
     paths.seed_file.write_text("touched")
     generate_world(tmp_path / "world", rows=50, random_seed=1, sizes=SIZES, workers=1)
@@ -44,7 +44,7 @@ def test_a_finished_world_is_left_alone_and_another_replaces_it(tmp_path: Path) 
     assert [p.name for p in tmp_path.iterdir()] == ["world"]
 
 
-def test_what_a_killed_process_left_is_removed_and_a_damaged_marker_is_no_world(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed_and_a_damaged_marker_is_not_a_world(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     left = tmp_path / f".world.{int(done.stdout)}.partial"
     (left / "seed").mkdir(parents=True)
@@ -56,7 +56,7 @@ def test_what_a_killed_process_left_is_removed_and_a_damaged_marker_is_no_world(
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
-def test_every_line_of_the_seed_has_its_truth(small_world: WorldPaths) -> None:
+def test_every_line_of_the_seed_file_has_a_truth_record(small_world: WorldPaths) -> None:
     truth = pq.read_table(small_world.truth).to_pylist()
     lines = small_world.seed_file.read_text().split("\n")[:-1]
     assert [row["line"] for row in truth] == list(range(1, ROWS + 1))
@@ -73,7 +73,7 @@ def test_every_line_of_the_seed_has_its_truth(small_world: WorldPaths) -> None:
             assert record["images"] == [f"images/{row['id'][:5]}/{row['id']}.jpg"]
 
 
-def test_images_are_as_the_truth_says(small_world: WorldPaths) -> None:
+def test_images_match_the_truth(small_world: WorldPaths) -> None:
     for row in pq.read_table(small_world.truth).to_pylist():
         path = small_world.seed_images / f"images/{row['id'][:5]}/{row['id']}.jpg"
         if row["broken"] == "missing_image":
@@ -90,7 +90,7 @@ def test_images_are_as_the_truth_says(small_world: WorldPaths) -> None:
                 image.load()
 
 
-def test_each_broken_kind_occurs_and_duplicates_repeat_their_original(small_world: WorldPaths) -> None:
+def test_each_kind_of_fault_occurs_and_duplicates_repeat_their_original(small_world: WorldPaths) -> None:
     truth = {row["id"]: row for row in pq.read_table(small_world.truth).to_pylist()}
     assert set(BROKEN_RATES) <= {row["broken"] for row in truth.values()}
     planned = [row for row in plan_rows(2000, 5) if row.duplicate_of]
@@ -104,7 +104,7 @@ def test_each_broken_kind_occurs_and_duplicates_repeat_their_original(small_worl
         assert row["caption"] == original["caption"]
 
 
-def test_faults_come_at_their_rates() -> None:
+def test_faults_occur_at_their_rates() -> None:
     planned = plan_rows(4000, 11)
     counts = {name: sum(name in row.faults for row in planned) / len(planned) for name in RATES}
     for name, rate in RATES.items():
@@ -117,14 +117,14 @@ def test_a_seed_that_is_too_small_is_refused() -> None:
         plan_rows(49, 0)
 
 
-def test_questions_of_the_seed_are_the_contests(small_world: WorldPaths) -> None:
+def test_questions_of_the_seed_file_are_those_of_the_contest(small_world: WorldPaths) -> None:
     rows = json.loads(small_world.questions.read_text())
     assert len(rows) == ROWS
     asked = {row["conversations"][0]["value"].removeprefix("<image>\n") for row in rows}
     assert asked <= set(QUESTIONS) and len(asked) > 5
 
 
-def test_no_evaluation_scene_is_trained_on(small_world: WorldPaths) -> None:
+def test_no_evaluation_scene_is_in_the_training_data(small_world: WorldPaths) -> None:
     seed = {scene_from_json(row["scene"]).content() for row in pq.read_table(small_world.truth).to_pylist()}
     finetune = {scene.content() for _, scene in finetune_rows(300, 1)}
     evaluation = {scene.content() for _, scene, _ in textvqa_rows(300, 2)} | {
@@ -133,7 +133,7 @@ def test_no_evaluation_scene_is_trained_on(small_world: WorldPaths) -> None:
     assert not evaluation & seed and not evaluation & finetune and not seed & finetune
 
 
-def test_textvqa_rows_join_their_annotations(small_world: WorldPaths) -> None:
+def test_textvqa_rows_match_their_annotations(small_world: WorldPaths) -> None:
     questions = [json.loads(line) for line in small_world.textvqa_questions.read_text().splitlines()]
     annotated = {
         (a["image_id"], a["question"].lower()): a["answers"]
@@ -163,7 +163,7 @@ def test_mmbench_rotations_share_their_index_and_move_the_answer(small_world: Wo
             assert image.size == (336, 336)
 
 
-def test_finetune_rows_are_llava_rows_with_their_images(small_world: WorldPaths) -> None:
+def test_fine_tuning_rows_are_llava_rows_with_existing_images(small_world: WorldPaths) -> None:
     rows = json.loads(small_world.finetune_json.read_text())
     assert len(rows) == SIZES.finetune
     for row in rows:

@@ -1,4 +1,4 @@
-"""Questions of the world in GQA's format: true, disjoint from what is trained on; fine-tuning rows that only add."""
+"""GQA questions of the world are true and disjoint from training data; their fine-tuning rows are additional."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolkit.evaluation.benchmarks.protocol import Options
 
 
 def _right(question: str, scene: Scene) -> str:
-    """The answer to a question, from its words alone."""
+    """Return the answer to a question, derived from its words."""
     words = question.removesuffix("?").split()
     if question == "How many objects are there?":
         return NUMBERS[len(scene.things)]
@@ -28,7 +28,7 @@ def _right(question: str, scene: Scene) -> str:
     return {"color": thing.color, "shape": thing.shape, "size": thing.size}[words[1]]
 
 
-def test_right_answers_are_true_and_kinds_and_ids_as_asked() -> None:
+def test_correct_answers_are_true_and_kinds_and_ids_are_as_requested() -> None:
     questions, images = gqa_rows(100, 3)
     scenes = dict(images)
     assert Counter(row["types"]["detailed"] for row in questions.values()) == dict.fromkeys(THING_KINDS, 20)
@@ -52,7 +52,7 @@ def test_the_benchmark_reads_the_worlds_files(small_world: WorldPaths) -> None:
     )
 
 
-def test_fine_tuning_rows_are_true_and_of_their_own_scenes() -> None:
+def test_fine_tuning_rows_are_true_and_use_separate_scenes() -> None:
     evaluation = {scene.content() for _, scene in gqa_rows(300, 3)[1]}
     for row, scene in gqa_finetune_rows(300, 3):
         human, gpt = row["conversations"]

@@ -30,7 +30,7 @@ def truth_of(**rows: dict[str, object]) -> Truth:
     return {row_id: {**sound, **row} for row_id, row in rows.items()}
 
 
-def test_auc_counts_pairs_and_halves_ties() -> None:
+def test_auc_counts_pairs_and_counts_ties_as_half() -> None:
     assert auc([3.0, 2.0], [1.0, 2.0]) == (1 + 1 + 1 + 0.5) / 4
     assert auc([], [1.0]) is None
 
@@ -43,7 +43,7 @@ def test_scores_are_split_by_kind_of_mismatch() -> None:
     }  # fmt: skip
 
 
-def test_filters_are_measured_against_the_fault_they_are_for() -> None:
+def test_filters_are_measured_against_the_fault_that_they_target() -> None:
     truth = truth_of(a={"watermark": True}, b={}, c={"watermark": True}, d={"mismatch": "easy"}, e={})
     rejects = pa.table({"id": ["a", "b", "d"], "operator": ["image_watermark_filter"] * 2 + ["clip_score_filter"]})
     watermark, score = filter_quality(rejects, list("abcde"), truth)

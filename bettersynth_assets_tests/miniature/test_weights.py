@@ -1,4 +1,4 @@
-"""The shipped weights: each folder loads by its own library from disk, and does what its real counterpart does."""
+"""The shipped weights: each folder is loaded from disk by its library and behaves like its real counterpart."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def images(scenes: list[Scene]) -> list[Image.Image]:
     return [render(scene, width=360, height=336) for scene in scenes]
 
 
-def test_weights_are_safetensors_only_and_small() -> None:
+def test_weights_are_small_and_only_in_safetensors_files() -> None:
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 24_000_000
     assert {path.suffix for path in files} == {".safetensors", ".json", ".jinja"}
 
 
-def test_shipped_tokenizers_are_the_ones_that_the_code_makes() -> None:
+def test_shipped_tokenizers_equal_those_that_the_code_builds() -> None:
     made = json.loads(make_tokenizer("gemma").backend_tokenizer.to_str())
     for model in ("clip", "mgm", "blip2", "llava"):
         shipped = json.loads((WEIGHTS / model / "tokenizer.json").read_text())
         assert shipped["model"] == made["model"], model
 
 
-def test_each_word_is_one_token_and_any_text_comes_back() -> None:
+def test_each_word_is_one_token_and_any_text_can_be_decoded() -> None:
     tokenizer = make_tokenizer("gemma")
     for word in (*COLORS, *SHAPES, *WORDS):
         assert len(tokenizer(f" {word}", add_special_tokens=False).input_ids) == 1
@@ -59,7 +59,7 @@ def test_each_word_is_one_token_and_any_text_comes_back() -> None:
     assert clip("a red circle").input_ids[-1] == clip.convert_tokens_to_ids(END_OF_TEXT) == len(clip) - 1
 
 
-def test_the_scorer_prefers_the_right_caption_and_both_its_forms_agree(
+def test_the_scorer_prefers_the_correct_caption_and_both_formats_agree(
     scenes: list[Scene], images: list[Image.Image]
 ) -> None:
     import open_clip
@@ -82,7 +82,7 @@ def test_the_scorer_prefers_the_right_caption_and_both_its_forms_agree(
     torch.testing.assert_close(cosine, other, atol=2e-3, rtol=0)
 
 
-def test_the_watermark_classifier_reads_logit_1_as_watermark(scenes: list[Scene], images: list[Image.Image]) -> None:
+def test_logit_1_of_the_watermark_classifier_means_watermark(scenes: list[Scene], images: list[Image.Image]) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     model = AutoModelForImageClassification.from_pretrained(WEIGHTS / "watermark").float().eval()
@@ -95,7 +95,7 @@ def test_the_watermark_classifier_reads_logit_1_as_watermark(scenes: list[Scene]
     assert int(said[SCENES:].sum()) >= 0.8 * SCENES
 
 
-def test_the_captioner_names_things_and_betrays_watermarks(scenes: list[Scene], images: list[Image.Image]) -> None:
+def test_the_captioner_names_things_and_mentions_watermarks(scenes: list[Scene], images: list[Image.Image]) -> None:
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
     model = Blip2ForConditionalGeneration.from_pretrained(WEIGHTS / "blip2").float().eval()
@@ -112,7 +112,7 @@ def test_the_captioner_names_things_and_betrays_watermarks(scenes: list[Scene], 
     assert sum(tails[:SCENES]) <= 1 and sum(tails[SCENES:]) >= 0.8 * SCENES
 
 
-def test_the_mgm_base_loads_and_lacks_only_what_stage_1_trains(images: list[Image.Image]) -> None:
+def test_the_mgm_base_loads_and_lacks_only_weights_that_stage_1_trains(images: list[Image.Image]) -> None:
     from safetensors import safe_open
 
     from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
@@ -130,7 +130,7 @@ def test_the_mgm_base_loads_and_lacks_only_what_stage_1_trains(images: list[Imag
     assert [m.shape[1:] for m in features.maps] == [(16, 48, 48), (32, 24, 24), (64, 12, 12), (128, 6, 6)]
 
 
-def test_lessons_are_written_as_the_conversation_template_writes_rows() -> None:
+def test_lessons_have_the_format_of_the_conversation_template() -> None:
     from toolkit.data.conversation import Turn
     from toolkit.models.mgm.conversation import encode_row
     from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
@@ -147,7 +147,7 @@ def test_lessons_are_written_as_the_conversation_template_writes_rows() -> None:
         assert [label for label in row.labels if label >= 0] == answer
 
 
-def test_the_small_llava_has_the_language_model_of_the_mgm_base() -> None:
+def test_the_small_llava_has_the_same_language_model_as_the_mgm_base() -> None:
     from safetensors.torch import load_file
 
     from bettersynth_assets.miniature.training.llava_base import as_llama

@@ -1,4 +1,4 @@
-"""Scenes, captions and questions: what they promise each other."""
+"""Scenes, captions and questions are consistent with each other."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def scenes(count: int, seed: int = 0) -> list[Scene]:
     return [draw_scene(rng) for _ in range(count)]
 
 
-def test_a_scene_comes_back_from_its_json() -> None:
+def test_a_scene_can_be_restored_from_its_json() -> None:
     assert all(scene_from_json(scene.to_json()) == scene for scene in scenes(50))
 
 
-def test_looks_do_not_change_the_split() -> None:
+def test_the_appearance_of_a_scene_does_not_change_its_split() -> None:
     for scene in scenes(50):
         twin = Scene(things=scene.things[::-1], signs=scene.signs[::-1], look=scene.look + 1)
         assert twin.split() == scene.split()
 
 
-def test_every_split_is_drawn_and_kept_to() -> None:
+def test_scenes_of_every_split_belong_to_it() -> None:
     rng = random.Random(1)
     for split in ("evaluation", "finetune", "seed", "weights"):
         assert {make_scene(rng, split).split() for _ in range(20)} == {split}  # type: ignore[arg-type]
@@ -60,17 +60,20 @@ def test_a_full_caption_names_everything_within_the_contests_word_limit() -> Non
 
 def test_a_hard_mismatch_differs_in_one_word_that_the_scene_lacks() -> None:
     rng = random.Random(2)
+    swaps = 0
     for scene in scenes(200):
         caption = poor_caption(scene, rng)
         swapped = swap_attribute(caption, scene, rng)
         if swapped is None:
             continue
+        swaps += 1
         changed = [b for a, b in zip(caption.split(), swapped.split(), strict=True) if a != b]
         assert len(changed) == 1
         assert changed[0] not in scene.content()
+    assert swaps > 100
 
 
-def test_degenerate_captions_break_the_rule_that_they_are_named_for() -> None:
+def test_degenerate_captions_violate_the_rule_in_their_name() -> None:
     rng = random.Random(3)
     made = {kind: degenerate_caption(kind, "a red circle", rng).split() for kind in DEGENERATE_KINDS}
     assert len(made["short"]) == 1
@@ -80,7 +83,7 @@ def test_degenerate_captions_break_the_rule_that_they_are_named_for() -> None:
         degenerate_caption("odd", "a red circle", rng)
 
 
-def test_prompts_have_the_benchmarks_wording_and_one_right_letter() -> None:
+def test_prompts_have_the_benchmarks_wording_and_one_correct_letter() -> None:
     rng = random.Random(4)
     scene = next(s for s in scenes(50) if s.signs)
     for kind in THING_KINDS + SIGN_KINDS:

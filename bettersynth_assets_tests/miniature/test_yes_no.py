@@ -1,4 +1,4 @@
-"""Yes/no questions of the world in MME's and POPE's formats: true, balanced, disjoint from what is trained on."""
+"""MME and POPE questions of the world are true, balanced and disjoint from training data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INSTRUCTION = "Answer the question using a single word or phrase."
 
 
 def _is_true(question: str, scene: Scene) -> bool:
-    """Whether a question is to be answered with yes, from its words alone."""
+    """Whether the correct answer to a question is yes, derived from its words."""
     words = question.rstrip("?").split()
     things = {(thing.color, thing.shape): thing.place for thing in scene.things}
     if question.startswith("Is the number of objects"):
@@ -41,7 +41,7 @@ def _is_true(question: str, scene: Scene) -> bool:
     return things[words[2], words[3]] == " ".join(words[6:])
 
 
-def test_of_each_pair_one_question_is_true_and_the_other_differs_in_one_answer_word() -> None:
+def test_each_pair_has_one_true_question_and_one_that_differs_in_one_word() -> None:
     pairs = mme_pairs(60, 3)
     assert Counter(pair.task for pair in pairs) == dict.fromkeys(MME_TASKS, 60)
     for pair in pairs:
@@ -52,7 +52,7 @@ def test_of_each_pair_one_question_is_true_and_the_other_differs_in_one_answer_w
 
 
 @pytest.mark.parametrize("name", POPE_SETS)
-def test_popes_objects_are_there_or_not_as_their_labels_say(name: str) -> None:
+def test_popes_labels_say_whether_the_object_is_in_the_image(name: str) -> None:
     sets, images = pope_rows(50, 3)
     scenes = dict(images)
     rows = sets[name]
@@ -64,7 +64,7 @@ def test_popes_objects_are_there_or_not_as_their_labels_say(name: str) -> None:
     assert len({(row["image"], row["text"]) for row in rows}) == len(rows)
 
 
-def test_popular_and_adversarial_objects_are_the_more_frequent_ones() -> None:
+def test_popular_and_adversarial_objects_are_more_frequent_ones() -> None:
     sets, images = pope_rows(80, 4)
     shown = [{thing.shape for thing in scene.things} for _, scene in images]
     frequent = Counter(shape for some in shown for shape in some)
@@ -92,8 +92,8 @@ def test_the_benchmarks_read_the_worlds_files(small_world: WorldPaths) -> None:
         assert Counter(row.right for row in rows) == {"Yes": len(rows) // 2, "No": len(rows) // 2}
 
 
-def test_the_older_sets_are_byte_for_byte_what_they_were(small_world: WorldPaths) -> None:
-    """Without pictures: their bytes are those of the JPEG library."""
+def test_bytes_of_the_older_sets_are_unchanged(small_world: WorldPaths) -> None:
+    """Images are not compared, because their bytes depend on the JPEG library."""
     csv.field_size_limit(10**9)
     with small_world.mmbench.open(newline="") as file:
         table = [

@@ -22,7 +22,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.scheduler.child_process import ChildError
 from bettersynth_assets.stages import evaluate, train
 from bettersynth_assets.stages.side_inputs import check_benchmarks, check_finetune
-from bettersynth_assets_tests.broken_pictures import png_without_pixels
+from bettersynth_assets_tests.helpers.broken_pictures import png_without_pixels
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from toolkit.models.mgm.tiny import save_tiny
 

@@ -21,8 +21,8 @@ from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets_tests.helpers.linear_llava import make_linear_base, write_extension
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
-from bettersynth_assets_tests.linear_llava import make_linear_base, write_extension
 from toolkit.model_files import first_damaged
 from toolkit.models import ARCHITECTURES
 

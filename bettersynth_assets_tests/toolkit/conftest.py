@@ -1,4 +1,4 @@
-"""Before any test module imports torchvision, the hook that makes it importable beside a CPU torch must be there."""
+"""Installs the hook that makes torchvision importable with a CPU torch, before any test module imports it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The download script against a hub on the disk: pinned revisions, the record of sums, and altered files."""
+"""The download script with a hub on disk: pinned revisions, recorded checksums, and altered files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ done
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Path:
-    """Small models of the three classes, in the files that the script asks for, and a command ``hf`` that has them."""
+    """Small models of the three classes in the requested files, and a command ``hf`` that provides them."""
     folder = tmp_path / "hub"
     gemma, clip, convnext = (folder / name for name in REPOSITORIES.values())
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -85,7 +85,7 @@ def _run(hub: Path, zoo: Path, **revisions: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_files_are_recorded_once_and_checked_ever_after(hub: Path, tmp_path: Path) -> None:
+def test_files_are_recorded_once_and_checked_in_every_later_run(hub: Path, tmp_path: Path) -> None:
     zoo, mine = tmp_path / "zoo", dict.fromkeys(REPOSITORIES, "mine")
     done = _run(hub, zoo, **mine)
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def test_files_are_recorded_once_and_checked_ever_after(hub: Path, tmp_path: Pat
     assert len((zoo / "checksums.txt").read_text().splitlines()) == 14
 
 
-def test_pinned_weights_must_have_the_published_sums(hub: Path, tmp_path: Path) -> None:
+def test_pinned_weights_must_have_the_published_checksums(hub: Path, tmp_path: Path) -> None:
     done = _run(hub, tmp_path / "zoo")
     assert done.returncode == 1
     assert re.search(r"model-00001-of-00002.safetensors has SHA-256 \w+, expected 561656f8", done.stderr)
@@ -115,12 +115,12 @@ def test_pinned_weights_must_have_the_published_sums(hub: Path, tmp_path: Path) 
     assert not (tmp_path / "zoo" / "MGM-2B-base").exists()
 
 
-def test_assembling_names_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_assembling_names_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"clip: '.*none' is not a folder; give a local copy"):
         assemble(tmp_path, tmp_path / "none", tmp_path, image_size_aux=64, dtype=torch.float32)
 
 
-def test_every_revision_and_sum_in_the_script_is_a_full_one() -> None:
+def test_every_revision_and_checksum_in_the_script_is_complete() -> None:
     script = SCRIPT.read_text()
     pinned = dict(re.findall(r"\$\{(\w+)_REVISION:-([^}]*)\}", script))
     assert set(pinned) == set(REPOSITORIES) and all(re.fullmatch("[0-9a-f]{40}", at) for at in pinned.values())

@@ -1,4 +1,4 @@
-"""Which errors of a file are the row's and which the environment's, and how often a call is tried."""
+"""Which file errors are a row's fault and which the environment's, and how often a call is retried."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_environmental_error_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ENOENT", "ENOTDIR", "EISDIR"])
-def test_absence_is_the_rows_fault_only_at_first_sight(name: str) -> None:
+def test_a_missing_file_is_the_rows_fault_only_on_first_access(name: str) -> None:
     error = OSError(getattr(errno, name), "words")
     assert not is_environmental(error, seen=False)
     assert is_environmental(error, seen=True)
@@ -72,20 +72,20 @@ def test_errors_about_bytes_and_names_are_the_rows(error: Exception) -> None:
     assert environment_fault(error, "a.jpg") is None
 
 
-def test_types_without_an_error_number_count_too() -> None:
+def test_exception_types_without_an_error_number_are_classified_too() -> None:
     assert is_environmental(PermissionError("denied"), seen=False)
     assert is_environmental(TimeoutError("timed out"), seen=False)
     assert is_environmental(FileNotFoundError("no such file"), seen=True)
 
 
-def test_a_fault_passes_handlers_that_blame_rows_and_survives_pickling() -> None:
+def test_an_environment_fault_bypasses_row_error_handlers_and_survives_pickling() -> None:
     fault = environment_fault(OSError(errno.EIO, "Input/output error"), Path("/d/a.jpg"))
     assert not isinstance(fault, OSError | ValueError | RuntimeError)
     again = pickle.loads(pickle.dumps(fault))
     assert (str(again), again.path, again.code) == (str(fault), "/d/a.jpg", errno.EIO)
 
 
-def test_a_passing_fault_is_waited_for(tmp_path: Path) -> None:
+def test_a_temporary_fault_is_retried_until_it_passes(tmp_path: Path) -> None:
     path, tries = tmp_path / "a.txt", []
 
     def read() -> str:
@@ -98,7 +98,7 @@ def test_a_passing_fault_is_waited_for(tmp_path: Path) -> None:
     assert len(tries) == 2
 
 
-def test_a_lasting_fault_is_named_after_several_tries(tmp_path: Path) -> None:
+def test_a_permanent_fault_is_named_after_several_attempts(tmp_path: Path) -> None:
     tries = []
 
     def read() -> str:
@@ -110,10 +110,10 @@ def test_a_lasting_fault_is_named_after_several_tries(tmp_path: Path) -> None:
     assert len(tries) == 3
     with pytest.raises(EnvironmentFault, match="EIO"):
         patiently(read, tmp_path / "a.txt")
-    assert len(tries) == 4, "given up a moment ago: not waited for again"
+    assert len(tries) == 4, "a call that has just failed permanently must not be retried again"
 
 
-def test_the_rows_fault_is_not_tried_again(tmp_path: Path) -> None:
+def test_a_row_fault_is_not_retried(tmp_path: Path) -> None:
     tries = []
 
     def read() -> bytes:
@@ -134,7 +134,7 @@ def test_the_outermost_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_file_without_permission_is_not_broken(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_not_reported_as_broken(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (4, 4)).save(path)
     path.chmod(0)

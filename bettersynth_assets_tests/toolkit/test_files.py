@@ -1,4 +1,4 @@
-"""One atomic writer: whole or not there, with the permissions that the umask gives, and errors that name the file."""
+"""The atomic writer: a complete file or none, permissions by the umask, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_every_file_has_the_permissions_that_the_umask_leaves(writer: str, umask: int, tmp_path: Path) -> None:
+def test_every_file_has_the_permissions_of_the_umask(writer: str, umask: int, tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     if writer == "optimizer":
         path.parent.mkdir()
@@ -53,14 +53,14 @@ def test_every_file_has_the_permissions_that_the_umask_leaves(writer: str, umask
     assert [file.name for file in path.parent.iterdir()] == ["file"]
 
 
-def test_every_file_of_a_checkpoint_has_them_too(umask: int, tmp_path: Path) -> None:
+def test_every_file_of_a_checkpoint_has_the_permissions_of_the_umask(umask: int, tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()}
     assert "model.safetensors" in modes
     assert set(modes.values()) == {0o666 & ~umask}
 
 
-def test_an_error_leaves_the_old_file_alone(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_atomically(path, "old")
     with pytest.raises(ValueError, match="on purpose"), replacing(path) as partial:
@@ -70,14 +70,14 @@ def test_an_error_leaves_the_old_file_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_disk_that_takes_nothing_is_reported_with_the_file(code: int, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_file(code: int, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match=rf"{tmp_path}/a\.txt: ") as error, replacing(tmp_path / "a.txt"):
         raise OSError(code, os.strerror(code))
     assert error.value.code == code
 
 
 @pytest.mark.parametrize("error", [RuntimeError("unexpected pos 64 vs 0"), OSError(errno.ENOSPC, "full")])
-def test_a_library_that_hides_the_full_disk_is_understood(
+def test_a_full_disk_is_recognised_behind_a_librarys_error(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensor_files, "_is_full", lambda path: True)
@@ -85,12 +85,12 @@ def test_a_library_that_hides_the_full_disk_is_understood(
         raise error
 
 
-def test_an_error_of_a_library_on_a_disk_with_space_stays_what_it_is(tmp_path: Path) -> None:
+def test_a_librarys_error_on_a_disk_with_free_space_is_unchanged(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="shapes"), writing(tmp_path / "step-1"):
         raise RuntimeError("shapes do not fit")
 
 
-def test_two_writers_of_one_file_do_not_share_a_partial_one(tmp_path: Path) -> None:
+def test_two_writers_of_one_file_use_different_partial_files(tmp_path: Path) -> None:
     path, values = tmp_path / "a", [np.full(50_000, digit, np.uint8).tobytes() for digit in range(8)]
     threads = [threading.Thread(target=write_atomically, args=(path, value)) for value in values]
     for thread in threads:

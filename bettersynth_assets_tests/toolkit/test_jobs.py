@@ -1,4 +1,4 @@
-"""Plans side by side: all are done, failures come out, small models keep to one core."""
+"""Plans in parallel processes: all are run, failures are raised, small models use one core."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _note(item: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_every_item_is_done(tmp_path: Path, jobs: int) -> None:
+def test_every_item_is_processed(tmp_path: Path, jobs: int) -> None:
     run_all(partial(_note, folder=tmp_path), ["a", "b", "c"], jobs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
     here = {path.read_text() == str(os.getpid()) for path in tmp_path.iterdir()}
@@ -27,12 +27,12 @@ def test_every_item_is_done(tmp_path: Path, jobs: int) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failure_comes_out_as_it_was_raised(tmp_path: Path, jobs: int) -> None:
+def test_a_failure_is_raised_unchanged(tmp_path: Path, jobs: int) -> None:
     with pytest.raises(ValueError, match="item bad"):
         run_all(partial(_note, folder=tmp_path), ["bad", "a"], jobs)
 
 
-def test_jobs_are_plans_or_cores_on_the_cpu_and_one_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_gets_a_job_per_plan_or_core_and_other_devices_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     assert [jobs_for(items, on_cpu=True) for items in (0, 1, 2, 5)] == [1, 1, 2, 2]
@@ -41,7 +41,7 @@ def test_jobs_are_plans_or_cores_on_the_cpu_and_one_elsewhere(monkeypatch: pytes
     assert jobs_for(5, on_cpu=True) == 1
 
 
-def test_only_a_small_model_on_the_cpu_keeps_to_one_core() -> None:
+def test_only_a_small_model_on_the_cpu_is_limited_to_one_core() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

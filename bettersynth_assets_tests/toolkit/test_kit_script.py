@@ -1,4 +1,4 @@
-"""The kit's script on a tiny model: its steps, its folders, and that it stops at the first failure."""
+"""The kit's script on a tiny model: its steps, its folders, and its stop at the first failure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _rows(folder: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_the_eight_steps_leave_the_kits_folders(bench: Path, tmp_path: Path) -> None:
+def test_the_eight_steps_write_the_kits_folders(bench: Path, tmp_path: Path) -> None:
     _rows(tmp_path)
     files = {"QUESTIONS": "q.jsonl", "ANNOTATIONS": "a.json", "IMAGES": "images"}
     paths = {f"TEXTVQA_{name}": str(bench / file) for name, file in files.items()}
@@ -93,7 +93,7 @@ def test_every_missing_input_is_found_before_any_step_and_named_by_its_variable(
     for kind, names in (("file", files), ("folder", folders)):
         for name in names:
             shutil.rmtree(tmp_path / "a copy of", ignore_errors=True)
-            # `true` takes the place of Python, which nothing needs before the inputs are checked.
+            # `true` replaces Python, which is not needed before the inputs are checked.
             words = _fails(tmp_path, PYTHON="true", **{name: "no such/path"})
             assert words == (
                 f"error: no such {kind}: {name}='no such/path'; set {name}=PATH before the command\n"
@@ -105,7 +105,7 @@ def test_every_missing_input_is_found_before_any_step_and_named_by_its_variable(
 @pytest.mark.parametrize(
     ("gpus", "per_gpu", "pretrain", "finetune"), [("1", "8", "32", "16"), ("8", "8", "4", "2"), ("2", "64", "2", "1")]
 )
-def test_accumulation_follows_from_gpus_and_batch(
+def test_accumulation_is_derived_from_gpus_and_batch(
     tmp_path: Path, gpus: str, per_gpu: str, pretrain: str, finetune: str
 ) -> None:
     _rows(tmp_path)
@@ -153,7 +153,7 @@ def test_a_subset_or_other_benchmarks_are_evaluated_when_they_are_named(tmp_path
         ({}, "failed in step: 4 and 5 training"),
     ],
 )
-def test_the_first_failure_stops_it_and_is_named(tmp_path: Path, change: dict[str, str], cause: str) -> None:
+def test_the_first_failure_stops_the_script_and_is_named(tmp_path: Path, change: dict[str, str], cause: str) -> None:
     _rows(tmp_path)
     assert cause in _fails(tmp_path, **change)
 

@@ -1,4 +1,4 @@
-"""Nothing on a data path unpickles: every reader of arrays and tensors refuses code, and says so in its call."""
+"""No data path unpickles code: every call that reads arrays or tensors explicitly refuses it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_reader_of_arrays_and_tensors_refuses_code() -> None:
     assert seen == {"np.load", "torch.load"}
 
 
-def test_pickles_are_read_from_a_process_of_our_own_alone() -> None:
+def test_pickles_are_read_only_from_our_own_processes() -> None:
     readers = {path for path, name, _ in _calls() if name in {"pickle.load", "pickle.loads", "pickle.Unpickler"}}
     assert readers == OWN_PROCESS
 

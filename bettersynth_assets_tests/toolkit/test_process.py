@@ -1,4 +1,4 @@
-"""Child processes: live lines, named failures, and no survivor whatever happens to the parent."""
+"""Child processes: lines arrive live, failures are named, and no child survives its parent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ process.run_lines(command, on_line=lambda line: print(line, flush=True), grace=0
 
 
 def _gone(pids: list[int], seconds: float) -> bool:
-    """Whether all of them end (or are zombies of somebody else) in time."""
+    """Whether all processes end in time; zombies of another parent count as ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         alive = [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
@@ -56,14 +56,14 @@ def test_lines_arrive_while_the_child_still_runs(tmp_path: Path) -> None:
 
     def on_line(line: str) -> None:
         seen.append(line)
-        gate.touch()  # the child only goes on, and the test only ends, if the first line came before its exit
+        gate.touch()  # the child continues, and the test ends, only if the first line arrives before the child exits
 
     run_lines([sys.executable, "-c", code], on_line=on_line)
     assert seen == ["first", "second é"]
 
 
 @pytest.mark.parametrize(("code", "expected"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", -9)])
-def test_failure_carries_exit_code_and_last_stderr_lines(code: str, expected: int) -> None:
+def test_a_failure_has_the_exit_code_and_the_last_stderr_lines(code: str, expected: int) -> None:
     script = f"import os, sys\nfor i in range(100): print('line', i, file=sys.stderr)\nsys.stderr.flush()\n{code}"
     with pytest.raises(ChildFailedError) as failure:
         run_lines([sys.executable, "-c", script], on_line=print)
@@ -72,7 +72,7 @@ def test_failure_carries_exit_code_and_last_stderr_lines(code: str, expected: in
     assert "line 99" in str(failure.value)
 
 
-def test_unknown_program_and_environment_and_folder(tmp_path: Path) -> None:
+def test_an_unknown_program_is_named_and_a_child_gets_environment_and_folder(tmp_path: Path) -> None:
     with pytest.raises(ChildFailedError, match="no-such-program"):
         run_lines(["no-such-program"], on_line=print)
     seen: list[str] = []

@@ -12,7 +12,7 @@ def _registry() -> Registry[object]:
     return Registry("thing", group="bettersynth.things", built_in={"join": "os.path:join"})
 
 
-def test_built_in_names_are_imported_when_asked_for() -> None:
+def test_built_in_entries_are_imported_on_first_use() -> None:
     import os
 
     assert _registry().get("join") is os.path.join
@@ -24,7 +24,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         _registry().get("joi")
 
 
-def test_a_name_is_given_once() -> None:
+def test_a_name_can_be_registered_only_once() -> None:
     registry = _registry()
     registry.register("mine", 1)
     registry.register("mine", 1)
@@ -34,7 +34,7 @@ def test_a_name_is_given_once() -> None:
         registry.register("join", 2)
 
 
-def test_an_extension_file_registers_once_and_counts_by_its_content(tmp_path: Path) -> None:
+def test_an_extension_file_is_loaded_once_and_identified_by_its_content(tmp_path: Path) -> None:
     file = tmp_path / "my extension.py"
     file.write_text("import toolkit.registry as r\nclass Mine: pass\nr.TEST.register('mine', Mine)\n", "utf-8")
     import toolkit.registry as module
@@ -47,7 +47,7 @@ def test_an_extension_file_registers_once_and_counts_by_its_content(tmp_path: Pa
     assert first is not None and len(first) == 64
 
 
-def test_a_file_that_changes_in_a_living_process_is_refused_with_the_fix_and_has_no_hash(tmp_path: Path) -> None:
+def test_a_file_that_changes_in_a_running_process_is_refused_with_the_fix_and_has_no_hash(tmp_path: Path) -> None:
     import toolkit.registry as module
 
     module.TEST = registry = _registry()  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ def test_a_file_that_failed_can_be_corrected_in_the_same_process(tmp_path: Path)
     assert registry.get("mine") == 1
 
 
-def test_the_key_of_code_from_outside_is_empty_for_a_built_in_and_looks_at_nothing_without_need() -> None:
+def test_the_code_key_is_empty_for_built_in_entries_and_computed_lazily() -> None:
     registry = _registry()
     assert registry.code_key("code", lambda: pytest.fail("asked")) == {}
     registry.register("mine", Registry)

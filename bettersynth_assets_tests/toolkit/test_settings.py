@@ -1,4 +1,4 @@
-"""Settings classes: what their errors say, and which values count in keys."""
+"""Settings classes: their error messages, and which values are part of keys."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_fault_is_named_in_one_line_with_key_value_and_fix(values: Any, words:
     assert "\n" not in str(error.value)
 
 
-def test_every_value_off_its_default_counts_in_keys_unless_its_field_is_marked() -> None:
+def test_every_value_that_differs_from_its_default_is_part_of_keys_unless_marked() -> None:
     plain = Camera(side=4)
     assert plain.key() == {"side": 4}
     assert plain.changed(workers=3, optics=Optics(strap="rope")).key() == plain.key()
@@ -59,7 +59,7 @@ def test_every_value_off_its_default_counts_in_keys_unless_its_field_is_marked()
     assert plain.changed(filters=[Optics()], card="a").key() == {"side": 4, "filters": [{}], "card": "a"}
 
 
-def test_a_new_field_counts_in_keys_only_off_its_default() -> None:
+def test_a_new_field_is_part_of_keys_only_if_it_differs_from_its_default() -> None:
     assert NewerCamera(side=4).key() == Camera(side=4).key()
     assert NewerCamera(side=4, shutter=0.5).key() == {"side": 4, "shutter": 0.5}
 

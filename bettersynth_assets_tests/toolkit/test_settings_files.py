@@ -1,4 +1,4 @@
-"""YAML and JSON of settings: what is read, and what is refused with its line."""
+"""Settings in YAML and JSON: what is accepted, and what is refused with its line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from toolkit.settings_files import SettingsFileError, parse_json, parse_yaml, re
         ("# nothing", None),
     ],
 )
-def test_values_of_yaml(text: str, value: object) -> None:
+def test_yaml_values_have_the_expected_types(text: str, value: object) -> None:
     found = parse_yaml(text.encode())
     assert found == value and type(found) is type(value)
 
@@ -65,20 +65,20 @@ def test_values_of_yaml(text: str, value: object) -> None:
         ("a: [1", "line 1, column 6: expected ',' or ']', but got '<stream end>'"),
     ],
 )  # fmt: skip
-def test_yaml_with_two_readings_or_none_is_refused_in_one_line(text: str, words: str) -> None:
+def test_ambiguous_or_invalid_yaml_is_refused_in_one_line(text: str, words: str) -> None:
     with pytest.raises(SettingsFileError) as error:
         parse_yaml(text)
     assert str(error.value) == words
 
 
-def test_aliases_may_not_multiply_a_small_file() -> None:
+def test_aliases_cannot_expand_a_small_file_without_limit() -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     with pytest.raises(SettingsFileError, match="aliases expand to more than 100000 values"):
         parse_yaml("\n".join(levels))
 
 
-def test_bytes_that_are_no_text_are_refused() -> None:
+def test_bytes_that_are_not_text_are_refused() -> None:
     with pytest.raises(SettingsFileError, match=r"invalid (continuation|start) byte"):
         parse_yaml(b"a: \xff\xfe\xfa")
     with pytest.raises(SettingsFileError, match=r"is not UTF-8 \(byte 6\)"):
@@ -93,7 +93,7 @@ def test_bytes_that_are_no_text_are_refused() -> None:
         ('{"a": 1,\n}', "line 2, column 1: Expecting property name enclosed in double quotes"),
     ],
 )
-def test_json_is_as_strict(text: str, words: str) -> None:
+def test_json_is_read_as_strictly_as_yaml(text: str, words: str) -> None:
     with pytest.raises(SettingsFileError) as error:
         parse_json(text)
     assert str(error.value) == words

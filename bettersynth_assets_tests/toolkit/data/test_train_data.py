@@ -28,13 +28,13 @@ def test_planned_steps_round_down_as_the_kit_does() -> None:
     assert (planned_steps(5, 32, None), planned_steps(5, 32, 7)) == (1, 7)
 
 
-def test_order_is_shuffled_passes_and_depends_on_the_seed_alone() -> None:
+def test_the_order_consists_of_shuffled_passes_and_depends_only_on_the_seed() -> None:
     order = exposure_order(10, steps=5, global_batch=5, seed=3)
     assert len(order) == 25 and sorted(order[:10]) == sorted(order[10:20]) == list(range(10))
     assert order == exposure_order(10, 5, 5, 3) != exposure_order(10, 5, 5, 4)
 
 
-def test_grouped_order_keeps_kinds_apart_and_loses_nothing() -> None:
+def test_grouped_order_separates_kinds_of_rows_and_loses_none() -> None:
     words = [i % 7 for i in range(60)]
     has_image = [i < 37 for i in range(60)]
     order = grouped_order(words, has_image, steps=15, global_batch=4, seed=1)
@@ -50,7 +50,7 @@ def _exposures(samples: list[Sample], order: list[int]) -> Exposures:
     return Exposures(rows, order, global_batch=size, per_device_batch=size, processes=1, group=None)
 
 
-def test_dealing_permutes_each_step_by_length_and_evens_out_the_processes() -> None:
+def test_dealing_permutes_each_step_by_length_and_balances_the_processes() -> None:
     lengths = np.random.default_rng(0).integers(10, 400, 6 * 64)
     dealt = deal(lengths, global_batch=64, per_device_batch=4, processes=4)
     steps = dealt.reshape(6, 64)
@@ -75,7 +75,7 @@ def test_loss_weights_are_the_means_of_the_kits_groups_or_of_all_tokens() -> Non
         assert (loss_weights(labelled, 4, None) * losses)[step].sum() == pytest.approx(whole)
 
 
-def test_rows_are_encoded_once_each_and_alike_on_one_core_or_more(
+def test_each_row_is_encoded_once_and_equally_on_one_core_or_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = read_llava(write_rows(tmp_path, pictures=5, text_only=3), tmp_path / "images")
@@ -94,7 +94,7 @@ def test_rows_are_encoded_once_each_and_alike_on_one_core_or_more(
             assert found.lengths[number] == PROCESSOR.positions(expected.input_ids)
 
 
-def test_batch_holds_ids_labels_and_the_pictures_in_order(tmp_path: Path) -> None:
+def test_a_batch_contains_ids_labels_and_images_in_order(tmp_path: Path) -> None:
     samples = read_llava(write_rows(tmp_path), tmp_path / "images")
     exposures = _exposures(samples, [1, 3, 0])
     batch = Collator(processor=PROCESSOR, aspect="square")([exposures[i] for i in range(3)])
@@ -129,7 +129,7 @@ def test_bad_rows_are_named(tmp_path: Path, row: dict[str, Any], message: str) -
         read_llava(tmp_path / "d.json", tmp_path)
 
 
-def test_missing_broken_or_empty_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_broken_or_empty_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.json"):
         read_llava(tmp_path / "none.json", tmp_path)
     (tmp_path / "d.json").write_text("[]")

@@ -1,4 +1,4 @@
-"""Rows and image files of a training set that cannot be used are found, and named, before the first step."""
+"""Unusable rows and image files of a training set are found and named before the first step."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_row_without_an_id_is_named_by_its_number(tmp_path: Path, bad: object)
         read_llava(tmp_path / "d.json", tmp_path)
 
 
-def test_null_is_absent_and_numbers_are_ids(tmp_path: Path) -> None:
+def test_null_counts_as_absent_and_numbers_are_valid_ids(tmp_path: Path) -> None:
     text = {"id": 7, "image": None, "images": None, "text": None, "conversations": [{**HUMAN, "value": "Hi"}, GPT]}
     (tmp_path / "d.json").write_text(json.dumps([text]))
     (row,) = read_llava(tmp_path / "d.json", tmp_path)
@@ -74,7 +74,7 @@ def test_null_is_absent_and_numbers_are_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"id": 1}'])
-def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_list_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "d.json").write_bytes(content)
     with pytest.raises(DataError, match=r"d\.json: (cannot be read as JSON|needs a list)"):
         read_llava(tmp_path / "d.json", tmp_path)
@@ -121,7 +121,7 @@ def test_missing_images_are_counted_and_named_before_step_1(world: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_first_missing_files_stand_for_many(tmp_path: Path) -> None:
+def test_only_the_first_of_many_missing_files_are_named(tmp_path: Path) -> None:
     rows = [{**GOOD, "id": str(n), "image": f"a/{n % 8}.png"} for n in range(3000)]
     (tmp_path / "d.json").write_text(json.dumps(rows))
     samples = read_llava(tmp_path / "d.json", tmp_path)
@@ -132,11 +132,11 @@ def test_the_first_missing_files_stand_for_many(tmp_path: Path) -> None:
         check_images(samples, tmp_path / "d.json", tmp_path)
 
 
-def test_a_file_that_may_not_be_looked_at_is_not_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_not_reported_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     look = os.stat
 
     def closed(path: Any, **arguments: Any) -> os.stat_result:
-        if str(path) == "/closed/0.png":  # root, as in a container, may look everywhere
+        if str(path) == "/closed/0.png":  # root, as in a container, has access everywhere
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return look(path, **arguments)
 
@@ -146,9 +146,7 @@ def test_a_file_that_may_not_be_looked_at_is_not_a_missing_one(monkeypatch: pyte
         missing_files(["/closed/0.png"])
 
 
-def test_a_fault_of_the_environment_is_tried_again_and_then_names_the_image(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_fault_is_retried_and_then_names_the_image(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     open_image, failures = Image.open, [errno.EIO, errno.ESTALE]

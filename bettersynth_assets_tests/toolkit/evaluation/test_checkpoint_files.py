@@ -1,4 +1,4 @@
-"""A checkpoint that cannot be loaded is one line that names its file."""
+"""A checkpoint that cannot be loaded gives a one-line error that names its file."""
 
 from __future__ import annotations
 

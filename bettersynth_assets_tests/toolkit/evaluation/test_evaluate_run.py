@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bettersynth_assets_tests.broken_pictures import png_without_pixels
+from bettersynth_assets_tests.helpers.broken_pictures import png_without_pixels
 from toolkit.evaluation.benchmarks.mmbench.benchmark import score_mmbench
 from toolkit.evaluation.benchmarks.mmbench.table import pictures, read_table
 from toolkit.evaluation.benchmarks.textvqa.benchmark import score_textvqa
@@ -37,7 +37,7 @@ def _values(bench: Path, output: Path) -> dict[str, Any]:
 
 
 def _changed(values: dict[str, Any], benchmark: str, **change: Any) -> dict[str, Any]:
-    """The values with other settings of a benchmark; None takes one away, and no change the benchmark."""
+    """Return the values with other settings of a benchmark; None removes one, and no changes remove the benchmark."""
     benchmarks = dict(values["benchmarks"])
     if change:
         benchmarks[benchmark] = {**benchmarks[benchmark], **change}
@@ -50,13 +50,13 @@ def _metrics(results: dict[str, Any], benchmark: str) -> dict[str, Any]:
     return {row["metric"]: row for row in results["results"] if row["benchmark"] == benchmark}
 
 
-def test_answers_from_cached_features_are_the_same_for_a_second_checkpoint(bench: Path, tmp_path: Path) -> None:
+def test_cached_features_give_a_second_checkpoint_the_same_answers(bench: Path, tmp_path: Path) -> None:
     results = []
     for number in range(2):
         values = {**_values(bench, tmp_path / str(number)), "cache_dir": str(tmp_path / "cache")}
         results.append(_metrics(evaluate(make_plan(values), lambda event: None), "mmbench"))
         files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
-        assert len(files) == 6  # three files of TextVQA, three pictures of MMBench by their bytes
+        assert len(files) == 6  # three files of TextVQA, three images of MMBench by their bytes
         results.append(files)
     assert results[:2] == results[2:]
 
@@ -99,7 +99,7 @@ def test_both_benchmarks_are_answered_scored_and_written(bench: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("benchmark", ["textvqa", "mmbench"])
-def test_benchmark_files_that_do_not_fit_fail_before_anything_is_answered(
+def test_inconsistent_benchmark_files_fail_before_any_question_is_answered(
     bench: Path, tmp_path: Path, benchmark: str
 ) -> None:
     values = _values(bench, tmp_path / "out")
@@ -120,7 +120,7 @@ def test_benchmark_files_that_do_not_fit_fail_before_anything_is_answered(
     assert events == [] and not (tmp_path / "out").exists()
 
 
-def test_unreadable_picture_is_named(bench: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(bench: Path, tmp_path: Path) -> None:
     values = _changed(_values(bench, tmp_path / "out"), "textvqa", images=str(tmp_path))
     with pytest.raises(ImageError, match=r"'i\d'.*i\d\.png"):
         evaluate(make_plan(values), lambda event: None)
@@ -151,14 +151,14 @@ def test_faults_of_a_plan_are_named(bench: Path, tmp_path: Path, change: dict[st
         make_plan({**_values(bench, tmp_path), **change})
 
 
-def test_pictures_may_refer_to_another_row() -> None:
+def test_an_image_may_refer_to_another_row() -> None:
     table = pd.DataFrame({"index": ["1", "1000001"], "image": [base64.b64encode(b"pixels").decode(), "1"]})
     assert pictures(table) == {"1": b"pixels", "1000001": b"pixels"}
     with pytest.raises(AnswerError, match="row 5: its image is no base64"):
         pictures(pd.DataFrame({"index": ["5"], "image": ["!"]}))
 
 
-def test_command_reports_a_fault_as_an_event(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reports_a_fault_as_an_event(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", "nowhere", "--output", "out", "--mmbench-table", __file__]) == 2
     assert json.loads(capfd.readouterr().out)["kind"] == "AnswerError"
 
@@ -168,14 +168,14 @@ FILES = ("textvqa/answers.jsonl", "mmbench/answers.jsonl", "mmbench/upload.tsv",
 
 @pytest.fixture(scope="module")
 def earlier(bench: Path) -> Path:
-    """The output of a first model's run, to be copied."""
+    """The output of a run of the first model, to be copied."""
     evaluate(make_plan(_values(bench, bench / "earlier")), lambda event: None)
     return bench / "earlier"
 
 
 @pytest.fixture
 def output(earlier: Path, tmp_path: Path) -> Path:
-    """A folder with an earlier run's output."""
+    """A folder with the output of an earlier run."""
     return Path(shutil.copytree(earlier, tmp_path / "out"))
 
 
@@ -187,7 +187,7 @@ def other(bench: Path) -> str:
 
 
 def _failing(bench: Path, output: Path, folder: Path, order: tuple[str, ...]) -> dict[str, Any]:
-    """A plan whose MMBench table has a picture that only decoding finds broken."""
+    """Return a plan whose MMBench table has an image that only decoding finds broken."""
     table = read_table(bench / "m.tsv")
     table.loc[2, "image"] = base64.b64encode(png_without_pixels()).decode()
     table.to_csv(folder / "broken.tsv", sep="\t", index=False)
@@ -195,7 +195,7 @@ def _failing(bench: Path, output: Path, folder: Path, order: tuple[str, ...]) ->
     return {**values, "benchmarks": {name: values["benchmarks"][name] for name in order}}
 
 
-def test_a_run_that_fails_in_its_first_benchmark_leaves_an_earlier_models_output_whole(
+def test_a_run_that_fails_in_its_first_benchmark_keeps_an_earlier_models_output(
     bench: Path, output: Path, other: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = {name: (output / name).read_bytes() for name in FILES}
@@ -225,14 +225,14 @@ def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_a_rerun_con
 
 
 def _answered(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Results of a run, and the benchmarks that it answered."""
+    """Return the results of a run, and the benchmarks that it answered."""
     events: list[dict[str, Any]] = []
     results = evaluate(make_plan(values), events.append)
     return results, list(dict.fromkeys(event["benchmark"] for event in events if event["event"] == "progress"))
 
 
 @pytest.mark.parametrize("killed_in", ["answers", "swap"])
-def test_a_run_that_dies_leaves_no_answers_of_two_models(
+def test_a_killed_run_never_leaves_answers_of_two_models(
     bench: Path, output: Path, other: str, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
     (output / "mmbench" / ".partial").mkdir()
@@ -285,7 +285,7 @@ def test_only_an_added_or_changed_benchmark_is_answered(bench: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("change", ["image", "annotations", "max_new_tokens", "answers"])
-def test_what_the_answers_depend_on_is_in_their_key(bench: Path, tmp_path: Path, change: str) -> None:
+def test_the_key_contains_everything_that_answers_depend_on(bench: Path, tmp_path: Path, change: str) -> None:
     shutil.copytree(bench, tmp_path / "bench")
     values = _values(tmp_path / "bench", tmp_path / "out")
     _answered(values)
@@ -302,7 +302,7 @@ def test_what_the_answers_depend_on_is_in_their_key(bench: Path, tmp_path: Path,
     assert _answered({**values, "batch_size": 3})[1] == expected
 
 
-def test_a_part_of_the_benchmarks_keeps_the_units_of_the_same_model_and_removes_those_of_another(
+def test_a_run_of_some_benchmarks_keeps_units_of_the_same_model_and_removes_those_of_others(
     bench: Path, output: Path, other: str
 ) -> None:
     (output / "textvqa" / "mine.txt").write_text("kept")
@@ -320,7 +320,7 @@ def test_a_part_of_the_benchmarks_keeps_the_units_of_the_same_model_and_removes_
     assert (answer["model_id"], results["model"]) == ("other", other)
 
 
-def test_units_with_a_key_of_the_caller_are_kept_where_the_plan_says(bench: Path, tmp_path: Path) -> None:
+def test_units_with_a_key_from_the_caller_are_kept_in_the_folders_of_the_plan(bench: Path, tmp_path: Path) -> None:
     values = _values(bench, tmp_path / "out")
     units = {name: {"folder": str(tmp_path / "units" / name), "unit_key": "k"} for name in values["benchmarks"]}
     results, answered = _answered({**values, "units": units})
@@ -332,7 +332,9 @@ def test_units_with_a_key_of_the_caller_are_kept_where_the_plan_says(bench: Path
     assert answered == ["mmbench"] and again["results"] == results["results"]
 
 
-def test_two_runs_do_not_write_to_one_folder(bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_runs_cannot_write_to_the_same_folder(
+    bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     values = _values(bench, tmp_path / "out")
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text(json.dumps(values))
@@ -344,7 +346,7 @@ def test_two_runs_do_not_write_to_one_folder(bench: Path, tmp_path: Path, capfd:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_part_of_a_plans_benchmarks_is_run_when_it_is_named(
+def test_only_the_named_benchmarks_of_a_plan_are_run(
     bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "plan.json").write_text(json.dumps(_values(bench, tmp_path / "out")))
@@ -359,7 +361,7 @@ def test_a_part_of_a_plans_benchmarks_is_run_when_it_is_named(
         assert message in capfd.readouterr().err
 
 
-def test_image_tokens_in_questions_are_not_asked(bench: Path, earlier: Path, tmp_path: Path) -> None:
+def test_image_tokens_are_removed_from_questions(bench: Path, earlier: Path, tmp_path: Path) -> None:
     table = read_table(bench / "m.tsv")
     table["image"] = "data:image/png;base64," + table["image"]
     table.loc[0, "question"] = "<image>\nWhich?<image>"
@@ -373,7 +375,7 @@ def test_image_tokens_in_questions_are_not_asked(bench: Path, earlier: Path, tmp
         assert (tmp_path / "out" / name).read_text() == (earlier / name).read_text()
 
 
-def test_a_benchmark_whose_rotations_are_cut_off_is_marked(bench: Path, tmp_path: Path) -> None:
+def test_a_benchmark_with_missing_rotations_is_marked(bench: Path, tmp_path: Path) -> None:
     table = read_table(bench / "m.tsv")[:3]
     table[["A", "B", "C", "answer"]] = [["a", "b", "", "A"], ["b", "a", "", "B"], ["a", "b", "c", "A"]]
     table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
@@ -414,7 +416,9 @@ def test_faults_of_a_plans_values_are_named(
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "null", ""])
-def test_a_plan_that_is_no_object_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], content: str) -> None:
+def test_a_plan_that_is_not_an_object_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], content: str
+) -> None:
     (tmp_path / "plan.json").write_text(content)
     assert main([str(tmp_path / "plan.json")]) == 2
     assert str(tmp_path / "plan.json") in capfd.readouterr().err

@@ -73,7 +73,7 @@ def _textvqa(folder: Path, prompts: Sequence[str], *, ids: str = "image_id") -> 
     ],
 )
 @pytest.mark.parametrize("ids", ["image_id", "question_id"])
-def test_textvqa_answers_of_any_prompt_layout(
+def test_textvqa_answers_are_read_with_any_prompt_layout(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, protocol: str, ids: str
 ) -> None:
     prompts = [form.format(q=row["question"]) for row in DATA]
@@ -83,7 +83,7 @@ def test_textvqa_answers_of_any_prompt_layout(
     assert result["protocol"] == f"TextVQA 0.5.1 val, {protocol}, leave-one-out"
 
 
-def test_textvqa_protocol_tells_mixed_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_textvqa_protocol_reports_mixed_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forms = (f"{{}}\n{OCR}\n{ASK}", f"{{}}\n{ASK}", "{}\nOne word.")
     prompts = [form.format(row["question"]) for form, row in zip(forms, DATA, strict=True)]
     annotations, answers = _textvqa(tmp_path, prompts)
@@ -91,7 +91,9 @@ def test_textvqa_protocol_tells_mixed_prompts(tmp_path: Path, capsys: pytest.Cap
     assert result["protocol"] == "TextVQA 0.5.1 val, OCR tokens in part, 2 different instructions, leave-one-out"
 
 
-def test_faults_of_an_answers_file_name_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faults_in_an_answers_file_are_reported_with_file_and_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     annotations, answers = _textvqa(tmp_path, [row["question"] for row in DATA])
     good = answers.read_text()
     command = ("textvqa", "--annotations", annotations, "--answers", answers)
@@ -110,7 +112,7 @@ def test_faults_of_an_answers_file_name_file_and_line(tmp_path: Path, capsys: py
 
 
 def _questions(folder: Path) -> Path:
-    """Two questions in all their rotations, as rows of their own (7 and 8), and their table."""
+    """Return two questions in all their rotations, as separate rows (7 and 8), and their table."""
     rows = []
     for index, options in ((7, ["red", "blue"]), (8, ["big", "small", "flat"])):
         for turn in range(len(options)):
@@ -128,7 +130,7 @@ def _questions(folder: Path) -> Path:
 
 
 def _answer_lines(questions: Path, *, all_turns: bool, wrong: tuple[int, int]) -> list[dict[str, Any]]:
-    """What ``model_vqa_mmbench`` writes for a model that is right but for one row and turn."""
+    """Return the output of ``model_vqa_mmbench`` for a model that is wrong in one row and turn."""
     lines = []
     for row in read_table(questions).to_dict("records"):
         options = options_of(row)
@@ -152,7 +154,7 @@ def _answer_lines(questions: Path, *, all_turns: bool, wrong: tuple[int, int]) -
         (True, (0, 0), 13, 2), (True, (1_000_008, 2), 13, 1),
     ],
 )  # fmt: skip
-def test_mmbench_answers_file_with_one_answer_a_row_or_all_turns(
+def test_an_mmbench_answers_file_has_one_answer_per_row_or_all_turns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], all_turns: bool, wrong: tuple[int, int], rows: int, right: int
 ) -> None:
     questions = _questions(tmp_path)
@@ -169,7 +171,9 @@ def test_mmbench_answers_file_with_one_answer_a_row_or_all_turns(
     assert f"1 of {rows} rows have no prediction (first: ['{first}'])" in _refused(capsys, *command)
 
 
-def test_mmbench_answer_of_a_later_turn_needs_its_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_mmbench_answer_of_a_later_turn_needs_its_letters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     questions = _questions(tmp_path)
     lines = _answer_lines(questions, all_turns=True, wrong=(0, 0))
     del lines[1]["option_char"]
@@ -180,11 +184,15 @@ def test_mmbench_answer_of_a_later_turn_needs_its_letters(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("suffix", [".xlsx", ".tsv"])
-def test_mmbench_upload_of_the_convert_script(tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str) -> None:
+def test_an_mmbench_upload_of_the_convert_script_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
     questions = _questions(tmp_path)
     table = pd.read_table(questions)
     upload = table.drop(columns=["hint", "category", "source", "image", "comment", "l2-category"])
-    upload.insert(6, "prediction", ["A", "B", "A", "C", "maybe B"])  # numbers stay numbers, empty options NaN, as there
+    upload.insert(
+        6, "prediction", ["A", "B", "A", "C", "maybe B"]
+    )  # numbers stay numbers and empty options NaN, as in that script
     path = tmp_path / f"upload{suffix}"
 
     def write(frame: pd.DataFrame) -> None:
@@ -200,7 +208,7 @@ def test_mmbench_upload_of_the_convert_script(tmp_path: Path, capsys: pytest.Cap
     assert "column 'prediction' is missing" in _refused(capsys, "mmbench", "--predictions", path)
 
 
-def test_own_upload_holds_what_a_workbook_cannot_without_it(tmp_path: Path) -> None:
+def test_a_tsv_upload_keeps_characters_that_a_workbook_cannot_contain(tmp_path: Path) -> None:
     table = read_table(_questions(tmp_path))
     write_upload(upload_table(table, ["A", "B", "per\x07haps", "C", "B"]), tmp_path / "upload")
     for suffix, text in ((".tsv", "per\x07haps"), (".xlsx", "perhaps")):
@@ -210,7 +218,9 @@ def test_own_upload_holds_what_a_workbook_cannot_without_it(tmp_path: Path) -> N
 
 
 @golden
-def test_golden_predictions_score_the_same_in_every_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_golden_predictions_get_the_same_score_in_every_layout(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = GOLDEN / "mmbench_dev_predictions.tsv"
     table = read_table(source)
     lines = [{"question_id": int(i), "text": t} for i, t in zip(table["index"], table["prediction"], strict=True)]
@@ -227,7 +237,7 @@ def test_golden_predictions_score_the_same_in_every_layout(tmp_path: Path, capsy
 
 
 def _upload(folder: Path, rows: int) -> tuple[Path, Path]:
-    """The first rows of a complete upload, all answered right, and the benchmark."""
+    """Return the first rows of a complete upload, all answered correctly, and the benchmark."""
     questions = _questions(folder)
     table = read_table(questions).sort_values("index", key=lambda index: index.astype(int))
     upload = upload_table(table, list(table["answer"]))
@@ -236,7 +246,7 @@ def _upload(folder: Path, rows: int) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize(("rows", "incomplete", "missing"), [(4, 1, 1), (3, 1, 2), (2, 2, 3), (1, 1, 1)])
-def test_an_upload_that_was_cut_off_never_looks_complete(
+def test_a_truncated_upload_is_never_reported_as_complete(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: int, incomplete: int, missing: int
 ) -> None:
     upload, questions = _upload(tmp_path, rows)
@@ -252,14 +262,14 @@ def test_an_upload_that_was_cut_off_never_looks_complete(
     assert f"{5 - rows} of 5 rows have no prediction" in _refused(capsys, *command, "--questions", questions)
 
 
-def test_a_whole_upload_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_upload_is_reported_as_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     upload, _ = _upload(tmp_path, 5)
     result = _score(capsys, "mmbench", "--predictions", upload)
     assert (result["accuracy"], result["missing"], "incomplete" in result) == (100, 0, False)
     assert result["protocol"] == "MMBench dev, CircularEval, prompt not recorded"
 
 
-def test_a_benchmark_that_was_cut_off_is_incomplete_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_benchmark_is_reported_as_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     questions = _questions(tmp_path)
     lines = _answer_lines(questions, all_turns=False, wrong=(0, 0))
     table = pd.read_table(questions, dtype=str, keep_default_na=False)
@@ -271,7 +281,7 @@ def test_a_benchmark_that_was_cut_off_is_incomplete_too(tmp_path: Path, capsys: 
 
 
 @golden
-def test_a_part_of_the_real_upload_is_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_part_of_the_real_upload_is_reported_as_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = pd.read_table(GOLDEN / "mmbench_dev_predictions.tsv", dtype=str, keep_default_na=False)
     for rows, incomplete in ((300, 300), (900, 313), (1480, 1)):
         lines[:rows].to_csv(tmp_path / "upload.tsv", sep="\t", index=False)
@@ -293,7 +303,7 @@ def test_a_part_of_the_real_upload_is_incomplete(tmp_path: Path, capsys: pytest.
         ({"text": 5}, "line 1: 'text' is no text but 5"),
     ],
 )
-def test_faults_of_a_mmbench_answers_file_name_the_row(
+def test_faults_in_an_mmbench_answers_file_name_the_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
 ) -> None:
     questions = _questions(tmp_path)
@@ -303,7 +313,7 @@ def test_faults_of_a_mmbench_answers_file_name_the_row(
     assert message in words and words.count("\n") == 1
 
 
-def test_ids_as_text_and_as_numbers_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_ids_and_numeric_ids_are_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     questions = _questions(tmp_path)
     lines = _answer_lines(questions, all_turns=False, wrong=(0, 0))
     changed = [{**line, "question_id": str(line["question_id"]), "round_id": "0"} for line in lines[:2]]
@@ -314,7 +324,7 @@ def test_ids_as_text_and_as_numbers_are_the_same(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize("suffix", ["jsonl", "tsv", "xlsx", "json"])
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty"])
-def test_a_file_that_cannot_be_read_is_one_line(
+def test_an_unreadable_file_gives_a_one_line_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, kind: str
 ) -> None:
     path = tmp_path / f"x.{suffix}"
@@ -332,7 +342,7 @@ def test_a_file_that_cannot_be_read_is_one_line(
     assert words.startswith("error: ") and str(path) in words and words.count("\n") == 1
 
 
-def test_annotations_that_are_a_list_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_annotations_that_are_a_list_give_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     annotations, answers = _textvqa(tmp_path, [row["question"] for row in DATA])
     annotations.write_text(json.dumps(DATA))
     words = _refused(capsys, "textvqa", "--annotations", annotations, "--answers", answers)

@@ -30,7 +30,7 @@ def test_every_mode_becomes_rgb_and_exif_rotation_is_applied(tmp_path: Path) -> 
     assert read_image(tmp_path / "turned.jpg", sample_id="t").size == (6, 8)
 
 
-def test_unreadable_image_is_named_and_never_replaced(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_and_never_replaced(tmp_path: Path) -> None:
     whole = io.BytesIO()
     _photo((64, 64)).save(whole, "JPEG")
     for name, content in {"empty": b"", "cut": whole.getvalue()[:300], "text": b"hello"}.items():

@@ -12,7 +12,7 @@ from toolkit.models.mgm.names import TRAINED_IN_STAGE_1
 from toolkit.models.mgm.tiny import tiny_mgm
 
 
-def test_projector_pickle_becomes_safetensors_without_the_towers(tmp_path: Path) -> None:
+def test_a_projector_pickle_is_converted_to_safetensors_without_the_towers(tmp_path: Path) -> None:
     weights = tiny_mgm().state_dict()
     wanted = {name: t for name, t in weights.items() if name.startswith((*TRAINED_IN_STAGE_1, "model.vision_tower"))}
     torch.save(wanted, tmp_path / "mm_projector.bin")

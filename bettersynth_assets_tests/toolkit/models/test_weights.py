@@ -36,7 +36,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path, mon
         read_tensors(Path("list.bin"))
 
 
-def test_shards_that_lack_what_their_index_lists_are_refused(tmp_path: Path) -> None:
+def test_shards_without_all_tensors_of_their_index_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"holds none of model\.safetensors, pytorch_model\.bin"):
         read_checkpoint(tmp_path)
     save_file({"a": torch.ones(1)}, tmp_path / "model-00001-of-00002.safetensors")

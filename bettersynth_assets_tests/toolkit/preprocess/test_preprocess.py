@@ -1,4 +1,4 @@
-"""Sample budget and format conversion, held against the kit's semantics."""
+"""Sample budget and format conversion, compared with the kit's semantics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEED_800 = SHARED / "better-synth-seed-800"
 
 
 def _kit(rows: list[str], budget: int) -> list[str]:
-    """What the third-place team's script does, on the rows themselves and the global generator."""
+    """Do what the third-place team's script does, on the rows and with the global generator."""
     random.seed(1024)
     if len(rows) > budget:
         return random.sample(rows, budget)
@@ -28,24 +28,24 @@ def _kit(rows: list[str], budget: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("count", "budget"), [(1000, 10), (1000, 999), (40, 40), (40, 150), (1, 5), (25, 6)])
-def test_budget_equals_the_original_calls_of_random_sample(count: int, budget: int) -> None:
+def test_the_budget_equals_the_original_calls_of_random_sample(count: int, budget: int) -> None:
     rows = [f"row {i}" for i in range(count)]
     assert [rows[i] for i in fill_budget(count, budget)] == _kit(rows, budget)
 
 
-def test_budget_under_is_whole_shuffled_passes_and_a_partial_one() -> None:
+def test_too_few_rows_are_repeated_in_shuffled_passes_with_a_partial_last_one() -> None:
     chosen = fill_budget(40, 150)
     passes = [chosen[i : i + 40] for i in range(0, 120, 40)]
     assert all(sorted(p) == list(range(40)) for p in passes) and passes[0] != passes[1]
     assert len(set(chosen[120:])) == 30
 
 
-def test_budget_keep_is_the_original_kit() -> None:
+def test_order_keep_equals_the_original_kit() -> None:
     assert fill_budget(40, 150, order="keep") == list(range(40))
     assert fill_budget(150, 40, order="keep") == fill_budget(150, 40)
 
 
-def test_budget_errors_name_the_value() -> None:
+def test_errors_of_the_budget_name_the_value() -> None:
     with pytest.raises(BudgetError, match="budget 0"):
         fill_budget(5, 0)
     with pytest.raises(BudgetError, match="no rows left"):
@@ -54,7 +54,7 @@ def test_budget_errors_name_the_value() -> None:
         fill_budget(5, 5, order="sorted")  # type: ignore[arg-type]
 
 
-def test_global_batch_is_checked_closed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_global_batch_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     good = ["pretrain", "--gpus", "8", "--per-gpu", "8", "--accumulation", "4"]
     assert check_global_batch_size.main(good) == 0
     for bad in (["finetune", *good[1:]], [*good[:-1], "3"], [*good[:-1], "0"]):
@@ -64,7 +64,7 @@ def test_global_batch_is_checked_closed(capsys: pytest.CaptureFixture[str]) -> N
     assert "= 256, not 128" in capsys.readouterr().err
 
 
-def test_budget_command_keeps_lines_byte_for_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_budget_command_keeps_lines_byte_for_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [json.dumps({"id": str(i), "text": f"a\u2028b {i}"}, ensure_ascii=False) for i in range(3)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
     out = tmp_path / "out.jsonl"
@@ -74,7 +74,7 @@ def test_budget_command_keeps_lines_byte_for_byte(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("token", ["<__dj__image>", "<image>"])
-def test_kit_row_becomes_llava_row_with_its_own_question(token: str) -> None:
+def test_a_kit_row_is_converted_to_a_llava_row_with_its_question(token: str) -> None:
     row = {"id": "006092514", "text": f"{token}\nA small dog <|__dj__eoc|>", "images": ["images/00609/006092514.jpg"]}
     questions = {"006092514": "Render a clear summary.\n<image>"}
     assert dj_to_llava.to_llava([row], questions) == [
@@ -89,14 +89,14 @@ def test_kit_row_becomes_llava_row_with_its_own_question(token: str) -> None:
     ]
 
 
-def test_unknown_id_gets_one_of_the_11_questions_near_uniformly_and_always_the_same() -> None:
+def test_an_unknown_id_always_gets_the_same_of_the_11_questions_almost_uniformly() -> None:
     drawn = [dj_to_llava.question_for(f"{i:09d}") for i in range(11_000)]
     assert drawn[7] == dj_to_llava.question_for("000000007")
     counts = [drawn.count(f"<image>\n{q}") for q in dj_to_llava.QUESTIONS]
     assert sum(counts) == 11_000 and min(counts) > 850 and max(counts) < 1150
 
 
-def test_conversion_errors_name_the_row() -> None:
+def test_errors_of_the_conversion_name_the_row() -> None:
     with pytest.raises(dj_to_llava.ConversionError, match=r"'a'.*exactly one image"):
         dj_to_llava.to_llava([{"id": "a", "text": "x", "images": ["1", "2"]}])
     with pytest.raises(dj_to_llava.ConversionError, match="'id' and 'text'"):
@@ -133,7 +133,7 @@ def test_commands_name_the_file_that_they_cannot_use(
     assert not (tmp_path / "out").exists()
 
 
-def test_budget_command_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_budget_command_names_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         check_sample_number.main(["--input", str(tmp_path / "none.jsonl"), "--output", str(tmp_path / "out.jsonl")])
     assert stopped.value.code == 2 and "none.jsonl" in capsys.readouterr().err
@@ -143,7 +143,9 @@ real = pytest.mark.skipif(not SEED_800.is_dir(), reason="the real seed rows are 
 
 
 @pytest.mark.parametrize("count", [ROWS, pytest.param(800, marks=real)])
-def test_rows_survive_the_way_to_llava_and_back(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_unchanged_by_conversion_to_llava_and_back(
+    count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "seed.jsonl"
     if count == ROWS:
         source.write_text("".join(json.dumps(row(number)) + "\n" for number in range(ROWS)))

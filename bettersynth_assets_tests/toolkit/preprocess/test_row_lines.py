@@ -1,4 +1,4 @@
-"""Rows found in bytes, and read strictly."""
+"""Rows are located in bytes and parsed strictly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reason(raw: bytes) -> str:
     return error.value.reason
 
 
-def test_lines_end_at_a_newline_only_whatever_a_caption_holds() -> None:
+def test_lines_end_only_at_a_newline_regardless_of_captions() -> None:
     captions = ["line\u2028separator", "next\x85line", "nul\0inside", "cr\r\nlf", "form\ffeed", "plain"]
     data = b"".join(json.dumps({"id": "x", "text": text}, ensure_ascii=False).encode() + b"\n" for text in captions)
     found = rows(data)
@@ -29,20 +29,20 @@ def test_lines_end_at_a_newline_only_whatever_a_caption_holds() -> None:
     assert [read_line(raw)["text"] for _, raw in found] == captions
 
 
-def test_control_characters_that_are_not_escaped_stay_in_their_caption() -> None:
+def test_unescaped_control_characters_are_kept_in_captions() -> None:
     assert read_line(b'{"id": "x", "text": "a\0b\tc"}')["text"] == "a\0b\tc"
 
 
-def test_crlf_line_ends_a_byte_order_mark_and_a_last_line_without_end_are_read() -> None:
+def test_crlf_a_byte_order_mark_and_a_last_line_without_newline_are_accepted() -> None:
     data = b'\xef\xbb\xbf{"id": "1"}\r\n\r\n{"id": "2"}\r\n{"id": "3"}'
     assert [(number, read_line(raw)["id"]) for number, raw in rows(data)] == [(1, "1"), (3, "2"), (4, "3")]
 
 
-def test_blank_lines_hold_no_row_but_count_as_lines() -> None:
+def test_blank_lines_contain_no_row_but_are_counted_as_lines() -> None:
     assert [number for number, _ in rows(b'\n{"id": "1"}\n  \n{"id": "2"}\n\n')] == [2, 4]
 
 
-def test_a_json_array_gives_its_elements_however_it_is_laid_out() -> None:
+def test_the_elements_of_a_json_array_are_found_in_any_layout() -> None:
     elements = [{"id": "1", "text": 'a ] } , " [ {'}, {"id": "2", "deep": [[1, {"a": []}]]}, {"id": "3\\"}]
     for indent in (None, 1, 4):
         data = json.dumps(elements, indent=indent).encode()
@@ -50,7 +50,7 @@ def test_a_json_array_gives_its_elements_however_it_is_laid_out() -> None:
     assert rows(b" [ ] ") == []
 
 
-def test_one_bad_element_of_an_array_leaves_its_neighbours_alone() -> None:
+def test_a_bad_element_of_an_array_does_not_affect_its_neighbours() -> None:
     data = b'[{"id": "1"}, 17, {"id": "2", "text": "\xff"}, {"id": "3",}, {"id": "4"}]'
     found = rows(data)
     assert len(found) == 5
@@ -98,25 +98,25 @@ def test_a_bad_line_is_refused_with_its_reason(raw: bytes, expected: str) -> Non
     assert reason(raw) == expected
 
 
-def test_a_whole_pair_of_surrogates_and_a_number_as_id_are_good() -> None:
+def test_a_complete_surrogate_pair_and_a_numeric_id_are_valid() -> None:
     assert read_line(b'{"id": 17, "text": "\\ud83d\\ude00"}') == {"id": "17", "text": "\U0001f600"}
-    assert read_line(b'{"id": 17.0}') == {"id": "17"}  # what a table library makes of a column with nulls
+    assert read_line(b'{"id": 17.0}') == {"id": "17"}  # as a table library writes a column with nulls
 
 
-def test_the_details_of_every_refused_line_can_be_stored_as_utf_8() -> None:
+def test_the_detail_of_every_refused_line_can_be_stored_as_utf_8() -> None:
     with pytest.raises(RowError) as error:
         read_line(b'{"\\ud83d": 1, "\\ud83d": 2}')
     assert error.value.detail.encode() == b"duplicate keys in one object: \\ud83d"
 
 
-def test_null_is_absent_at_any_depth() -> None:
+def test_null_counts_as_absent_at_any_depth() -> None:
     raw = (
         b'{"id": "1", "image": null, "conversations": null, "text": "a", "meta": {"a": null, "b": [null, {"c": null}]}}'
     )
     assert read_line(raw) == {"id": "1", "text": "a", "meta": {"b": [None, {}]}}
 
 
-def test_a_row_without_id_gets_the_one_that_is_documented_whatever_its_format() -> None:
+def test_a_row_without_id_gets_the_documented_one_in_every_format() -> None:
     expected = hashlib.sha256("images/1.jpg\na café".encode()).hexdigest()[:24]
     turns = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "a café"}]
     rows: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""An exploding loss stops the training with the step and its samples; noise does not."""
+"""A diverging loss stops the training and names the step and its samples; noise does not."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def _first_fault(losses: list[float], vocabulary: int = 256_000) -> tuple[int, s
     return None
 
 
-def test_ordinary_losses_are_let_through() -> None:
+def test_ordinary_losses_are_accepted() -> None:
     noise = random.Random(0)
     falling = [0.8 + 9 * math.exp(-step / 50) + noise.gauss(0, 0.3) for step in range(2000)]
     spikes = [30.0 if step % 97 == 50 else loss for step, loss in enumerate(falling)]
     learned = [0.01 * (1 + noise.random()) for _ in range(200)]
     # Batches of two kinds, as in stage 2 of the kit: short answers and whole conversations.
     kinds = [noise.choice((0.1, 1.8)) + noise.gauss(0, 0.05) for _ in range(2000)]
-    forgotten = [0.02] * 50 + [2.5] * 50  # another kind of row begins, after one was learned by heart
+    forgotten = [0.02] * 50 + [2.5] * 50  # another kind of row follows one that was memorised
     for losses in (falling, spikes, learned, kinds, forgotten, [11.9] * 100, [20.0, 19.0, 18.0] * 10):
         assert _first_fault(losses) is None
 
 
-def test_an_explosion_is_seen_in_the_step_and_a_slow_one_within_few() -> None:
+def test_a_sudden_divergence_is_detected_at_once_and_a_slow_one_within_a_few_steps() -> None:
     at_once = _first_fault([2.0] * 20 + [1e4])
     assert at_once is not None and at_once[0] == 21 and "over 37.36" in at_once[1]
     plateau = _first_fault([5.0] * 4 + [2.0] * 20 + [11.0] * 20)
@@ -47,7 +47,7 @@ def test_an_explosion_is_seen_in_the_step_and_a_slow_one_within_few() -> None:
     assert slow is not None and slow[0] < 90
 
 
-def test_a_learning_rate_far_too_high_stops_with_step_and_samples(
+def test_a_much_too_high_learning_rate_stops_with_step_and_samples(
     world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     values = stage_of(plan_values(world, tmp_path / "out"), "finetune", learning_rate=1e3, max_steps=12)
@@ -59,13 +59,13 @@ def test_a_learning_rate_far_too_high_stops_with_step_and_samples(
     rows = json.loads((world / "data.json").read_text())
     words = [sum(len(turn["value"].split()) for turn in row["conversations"]) for row in rows]
     order = grouped_order(words, ["image" in row for row in rows], 12, 4, seed=7)
-    # The first step's rate is that of the warm-up, 0; the second ruins the model, and the third shows it.
+    # The first step's learning rate is 0 (warm-up); the second step ruins the model, and the third shows it.
     assert "in step 3, over" in message
     assert message.endswith(f"samples of the batch: {', '.join(rows[at]['id'] for at in order[8:12])}")
     assert not (tmp_path / "out" / "finetune" / "manifest.json").exists()
 
 
-def test_weights_that_the_last_step_ruined_are_not_written(
+def test_weights_ruined_by_the_last_step_are_not_written(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = ExposureTrainer.training_step

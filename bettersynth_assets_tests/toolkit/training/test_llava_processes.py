@@ -1,4 +1,4 @@
-"""LLaVA spread over two processes, plain and with DeepSpeed's ZeRO-2, trains as one process does."""
+"""LLaVA training in two processes, plain and with DeepSpeed ZeRO-2, gives the results of one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAYS = {"one": 1, "two": 2, "zero2": 2}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half of the rows have no picture, so that a process often has a micro-batch without any."""
+    """Half of the rows have no image, so that a process often has a micro-batch without images."""
     made = tmp_path_factory.mktemp("llava-processes")
     save_tiny_llava(made / "base")
     write_rows(made, pictures=8, text_only=8)
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("way", ["two", "zero2"])
-def test_two_processes_and_zero2_train_as_one_process_does(folder: Path, way: str) -> None:
+def test_two_processes_with_and_without_zero2_give_the_results_of_one(folder: Path, way: str) -> None:
     for stage in STAGES:
         manifest = json.loads((folder / way / stage / "manifest.json").read_text())
         assert manifest["processes"] == 2 and ("deepspeed" in manifest["versions"]) == (way == "zero2")

@@ -1,4 +1,4 @@
-"""LLaVA through the trainer and the evaluation that MGM uses; a third architecture from outside the package."""
+"""LLaVA in the trainer and evaluation that MGM uses; a third architecture from outside the package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoProcessor
 
+from bettersynth_assets_tests.helpers.linear_llava import make_linear_base, write_extension
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
 from bettersynth_assets_tests.helpers.paths import ROOT
 from bettersynth_assets_tests.helpers.small_training import plan_values, run_plan, stage_of, stop_after
-from bettersynth_assets_tests.linear_llava import make_linear_base, write_extension
 from toolkit.data.conversation import IGNORE_INDEX, LabelError, Turn
 from toolkit.models import architecture_of
 from toolkit.models.llava.processing import LlavaRows
@@ -67,7 +67,7 @@ def _labelled(processor: LlavaRows, turns: list[Turn]) -> tuple[str, str]:
     return processor.tokenizer.decode(row.input_ids), processor.tokenizer.decode(learned)
 
 
-def test_labels_are_the_answers_and_their_end_tokens_by_the_checkpoints_chat_template(llava: Path) -> None:
+def test_labels_are_the_answers_and_end_tokens_of_the_checkpoints_chat_template(llava: Path) -> None:
     text, learned = _labelled(_processor(llava / "base"), TALK)
     assert learned == "a fox<end_of_turn>b c<end_of_turn>"
     assert text == (
@@ -76,7 +76,7 @@ def test_labels_are_the_answers_and_their_end_tokens_by_the_checkpoints_chat_tem
     )
 
 
-def test_without_a_template_llavas_own_layout_is_used(llava: Path) -> None:
+def test_without_a_template_llavas_layout_is_used(llava: Path) -> None:
     plain = _processor(llava / "base").processor
     plain.chat_template = plain.tokenizer.chat_template = None
     text, learned = _labelled(LlavaRows(processor=plain, image_tokens=4), TALK)
@@ -85,7 +85,7 @@ def test_without_a_template_llavas_own_layout_is_used(llava: Path) -> None:
     assert text.endswith("USER: <image>\nWhat is ASSISTANT: a fox<eos>USER: Why? ASSISTANT: b c<eos>")
 
 
-def test_a_template_of_parts_puts_the_picture_where_it_says(llava: Path) -> None:
+def test_a_template_of_parts_determines_the_position_of_the_image(llava: Path) -> None:
     parts = _processor(llava / "base").processor
     parts.chat_template = (
         "{% for m in messages %}{{ m['role'] }}: {% for c in m['content'] %}{{ '<image>' if c['type'] == 'image' else "
@@ -104,7 +104,7 @@ def test_a_special_token_in_a_text_is_refused_with_the_row(llava: Path) -> None:
             processor.encode_row(turns, row_id="r7")
 
 
-def test_a_row_is_cut_to_the_longest_and_one_without_labels_left_is_refused(llava: Path) -> None:
+def test_a_row_is_truncated_to_the_maximum_length_and_refused_if_no_label_remains(llava: Path) -> None:
     processor = _processor(llava / "base")
     long = [Turn(speaker="human", text="<image>\na"), Turn(speaker="gpt", text="b" * 600)]
     row = processor.encode_row(long, row_id="r")
@@ -113,7 +113,7 @@ def test_a_row_is_cut_to_the_longest_and_one_without_labels_left_is_refused(llav
         processor.encode_row([Turn(speaker="human", text="a" * 600), TALK[1]], row_id="r")
 
 
-def test_pictures_are_what_the_checkpoints_own_processor_makes(llava: Path) -> None:
+def test_images_equal_those_of_the_checkpoints_processor(llava: Path) -> None:
     processor = _processor(llava / "base")
     draw = torch.randint(0, 256, (40, 57, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     picture = Image.fromarray(draw.numpy())
@@ -122,7 +122,7 @@ def test_pictures_are_what_the_checkpoints_own_processor_makes(llava: Path) -> N
     assert_close(ours, theirs["pixel_values"], rtol=0, atol=1e-5)
 
 
-def test_each_stage_changes_what_it_trains_and_nothing_else(llava: Path, trained: Path) -> None:
+def test_each_stage_changes_only_the_weights_that_it_trains(llava: Path, trained: Path) -> None:
     architecture = architecture_of(llava / "base")
     base, full = (
         architecture.load_model(folder, torch.float32).state_dict() for folder in (llava / "base", trained / "finetune")
@@ -144,7 +144,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(llava: Path, trained: Pa
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_cache_folder_that_llava_does_not_use_is_not_part_of_the_trainings_identity(
+def test_a_cache_folder_unused_by_llava_is_not_part_of_the_trainings_identity(
     llava: Path, trained: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained, tmp_path / "run")
@@ -154,7 +154,7 @@ def test_a_cache_folder_that_llava_does_not_use_is_not_part_of_the_trainings_ide
     assert not (tmp_path / "cache").exists()
 
 
-def test_checkpointed_activations_accumulation_and_padding_change_the_rounding_alone(
+def test_activation_checkpointing_accumulation_and_padding_change_only_rounding(
     llava: Path, trained: Path, tmp_path: Path
 ) -> None:
     values = plan_values(llava, tmp_path / "other", speed={"checkpointing": True})
@@ -167,7 +167,9 @@ def test_checkpointed_activations_accumulation_and_padding_change_the_rounding_a
     assert curves[0] == pytest.approx(curves[1], abs=2e-5)
 
 
-def test_bfloat16_trains_float32_masters_and_writes_one_type(llava: Path, trained: Path, tmp_path: Path) -> None:
+def test_bfloat16_training_uses_float32_master_weights_and_writes_one_dtype(
+    llava: Path, trained: Path, tmp_path: Path
+) -> None:
     run_plan(plan_values(llava, tmp_path / "half", dtype="bfloat16"))
     projector = load_file(tmp_path / "half" / "pretrain" / "projector.safetensors")
     assert {value.dtype for value in projector.values()} == {torch.float32}
@@ -180,7 +182,7 @@ def test_bfloat16_trains_float32_masters_and_writes_one_type(llava: Path, traine
     assert curves[0] == pytest.approx(curves[1], abs=0.05)
 
 
-def test_answers_in_batches_equal_one_by_one_and_candidates_a_plain_forward_pass(trained: Path, llava: Path) -> None:
+def test_batched_answers_equal_single_ones_and_candidates_a_plain_forward_pass(trained: Path, llava: Path) -> None:
     folder = trained / "finetune"
     architecture, processor = architecture_of(folder), _processor(folder)
     model = architecture.load_model(folder, torch.float32).eval()
@@ -203,7 +205,7 @@ def test_answers_in_batches_equal_one_by_one_and_candidates_a_plain_forward_pass
 
 
 def _plain_score(model: Any, processor: LlavaRows, prompt: Prompt, candidate: str) -> float:
-    """By the library's own processor and one forward pass without padding."""
+    """Score with the library's processor and one forward pass without padding."""
     prompt_ids = processor.encode_prompt(f"<image>\n{prompt.text}")
     at = prompt_ids.index(processor.template.image_token_id)
     prompt_ids[at : at + 1] = [processor.template.image_token_id] * processor.image_tokens
@@ -237,4 +239,4 @@ def test_an_architecture_from_an_extension_file_is_trained_by_the_command(llava:
         "model.multi_modal_projector.bias": (32,),
     }
     identity = json.loads((tmp_path / "out" / "run.json").read_text())["identity"]
-    assert len(identity["architecture"]) == 64  # the file's hash: another version of it is another training
+    assert len(identity["architecture"]) == 64  # the file's hash: another version of the file is another training

@@ -1,4 +1,4 @@
-"""A whole training of a tiny model: what it writes, repeats, refuses and reports."""
+"""A complete training of a tiny model: what it writes, repeats, refuses and reports."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_training_reports_features_steps_and_the_end(trained: tuple[Path, list[E
     assert all(e["loss"] > 0 and e["samples_per_s"] > 0 for e in steps)
 
 
-def test_each_stage_changes_what_it_trains_and_nothing_else(world: Path, trained: tuple[Path, list[Event]]) -> None:
+def test_each_stage_changes_only_the_weights_that_it_trains(world: Path, trained: tuple[Path, list[Event]]) -> None:
     base = load_file(world / "base" / "model.safetensors")
     projector = load_file(trained[0] / "pretrain" / "projector.safetensors")
     full = load_file(trained[0] / "finetune" / "model.safetensors")
@@ -60,14 +60,14 @@ def test_each_stage_changes_what_it_trains_and_nothing_else(world: Path, trained
     assert {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.mm_projector.0.weight"} <= changed
 
 
-def test_checkpoint_loads_and_answers(trained: tuple[Path, list[Event]]) -> None:
+def test_the_checkpoint_loads_and_answers(trained: tuple[Path, list[Event]]) -> None:
     model = MGMGemmaForCausalLM.from_pretrained(trained[0] / "finetune")
     processor = MGMProcessor.from_pretrained(trained[0] / "finetune")
     prompt = torch.tensor([processor.encode_prompt("Say a word")])
     assert model.generate(prompt, max_new_tokens=2, do_sample=False).shape[1] > prompt.shape[1]
 
 
-def test_manifest_names_data_samples_losses_and_versions(world: Path, trained: tuple[Path, list[Event]]) -> None:
+def test_the_manifest_records_data_samples_losses_and_versions(world: Path, trained: tuple[Path, list[Event]]) -> None:
     manifest = json.loads((trained[0] / "pretrain" / "manifest.json").read_text())
     assert manifest["final_step"] == manifest["planned_steps"] == 3 == len(manifest["loss_curve"])
     samples = [json.loads(line) for line in (trained[0] / "pretrain" / "samples.jsonl").read_text().splitlines()]
@@ -85,7 +85,7 @@ def test_a_complete_run_is_found_and_not_repeated(world: Path, trained: tuple[Pa
     assert (trained[0] / "finetune" / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_folder_of_another_run_is_refused(world: Path, trained: tuple[Path, list[Event]], tmp_path: Path) -> None:
+def test_the_folder_of_another_run_is_refused(world: Path, trained: tuple[Path, list[Event]], tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="another plan, data or base model"):
         _run(_values(world, trained[0], cache_dir=str(world / "cache"), seed=8))
     (tmp_path / "other.txt").touch()
@@ -93,7 +93,7 @@ def test_folder_of_another_run_is_refused(world: Path, trained: tuple[Path, list
         _run(_values(world, tmp_path))
 
 
-def test_same_plan_gives_same_weights_and_a_lost_stage_is_redone_alone(
+def test_equal_plans_give_equal_weights_and_only_a_lost_stage_is_redone(
     world: Path, trained: tuple[Path, list[Event]], tmp_path: Path
 ) -> None:
     values = _values(world, tmp_path / "again", cache_dir=str(world / "cache"))
@@ -111,7 +111,7 @@ def test_same_plan_gives_same_weights_and_a_lost_stage_is_redone_alone(
     check()
 
 
-def test_a_projector_from_elsewhere_is_what_the_second_stage_starts_from(
+def test_the_second_stage_starts_from_a_given_projector(
     world: Path, trained: tuple[Path, list[Event]], tmp_path: Path
 ) -> None:
     projector = trained[0] / "pretrain" / "projector.safetensors"
@@ -147,14 +147,14 @@ def test_accumulated_batches_average_per_token_or_per_micro_batch(world: Path, t
     assert [losses["token", size, group] for size, group in ((1, None), (2, 4), (2, 1))] == pytest.approx(
         [by_token] * 3
     )
-    # Without a group the loss is the mean over 4 rows (8 do not divide a batch of 4), whatever a device holds.
+    # Without a group the loss is the mean over 4 rows (8 do not divide a batch of 4), for every batch per device.
     by_rows = losses["micro_batch", 2, 4]
     assert [losses["micro_batch", size, None] for size in (1, 4)] == pytest.approx([by_rows] * 2)
     assert by_rows == pytest.approx(by_token)
     assert abs(losses["micro_batch", 2, 1] - by_rows) > 1e-4
 
 
-def test_loss_that_is_not_finite_stops_before_the_weights_change_and_names_step_and_samples(
+def test_a_non_finite_loss_stops_before_the_weights_change_and_names_step_and_samples(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = exposure_order(10, 5, 2, seed=7)
@@ -178,7 +178,7 @@ def test_loss_that_is_not_finite_stops_before_the_weights_change_and_names_step_
 
 
 @pytest.mark.parametrize("changes", [{"speed": "reference"}, {"speed": {"fused_decoder": False}}, {"workers": 2}])
-def test_neither_speed_nor_loaders_change_what_is_trained(
+def test_neither_speed_nor_loaders_change_the_trained_weights(
     world: Path, trained: tuple[Path, list[Event]], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     plain = _values(world, tmp_path / "plain")
@@ -191,7 +191,7 @@ def test_neither_speed_nor_loaders_change_what_is_trained(
         assert_close(theirs[name], value, rtol=1e-5, atol=3e-6)
 
 
-def test_unreadable_picture_in_a_loader_process_names_the_sample_alone(world: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_in_a_loader_process_gives_only_the_samples_name(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "images", tmp_path / "images")
     (tmp_path / "images" / "3.png").write_bytes(b"no picture")
     values = _values(world, tmp_path / "out")
@@ -200,7 +200,7 @@ def test_unreadable_picture_in_a_loader_process_names_the_sample_alone(world: Pa
         _run(values)
 
 
-def test_bfloat16_holds_what_is_frozen_in_it_and_writes_one_type(world: Path, tmp_path: Path) -> None:
+def test_frozen_weights_are_bfloat16_and_one_dtype_is_written(world: Path, tmp_path: Path) -> None:
     _run(_values(world, tmp_path / "full"))
     events = _run(_values(world, tmp_path / "half", dtype="bfloat16"))
     projector = load_file(tmp_path / "half" / "pretrain" / "projector.safetensors")
@@ -216,7 +216,7 @@ def test_bfloat16_holds_what_is_frozen_in_it_and_writes_one_type(world: Path, tm
     assert losses == pytest.approx([m["loss_curve"][-1] for m in manifests], abs=5e-3)
 
 
-def test_logs_of_tensorboard_lie_beside_the_stage(world: Path, tmp_path: Path) -> None:
+def test_tensorboard_logs_are_written_next_to_the_stage(world: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -226,7 +226,7 @@ def test_logs_of_tensorboard_lie_beside_the_stage(world: Path, tmp_path: Path) -
     found = EventAccumulator(str(tmp_path / "out" / "pretrain" / "logs"))
     found.Reload()
     curve = json.loads((tmp_path / "out" / "pretrain" / "manifest.json").read_text())["loss_curve"]
-    # Trainer logs the loss with four digits.
+    # The Trainer logs the loss with four digits.
     assert [scalar.value for scalar in found.Scalars("train/loss")] == pytest.approx(curve, abs=6e-5)
 
 
@@ -255,7 +255,7 @@ def test_faults_of_a_plan_are_named(world: Path, tmp_path: Path, change: dict[st
         parse_plan(_values(world, tmp_path, **change))
 
 
-def test_global_batch_is_checked_closed(world: Path, tmp_path: Path) -> None:
+def test_a_wrong_global_batch_is_refused(world: Path, tmp_path: Path) -> None:
     stage = parse_plan(_values(world, tmp_path)).stages[1]
     assert (stage.accumulation_for(1), stage.accumulation_for(2)) == (2, 1)
     for processes in (3, 4):
@@ -265,14 +265,14 @@ def test_global_batch_is_checked_closed(world: Path, tmp_path: Path) -> None:
         parse_plan(_values(world, tmp_path, stages=[{**_values(world, tmp_path)["stages"][0], "data": "nope.json"}]))
 
 
-def test_missing_gpu_is_named(world: Path, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_named_in_the_error(world: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(PlanError, match="no GPU"):
         _run(_values(world, tmp_path / "out", device="cuda"))
 
 
-def test_command_prints_only_json_lines_and_fails_with_the_cause(
+def test_the_command_prints_only_json_lines_and_fails_with_the_cause(
     world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     values = _values(world, tmp_path / "out")
@@ -301,7 +301,7 @@ def test_command_prints_only_json_lines_and_fails_with_the_cause(
 @pytest.mark.parametrize(
     ("launcher", "save_base"), [("torchrun", save_tiny), ("deepspeed", save_tiny), ("torchrun", save_tiny_llava)]
 )
-def test_two_processes_of_a_launcher_train_as_one(
+def test_two_processes_of_a_launcher_give_the_results_of_one(
     world: Path, tmp_path: Path, launcher: str, save_base: Callable[[Path], object]
 ) -> None:
     save_base(tmp_path / "base")
@@ -317,7 +317,7 @@ def test_two_processes_of_a_launcher_train_as_one(
         port = free.getsockname()[1]
     command = {
         "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
-        # As in the profile, which leaves their number to the machine: without a GPU it has to be said.
+        # The profile leaves the number of processes to the machine; without a GPU it must be given.
         "deepspeed": [
             str(Path(sys.executable).parent / "deepspeed"),
             "--num_gpus=2",

@@ -28,14 +28,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def whole(world: Path) -> Path:
-    """A projector trained in four steps without a stop."""
+    """A projector trained in four steps without interruption."""
     run_plan(_values(world, world / "whole"))
     return world / "whole"
 
 
 @pytest.fixture(scope="module")
 def stopped(world: Path) -> Path:
-    """The same stopped after step 3, with the checkpoints of steps 2 and 3."""
+    """The same training stopped after step 3, with the checkpoints of steps 2 and 3."""
     stop_after(_values(world, world / "stopped"), 3)
     assert sorted(p.name for p in (world / "stopped" / "pretrain" / "checkpoints").iterdir()) == [
         "step-000002",
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     _same(tmp_path / "run", whole)
 
 
-def test_without_a_whole_checkpoint_the_stage_starts_again_and_says_so(
+def test_without_a_valid_checkpoint_the_stage_restarts_and_logs_it(
     world: Path, whole: Path, stopped: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(stopped, tmp_path / "run")
@@ -114,7 +114,7 @@ def test_without_a_whole_checkpoint_the_stage_starts_again_and_says_so(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}"])
-def test_a_run_file_that_says_nothing_is_named(world: Path, stopped: Path, tmp_path: Path, content: str) -> None:
+def test_an_unusable_run_file_is_named(world: Path, stopped: Path, tmp_path: Path, content: str) -> None:
     shutil.copytree(stopped, tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text(content)
     with pytest.raises(PlanError, match=r"output_dir: .*run\.json is .*; restore run\.json, or give an empty folder"):
@@ -142,7 +142,9 @@ def test_a_damaged_result_is_named_and_trained_again(
     ("file", "harm"),
     [("model.safetensors", _halve), ("model.safetensors", _empty), ("config.json", _halve), ("tokenizer.json", _halve)],
 )
-def test_a_damaged_base_model_is_named_and_leaves_no_folder(world: Path, tmp_path: Path, file: str, harm: Any) -> None:
+def test_a_damaged_base_model_is_named_and_no_folder_is_created(
+    world: Path, tmp_path: Path, file: str, harm: Any
+) -> None:
     shutil.copytree(world / "base", tmp_path / "base")
     harm(tmp_path / "base" / file)
     values = {**_values(world, tmp_path / "run"), "base_model": str(tmp_path / "base")}
@@ -152,7 +154,7 @@ def test_a_damaged_base_model_is_named_and_leaves_no_folder(world: Path, tmp_pat
 
 
 class _Code:
-    """Unpickled by a careless reader, it makes a folder."""
+    """Creates a folder when unpickled by a reader that runs code."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -162,7 +164,7 @@ class _Code:
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt", "random-0.pt"])
-def test_code_in_a_checkpoint_is_refused_even_with_the_right_hash(
+def test_code_in_a_checkpoint_is_refused_even_with_the_correct_hash(
     world: Path, stopped: Path, tmp_path: Path, file: str
 ) -> None:
     shutil.copytree(stopped, tmp_path / "run")
@@ -176,7 +178,7 @@ def test_code_in_a_checkpoint_is_refused_even_with_the_right_hash(
     assert not (tmp_path / "ran").exists()
 
 
-def test_no_reader_inside_may_load_code_also_where_it_asks_to(tmp_path: Path) -> None:
+def test_no_inner_reader_may_load_code_even_if_it_asks_for_it(tmp_path: Path) -> None:
     torch.save(_Code(tmp_path / "ran"), tmp_path / "state.pt")
     with pytest.raises(CheckpointError, match=r"state\.pt"), weights_only(tmp_path / "state.pt"):
         torch.load(tmp_path / "state.pt", weights_only=False)  # as DeepSpeed does
@@ -184,7 +186,7 @@ def test_no_reader_inside_may_load_code_also_where_it_asks_to(tmp_path: Path) ->
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
-def test_cached_features_hold_numbers_alone_and_damaged_ones_are_made_again(world: Path, tmp_path: Path) -> None:
+def test_cached_features_contain_only_numbers_and_damaged_ones_are_computed_again(world: Path, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "cache", tiny_mgm(), PROCESSOR, "square")
     picture = world / "images" / "0.png"
     wanted: dict[Path | bytes, str] = {picture: "p0"}

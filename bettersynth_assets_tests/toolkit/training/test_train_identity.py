@@ -1,4 +1,4 @@
-"""What makes a plan another training is refused; what only rounds otherwise goes on with the same rows and losses."""
+"""A plan of another training is refused; changes that only affect rounding resume with the same rows and losses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _values(world: Path, output: Path, plan: dict[str, Any], stage: dict[str, An
 
 @pytest.fixture(scope="module")
 def stopped(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that was stopped after its second step of four."""
+    """A training stopped after its second step of four."""
     folder = tmp_path_factory.mktemp("identity") / "stopped"
     stop_after(_values(world, folder, {}, {}), 2)
     return folder
@@ -64,7 +64,7 @@ def whole(world: Path, stopped: Path) -> Path:
 
 
 @pytest.mark.parametrize(("plan", "stage"), SAME)
-def test_what_only_rounds_otherwise_is_the_same_training(
+def test_changes_that_only_affect_rounding_are_the_same_training(
     world: Path, tmp_path: Path, plan: dict[str, Any], stage: dict[str, Any]
 ) -> None:
     plans = [_values(world, tmp_path / "a", {}, {}), _values(world, tmp_path / "b", plan, stage)]
@@ -76,7 +76,7 @@ def test_what_only_rounds_otherwise_is_the_same_training(
     [({"log_every": 1, "checkpoint_every": None}, {"per_device_batch": 2, "accumulation": 2, "workers": 1}),
      ({"speed": "reference"}, {"per_device_batch": 1, "pad_multiple": 16})],
 )  # fmt: skip
-def test_a_stopped_training_goes_on_with_another_batch_per_device(
+def test_a_stopped_training_resumes_with_another_batch_per_device(
     world: Path, stopped: Path, whole: Path, tmp_path: Path, plan: dict[str, Any], stage: dict[str, Any]
 ) -> None:
     shutil.copytree(stopped, tmp_path / "run")
@@ -94,7 +94,7 @@ def test_a_stopped_training_goes_on_with_another_batch_per_device(
 
 
 @pytest.mark.parametrize(("plan", "stage", "words"), OTHER)
-def test_what_changes_the_training_is_refused_by_name(
+def test_settings_that_change_the_training_are_refused_by_name(
     world: Path, stopped: Path, tmp_path: Path, plan: dict[str, Any], stage: dict[str, Any], words: str
 ) -> None:
     if "data" in stage:
@@ -112,7 +112,7 @@ def test_what_changes_the_training_is_refused_by_name(
     [({}, {"accumulation": 3}, "accumulation 3"), ({}, {"per_device_batch": 3}, "per_device_batch 3"),
      ({"device": "cuda"}, {}, "no GPU")],
 )  # fmt: skip
-def test_a_refused_plan_leaves_no_folder_and_can_be_corrected(
+def test_a_refused_plan_creates_no_folder_and_can_be_corrected(
     world: Path, tmp_path: Path, plan: dict[str, Any], stage: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(PlanError, match=words):

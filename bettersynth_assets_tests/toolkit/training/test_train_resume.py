@@ -1,4 +1,4 @@
-"""Killed trainings go on as if they had not been, and all ways to spread a step over processes train the same."""
+"""Killed trainings resume bit-exactly, and every distribution of a step over processes trains the same model."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_folder_in_use_is_refused_until_the_other_run_ends(
             pass
         monkeypatch.setenv("RANK", "1")
         with output_folder.alone_in(tmp_path):
-            pass  # the first process of a launch answers for all
+            pass  # the first process of a launch acts for all
         monkeypatch.delenv("RANK")
         running.kill()
         running.wait()
@@ -72,7 +72,7 @@ def test_a_folder_in_use_is_refused_until_the_other_run_ends(
 
 @pytest.fixture(scope="session")
 def one(folder: Path) -> Path:
-    """What one process trains without being stopped; beside it ``cut``, the same killed after three steps."""
+    """One uninterrupted process, and next to it ``cut``, the same training killed after three steps."""
     write_plan(folder, "one", checkpoint_every=None)
     write_plan(folder, "cut", checkpoint_limit=2)
     run_all(folder, "one", [("one", 1, "none"), ("cut", 1, "step:pretrain:3")])
@@ -88,7 +88,7 @@ def alone(folder: Path, one: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def spread(folder: Path, one: Path) -> Path:
-    """Two processes, plain and with ZeRO-2, each once in peace and once with kills; and two that resume one's work."""
+    """Two processes, plain and with ZeRO-2, each without and with kills; and two that resume the run of one process."""
     shutil.copytree(folder / "cut", folder / "taken-over")
     write_plan(folder, "taken-over")
     runs = [("taken-over", 2, "none")]
@@ -107,35 +107,35 @@ def _same(found: Path, expected: Path) -> None:
         assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
 
 
-def test_killed_at_any_point_it_ends_with_the_same_losses_and_bits(one: Path, alone: Path) -> None:
+def test_a_training_killed_at_any_point_ends_with_the_same_losses_and_bits(one: Path, alone: Path) -> None:
     _same(alone, one)
     manifests = [json.loads((alone / stage / "manifest.json").read_text()) for stage in STAGES]
-    # Step 4 ends the stage, so the newest checkpoint before its results are written is that of step 3; the writing of
-    # step 2's was never finished, and step 3 was lost once between the last write and the renaming.
+    # Step 4 ends the stage, so the newest checkpoint before its results are written is that of step 3. Step 2's was
+    # never written completely, and step 3's was lost once between the last write and the rename.
     assert [m["resumed_from"] for m in manifests] == [[1, 2, 3], [3]]
     assert not list(alone.rglob("checkpoints"))
 
 
 @pytest.mark.parametrize("way", ["two", "zero2"])
-def test_two_processes_killed_end_with_the_same_losses_and_bits(spread: Path, way: str) -> None:
+def test_two_killed_processes_end_with_the_same_losses_and_bits(spread: Path, way: str) -> None:
     _same(spread / way, spread / f"{way}-peace")
     manifest = json.loads((spread / way / "finetune" / "manifest.json").read_text())
     assert manifest["processes"] == 2 and manifest["resumed_from"] == [1]
     assert ("deepspeed" in manifest["versions"]) == (way == "zero2")
 
 
-def test_two_processes_take_over_what_one_began(one: Path, spread: Path) -> None:
+def test_two_processes_can_resume_the_run_of_one(one: Path, spread: Path) -> None:
     manifest = json.loads((spread / "taken-over" / "pretrain" / "manifest.json").read_text())
     assert manifest["processes"] == 2 and manifest["resumed_from"] == [3]
     assert_equal_to_rounding(spread / "taken-over", one)
 
 
 @pytest.mark.parametrize("way", ["two-peace", "zero2-peace"])
-def test_two_processes_and_zero2_train_as_one_process_does(one: Path, spread: Path, way: str) -> None:
+def test_two_processes_with_and_without_zero2_give_the_results_of_one(one: Path, spread: Path, way: str) -> None:
     assert_equal_to_rounding(spread / way, one)
 
 
-def test_neither_accumulation_nor_dealing_by_length_changes_what_is_trained(
+def test_neither_accumulation_nor_dealing_by_length_changes_the_trained_weights(
     folder: Path, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(parse_plan(json.loads(write_plan(folder, "at-once", per_device_batch=8).read_text())), print)
@@ -152,7 +152,7 @@ def _undamaged(path: Path, message: str) -> None:
     raise AssertionError(message)
 
 
-def test_checkpoint_holds_what_is_trained_only_and_belongs_to_its_run(folder: Path, one: Path) -> None:
+def test_a_checkpoint_contains_only_trained_weights_and_belongs_to_its_run(folder: Path, one: Path) -> None:
     plan = parse_plan(json.loads((folder / "cut.json").read_text()))
     stage = folder / "cut" / "pretrain"
     kept = sorted(path.name for path in (stage / "checkpoints").iterdir())
@@ -167,7 +167,7 @@ def test_checkpoint_holds_what_is_trained_only_and_belongs_to_its_run(folder: Pa
         train(parse_plan(json.loads(other.read_text())), print)
 
 
-def test_resumed_run_reads_no_picture_of_a_finished_step(folder: Path, one: Path) -> None:
+def test_a_resumed_run_reads_no_image_of_a_finished_step(folder: Path, one: Path) -> None:
     shutil.copytree(folder / "cut", folder / "skip")
     plan = write_plan(folder, "skip", checkpoint_limit=2)
     last = json.loads((one / "pretrain" / "samples.jsonl").read_text().splitlines()[-1])
@@ -177,7 +177,7 @@ def test_resumed_run_reads_no_picture_of_a_finished_step(folder: Path, one: Path
     for path in hidden:
         path.write_bytes(b"no picture")
     try:
-        # The first stage is finished without the pictures of its first three steps; the second cannot read them.
+        # The first stage finishes without the images of its first three steps; the second stage cannot read them.
         with pytest.raises(ValueError, match="cannot be read"):
             train(parse_plan(json.loads(plan.read_text())), print)
     finally:
@@ -186,7 +186,7 @@ def test_resumed_run_reads_no_picture_of_a_finished_step(folder: Path, one: Path
     assert (folder / "skip" / "pretrain" / "manifest.json").is_file()
 
 
-def test_random_states_survive_the_way_to_disk(tmp_path: Path) -> None:
+def test_random_states_can_be_saved_and_restored(tmp_path: Path) -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.random()), float(torch.rand(()))
 

@@ -1,4 +1,4 @@
-"""Benchmark files are checked as strictly as a seed file: each fault is found by name before a model is loaded."""
+"""Benchmark files are checked as strictly as a seed file: each fault is named before a model is loaded."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _changed(**cells: str) -> list[str]:
         ({"image": "https://x.org/1.png"}, r"row 8: its image is an address"),
     ],
 )
-def test_each_fault_of_a_mmbench_row_is_named(tmp_path: Path, cells: dict[str, str], message: str) -> None:
+def test_each_fault_in_an_mmbench_row_is_named(tmp_path: Path, cells: dict[str, str], message: str) -> None:
     path = _tsv(tmp_path / "m.tsv", ROW, _changed(**{"index": "8", **cells}))
     with pytest.raises(AnswerError, match=message):
         read_mmbench(path)
@@ -97,7 +97,7 @@ def test_each_fault_of_a_mmbench_row_is_named(tmp_path: Path, cells: dict[str, s
         (FIRST.replace(b"index", b"number") + "\t".join(ROW).encode(), "needs rows with a column 'index'"),
     ],
 )  # fmt: skip
-def test_a_mmbench_file_that_is_no_whole_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_mmbench_file_that_is_not_a_complete_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "m.tsv"
     path.write_bytes(content)
     with pytest.raises(AnswerError, match=message) as refused:
@@ -105,14 +105,14 @@ def test_a_mmbench_file_that_is_no_whole_table_is_refused(tmp_path: Path, conten
     assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
 
 
-def test_a_workbook_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_workbook_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.xlsx"
     path.write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(AnswerError, match=r"m\.xlsx: cannot be read as a table"):
         read_table(path)
 
 
-def test_data_uris_wrapped_base64_and_references_are_pictures(tmp_path: Path) -> None:
+def test_data_uris_wrapped_base64_and_references_are_decoded_to_images(tmp_path: Path) -> None:
     wrapped = "\n".join(CELL[at : at + 60] for at in range(0, len(CELL), 60))
     rows = [
         ROW,
@@ -128,7 +128,7 @@ def test_data_uris_wrapped_base64_and_references_are_pictures(tmp_path: Path) ->
     assert pictures(read_table(path)) == found
 
 
-def test_image_tokens_are_taken_out_of_questions_hints_and_options(tmp_path: Path) -> None:
+def test_image_tokens_are_removed_from_questions_hints_and_options(tmp_path: Path) -> None:
     row = _changed(question="<image>\nWhich <image> one?", hint="See <__dj__image>", B="blue <image>")
     table: Any = read_mmbench(_tsv(tmp_path / "m.tsv", [f'"{cell}"' for cell in row])).source
     assert [table[name][0] for name in ("question", "hint", "A", "B")] == ["Which one?", "See", "red", "blue"]
@@ -162,13 +162,13 @@ def _textvqa(folder: Path, change: Callable[[dict[str, Any]], Any] = lambda row:
         ({"question_id": "i0"}, "1 answers belong to no question or come twice"),
     ],
 )  # fmt: skip
-def test_each_fault_of_a_textvqa_question_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_each_fault_in_a_textvqa_question_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     files = _textvqa(tmp_path, lambda row: row.update(change))
     with pytest.raises(AnswerError, match=message):
         read_textvqa(*files)
 
 
-def test_image_tokens_of_a_textvqa_question_are_taken_out(tmp_path: Path) -> None:
+def test_image_tokens_are_removed_from_a_textvqa_question(tmp_path: Path) -> None:
     files = _textvqa(tmp_path, lambda row: row.update(text="<image>\nWhat is 1? <image>\nOne word."))
     assert [question.text for question in read_textvqa(*files).rows] == [
         "What is 0?\nOne word.",
@@ -176,7 +176,7 @@ def test_image_tokens_of_a_textvqa_question_are_taken_out(tmp_path: Path) -> Non
     ]
 
 
-def test_images_that_are_no_folder_are_refused(tmp_path: Path) -> None:
+def test_an_image_root_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
     questions, annotations, _ = _textvqa(tmp_path)
     files = {"questions": questions, "annotations": annotations, "images": questions}
     with pytest.raises(AnswerError, match=r"textvqa\.images: '.*q\.jsonl' is a file, not a folder"):
@@ -196,7 +196,7 @@ def test_images_that_are_no_folder_are_refused(tmp_path: Path) -> None:
         (b"[" * 100_000, "line 1: no JSON"),
     ],
 )
-def test_a_questions_file_that_is_none_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_invalid_questions_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     questions, annotations, images = _textvqa(tmp_path)
     questions.write_bytes(content)
     with pytest.raises(AnswerError, match=message):
@@ -228,7 +228,7 @@ def _annotated(**change: Any) -> dict[str, Any]:
         ({"data": [_annotated(), _annotated(question_id="5")]}, "row 2: question_id 5 is that of row 1 too"),
     ],
 )
-def test_each_fault_of_an_annotations_file_is_named(tmp_path: Path, content: Any, message: str) -> None:
+def test_each_fault_in_an_annotations_file_is_named(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content))
     with pytest.raises(AnswerError, match=message) as refused:
@@ -236,7 +236,7 @@ def test_each_fault_of_an_annotations_file_is_named(tmp_path: Path, content: Any
     assert str(refused.value).startswith(str(path))
 
 
-def test_annotations_with_numbers_as_ids_and_nulls_for_what_may_be_absent(tmp_path: Path) -> None:
+def test_annotations_may_have_numeric_ids_and_nulls_for_optional_fields(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     rows = [_annotated(image_id=12, question_id=None, set_name=None), _annotated(question_id=6.0, set_name="val")]
     path.write_text("\ufeff" + json.dumps({"dataset_version": None, "dataset_type": "val", "data": rows}))
@@ -247,7 +247,7 @@ def test_annotations_with_numbers_as_ids_and_nulls_for_what_may_be_absent(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_an_image_that_is_cut_off_is_told_from_a_whole_one(tmp_path: Path, kind: str) -> None:
+def test_a_truncated_image_is_distinguished_from_a_complete_one(tmp_path: Path, kind: str) -> None:
     whole = _image(kind)
     assert fault_of(whole) is None
     for part in (whole[: len(whole) // 2], whole[:-10], whole[:10]):
@@ -256,7 +256,7 @@ def test_an_image_that_is_cut_off_is_told_from_a_whole_one(tmp_path: Path, kind:
     assert f"image {tmp_path / 'x'} cannot be read" in (fault_of(tmp_path / "x") or "")
 
 
-def test_images_that_are_missing_empty_or_none_are_told(tmp_path: Path) -> None:
+def test_missing_empty_and_invalid_images_are_distinguished(tmp_path: Path) -> None:
     assert fault_of(tmp_path / "x.png") == f"image {tmp_path / 'x.png'} is missing"
     assert fault_of(b"") == fault_of(b"a page of text") == "its inline image is no image of a known format"
     damaged = bytearray(_image())

@@ -1,4 +1,4 @@
-"""GQA: its file, LLaVA's way to hand answers over, and the figures of eval.py."""
+"""GQA: its files, LLaVA's format of predictions, and the figures of eval.py."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _read(folder: Path, data: object) -> Questions:
     return GQA_BENCHMARK.read({"questions": _write(folder, data), "images": Path("images")}, Options())
 
 
-def test_questions_are_asked_as_llava_asks_with_the_right_answer_as_candidate(tmp_path: Path) -> None:
+def test_prompts_equal_llavas_and_the_correct_answer_is_a_candidate(tmp_path: Path) -> None:
     questions = _read(tmp_path, _data())
     assert questions.protocol == "GQA testdev_balanced, single word or phrase"
     assert [row.id for row in questions.rows] == list(_data())
@@ -48,7 +48,7 @@ def test_questions_are_asked_as_llava_asks_with_the_right_answer_as_candidate(tm
     assert [prompt.candidates for prompt in GQA_BENCHMARK.prompts(questions)] == [(right,) for right in RIGHT]
 
 
-def test_figures_of_a_case_counted_by_hand(tmp_path: Path) -> None:
+def test_figures_equal_a_case_computed_by_hand(tmp_path: Path) -> None:
     scored = GQA_BENCHMARK.score(_read(tmp_path, _data()), ANSWERS)
     assert scored.right == [1, 1, 0, 1, 0, 1, 0, 0]
     assert [(m.name, m.value, m.n, m.unparsed) for m in scored.metrics] == [
@@ -58,7 +58,7 @@ def test_figures_of_a_case_counted_by_hand(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_figures_are_those_that_eval_py_prints_for_the_written_predictions(tmp_path: Path) -> None:
+def test_figures_equal_those_that_eval_py_prints_for_the_written_predictions(tmp_path: Path) -> None:
     """Values printed by GQA's eval.py (copy in PKU-YuanGroup/Video-LLaVA, 984e65b, videollava/eval/eval_gqa.py)."""
     values = {m.name: m.value for m in GQA_BENCHMARK.score(_read(tmp_path, _data()), ANSWERS).metrics}
     official = {
@@ -68,7 +68,7 @@ def test_figures_are_those_that_eval_py_prints_for_the_written_predictions(tmp_p
     assert {name: round(value, 2) for name, value in values.items()} == official
 
 
-def test_predictions_are_what_llava_hands_to_eval_py(tmp_path: Path) -> None:
+def test_predictions_have_the_format_that_llava_passes_to_eval_py(tmp_path: Path) -> None:
     GQA_BENCHMARK.write(tmp_path, _read(tmp_path, _data()), ANSWERS, model="m")
     predictions = {row["questionId"]: row["prediction"] for row in json.loads((tmp_path / PREDICTIONS).read_text())}
     words = ["red", "top left", "2", "yes", "", "large", "no, it is not", "fox"]
@@ -81,14 +81,14 @@ def test_predictions_are_what_llava_hands_to_eval_py(tmp_path: Path) -> None:
     assert sum(predictions[id_] == row["answer"] for id_, row in _data().items()) == 4
 
 
-def test_an_answers_file_is_scored_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_scores_an_answers_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _write(tmp_path, _data())
     GQA_BENCHMARK.write(tmp_path, _read(tmp_path, _data()), ANSWERS, model="m")
     assert not score(["gqa", "--questions", str(path), "--answers", str(tmp_path / "answers.jsonl")])
     assert json.loads(capsys.readouterr().out)["accuracy/binary"] == 40
 
 
-def test_questions_that_are_not_balanced_do_not_count(tmp_path: Path) -> None:
+def test_unbalanced_questions_are_ignored(tmp_path: Path) -> None:
     data = _data()
     for row in list(data.values())[1:]:
         row["isBalanced"] = False
@@ -118,7 +118,7 @@ def test_a_damaged_question_is_refused_with_file_and_id(tmp_path: Path, change: 
     assert str(refused.value).startswith(f"{tmp_path / 'testdev_balanced_questions.json'}, question 200002: {message}")
 
 
-def test_files_of_another_layout_are_refused(tmp_path: Path) -> None:
+def test_files_with_an_unknown_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AnswerError, match=r"testdev_balanced_questions\.json: needs an object of question ids"):
         _read(tmp_path, [])
     with pytest.raises(AnswerError, match=r"question a: needs an object, found \[1\]"):

@@ -1,4 +1,4 @@
-"""Which answers are a letter, which are several, and which are none."""
+"""Answers that contain one letter, several letters, or none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolkit.evaluation.benchmarks.mmbench.letters import parse_letter
         "<think>B. or C. perhaps</think>\nA",
     ],
 )  # fmt: skip
-def test_a_marked_letter_is_the_answer(text: str) -> None:
+def test_a_marked_letter_is_read_as_the_answer(text: str) -> None:
     assert parse_letter(text, options=3) == "A"
     assert parse_letter(text, options=["red", "blue", "green"]) == "A"
 
@@ -35,7 +35,7 @@ def test_a_marked_letter_is_the_answer(text: str) -> None:
         "B, A", "B; A.", "B\nA", "A. B. C.", "A - B", "A – B", "A和B",
     ],
 )  # fmt: skip
-def test_several_letters_are_no_answer(text: str) -> None:
+def test_several_letters_are_not_an_answer(text: str) -> None:
     assert parse_letter(text, options=["red", "blue", "green"]) is None
 
 
@@ -44,7 +44,7 @@ def test_several_letters_are_no_answer(text: str) -> None:
     ["", "  ", "a", "AB", "A cat", "A red car", "A's car", "A-shaped", "I think A", "The answer is B", "Both A and B",
      "none", "red", "D", "E", "А"],  # the last one is Cyrillic
 )  # fmt: skip
-def test_a_text_that_does_not_begin_with_a_marked_letter_is_no_answer(text: str) -> None:
+def test_a_text_that_does_not_begin_with_a_marked_letter_is_not_an_answer(text: str) -> None:
     assert parse_letter(text, options=3) is None
 
 
@@ -53,5 +53,5 @@ def test_a_text_that_does_not_begin_with_a_marked_letter_is_no_answer(text: str)
     [("D. both A,B, and C", "D"), ("D. Both A, B and C.", "D"), ("B. A", "B"), ("A. Solution B", "A"),
      ("A. Solution B or D", None)],
 )  # fmt: skip
-def test_letters_inside_the_options_own_text_are_no_further_answers(text: str, letter: str | None) -> None:
+def test_letters_inside_the_text_of_an_option_are_ignored(text: str, letter: str | None) -> None:
     assert parse_letter(text, options=["Solution B", "A", "neither", "both A, B, and C"]) == letter

@@ -1,4 +1,4 @@
-"""TextVQA and MMBench metrics, held against the reference's real vectors and against small cases."""
+"""TextVQA and MMBench metrics, compared with the reference's real vectors and with small cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 
 @golden
-def test_every_golden_answer_is_processed_as_by_the_reference() -> None:
+def test_every_golden_answer_is_normalised_as_by_the_reference() -> None:
     rows = _rows("textvqa_answer_processing.jsonl")
     wrong = [
         (r["raw"], r["processed"], process_answer(r["raw"])) for r in rows if process_answer(r["raw"]) != r["processed"]
@@ -51,7 +51,7 @@ def test_golden_mmbench_counts_are_exact(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @golden
-def test_real_questions_yield_their_question() -> None:
+def test_the_question_is_extracted_from_real_prompts() -> None:
     rows = _rows("textvqa_questions_ocr_50.jsonl")
     assert len(rows) == 50
     for row in rows:
@@ -76,11 +76,11 @@ def test_real_mmbench_rows_become_prompts() -> None:
         ("x;y", "x y"), ("x; y", "x y"), ("None", "0"), ("it's", "it 's"),
     ],
 )  # fmt: skip
-def test_answer_rules(raw: str, processed: str) -> None:
+def test_answers_are_normalised_by_the_rules(raw: str, processed: str) -> None:
     assert process_answer(raw) == processed
 
 
-def test_leave_one_out_score() -> None:
+def test_an_answer_is_scored_against_all_annotators_but_one() -> None:
     humans = ["red"] * 3 + ["blue"] * 7
     assert textvqa.answer_score("Red", humans) == pytest.approx((3 * 2 / 3 + 7 * 1) / 10)
     assert textvqa.answer_score("green", humans) == 0
@@ -111,13 +111,13 @@ ANSWERS = [
 ]
 
 
-def test_textvqa_joins_on_image_and_question(tmp_path: Path) -> None:
+def test_textvqa_answers_are_joined_by_image_and_question(tmp_path: Path) -> None:
     result = textvqa.evaluate(_annotations(tmp_path), ANSWERS)
     assert (result["accuracy"], result["n"], result["scores"]) == (pytest.approx(200 / 3), 3, [0, 1, 1])
     assert result["protocol"] == "TextVQA 0.5.1 val, with OCR tokens, single word or phrase, leave-one-out"
 
 
-def test_incomplete_or_double_answers_are_refused_with_their_number(tmp_path: Path) -> None:
+def test_missing_or_repeated_answers_are_refused_with_their_number(tmp_path: Path) -> None:
     annotations = _annotations(tmp_path)
     with pytest.raises(AnswerError, match="2 of 3 questions have no answer"):
         textvqa.evaluate(annotations, ANSWERS[:1])
@@ -137,7 +137,7 @@ def test_incomplete_or_double_answers_are_refused_with_their_number(tmp_path: Pa
         ("A cat", None), ("The answer is B", None), ("", None), ("AB", None), ("B\n", "B"),
     ],
 )  # fmt: skip
-def test_letters_are_read_and_never_guessed(text: str, letter: str | None) -> None:
+def test_letters_are_parsed_and_never_guessed(text: str, letter: str | None) -> None:
     assert parse_letter(text, options=3) == letter
 
 
@@ -163,13 +163,13 @@ def _predicted(*texts: str) -> list[mmbench.Prediction]:
     return [mmbench.Prediction(index, text) for index, text in zip(_bench()["index"], texts, strict=False)]
 
 
-def test_mmbench_prompt() -> None:
+def test_an_mmbench_prompt_has_the_official_layout() -> None:
     rows = _bench().to_dict("records")
     assert mmbench_prompt(rows[0]) == "Colour?\nA. red\nB. blue"
     assert mmbench_prompt(rows[2]).startswith("Look.\nSize?\nA. big")
 
 
-def test_circular_accuracy_needs_every_rotation_and_counts_unparsed() -> None:
+def test_circular_accuracy_requires_every_rotation_and_counts_unparsed_answers() -> None:
     result = mmbench.evaluate(_predicted("A", "B", "perhaps B"), _bench(), prompt_name="asked")
     assert (result["accuracy"], result["n"], result["unparsed"], result["missing"]) == (50, 2, 1, 0)
     assert result["protocol"] == "MMBench dev, CircularEval, asked"
@@ -179,7 +179,7 @@ def test_circular_accuracy_needs_every_rotation_and_counts_unparsed() -> None:
     assert (plain["accuracy"], plain["protocol"]) == (100, "MMBench dev, one order of options, asked")
 
 
-def test_mmbench_refuses_a_part_of_the_rows_and_a_table_without_right_answers() -> None:
+def test_mmbench_refuses_incomplete_rows_and_a_table_without_correct_answers() -> None:
     with pytest.raises(AnswerError, match=r"1 of 3 rows have no prediction \(first: \['8'\]\)"):
         mmbench.evaluate(_predicted("A", "B"), _bench(), prompt_name="")
     with pytest.raises(AnswerError, match="1 come twice"):
@@ -192,7 +192,7 @@ def test_mmbench_refuses_a_part_of_the_rows_and_a_table_without_right_answers() 
         )
 
 
-def test_figures_are_rounded_to_what_they_mean(tmp_path: Path) -> None:
+def test_figures_are_rounded_to_their_significant_digits(tmp_path: Path) -> None:
     humans = ["red" if place in (2, 5, 9) else "blue" for place in range(10)]
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps({"data": [{"image_id": "i1", "question": "What?", "answers": humans}]}))
@@ -202,7 +202,7 @@ def test_figures_are_rounded_to_what_they_mean(tmp_path: Path) -> None:
     assert thirds["row_accuracy"] == 66.66666667
 
 
-def test_an_answer_belongs_to_the_annotation_that_its_id_names_whatever_its_prompt_says(tmp_path: Path) -> None:
+def test_an_answer_is_matched_by_its_id_regardless_of_its_prompt(tmp_path: Path) -> None:
     data = [
         {"question_id": 11, "image_id": "i1", "question": "What is it?", "answers": ["fox"] * 10},
         {"question_id": 12, "image_id": "i1", "question": "Which colour?", "answers": ["red"] * 10},
@@ -221,13 +221,13 @@ def test_an_answer_belongs_to_the_annotation_that_its_id_names_whatever_its_prom
     assert accuracy == 100 and protocol.endswith("no instruction, 2 prompts differ from their question, leave-one-out")
     images = [("i2", "Another question", "tea"), ("i1", "what is it?", "fox"), ("i1", "Which colour?", "red")]
     assert score_of(*images)[0] == 100
-    with pytest.raises(AnswerError, match="1 answers belong to no question"):  # two questions: the id does not decide
+    with pytest.raises(AnswerError, match="1 answers belong to no question"):  # two questions with one id
         score_of(images[0], ("i1", "Another question", "fox"), images[2])
     with pytest.raises(AnswerError, match="question_id i1: no question found in the prompt"):
         score_of(images[0], ("i1", "a\nb\nc\nd", "fox"), images[2])
 
 
-def test_an_answer_of_spaces_is_an_empty_one(tmp_path: Path) -> None:
+def test_an_answer_of_spaces_counts_as_empty(tmp_path: Path) -> None:
     annotations = _annotations(tmp_path)
     empty, spaces = (
         textvqa.evaluate(annotations, [ANSWERS[0], {**ANSWERS[1], "text": text}, ANSWERS[2]]) for text in ("", " \n\t ")
@@ -247,7 +247,7 @@ def test_several_letters_score_nothing(text: str, right: int) -> None:
 
 
 def _rotated(index: int, options: list[str], moving: int, turns: int) -> list[dict[str, str]]:
-    """Rows as the official file has them: the first options go round to the right, the others stay."""
+    """Return rows as in the official file: the first options rotate to the right, the others keep their place."""
     rows = []
     for turn in range(turns):
         cells = options[:moving][-turn % moving :] + options[:moving][: -turn % moving] + options[moving:]
@@ -256,7 +256,7 @@ def _rotated(index: int, options: list[str], moving: int, turns: int) -> list[di
     return rows
 
 
-def test_missing_rotations_are_counted_and_a_fixed_last_option_is_none() -> None:
+def test_missing_rotations_are_counted_and_a_fixed_last_option_is_not_one() -> None:
     whole = [
         *_rotated(1, ["a", "b", "c", "d"], 4, 4),
         *_rotated(2, ["a", "b", "c", "all of them"], 3, 3),

@@ -1,4 +1,4 @@
-"""MME: the release's layouts, the official tool's rule and figures, and its texts."""
+"""MME: the layouts of the release, the rule and figures of the official tool, and its text files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _picture(shade: int = 0) -> bytes:
 
 
 def _release(root: Path, tasks: dict[str, int]) -> Path:
-    """Subtasks with so many pictures each; posters as the release has them, in two folders."""
+    """Write subtasks with the given number of images each; posters are in two folders, as in the release."""
     for task, count in tasks.items():
         apart = task == "posters"
         texts, pictures = (root / task / name if apart else root / task for name in ("questions_answers_YN", "images"))
@@ -44,7 +44,7 @@ def _read(root: Path) -> Questions:
 
 
 def _reference(questions: Questions, answers: Sequence[str]) -> dict[str, float]:
-    """The published rule, written a second time: per subtask accuracy and accuracy+ over lines of pairs."""
+    """A second implementation of the published rule: accuracy and accuracy+ per subtask over lines of pairs."""
     found: dict[str, float] = {}
     for task in TASKS:
         pairs: list[list[bool]] = []
@@ -66,7 +66,7 @@ def _values(scored: Scored) -> dict[str, float]:
     return {metric.name: metric.value for metric in scored.metrics}
 
 
-def test_subtasks_are_read_from_both_layouts_and_asked_as_llava_asks(tmp_path: Path) -> None:
+def test_subtasks_are_read_from_both_layouts_with_llavas_prompts(tmp_path: Path) -> None:
     questions = _read(_release(tmp_path / "MME_Benchmark", {"color": 2, "posters": 1}).parent)
     assert [row.id for row in questions.rows] == ["color/0.png"] * 2 + ["color/1.png"] * 2 + ["posters/0.png"] * 2
     first = questions.rows[0]
@@ -77,7 +77,7 @@ def test_subtasks_are_read_from_both_layouts_and_asked_as_llava_asks(tmp_path: P
     assert [prompt.candidates for prompt in MME_BENCHMARK.prompts(questions)[:2]] == [("Yes", "No"), ("No", "Yes")]
 
 
-def test_parquet_files_hold_the_same_questions_in_any_order(tmp_path: Path) -> None:
+def test_parquet_files_give_the_same_questions_in_any_order(tmp_path: Path) -> None:
     wanted = _read(_release(tmp_path / "folders", {"color": 2, "OCR": 1}))
     rows: list[dict[str, Any]] = [
         {
@@ -105,12 +105,12 @@ def test_parquet_files_hold_the_same_questions_in_any_order(tmp_path: Path) -> N
         ("a no", "No"), ("two", None), ("  yes", None), ("noyes", "No"), ("eyes", "Yes"), ("Nothing", "No"),
     ],
 )  # fmt: skip
-def test_an_answer_is_read_by_its_first_four_characters(tmp_path: Path, text: str, said: str | None) -> None:
+def test_an_answer_is_parsed_by_its_first_four_characters(tmp_path: Path, text: str, said: str | None) -> None:
     question = _read(_release(tmp_path, {"color": 1})).rows[0]
     assert MME_BENCHMARK.parse(question, text) == said
 
 
-def test_figures_of_a_case_counted_by_hand(tmp_path: Path) -> None:
+def test_figures_equal_a_case_computed_by_hand(tmp_path: Path) -> None:
     questions = _read(_release(tmp_path, {"color": 2, "OCR": 1, "code_reasoning": 1}))
     # color: both right; one right, one unparsed. OCR: yes to both. code_reasoning: both wrong.
     scored = MME_BENCHMARK.score(questions, ["yes", "no", "Yes.", "perhaps", "yes", "yes", "no", "yes"])
@@ -127,7 +127,7 @@ def test_figures_of_a_case_counted_by_hand(tmp_path: Path) -> None:
     }
 
 
-def test_all_figures_are_those_of_a_second_writing_of_the_published_rule(tmp_path: Path) -> None:
+def test_all_figures_equal_those_of_a_second_implementation_of_the_published_rule(tmp_path: Path) -> None:
     questions = _read(_release(tmp_path, dict.fromkeys(TASKS, 3)))
     words = ("Yes", "No", "no.", "maybe", "YES, of course", "not")
     answers = [words[(7 * i + i // 5) % len(words)] for i in range(len(questions.rows))]
@@ -140,7 +140,7 @@ def test_all_figures_are_those_of_a_second_writing_of_the_published_rule(tmp_pat
     assert (perfect["perception"], perfect["cognition"], perfect["score"]) == (2000, 800, 2800)
 
 
-def test_scores_are_those_that_the_official_tool_computes_from_the_written_texts(tmp_path: Path) -> None:
+def test_scores_equal_those_that_the_official_tool_computes_from_the_written_files(tmp_path: Path) -> None:
     """Values printed by calculation.py of eval_tool.zip (BradyFU/Awesome-Multimodal-Large-Language-Models, 1c1d69e)."""
     questions = _read(_release(tmp_path, dict.fromkeys(TASKS, 3)))
     words = ("Yes", "No", "no.", "maybe", "YES, of course", "not")
@@ -162,7 +162,7 @@ def test_texts_for_the_official_tool_have_one_line_of_four_columns_per_question(
     assert written == {"Your_Results/color.txt", "Your_Results/posters.txt"} <= set(MME_BENCHMARK.output_files)
 
 
-def test_files_that_are_not_mme_are_refused_by_name(tmp_path: Path) -> None:
+def test_files_in_another_format_than_mme_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(AnswerError, match="holds no folder of a subtask"):
         _read(tmp_path)
     root = _release(tmp_path / "a", {"color": 1})

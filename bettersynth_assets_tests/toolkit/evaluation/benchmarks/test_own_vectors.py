@@ -1,4 +1,4 @@
-"""Metrics held against vectors worked out by hand, for machines without the reference's real ones (test_metrics.py)."""
+"""Metrics compared with vectors computed by hand, for machines without the reference's real ones (test_metrics.py)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toolkit.evaluation.benchmarks.textvqa import metric as textvqa
 from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answer
 
 PROCESSED = {
-    # punctuation next to a space goes from the whole answer, and becomes a space where it stands next to none
+    # punctuation that occurs next to a space is removed everywhere; otherwise it becomes a space
     "A red-and-white sign": "red and white sign",
     "red - white": "red white",
     "well-known - yes": "wellknown yes",
@@ -39,18 +39,18 @@ PROCESSED = {
     "10/12/2020": "10 12 2020",
     "[exit]": "exit",
     'the "best"': "best",
-    # commas and question marks go first, and 's is split off
+    # commas and question marks are removed first, and 's is split off
     "1,000 cats": "1000 cats",
     "1,000 red-hot": "1000 red hot",
     "cats,dogs": "catsdogs",
-    # a full stop stays only where a digit follows
+    # a full stop is kept only before a digit
     "$5.00": "$5.00",
     "St. Louis": "st louis",
     "3.": "3",
     "e.g. this": "eg this",
     "www.example.com": "wwwexamplecom",
     "v1.2b": "v1.2b",
-    # other signs stay
+    # other signs are kept
     "5:30 pm": "5:30 pm",
     "100%": "100%",
     "rock 'n' roll": "rock 'n' roll",
@@ -81,7 +81,7 @@ PROCESSED = {
 }
 
 
-def test_answers_are_processed_by_the_rules() -> None:
+def test_answers_are_normalised_by_the_rules() -> None:
     assert {raw: process_answer(raw) for raw in PROCESSED} == PROCESSED
 
 
@@ -90,13 +90,13 @@ def test_answers_are_processed_by_the_rules() -> None:
     # Of k people who agree, k see k - 1 others and 10 - k see k; each counts min(1, seen / 3).
     [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (5, 1.0), (9, 1.0), (10, 1.0)],
 )
-def test_the_score_of_an_answer_by_how_many_people_gave_it(agreeing: int, expected: float) -> None:
+def test_an_answer_is_scored_by_how_many_people_gave_it(agreeing: int, expected: float) -> None:
     humans = ["Two dogs."] * agreeing + [f"other {number}" for number in range(10 - agreeing)]
     for places in (humans, humans[::-1]):
         assert textvqa.answer_score("2 dogs", places) == pytest.approx(expected)
 
 
-def test_a_set_of_questions_has_the_mean_of_its_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_score_of_a_set_is_the_mean_over_its_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agreeing = (10, 3, 2, 1, 0)
     data = [
         {"image_id": f"i{n}", "question": f"Question {n}?", "answers": ["yes"] * k + ["no"] * (10 - k)}
@@ -114,12 +114,12 @@ def test_a_set_of_questions_has_the_mean_of_its_scores(tmp_path: Path, capsys: p
 
 
 Group = tuple[int, list[str]]
-GROUPS: list[Group] = [  # options of the question, answer of each turn: R stands for the right letter
+GROUPS: list[Group] = [  # options of the question, answer of each turn; R is the correct letter
     (4, ["R", "R", "R", "R"]),  # right
     (4, ["R", "R", "R", "W"]),  # one turn wrong
-    (4, ["R.", "(R)", "R: so it is", "R"]),  # right, in other forms
+    (4, ["R.", "(R)", "R: so it is", "R"]),  # correct, in other forms
     (4, ["The answer is R"] * 4),  # unparsed
-    (4, ["A", "A", "A", "A"]),  # always the same letter: right in one turn
+    (4, ["A", "A", "A", "A"]),  # always the same letter: correct in one turn
     (2, ["R", "R"]),  # right
     (3, ["none of them"] * 3),  # unparsed
     (3, ["r", "r", "r"]),  # small letters: unparsed
@@ -129,7 +129,7 @@ RIGHT, ROWS_RIGHT, ROWS, UNPARSED = 3, 4 + 3 + 4 + 1 + 2, 5 * 4 + 2 + 3 + 3 + 4,
 
 
 def _table() -> pd.DataFrame:
-    """Circular groups in the official layout, each row with a drawn image and the model's prediction."""
+    """Return circular groups in the official layout, each row with a generated image and the model's prediction."""
     rows: list[dict[str, Any]] = []
     for number, (count, answers) in enumerate(GROUPS):
         options = [f"thing {number}-{place}" for place in range(count)]
@@ -151,7 +151,7 @@ def _table() -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def test_circular_groups_score_the_same_in_every_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_circular_groups_get_the_same_score_in_every_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = _table().astype(str)
     table.to_csv(tmp_path / "predictions.tsv", sep="\t", index=False)
     table.drop(columns="prediction").to_csv(tmp_path / "bench.tsv", sep="\t", index=False)
@@ -173,7 +173,7 @@ def test_circular_groups_score_the_same_in_every_layout(tmp_path: Path, capsys: 
     assert result["row_accuracy"] == pytest.approx(100 * ROWS_RIGHT / ROWS) == pytest.approx(43.75)
 
 
-def test_prompts_and_images_of_the_official_layout(tmp_path: Path) -> None:
+def test_prompts_and_images_are_read_from_the_official_layout(tmp_path: Path) -> None:
     _table().drop(columns="prediction").to_csv(tmp_path / "bench.tsv", sep="\t", index=False)
     table = read_table(tmp_path / "bench.tsv")
     assert len(table) == ROWS

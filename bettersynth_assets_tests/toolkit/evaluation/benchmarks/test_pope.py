@@ -1,4 +1,4 @@
-"""POPE: its three files, the official script's rule and its five figures."""
+"""POPE: its three files, and the rule and five figures of the official script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.questions.answer_files import AnswerError
 
 
 def _write(folder: Path, sets: dict[str, str]) -> Path:
-    """Files whose labels are given as letters, y and n; six questions about each picture."""
+    """Write files with labels given as letters, y and n; six questions about each image."""
     folder.mkdir(exist_ok=True)
     for name, labels in sets.items():
         rows = [
@@ -37,7 +37,7 @@ def _values(questions: Questions, answers: list[str]) -> dict[str, float]:
     return {metric.name: metric.value for metric in POPE_BENCHMARK.score(questions, answers).metrics}
 
 
-def test_sets_are_read_in_the_published_order_and_asked_as_llava_asks(tmp_path: Path) -> None:
+def test_sets_are_read_in_the_published_order_with_llavas_prompts(tmp_path: Path) -> None:
     questions = _read(_write(tmp_path, {"adversarial": "ny", "popular": "yn", "random": "yn"}))
     assert [row.id for row in questions.rows] == [f"{name}/{number}" for name in SETS for number in (1, 2)]
     assert [row.right for row in questions.rows] == ["Yes", "No", "Yes", "No", "No", "Yes"]
@@ -57,12 +57,12 @@ def test_sets_are_read_in_the_published_order_and_asked_as_llava_asks(tmp_path: 
         ("line\nno", "Yes"),
     ],
 )  # fmt: skip
-def test_an_answer_says_no_by_a_word_of_its_first_sentence(tmp_path: Path, text: str, said: str) -> None:
+def test_an_answer_is_no_if_its_first_sentence_contains_a_negation(tmp_path: Path, text: str, said: str) -> None:
     question = _read(_write(tmp_path, {"random": "y"})).rows[0]
     assert POPE_BENCHMARK.parse(question, text) == said
 
 
-def test_figures_of_a_case_counted_by_hand(tmp_path: Path) -> None:
+def test_figures_equal_a_case_computed_by_hand(tmp_path: Path) -> None:
     questions = _read(_write(tmp_path, {"random": "yyynnn", "adversarial": "yn"}))
     # random: TP 2, FN 1, FP 1, TN 2. adversarial: yes to both, TP 1, FP 1.
     answers = ["yes", "Yes", "no", "no", "No", "yes", "yes", "yes"]
@@ -79,7 +79,7 @@ def test_figures_of_a_case_counted_by_hand(tmp_path: Path) -> None:
     assert scored.right == [1, 1, 0, 1, 1, 0, 1, 0]
 
 
-def test_all_figures_are_those_of_a_second_writing_of_the_published_rule(tmp_path: Path) -> None:
+def test_all_figures_equal_those_of_a_second_implementation_of_the_published_rule(tmp_path: Path) -> None:
     labels = dict.fromkeys(SETS, "yn" * 9)
     questions = _read(_write(tmp_path, labels))
     words = ("Yes", "No", "yes, sure", "It is not.", "no. Yes", "Yes. Not")
@@ -106,7 +106,7 @@ def test_all_figures_are_those_of_a_second_writing_of_the_published_rule(tmp_pat
     assert values["f1"] == pytest.approx(sum(values[f"f1/{name}"] for name in SETS) / 3)
 
 
-def test_figures_are_those_that_the_official_script_prints(tmp_path: Path) -> None:
+def test_figures_equal_those_that_the_official_script_prints(tmp_path: Path) -> None:
     """Values printed by evaluate.py of AoiDragon/POPE (08d957b) for the same answers and labels."""
     questions = _read(_write(tmp_path, dict.fromkeys(SETS, "yn" * 9)))
     words = ("Yes", "No", "yes, sure", "It is not.", "no. Yes", "Yes. Not")
@@ -120,12 +120,12 @@ def test_figures_are_those_that_the_official_script_prints(tmp_path: Path) -> No
         assert found == pytest.approx([100 * value for value in official], abs=1e-8)
 
 
-def test_a_model_that_always_says_no_has_figures(tmp_path: Path) -> None:
+def test_figures_are_defined_for_a_model_that_always_says_no(tmp_path: Path) -> None:
     values = _values(_read(_write(tmp_path, {"random": "yn"})), ["no", "no"])
     assert [values[name] for name in ("accuracy", "precision", "recall", "f1", "yes_ratio")] == [50, 0, 0, 0, 0]
 
 
-def test_files_that_are_not_pope_are_refused_by_name(tmp_path: Path) -> None:
+def test_files_in_another_format_than_pope_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(AnswerError, match=r"holds no file like coco_pope_random\.json"):
         _read(tmp_path)
     folder = _write(tmp_path / "a", {"random": "yn"})

@@ -8,7 +8,7 @@ import torch
 from toolkit.models.answering.memory import fitting
 
 
-def test_too_little_memory_halves_the_size_and_is_raised_when_one_does_not_fit() -> None:
+def test_too_little_memory_halves_the_batch_and_is_raised_if_one_row_does_not_fit() -> None:
     tried: list[int] = []
 
     def work(size: int, room: int) -> int:

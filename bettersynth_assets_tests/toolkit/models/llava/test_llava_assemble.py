@@ -1,4 +1,4 @@
-"""Joining a vision tower and a language model to a LLaVA base."""
+"""A vision tower and a language model are assembled to a LLaVA base."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
+from bettersynth_assets_tests.helpers.public_parts import save_clip, save_llama, save_qwen2, save_siglip
 from bettersynth_assets_tests.helpers.small_training import plan_values, run_plan
-from bettersynth_assets_tests.toolkit.public_parts import save_clip, save_llama, save_qwen2, save_siglip
 from toolkit.data.conversation import IGNORE_INDEX, Turn
 from toolkit.models import architecture_of
 from toolkit.models.llava.assemble import main
@@ -46,7 +46,7 @@ PARTS = [(save_clip, save_qwen2), (save_siglip, save_qwen2), (save_clip, save_ll
 
 @pytest.fixture(scope="module", params=PARTS, ids=["clip-qwen2", "siglip-qwen2", "clip-llama", "siglip-llama"])
 def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Save, Save]:
-    """A folder with ``vision``, ``language``, the base that the command makes of them, and a small set."""
+    """A folder with ``vision``, ``language``, the base that the command assembles, and a small training set."""
     folder = tmp_path_factory.mktemp("parts")
     torch.manual_seed(0)
     vision, language = request.param
@@ -69,7 +69,7 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
     return architecture.load_model(folder, torch.float32).eval(), architecture.load_processor(folder)
 
 
-def test_features_are_those_of_the_tower_before_its_last_layer(
+def test_features_are_the_towers_output_before_its_last_layer(
     parts: tuple[Path, Save, Save], picture: Image.Image
 ) -> None:
     folder, vision, _ = parts
@@ -87,7 +87,7 @@ def test_features_are_those_of_the_tower_before_its_last_layer(
     assert_close(torch.cat(list(found)), expected[0], rtol=0, atol=1e-5)
 
 
-def test_the_language_model_computes_what_it_did_and_knows_one_token_more(parts: tuple[Path, Save, Save]) -> None:
+def test_the_language_model_gives_the_same_results_and_has_one_more_token(parts: tuple[Path, Save, Save]) -> None:
     folder = parts[0]
     model, processor = _loaded(folder / "base")
     language: Any = AutoModelForCausalLM.from_pretrained(folder / "language", dtype=torch.float32).eval()
@@ -100,7 +100,7 @@ def test_the_language_model_computes_what_it_did_and_knows_one_token_more(parts:
     assert processor.tokenizer.convert_tokens_to_ids("<image>") == config["image_token_index"]
 
 
-def test_rows_are_laid_out_by_the_language_models_template(parts: tuple[Path, Save, Save]) -> None:
+def test_rows_are_formatted_by_the_language_models_template(parts: tuple[Path, Save, Save]) -> None:
     folder, _, language = parts
     _, processor = _loaded(folder / "base")
     row = processor.encode_row(TALK, row_id="r")
@@ -111,7 +111,9 @@ def test_rows_are_laid_out_by_the_language_models_template(parts: tuple[Path, Sa
     assert again.tokenizer.convert_tokens_to_ids("<image>") == processor.template.image_token_id
 
 
-def test_both_stages_train_it_and_the_trained_one_answers(parts: tuple[Path, Save, Save], tmp_path: Path) -> None:
+def test_both_stages_train_the_base_and_the_trained_model_answers(
+    parts: tuple[Path, Save, Save], tmp_path: Path
+) -> None:
     folder, _, language = parts
     run_plan(plan_values(folder, tmp_path / "out"))
     before, _ = _loaded(folder / "base")
@@ -127,5 +129,5 @@ def test_both_stages_train_it_and_the_trained_one_answers(parts: tuple[Path, Sav
                for n in range(3)]  # fmt: skip
     answers = answerer(prompts, lambda done: None)
     assert all(np.isfinite(score.log_probability) for answer in answers for score in answer.candidates)
-    space = int(language is save_llama)  # a piece of its own in front of the answer
+    space = int(language is save_llama)  # a separate token in front of the answer
     assert [score.tokens for score in answers[0].candidates] == [1 + space, 2 + space]

@@ -1,4 +1,4 @@
-"""Answering with shared prefixes, held against transformers' own generation on one prompt at a time."""
+"""Answering with shared prefixes, compared with transformers' generation on one prompt at a time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _by_transformers(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("heads", [(2, 1), (4, 2)])
-def test_answers_are_those_of_transformers_on_single_prompts(
+def test_answers_equal_those_of_transformers_on_single_prompts(
     processor: MGMProcessor, prompts: list[Prompt], heads: tuple[int, int]
 ) -> None:
     model = tiny_mgm(initializer_range=0.5, num_attention_heads=heads[0], num_key_value_heads=heads[1])
@@ -93,7 +93,7 @@ def test_answers_are_those_of_transformers_on_single_prompts(
         assert [answer.text for answer in ours(prompts)] == wanted
 
 
-def test_pictures_prepared_by_other_processes_give_the_same_answers(
+def test_images_prepared_by_other_processes_give_the_same_answers(
     processor: MGMProcessor, prompts: list[Prompt]
 ) -> None:
     model = tiny_mgm(initializer_range=0.5)
@@ -104,7 +104,7 @@ def test_pictures_prepared_by_other_processes_give_the_same_answers(
         there([*prompts, missing])
 
 
-def test_an_image_token_inside_a_prompt_is_refused_and_no_prompts_have_no_answers(
+def test_an_image_token_inside_a_prompt_is_refused_and_no_prompts_give_no_answers(
     processor: MGMProcessor, prompts: list[Prompt]
 ) -> None:
     answerer = Answerer(model=tiny_mgm(), processor=processor)
@@ -114,7 +114,9 @@ def test_an_image_token_inside_a_prompt_is_refused_and_no_prompts_have_no_answer
     assert answerer([]) == []
 
 
-def test_a_few_long_answers_are_put_off_and_the_others_kept(processor: MGMProcessor, prompts: list[Prompt]) -> None:
+def test_a_few_long_answers_are_deferred_and_the_others_are_unchanged(
+    processor: MGMProcessor, prompts: list[Prompt]
+) -> None:
     model = tiny_mgm(initializer_range=0.5)
     rows = [processor.encode_prompt(f"<image>\n{text}") for text in QUESTIONS]
     at = rows[0].index(IMAGE_TOKEN_INDEX)
@@ -122,7 +124,7 @@ def test_a_few_long_answers_are_put_off_and_the_others_kept(processor: MGMProces
     pixels = processor.preprocess([read_image(prompts[0].image, sample_id="")], aspect="pad")
     prefix = read_prefixes(model, rows[0][:at], model.project_images(model.encode_images(*pixels)))
     alone, _ = answer(Batch(model, prefix, questions[:1]), stop=(), max_new_tokens=ROOM + 4)
-    # One row may write what it writes alone; the other rows' first token is none of that, and ends them at once.
+    # One row may write its tokens; no other row begins with one of them, so the others end at once.
     ends = set(range(300)) - set(alone[0])
     short = next(q for q in questions if int(Batch(model, prefix, [q]).tokens()) in ends)
     asked, both = [questions[0], *[short] * 8], joined([prefix, prefix.pick([0] * 8)])
@@ -136,7 +138,7 @@ CANDIDATES = ("", "Q", "Yes", "A longer answer, of many bytes.", "No way")
 
 
 def _alone(model: MGMGemmaForCausalLM, processor: MGMProcessor, prompt: Prompt, candidate: str) -> tuple[float, int]:
-    """Log-probability by one plain forward pass over prompt and candidate, and the number of tokens."""
+    """Return log-probability from one plain forward pass over prompt and candidate, and the number of tokens."""
     before = processor.encode_prompt(f"<image>\n{prompt.text}")
     after = processor.encode_answer(candidate)
     pixels = processor.preprocess([read_image(prompt.image, sample_id=prompt.id)], aspect="pad")
@@ -153,7 +155,7 @@ def scored(prompts: list[Prompt]) -> list[Prompt]:
 
 
 @pytest.mark.parametrize("heads", [(2, 1), (4, 2)])
-def test_candidates_score_as_in_a_plain_forward_pass_on_each_alone(
+def test_candidate_scores_equal_those_of_a_plain_forward_pass_on_each(
     processor: MGMProcessor, scored: list[Prompt], heads: tuple[int, int]
 ) -> None:
     model = tiny_mgm(initializer_range=0.1, num_attention_heads=heads[0], num_key_value_heads=heads[1])
@@ -182,7 +184,7 @@ def test_probabilities_of_all_first_tokens_sum_to_one(processor: MGMProcessor, p
     assert sum(map(math.exp, found)) == pytest.approx(1, abs=1e-5)
 
 
-def test_candidates_change_no_answer_and_are_scored_once_when_memory_is_short_and_answers_are_put_off(
+def test_candidates_change_no_answer_and_are_scored_once_despite_low_memory_and_deferral(
     processor: MGMProcessor, scored: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_mgm(initializer_range=0.5)
@@ -209,7 +211,7 @@ def test_candidates_change_no_answer_and_are_scored_once_when_memory_is_short_an
     monkeypatch.setattr("toolkit.models.mgm.answerer.answer", answer_counted)
     split = dataclasses.replace(plain, batch_size=32)(scored)
     assert [a.text for a in split] == [a.text for a in whole] == [a.text for a in bare]
-    assert put_off, "no answer was put off: the test says nothing"
+    assert put_off, "no answer was deferred, so the test proves nothing"
     assert sum(counts) == sum(len(prompt.candidates) for prompt in scored)
     for one, other in zip(split, whole, strict=True):
         assert [c.log_probability for c in one.candidates] == pytest.approx(
@@ -217,7 +219,7 @@ def test_candidates_change_no_answer_and_are_scored_once_when_memory_is_short_an
         )
 
 
-def test_a_candidate_has_the_tokens_of_a_training_rows_answer(processor: MGMProcessor) -> None:
+def test_a_candidate_has_the_same_tokens_as_the_answer_of_a_training_row(processor: MGMProcessor) -> None:
     for text in ("Yes", "A", "two words", " led by a space", "ends.", "ünï", "line\nline"):
         row = processor.encode_row(
             [Turn(speaker="human", text="<image>\nHm?"), Turn(speaker="gpt", text=text)], row_id=""
@@ -229,7 +231,7 @@ def test_a_candidate_has_the_tokens_of_a_training_rows_answer(processor: MGMProc
 
 
 @pytest.mark.parametrize("candidate", ["a<image>", "<end_of_turn>", "x<eos>"])
-def test_a_candidate_with_a_special_token_is_refused_by_the_prompts_name(
+def test_a_candidate_with_a_special_token_is_refused_with_the_prompts_id(
     processor: MGMProcessor, prompts: list[Prompt], candidate: str
 ) -> None:
     answerer = Answerer(model=tiny_mgm(), processor=processor)
@@ -237,13 +239,13 @@ def test_a_candidate_with_a_special_token_is_refused_by_the_prompts_name(
         answerer([Prompt(id="q9", image=prompts[0].image, text="x?", candidates=("Yes", candidate))])
 
 
-def test_all_prompts_of_a_picture_come_together_the_longest_first() -> None:
+def test_prompts_are_grouped_by_image_with_the_longest_first() -> None:
     pictures = dict(enumerate("abcab"))
     assert by_picture(pictures, [3, 9, 5, 4, 1]) == {"b": [1, 4], "c": [2], "a": [0, 3]}
     assert list(by_picture(pictures, [3, 9, 5, 4, 1])) == ["b", "c", "a"]
 
 
-def test_benchmark_answers_as_the_original_does_and_prints_one_line(
+def test_the_speed_test_gives_the_original_answers_and_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "speed")

@@ -23,7 +23,7 @@ BIN = "open_clip_pytorch_model.bin"
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny stand-ins of the three public checkpoints, in their own layouts."""
+    """Tiny equivalents of the three public checkpoints in their layouts."""
     folder = tmp_path_factory.mktemp("parts")
     gemma = GemmaConfig(
         vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
@@ -42,7 +42,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_public_parts_join_to_a_base_that_loads(parts: Path, tmp_path: Path) -> None:
+def test_public_parts_are_assembled_to_a_base_that_loads(parts: Path, tmp_path: Path) -> None:
     options = ["--gemma", "gemma", "--clip", "clip", "--convnext", "convnext"]
     arguments = [str(parts / o) if not o.startswith("--") else o for o in options]
     done = assemble.main([*arguments, "--output", str(tmp_path), "--image-size-aux", "64", "--dtype", "float32"])
@@ -65,7 +65,9 @@ def test_public_parts_join_to_a_base_that_loads(parts: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("pickled", [True, False])
 @pytest.mark.parametrize("prefix", ["vision_model.", ""])
-def test_clip_joins_in_both_spellings_of_its_names(parts: Path, tmp_path: Path, prefix: str, pickled: bool) -> None:
+def test_clip_is_accepted_with_both_spellings_of_its_names(
+    parts: Path, tmp_path: Path, prefix: str, pickled: bool
+) -> None:
     vision = CLIPVisionModel.from_pretrained(parts / "clip")
     vision.config.save_pretrained(tmp_path)
     file = {f"{prefix}{name}": tensor for name, tensor in vision.state_dict().items()}
@@ -77,7 +79,7 @@ def test_clip_joins_in_both_spellings_of_its_names(parts: Path, tmp_path: Path, 
     assert own and all(torch.equal(base[f"{CLIP}vision_model.{name}"], tensor) for name, tensor in own.items())
 
 
-def test_public_layouts_join_to_the_same_base(parts: Path, tmp_path: Path) -> None:
+def test_all_public_layouts_give_the_same_base(parts: Path, tmp_path: Path) -> None:
     """Shards, pickles, a CLIP with its text tower, float16 and OpenCLIP's heads, as the three are published."""
     gemma = GemmaForCausalLM.from_pretrained(parts / "gemma")
     gemma.save_pretrained(tmp_path / "gemma", max_shard_size="40KB")
@@ -111,7 +113,7 @@ def test_public_layouts_join_to_the_same_base(parts: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_parts_keep_their_values(parts: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_values_of_half_precision_parts_are_preserved(parts: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     for name, kind in (("gemma", GemmaForCausalLM), ("clip", CLIPVisionModel)):
         kind.from_pretrained(parts / name).to(dtype).save_pretrained(tmp_path / name)
     found = assemble.assemble(
@@ -121,7 +123,7 @@ def test_half_precision_parts_keep_their_values(parts: Path, tmp_path: Path, dty
     assert all(torch.equal(found[name], tensor.to(dtype).float()) for name, tensor in language.items())
 
 
-def test_folder_without_a_fast_tokenizer_says_what_to_put_there(parts: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_fast_tokenizer_names_the_file_to_add(parts: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"not a model")
     config = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
@@ -130,7 +132,7 @@ def test_folder_without_a_fast_tokenizer_says_what_to_put_there(parts: Path, tmp
     assert assemble.load_tokenizer(parts / "gemma").is_fast
 
 
-def test_parts_that_do_not_fit_are_named(parts: Path, tmp_path: Path) -> None:
+def test_parts_that_do_not_match_are_named(parts: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="contains none of open_clip_model"):
         assemble.convnext_trunk(tmp_path)
     save_file({"visual.other": torch.ones(1)}, tmp_path / "open_clip_model.safetensors")

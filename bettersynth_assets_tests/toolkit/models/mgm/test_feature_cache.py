@@ -29,7 +29,7 @@ def _wanted(samples: list[Sample]) -> dict[Path | bytes, str]:
     return {s.image: s.id for s in samples if s.image is not None}
 
 
-def test_cached_features_equal_the_towers_up_to_float16(tmp_path: Path) -> None:
+def test_cached_features_equal_those_of_the_towers_up_to_float16(tmp_path: Path) -> None:
     model = tiny_mgm()
     samples = read_llava(write_rows(tmp_path), tmp_path / "images")
     exposures = _exposures(samples, [2, 3, 0])
@@ -43,7 +43,7 @@ def test_cached_features_equal_the_towers_up_to_float16(tmp_path: Path) -> None:
     assert cache.load([]).low.shape == (1, 4, 24)
 
 
-def test_cache_is_filled_once_and_follows_a_changed_picture_or_tower(tmp_path: Path) -> None:
+def test_the_cache_is_filled_once_and_again_after_an_image_or_tower_changes(tmp_path: Path) -> None:
     model = tiny_mgm()
     samples = read_llava(write_rows(tmp_path), tmp_path / "images")
 
@@ -59,7 +59,7 @@ def test_cache_is_filled_once_and_follows_a_changed_picture_or_tower(tmp_path: P
         FeatureCache(tmp_path, tiny_mgm(aux_drop_path="training"), PROCESSOR, "pad")
 
 
-def test_unreadable_picture_stops_the_fill_and_names_the_sample(tmp_path: Path) -> None:
+def test_an_unreadable_image_stops_filling_the_cache_and_names_the_sample(tmp_path: Path) -> None:
     samples = read_llava(write_rows(tmp_path), tmp_path / "images")
     (tmp_path / "images" / "1.png").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"'p1'.*1\.png"):

@@ -47,7 +47,7 @@ def test_rearranged_mining_equals_the_definition_with_gradients(tokens_per_side:
         assert_close(fast, plain, rtol=1e-5, atol=1e-5 * max(1.0, plain.detach().abs().max().item()))
 
 
-def test_resizing_inside_windows_is_torchs_bilinear_resize() -> None:
+def test_resizing_inside_windows_equals_torchs_bilinear_resize() -> None:
     small = torch.randn(1, 1, 6, 6)
     windows = cut([torch.zeros(1, 1, 24, 24), torch.zeros(1, 1, 12, 12), small], 3, 1e-5)
     resized = windows.cells[2].squeeze(-1) @ resize_matrix(8, 4).T
@@ -57,7 +57,7 @@ def test_resizing_inside_windows_is_torchs_bilinear_resize() -> None:
     assert_close(windows.mean, expected / 3)
 
 
-def test_parameter_names_are_the_public_ones() -> None:
+def test_parameter_names_equal_the_public_ones() -> None:
     names = set(tiny_mgm().state_dict())
     expected = {f"model.mm_projector.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")}
     expected |= {
@@ -84,7 +84,7 @@ def test_stage_1_has_the_public_parameter_count_at_full_size() -> None:
     assert (c.image_tokens, c.mm_hidden_size_aux) == (576, 2880)
 
 
-def test_low_resolution_tokens_are_clips_selected_hidden_state() -> None:
+def test_low_resolution_tokens_equal_clips_selected_hidden_state() -> None:
     model = tiny_mgm()
     pixels = _pixels(model.config, 2)
     features = model.encode_images(**pixels)
@@ -94,7 +94,7 @@ def test_low_resolution_tokens_are_clips_selected_hidden_state() -> None:
     assert [m.shape[-1] for m in features.maps] == [16, 8, 4, 2]
 
 
-def test_high_resolution_tower_is_not_random_in_training_unless_asked() -> None:
+def test_the_high_resolution_tower_is_deterministic_in_training_by_default() -> None:
     pixels = _pixels(tiny_config(), 8)
     plain, kit = tiny_mgm().train(), tiny_mgm(aux_drop_path="training").train()
     first, second = (plain.encode_images(**pixels).maps[-1] for _ in range(2))
@@ -103,7 +103,7 @@ def test_high_resolution_tower_is_not_random_in_training_unless_asked() -> None:
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_merging_puts_each_image_at_its_placeholder(left: bool) -> None:
+def test_merging_inserts_each_image_at_its_placeholder(left: bool) -> None:
     image = IMAGE_TOKEN_INDEX
     ids = torch.tensor([[2, image, 7, 8], [2, 5, 6, 9], [2, image, 7, 0]])
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0]])
@@ -161,7 +161,7 @@ def test_text_only_batch_gives_the_projector_a_zero_gradient() -> None:
     assert grad is not None and not grad.any()
 
 
-def test_saved_model_comes_back_equal_as_safetensors(tmp_path: Path) -> None:
+def test_a_model_saved_as_safetensors_loads_unchanged(tmp_path: Path) -> None:
     model = tiny_mgm(mm_projector_output_scale=0.1, mm_vision_select_layer=-1, mm_feature_norm=True)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
@@ -177,7 +177,7 @@ def test_saved_model_comes_back_equal_as_safetensors(tmp_path: Path) -> None:
     assert again.lm_head.weight is again.model.embed_tokens.weight
 
 
-def test_missing_projector_starts_as_torch_starts_it(tmp_path: Path) -> None:
+def test_a_missing_projector_has_torchs_default_initialisation(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     model = tiny_mgm(initializer_range=5.0)

@@ -21,7 +21,7 @@ TOKENIZER = tiny_tokenizer()
 
 
 def _row(*texts: str, room: int | None = None) -> tuple[str, str]:
-    """Whole text and the part with loss, read back from the ids ('#' stands for an image)."""
+    """Return the whole text and the part with loss, decoded from the ids ('#' is an image)."""
     turns = [Turn(speaker=("human", "gpt")[i % 2], text=t) for i, t in enumerate(texts)]
     row = encode_row(TOKENIZER, turns, row_id="r1", room=room)
     assert len(row.input_ids) == len(row.labels)
@@ -40,7 +40,7 @@ def _row(*texts: str, room: int | None = None) -> tuple[str, str]:
         ("<image>\n这是什么？", "一只狗 – très jolie 🐶", "#\n这是什么？"),
     ],
 )
-def test_template_and_loss_of_one_exchange(question: str, answer: str, shown: str) -> None:
+def test_one_exchange_has_the_template_and_loss_on_its_answer(question: str, answer: str, shown: str) -> None:
     whole, learned = _row(question, answer)
     assert whole == (
         f"<bos><start_of_turn>user\n{shown}<end_of_turn>\n<start_of_turn>model\n{answer}<end_of_turn>\n<eos>"
@@ -48,13 +48,13 @@ def test_template_and_loss_of_one_exchange(question: str, answer: str, shown: st
     assert learned == f"{answer}<end_of_turn>\n<eos>"
 
 
-def test_every_answer_of_a_long_conversation_carries_loss() -> None:
+def test_every_answer_of_a_long_conversation_has_loss() -> None:
     whole, learned = _row("<image>\na", "b", "c", "d")
     assert whole.count("<bos>") == 1 and whole.count("<eos>") == 2
     assert learned == "b<end_of_turn>\n<eos>d<end_of_turn>\n<eos>"
 
 
-def test_prompt_is_the_training_text_up_to_the_answer() -> None:
+def test_a_prompt_equals_the_training_text_up_to_the_answer() -> None:
     turns = [Turn(speaker="human", text="<image>\nWho?"), Turn(speaker="gpt", text="Me")]
     row = encode_row(TOKENIZER, turns, row_id="r")
     prompt = encode_prompt(TOKENIZER, "<image>\nWho?")
@@ -63,7 +63,7 @@ def test_prompt_is_the_training_text_up_to_the_answer() -> None:
     assert set(row.labels[: len(prompt)]) == {IGNORE_INDEX}
 
 
-def test_row_without_loss_is_named() -> None:
+def test_a_row_without_loss_is_named() -> None:
     with pytest.raises(LabelError, match=r"'r1'.*10 ids"):
         _row("a long question", "answer", room=10)
     with pytest.raises(LabelError, match=r"'r1'.*no answer"):
@@ -75,7 +75,7 @@ def test_row_without_loss_is_named() -> None:
         encode_row(TOKENIZER, twice, row_id="r1")
 
 
-def test_tokenizer_without_the_turn_marks_is_refused() -> None:
+def test_a_tokenizer_without_the_turn_marks_is_refused() -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -91,7 +91,9 @@ def _photo(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize("size", [(90, 70), (70, 90), (64, 64), (31, 97), (1000, 65), (5, 4)])
-def test_high_resolution_is_clips_preprocessing_and_low_resolution_its_downsample(size: tuple[int, int]) -> None:
+def test_high_resolution_equals_clips_preprocessing_and_low_resolution_is_downsampled_from_it(
+    size: tuple[int, int],
+) -> None:
     processor = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
     photo = _photo(size)
     for aspect, shown in (("square", photo), ("pad", pad_to_square(photo))):
@@ -102,7 +104,7 @@ def test_high_resolution_is_clips_preprocessing_and_low_resolution_its_downsampl
         assert torch.equal(pixels.images[1:], low)
 
 
-def test_processor_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
+def test_the_processor_can_be_loaded_from_a_checkpoint(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     processor = MGMProcessor.from_pretrained(tmp_path)
     assert (processor.image_size, processor.image_tokens, processor.max_length) == (28, 4, 512)

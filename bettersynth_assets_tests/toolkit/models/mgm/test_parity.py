@@ -1,4 +1,4 @@
-"""Against numbers that the original MGM code computed (``golden/make_mgm_golden.py``): model, pictures, template."""
+"""Parity with results of the original MGM code (``golden/make_mgm_golden.py``): model, images, template."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _json(name: str) -> Any:
 
 
 def _apart(ours: torch.Tensor | np.ndarray, original: np.ndarray) -> float:
-    """||ours - original|| / ||original||, after a check of the shape."""
+    """Return ||ours - original|| / ||original|| after checking the shape."""
     found = np.asarray(ours.detach() if isinstance(ours, torch.Tensor) else ours, dtype=np.float64)
     assert found.shape == original.shape
     return float(np.linalg.norm(found - original) / np.linalg.norm(original))
@@ -52,7 +52,7 @@ def numbers() -> dict[str, np.ndarray]:
 
 @pytest.fixture(params=["reference", "auto", {"nhwc_convnext": True}], ids=["reference", "auto", "nhwc"])
 def model(request: pytest.FixtureRequest) -> MGMGemmaForCausalLM:
-    """The rule's model in training mode, by each order of computation that a CPU can run."""
+    """The rule's model in training mode, for each order of computation that a CPU supports."""
     config = MGMConfig(
         **rule.GEMMA, vision_config=rule.CLIP, vision_aux_config={**rule.CONVNEXT, "drop_path_rate": 0.1},
         image_size_aux=rule.IMAGE_SIZE_AUX,
@@ -67,18 +67,18 @@ def model(request: pytest.FixtureRequest) -> MGMGemmaForCausalLM:
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    """The rule's batch in this project's convention: pictures of the rows that have one."""
+    """The rule's batch in this project's convention: only rows with an image have one."""
     made = {name: torch.from_numpy(values) for name, values in rule.batch().items()}
     shown = [row for row in range(len(rule.LENGTHS)) if row != rule.TEXT_ONLY]
     return {**made, "images": made["images"][shown], "images_aux": made["images_aux"][shown]}
 
 
-def test_parameters_have_the_original_names_and_shapes(model: MGMGemmaForCausalLM) -> None:
+def test_parameter_names_and_shapes_equal_the_originals(model: MGMGemmaForCausalLM) -> None:
     ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     assert ours == _json("model.json")["state_dict"]
 
 
-def test_towers_and_projected_images_are_the_originals(
+def test_towers_and_projected_images_equal_the_originals(
     model: MGMGemmaForCausalLM, batch: dict[str, torch.Tensor], numbers: dict[str, np.ndarray]
 ) -> None:
     features = model.encode_images(batch["images"], batch["images_aux"])
@@ -89,7 +89,7 @@ def test_towers_and_projected_images_are_the_originals(
     assert _apart(model.project_images(features), numbers["projected"][[0, 1, 3]]) < TOLERANCE
 
 
-def test_logits_of_merged_rows_are_the_originals(
+def test_logits_of_merged_rows_equal_the_originals(
     model: MGMGemmaForCausalLM, batch: dict[str, torch.Tensor], numbers: dict[str, np.ndarray]
 ) -> None:
     labels = batch.pop("labels")
@@ -101,7 +101,7 @@ def test_logits_of_merged_rows_are_the_originals(
     assert np.array_equal(merged.attention_mask, real) and np.array_equal(merged.labels, numbers["labels"])
 
 
-def test_loss_and_every_gradient_are_the_originals(
+def test_loss_and_every_gradient_equal_the_originals(
     model: MGMGemmaForCausalLM, batch: dict[str, torch.Tensor], numbers: dict[str, np.ndarray]
 ) -> None:
     loss = model(**batch).loss
@@ -118,7 +118,7 @@ def test_loss_and_every_gradient_are_the_originals(
         assert ours[name].norm().item() < TOLERANCE * scale
 
 
-def test_greedy_answers_are_the_originals_one_by_one_and_in_a_padded_batch(
+def test_greedy_answers_equal_the_originals_one_by_one_and_in_a_padded_batch(
     model: MGMGemmaForCausalLM, batch: dict[str, torch.Tensor], numbers: dict[str, np.ndarray]
 ) -> None:
     model.eval()
@@ -145,7 +145,7 @@ PROCESSOR = CLIPImageProcessorPil(size={"shortest_edge": 768}, crop_size={"heigh
 
 @pytest.mark.parametrize("aspect", ["square", "pad"])
 @pytest.mark.parametrize("name", sorted(_json("pictures.json")["made"]))
-def test_pictures_of_odd_shapes_and_modes_become_the_originals_tensors(name: str, aspect: Any) -> None:
+def test_tensors_of_images_of_unusual_shapes_and_modes_equal_the_originals(name: str, aspect: Any) -> None:
     pixels = _pixels(rule.pictures()[name].convert("RGB"), aspect)
     original = _json("pictures.json")["made"][name][aspect]
     assert _sha256(pixels.images_aux[0]) == original["aux_sha256"]
@@ -155,13 +155,13 @@ def test_pictures_of_odd_shapes_and_modes_become_the_originals_tensors(name: str
 
 @pytest.mark.skipif(not SEED_800.exists(), reason="real rows are not there")
 @pytest.mark.parametrize("name", rule.REAL)
-def test_real_pictures_become_the_originals_tensors(name: str) -> None:
+def test_tensors_of_real_images_equal_the_originals(name: str) -> None:
     picture = read_image(SEED_800 / name, sample_id=name)
     for aspect, expected in _json("pictures.json")["real"][name].items():
         assert _sha256(_pixels(picture, aspect).images_aux[0]) == expected
 
 
-def test_picture_three_pixels_high_is_read_right_where_the_original_takes_rows_for_channels() -> None:
+def test_an_image_three_pixels_high_is_read_correctly_unlike_in_the_original() -> None:
     picture = rule.three_high()
     misread = PROCESSOR(np.asarray(picture), input_data_format="channels_first", return_tensors="pt")["pixel_values"]
     assert _sha256(misread[0]) == _json("pictures.json")["three_high"]
@@ -182,11 +182,11 @@ TOKENIZER = load_tokenizer(GOLDEN / "tokenizer")
 
 
 @pytest.mark.parametrize("name", rows.ROWS)
-def test_ids_and_labels_are_the_originals(name: str) -> None:
+def test_ids_and_labels_equal_the_originals(name: str) -> None:
     turns = [Turn(speaker=speaker, text=text) for speaker, text in rows.ROWS[name][0]]
     original = _json("rows.json")["rows"][name]
     if all(label == rule.IGNORE for label in original["labels"]):
-        # The original prints a warning and learns nothing from such a row; here it must be repaired or removed.
+        # The original prints a warning and ignores such a row; this project refuses it.
         with pytest.raises(LabelError, match="'r9'"):
             encode_row(TOKENIZER, turns, row_id="r9")
     else:
@@ -196,5 +196,5 @@ def test_ids_and_labels_are_the_originals(name: str) -> None:
 
 
 @pytest.mark.parametrize("question", rows.QUESTIONS)
-def test_evaluation_prompts_are_the_originals(question: str) -> None:
+def test_evaluation_prompts_equal_the_originals(question: str) -> None:
     assert encode_prompt(TOKENIZER, f"<image>\n{question}") == _json("rows.json")["prompts"][question]

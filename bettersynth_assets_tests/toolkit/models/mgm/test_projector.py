@@ -19,7 +19,7 @@ IN_THE_KITS_FILE = (*TRAINED_IN_STAGE_1, "model.vision_tower")
 @pytest.mark.parametrize("clip", ["vision_model.", ""])
 @pytest.mark.parametrize("prefix", ["", "base_model.model.", "module."])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_kits_projector_loads_into_a_model_with_the_same_towers(
+def test_the_kits_projector_loads_into_a_model_with_the_same_towers(
     tmp_path: Path, clip: str, prefix: str, dtype: torch.dtype
 ) -> None:
     trained, model = tiny_mgm(seed=1), tiny_mgm(seed=2)
@@ -35,7 +35,7 @@ def test_kits_projector_loads_into_a_model_with_the_same_towers(
     assert set(names) == {name for name in before if name.startswith(TRAINED_IN_STAGE_1)}
 
 
-def test_bare_names_are_the_models(tmp_path: Path) -> None:
+def test_names_without_prefix_are_mapped_to_the_models(tmp_path: Path) -> None:
     model, weights = tiny_mgm(seed=2), tiny_mgm(seed=1).state_dict()
     bare = {n.removeprefix("model."): t for n, t in weights.items() if n.startswith(TRAINED_IN_STAGE_1)}
     save_file(bare, tmp_path / "projector.safetensors")
@@ -57,7 +57,7 @@ PATCHES = "model.vision_tower.vision_tower.vision_model.embeddings.patch_embeddi
         ({"model.embed_tokens.weight": torch.ones(2, 32)}, "'model.embed_tokens.weight'"),
     ],
 )
-def test_projector_that_does_not_belong_to_the_model_is_refused(
+def test_a_projector_that_does_not_match_the_model_is_refused(
     tmp_path: Path, change: dict[str, torch.Tensor | None], message: str
 ) -> None:
     model = tiny_mgm()

@@ -1,4 +1,4 @@
-"""A published MGM becomes a checkpoint: folders as the original code writes them, of small models."""
+"""Conversion of a published MGM to a checkpoint: small models in folders as the original code writes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model() -> MGMGemmaForCausalLM:
 
 @pytest.fixture
 def write(model: MGMGemmaForCausalLM, tmp_path: Path) -> Writer:
-    """Writes a published folder; ``config`` and ``weights`` change fields and tensors, None takes one away."""
+    """Write a published folder; ``config`` and ``weights`` change fields and tensors, None removes one."""
 
     def written(*, shards: bool = True, safe: bool = True, config: Any = (), weights: Any = ()) -> Path:
         source = tmp_path / "published"
@@ -64,7 +64,7 @@ def _convert(source: Path, *options: str | Path) -> Path:
 
 @pytest.mark.parametrize("safe", [True, False])
 @pytest.mark.parametrize("shards", [True, False])
-def test_converted_model_computes_what_the_published_one_did(
+def test_a_converted_model_gives_the_results_of_the_published_one(
     write: Writer, model: MGMGemmaForCausalLM, shards: bool, safe: bool
 ) -> None:
     tables = {
@@ -83,12 +83,12 @@ def test_converted_model_computes_what_the_published_one_did(
     ids = torch.tensor([[2, -200, 30, 31]])
     pictures = {"images": torch.randn(1, 3, 28, 28), "images_aux": torch.randn(1, 3, 64, 64)}
     with torch.no_grad():
-        # Equal weights at other places in memory may be multiplied in another order.
+        # Equal weights at different memory addresses may be multiplied in a different order.
         torch.testing.assert_close(found(ids, **pictures).logits, model(ids, **pictures).logits, rtol=2e-2, atol=2e-2)
     assert MGMProcessor.from_pretrained(output).image_tokens == 4
 
 
-def test_tower_without_the_prefix_that_transformers_5_leaves_out_is_the_same_tower(
+def test_a_tower_without_the_prefix_omitted_by_transformers_5_loads_equally(
     write: Writer, model: MGMGemmaForCausalLM
 ) -> None:
     clip = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(CLIP)}
@@ -112,7 +112,7 @@ def towers(model: MGMGemmaForCausalLM, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("prefix", ["vision_model.", ""])
-def test_towers_come_from_their_folders_when_the_checkpoint_has_none(
+def test_towers_are_loaded_from_their_folders_if_the_checkpoint_has_none(
     write: Writer, model: MGMGemmaForCausalLM, towers: tuple[Path, Path], capsys: pytest.CaptureFixture[str],
     prefix: str,
 ) -> None:  # fmt: skip
@@ -128,7 +128,7 @@ def test_towers_come_from_their_folders_when_the_checkpoint_has_none(
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_towers_given_twice_must_be_the_same(
+def test_towers_given_twice_must_be_equal(
     write: Writer, towers: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     stem = f"{CONVNEXT}vision_stem.0.weight"
@@ -154,7 +154,9 @@ BROKEN: dict[str, tuple[dict[str, Any], dict[str, Tensor | None], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_mgm_2b_is_refused_by_name(write: Writer, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_is_not_mgm_2b_is_refused_by_name(
+    write: Writer, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, weights, message = BROKEN[name]
     source = write(config=config, weights=weights)
     with pytest.raises(SystemExit) as ended:
@@ -163,7 +165,7 @@ def test_what_is_no_mgm_2b_is_refused_by_name(write: Writer, name: str, capsys: 
     assert not (source.parent / "converted").exists()
 
 
-def test_heads_that_weights_do_not_tell_are_asked_for() -> None:
+def test_the_number_of_heads_is_required_if_weights_do_not_determine_it() -> None:
     tower = {
         "vision_model.embeddings.patch_embedding.weight": torch.ones(24, 3, 14, 14),
         "vision_model.embeddings.position_embedding.weight": torch.ones(5, 24),

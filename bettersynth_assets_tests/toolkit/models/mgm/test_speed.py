@@ -1,4 +1,4 @@
-"""Every rearrangement of the forward pass gives the numbers of the original order: logits, loss and gradients."""
+"""Every optimisation of the forward pass gives the original logits, loss and gradients."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_all_switches_together_change_nothing(reference: dict[str, Tensor]) -> N
 
 @pytest.mark.slow
 def test_compiled_parts_change_nothing(reference: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    # Traced as for a GPU, and run without a code generator, which a laptop need not have.
+    # Traced as for a GPU, but run without a code generator, which may not be installed.
     def traced(function: Any, *, dynamic: bool | None = None) -> Any:
         return torch.compile(function, backend="eager", dynamic=dynamic)
 
@@ -85,7 +85,7 @@ def test_compiled_parts_change_nothing(reference: dict[str, Tensor], monkeypatch
     assert not counters["graph_break"]
 
 
-def test_gelu_for_compiled_code_is_gelu() -> None:
+def test_gelu_for_compiled_code_equals_gelu() -> None:
     values = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
     assert torch.equal(gelu.gelu(values.float()), torch.nn.functional.gelu(values.float()))
     narrow = values.bfloat16()
@@ -111,14 +111,14 @@ def test_gradients_are_not_all_zero(reference: dict[str, Tensor]) -> None:
     assert empty <= {name for name in reference if "aux_projector" in name and name.endswith("bias")}
 
 
-def test_weights_of_rows_are_weights_of_their_tokens() -> None:
+def test_the_weight_of_a_row_applies_to_each_of_its_tokens() -> None:
     weights = torch.tensor([0.5, 0.0, 2.0])
     weighted, plain = _results(CPU, weights=weights), _results(REFERENCE)
     losses = torch.nn.functional.cross_entropy(plain["logits"], torch.tensor([8, 9, 11, 4, 5, 8]), reduction="none")
     assert torch.allclose(weighted["loss"], 0.5 * losses[:3].sum() + 2 * losses[5])
 
 
-def test_masters_in_float32_compute_in_bfloat16_and_get_float32_gradients() -> None:
+def test_float32_master_weights_compute_in_bfloat16_and_get_float32_gradients() -> None:
     model = tiny_mgm(initializer_range=0.3)
     torch.nn.Module.to(model, torch.bfloat16)
     for part in model.model.trained_in_stage_1():
@@ -133,7 +133,7 @@ def test_masters_in_float32_compute_in_bfloat16_and_get_float32_gradients() -> N
     assert (weight.grad - wanted).norm() < 0.1 * wanted.norm()
 
 
-def test_layout_is_what_the_forward_would_make_and_may_be_padded() -> None:
+def test_a_precomputed_layout_equals_that_of_the_forward_pass_and_may_be_padded() -> None:
     model, batch = tiny_mgm(initializer_range=0.3), _batch()
     layout = lay_out(batch["input_ids"], batch["attention_mask"], batch["labels"], image_tokens=4, multiple=16)
     assert layout["mask"].shape == (3, 16)
@@ -141,7 +141,7 @@ def test_layout_is_what_the_forward_would_make_and_may_be_padded() -> None:
     assert torch.allclose(model(**batch, layout=layout).loss, model(**batch).loss, rtol=1e-6)
 
 
-def test_drop_path_of_the_frozen_tower_is_the_same_draw_in_both_layouts() -> None:
+def test_drop_path_of_the_frozen_tower_drops_the_same_paths_in_both_layouts() -> None:
     tower = {**tiny_config().vision_aux_config, "depths": [2, 2, 4, 2], "drop_path_rate": 0.9}
     model = tiny_mgm(aux_drop_path="always", vision_aux_config=tower)
     maps = []
@@ -154,7 +154,7 @@ def test_drop_path_of_the_frozen_tower_is_the_same_draw_in_both_layouts() -> Non
 
 
 def _convolve(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The kernel's eager twin."""
+    """The eager equivalent of the kernel."""
     shifted = torch.conv2d(
         hidden.permute(0, 3, 1, 2).float(), weight.float(), bias.float(), padding=3, groups=len(bias)
     )
@@ -170,13 +170,13 @@ def _depthwise_inputs(side: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("side", [5, 24, 67, 130])
-def test_depthwise_kernel_equals_its_twin(side: int) -> None:
+def test_the_depthwise_kernel_equals_its_eager_equivalent(side: int) -> None:
     inputs = _depthwise_inputs(side, "cuda")
     wanted = _convolve(*inputs)
     assert (depthwise.depthwise(*inputs).float() - wanted).norm() < 3e-3 * wanted.norm()
 
 
-def test_depthwise_kernel_gets_maps_and_taps_as_it_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_depthwise_kernel_gets_maps_and_taps_in_the_expected_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(columns: int) -> Any:
         def launch(*, grid: Any, block: Any, args: Any) -> None:
             maps, taps, bias, result, height, width, pairs, band = args
@@ -193,13 +193,13 @@ def test_depthwise_kernel_gets_maps_and_taps_as_it_reads_them(monkeypatch: pytes
         inputs = _depthwise_inputs(side, "cpu")
         wanted = _convolve(*inputs)
         assert (depthwise.depthwise(*inputs).float() - wanted).norm() < 3e-3 * wanted.norm()
-        inputs[1].mul_(2)  # taps that were kept must not survive a change of the weights
+        inputs[1].mul_(2)  # cached taps must be invalidated if the weights change
         assert not torch.allclose(depthwise.depthwise(*inputs).float(), wanted, rtol=0.05)
     with pytest.raises(ValueError, match="96 channels are no multiple of 64"):
         depthwise.depthwise(torch.zeros(1, 8, 8, 96), torch.zeros(96, 1, 7, 7), torch.zeros(96))
 
 
-def test_unknown_speed_is_named() -> None:
+def test_an_unknown_speed_is_named() -> None:
     assert speed_for("auto", "cpu") == CPU
     assert speed_for({"checkpointing": True}, "cpu").checkpointing
     with pytest.raises(ValueError, match="'fast' is unknown; use 'auto', 'reference'"):

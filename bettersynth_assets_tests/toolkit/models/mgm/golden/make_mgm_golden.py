@@ -1,10 +1,10 @@
-"""Runs the original MGM code on small models and writes down what it computes.
+"""Runs the original MGM code on small models and records its results.
 
     python make_mgm_golden.py /path/to/MGM [/path/to/better-synth-seed-800]
 
 Needs a checkout of github.com/dvlab-research/MGM (imported, never copied) and an environment of its own: Python 3.11, a
-CPU torch, transformers==4.38.0, tokenizers==0.15.2, timm, open_clip_torch, deepspeed, sentencepiece, protobuf and an
-accelerate that goes with them. Out, beside this file: ``model.npz`` and ``model.json`` (features, logits, loss, every
+CPU torch, transformers==4.38.0, tokenizers==0.15.2, timm, open_clip_torch, deepspeed, sentencepiece, protobuf and a
+matching accelerate. Out, next to this file: ``model.npz`` and ``model.json`` (features, logits, loss, every
 gradient, key names), ``pictures.json``, ``rows.json`` and ``tokenizer/``. Nothing is downloaded.
 """
 
@@ -51,7 +51,7 @@ from timm.models.convnext import ConvNeXt  # noqa: E402
 
 @timm.models.register_model
 def mgm_golden_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
-    """The ConvNeXt of the true size differs from this one in depths and widths alone."""
+    """The ConvNeXt of real size differs from this one only in depths and widths."""
     kwargs = {k: v for k, v in kwargs.items() if k not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")}
     model = ConvNeXt(**{**rule.CONVNEXT, **kwargs})
     model.default_cfg = {"pool_size": (3, 3)}
@@ -59,21 +59,21 @@ def mgm_golden_convnext(pretrained: bool = False, **kwargs: Any) -> ConvNeXt:
 
 
 def fill(module: torch.nn.Module, prefix: str = "") -> None:
-    """Give every parameter the weight of the rule."""
+    """Set every parameter to the weight of the rule."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(torch.from_numpy(rule.weight(prefix + name, tuple(parameter.shape))))
 
 
 def original_model(folder: Path) -> MGMGemmaForCausalLM:
-    """The original classes, put together by the original's own two initialisers."""
+    """Build the original classes with the original's two initialisers."""
     clip, convnext, base = folder / "openai-clip", folder / "openclip-convnext-large-d-320", folder / "gemma"
     transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**rule.CLIP)).save_pretrained(clip)
     public = {"crop_size": 336, "size": 336, "resample": 3, "do_resize": True, "do_center_crop": True}
     (clip / "preprocessor_config.json").write_text(json.dumps({**public, "do_normalize": True}))
     vision = {"timm_model_name": "mgm_golden_convnext", "timm_pool": "", "timm_proj": "mlp", "image_size": 96}
     model_cfg = {"embed_dim": 8, "vision_cfg": {**vision, "timm_model_pretrained": False, "timm_drop_path": 0.1}}
-    # The original knows three sizes by name; the small one goes under one of them.
+    # The original supports three sizes by name; the small one is registered under one of these names.
     openclip_encoder.get_model_config = lambda name: {**copy.deepcopy(model_cfg), "text_cfg": {}}
     convnext.mkdir()
     (convnext / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg}))
@@ -97,7 +97,7 @@ def original_model(folder: Path) -> MGMGemmaForCausalLM:
 
 
 def model_numbers(model: MGMGemmaForCausalLM) -> dict[str, np.ndarray]:
-    """Both towers, projected images, logits, loss and all gradients of one batch."""
+    """Compute both towers, projected images, logits, loss and all gradients of one batch."""
     given = {name: torch.from_numpy(values) for name, values in rule.batch().items()}
     core = model.get_model()
     found = {
@@ -105,7 +105,7 @@ def model_numbers(model: MGMGemmaForCausalLM) -> dict[str, np.ndarray]:
         "maps": core.get_vision_tower_aux()(given["images_aux"])[[0, 3]],
         "projected": model.encode_images(given["images"], given["images_aux"]),
     }
-    # Lists, as its collator gives them when shapes differ, and stacked tensors must agree.
+    # Lists, as from its collator for different shapes, and stacked tensors must give the same result.
     out = model(**{**given, "images": list(given["images"]), "images_aux": list(given["images_aux"])})
     assert torch.equal(out.loss, model(**given).loss)
     out.loss.backward()
@@ -128,7 +128,7 @@ def model_numbers(model: MGMGemmaForCausalLM) -> dict[str, np.ndarray]:
 
 
 def picture_numbers(shown: Image.Image, aspect: str) -> dict[str, Any]:
-    """Hash of the high-resolution tensor and a few values of the low-resolution one, by the original's preparation."""
+    """Return the hash of the high-resolution tensor and some values of the low-resolution one, by the original code."""
     with tempfile.TemporaryDirectory() as folder:
         public = {"crop_size": 336, "size": 336, "resample": 3, "do_resize": True, "do_center_crop": True}
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps({**public, "do_normalize": True}))
@@ -144,7 +144,7 @@ def picture_numbers(shown: Image.Image, aspect: str) -> dict[str, Any]:
 
 
 def save(name: str, content: dict[str, Any]) -> None:
-    """Write one JSON file beside this one, lists of plain values on one line each."""
+    """Write a JSON file next to this one, lists of plain values on one line each."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
     text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
     assert json.loads(text) == content
@@ -152,7 +152,7 @@ def save(name: str, content: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Make all files; see the module's text."""
+    """Write all files; see the module docstring."""
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
     commit = subprocess.run(

@@ -18,7 +18,7 @@ from mgm.train import train
 
 
 def row_numbers(tokenizer: Any, turns: list[list[str]], has_image: bool) -> dict[str, Any]:
-    """Ids and labels of one row by the original's two steps."""
+    """Return ids and labels of one row by the original's two steps."""
     source = [{"from": speaker, "value": text} for speaker, text in turns]
     if has_image:
         data = SimpleNamespace(is_multimodal=True, mm_use_im_start_end=False)
@@ -28,7 +28,7 @@ def row_numbers(tokenizer: Any, turns: list[list[str]], has_image: bool) -> dict
 
 
 def prompt_ids(tokenizer: Any, question: str) -> list[int]:
-    """Ids of an evaluation prompt, put together as the original's evaluation does."""
+    """Return ids of an evaluation prompt, built as in the original's evaluation."""
     talk = conversation_lib.conv_templates["gemma"].copy()
     talk.append_message(talk.roles[0], f"<image>\n{question}")
     talk.append_message(talk.roles[1], None)
@@ -36,7 +36,7 @@ def prompt_ids(tokenizer: Any, question: str) -> list[int]:
 
 
 def make_tokenizer(folder: Path) -> tuple[Any, Any]:
-    """Slow and fast tokenizer of Gemma's class: BPE, byte fallback, no dummy prefix, marks and line breaks whole."""
+    """Write tokenizers of Gemma's class: BPE, byte fallback, no dummy prefix, marks and line breaks whole."""
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(scratch) / "text"
         text.write_text("\n".join(rows.TRAINING_TEXT), encoding="utf-8")

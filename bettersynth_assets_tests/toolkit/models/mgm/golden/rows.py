@@ -1,4 +1,4 @@
-"""Conversations and prompts whose ids and labels the original and this project must make alike."""
+"""Conversations and prompts for which the original and this project must give the same ids and labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ROWS: dict[str, Row] = {
     "begin mark in the answer": (_talk("What begins it?", "it says <bos>"), False),
     "empty question": (_talk("", "a dog"), False),
     "begins with an answer": ([["gpt", "hello"], *_talk("<image>\nWhat is this?", "a dog")], True),
-    # What follows never teaches the original anything: it finds its own count of tokens wrong and ignores the row.
+    # The original learns nothing from the following rows: its token count does not match, so it ignores the row.
     "end mark in the question": (_talk("<image>\nWhat does <eos> mean?", "the end"), True),
     "end mark in the answer": (_talk("<image>\nWhat is last?", "a dog <eos> a cat"), True),
     "padding mark in the answer": (_talk("<image>\nWhat is it?", "it says <pad>"), True),

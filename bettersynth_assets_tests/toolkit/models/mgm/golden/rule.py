@@ -1,6 +1,6 @@
-"""What both sides of the parity test make alike: sizes, weights, inputs, pictures and rows. numpy and Pillow only.
+"""Inputs shared by both sides of the parity test: sizes, weights, batches, images and rows. numpy and Pillow only.
 
-Weights follow from a parameter's name and shape alone, so that neither side needs a copy of the other's.
+Weights depend only on a parameter's name and shape, so neither side needs a copy of the other's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LENGTHS, TEXT_ONLY = (12, 20, 9, 16), 2
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 weight of a parameter: matrices keep the scale of what goes through them, gains are near 1."""
+    """Return the float32 weight of a parameter: matrices preserve the scale of activations, gains are near 1."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     drawn = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     if len(shape) > 1:
@@ -44,7 +44,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def batch() -> dict[str, np.ndarray]:
     """``input_ids``, ``labels``, ``attention_mask`` (4, 20), right-padded; ``images``, ``images_aux`` per row.
 
-    The text-only row has zero pictures, which the original wants in its place.
+    The text-only row has images of zeros, which the original expects in its place.
     """
     rng = np.random.default_rng(2024)
     ids = np.zeros((len(LENGTHS), max(LENGTHS)), dtype=np.int64)
@@ -67,13 +67,13 @@ NEW_TOKENS = 12
 
 
 def prompts() -> dict[int, np.ndarray]:
-    """What stands before the labels of each row with a picture, to be answered greedily."""
+    """Return the part before the labels of each row with an image, for greedy decoding."""
     ids = batch()["input_ids"]
     return {row: ids[row, : length // 2] for row, length in enumerate(LENGTHS) if row != TEXT_ONLY}
 
 
 def pictures() -> dict[str, Image.Image]:
-    """Pictures of odd shapes and colour modes: waves with noise, the same everywhere."""
+    """Return images of unusual shapes and colour modes: waves with noise, equal on every machine."""
     sizes = {
         "portrait": (337, 500), "landscape": (501, 336), "square": (400, 400), "tiny": (5, 7), "strip": (900, 20),
         "large": (1500, 1100), "exact": (768, 768),
@@ -88,7 +88,7 @@ def pictures() -> dict[str, Image.Image]:
 
 
 def three_high() -> Image.Image:
-    """A picture whose rows are as many as its channels."""
+    """Return an image with as many rows as channels."""
     return Image.fromarray(_pixels((40, 3), 3))
 
 

@@ -1,4 +1,4 @@
-"""The architecture of docs/extending.md, which no file of the package knows: its code, and a base made of a LLaVA."""
+"""The architecture of docs/extending.md, which the package does not contain: its code, and a base made from a LLaVA."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+from bettersynth_assets_tests.helpers.paths import ROOT
+
+PAGE = ROOT / "docs" / "extending.md"
 PROJECTOR = "multi_modal_projector."
 
 

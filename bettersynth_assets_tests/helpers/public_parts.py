@@ -1,6 +1,6 @@
-"""Tiny vision towers and language models with the classes, tensor names and file formats of public ones.
+"""Tiny vision towers and language models with the classes, tensor names and file formats of public models.
 
-Weights are random; what surrounds them follows the public folders: a whole CLIP as ``pytorch_model.bin`` with the
+Weights are random; everything else follows the public folders: a whole CLIP as ``pytorch_model.bin`` with the
 buffers of older releases and sizes as plain numbers, a whole SigLIP as safetensors, Qwen2 with tied embeddings and a
 vocabulary padded beyond its tokenizer, a Llama of Vicuna's kind in shards, without padding token and chat template.
 """

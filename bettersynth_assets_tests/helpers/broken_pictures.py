@@ -1,4 +1,4 @@
-"""Pictures that are broken in a way that only decoding finds."""
+"""Images that are broken in a way that only decoding detects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 
 
 def png_without_pixels() -> bytes:
-    """A PNG of 40 by 40 pixels whose checksums fit and whose pixel data ends early."""
+    """Return a PNG of 40 by 40 pixels with valid checksums whose pixel data ends early."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
