@@ -1,1 +1,1 @@
-"""What Dagster sees: assets, checks, automation and resources."""
+"""Dagster definitions: assets, checks, automation and resources."""

@@ -1,14 +1,14 @@
-"""Assets from stages and cards. In: a stage (how a set is made) and a card (how it is shown). Out: a Dagster asset.
+"""Builds the assets. In: a stage (how a set is built) and a card (how the UI presents it). Out: a Dagster asset.
 
-Every asset has the single-run backfill policy, the unpartitioned ones too: only then can one run, from the UI, the
-command line or the schedule, cover all shards.
+All assets, including unpartitioned ones, have the single-run backfill policy. Without it, one run from the UI, the
+command line or the schedule could not cover all shards.
 """
 
 import dagster as dg
 
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.defs.cards import OWNER, Card
-from bettersynth_assets.defs.materialize import StepRun, as_failure, run_shards, run_whole
+from bettersynth_assets.defs.materialize import StepRun, run_shards, run_whole, user_errors_as_failures
 from bettersynth_assets.defs.partitions import shard_partitions
 from bettersynth_assets.defs.resources.executor import die_with_run
 from bettersynth_assets.defs.resources.gpu import SectionResource
@@ -20,7 +20,7 @@ GPU_POOL = "gpu"
 
 
 def build_assets(stages: tuple[Stage, ...], profile: Profile, cards: tuple[Card, ...]) -> list[dg.AssetsDefinition]:
-    """One asset per stage, in the order of ``stages``."""
+    """Build one asset per stage, in the order of ``stages``."""
     by_name = {card.name: card for card in cards}
     return [build_asset(stage, by_name[stage.name], stages, profile, cards) for stage in stages]
 
@@ -28,7 +28,7 @@ def build_assets(stages: tuple[Stage, ...], profile: Profile, cards: tuple[Card,
 def build_asset(
     stage: Stage, card: Card, stages: tuple[Stage, ...], profile: Profile, cards: tuple[Card, ...]
 ) -> dg.AssetsDefinition:
-    """The asset of one stage; the body only opens the pipeline and runs the selected shards."""
+    """Build the asset of one stage; its body opens the pipeline and runs the selected shards."""
 
     @dg.asset(
         name=stage.name,
@@ -47,12 +47,12 @@ def build_asset(
             for rule in stage.rules
         ],
     )
-    def brought_up_to_date(
+    def materialize_stage(
         context: dg.AssetExecutionContext, settings: RunSettings, gpu: SectionResource
     ) -> dg.MaterializeResult:
         die_with_run()
-        with as_failure():
+        with user_errors_as_failures():
             step = StepRun(context, stage.name, stages, cards, settings, gpu)
             return run_shards(step) if stage.sharded else run_whole(step)
 
-    return brought_up_to_date
+    return materialize_stage

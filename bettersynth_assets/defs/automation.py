@@ -1,6 +1,6 @@
-"""Scheduled reruns. In: the profile's cron line, and the seed file. Out: one run request over all shards.
+"""Schedule and sensor. In: the profile's cron schedule, and the seed file. Out: a run request for all shards.
 
-Both are off until they are switched on. A run that they start redoes only what changed: stages are content-keyed.
+Both are stopped by default. Their runs rebuild only what has changed, because results are keyed by content.
 """
 
 from pathlib import Path
@@ -18,12 +18,12 @@ JOB = "everything"
 
 
 def build_job() -> UnresolvedAssetJobDefinition:
-    """All assets, as one job."""
+    """Build the job that materializes all assets."""
     return dg.define_asset_job(JOB, selection=dg.AssetSelection.all(), description="Materializes every asset.")
 
 
 def build_schedule(profile: Profile) -> dg.ScheduleDefinition:
-    """A rerun at the profile's times."""
+    """Build the schedule that materializes all assets at the profile's times."""
 
     @dg.schedule(
         name="scheduled_rerun",
@@ -39,7 +39,7 @@ def build_schedule(profile: Profile) -> dg.ScheduleDefinition:
 
 
 def build_sensor(profile: Profile) -> dg.SensorDefinition:
-    """A rerun when the seed file has changed since the sensor last looked."""
+    """Build the sensor that materializes all assets when the seed file changes."""
 
     @dg.sensor(
         name="seed_file_changed",
@@ -53,10 +53,12 @@ def build_sensor(profile: Profile) -> dg.SensorDefinition:
             return dg.SkipReason("the profile has no seed file: the miniature world is generated")
         path = PROJECT_ROOT / profile.seed
         if not path.is_file():
-            return dg.SkipReason(f"no seed file at {path}")
+            return dg.SkipReason(f"seed file {path} does not exist")
         found = fingerprint(path)
         if context.cursor is None:
-            return dg.SensorResult(cursor=found, skip_reason=dg.SkipReason(f"first look at {path}"))
+            return dg.SensorResult(
+                cursor=found, skip_reason=dg.SkipReason(f"first check of {path}; its state is recorded")
+            )
         if context.cursor == found:
             return dg.SkipReason(f"{path} has not changed")
         return dg.SensorResult(run_requests=[dg.RunRequest(tags=all_shards(profile))], cursor=found)
@@ -65,6 +67,6 @@ def build_sensor(profile: Profile) -> dg.SensorDefinition:
 
 
 def fingerprint(path: Path) -> str:
-    """Size and time of a file; the stages compare contents, so a touched file costs one short run and no rework."""
+    """Return size and modification time of a file. Stages compare contents, so a touched file rebuilds nothing."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"

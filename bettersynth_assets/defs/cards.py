@@ -1,6 +1,6 @@
 """How the UI presents each set: one ``Card`` per asset. ``stages/`` has the code that builds the set.
 
-The first sentence of a description says what one row is, in at most 100 characters: `dg list defs` cuts the rest.
+The first sentence of a description defines one row, in at most 100 characters: `dg list defs` truncates the rest.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ CARDS = (
         description=(
             "One row is one operator of the recipe, measured on a sample of the seed. "
             "Covers the lists `process` and `caption.refilter`: rows per second, share kept, seconds per rejected row, "
-            "and the place in the cheapest order. filtered_set takes that order only if the recipe says "
+            "and the place in the cheapest order. filtered_set uses that order only if the recipe says "
             "`order: planned`."
         ),
         uses_models=True,

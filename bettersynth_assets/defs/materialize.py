@@ -1,6 +1,6 @@
-"""How an asset brings its shards up to date. In: partition keys. Out: materializations, metadata and check results.
+"""Body of every asset. In: partition keys. Out: materializations, metadata and check results.
 
-The work itself is the stage's; here it is started and reported, and a failure becomes one sentence.
+Runs a stage's shards through the pipeline, reports them to Dagster, and turns expected errors into one-line failures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class ShardProgress:
-    """Logs a set's shards, rows done and rows/s of all workers together, every few seconds and at the end."""
+    """Logs a set's finished shards, rows and total rows/s of all workers, every few seconds and at the end."""
 
     def __init__(self, log: Callable[[str], None], name: str, total: int) -> None:
         self._log, self._name, self._total = log, name, total
@@ -42,7 +42,7 @@ class ShardProgress:
         self._shards = self._rows = 0
 
     def add(self, rows: int) -> None:
-        """Count a shard, of so many rows in, as made."""
+        """Count a finished shard with this number of input rows."""
         self._shards, self._rows, now = self._shards + 1, self._rows + rows, time.monotonic()
         is_last = self._shards == self._total
         if self._total > 1 and (is_last or now - self._last >= SECONDS_BETWEEN_LINES):
@@ -50,7 +50,7 @@ class ShardProgress:
             left = took / self._shards * (self._total - self._shards)
             self._log(
                 f"{self._name}: {self._shards}/{self._total} shards, {self._rows} rows, {self._rows / took:.1f} rows/s "
-                f"with the start, {left:.0f} s left"
+                f"including start-up, {left:.0f} s left"
             )
 
 
@@ -73,30 +73,30 @@ class StepRun:
         check_data_root(self.job.settings.data_root)
         prepare_inputs(name, stages, _selected(context), self.job.settings)
         check_side_inputs(name, stages, _selected(context), self.job.settings)
-        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.made, on_judged=self.judged)
+        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.materialized, on_judged=self.judged)
         self.refuse_changed_inputs()
         self.reported: set[str] = set()
         """Shards of this asset that were reported to Dagster."""
         self.progress: ShardProgress | None = None
 
     def refuse_changed_inputs(self) -> None:
-        """Fail if the seed or questions file is not what the run saw first."""
+        """Fail if the seed or questions file has changed since the run first read it."""
         refuse_changed_inputs(self.context, self.pipeline)
 
     def begin(self, shards: Sequence[str]) -> None:
-        """Count from now on the shards of this asset that are made."""
+        """Check the data root and start the progress log for the shards that are not up to date."""
         todo = [shard for shard in shards if self.pipeline.found(self.name, shard) is None]
         check_data_root(self.job.settings.data_root, writing=bool(todo))
         self.progress = ShardProgress(self.context.log.info, self.name, len(todo))
 
     def prepare(self, shards: Sequence[str]) -> dict[str, str]:
-        """Bring the inputs of shards up to date, and the shards themselves if the profile asks for workers.
+        """Bring the inputs of shards up to date, and the shards themselves if the profile configures workers.
 
         Returns:
-            Why shards failed; those of the others that are not up to date yet are this process's to make.
+            The failed shards, each with the reason. This process must build the other shards that are still stale.
 
         Raises:
-            UserError: at once; a set that fails a blocking rule among them.
+            UserError: settings or the user's files are at fault, or an input fails a blocking check; raised at once.
         """
         gpu = self.pipeline.settings.profile.gpu
         alone = gpu.workers == 1 and gpu.pool == "local"
@@ -105,13 +105,13 @@ class StepRun:
         return scheduler.prepare(self.name, shards)
 
     def attempt(self, name: str, shard: str) -> str | None:
-        """Bring one shard up to date here.
+        """Bring one shard up to date in this process.
 
         Returns:
-            Why it failed, or None; the traceback is in the log, except that of a fault of the environment.
+            The reason of a failure, or None. The log has the traceback, except for a fault of the environment.
 
         Raises:
-            UserError: settings and files are the same for every shard.
+            UserError: raised at once, because settings and files are the same for every shard.
         """
         try:
             self.pipeline.ensure(name, shard)
@@ -125,14 +125,14 @@ class StepRun:
             return f"{type(error).__name__}: {error}"
         return None
 
-    def made(self, manifest: Manifest) -> None:
-        """Report a shard that has just been made, here or by a worker."""
+    def materialized(self, manifest: Manifest) -> None:
+        """Report a shard that this process or a worker has just built."""
         self.report(manifest)
         if self.progress is not None and manifest.stage == self.name:
             self.progress.add(manifest.rows_in)
 
     def report(self, manifest: Manifest) -> None:
-        """Report a shard to Dagster, and under its own asset if it was built as a dependency."""
+        """Report a shard to Dagster; a shard that was built as a dependency is reported under its own asset."""
         metadata = self.metadata(manifest)
         if manifest.stage != self.name:
             self.context.log.info(
@@ -141,14 +141,16 @@ class StepRun:
             self.log_materialization(manifest, metadata)
         elif manifest.shard != WHOLE:
             self.log_materialization(manifest, metadata)
-            # Dagster writes its own event at the end of the step, which without this would show nothing.
+            # Dagster logs another materialization at the end of the step, which would have no metadata without this.
             self.context.add_asset_metadata(metadata, partition_key=manifest.shard)
             self.reported.add(manifest.shard)
 
     def log_materialization(self, manifest: Manifest, metadata: Metadata) -> None:
-        """Log a shard's materialization now, so that it counts even if this run ends badly."""
+        """Log a shard's materialization now, so that Dagster records it even if this run fails later."""
         if manifest.lost and self.pipeline.stages[manifest.stage].columns is not None:
-            raise dg.Failure(f"{manifest.stage} {manifest.shard}: {manifest.lost} rows are in no table")
+            raise dg.Failure(
+                f"{manifest.stage} {manifest.shard}: {manifest.lost} rows are in no table, which is a bug of this stage"
+            )
         partition = None if manifest.shard == WHOLE else manifest.shard
         self.context.log_event(dg.AssetMaterialization(manifest.stage, metadata=metadata, partition=partition))
 
@@ -157,7 +159,7 @@ class StepRun:
         return describe(manifest, self.pipeline.settings, rows=rows)
 
     def judged(self, name: str, verdicts: dict[str, Verdict]) -> None:
-        """Show Dagster the verdicts on a set that this asset reads: the set may have been built as a dependency."""
+        """Report the verdicts on an input set to Dagster if the set was built as a dependency or failed a check."""
         made = any(manifest.stage == name for manifest in self.pipeline.made)
         if made or not all(verdict.passed for verdict in verdicts.values()):
             for check, verdict in verdicts.items():
@@ -165,13 +167,13 @@ class StepRun:
                 self.context.log_event(dg.AssetCheckEvaluation(asset_key=dg.AssetKey(name), **shown))
 
     def checks(self) -> list[dg.AssetCheckResult]:
-        """Judge the shards of this asset that are up to date."""
+        """Evaluate the checks of this asset on its shards that are up to date."""
         verdicts = judge(self.pipeline, self.name)
         return [dg.AssetCheckResult(**_shown(check, verdict)) for check, verdict in verdicts.items()]
 
 
 def _shown(check: str, verdict: Verdict) -> dict[str, Any]:
-    """What Dagster shows of a verdict, in a result as in an event."""
+    """Return the arguments that Dagster's check results and check events share."""
     return {
         "check_name": check,
         "passed": verdict.passed,
@@ -182,18 +184,18 @@ def _shown(check: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def prepare_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:
-    """Generate the files that a run reads and its profile does not name; those that exist are kept.
+    """Generate the files that a run reads and its profile does not name; keep existing ones.
 
     Args:
-        name: of this step's stage.
-        selected: names of all stages that the run will come to; the stages that they read are prepared too.
+        name: name of this step's stage.
+        selected: names of all stages in the run; the stages that they read are prepared too.
 
     Raises:
-        StorageError: the disk is full or cannot be written to.
+        StorageError: the disk is full or read-only.
     """
     by_name = {stage.name: stage for stage in stages}
     wanted = [by_name[one] for one in sorted(selected | {name}) if one in by_name]
-    for stage in wanted:  # grows
+    for stage in wanted:  # the list grows while it is iterated
         sources = (by_name[source] for source in (*stage.inputs, *stage.also(settings)))
         wanted += [source for source in sources if source not in wanted]
     for prepare in {stage.prepare for stage in wanted}:
@@ -201,14 +203,14 @@ def prepare_inputs(name: str, stages: Sequence[Stage], selected: Set[str], setti
 
 
 def check_side_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:
-    """Run the preflight checks of a run's stages, in the first of its steps.
+    """Run the preflight checks of all stages of a run, in its first steps.
 
     Args:
-        name: of this step's stage. Where an input of it is selected too, an earlier step has checked.
-        selected: names of all stages that the run will come to.
+        name: name of this step's stage. If one of its inputs is selected too, an earlier step has run the checks.
+        selected: names of all stages in the run.
 
     Raises:
-        UserError: a file that a later stage cannot use.
+        UserError: a later stage cannot use a file.
     """
     by_name = {stage.name: stage for stage in stages}
     if selected.isdisjoint(by_name[name].inputs):
@@ -221,11 +223,11 @@ def _selected(context: dg.AssetExecutionContext) -> set[str]:
 
 
 def run_shards(step: StepRun) -> dg.MaterializeResult:
-    """Every selected shard; one that fails does not stop the others.
+    """Materialize every selected shard; a failed shard does not stop the others.
 
     Raises:
-        UserError: at once, because settings and files are the same for every shard.
-        dagster.Failure: naming the failed shards after the others are done; the next run does only those.
+        UserError: raised at once, because settings and files are the same for every shard.
+        dagster.Failure: shards failed. Raised once the other shards are done; the next run builds only the failed ones.
     """
     shards = step.context.partition_keys
     step.begin(shards)
@@ -233,15 +235,15 @@ def run_shards(step: StepRun) -> dg.MaterializeResult:
     for shard in shards:
         if shard in failed or shard in step.reported:
             continue
-        if words := step.attempt(step.name, shard):
-            failed[shard] = words
+        if reason := step.attempt(step.name, shard):
+            failed[shard] = reason
         elif shard not in step.reported:  # it was up to date
             step.report(step.pipeline.ensure(step.name, shard))
     if failed:
         raise dg.Failure(
             f"{len(failed)} of {len(shards)} shards of {step.name} failed: "
-            + "; ".join(f"{shard}: {words}" for shard, words in failed.items())
-            + ". The others are done; materialize again and only these are redone.",
+            + "; ".join(f"{shard}: {reason}" for shard, reason in failed.items())
+            + ". The others are done; materialize again to build only the failed ones.",
             allow_retries=False,
         )
     step.refuse_changed_inputs()
@@ -249,14 +251,14 @@ def run_shards(step: StepRun) -> dg.MaterializeResult:
 
 
 def run_whole(step: StepRun) -> dg.MaterializeResult:
-    """A set that is not sharded.
+    """Materialize an unsharded set.
 
     Raises:
-        dagster.Failure: naming what it is made of and cannot be made.
+        dagster.Failure: an input cannot be built; the message names it.
     """
     step.begin([WHOLE])
     if failed := step.prepare([WHOLE]):
-        raise dg.Failure(f"{step.name} cannot be made: {failed[WHOLE]}", allow_retries=False)
+        raise dg.Failure(f"{step.name} cannot be built: {failed[WHOLE]}", allow_retries=False)
     manifest = step.pipeline.ensure(step.name)
     step.refuse_changed_inputs()
     if step.name == "eval_results":
@@ -269,8 +271,8 @@ def run_whole(step: StepRun) -> dg.MaterializeResult:
 
 
 @contextmanager
-def as_failure() -> Iterator[None]:
-    """Turn an error whose message suffices (the fix, or the output of a child) into a failure without a traceback."""
+def user_errors_as_failures() -> Iterator[None]:
+    """Convert errors with a complete message (with the fix, or a child's output) to failures without a traceback."""
     try:
         yield
     except (UserError, EnvironmentFault, ChildFailedError) as error:

@@ -1,6 +1,7 @@
-"""Shards as Dagster partitions. In: the profile's shard count. Out: static partitions and the tags of a run over all.
+"""Shards as Dagster partitions. In: the profile's shard count. Out: static partitions, and tags for a run of all.
 
-Static, because dynamic partitions have no keys before the first run. What does not belong here: how rows are sharded.
+Partitions are static, because dynamic partitions have no keys before the first run. ``records.seed_file`` assigns rows
+to shards.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from bettersynth_assets.config.profile import Profile
 
 
 def shard_partitions(profile: Profile) -> dg.StaticPartitionsDefinition:
-    """One partition per shard."""
+    """Return partitions with one key per shard."""
     return dg.StaticPartitionsDefinition(profile.shard_names())
 
 
 def all_shards(profile: Profile) -> dict[str, str]:
-    """Tags that make one run cover every shard."""
+    """Return the tags of a run that covers every shard."""
     names = profile.shard_names()
     return dict(zip(RANGE_TAGS, (names[0], names[-1]), strict=True))

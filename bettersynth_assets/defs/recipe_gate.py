@@ -1,7 +1,7 @@
-"""Refuses a recipe before anything is made, whichever assets are selected. In: a launch. Out: its settings.
+"""Checks the recipe before anything is built, for any selection of assets. In: a run. Out: its settings.
 
-Every step of a run is a process of its own. The first one to check marks the run with a tag, so that the others, which
-would import Data-Juicer for it, need not.
+Every step of a run is a separate process. The first step that checks the recipe tags the run, so that the other steps
+do not have to import Data-Juicer for the check.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ TAG = ".dagster/bettersynth/checked_recipe"  # the UI hides tags with this prefi
 
 
 def with_checked_recipe(context: dg.AssetExecutionContext, settings: Settings) -> Settings:
-    """Check the recipe of a launch, once per run; warnings go to its log.
+    """Check the recipe once per run; log warnings; return the settings.
 
     Raises:
-        ConfigError: as ``check_recipe``.
+        ConfigError: see ``check_recipe``.
     """
     key = recipe_key(settings)[:16]
     run = context.instance.get_run_by_id(context.run_id)
     if run is None or run.tags.get(TAG) != key:
-        for words in check_recipe(settings):
-            context.log.warning(words)
+        for warning in check_recipe(settings):
+            context.log.warning(warning)
         if run is not None:
             context.instance.add_run_tags(context.run_id, {TAG: key})
     return settings

@@ -1,7 +1,7 @@
-"""One version of the user's files for a whole Dagster run. In: a step's pipeline. Out: nothing, or which file changed.
+"""Ensures that all steps of a run read the same user files. In: a step's pipeline. Out: an error, or nothing.
 
-The steps of a run are processes of their own. The first one writes the versions that it sees into the run's tags, and
-the others compare.
+The steps of a run are separate processes. The first step writes the versions of the files into the run's tags; the
+other steps compare.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ TAG = ".dagster/bettersynth/input_files"  # the UI hides tags with this prefix
 
 
 def refuse_changed_inputs(context: dg.AssetExecutionContext, pipeline: Pipeline) -> None:
-    """Compare the user's files with what this step and the run's other steps saw first; for a step's begin and end.
+    """Compare the user's files with the versions that this run first read; called at a step's start and end.
 
     Raises:
-        SeedError: naming the file that was changed.
+        SeedError: a file has changed; the message names it.
     """
     pipeline.refuse_changed_files()
     run = context.instance.get_run_by_id(context.run_id)
     if run is None or not pipeline.versions:
         return
-    noted = json.loads(run.tags.get(TAG, "{}"))
-    if noted.get("run") == context.run_id:  # a run that repeats another one has that one's tags too
-        refuse_changed(noted["files"], pipeline.versions)
+    recorded = json.loads(run.tags.get(TAG, "{}"))
+    if recorded.get("run") == context.run_id:  # a re-executed run inherits the tags of its parent run
+        refuse_changed(recorded["files"], pipeline.versions)
     else:
         tag = {"run": context.run_id, "files": pipeline.versions}
         context.instance.add_run_tags(context.run_id, {TAG: json.dumps(tag, sort_keys=True)})

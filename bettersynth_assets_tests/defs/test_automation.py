@@ -58,7 +58,7 @@ def test_without_a_seed_file_the_sensor_skips_with_a_reason(profile):
     generated = build_sensor(profile.model_copy(update={"seed": None}))
     assert "generated" in look(generated, None).skip_message
     gone = build_sensor(profile.model_copy(update={"seed": "/nowhere/seed.jsonl"}))
-    assert look(gone, None).skip_message == "no seed file at /nowhere/seed.jsonl"
+    assert look(gone, None).skip_message == "seed file /nowhere/seed.jsonl does not exist"
 
 
 def test_the_requested_run_covers_partitioned_and_whole_sets(profile, instance):

@@ -1,8 +1,8 @@
-"""How a run's steps become processes. In: a run. Out: one process per step, which dies with the run.
+"""The executor. In: a run. Out: one process per step, which dies with the run.
 
-Adds two things to Dagster's multiprocess executor. Steps are forked from a server that has the definitions loaded,
-because loading them again costs each step about two seconds. And the pool's slots of killed runs are freed first:
-Dagster frees them only after runs that ended in order, so one ``kill -9`` would make every later run wait.
+Adds two features to Dagster's multiprocess executor. Steps are forked from a server that has loaded the definitions,
+because loading them again would cost each step about two seconds. And pool slots of killed runs are freed first:
+Dagster frees slots only when a run ends normally, so after a ``kill -9`` every later run would wait.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _FORKED = {
     requirements=multiple_process_executor_requirements(),
 )
 def step_processes(init_context: dg.InitExecutorContext) -> dg.Executor:
-    """Dagster's multiprocess executor, forking, after the slots of dead runs are freed."""
+    """Free the pool slots of dead runs, then create Dagster's multiprocess executor with a fork server."""
     for run_id in free_dead_runs(init_context.instance):
-        logging.getLogger("dagster").warning("run %s was killed; its place in the pool is free again", run_id)
+        logging.getLogger("dagster").warning("run %s was killed; its pool slots have been freed", run_id)
     config = {"start_method": _FORKED, **init_context.executor_config}
     assert dg.multiprocess_executor.executor_creation_fn is not None
     created: dg.Executor = dg.multiprocess_executor.executor_creation_fn(init_context._replace(executor_config=config))
@@ -42,12 +42,12 @@ def step_processes(init_context: dg.InitExecutorContext) -> dg.Executor:
 
 
 def free_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Free the slots that runs hold whose process is gone, and mark these runs as failed.
+    """Free the pool slots of runs whose process has exited, and mark these runs as failed.
 
-    Only where runs are kept in SQLite: then they all belong to this machine, and a process number means something.
+    Does so only if runs are stored in SQLite, because then all runs and their process ids belong to this machine.
 
     Returns:
-        The ids of those runs.
+        The ids of these runs.
     """
     storage = instance.event_log_storage
     if not isinstance(storage, SqliteEventLogStorage):
@@ -57,7 +57,7 @@ def free_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     for run_id in dead:
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
-            instance.report_run_failed(run, "The process of this run is gone.")
+            instance.report_run_failed(run, "The process of this run no longer exists.")
         storage.free_concurrency_slots_for_run(run_id)
     return dead
 
@@ -74,7 +74,7 @@ def _holders(instance: dg.DagsterInstance, pool: str) -> set[str]:
 
 
 def _alive(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether the process that the run's own log names still runs, and is the one that wrote it."""
+    """Return whether the process in the run's log is alive and older than the log entry (its id was not reused)."""
     for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT).records:
         event = record.event_log_entry.dagster_event
         number = event.engine_event_data.metadata.get("pid") if event is not None else None

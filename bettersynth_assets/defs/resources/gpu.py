@@ -1,6 +1,6 @@
-"""What steps that use models may take, as Dagster shows it. In: the profile's ``gpu`` section. Out: ``Settings``.
+"""The profile's ``gpu`` section as a Dagster resource. In: the section, and a launch's values. Out: ``Settings``.
 
-The resource has a field for every field of the section, generated from it: a new one needs no line here.
+The resource's fields are generated from the section, so a new field of the section needs no change here.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _PLAIN = (bool, int, float, str)
 
 
 class SectionResource(dg.ConfigurableResource):
-    """The profile's ``gpu`` section, of which one launch may change values; see ``resource_of``."""
+    """The profile's ``gpu`` section; a launch may override its values (see ``resource_of``)."""
 
     @classmethod
     def of(cls, section: Gpu) -> Self:
-        """The resource that shows a profile's own values."""
+        """Create the resource with a profile's values."""
         return cls(**section.model_dump(mode="json"))
 
     def apply(self, settings: Settings) -> Settings:
-        """``settings`` with this launch's values in the place of the profile's.
+        """Return ``settings`` with this launch's values instead of the profile's.
 
         Raises:
-            ConfigError: a value that a profile could not hold either.
+            ConfigError: a value is not valid in a profile.
         """
         section = settings.profile.gpu
         given = {name: getattr(self, name) for name in type(section).model_fields if hasattr(self, name)}
@@ -39,11 +39,11 @@ class SectionResource(dg.ConfigurableResource):
 
 
 def resource_of(name: str, section: type[Gpu]) -> type[SectionResource]:
-    """A resource class with an optional field for every field of a section, described by its docstring."""
+    """Create a resource class with an optional field, including the description, for every field of a section."""
     fields: dict[str, Any] = {}
     for key, field in section.model_fields.items():
         kinds = _kinds(field.annotation)
-        # Dagster knows no unions of plain types; what such a field takes is checked by the section.
+        # Dagster does not support unions of plain types; the section validates such fields.
         kind = kinds.pop() | None if len(kinds) == 1 else Any
         text = " ".join((field.description or "").replace("``", "`").split())
         fields[key] = (kind, Field(default=None, description=text))
@@ -51,7 +51,7 @@ def resource_of(name: str, section: type[Gpu]) -> type[SectionResource]:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The plain types that a field's values may have, without None; a list is a type of its own."""
+    """Return the plain types of a field's values, without None; containers count as one type."""
     if annotation in _PLAIN:
         return {annotation}
     if get_origin(annotation) is Literal:
@@ -62,7 +62,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def _read(name: str, value: Any) -> Any:
-    """A launch's value as a profile has it: ``devices`` may be written as ``0,1``."""
+    """Convert a launch's value to the profile's form: ``devices`` may be written as ``0,1``."""
     is_list = name == "devices" and isinstance(value, str) and value not in ("auto", "cpu")
     return [part.strip() for part in value.split(",")] if is_list else value
 

@@ -1,7 +1,6 @@
-"""The settings of a launch. In: the environment and, for one launch, its run config. Out: ``Settings``.
+"""The settings of a launch. In: the environment and the launch's run config. Out: ``Settings``.
 
-One resource rather than a config per asset: a launch that changes the recipe changes it for every asset that it runs,
-in one place, and no asset is left behind on another recipe.
+This is one resource instead of a config per asset, so that a launch always uses the same recipe for all of its assets.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from bettersynth_assets.config.settings import Settings, load_settings
 
 
 class RunSettings(dg.ConfigurableResource):
-    """What one launch may change; left empty, the environment and the files decide."""
+    """Settings that a launch may override; empty values come from the environment and the files."""
 
     recipe: str | None = Field(
         default=None, description="A shipped recipe's name or the path of a .yaml; empty: BETTERSYNTH_RECIPE."
@@ -25,10 +24,10 @@ class RunSettings(dg.ConfigurableResource):
     )
 
     def load(self) -> Settings:
-        """The settings of this launch.
+        """Load the settings of this launch.
 
         Raises:
-            ConfigError: a profile, recipe or environment variable that cannot be used.
+            ConfigError: a profile, recipe or environment variable is not valid.
         """
         settings = load_settings(recipe=self.recipe)
         return settings.with_benchmarks(self.benchmarks) if self.benchmarks else settings
