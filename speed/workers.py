@@ -96,7 +96,7 @@ def measure(settings: Settings, workers: int, pool: str) -> dict[str, Any]:
     began = time.perf_counter()
     made: list[tuple[float, Manifest]] = []
     pipeline = job.pipeline(
-        log=lambda text: None, on_made=lambda manifest: made.append((time.perf_counter() - began, manifest))
+        log=lambda text: None, on_materialized=lambda manifest: made.append((time.perf_counter() - began, manifest))
     )
     shards, cpu = settings.profile.shard_names(), _cpu_seconds()
     if workers == 0:

@@ -73,7 +73,9 @@ class StepRun:
         check_data_root(self.job.settings.data_root)
         prepare_inputs(name, stages, _selected(context), self.job.settings)
         check_side_inputs(name, stages, _selected(context), self.job.settings)
-        self.pipeline = self.job.pipeline(log=context.log.info, on_made=self.materialized, on_judged=self.judged)
+        self.pipeline = self.job.pipeline(
+            log=context.log.info, on_materialized=self.materialized, on_judged=self.judged
+        )
         self.refuse_changed_inputs()
         self.reported: set[str] = set()
         """Shards of this asset that were reported to Dagster."""
@@ -160,8 +162,8 @@ class StepRun:
 
     def judged(self, name: str, verdicts: dict[str, Verdict]) -> None:
         """Report the verdicts on an input set to Dagster if the set was built as a dependency or failed a check."""
-        made = any(manifest.stage == name for manifest in self.pipeline.made)
-        if made or not all(verdict.passed for verdict in verdicts.values()):
+        was_built = any(manifest.stage == name for manifest in self.pipeline.materialized)
+        if was_built or not all(verdict.passed for verdict in verdicts.values()):
             for check, verdict in verdicts.items():
                 shown = _shown(check, verdict)
                 self.context.log_event(dg.AssetCheckEvaluation(asset_key=dg.AssetKey(name), **shown))

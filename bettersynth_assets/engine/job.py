@@ -46,7 +46,7 @@ class PipelineJob:
 
     def processor(self, log: Log, on_result: Callable[[Manifest], None]) -> Callable[[ShardTask], None]:
         """Return the function that brings one shard up to date in a worker."""
-        pipeline = self.pipeline(log=log, on_made=on_result)
+        pipeline = self.pipeline(log=log, on_materialized=on_result)
 
         def process(task: ShardTask) -> None:
             name, shard, inputs = task

@@ -44,7 +44,7 @@ class Pipeline:
         settings: Settings,
         *,
         log: Log = print,
-        on_made: Callable[[Manifest], None] | None = None,
+        on_materialized: Callable[[Manifest], None] | None = None,
         on_judged: Callable[[str, dict[str, Verdict]], None] | None = None,
     ) -> None:
         limits = settings.profile.limits
@@ -52,11 +52,11 @@ class Pipeline:
         self.stages = {stage.name: stage for stage in stages}
         self.settings = settings
         self.log = log
-        self.on_made = on_made
+        self.on_materialized = on_materialized
         """Called with each manifest as soon as it is committed, even if the call that built it fails later."""
         self.on_judged = on_judged
         """Called with the verdicts on each set that another stage reads, before a failed verdict stops the run."""
-        self.made: list[Manifest] = []
+        self.materialized: list[Manifest] = []
         """Manifests of the shards that were built, here or by workers, in order; not those found up to date."""
         self._current: dict[str, dict[str, Manifest]] = {name: {} for name in self.stages}
         """Shards that are up to date, by set."""
@@ -105,20 +105,20 @@ class Pipeline:
         }
         slot = self.slot(name, shard)
         # Check without a lock first: a read-only data root that is up to date can then be used.
-        manifest, made = self._usable(slot, self._key(stage, shard, inputs)), None
+        manifest, built = self._usable(slot, self._key(stage, shard, inputs)), None
         if manifest is None:
             with slot.locked(), naming_the_path(slot.folder):
                 key = self._key(stage, shard, inputs)
                 manifest = self._usable(slot, key, log=self.log)  # another run may have held the lock
                 if manifest is None:
                     try:
-                        manifest = made = self._make(stage, slot, key, inputs)
+                        manifest = built = self._build(stage, slot, key, inputs)
                     except UserError:
                         slot.abandon(key)
                         raise
         self._current[name][shard] = manifest
-        if made is not None:
-            self.record(made)
+        if built is not None:
+            self.record(built)
         return manifest
 
     def refuse_changed_files(self) -> None:
@@ -229,9 +229,9 @@ class Pipeline:
     def record(self, manifest: Manifest) -> None:
         """Record a shard that was built in this process or by a worker."""
         self._current[manifest.stage][manifest.shard] = manifest
-        self.made.append(manifest)
-        if self.on_made is not None:
-            self.on_made(manifest)
+        self.materialized.append(manifest)
+        if self.on_materialized is not None:
+            self.on_materialized(manifest)
 
     def _key(self, stage: Stage, shard: str, inputs: Inputs) -> str:
         return digest_of(
@@ -247,7 +247,7 @@ class Pipeline:
             },
         )
 
-    def _make(self, stage: Stage, slot: Slot, key: str, inputs: Inputs) -> Manifest:
+    def _build(self, stage: Stage, slot: Slot, key: str, inputs: Inputs) -> Manifest:
         folder = slot.begin(key, resume=stage.resume)
         start = time.monotonic()
         work = Work(settings=self.settings, shard=slot.shard, folder=folder, inputs=inputs, log=self.log)

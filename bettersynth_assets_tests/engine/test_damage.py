@@ -40,7 +40,7 @@ class Root:
         pipeline, log = self.pipeline()
         pipeline.ensure("trained")
         assert snapshot(self.folder) == self.whole
-        return [manifest.stage for manifest in pipeline.made], log
+        return [manifest.stage for manifest in pipeline.materialized], log
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_full_disk_is_named_and_leaves_finished_shards_and_no_partial_file(sma
     filler.unlink()
     pipeline = rows_pipeline(small_disk)
     assert [len(item.table()) for item in pipeline.ensure_all("rows")] == [40_000, 40_000]
-    assert [item.shard for item in pipeline.made] == ["shard-00001"]
+    assert [item.shard for item in pipeline.materialized] == ["shard-00001"]
 
 
 def small_disk_free(disk: Path) -> int:
@@ -106,7 +106,7 @@ def test_an_up_to_date_read_only_data_root_can_be_used(small_disk: Path) -> None
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     pipeline = Pipeline(stages(1), settings)
     assert pipeline.ensure("trained").verify() is None
-    assert pipeline.made == []
+    assert pipeline.materialized == []
     with pytest.raises(StorageError, match=r"numbers/shard-00000.*read-only.*BETTERSYNTH_DATA"):
         Pipeline(stages(2), settings).ensure("trained")
 

@@ -65,7 +65,7 @@ def test_a_data_root_copied_to_a_machine_with_another_build_is_up_to_date(
         _installed(monkeypatch, **versions)
         pipeline = Pipeline(STAGES, settings)
         manifests = pipeline.ensure_all("seed_dataset")
-        made_again[name] = len(pipeline.made)
+        made_again[name] = len(pipeline.materialized)
     libraries.installed_versions.cache_clear()
     assert made_again == {"first": 2, "build": 0, "patch": 0, "minor": 2}
     assert manifests[0].libraries == {"pillow": "12.1.0"}

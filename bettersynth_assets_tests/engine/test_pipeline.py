@@ -85,7 +85,7 @@ def world(tmp_path: Path) -> World:
 def made(world: World) -> list[str]:
     pipeline = world.pipeline()
     pipeline.ensure("total")
-    return [f"{manifest.stage} {manifest.shard[-1]}" for manifest in pipeline.made]
+    return [f"{manifest.stage} {manifest.shard[-1]}" for manifest in pipeline.materialized]
 
 
 def test_all_missing_sets_are_built_once_with_inputs_first(world: World) -> None:
@@ -144,7 +144,7 @@ def test_an_input_by_value_affects_the_key_only_through_the_value_used(world: Wo
         )
         pipeline = Pipeline([*world.stages(), by_value], world.settings)
         pipeline.ensure("by_value")
-        return sum(manifest.stage == "by_value" for manifest in pipeline.made)
+        return sum(manifest.stage == "by_value" for manifest in pipeline.materialized)
 
     assert ensure() == 1
     world.values["shard-00001"] = [40, 50]
@@ -199,7 +199,7 @@ def test_shared_stages_are_stored_next_to_the_recipes_and_others_inside_them(wor
 def test_two_runs_on_one_shard_build_it_once(world: World) -> None:
     first, second = world.pipeline(), Pipeline(world.stages(), world.settings)
     run_together(lambda: first.ensure("total"), lambda: second.ensure("total"))
-    assert len(first.made) + len(second.made) == 7
+    assert len(first.materialized) + len(second.materialized) == 7
     assert first.ensure("total").digest == second.ensure("total").digest
 
 

@@ -59,5 +59,5 @@ def test_usage_is_in_the_manifest_and_in_no_key_or_digest(tmp_path):
     run.pipeline.slot("squares", "shard-00000").commit(replace(before, usage={"gpu": "another"}))
     again = Run(tmp_path)
     found = again.pipeline.ensure("squares", "shard-00000")
-    assert again.pipeline.made == []
+    assert again.pipeline.materialized == []
     assert (found.key, found.digest, found.usage) == (before.key, before.digest, {"gpu": "another"})

@@ -52,7 +52,7 @@ def test_workers_give_the_same_bytes_and_whole_sets_are_built_in_the_step(alone,
     assert len(processes(run, "squares")) >= 2
     assert os.getpid() not in processes(run, "squares") | processes(run, "scaled")
     assert processes(run, "numbers") == processes(run, "total") == {os.getpid()}
-    assert {manifest.stage: manifest.kept for manifest in run.pipeline.made} == {
+    assert {manifest.stage: manifest.kept for manifest in run.pipeline.materialized} == {
         "numbers": 3, "squares": 3, "total": 1, "scaled": 3,
     }  # fmt: skip
     assert sorted(run.log) == sorted(f"{stage} {shard} begins" for stage, shard, *_ in run.worked())
@@ -93,7 +93,7 @@ def test_a_failed_shard_fails_only_what_is_built_from_it(tmp_path):
     (tmp_path / f"break-squares-{TWO}").unlink()
     again = Run(tmp_path)
     assert again.prepare("scaled") == {}
-    assert [manifest.shard for manifest in again.pipeline.made if manifest.stage == "squares"] == [TWO]
+    assert [manifest.shard for manifest in again.pipeline.materialized if manifest.stage == "squares"] == [TWO]
 
 
 def test_a_failed_input_outside_the_pool_fails_only_its_shard(tmp_path):
@@ -118,13 +118,13 @@ def test_only_stale_shards_go_to_workers_and_no_worker_starts_without_one(tmp_pa
     Run(tmp_path).prepare("squares", [ONE, TWO])
     second = Run(tmp_path)
     second.prepare("squares")
-    made = sorted(manifest.shard for manifest in second.pipeline.made if manifest.stage == "squares")
+    made = sorted(manifest.shard for manifest in second.pipeline.materialized if manifest.stage == "squares")
     assert made == SHARDS[2:]
     before = Run(tmp_path).worked()
     monkeypatch.setattr(scheduler, "open_pool", None)  # opening a pool would fail
     again = Run(tmp_path)
     assert again.prepare("squares") == {}
-    assert again.pipeline.made == []
+    assert again.pipeline.materialized == []
     assert again.worked() == before
 
 

@@ -82,7 +82,7 @@ def test_a_replaced_image_gets_a_new_score_and_caption_and_other_shards_are_not_
     for row_id, row in after.items():
         differing = {name for name, value in row.items() if value != before[row_id][name]}
         assert differing <= (changed | {"caption", "choice", "caption_flags", "stats"} if row_id == "row000" else set())
-    assert {manifest.shard for manifest in again.made if manifest.stage == "clip_scores"} == {"shard-00000"}
+    assert {manifest.shard for manifest in again.materialized if manifest.stage == "clip_scores"} == {"shard-00000"}
 
 
 def test_touched_images_are_only_read_again(pipeline: Make, seed_root: Path) -> None:
@@ -91,7 +91,7 @@ def test_touched_images_are_only_read_again(pipeline: Make, seed_root: Path) -> 
         os.utime(path)
     again = pipeline()
     again.ensure_all("clip_scores")
-    assert {manifest.stage for manifest in again.made} == {"seed_dataset"}
+    assert {manifest.stage for manifest in again.materialized} == {"seed_dataset"}
 
 
 def ingest(settings: Settings) -> Pipeline:

@@ -66,7 +66,7 @@ def test_a_file_that_changes_between_two_shards_fails_the_run_with_the_fix(
             change(seed)
 
     pipeline = toy_pipeline(settings)
-    pipeline.on_made = made
+    pipeline.on_materialized = made
     with pytest.raises(SeedError, match=r"changed during this run.*run again|does not exist"):
         pipeline.ensure("budgeted_set")
     assert toy_pipeline(settings).slot("budgeted_set", "all").committed() is None

@@ -124,10 +124,10 @@ def test_a_changed_operator_file_is_imported_again_and_only_its_stage_is_rebuilt
     first.ensure("budgeted_set")
     again = run(files, **sections)
     again.ensure("budgeted_set")
-    assert again.made == []
+    assert again.materialized == []
     selector = run({**files, "selector.py": SELECTOR.replace(", 3)", ", 2)")}, **sections)
     selector.ensure("budgeted_set")
-    assert {manifest.stage for manifest in selector.made} == {"budgeted_set"}
+    assert {manifest.stage for manifest in selector.materialized} == {"budgeted_set"}
     # The same length and modification time, which Python's bytecode cache compares.
     path = Path(first.settings.recipe.custom_operators[0])
     state = path.stat()

@@ -56,17 +56,17 @@ def test_a_changed_limit_filters_again_without_scoring_again(pipeline):
     pipeline(process=PROCESS).ensure_all("filtered_set")
     again = pipeline(process=PROCESS)
     again.ensure_all("filtered_set")
-    assert again.made == []
+    assert again.materialized == []
     changed = pipeline(process=[{"words_num_filter": {"min_num": 4, "max_num": 24}}, *PROCESS[1:]])
     changed.ensure_all("filtered_set")
-    assert {shard.stage for shard in changed.made} == {"filtered_set"}
+    assert {shard.stage for shard in changed.materialized} == {"filtered_set"}
 
 
 def test_a_new_caption_section_leaves_the_filtered_rows_alone(pipeline):
     pipeline(process=PROCESS).ensure_all("filtered_set")
     other = pipeline(process=PROCESS, caption={"policy": "best_of"})
     other.ensure_all("filtered_set")
-    assert other.made == []
+    assert other.materialized == []
 
 
 def test_a_recipe_without_operators_keeps_every_row(pipeline):

@@ -56,7 +56,7 @@ def test_a_killed_run_leaves_no_worker_and_the_next_run_builds_only_missing_shar
     assert 0 < len(finished) < SHARDS
     after = toy_pipeline(settings)
     digests = [manifest.digest for manifest in after.ensure_all("seed_dataset")]
-    assert sorted([*finished, *(manifest.shard for manifest in after.made)]) == settings.profile.shard_names()
+    assert sorted([*finished, *(manifest.shard for manifest in after.materialized)]) == settings.profile.shard_names()
     clean = toy_pipeline(settings_for(path, tmp_path / "clean", shards=SHARDS)).ensure_all("seed_dataset")
     assert digests == [manifest.digest for manifest in clean]
 

@@ -52,11 +52,11 @@ def tables(run):
 def test_the_planned_order_keeps_the_same_rows(planning):
     written = planning()
     before = tables(written)
-    assert "operator_plan" not in {item.stage for item in written.made}
+    assert "operator_plan" not in {item.stage for item in written.materialized}
     planned = planning(DEAR_FIRST, order="planned")
     after = tables(planned)
     assert planned.ensure("operator_plan").stats["order"] == [1, 0, 2, 4, 3]
-    assert sum(item.stage == "filtered_set" for item in planned.made) == 3
+    assert sum(item.stage == "filtered_set" for item in planned.materialized) == 3
     assert all(one.equals(other) for one, other in zip(before, after, strict=True)) and sum(map(len, after)) > 0
     names = [next(iter(entry)) for entry in planned.ensure("filtered_set", "shard-00000").stats["process"]]
     assert names[2] == "whitespace_normalization_mapper" and names[:2] == [
@@ -73,12 +73,12 @@ def test_new_timings_of_the_same_order_keep_every_shard(planning):
     (slot.folder / "manifest.json").unlink()
     again = planning({name: value * 2 for name, value in DEAR_FIRST.items()}, order="planned")
     again.ensure_all("filtered_set")
-    assert [item.stage for item in again.made] == ["operator_plan"]
-    assert again.made[0].digest != before.digest
+    assert [item.stage for item in again.materialized] == ["operator_plan"]
+    assert again.materialized[0].digest != before.digest
     (slot.folder / "manifest.json").unlink()
     other = planning({"clip_score_filter": 9000.0, "image_shape_filter": 9000.0}, order="planned")
     other.ensure_all("filtered_set")
-    assert [item.stage for item in other.made] == ["operator_plan", *["filtered_set"] * 3]
+    assert [item.stage for item in other.materialized] == ["operator_plan", *["filtered_set"] * 3]
 
 
 def test_each_operator_is_logged_with_its_position(planning):

@@ -75,10 +75,10 @@ def test_a_change_of_the_caption_section_redoes_only_the_captions(pipeline):
     pipeline(caption={"policy": "replace", **SHORT}).ensure_all("recaptioned_set")
     again = pipeline(caption={"policy": "replace", **SHORT})
     again.ensure_all("recaptioned_set")
-    assert again.made == []
+    assert again.materialized == []
     changed = pipeline(caption={"policy": "best_of", **SHORT})
     changed.ensure_all("recaptioned_set")
-    assert {shard.stage for shard in changed.made} == {"recaptioned_set"} and len(changed.made) == 3
+    assert {shard.stage for shard in changed.materialized} == {"recaptioned_set"} and len(changed.materialized) == 3
 
 
 def test_an_image_that_breaks_during_a_run_fails_its_shard_and_is_quarantined_by_the_next(pipeline, seed_root):
@@ -127,7 +127,7 @@ def test_sampled_captions_do_not_depend_on_shards_and_greedy_keys_are_unchanged(
     sampling = {"temperature": 2.0, "top_k": 10, "seed": 5}
     run = pipeline(caption={**SHORT, "sampling": sampling})
     drawn = {row["id"]: row["raw_caption"] for row in all_rows(run.ensure_all("recaptioned_set"))}
-    assert {shard.stage for shard in run.made} == {"recaptioned_set"}
+    assert {shard.stage for shard in run.materialized} == {"recaptioned_set"}
     assert sum(drawn[row["id"]] != row["raw_caption"] for row in greedy) > 15
     whole = replace(
         run.settings, profile=run.settings.profile.model_copy(update={"shards": 1}), data_root=settings.data_root / "b"
@@ -148,6 +148,9 @@ def test_the_same_stage_captions_with_a_llava_checkpoint_of_the_profile(pipeline
     assert len(rows) == 30 and [shard.lost for shard in shards] == [0, 0, 0]
     raw = [row["raw_caption"] for row in rows]
     assert len(set(raw)) > 3 and not any("USER" in text or "<image>" in text for text in raw)
-    assert {shard.stage for shard in run.made} == {shard.stage for shard in shards} | {"filtered_set", *UPSTREAM}
+    assert {shard.stage for shard in run.materialized} == {shard.stage for shard in shards} | {
+        "filtered_set",
+        *UPSTREAM,
+    }
     plain.ensure_all("recaptioned_set")
     assert raw != [row["raw_caption"] for row in all_rows(plain.ensure_all("recaptioned_set"))]

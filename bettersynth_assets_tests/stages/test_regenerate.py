@@ -152,7 +152,7 @@ def test_a_deleted_image_is_generated_again(regenerating):
     (image_root(run.settings) / gone["image"]).unlink()
     again = regenerating(regenerate={**FEW})
     assert file_bytes(again, all_rows(again.ensure_all("recaptioned_set"))) == expected
-    assert [shard.stage for shard in again.made] == ["recaptioned_set"]
+    assert [shard.stage for shard in again.materialized] == ["recaptioned_set"]
 
 
 def test_rows_whose_generated_images_are_all_refused_keep_their_image_with_a_flag(regenerating, tmp_path, tiny_models):
@@ -216,6 +216,6 @@ def test_a_seed_with_a_folder_of_that_name_is_refused(regenerating, seed_root):
 def test_a_recipe_without_the_section_has_unchanged_keys(pipeline):
     run = pipeline(caption={"max_new_tokens": 6})
     run.ensure_all("recaptioned_set")
-    assert all("regenerate" not in name for shard in run.made for name in (*shard.stats, *shard.files))
+    assert all("regenerate" not in name for shard in run.materialized for name in (*shard.stats, *shard.files))
     with pytest.raises(ConfigError, match=r"has none: set models\.diffusion"):
         pipeline(caption={"max_new_tokens": 6}, regenerate={}).ensure_all("recaptioned_set")

@@ -40,9 +40,9 @@ def test_equal_rows_give_equal_bytes_and_nothing_is_scored_twice(pipeline, setti
     first = pipeline().ensure_all("clip_scores")
     again = pipeline(process=[{"words_num_filter": {"min_num": 5}}])
     again.ensure_all("clip_scores")
-    assert again.made == []
+    assert again.materialized == []
     for shard in first:
         (settings.shared_root / "clip_scores" / shard.shard / "manifest.json").unlink()
     redone = pipeline()
     assert [shard.digest for shard in redone.ensure_all("clip_scores")] == [shard.digest for shard in first]
-    assert {shard.stage for shard in redone.made} == {"clip_scores"}
+    assert {shard.stage for shard in redone.materialized} == {"clip_scores"}
