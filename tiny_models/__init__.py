@@ -1,1 +1,1 @@
-"""Tiny models with random weights, which tests and speed measurements make where they run."""
+"""Tiny models with random weights that tests and speed measurements create at run time."""

@@ -10,7 +10,7 @@ SIDE = 32
 
 
 def make_blip_itm(folder: Path, captions: Iterable[str], seed: int = 0) -> Path:
-    """A ``BlipForImageTextRetrieval`` that knows the captions' words; context of 32 tokens."""
+    """Write a ``BlipForImageTextRetrieval`` with the captions' words as vocabulary; context of 32 tokens."""
     import torch
     from transformers import BertTokenizerFast, BlipConfig, BlipForImageTextRetrieval, BlipImageProcessor, BlipProcessor
 
@@ -39,7 +39,7 @@ def make_blip_itm(folder: Path, captions: Iterable[str], seed: int = 0) -> Path:
 
 
 def make_owlvit(folder: Path, clip: Path, seed: int = 0) -> Path:
-    """An ``OwlViTForObjectDetection`` of 16 boxes, with the tokenizer of a tiny ``CLIPModel``."""
+    """Write an ``OwlViTForObjectDetection`` of 16 boxes with the tokenizer of a tiny ``CLIPModel``."""
     import torch
     from transformers import (
         CLIPTokenizerFast,
@@ -69,7 +69,7 @@ def make_owlvit(folder: Path, clip: Path, seed: int = 0) -> Path:
 
 
 def make_aesthetics(folder: Path, clip: Path, kind: str = "AestheticsPredictorV2Linear", seed: int = 0) -> Path:
-    """An aesthetics predictor with the image processor of a tiny ``CLIPModel``; mind the folder's name."""
+    """Write an aesthetics predictor with the image processor of a tiny ``CLIPModel``; the folder's name matters."""
     import torch
     from transformers import CLIPProcessor, CLIPVisionConfig
 

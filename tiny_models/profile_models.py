@@ -1,7 +1,7 @@
-"""Tiny random models of the classes that the profiles name. Out: folders as ``save_pretrained`` leaves them.
+"""Tiny random models of the classes that the profiles name. Out: folders as written by ``save_pretrained``.
 
-Each function fills a folder and gives it back; the same seed gives the same weights. The fixture ``tiny_models`` of
-``bettersynth_assets_tests/conftest.py`` makes them all, once per session.
+Each function fills a folder and returns it; equal seeds give equal weights. The fixture ``tiny_models`` in
+``bettersynth_assets_tests/conftest.py`` creates all of them once per session.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TinyModels:
 
 
 def make_all(root: Path) -> TinyModels:
-    """Make one model of each class under ``root``."""
+    """Write one model of each class to ``root``."""
     return TinyModels(
         clip=make_clip(root / "clip"),
         open_clip=make_open_clip(root / "open_clip"),
@@ -40,7 +40,7 @@ def make_all(root: Path) -> TinyModels:
 
 
 def make_clip(folder: Path, seed: int = 0) -> Path:
-    """A transformers ``CLIPModel`` whose logit scale is 100, as in the public checkpoints; context of 16 tokens."""
+    """Write a transformers ``CLIPModel`` with logit scale 100, as in the public checkpoints; context of 16 tokens."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizerFast
 
@@ -70,7 +70,7 @@ def make_clip(folder: Path, seed: int = 0) -> Path:
 
 
 def make_open_clip(folder: Path, seed: int = 0) -> Path:
-    """An OpenCLIP ``CLIP`` with its own byte-pair tokenizer; context of 16 tokens."""
+    """Write an OpenCLIP ``CLIP`` with OpenCLIP's byte-pair tokenizer; context of 16 tokens."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -92,7 +92,7 @@ def make_open_clip(folder: Path, seed: int = 0) -> Path:
 
 
 def make_watermark(folder: Path, seed: int = 0) -> Path:
-    """A two-class ``ViTForImageClassification``; class 1 is "has a watermark"."""
+    """Write a two-class ``ViTForImageClassification``; class 1 is "has a watermark"."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
@@ -109,7 +109,7 @@ def make_watermark(folder: Path, seed: int = 0) -> Path:
 
 
 def make_blip2(folder: Path, seed: int = 0) -> Path:
-    """A ``Blip2ForConditionalGeneration`` with an OPT that knows ``WORDS``."""
+    """Write a ``Blip2ForConditionalGeneration`` with an OPT whose vocabulary is ``WORDS``."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import (

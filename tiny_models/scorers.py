@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every family of scorers, as ``save_pretrained`` or OpenCLIP's own export leaves them."""
+"""Tiny random checkpoints of every family of scorers, as written by ``save_pretrained`` or by OpenCLIP's export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VISION = {**SIZES, "image_size": SIDE, "patch_size": 5}
 
 
 def word_tokenizer(*, start: bool, lower: bool = False) -> Any:
-    """``WORDS`` with end (and start) of text and padding behind; 16 tokens at most."""
+    """Return a tokenizer of ``WORDS`` with end (and start) of text, padded on the right to at most 16 tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -36,7 +36,7 @@ def word_tokenizer(*, start: bool, lower: bool = False) -> Any:
 
 
 def randomised(model: Any) -> Any:
-    """Larger weights than the default, with which all scores would be nearly the same."""
+    """Draw larger weights than by default, which would give nearly equal scores."""
     import torch
 
     with torch.no_grad():
@@ -47,7 +47,7 @@ def randomised(model: Any) -> Any:
 
 
 def make_metaclip2(folder: Path) -> Path:
-    """A ``MetaClip2Model`` with the tokens ``<s> … </s>``, as XLM-RoBERTa's."""
+    """Write a ``MetaClip2Model`` with the tokens ``<s> … </s>`` of XLM-RoBERTa."""
     from transformers import CLIPImageProcessorPil, CLIPProcessor, MetaClip2Config, MetaClip2Model
 
     text = {
@@ -63,7 +63,7 @@ def make_metaclip2(folder: Path) -> Path:
 
 
 def make_siglip(folder: Path) -> Path:
-    """A ``SiglipModel``, also the class of SigLIP 2 checkpoints of one resolution; lower-casing tokenizer."""
+    """Write a ``SiglipModel``, also the class of fixed-resolution SigLIP 2 checkpoints; lower-casing tokenizer."""
     from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipProcessor
 
     text = {
@@ -77,7 +77,7 @@ def make_siglip(folder: Path) -> Path:
 
 
 def make_siglip2(folder: Path) -> Path:
-    """A ``Siglip2Model`` (NaFlex): at most 30 patches of 5 x 5 pixels; a character is a token, padding is in front."""
+    """Write a ``Siglip2Model`` (NaFlex): at most 30 patches of 5 x 5 pixels; one token per character, left padding."""
     from transformers import Siglip2Config, Siglip2ImageProcessorPil, Siglip2Model, Siglip2Processor, Siglip2Tokenizer
 
     characters = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *"▁abcdefghijklmnopqrstuvwxyz"]
@@ -101,7 +101,7 @@ def make_open_clip_of(
     kind: str,
     writes_tokenizer: bool = True,
 ) -> Path:
-    """A model of OpenCLIP of any class, exported as ``push_to_hf_hub`` does."""
+    """Write an OpenCLIP model of any class, exported as by ``push_to_hf_hub``."""
     import open_clip
     from safetensors.torch import save_file
 
@@ -129,7 +129,7 @@ SQUASH = {
 
 
 def make_open_clip_siglip(folder: Path) -> Path:
-    """OpenCLIP's SigLIP: a tower of timm, squashed images, a tokenizer of transformers, last token, logit bias."""
+    """Write OpenCLIP's SigLIP: timm tower, squashed images, transformers tokenizer, last-token pooling, logit bias."""
     vision = {
         "timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "map",
         "timm_proj": "none", "image_size": 160,
@@ -145,7 +145,7 @@ def make_open_clip_siglip(folder: Path) -> Path:
 
 
 def make_open_clip_convnext(folder: Path) -> Path:
-    """A convolutional tower of timm beside OpenCLIP's own text tower."""
+    """Write a convolutional timm tower with OpenCLIP's text tower."""
     vision = {
         "timm_model_name": "test_convnext", "timm_model_pretrained": False, "timm_pool": "", "timm_proj": "linear",
         "image_size": 64,
@@ -155,7 +155,7 @@ def make_open_clip_convnext(folder: Path) -> Path:
 
 
 def make_open_clip_coca(folder: Path) -> Path:
-    """A CoCa, whose text tower appends a token to the caption's."""
+    """Write a CoCa, whose text tower appends a token to the caption."""
     vision = {
         "image_size": SIDE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 5, "attentional_pool": True,
         "attn_pooler_heads": 2, "output_tokens": True,
@@ -174,7 +174,7 @@ def make_open_clip_coca(folder: Path) -> Path:
 
 
 def make_open_clip_longest(folder: Path) -> Path:
-    """A transform that fits the whole image and fills the rest, which has no fast path."""
+    """Write a model whose transform fits the whole image and fills the rest, which has no fast path."""
     vision = {"image_size": SIDE, "layers": 1, "width": 32, "head_width": 16, "patch_size": 5}
     model = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": TEXT}
     return make_open_clip_of(folder, model, {**SQUASH, "resize_mode": "longest"}, kind="CLIP")

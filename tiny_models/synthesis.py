@@ -1,4 +1,4 @@
-"""Tiny random models that make captions and images: LLaVA and Stable Diffusion, as ``save_pretrained`` leaves them."""
+"""Tiny random LLaVA and Stable Diffusion models, in folders as written by ``save_pretrained``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CHAT_TEMPLATE = (
 
 
 def distinct_images(count: int = 10) -> list[Image.Image]:
-    """Images of 4 x 4 random colours and growing width, which a tiny model tells apart."""
+    """Return images of 4 x 4 random colours and increasing width, which a tiny model can distinguish."""
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)) for _ in range(count)]
     return [image.resize((40 + 3 * at, 50), Image.Resampling.NEAREST) for at, image in enumerate(coarse)]
 
 
 def make_llava(folder: Path, seed: int = 3, *, image_processor: Any = None, chat_template: str | None = None) -> Path:
-    """A ``LlavaForConditionalGeneration`` with a Llama that knows ``WORDS``; CLIP's image processor unless given."""
+    """Write a ``LlavaForConditionalGeneration`` with ``WORDS`` as vocabulary; CLIP's image processor by default."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import (
@@ -82,7 +82,7 @@ def make_llava(folder: Path, seed: int = 3, *, image_processor: Any = None, chat
 
 
 def make_stable_diffusion(folder: Path, clip: Path, seed: int = 0, *, refuses_all: bool = False) -> Path:
-    """A ``StableDiffusionPipeline`` of 16 x 16 pixels with safety checker and the tokenizer of a tiny ``CLIPModel``.
+    """Write a ``StableDiffusionPipeline`` of 16 x 16 pixels with safety checker and the tokenizer of a tiny CLIP.
 
     Args:
         folder: to fill.
@@ -115,7 +115,7 @@ def make_stable_diffusion(folder: Path, clip: Path, seed: int = 0, *, refuses_al
     )  # fmt: skip
     vision = {**sizes, "image_size": SIDE, "patch_size": 8}
     checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=4))
-    with torch.no_grad():  # a cosine over a concept's threshold refuses
+    with torch.no_grad():  # a cosine above a concept's threshold refuses the image
         checker.visual_projection.weight.normal_(generator=torch.Generator().manual_seed(seed))
         checker.concept_embeds.normal_(generator=torch.Generator().manual_seed(seed))
         checker.special_care_embeds_weights.fill_(2.0)

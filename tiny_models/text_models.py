@@ -1,6 +1,6 @@
-"""Small trained models of text, in the files that fastText, SentencePiece, KenLM, spaCy and NLTK read.
+"""Small trained text models in the file formats of fastText, SentencePiece, KenLM, spaCy and NLTK.
 
-Each is trained here, in seconds, on a few sentences about the captions' things.
+Each is trained here within seconds on a few sentences with the captions' vocabulary.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ POS = {
 
 
 def make_fasttext(path: Path, dim: int = 8, seed: int = 0) -> Path:
-    """A classifier of English and French words in fastText's binary format (version 12, softmax, no n-grams)."""
+    """Write a classifier of English and French words in fastText's binary format (version 12, softmax, no n-grams)."""
     import torch
 
     labels = {"en": ENGLISH, "fr": FRENCH}
@@ -79,7 +79,7 @@ def make_fasttext(path: Path, dim: int = 8, seed: int = 0) -> Path:
 
 
 def make_perplexity(folder: Path) -> Path:
-    """``en.sp.model`` trained on the English sentences, and ``en.arpa.bin``: a bigram model of its pieces, as ARPA."""
+    """Write ``en.sp.model``, trained on the English sentences, and a bigram model of its pieces, ``en.arpa.bin``."""
     import sentencepiece
 
     folder.mkdir(parents=True)
@@ -97,7 +97,7 @@ def make_perplexity(folder: Path) -> Path:
 
 
 def arpa(sentences: Sequence[Sequence[str]], discount: float = 0.5) -> str:
-    """A bigram model with absolute discounting and back-off, as ARPA text."""
+    """Return a bigram model with absolute discounting and back-off as ARPA text."""
     ones = Counter(word for words in sentences for word in words if word != "<s>")
     twos = Counter(pair for words in sentences for pair in pairwise(words))
     total = sum(ones.values()) + 1  # the unknown word counts once
@@ -125,7 +125,7 @@ def parsed_sentences() -> list[list[tuple[str, str, int, str]]]:
 
 
 def make_spacy(folder: Path) -> Path:
-    """An English pipeline with tagger, parser and the map from tags to parts of speech."""
+    """Write an English pipeline with tagger, parser and the map from tags to parts of speech."""
     import spacy
     from spacy.tokens import Doc
     from spacy.training import Example
@@ -150,7 +150,7 @@ def make_spacy(folder: Path) -> Path:
 
 
 def make_nltk(folder: Path) -> Path:
-    """NLTK data: punkt's tables and the perceptron tagger, where ``nltk.downloader`` would put them."""
+    """Write NLTK data: punkt's tables and the perceptron tagger, in the layout of ``nltk.downloader``."""
     import nltk
     from nltk.tag.perceptron import PerceptronTagger
     from nltk.tokenize.punkt import PunktTrainer, save_punkt_params

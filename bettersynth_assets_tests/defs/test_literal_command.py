@@ -1,7 +1,6 @@
 """The user's literal command, in a new process that is given only the location of the tiny project.
 
-The line that the installed package puts beside itself is put into a folder of the test's here, because the tests also
-run where the package is only checked out.
+The tests copy the installed package's start-up line to their own folder, because they must also run from a checkout.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""A server of OpenAI's chat protocol around one of our captioners, as vLLM's is, or around a script that answers
-anything; what it was asked is kept."""
+"""A server of OpenAI's chat protocol, like vLLM's, around one of our captioners or around a function that returns any
+response; it records its requests."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Reply = tuple[int, dict[str, str], bytes]
 
 
 def completion(content: Any, finish_reason: str = "stop") -> Reply:
-    """A good answer with that content."""
+    """Return a valid response with the given content."""
     choice = {"message": {"role": "assistant", "content": content}, "finish_reason": finish_reason}
     return 200, {}, json.dumps({"choices": [choice]}).encode()
 
 
 def image_of(body: dict[str, Any]) -> Image.Image:
-    """The image of a request."""
+    """Return the image of a request."""
     picture, _ = body["messages"][0]["content"]
     data = base64.b64decode(picture["image_url"]["url"].removeprefix("data:image/png;base64,"))
     return Image.open(io.BytesIO(data))
@@ -38,7 +38,7 @@ def image_of(body: dict[str, Any]) -> Image.Image:
 
 @dataclass
 class Served:
-    """One server's state."""
+    """State of a server."""
 
     captioner: LlavaCaptioner | None
     address: str = ""
@@ -54,7 +54,7 @@ class Served:
     lock: Lock = field(default_factory=Lock)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        """One choice, as the captioner's tokens are: cut off by the limit, or ended."""
+        """Return one choice; its finish reason says whether the token limit truncated the captioner's tokens."""
         _, question = body["messages"][0]["content"]
         image = image_of(body)
         ended = []
@@ -72,7 +72,7 @@ class Served:
 
 @contextmanager
 def serving(captioner: LlavaCaptioner | None) -> Iterator[Served]:
-    """A server on a free port of this machine, while the block runs."""
+    """Run a server on a free port of this machine while the block runs."""
     state = Served(captioner)
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,12 +102,12 @@ def serving(captioner: LlavaCaptioner | None) -> Iterator[Served]:
             self.send_response(status)
             for name, value in {"Content-Length": str(len(data)), **headers}.items():
                 self.send_header(name, value)
-            with suppress(ConnectionError):  # the client has seen enough
+            with suppress(ConnectionError):  # the client has closed the connection
                 self.end_headers()
                 self.wfile.write(data)
 
         def log_message(self, *args: Any) -> None:
-            """Nothing into the tests' output."""
+            """Keep the log out of the tests' output."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.address = f"http://127.0.0.1:{server.server_port}/v1"

@@ -1,8 +1,8 @@
-"""A drawn seed with the properties of the contest's rows, for tests that must not depend on real rows.
+"""A generated seed file with the properties of the contest's rows, for tests that must not depend on real rows.
 
 48 rows in the kit's format: JPEG files of 336 to 900 pixels a side, RGB and grey, baseline and progressive; captions of
 1 to 21 words (3 to 23 with the kit's two tokens), some not ASCII, one long and Chinese under an ``allava_laion`` id;
-ids of nine digits in folders of their first five; one image and caption that are there twice.
+ids of nine digits in folders of their first five; one image and caption that occur twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONG = "这幅画展示了一间古老的书房，中心是一张大书桌，桌
 
 
 def caption(number: int) -> str:
-    """Row 0 has 1 word, row 1 has 2, and so on to 21, then from 1 again."""
+    """Return a caption: row 0 has 1 word, row 1 has 2, and so on to 21, then from 1 again."""
     if number == CHINESE:
         return LONG
     number = 0 if number == TWIN else number
@@ -38,7 +38,7 @@ def caption(number: int) -> str:
 
 
 def row(number: int) -> dict[str, Any]:
-    """A row as the kit writes it."""
+    """Return a row as the kit writes it."""
     name = f"{2563000 + 4099 * number:09d}"
     image = f"images/{name[:5]}/{name}.jpg"
     if number == CHINESE:
@@ -47,7 +47,7 @@ def row(number: int) -> dict[str, Any]:
 
 
 def draw(number: int) -> Image.Image:
-    """A gradient with three shapes."""
+    """Return a gradient with three shapes."""
     number = 0 if number == TWIN else number
     width, height = SIDES[number % len(SIDES)]
     across = np.linspace(0, 255, width)[None, :, None] * np.array([1.0, 0.6, 0.2])
@@ -61,7 +61,7 @@ def draw(number: int) -> Image.Image:
 
 
 def write_drawn_seed(root: Path) -> Path:
-    """Write rows and images; the seed file's path comes back."""
+    """Write rows and images; return the path of the seed file."""
     for number in range(ROWS):
         path = root / row(number)["images"][0]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A child process that does what its plans say: prints, reports a fault, or ends badly."""
+"""A child process that follows its plans: it prints, reports a fault, or crashes."""
 
 import json
 import os

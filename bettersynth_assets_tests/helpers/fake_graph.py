@@ -1,4 +1,4 @@
-"""A graph of three tiny stages that work on real manifests, for tests of what is around the stages."""
+"""A graph of three tiny stages with real manifests, for tests of the code around the stages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = 5
 
 
 def _rows(work: Work) -> Result:
-    """Five rows per shard, one of them quarantined; a file named after the shard in the data root breaks it."""
+    """Return five rows per shard, one of them quarantined; a file named after the shard makes it fail."""
     broken = work.settings.data_root / f"break-{work.shard}"
     if broken.exists():
         raise OSError(f"cannot read {work.shard}")
@@ -111,7 +111,7 @@ CARDS = (
 
 
 def write_profile(path: Path, **changes: object) -> Path:
-    """A complete profile of three shards, small enough for every test."""
+    """Write a complete profile of three shards, small enough for every test."""
     stage = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 0.001}
     values = {
         "seed": str(path.parent / "seed.jsonl"),

@@ -1,4 +1,4 @@
-"""Fixtures of a small graph on a small profile in a temporary data root; conftest.py makes them known to all tests."""
+"""Fixtures of a small graph with a small profile and a temporary data root; conftest.py imports them for all tests."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    """A history in memory; test_literal_command.py covers one on disk."""
+    """A Dagster instance in memory; test_literal_command.py covers one on disk."""
     with dg.DagsterInstance.ephemeral() as made:
         yield made
 
 
 @pytest.fixture
 def materialize(data_root: Path, instance: dg.DagsterInstance) -> Materialize:
-    """Run a selection of the small graph over a range of shards, in this process."""
+    """Function that runs a selection of the small graph over a range of shards in this process."""
 
     def run(
         *names: str,

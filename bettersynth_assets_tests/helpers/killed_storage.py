@@ -1,17 +1,16 @@
-"""Kills a small pipeline at its N-th file-system call, for every N, and looks at what is on disk then and afterwards.
+"""Kills a small pipeline at its N-th file-system call, for every N, and checks the files on disk then and afterwards.
 
     python -m bettersynth_assets_tests.helpers.killed_storage --kills 10000
 
-A child process works on a copy of a start state (nothing, an older version, a damaged one, a broken link) and ends
-without any clean-up right before its N-th open, rename, link, removal, new folder or flush below the data root; a
-partial file that was about to be flushed is cut in half first. Some children are killed a second time on the next run.
-Then
+A child process works on a copy of a start state (empty, an older version, a damaged one, a broken link) and is killed
+right before its N-th open, rename, link, removal, new folder or flush below the data root; a partial file that was
+about to be flushed is first truncated to half. Some children are killed again in the next run. Then
 
-- a reader sees each set as it was or as it will be, whole;
-- the next run completes, and the folder has the names and bytes that an undisturbed run leaves, nothing else;
+- a reader finds each set complete, in its old or its new version;
+- the next run finishes, and the folder has exactly the names and bytes of an undisturbed run;
 - the run after that finds everything up to date.
 
-Prints the number of kills and of findings, as JSON.
+Prints the numbers of kills and findings as JSON.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ KILLED = 9
 
 
 def stages(version: int) -> list[Stage]:
-    """Three sets: rows with rejects; a memo and a file next to the rows; a resumable set with files in folders."""
+    """Return three stages: rows with rejects; a memo and a file next to the rows; a resumable set with nested files."""
 
     def numbers(work: Work) -> Result:
         rejects = rows_table([{"id": "9", "stage": "numbers", "operator": "odd"}], REJECTS)
@@ -88,14 +87,14 @@ def settings_of(root: Path) -> Settings:
 
 
 def run(root: Path, version: int, settings: Settings) -> Pipeline:
-    """Bring everything up to date."""
+    """Build everything that is not up to date."""
     pipeline = Pipeline(stages(version), settings, log=lambda line: None)
     pipeline.ensure("trained")
     return pipeline
 
 
 def break_link(how: str) -> Callable[[Path], None]:
-    """A start state: the link of each set is broken."""
+    """Start state: the link of each set is broken."""
 
     def apply(root: Path) -> None:
         for link in root.rglob("current"):
@@ -114,7 +113,7 @@ def break_link(how: str) -> Callable[[Path], None]:
 
 
 def flip_bit(root: Path) -> None:
-    """A start state: one byte of each table of kept rows is another."""
+    """Start state: one byte of each table of kept rows is flipped."""
     for path in root.rglob("kept.parquet"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -122,7 +121,7 @@ def flip_bit(root: Path) -> None:
 
 
 def nothing(root: Path) -> None:
-    """A start state: as it was left."""
+    """Start state: unchanged."""
 
 
 SCENARIOS: dict[str, tuple[int, Callable[[Path], None], int]] = {
@@ -135,13 +134,13 @@ SCENARIOS: dict[str, tuple[int, Callable[[Path], None], int]] = {
 
 
 def killed_run(root: Path, version: int, settings: Settings, at: int) -> bool:
-    """Run in a child that ends at its ``at``-th call; False where it ended before that."""
+    """Run in a child that is killed at its ``at``-th call; return False if it finished before that."""
     child = os.fork()
     if child == 0:
         try:
             kill_at(root, at)
             run(root, version, settings)
-        except BaseException:  # noqa: BLE001 (a child of a fork must not return into the caller's code)
+        except BaseException:  # noqa: BLE001 (a forked child must not return into the caller's code)
             os._exit(1)
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -151,7 +150,7 @@ def killed_run(root: Path, version: int, settings: Settings, at: int) -> bool:
 
 
 def kill_at(root: Path, at: int) -> None:
-    """End this process right before its ``at``-th file-system call below ``root``."""
+    """Kill this process right before its ``at``-th file-system call below ``root``."""
     count, prefix, flush = 0, str(root), os.fsync
 
     def on_call(path: object) -> bool:
@@ -160,7 +159,7 @@ def kill_at(root: Path, at: int) -> None:
         return count >= at
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        # Removing a tree names its files relative to an open folder.
+        # Removing a tree passes file names relative to an open folder.
         inside = event in ("os.remove", "os.rmdir") and arguments[1] >= 0
         if event in COUNTED and on_call(prefix if inside else arguments[0]):
             os._exit(KILLED)
@@ -178,7 +177,7 @@ def kill_at(root: Path, at: int) -> None:
 
 
 def snapshot(root: Path) -> dict[str, Any]:
-    """Every file, link and folder below ``root`` with its content."""
+    """Return every file, link and folder below ``root`` with its content."""
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -195,7 +194,7 @@ def snapshot(root: Path) -> dict[str, Any]:
 
 
 def seen(root: Path, settings: Settings) -> dict[str, Any]:
-    """What a reader sees of each set: key and rows by manifest, and rows through the link."""
+    """Return what a reader finds of each set: key and rows by manifest, and rows through the link."""
     pipeline, found = Pipeline(stages(1), settings, log=lambda line: None), {}
     for name in NAMES:
         slot = pipeline.slot(name, pipeline.shards(name)[0])
@@ -207,7 +206,7 @@ def seen(root: Path, settings: Settings) -> dict[str, Any]:
 
 
 class Campaign:
-    """Trials over copies of the start states in one folder."""
+    """Trials on copies of the start states in one folder."""
 
     def __init__(self, folder: Path, scenarios: Iterable[str] = tuple(SCENARIOS)) -> None:
         self.folder = folder
@@ -235,7 +234,7 @@ class Campaign:
         return self.folder / name.replace(" ", "-")
 
     def trial(self, name: str, at: int, again_at: int | None = None) -> bool:
-        """One start state, killed once or twice; False where the run ended before the first kill."""
+        """Run one start state, killed once or twice; return False if the run ended before the first kill."""
         version, where = SCENARIOS[name][2], f"{name}, call {at}" + (f", then {again_at}" if again_at else "")
         shutil.copytree(self._start(name), self.work, symlinks=True)
         try:
@@ -250,7 +249,7 @@ class Campaign:
             self._compare(name, where)
             if Pipeline(stages(version), self.settings).found("trained") is None:
                 self.findings.append(f"{where}: the run after that would build something again")
-        except Exception as error:  # noqa: BLE001 (whatever a run raises after a kill is a finding)
+        except Exception as error:  # noqa: BLE001 (any exception of a run after a kill is a finding)
             self.findings.append(f"{where}: {type(error).__name__}: {error}")
         finally:
             shutil.rmtree(self.work)
@@ -272,7 +271,7 @@ class Campaign:
             self.findings.append(f"{where}: other than after an undisturbed run: {sorted(differing)}")
 
     def calls(self, name: str) -> Iterator[int]:
-        """Every call of a scenario at which a child can be killed, killing one there each time."""
+        """Yield every call of a scenario at which a child can be killed, and kill one there."""
         at = 1
         while self.trial(name, at):
             yield at
@@ -280,7 +279,7 @@ class Campaign:
 
 
 def every_call(folder: Path, kills: int, seed: int = 0) -> Campaign:
-    """Kill at each call of each scenario once, then twice at random calls, until there are so many kills."""
+    """Kill once at each call of each scenario, then twice at random calls, up to the given number of kills."""
     campaign = Campaign(folder)
     calls = {name: sum(1 for _ in campaign.calls(name)) for name in SCENARIOS}
     rng = random.Random(seed)
@@ -294,7 +293,7 @@ def every_call(folder: Path, kills: int, seed: int = 0) -> Campaign:
 
 
 def sample(folder: Path, kills: int, seed: int = 0) -> Campaign:
-    """Kill at so many calls drawn at random, over all scenarios."""
+    """Kill at the given number of random calls over all scenarios."""
     campaign, rng = Campaign(folder), random.Random(seed)
     while campaign.kills < kills:
         campaign.trial(rng.choice(list(SCENARIOS)), rng.randint(1, 60), rng.choice([None, rng.randint(1, 60)]))
@@ -302,7 +301,7 @@ def sample(folder: Path, kills: int, seed: int = 0) -> Campaign:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
+    """Run the command; see the module docstring."""
     parser = argparse.ArgumentParser(description="Kill a small pipeline at its file-system calls.")
     parser.add_argument("--kills", type=int, default=10_000)
     given = parser.parse_args(arguments)
@@ -310,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         pa.set_cpu_count(1)
-        gc.freeze()  # children share the memory of what is imported
+        gc.freeze()  # children share the memory of imported modules
         campaign = every_call(Path(folder), given.kills)
     seconds = round(time.monotonic() - began, 1)
     found = {"kills": campaign.kills, "findings": len(campaign.findings), "seconds": seconds}

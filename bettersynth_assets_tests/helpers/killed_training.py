@@ -1,10 +1,10 @@
-"""Trainings that kill themselves with signal 9 at a given point: ``… runs.json``.
+"""Trainings that kill themselves with SIGKILL at a given point: ``… runs.json``.
 
-In: a list of ``{"plan": file, "processes": n, "point": point}``, done one after the other. Each run is n forked
-processes that find each other as under torchrun. At its point the last of them dies, and the others are killed, as a
-launcher does. Points: ``none``; ``step:<stage>:<n>`` when step n has been taken; ``write:<stage>:<n>`` in the middle of
-writing the checkpoint of step n; ``publish:<stage>:<n>`` between the last write and the renaming; ``weights:<stage>``
-while the results of a stage are written. Exit code 0: every run ended as its point says.
+In: a list of ``{"plan": file, "processes": n, "point": point}``, run one after the other. Each run has n forked
+processes that connect as under torchrun. At the point the last of them dies, and the others are killed, as by a
+launcher. Points: ``none``; ``step:<stage>:<n>`` after step n; ``write:<stage>:<n>`` while the checkpoint of step n is
+written; ``publish:<stage>:<n>`` between its last write and the rename; ``weights:<stage>`` while the results of a stage
+are written. Exit code 0: every run ended as its point requires.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from toolkit.training.progress import Progress
 
 
 def die() -> None:
-    """End as ``kill -9`` ends a process, if this is the last one of its run."""
+    """Kill this process as by ``kill -9`` if it is the last one of its run."""
     if int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arm(point: str) -> None:
-    """Put the end of the process at the point."""
+    """Make the process kill itself at the point."""
     kind, _, where = point.partition(":")
     stage, _, number = where.partition(":")
     take_step, write = Progress.on_step_end, session.write_atomically
@@ -66,7 +66,7 @@ def arm(point: str) -> None:
 
 
 def run(plan: Path, processes: int, point: str) -> bool:
-    """Train a plan in so many forked processes; whether they ended as the point says."""
+    """Train a plan in forked processes; return whether they ended as the point requires."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -99,9 +99,9 @@ def run(plan: Path, processes: int, point: str) -> bool:
 
 
 def main(file: str) -> int:
-    """Do all runs; 1 at the first that ended otherwise than it should."""
+    """Execute all runs; return 1 at the first one that does not end as expected."""
     torch.set_num_threads(1)
-    # On the CPU DeepSpeed would first compile its own collectives, for a minute or two; gloo's are there.
+    # On the CPU DeepSpeed would first compile its collectives for a minute or two; gloo's need no compilation.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     for given in json.loads(Path(file).read_text()):
         if not run(Path(given["plan"]), given["processes"], given["point"]):

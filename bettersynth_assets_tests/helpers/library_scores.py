@@ -1,4 +1,4 @@
-"""Scores as the checkpoint's own library makes them, and how many tokens its tokenizer gives a caption."""
+"""Scores computed by a checkpoint's library, and the number of tokens that its tokenizer gives a caption."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 def transformers_scores(
     folder: Path, images: Sequence[Any], captions: Sequence[str], *, limit: int, model_class: Any = None, **sizes: int
 ) -> list[float]:
-    """The cosine of what ``AutoModel`` makes of the processor's own inputs, pair by pair.
+    """Return the cosine of the embeddings of ``AutoModel`` with the inputs of its processor, pair by pair.
 
     Args:
         folder: a checkpoint.
         images: RGB.
         captions: as many.
-        limit: tokens of the longest caption that is not cut.
-        model_class: in place of the one that the checkpoint's configuration names.
-        sizes: for the processor, where it would take others than the checkpoint's.
+        limit: maximum number of tokens of a caption.
+        model_class: replaces the class in the checkpoint's configuration.
+        sizes: for the processor, if it would not use those of the checkpoint.
     """
     import torch
     from transformers import AutoModel, AutoProcessor
@@ -38,7 +38,7 @@ def transformers_scores(
 
 
 def open_clip_scores(folder: Path, images: Sequence[Any], captions: Sequence[str]) -> list[float]:
-    """The cosine of OpenCLIP's own embeddings."""
+    """Return the cosine of OpenCLIP's embeddings."""
     import open_clip
     import torch
 
@@ -50,7 +50,7 @@ def open_clip_scores(folder: Path, images: Sequence[Any], captions: Sequence[str
 
 
 def token_counter(folder: Path) -> Callable[[str], int]:
-    """A function from a caption to the number of its tokens, start and end among them."""
+    """Return a function from a caption to its number of tokens, including start and end."""
     if not (folder / "open_clip_config.json").is_file():
         from transformers import AutoTokenizer
 

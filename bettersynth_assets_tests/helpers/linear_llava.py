@@ -24,7 +24,7 @@ def write_extension(file: Path) -> Path:
 
 
 def make_linear_base(llava: Path, folder: Path, *, widths: tuple[int, int]) -> Path:
-    """Copy a LLaVA checkpoint with a linear projector in place of its own.
+    """Copy a LLaVA checkpoint and replace its projector by a linear one.
 
     Args:
         widths: of the tower's features and of the language model.

@@ -1,4 +1,4 @@
-"""A small LLaVA set with pictures, and the processor of a tiny MGM."""
+"""A small LLaVA set with images, and the processor of a tiny MGM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROCESSOR = MGMProcessor.for_config(tiny_config(), tiny_tokenizer())
 
 
 def write_rows(folder: Path, pictures: int = 3, text_only: int = 1) -> Path:
-    """A small LLaVA set with pictures in ``folder/images``."""
+    """Write a small LLaVA set with images in ``folder/images``."""
     (folder / "images").mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for number in range(pictures):

@@ -1,4 +1,4 @@
-"""Folders of the checkout, and the real data beside it, which is not part of the project."""
+"""Folders of the checkout, and the real data next to it, which is not part of the project."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tiny random checkpoints in the file formats of public repositories, and a hub cache that holds them.
 
-The formats are those of the repositories named in docs/operators.md: SigLIP brings a SentencePiece model and ends and
-pads captions with the same token, SigLIP 2 brings Gemma's ``tokenizer.json``, MetaCLIP 2 XLM-RoBERTa's and a processor
+The formats are those of the repositories named in docs/operators.md: SigLIP has a SentencePiece model and ends and
+pads captions with the same token, SigLIP 2 has Gemma's ``tokenizer.json``, MetaCLIP 2 XLM-RoBERTa's and a processor
 that squashes images, CLIP byte pairs, a ``preprocessor_config.json`` of the first form and a pickle of tensors.
 """
 
@@ -28,17 +28,17 @@ from tiny_models.scorers import (
 )
 
 UNLIMITED = 1000000000000000019884624838656
-"""What ``model_max_length`` says in a tokenizer that has no limit of its own, as Gemma's."""
+"""``model_max_length`` of a tokenizer without a limit, such as Gemma's."""
 
 
 def into_cache(home: Path, name: str, folder: Path, *, absent: tuple[str, ...] = ()) -> None:
-    """Lay a folder's files out below ``HF_HOME`` as the hub's client does: blobs, links to them, a reference.
+    """Write a folder's files below ``HF_HOME`` in the layout of the hub's client: blobs, links to them, a reference.
 
     Args:
-        home: what ``HF_HOME`` says.
+        home: the value of ``HF_HOME``.
         name: of the repository.
         folder: its files.
-        absent: files that were asked for and are not in the repository, which the client notes too.
+        absent: requested files that are not in the repository, which the client also records.
     """
     place = home / "hub" / f"models--{name.replace('/', '--')}"
     revision = hashlib.sha1(name.encode()).hexdigest()
@@ -170,7 +170,7 @@ def make_public_siglip(folder: Path) -> Path:
 
 
 def write_gemma_tokenizer(folder: Path, *, lowers: bool = False) -> int:
-    """Gemma's byte pairs with an end and no start, as SigLIP 2 brings them; without a limit of its own.
+    """Write Gemma's byte pairs with an end token and no start token, as in SigLIP 2; it has no length limit.
 
     Returns:
         The size of the vocabulary.
@@ -233,14 +233,14 @@ def make_public_naflex(folder: Path) -> Path:
 
 
 def make_public_open_clip(folder: Path) -> Path:
-    """As laion/CLIP-ViT-B-32-laion2B-s34B-b79K, without the files for transformers."""
+    """As laion/CLIP-ViT-B-32-laion2B-s34B-b79K without the files for transformers."""
     vision = {"image_size": SIDE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 5}
     model = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": TEXT}
     return make_open_clip_of(folder, model, {"size": SIDE, "interpolation": "bicubic"}, kind="CLIP")
 
 
 def make_public_open_clip_siglip(folder: Path, name: str) -> Path:
-    """As timm/ViT-B-16-SigLIP2: a tower of timm; the tokenizer is named by the repository's own id."""
+    """As timm/ViT-B-16-SigLIP2: a tower of timm; the tokenizer is given by the repository's id."""
     size = write_gemma_tokenizer(folder)
     vision = {
         "timm_model_name": "test_vit", "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "none",

@@ -22,7 +22,7 @@ CAPTIONS = (
 
 
 def write_images(root: Path, count: int, *, side: int = 48, seed: int = 0) -> list[str]:
-    """Write noise images of growing width under ``root/images``; gives their paths relative to ``root``."""
+    """Write noise images of increasing width to ``root/images``; return their paths relative to ``root``."""
     rng = np.random.default_rng(seed)
     names = []
     (root / "images").mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def write_images(root: Path, count: int, *, side: int = 48, seed: int = 0) -> li
 
 
 def seed_table(root: Path, count: int = 20) -> pa.Table:
-    """Rows of schema ``SEED``; row i is 48 + i pixels wide and 48 high."""
+    """Return rows of schema ``SEED``; row i is 48 + i pixels wide and 48 high."""
     rows = [
         {
             "id": f"row{index:03d}", "line": index + 1, "image": name, "caption": CAPTIONS[index % len(CAPTIONS)],
@@ -47,7 +47,7 @@ def seed_table(root: Path, count: int = 20) -> pa.Table:
 
 
 def scored_table(root: Path, count: int = 20) -> pa.Table:
-    """Rows of schema ``SCORED`` with scores 0.20, 0.21, ... in a shuffled order."""
+    """Return rows of schema ``SCORED`` with scores 0.20, 0.21, ... in a shuffled order."""
     table = seed_table(root, count)
     scores = (0.2 + 0.01 * np.random.default_rng(1).permutation(count)).astype(np.float32)
     for name, column in (("clip_score", pa.array(scores)), ("text_truncated", pa.array([False] * count))):
@@ -56,7 +56,7 @@ def scored_table(root: Path, count: int = 20) -> pa.Table:
 
 
 def tiny_profile(models: TinyModels, root: Path | None = None, **changes: object) -> Profile:
-    """The miniature profile with tiny models, reading its seed from ``root``."""
+    """Return the miniature profile with tiny models and the seed file in ``root``."""
     profile = load_profile("miniature")
     named = {"clip": str(models.clip), "watermark": str(models.watermark), "captioner": str(models.captioner)}
     update: dict[str, object] = {"models": profile.models.model_copy(update=named), **changes}
@@ -66,7 +66,7 @@ def tiny_profile(models: TinyModels, root: Path | None = None, **changes: object
 
 
 def break_pixels(root: Path, name: str) -> None:
-    """Turn one byte of a PNG's pixels, which no header shows; the length stays the same. Twice is as before."""
+    """Flip one byte of a PNG's pixels without changing header or length. A second call restores the file."""
     path = root / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF

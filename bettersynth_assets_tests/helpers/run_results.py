@@ -1,4 +1,4 @@
-"""What a run of the small graph left in its history."""
+"""Queries of the history of a run of the small graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages from a seed to captions, over a small seed with tiny models."""
+"""The stages from a seed file to captions, on a small seed file with tiny models."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ REAL_SEED = SHARED / "better-synth-seed-800/mgm_pretrain_stage_1.jsonl"
 
 
 def picture(width: int = 40, height: int = 30, *, seed: int = 0) -> Image.Image:
-    """Random pixels, so that a turned or half-read image differs from the whole one."""
+    """Return random pixels, so that a rotated or partly read image differs from the original."""
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
@@ -31,7 +31,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 
 
 def kit_row(number: int, caption: str | None = None, **changes: Any) -> dict[str, Any]:
-    """A row of the kit's format whose image is ``images/NNN.jpg``."""
+    """Return a row in the kit's format with the image ``images/NNN.jpg``."""
     text = f"<__dj__image>\n{caption or f'a picture of thing {number}'} <|__dj__eoc|>"
     return {"id": f"{number:03d}", "text": text, "images": [f"images/{number:03d}.jpg"], **changes}
 
@@ -43,7 +43,7 @@ def write_images(root: Path, numbers: range) -> None:
 
 
 def write_lines(root: Path, lines: list[bytes | dict[str, Any]], *, name: str = "seed.jsonl") -> Path:
-    """Write a seed file; dictionaries become JSON, bytes go in as they are."""
+    """Write a seed file; dictionaries become JSON, bytes are written unchanged."""
     root.mkdir(parents=True, exist_ok=True)
     raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     path = root / name
@@ -52,6 +52,6 @@ def write_lines(root: Path, lines: list[bytes | dict[str, Any]], *, name: str = 
 
 
 def settings_for(seed: Path, data: Path, *, recipe: str = "third_place", **profile: Any) -> Settings:
-    """Settings of the miniature profile with another seed file and other values of the profile."""
+    """Return settings of the miniature profile with another seed file and other values of the profile."""
     base = load_settings({"BETTERSYNTH_SEED": str(seed), "BETTERSYNTH_DATA": str(data), "BETTERSYNTH_RECIPE": recipe})
     return replace(base, profile=base.profile.model_copy(update=profile))

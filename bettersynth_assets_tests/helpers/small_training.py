@@ -14,7 +14,7 @@ Event = dict[str, Any]
 
 
 def plan_values(world: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    """Both stages, three steps each; ``changes`` are those of the plan."""
+    """Return the values of a plan with both stages, three steps each, and the given changes."""
     common = {"data": str(world / "data.json"), "images": str(world / "images"), "global_batch": 4, "max_steps": 3}
     pretrain = {**common, "name": "pretrain", "trained": "projector", "image_aspect": "square", "per_device_batch": 4}
     finetune = {**common, "name": "finetune", "trained": "projector+llm", "image_aspect": "pad", "per_device_batch": 2}
@@ -27,7 +27,7 @@ def plan_values(world: Path, output: Path, **changes: Any) -> dict[str, Any]:
 
 
 def stage_of(values: dict[str, Any], name: str, **changes: Any) -> dict[str, Any]:
-    """The plan with one stage alone, changed."""
+    """Return the plan with only one stage, changed."""
     stages = [{**stage, **changes} for stage in values["stages"] if stage["name"] == name]
     return {**values, "stages": stages}
 
@@ -37,7 +37,7 @@ class Stopped(Exception):
 
 
 def stop_after(values: dict[str, Any], step: int) -> None:
-    """Train in this process until a step has been taken and its checkpoint written."""
+    """Train in this process until a step is done and its checkpoint written."""
 
     def emit(event: Event) -> None:
         if event["event"] == "step" and event["step"] == step:
@@ -48,7 +48,7 @@ def stop_after(values: dict[str, Any], step: int) -> None:
 
 
 def run_plan(values: dict[str, Any]) -> list[Event]:
-    """Train in this process; returns the events."""
+    """Train in this process; return the events."""
     events: list[Event] = []
     train(parse_plan(values), events.append)
     return events

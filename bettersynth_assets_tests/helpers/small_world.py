@@ -1,4 +1,4 @@
-"""Sizes of the world that is generated once for all tests of the miniature."""
+"""Sizes of the world that all tests of the miniature share."""
 
 from __future__ import annotations
 

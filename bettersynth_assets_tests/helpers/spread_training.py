@@ -1,4 +1,4 @@
-"""One training spread over processes in several ways: its plans, ``killed_training`` that runs them, their results."""
+"""One training distributed over processes in several ways: plans, runs by ``killed_training``, results."""
 
 from __future__ import annotations
 

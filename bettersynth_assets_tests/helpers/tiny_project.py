@@ -1,4 +1,4 @@
-"""A whole project of the smallest size: a world of 60 rows, tiny random models, one training step a stage."""
+"""A complete project of minimal size: a world of 60 rows, tiny random models, one training step per stage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     """Write seed, benchmarks, models, profile and recipe under ``root``.
 
     Returns:
-        The environment that makes them the active ones.
+        The environment variables that select them.
     """
     from bettersynth_assets.config.world_paths import BENCHMARK_FILES
     from bettersynth_assets.miniature.generate import generate_world

@@ -1,4 +1,4 @@
-"""Stages that stand in for those with models, so that data stages can be tested alone and fast."""
+"""Stages that replace those with models, so that data stages can be tested alone and quickly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bettersynth_assets.stages.seed_statistics import SEED_PROFILE
 
 
 def score_of(row_id: str) -> float:
-    """A made-up cosine that only the id decides."""
+    """Return an artificial cosine that depends only on the id."""
     return int(hashlib.sha256(row_id.encode()).hexdigest()[:4], 16) / 65536
 
 
@@ -46,7 +46,7 @@ def _pass_on(work: Work) -> Result:
 
 
 def toy_pipeline(settings: Settings, *, least: float = -1.0) -> Pipeline:
-    """All data stages; scores are made up, rows under ``least`` are rejected, no caption is changed."""
+    """Return a pipeline of all data stages with artificial scores; rows below ``least`` are rejected, captions kept."""
 
     def same(settings: Settings, shard: str, inputs: object) -> object:
         return least

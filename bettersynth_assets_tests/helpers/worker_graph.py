@@ -1,7 +1,7 @@
-"""A graph of the shape of the real one, whose stages go wrong on request, for tests of worker processes.
+"""A graph with the structure of the real one whose stages fail on request, for tests of worker processes.
 
 ``numbers`` and ``squares`` are sharded, ``total`` is of all squares, ``scaled`` is sharded and needs the total. Workers
-work ``squares`` and ``scaled``. Faults are files in the data root, named ``<fault>-<stage>-<shard>``.
+process ``squares`` and ``scaled``. Faults are files in the data root, named ``<fault>-<stage>-<shard>``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATIENCE = 300.0
 
 
 def _begin(work: Work, stage: str) -> None:
-    """Note who works what, then do as the files in the data root say."""
+    """Record which process runs which shard, then follow the fault files in the data root."""
     root = work.settings.data_root
     mask, threads = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("OMP_NUM_THREADS")
     with (root / "worked.txt").open("a") as file:
@@ -43,7 +43,7 @@ def _begin(work: Work, stage: str) -> None:
         raise OSError(f"cannot read {work.shard}")
     if (root / f"refuse-{here}").exists():
         raise ConfigError("model path 'x' does not exist: set models.clip")
-    if (root / f"meet-{here}").exists():  # until another shard is worked too
+    if (root / f"meet-{here}").exists():  # until another shard is processed too
         other = (root / f"meet-{here}").read_text()
         until(lambda: f"{stage} {other} " in (root / "worked.txt").read_text())
     until(lambda: not (root / f"wait-{here}").exists())
@@ -125,6 +125,6 @@ class Run:
         return [tuple(line.split()) for line in path.read_text().splitlines()] if path.exists() else []
 
     def rows(self) -> dict[str, bytes]:
-        """Each kept table's bytes, by its place."""
+        """Return the bytes of each kept table by its path."""
         found = [manifest.path / "kept.parquet" for stage in STAGES for manifest in self.pipeline.current(stage.name)]
         return {str(path.relative_to(self.root)): path.read_bytes() for path in found}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-import toolkit  # noqa: F401 (makes torchvision importable beside a CPU torch)
+import toolkit  # noqa: F401 (makes torchvision importable with a CPU torch)
 from bettersynth_assets.miniature.captions import STOCK_TAIL, rich_caption
 from bettersynth_assets.miniature.language import after_image, before_image, draw_lesson, full_answer
 from bettersynth_assets.miniature.quality import caption_quality

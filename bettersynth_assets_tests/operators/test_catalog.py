@@ -17,7 +17,7 @@ from bettersynth_assets.operators.trust import code_reason
 OURS = "bettersynth_assets.operators.ours"
 MAY_NAME = {
     "operators/stock.py",  # Data-Juicer's operators, which are data here
-    "operators/thresholds.py",  # the spec of clip_score_filter, beside its limits
+    "operators/thresholds.py",  # the spec of clip_score_filter, next to its limits
     "miniature/quality.py",  # which planted faults of the miniature world an operator should find
 }
 

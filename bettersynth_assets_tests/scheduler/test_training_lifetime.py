@@ -1,9 +1,9 @@
 """No training outlives its run: terminated in the UI, or by kill -9 of the run's worker or the step's process.
 
-Everything is what a user has: ``dagster dev`` in a folder of its own, runs launched and ended by the requests that the
-UI sends, and the trainer with a loader process. One training of many steps serves all cases: each run but the first
-goes on from the checkpoint that the run before it left, so it also shows that pool, lease and folder are free again.
-The runs hold a GPU that no machine has, so that there is a lease to give back; the trainer finds none and uses the CPU.
+The setup is a user's: ``dagster dev`` in a separate folder, runs launched and terminated by the UI's requests, and the
+trainer with a loader process. All cases use one training of many steps: each run after the first resumes from the
+previous run's checkpoint, which shows that pool slot, lease and folder have been released. The runs lease a GPU that no
+machine has, so that there is a lease to release; the trainer finds no GPU and uses the CPU.
 """
 
 from __future__ import annotations
@@ -215,9 +215,9 @@ def newest_checkpoint(server: Server) -> int:
     return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
 
-def told_with(part: str, messages: list[str]) -> str | None:
-    told = "\n".join(messages)
-    return told if part in told else None
+def log_with(part: str, messages: list[str]) -> str | None:
+    text = "\n".join(messages)
+    return text if part in text else None
 
 
 def start_training(server: Server) -> Training:
@@ -227,9 +227,9 @@ def start_training(server: Server) -> Training:
     messages = server.messages(run)
     until("a checkpoint newer than the last run's", lambda: newest_checkpoint(server) > before)
     start = f"pretrain: continues after step {before}" if before else "pretrain: 20000 steps over"
-    told = until(f"log with {start!r}", lambda: told_with(start, next(messages)))
-    pid = re.search(r"multiprocess executor: parent process \(pid: (\d+)\)", told)
-    assert pid is not None, told
+    text = until(f"log with {start!r}", lambda: log_with(start, next(messages)))
+    pid = re.search(r"multiprocess executor: parent process \(pid: (\d+)\)", text)
+    assert pid is not None, text
     worker = psutil.Process(int(pid[1]))
     tree = [worker, *worker.children(recursive=True)]
     # The supervisor's command line ends with the trainer's; loaders are forks of the trainer with its command line.

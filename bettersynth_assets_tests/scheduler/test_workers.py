@@ -245,8 +245,8 @@ def test_each_shard_is_reported_to_dagster_once_with_the_log_lines_of_workers(ma
     result = materialize("rows", "copies", "total", run_config=WORKERS)
     assert result.success
     assert partitions_of(instance, "copies") == ["shard-00000", "shard-00001", "shard-00002"]
-    told = [event for event in result.all_events if event.is_step_materialization and event.step_key == "copies"]
-    assert len(told) == 2 * 3  # once when a shard is done, and once by Dagster at the end of the step
+    reported = [event for event in result.all_events if event.is_step_materialization and event.step_key == "copies"]
+    assert len(reported) == 2 * 3  # once when a shard is done, and once by Dagster at the end of the step
     lines = [entry.user_message for entry in instance.all_logs(result.run_id) if "copied by" in entry.user_message]
     assert sorted(line.split(" copied")[0] for line in lines) == ["shard-00000", "shard-00001", "shard-00002"]
     assert not any(line.endswith(f"process {os.getpid()}") for line in lines)

@@ -22,7 +22,7 @@ def images():
     return [image.resize((40, 50), Image.Resampling.NEAREST) for image in coarse]
 
 
-def test_each_image_gets_a_caption_of_its_own(captioner, images):
+def test_captions_depend_on_the_image(captioner, images):
     captions = captioner.captions(images, max_new_tokens=8)
     assert len(captions) == 10 and len(set(captions)) > 3
     assert all(1 <= len(caption.split()) <= 8 and set(caption.split()) <= set(WORDS) for caption in captions)

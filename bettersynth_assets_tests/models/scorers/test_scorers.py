@@ -43,7 +43,7 @@ CASES = [*(("transformers", name) for name in TRANSFORMERS), *(("open_clip", nam
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_scores_equal_those_of_the_checkpoints_library(folders, images, case):
     if case[0] == "transformers":
-        # Siglip2Processor takes its own sizes otherwise.
+        # By default Siglip2Processor uses other sizes.
         sizes = {"patch_size": 5, "max_num_patches": 30} if case[1] == "siglip2" else {}
         expected = transformers_scores(folders[case], images, CAPTIONS, limit=LIMIT, **sizes)
     else:

@@ -2,7 +2,7 @@
 
     python make_mgm_golden.py /path/to/MGM [/path/to/better-synth-seed-800]
 
-Needs a checkout of github.com/dvlab-research/MGM (imported, never copied) and an environment of its own: Python 3.11, a
+Needs a checkout of github.com/dvlab-research/MGM (imported, never copied) and a separate environment: Python 3.11, a
 CPU torch, transformers==4.38.0, tokenizers==0.15.2, timm, open_clip_torch, deepspeed, sentencepiece, protobuf and a
 matching accelerate. Out, next to this file: ``model.npz`` and ``model.json`` (features, logits, loss, every
 gradient, key names), ``pictures.json``, ``rows.json`` and ``tokenizer/``. Nothing is downloaded.
@@ -30,7 +30,7 @@ import rule
 HERE = Path(__file__).parent
 ORIGINAL = Path(sys.argv[1]).resolve()
 sys.path.insert(0, str(ORIGINAL))
-# Beside a CPU torch a torchvision made for CUDA imports only with the project's hook.
+# With a CPU torch, a torchvision built for CUDA imports only with the project's hook.
 sys.path.append(str(HERE.parents[2]))
 importlib.import_module("toolkit")
 
