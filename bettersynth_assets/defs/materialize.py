@@ -180,7 +180,7 @@ def _shown(check: str, verdict: Verdict) -> dict[str, Any]:
         "check_name": check,
         "passed": verdict.passed,
         "severity": dg.AssetCheckSeverity.ERROR,
-        "description": verdict.words,
+        "description": verdict.summary,
         "metadata": verdict.numbers,
     }
 

@@ -60,5 +60,6 @@ def refuse_failed(stage: Stage, verdicts: Mapping[str, Verdict]) -> None:
         if rule.blocking and not verdict.passed:
             fix = f": {rule.fix}" if rule.fix else ""
             raise GateError(
-                f"{stage.name} fails its blocking check {rule.name}, so nothing is built from it: {verdict.words}{fix}"
+                f"{stage.name} fails its blocking check {rule.name}, so nothing is built from it: "
+                f"{verdict.summary}{fix}"
             )

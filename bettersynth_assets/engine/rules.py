@@ -35,7 +35,7 @@ class Verdict:
     """Result of a rule."""
 
     passed: bool
-    words: str
+    summary: str
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,8 +64,8 @@ def conservation(evidence: Evidence) -> Verdict:
                 if difference:
                     lost[f"{source} -> {item.shard}"] = difference
     rows = sum(item.rows_in for item in evidence.manifests)
-    words = f"{rows:,} rows in, none lost" if not lost else f"rows that no table accounts for: {lost}"
-    return Verdict(passed=not lost, words=words, numbers={"rows_in": rows, "lost": sum(map(abs, lost.values()))})
+    summary = f"{rows:,} rows in, none lost" if not lost else f"rows that no table accounts for: {lost}"
+    return Verdict(passed=not lost, summary=summary, numbers={"rows_in": rows, "lost": sum(map(abs, lost.values()))})
 
 
 def schema(evidence: Evidence) -> Verdict:
@@ -82,8 +82,8 @@ def schema(evidence: Evidence) -> Verdict:
                 or name not in evidence.columns.names
                 or found.field(name).type != evidence.columns.field(name).type
             )
-    words = f"{len(evidence.columns)} columns as declared" if not wrong else f"columns that differ: {wrong}"
-    return Verdict(passed=not wrong, words=words)
+    summary = f"{len(evidence.columns)} columns as declared" if not wrong else f"columns that differ: {wrong}"
+    return Verdict(passed=not wrong, summary=summary)
 
 
 def quarantine_share(evidence: Evidence) -> Verdict:
@@ -94,7 +94,7 @@ def quarantine_share(evidence: Evidence) -> Verdict:
     share = bad / rows if rows else 0.0
     return Verdict(
         passed=share <= limit,
-        words=f"{bad:,} of {rows:,} rows quarantined ({share:.2%}); limits.max_quarantined_share is {limit:.2%}",
+        summary=f"{bad:,} of {rows:,} rows quarantined ({share:.2%}); limits.max_quarantined_share is {limit:.2%}",
         numbers={"share": round(share, 6), "limit": limit},
     )
 
@@ -106,7 +106,7 @@ def some_rows_left(evidence: Evidence) -> Verdict:
     share = kept / rows if rows else 0.0
     return Verdict(
         passed=share >= 0.01,
-        words=f"{kept:,} of {rows:,} rows kept ({share:.2%}); under 1% a threshold is probably wrong",
+        summary=f"{kept:,} of {rows:,} rows kept ({share:.2%}); under 1% a threshold is probably wrong",
         numbers={"share": round(share, 6)},
     )
 
@@ -126,18 +126,18 @@ def thresholds(evidence: Evidence) -> Verdict:
         faults.append("all scores are the same")
     if item.stats["rows"] != scored:
         faults.append(f"{item.stats['rows']:,} rows measured of {scored:,} scored")
-    words = f"mean {score['mean']:.4f}, sd {score['sd']:.4f}" + "".join(f"; {fault}" for fault in faults)
-    return Verdict(passed=not faults, words=words, numbers={"mean": score["mean"], "sd": score["sd"]})
+    summary = f"mean {score['mean']:.4f}, sd {score['sd']:.4f}" + "".join(f"; {fault}" for fault in faults)
+    return Verdict(passed=not faults, summary=summary, numbers={"mean": score["mean"], "sd": score["sd"]})
 
 
 def same_kept(evidence: Evidence) -> Verdict:
     """The written and the planned order of operators keep the same rows of the sample, byte for byte."""
     (item,) = evidence.manifests
     rows, differ = item.stats["sample_rows"], item.stats["kept_rows_that_differ"]
-    words = f"{item.stats['sample_rows_kept']:,} of {rows:,} sample rows kept in the recipe's order"
+    summary = f"{item.stats['sample_rows_kept']:,} of {rows:,} sample rows kept in the recipe's order"
     return Verdict(
         passed=differ == 0,
-        words=words
+        summary=summary
         + (f"; {differ:,} differ in the planned order, so the recipe's order is kept" if differ else " and planned"),
         numbers={"sample_rows": rows, "kept_rows_that_differ": differ},
     )
@@ -149,10 +149,10 @@ def budget_met(evidence: Evidence) -> Verdict:
     exposures = sum(item.table()["exposures"].to_pylist())
     gone = sum(item.quarantined.values()) + sum(item.rejected.values()) - item.rejected.get("budget", 0)
     as_it_is = item.stats.get("order") == "keep" and exposures == item.rows_in - gone < evidence.settings.budget
-    words = f"{exposures:,} exposures of {item.kept:,} rows; the budget is {evidence.settings.budget:,}"
+    summary = f"{exposures:,} exposures of {item.kept:,} rows; the budget is {evidence.settings.budget:,}"
     return Verdict(
         passed=exposures == evidence.settings.budget or as_it_is,
-        words=words + (", which `order: keep` does not have to meet" if as_it_is else ""),
+        summary=summary + (", which `order: keep` does not have to meet" if as_it_is else ""),
         numbers={"exposures": exposures, "budget": evidence.settings.budget},
     )
 
@@ -163,8 +163,8 @@ def finite_loss(evidence: Evidence) -> Verdict:
     losses = {row["seed"]: row["final_loss"] for row in item.table().to_pylist()}
     wanted = set(evidence.settings.profile.training.seeds)
     bad = sorted(seed for seed in wanted if not math.isfinite(losses.get(seed, math.nan)))
-    words = f"training seeds without a finite loss: {bad}" if bad else f"{len(wanted)} training seeds, all finite"
-    return Verdict(passed=not bad, words=words)
+    summary = f"training seeds without a finite loss: {bad}" if bad else f"{len(wanted)} training seeds, all finite"
+    return Verdict(passed=not bad, summary=summary)
 
 
 def all_answered(evidence: Evidence) -> Verdict:
@@ -183,8 +183,8 @@ def all_answered(evidence: Evidence) -> Verdict:
         for (name, seed), count in wanted.items()
         if count != answered[name, seed] or not count
     }
-    words = f"answers missing: {missing}" if missing else f"{sum(answered.values()):,} answers"
-    return Verdict(passed=not missing, words=words)
+    summary = f"answers missing: {missing}" if missing else f"{sum(answered.values()):,} answers"
+    return Verdict(passed=not missing, summary=summary)
 
 
 CONSERVATION = Rule(name="rows_conserved", description=conservation.__doc__ or "", judge=conservation)

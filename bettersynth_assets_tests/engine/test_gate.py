@@ -59,7 +59,7 @@ def test_the_checks_of_a_built_dependency_are_reported_for_that_asset(materializ
 
 
 def too_little(evidence: Evidence) -> Verdict:
-    return Verdict(passed=False, words=f"{len(evidence.manifests)} shards")
+    return Verdict(passed=False, summary=f"{len(evidence.manifests)} shards")
 
 
 @pytest.mark.parametrize("judged", ["numbers", "squares"])

@@ -49,14 +49,14 @@ def test_conservation_counts_rejects_and_quarantine(evidence):
     assert conservation(evidence(whole)).passed
     lossy = conservation(evidence(whole, manifest(shard="shard-00001", kept=9)))
     assert not lossy.passed
-    assert "shard-00001" in lossy.words
+    assert "shard-00001" in lossy.summary
     assert lossy.numbers == {"rows_in": 20, "lost": 1}
 
 
 def test_conservation_detects_rows_lost_between_two_stages(evidence):
     before = manifest(shard="shard-00001", kept=12, digest="a")
     after = manifest(shard="shard-00001", inputs={"before": ["a"]})
-    assert "before -> shard-00001" in conservation(evidence(after, upstream={"before": [before]})).words
+    assert "before -> shard-00001" in conservation(evidence(after, upstream={"before": [before]})).summary
     stale = manifest(shard="shard-00001", inputs={"before": ["older"]})
     assert conservation(evidence(stale, upstream={"before": [before]})).passed
 
@@ -74,7 +74,7 @@ def test_the_schema_rule_names_the_columns_that_differ(evidence, tmp_path):
     columns = pa.schema([("id", pa.string()), ("words", pa.int64()), ("line", pa.int64())])
     verdict = schema(evidence(made, columns=columns))
     assert not verdict.passed
-    assert "['extra', 'line', 'words']" in verdict.words
+    assert "['extra', 'line', 'words']" in verdict.summary
     assert schema(evidence(made, columns=pq.read_schema(tmp_path / "kept.parquet"))).passed
 
 
@@ -106,14 +106,14 @@ def test_thresholds_must_be_cosines_with_a_spread(evidence, change, fault):
     assert thresholds(evidence(good, upstream=upstream)).passed
     bad = thresholds(evidence(manifest(stats={"rows": 10, "clip_score": score | change}), upstream=upstream))
     assert not bad.passed
-    assert fault in bad.words
+    assert fault in bad.summary
 
 
 def test_thresholds_cover_every_scored_row(evidence):
     score = {"mean": 0.3, "sd": 0.04, "k_sigma": [0.18, 0.42], "percentiles": {"50": 0.3}}
     made = manifest(stats={"rows": 9, "clip_score": score})
     verdict = thresholds(evidence(made, upstream={"clip_scores": [manifest(kept=10)]}))
-    assert verdict.words == "mean 0.3000, sd 0.0400; 9 rows measured of 10 scored"
+    assert verdict.summary == "mean 0.3000, sd 0.0400; 9 rows measured of 10 scored"
     assert not verdict.passed
 
 
@@ -121,13 +121,13 @@ def test_the_budget_rule_requires_the_exact_number_of_exposures(evidence, tmp_pa
     assert budget_met(evidence(kept(tmp_path, exposures=[3, 4]))).passed
     short = budget_met(evidence(kept(tmp_path, exposures=[3, 3])))
     assert not short.passed
-    assert short.words == "6 exposures of 2 rows; the budget is 7"
+    assert short.summary == "6 exposures of 2 rows; the budget is 7"
 
 
 @pytest.mark.parametrize("loss", [[math.nan], [math.inf], []])
 def test_a_training_seed_without_a_finite_loss_is_named(evidence, tmp_path, loss):
     made = kept(tmp_path, seed=pa.array([0] * len(loss), pa.int64()), final_loss=pa.array(loss, pa.float64()))
-    assert finite_loss(evidence(made)).words == "training seeds without a finite loss: [0]"
+    assert finite_loss(evidence(made)).summary == "training seeds without a finite loss: [0]"
     assert finite_loss(evidence(kept(tmp_path, seed=[0], final_loss=[0.5]))).passed
 
 
@@ -145,13 +145,13 @@ def test_a_missing_answer_seed_or_benchmark_is_named(evidence, tmp_path):
     asked = {"textvqa": 2, "mmbench": 1}
     rows = [(0, "textvqa", ""), (0, "textvqa", "x"), (0, "mmbench", "A")]
     whole = all_answered(evidence(answered(tmp_path, asked, *rows)))
-    assert whole.passed and whole.words == "3 answers"
+    assert whole.passed and whole.summary == "3 answers"
     for broken, fault in (
         (rows[:2], "'mmbench of seed 0': 1"),
         ([*rows[:2], (0, "mmbench", None)], "'mmbench of seed 0': 1"),
         ([(3, *row[1:]) for row in rows], "'textvqa of seed 0': 2"),
     ):
         found = all_answered(evidence(answered(tmp_path, asked, *broken)))
-        assert not found.passed and fault in found.words
+        assert not found.passed and fault in found.summary
     other = all_answered(evidence(answered(tmp_path, {"textvqa": 2}, *rows)))
-    assert "'mmbench of seed 0': 'no questions'" in other.words
+    assert "'mmbench of seed 0': 'no questions'" in other.summary

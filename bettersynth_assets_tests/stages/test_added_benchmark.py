@@ -129,7 +129,7 @@ def test_the_stage_evaluates_an_added_benchmark_and_checks_and_summary_show_it(
     slot.commit(made)
     (manifest,) = Pipeline(STAGES, settings).current("baseline_results")
     verdict = all_answered(Evidence(manifests=[manifest], upstream={}, settings=settings, columns=None))
-    assert verdict.passed and verdict.words == "4 answers"
+    assert verdict.passed and verdict.summary == "4 answers"
     assert manifest.table("questions")["question_id"].to_pylist() == ["q0", "q1", "q2", "q3"]
     text = " ".join(as_text(summarize(settings)).split())
     assert "arm Counting accuracy, n 4 seeds baseline" in text

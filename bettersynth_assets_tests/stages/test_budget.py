@@ -85,7 +85,7 @@ def test_order_keep_does_not_change_a_set_below_the_budget_and_reports_that_it_i
     evidence = Evidence(manifests=[manifest], upstream={}, settings=settings(seed, 49, "keep"), columns=None)
     verdict = budget_met(evidence)
     assert verdict.passed
-    assert "13 exposures of 13 rows; the budget is 49, which" in verdict.words
+    assert "13 exposures of 13 rows; the budget is 49, which" in verdict.summary
     lost = replace(manifest, rows_in=ROWS + 1)
     assert not budget_met(replace(evidence, manifests=[lost])).passed
 
@@ -169,7 +169,7 @@ def test_the_profiles_questions_file_has_priority_and_an_invalid_one_is_named(se
     }
     with pytest.raises(ConfigError, match=r"questions = .*none\.json.*does not exist"):
         toy_pipeline(settings(seed, 5, questions="none.json")).ensure("budgeted_set")
-    with pytest.raises(ConfigError, match=r"seed\.jsonl, row 1 \(id '000'\): needs .* must be LLaVA JSON"):
+    with pytest.raises(ConfigError, match=r"seed\.jsonl, row 1 \(id '000'\): needs .* expected LLaVA JSON"):
         toy_pipeline(settings(seed, 5, questions=str(seed))).ensure("budgeted_set")
 
 
