@@ -124,7 +124,7 @@ def test_data_juicer_does_not_change_settings_of_the_process():
     threads = torch.get_num_threads()
     registry()
     with undisturbed():
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads + 1)
     assert torch.get_num_threads() == threads
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 

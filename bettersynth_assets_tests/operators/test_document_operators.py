@@ -76,6 +76,7 @@ def test_the_matching_score_equals_the_models_probability(entries, tmp_path, tin
     entry = {"image_text_matching_filter": {"hf_blip": str(blip_itm), "min_score": 0}}
     done = process(tmp_path, tiny_models, entry, table)
     model, processor = BlipForImageTextRetrieval.from_pretrained(blip_itm), load_processor(blip_itm)
+    assert done.kept.num_rows == 4
     for row in done.kept.to_pylist():
         image = Image.open(tmp_path / row["image"]).convert("RGB")
         inputs = processor(text=row["caption"], images=image, return_tensors="pt", truncation=True, max_length=32)

@@ -171,10 +171,12 @@ def test_a_stat_that_is_not_a_number_rejects_the_row_without_an_error(rows, proc
 
 def test_errors_that_are_not_an_operators_fault_propagate_unchanged():
     for error in (MemoryError(), KeyboardInterrupt(), EnvironmentFault("disk"), ConfigError("own")):
-        with pytest.raises(type(error)), operator_context("x", "{}", "here"):
+        with pytest.raises(type(error)) as raised, operator_context("x", "{}", "here"):
             raise error
-        with pytest.raises(type(error)):
+        assert raised.value is error
+        with pytest.raises(type(error)) as raised:
             attempt(lambda error=error: (_ for _ in ()).throw(error))
+        assert raised.value is error
     import torch
 
     with pytest.raises(DeviceError, match="out of GPU memory in an operator"):
