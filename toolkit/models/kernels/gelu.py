@@ -36,6 +36,14 @@ def gated_gelu(gate: Tensor, up: Tensor) -> Tensor:
     return result
 
 
+def cast(result: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert the result of an ``autograd.Function`` unless it has the dtype already.
+
+    Compiled by PyTorch 2.11, a function that ends in a ``.to`` without effect has the gradient 0.
+    """
+    return result if result.dtype == dtype else result.to(dtype)
+
+
 class _GatedGelu(torch.autograd.Function):
     """Forward and backward share one exponential: that of the density is also that of the distribution's formula."""
 
@@ -43,7 +51,7 @@ class _GatedGelu(torch.autograd.Function):
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
         x = gate.float()
-        return (x * _normal(x)[0] * up.float()).to(gate.dtype)
+        return cast(x * _normal(x)[0] * up.float(), gate.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:

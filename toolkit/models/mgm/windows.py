@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toolkit.models.kernels.gelu import cast
+
 
 class Windows(NamedTuple):
     """Windows of I images for N tokens, with W positions each."""
@@ -155,5 +157,5 @@ def _gathered(cell: Tensor, weight: Tensor) -> Tensor:
         total = cell[:, 0].float() * weight[:, 0, None].float()
         for k in range(1, cell.shape[1]):
             total = total + cell[:, k].float() * weight[:, k, None].float()
-        return total.to(cell.dtype)
+        return cast(total, cell.dtype)
     return torch.bmm(weight.to(cell.dtype).unsqueeze(1), cell).squeeze(1)

@@ -50,7 +50,7 @@ def _assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     for name, tensor in one.items():
         # The key projection's biases cancel in the softmax: their gradient is 0 up to rounding.
         scale = 1e-2 if name.endswith(("aux_projector.0.bias", "aux_projector.1.bias")) else other[name].norm()
-        assert (tensor - other[name]).norm() <= 1e-5 * scale, name
+        assert (tensor - other[name]).norm() <= 3e-5 * scale, name
 
 
 @pytest.fixture(scope="module")
