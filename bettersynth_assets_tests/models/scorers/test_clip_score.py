@@ -158,7 +158,7 @@ def test_out_of_memory_halves_the_batch_for_later_calls_too():
     assert calls[-1] == 4 and batch.size == 4
 
 
-def test_after_three_halvings_the_error_says_what_to_do():
+def test_after_three_halvings_the_error_gives_the_fix():
     calls = []
     with pytest.raises(DeviceError, match=r"out of GPU memory at a batch of 2 \(asked for 16\): set a smaller batch"):
         in_batches(list(range(20)), BatchSize(16), out_of_memory_over(1, calls))

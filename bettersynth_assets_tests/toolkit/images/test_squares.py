@@ -1,4 +1,4 @@
-"""Padding and aspect of squares; that they equal CLIP's preprocessing is in ``models/mgm/test_mgm_processing.py``."""
+"""Padding and aspect of squares; ``models/mgm/test_mgm_processing.py`` compares them with CLIP's preprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LLaVA base from parts in public formats: assembled, trained through both stages, and asked."""
+"""A LLaVA base from parts in public formats is assembled, trained in both stages, and answers."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def processor() -> MGMProcessor:
 
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
-    """21 questions about 5 pictures, in no order."""
+    """21 questions about 5 images, in mixed order."""
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(5):
         values = np.random.default_rng(number).integers(0, 256, (40, 40 + 9 * number, 3), dtype=np.uint8)
@@ -80,7 +80,7 @@ def test_answers_equal_those_of_transformers_on_single_prompts(
     processor: MGMProcessor, prompts: list[Prompt], heads: tuple[int, int]
 ) -> None:
     model = tiny_mgm(initializer_range=0.5, num_attention_heads=heads[0], num_key_value_heads=heads[1])
-    stop = range(6, 26)  # some of the bytes, so that answers end, at different lengths
+    stop = range(6, 26)  # some of the byte tokens, so that answers end at different lengths
     tokens = 2 * ROOM + 5
     written = _by_transformers(model, processor, prompts, tokens, stop)
     lengths = set(map(len, written))
@@ -150,7 +150,7 @@ def _alone(model: MGMGemmaForCausalLM, processor: MGMProcessor, prompt: Prompt, 
 
 @pytest.fixture(scope="module")
 def scored(prompts: list[Prompt]) -> list[Prompt]:
-    """The prompts with none to four candidates each, short and long, one token and many."""
+    """The prompts with zero to four candidates each, of one or many tokens."""
     return [dataclasses.replace(prompt, candidates=CANDIDATES[i % 5 : i % 7]) for i, prompt in enumerate(prompts)]
 
 

@@ -1,4 +1,4 @@
-"""An MGM base out of its public parts, in the layouts that they are published in."""
+"""An MGM base from public parts in their published layouts."""
 
 from __future__ import annotations
 
