@@ -106,15 +106,15 @@ class Answerer:
         encoded = [self._encode(prompt) for prompt in prompts]
         tokens: dict[int, list[int]] = {}
         scores: dict[int, list[float]] = {}
-        put_off = True
+        defer_stragglers = True
         while len(tokens) < len(prompts):
             wanted = {i: prompt for i, prompt in enumerate(prompts) if i not in tokens}
             asked = [one if i not in scores else one._replace(candidates=[]) for i, one in enumerate(encoded)]
-            for some in self._answer_all(wanted, asked, put_off=put_off):
+            for some in self._answer_all(wanted, asked, defer_stragglers=defer_stragglers):
                 tokens |= some.tokens
                 scores |= {number: sums for number, sums in some.scores.items() if number not in scores}
                 on_batch(len(tokens))
-            put_off = False
+            defer_stragglers = False
         texts = self.processor.tokenizer.batch_decode(
             [tokens[i] for i in range(len(prompts))], skip_special_tokens=True
         )
@@ -134,7 +134,7 @@ class Answerer:
             raise AnswerError(f"prompt {prompt.id!r}: candidate {error}") from None
 
     def _answer_all(
-        self, prompts: Mapping[int, Prompt], encoded: Sequence[_Encoded], *, put_off: bool
+        self, prompts: Mapping[int, Prompt], encoded: Sequence[_Encoded], *, defer_stragglers: bool
     ) -> Iterator[_Found]:
         """Yield the results batch by batch."""
         lengths = [len(one.ids) for one in encoded]
@@ -158,7 +158,7 @@ class Answerer:
                     ids, candidates = encoded[row]
                     waiting.append(_Question(row, ids[at + 1 :], candidates, prefixes, place))
             while len(waiting) >= batch or (waiting and part is parts[-1]):
-                found, batch = fitting(partial(self._answer, waiting, put_off), batch)
+                found, batch = fitting(partial(self._answer, waiting, defer_stragglers), batch)
                 waiting = waiting[batch:]
                 yield found
 
@@ -187,14 +187,16 @@ class Answerer:
         return model.project_images(features)[:count]
 
     @torch.inference_mode()
-    def _answer(self, waiting: Sequence[_Question], put_off: bool, size: int) -> _Found:
+    def _answer(self, waiting: Sequence[_Question], defer_stragglers: bool, size: int) -> _Found:
         """Answer and score the first ``size`` questions."""
         questions = waiting[:size]
         groups = [list(group) for _, group in groupby(questions, key=lambda question: id(question.prefixes))]
         prefix = joined([group[0].prefixes.pick([question.place for question in group]) for group in groups])
         batch = Batch(self.model, prefix, [question.ids for question in questions])
         sums = log_probabilities(batch, [question.candidates for question in questions])
-        tokens, open_ = answer(batch, stop=self._ends(), max_new_tokens=self.max_new_tokens, put_off=put_off)
+        tokens, open_ = answer(
+            batch, stop=self._ends(), max_new_tokens=self.max_new_tokens, defer_stragglers=defer_stragglers
+        )
         return _Found(
             {question.number: tokens[i] for i, question in enumerate(questions) if i not in open_},
             {question.number: sums[i] for i, question in enumerate(questions)},

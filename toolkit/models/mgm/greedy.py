@@ -135,14 +135,14 @@ def forward(
 
 
 def answer(
-    batch: Batch, *, stop: Collection[int], max_new_tokens: int, put_off: bool = False
+    batch: Batch, *, stop: Collection[int], max_new_tokens: int, defer_stragglers: bool = False
 ) -> tuple[list[list[int]], list[int]]:
     """Decode the answers of a batch.
 
     Args:
         stop: tokens that end an answer; they are not part of it.
         max_new_tokens: maximum tokens of an answer.
-        put_off: stop when, after ``ROOM`` tokens, at most an eighth of the rows is unfinished. A few long answers would
+        defer_stragglers: stop when, after ``ROOM`` tokens, at most an eighth of the rows is unfinished. A few long answers would
             otherwise delay each batch; the caller answers the deferred ones together.
 
     Returns:
@@ -159,7 +159,7 @@ def answer(
         open_ = [open_[i] for i in going]
         if not open_ or step == max_new_tokens:
             break
-        if put_off and step >= ROOM and len(open_) <= len(answers) // 8:
+        if defer_stragglers and step >= ROOM and len(open_) <= len(answers) // 8:
             return answers, open_
         if len(going) < len(tokens):
             batch.keep(going)

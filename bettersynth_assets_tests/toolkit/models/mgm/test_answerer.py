@@ -128,7 +128,7 @@ def test_a_few_long_answers_are_deferred_and_the_others_are_unchanged(
     ends = set(range(300)) - set(alone[0])
     short = next(q for q in questions if int(Batch(model, prefix, [q]).tokens()) in ends)
     asked, both = [questions[0], *[short] * 8], joined([prefix, prefix.pick([0] * 8)])
-    answers, open_ = answer(Batch(model, both, asked), stop=ends, max_new_tokens=ROOM + 4, put_off=True)
+    answers, open_ = answer(Batch(model, both, asked), stop=ends, max_new_tokens=ROOM + 4, defer_stragglers=True)
     assert open_ == [0] and answers[1:] == [[]] * 8
     answers, open_ = answer(Batch(model, both, asked), stop=ends, max_new_tokens=ROOM + 4)
     assert open_ == [] and answers[0] == alone[0]
@@ -199,11 +199,11 @@ def test_candidates_change_no_answer_and_are_scored_once_despite_low_memory_and_
 
     plain = Answerer(model=model, processor=processor, max_new_tokens=tokens, stop=frozenset(range(6, 60)))
     bare = plain([dataclasses.replace(prompt, candidates=()) for prompt in scored])
-    put_off = []
+    deferred = []
 
     def answer_counted(*arguments: Any, **options: Any) -> Any:
         found = answer(*arguments, **options)
-        put_off.extend(found[1])
+        deferred.extend(found[1])
         return found
 
     whole = plain(scored)
@@ -211,7 +211,7 @@ def test_candidates_change_no_answer_and_are_scored_once_despite_low_memory_and_
     monkeypatch.setattr("toolkit.models.mgm.answerer.answer", answer_counted)
     split = dataclasses.replace(plain, batch_size=32)(scored)
     assert [a.text for a in split] == [a.text for a in whole] == [a.text for a in bare]
-    assert put_off, "no answer was deferred, so the test proves nothing"
+    assert deferred, "no answer was deferred, so the test proves nothing"
     assert sum(counts) == sum(len(prompt.candidates) for prompt in scored)
     for one, other in zip(split, whole, strict=True):
         assert [c.log_probability for c in one.candidates] == pytest.approx(

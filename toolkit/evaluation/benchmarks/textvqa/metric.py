@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +45,8 @@ def answer_score(prediction: str, humans: Sequence[str]) -> float:
     if not any(same):
         return 0.0
     parts = [min(1.0, (sum(same) - left_out) / 3) for left_out in same]
-    return sum(parts) / len(parts)
+    # In order, as the reference scores: from Python 3.12 on, `sum` compensates for rounding.
+    return reduce(add, parts) / len(parts)
 
 
 def read_prompt(prompt: str) -> Prompted:
