@@ -142,8 +142,8 @@ def answer(
     Args:
         stop: tokens that end an answer; they are not part of it.
         max_new_tokens: maximum tokens of an answer.
-        defer_stragglers: stop when, after ``ROOM`` tokens, at most an eighth of the rows is unfinished. A few long answers would
-            otherwise delay each batch; the caller answers the deferred ones together.
+        defer_stragglers: stop when, after ``ROOM`` tokens, at most an eighth of the rows is unfinished. A few long
+            answers would otherwise delay each batch; the caller answers the deferred ones together.
 
     Returns:
         The tokens of each row, and the numbers of the deferred rows.
