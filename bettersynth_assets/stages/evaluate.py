@@ -27,12 +27,12 @@ import pyarrow as pa
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.libraries import key_versions
-from bettersynth_assets.engine.rules import ALL_ANSWERED
 from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
 from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.compare import arm_stats, compare
+from bettersynth_assets.stages.rules import ALL_ANSWERED
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
 from bettersynth_assets.stages.train import architecture_key, folder_of
 from bettersynth_assets.stages.world import prepare_benchmarks

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.engine.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.operators.custom_operators import use_custom_operators
@@ -29,6 +28,7 @@ from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.schema import FILTERED
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.models import scorer_of
+from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.stages.score import read_embeddings
 
 NAME = "filtered_set"

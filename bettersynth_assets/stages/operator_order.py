@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.engine.rules import SAME_KEPT
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.custom_operators import use_custom_operators
@@ -39,6 +38,7 @@ from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.accounting import nothing_left
 from bettersynth_assets.stages.filter import PLAN, rescorer
+from bettersynth_assets.stages.rules import SAME_KEPT
 from bettersynth_assets.stages.score import read_embeddings
 
 SAMPLE_ROWS = 256

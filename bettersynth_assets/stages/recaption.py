@@ -18,7 +18,6 @@ import pyarrow as pa
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.libraries import key_versions
-from bettersynth_assets.engine.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import ImageError, check_unchanged
@@ -37,6 +36,7 @@ from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.filter import rescorer
 from bettersynth_assets.stages.models import captioner_of, scorer_of
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
+from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
 from toolkit.files import digest_of
 
 NAME = "recaptioned_set"

@@ -17,7 +17,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.engine.rules import EVERY_ROW_SET
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import check_unchanged
@@ -27,6 +26,7 @@ from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.models import scorer_of
+from bettersynth_assets.stages.rules import EVERY_ROW_SET
 from toolkit.files import write_atomically
 
 NAME = "clip_scores"

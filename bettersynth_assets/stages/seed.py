@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.engine.rules import EVERY_ROW_SET
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.images.paths import Roots, real_roots
 from bettersynth_assets.records.input_files import input_versions
@@ -30,6 +29,7 @@ from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.records.seed_file import SeedLine, seed_index
 from bettersynth_assets.records.seed_folders import check_folders
 from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
+from bettersynth_assets.stages.rules import EVERY_ROW_SET
 from bettersynth_assets.stages.world import prepare_seed
 from toolkit.file_errors import patiently
 from toolkit.worker_pools import repeated

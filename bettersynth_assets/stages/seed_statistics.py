@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.engine.rules import THRESHOLDS
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.operators.seed_scores import SCORES_FILE
 from bettersynth_assets.records.distribution import PERCENTILES, describe
 from bettersynth_assets.stages.accounting import nothing_left
+from bettersynth_assets.stages.rules import THRESHOLDS
 
 NAME = "seed_profile"
 MEASURES = ("clip_score", "words", "width", "height")

@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.engine.rules import FINITE_LOSS
 from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.seed_path import image_root
@@ -29,6 +28,7 @@ from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
 from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.models import base_of
+from bettersynth_assets.stages.rules import FINITE_LOSS
 from bettersynth_assets.stages.side_inputs import check_finetune
 from bettersynth_assets.stages.world import prepare_finetune
 from toolkit.files import sha256_once

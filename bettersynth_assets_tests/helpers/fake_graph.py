@@ -10,11 +10,11 @@ import yaml
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.defs.cards import Card
-from bettersynth_assets.engine import rules
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.input_files import input_versions
 from bettersynth_assets.records.schema import QUARANTINE, SEED, rows_table
+from bettersynth_assets.stages import rules
 from toolkit.file_errors import patiently
 
 ROWS = 5

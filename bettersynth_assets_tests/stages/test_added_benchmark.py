@@ -19,13 +19,14 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.integrity import seal
 from bettersynth_assets.engine.pipeline import Pipeline
-from bettersynth_assets.engine.rules import Evidence, all_answered
+from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.engine.stage import Work, no_log
 from bettersynth_assets.engine.store import WHOLE, Manifest, write_table
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.reports.summary import as_text, summarize
 from bettersynth_assets.stages import evaluate
 from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets.stages.rules import all_answered
 from bettersynth_assets.stages.side_inputs import check_benchmarks
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from toolkit.evaluation import run, score

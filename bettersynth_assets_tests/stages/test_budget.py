@@ -14,9 +14,10 @@ import pytest
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.recipe import BudgetSection
 from bettersynth_assets.config.settings import Settings
-from bettersynth_assets.engine.rules import Evidence, budget_met
+from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import ConfigError, EmptySetError
+from bettersynth_assets.stages.rules import budget_met
 from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
 from bettersynth_assets_tests.helpers.toy import score_of, toy_pipeline
 from toolkit.preprocess.dj_to_llava import QUESTIONS

@@ -7,11 +7,12 @@ import pytest
 
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.engine.pipeline import Pipeline
-from bettersynth_assets.engine.rules import SAME_KEPT, Evidence
+from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.reports.metadata import describe
 from bettersynth_assets.stages import operator_order
 from bettersynth_assets.stages.operator_order import OPERATOR_PLAN, sample_of
+from bettersynth_assets.stages.rules import SAME_KEPT
 from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
 PROCESS = [

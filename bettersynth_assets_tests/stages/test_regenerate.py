@@ -10,7 +10,7 @@ import pytest
 
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.engine.pipeline import Pipeline
-from bettersynth_assets.engine.rules import Evidence, conservation, schema
+from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.errors import ConfigError, SeedError
 from bettersynth_assets.images.opening import open_rgb
 from bettersynth_assets.models.scorers.clip_files import score_files
@@ -19,6 +19,7 @@ from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.reports.gallery import gallery
 from bettersynth_assets.stages.budget import BUDGETED_SET
+from bettersynth_assets.stages.rules import conservation, schema
 from bettersynth_assets_tests.helpers.seed_stages import STAGES
 from tiny_models.synthesis import make_stable_diffusion
 from toolkit.data.llava import read_llava

@@ -16,11 +16,12 @@ from PIL import Image
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
-from bettersynth_assets.engine.rules import Evidence, budget_met, conservation
+from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import ConfigError, EmptySetError
 from bettersynth_assets.stages.budget import BUDGETED_SET
+from bettersynth_assets.stages.rules import budget_met, conservation
 from bettersynth_assets.stages.score import read_embeddings
 from bettersynth_assets.stages.selection import embeddings_of
 from bettersynth_assets_tests.helpers.rows import break_image

@@ -8,8 +8,9 @@ import pytest
 
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.integrity import seal
-from bettersynth_assets.engine.rules import (
-    Evidence,
+from bettersynth_assets.engine.rules import Evidence
+from bettersynth_assets.engine.store import Manifest
+from bettersynth_assets.stages.rules import (
     all_answered,
     budget_met,
     conservation,
@@ -19,7 +20,6 @@ from bettersynth_assets.engine.rules import (
     some_rows_left,
     thresholds,
 )
-from bettersynth_assets.engine.store import Manifest
 
 
 def manifest(**values) -> Manifest:
