@@ -76,8 +76,8 @@ def test_the_scorer_prefers_the_correct_caption_and_both_formats_agree(
         image = model.eval().encode_image(torch.stack([preprocess(i) for i in images]), normalize=True)
         cosine = image @ model.encode_text(tokenizer(captions), normalize=True).T
         inputs = processor(images=images, text=captions, return_tensors="pt", padding=True, truncation=True)
-        told = twin(**inputs)
-        other = told.image_embeds @ told.text_embeds.T
+        output = twin(**inputs)
+        other = output.image_embeds @ output.text_embeds.T
     assert (cosine.argmax(1) == torch.arange(SCENES)).float().mean() > 0.9
     torch.testing.assert_close(cosine, other, atol=2e-3, rtol=0)
 

@@ -36,8 +36,8 @@ def _is_true(question: str, scene: Scene) -> bool:
     if question.startswith("Is the word"):
         return any((sign.word, sign.color) == (words[3], words[-2]) for sign in scene.signs)
     if question.startswith("Is there a"):
-        told = words[3 : words.index("in")]
-        return told in ([list(key) for key in things] if len(told) == 2 else [[shape] for _, shape in things])
+        named = words[3 : words.index("in")]
+        return named in ([list(key) for key in things] if len(named) == 2 else [[shape] for _, shape in things])
     return things[words[2], words[3]] == " ".join(words[6:])
 
 

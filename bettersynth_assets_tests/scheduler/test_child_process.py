@@ -49,14 +49,14 @@ def test_a_launcher_replaces_python_and_sees_all_leased_gpus(tmp_path, monkeypat
 
 
 def test_training_events_are_logged_by_seed():
-    told: list[str] = []
-    report = Reporter("budgeted_set", told.append)
+    logged: list[str] = []
+    report = Reporter("budgeted_set", logged.append)
     four, seven = ({"output_dir": f"data/seed-{seed}"} for seed in (4, 7))
     report({**four, "event": "start", "stage": "pretrain", "steps": 9, "rows": 12})
     report({**four, "event": "step", "stage": "pretrain", "step": 9, "steps": 9, "loss": 1.25, "samples_per_s": 3.0})
     report({**four, "event": "done", "cached": False, "seconds": 2.0})
     report({**seven, "event": "done", "cached": True, "seconds": 0.0})
-    assert told == [
+    assert logged == [
         "budgeted_set seed 4 pretrain: 9 steps over 12 rows",
         "budgeted_set seed 4 pretrain: step 9/9, loss 1.2500, 3.0 samples/s",
         "budgeted_set seed 4: finished in 2.0 s",

@@ -39,20 +39,20 @@ def test_a_lease_sets_the_mask_and_restores_the_old_one(tmp_path, monkeypatch):
 
 
 def test_a_second_holder_waits_and_logs_it(tmp_path):
-    told: list[str] = []
+    logged: list[str] = []
     entered = threading.Event()
 
     def second() -> None:
-        with lease(["0"], told.append, tmp_path):
+        with lease(["0"], logged.append, tmp_path):
             entered.set()
 
-    with lease(["0"], told.append, tmp_path):
+    with lease(["0"], logged.append, tmp_path):
         thread = threading.Thread(target=second)
         thread.start()
         deadline = time.monotonic() + 120
-        while not told and time.monotonic() < deadline:
+        while not logged and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert told == ["GPU 0 is busy with another run: waiting for it"]
+        assert logged == ["GPU 0 is busy with another run: waiting for it"]
         assert not entered.is_set()
     thread.join(timeout=120)
     assert entered.is_set()
@@ -66,20 +66,20 @@ def test_the_device_of_a_killed_holder_is_released(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT_ROOT) as holder:
         assert holder.stdout.readline() == b"held\n"
-        told: list[str] = []
+        logged: list[str] = []
         killer = threading.Timer(0.3, holder.kill)
         killer.start()
-        with lease(["0"], told.append, tmp_path):
+        with lease(["0"], logged.append, tmp_path):
             assert holder.wait(timeout=120) == -signal.SIGKILL
-        assert told == ["GPU 0 is busy with another run: waiting for it"]
+        assert logged == ["GPU 0 is busy with another run: waiting for it"]
 
 
 def test_a_child_that_outlives_the_holder_keeps_the_device(tmp_path):
     with lease(["0"], print, tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=held_locks())
-    told: list[str] = []
+    logged: list[str] = []
     ended = threading.Timer(0.3, lambda: child.communicate(b"\n"))
     ended.start()
-    with lease(["0"], told.append, tmp_path):
+    with lease(["0"], logged.append, tmp_path):
         assert child.wait(timeout=120) == 0
-    assert len(told) == 1
+    assert len(logged) == 1

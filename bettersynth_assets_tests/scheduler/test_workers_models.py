@@ -40,8 +40,8 @@ def test_scores_filters_and_captions_do_not_depend_on_workers(tmp_path):
     alone = job_in(tmp_path / "alone", settings, 1).pipeline()
     alone.ensure_all(LAST)
     job = job_in(tmp_path / "workers", settings, 2)
-    told: list[str] = []
-    pipeline = job.pipeline(log=told.append)
+    logged: list[str] = []
+    pipeline = job.pipeline(log=logged.append)
     pooled = frozenset(name for name in WITH_MODELS if pipeline.stages[name].sharded)
     scheduler = ShardScheduler(
         pipeline=pipeline, pooled=pooled, job=job, attempt=lambda name, shard: _made(pipeline, name, shard)
@@ -50,7 +50,7 @@ def test_scores_filters_and_captions_do_not_depend_on_workers(tmp_path):
     assert scheduler.prepare(LAST, shards) == {}
     assert files_of(pipeline) == files_of(alone)
     for shard in shards:  # progress of the workers is in the log of the run
-        assert any(line.startswith(f"clip_scores {shard}: ") and "rows/s" in line for line in told)
+        assert any(line.startswith(f"clip_scores {shard}: ") and "rows/s" in line for line in logged)
 
 
 def _made(pipeline: Pipeline, name: str, shard: str) -> None:

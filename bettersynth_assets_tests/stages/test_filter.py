@@ -79,8 +79,8 @@ def test_the_log_names_the_shard_that_an_operator_processes(pipeline):
     lines = []
     run.log = lines.append
     shards = run.ensure_all("filtered_set")
-    told = [line for line in lines if "words_num_filter" in line]
-    assert [line.rpartition(" ")[2] for line in told] == [f"({shard.shard})" for shard in shards]
+    logged = [line for line in lines if "words_num_filter" in line]
+    assert [line.rpartition(" ")[2] for line in logged] == [f"({shard.shard})" for shard in shards]
 
 
 def test_an_unknown_operator_is_named(pipeline):

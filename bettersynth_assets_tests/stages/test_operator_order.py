@@ -152,7 +152,7 @@ def test_the_selector_gets_the_stored_embeddings(planning, settings, monkeypatch
     from bettersynth_assets.operators.ours import kmeans_diversity_selector
 
     def embed_files(*arguments):
-        raise AssertionError("the sample's images were embedded anew")
+        raise AssertionError("the sample's images were embedded again")
 
     monkeypatch.setattr(kmeans_diversity_selector, "embed_files", embed_files)
     run = planning(process=[{"kmeans_diversity_selector": {"clusters": 3, "share": 0.5}}])

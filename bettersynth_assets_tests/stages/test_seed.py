@@ -185,9 +185,9 @@ def test_a_second_run_is_a_no_op_and_a_fixed_image_reruns_only_its_shard(tmp_pat
     again.ensure_all("seed_dataset")
     assert again.materialized == []
     broken.write_bytes(whole)
-    mended = toy_pipeline(settings(path))
-    mended.ensure_all("seed_dataset")
-    assert [(manifest.shard, manifest.kept) for manifest in mended.materialized] == [("shard-00002", 2)]
+    repaired = toy_pipeline(settings(path))
+    repaired.ensure_all("seed_dataset")
+    assert [(manifest.shard, manifest.kept) for manifest in repaired.materialized] == [("shard-00002", 2)]
 
 
 def test_worker_processes_give_the_same_rows_as_one_process(

@@ -36,7 +36,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(tmp_path / "p.yaml"))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
 
-    def build(folder: str, told: list[str], stop_at: str = "never", launcher: Sequence[str] = ()) -> Work:
+    def build(folder: str, logged: list[str], stop_at: str = "never", launcher: Sequence[str] = ()) -> Work:
         write_profile(
             tmp_path / "p.yaml",
             seed=str(tmp_path / "images" / "seed.jsonl"),
@@ -47,7 +47,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         )  # fmt: skip
 
         def log(line: str) -> None:
-            told.append(line)
+            logged.append(line)
             if stop_at in line:
                 raise Interrupted
 
@@ -60,13 +60,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.slow
 def test_an_interrupted_stage_resumes_at_its_last_step(work: Any) -> None:
-    told: list[str] = []
+    logged: list[str] = []
     with pytest.raises(Interrupted):
-        train.run(work("run", told, stop_at="finetune: step 2/3"), source="budgeted_set")
-    told.clear()
-    made = train.run(work("run", told), source="budgeted_set")
-    assert any("finetune: continues after step" in line for line in told)
-    assert not any("pretrain:" in line for line in told)
+        train.run(work("run", logged, stop_at="finetune: step 2/3"), source="budgeted_set")
+    logged.clear()
+    made = train.run(work("run", logged), source="budgeted_set")
+    assert any("finetune: continues after step" in line for line in logged)
+    assert not any("pretrain:" in line for line in logged)
     assert [row["steps"] for row in made.kept.to_pylist()] == [6]
     assert set(made.files) == {"seed-3/pretrain/projector.safetensors", "seed-3/finetune/model.safetensors"}
     phase = {

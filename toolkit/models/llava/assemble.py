@@ -105,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("vision", "language", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--seed", type=int, default=0, help="of the projector; stage 1 starts it anew")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the projector; stage 1 initializes it again"
+    )
     given = parser.parse_args(arguments)
     try:
         model, processor = assemble(given.vision, given.language, dtype=getattr(torch, given.dtype), seed=given.seed)

@@ -144,8 +144,8 @@ def _alone(model: MGMGemmaForCausalLM, processor: MGMProcessor, prompt: Prompt, 
     pixels = processor.preprocess([read_image(prompt.image, sample_id=prompt.id)], aspect="pad")
     with torch.inference_mode():
         logits = model(torch.tensor([before + after]), images=pixels.images, images_aux=pixels.images_aux).logits
-    told = logits[0, -len(after) - 1 : -1].log_softmax(-1) if after else logits[0, :0]
-    return float(told.gather(1, torch.tensor(after, dtype=torch.long).unsqueeze(1)).sum()), len(after)
+    scores = logits[0, -len(after) - 1 : -1].log_softmax(-1) if after else logits[0, :0]
+    return float(scores.gather(1, torch.tensor(after, dtype=torch.long).unsqueeze(1)).sum()), len(after)
 
 
 @pytest.fixture(scope="module")
