@@ -2,7 +2,7 @@
 
 The original path answers one prompt at a time with both towers, materialised keys and values in patch-info mining, and
 transformers' ``generate`` with a growing cache. Its TextVQA script prepares images in 4 worker processes, its MMBench
-script between two prompts; both are timed. This toolkit uses ``toolkit.models.mgm.answerer.Answerer``.
+script between two prompts; both are timed. This toolkit uses ``toolkit.models.mgm.answering.answerer.Answerer``.
 
 Weights are random, of MGM-2B's size and in bfloat16 (``--tiny``: a tiny model in float32, to try the command). Answers
 therefore never end, and both write ``--new-tokens`` tokens. Images are generated JPEG files of 400 x 370 to 1024 x 768
@@ -37,16 +37,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from toolkit.images.reading import read_image
 from toolkit.images.squares import pad_to_square
-from toolkit.models.mgm.answerer import PART, Answerer
+from toolkit.models.mgm.answering.answerer import PART, Answerer
+from toolkit.models.mgm.answering.greedy import Batch
+from toolkit.models.mgm.answering.prefixes import read_prefixes
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.common.speed import REFERENCE, speed_for
 from toolkit.models.mgm.configuration_mgm import MGMConfig
-from toolkit.models.mgm.greedy import Batch
-from toolkit.models.mgm.images import Pixels
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.models.mgm.prefixes import read_prefixes
 from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.speed import REFERENCE, speed_for
 from toolkit.models.mgm.tiny import tiny_config
+from toolkit.models.mgm.vision.pixels import Pixels
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
 from toolkit.questions.prompts import Prompt
 

@@ -19,11 +19,11 @@ import torch
 from random_model import random_model
 
 from toolkit.data.conversation import IGNORE_INDEX
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.common.speed import GPU, REFERENCE
 from toolkit.models.mgm.configuration_mgm import MGMConfig
-from toolkit.models.mgm.merging import lay_out
+from toolkit.models.mgm.language.merging import lay_out
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.models.mgm.speed import GPU, REFERENCE
 from toolkit.models.mgm.tiny import tiny_config
 
 REFERENCE_BATCH = 8

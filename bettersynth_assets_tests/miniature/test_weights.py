@@ -115,8 +115,8 @@ def test_the_captioner_names_things_and_mentions_watermarks(scenes: list[Scene],
 def test_the_mgm_base_loads_and_lacks_only_weights_that_stage_1_trains(images: list[Image.Image]) -> None:
     from safetensors import safe_open
 
+    from toolkit.models.mgm.common.names import TRAINED_IN_STAGE_1
     from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-    from toolkit.models.mgm.names import TRAINED_IN_STAGE_1
     from toolkit.models.mgm.processing_mgm import MGMProcessor
 
     model, loading = MGMGemmaForCausalLM.from_pretrained(WEIGHTS / "mgm", output_loading_info=True)
@@ -132,8 +132,8 @@ def test_the_mgm_base_loads_and_lacks_only_weights_that_stage_1_trains(images: l
 
 def test_lessons_have_the_format_of_the_conversation_template() -> None:
     from toolkit.data.conversation import Turn
-    from toolkit.models.mgm.conversation import encode_row
-    from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+    from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
+    from toolkit.models.mgm.language.conversation import encode_row
 
     tokenizer = make_tokenizer("gemma")
     for seed in range(20):

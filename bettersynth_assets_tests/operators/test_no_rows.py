@@ -21,7 +21,7 @@ from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.operators.synthetic import Synthetic, synthetic_rows, synthetic_table
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile, write_images
 from tiny_models.synthesis import make_llava, make_stable_diffusion
-from toolkit.models.mgm.answerer import Answerer
+from toolkit.models.mgm.answering.answerer import Answerer
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import tiny_config, tiny_mgm
 from toolkit.models.tiny_tokenizer import tiny_tokenizer

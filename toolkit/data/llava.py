@@ -102,7 +102,7 @@ def _turns(conversations: Any, where: str) -> tuple[Turn, ...]:
 
 def _check_exchanges(turns: tuple[Turn, ...], where: str) -> None:
     """Refuse turns that are not questions, each with an answer that says something."""
-    # The kit leaves out an answer before the first question; see ``toolkit.models.mgm.conversation``.
+    # The kit leaves out an answer before the first question; see ``toolkit.models.mgm.language.conversation``.
     exchanges = turns[1:] if turns[0].speaker == "gpt" else turns
     speakers = [turn.speaker for turn in exchanges]
     if speakers != ["human", "gpt"] * (len(speakers) // 2) or not speakers:

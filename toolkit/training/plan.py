@@ -10,7 +10,7 @@
     device: auto                      # auto | cpu | cuda
     dtype: float32                    # float32 | bfloat16 (trained weights keep float32 masters)
     speed: auto                       # auto | reference (as the original computes) | {compiled: false}, see the
-                                      # architecture, e.g. toolkit.models.mgm.speed
+                                      # architecture, e.g. toolkit.models.mgm.common.speed
     cache_dir: cache/features         # null, or an architecture without a feature cache: the towers run in every step
     loss_average: micro_batch         # micro_batch as in the kit (loss_group rows) | token
     log_every: 10

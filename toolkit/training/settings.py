@@ -84,7 +84,7 @@ class TrainingSettings(SettingsModel):
     speed: Annotated[Literal["auto", "reference"] | dict[str, bool], ROUNDS] = "auto"
     """``auto`` selects the optimizations for the device. ``reference`` computes in the order of the original code, with
     activation checkpointing. A mapping sets single switches on top of ``auto``, e.g. ``{compiled: false}``
-    (toolkit/models/mgm/speed.py)."""
+    (toolkit/models/mgm/common/speed.py)."""
     log_every: Annotated[int, SAME_WEIGHTS] = Field(default=10, ge=1)
     """Steps between progress events."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], SAME_WEIGHTS] = ()

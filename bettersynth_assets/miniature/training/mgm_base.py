@@ -14,9 +14,9 @@ from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.bank import SQUARE
 from bettersynth_assets.miniature.training.language_model import gemma_config
 from bettersynth_assets.miniature.training.towers import CLIP_FIELDS, CONVNEXT_DEPTHS, CONVNEXT_DIMS, KEPT_LAYERS
+from toolkit.models.mgm.common.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.tensor_files import save_tensors
 

@@ -19,7 +19,7 @@ from toolkit.data.llava import DataError, Sample, read_llava
 from toolkit.data.order import deal, exposure_order, grouped_order, loss_weights, planned_steps
 from toolkit.data.rows import encode_rows
 from toolkit.images.reading import read_image
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
 
 
 def test_planned_steps_round_down_as_the_kit_does() -> None:

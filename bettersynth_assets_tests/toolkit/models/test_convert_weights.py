@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from toolkit.models.convert_weights import convert, main
-from toolkit.models.mgm.names import TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import TRAINED_IN_STAGE_1
 from toolkit.models.mgm.tiny import tiny_mgm
 
 

@@ -25,8 +25,8 @@ from bettersynth_assets_tests.helpers.small_training import run_plan as _run
 from toolkit.data.order import exposure_order, loss_weights
 from toolkit.images.reading import ImageError
 from toolkit.models.llava.tiny import save_tiny_llava
+from toolkit.models.mgm.common.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import save_tiny
 from toolkit.training.plan import NonFiniteLossError, PlanError, parse_plan, read_plan

@@ -17,8 +17,8 @@ import xxhash
 
 from bettersynth_assets_tests.helpers.llava_rows import PROCESSOR
 from bettersynth_assets_tests.helpers.small_training import Event, plan_values, run_plan, stage_of, stop_after
-from toolkit.models.mgm.feature_cache import FeatureCache, FeatureError
 from toolkit.models.mgm.tiny import tiny_mgm
+from toolkit.models.mgm.vision.feature_cache import FeatureCache, FeatureError
 from toolkit.training.file_record import record_files
 from toolkit.training.plan import PlanError
 from toolkit.training.torch_files import CheckpointError, weights_only

@@ -12,12 +12,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 from toolkit.data.protocols import FeatureCache, Processor
 from toolkit.images.aspect import Aspect
 from toolkit.models.base import Answerer, Architecture, Speed, load_auto_processor
-from toolkit.models.mgm.answerer import Answerer as FastAnswerer
+from toolkit.models.mgm.answering.answerer import Answerer as FastAnswerer
+from toolkit.models.mgm.common.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.configuration_mgm import MGMConfig
-from toolkit.models.mgm.feature_cache import FeatureCache as TowerFeatureCache
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import TOWERS, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
+from toolkit.models.mgm.vision.feature_cache import FeatureCache as TowerFeatureCache
 from toolkit.models.mgm.weights import load_projector, public_names
 
 AutoModelForImageTextToText.register(MGMConfig, MGMGemmaForCausalLM)
@@ -25,7 +25,7 @@ AutoProcessor.register(MGMConfig, MGMProcessor)
 
 
 class MGMArchitecture(Architecture):
-    """MGM on Gemma, with optimized decoder, mining and generation; see ``toolkit.models.mgm.speed``."""
+    """MGM on Gemma, with optimized decoder, mining and generation; see ``toolkit.models.mgm.common.speed``."""
 
     projector = TRAINED_IN_STAGE_1
     towers = TOWERS

@@ -27,9 +27,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from toolkit.models.mgm.common.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.weights import clip_vision, public_names
 from toolkit.models.weights import WeightsError, read_tensors

@@ -10,8 +10,8 @@ from transformers import GemmaModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from toolkit.models.mgm.configuration_mgm import MGMConfig
-from toolkit.models.mgm.mining import UniProjector
-from toolkit.models.mgm.towers import ClipTower, ConvNextTower
+from toolkit.models.mgm.vision.mining import UniProjector
+from toolkit.models.mgm.vision.towers import ClipTower, ConvNextTower
 
 
 class TorchInitMixin:

@@ -25,14 +25,14 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 
 from toolkit.models.mgm.backbone import MGMGemmaModel, TorchInitMixin
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.common.speed import CPU, Speed, compiled, speed_for
 from toolkit.models.mgm.configuration_mgm import MGMConfig
-from toolkit.models.mgm.loss import loss_and_logits
-from toolkit.models.mgm.merging import Merged, check_image_count, lay_out, merge, place
-from toolkit.models.mgm.mining import mine, mine_plain
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.models.mgm.speed import CPU, Speed, compiled, speed_for
-from toolkit.models.mgm.towers import TowerFeatures
-from toolkit.models.mgm.windows import Windows, cut, resize_matrices
+from toolkit.models.mgm.language.loss import loss_and_logits
+from toolkit.models.mgm.language.merging import Merged, check_image_count, lay_out, merge, place
+from toolkit.models.mgm.vision.mining import mine, mine_plain
+from toolkit.models.mgm.vision.towers import TowerFeatures
+from toolkit.models.mgm.vision.windows import Windows, cut, resize_matrices
 from toolkit.tensor_files import apply_umask, writing
 
 
@@ -57,7 +57,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         self.post_init()
 
     def set_speed(self, choice: str | Mapping[str, bool], device: torch.device | str | None = None) -> None:
-        """Select the implementation of forward passes on a device (default: the model's); see ``mgm.speed``.
+        """Select the implementation of forward passes on a device (default: the model's); see ``mgm.common.speed``.
 
         Raises:
             ValueError: an unknown choice or switch.
@@ -121,7 +121,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Merged:
-        """Merge word and image embeddings of a batch; see :func:`toolkit.models.mgm.merging.merge`.
+        """Merge word and image embeddings of a batch; see :func:`toolkit.models.mgm.language.merging.merge`.
 
         Images are given as pixels, as tower features, or as ``image_embeds`` (I, N, h) from :meth:`project_images`.
         Without images, the ids are only embedded and must not contain placeholders.
@@ -178,7 +178,8 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
             position_ids: (B, T or L), computed by ``generate`` from a left-padded mask; only without labels.
             inputs_embeds: (B, L, h) merged embeddings, all of which the decoder multiplies by √h; only without labels.
             labels: (B, T) aligned with ``input_ids``; this method shifts them by one.
-            layout: from :func:`~toolkit.models.mgm.merging.lay_out` for the same ids, mask and labels, if available.
+            layout: from :func:`~toolkit.models.mgm.language.merging.lay_out` for the same ids, mask and
+                labels, if available.
             loss_weights: (B,). If given, the loss is the sum of weight × cross-entropy over labelled tokens; else it
                 is the mean cross-entropy.
             num_items_in_batch: equivalent to the weight 1/``num_items_in_batch`` for every row, as Hugging Face's

@@ -1,6 +1,7 @@
 """Preprocessing of MGM, stored next to the weights.
 
-In: turns of text, and images. Out: token ids, labels and both pixel tensors; see ``conversation`` and ``images``.
+In: turns of text, and images. Out: token ids, labels and both pixel tensors; see ``language.conversation`` and
+``vision.pixels``.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from toolkit.data.conversation import EncodedRow, Turn
 from toolkit.data.padding import padded_texts
 from toolkit.images.aspect import Aspect
 from toolkit.images.squares import grey_levels, squares
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
 from toolkit.models.mgm.configuration_mgm import MGMConfig
-from toolkit.models.mgm.conversation import check_tokenizer, encode_answer, encode_prompt, encode_row
-from toolkit.models.mgm.images import Pixels, normalise
-from toolkit.models.mgm.merging import lay_out
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.language.conversation import check_tokenizer, encode_answer, encode_prompt, encode_row
+from toolkit.models.mgm.language.merging import lay_out
+from toolkit.models.mgm.vision.pixels import Pixels, normalise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ class MGMProcessor:
         return squares(images, side=self.side, resample=int(self.image_processor.resample), aspect=aspect)
 
     def normalise(self, pictures: Tensor) -> Pixels:
-        """Compute both pixel tensors from :meth:`squares`, on their device; see ``images.normalise``."""
+        """Compute both pixel tensors from :meth:`squares`, on their device; see ``vision.pixels``."""
         # Cached per device, because a host-to-device copy in every step would synchronize with the GPU.
         if pictures.device not in self._levels:
             self._levels[pictures.device] = self._levels[torch.device("cpu")].to(pictures.device)

@@ -23,9 +23,9 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, GemmaConfig
 
 from toolkit.models.mgm.assemble import convnext_sizes, convnext_trunk, load_tokenizer
+from toolkit.models.mgm.common.names import CLIP
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import CLIP
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.weights import clip_vision, public_names
 from toolkit.models.weights import WeightsError, check_same, read_checkpoint

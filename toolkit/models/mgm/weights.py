@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from toolkit.models.mgm.names import CLIP, TOWERS, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import CLIP, TOWERS, TRAINED_IN_STAGE_1
 from toolkit.models.weights import WeightsError, check_same, copy_projector, read_tensors
 
 _WRAPPERS = re.compile(r"^(?:base_model\.model\.|module\.|_orig_mod\.)+")

@@ -19,12 +19,12 @@ from PIL import Image
 from bettersynth_assets_tests.helpers.paths import ROOT
 from toolkit.data.conversation import IGNORE_INDEX, Turn
 from toolkit.images.reading import ImageError, read_image
-from toolkit.models.mgm.answerer import Answerer, by_picture
-from toolkit.models.mgm.candidates import log_probabilities
-from toolkit.models.mgm.greedy import ROOM, Batch, answer
+from toolkit.models.mgm.answering.answerer import Answerer, by_picture
+from toolkit.models.mgm.answering.candidates import log_probabilities
+from toolkit.models.mgm.answering.greedy import ROOM, Batch, answer
+from toolkit.models.mgm.answering.prefixes import joined, read_prefixes
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.models.mgm.prefixes import joined, read_prefixes
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import tiny_config, tiny_mgm
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
@@ -207,8 +207,8 @@ def test_candidates_change_no_answer_and_are_scored_once_despite_low_memory_and_
         return found
 
     whole = plain(scored)
-    monkeypatch.setattr("toolkit.models.mgm.answerer.log_probabilities", counted)
-    monkeypatch.setattr("toolkit.models.mgm.answerer.answer", answer_counted)
+    monkeypatch.setattr("toolkit.models.mgm.answering.answerer.log_probabilities", counted)
+    monkeypatch.setattr("toolkit.models.mgm.answering.answerer.answer", answer_counted)
     split = dataclasses.replace(plain, batch_size=32)(scored)
     assert [a.text for a in split] == [a.text for a in whole] == [a.text for a in bare]
     assert deferred, "no answer was deferred, so the test proves nothing"

@@ -12,8 +12,8 @@ from timm.models.convnext import ConvNeXt
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel, GemmaConfig, GemmaForCausalLM
 
 from toolkit.models.mgm import assemble
+from toolkit.models.mgm.common.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import CLIP, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
 from toolkit.models.weights import WeightsError

@@ -14,9 +14,9 @@ from toolkit.data.exposures import Exposures
 from toolkit.data.llava import Sample, read_llava
 from toolkit.data.rows import encode_rows
 from toolkit.images.reading import ImageError
-from toolkit.models.mgm.feature_cache import FeatureCache, FeatureError, tower_hash
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.tiny import tiny_mgm
+from toolkit.models.mgm.vision.feature_cache import FeatureCache, FeatureError, tower_hash
 
 
 def _exposures(samples: list[Sample], order: list[int]) -> Exposures:

@@ -10,13 +10,13 @@ from torch.testing import assert_close
 
 import toolkit  # noqa: F401  (installs the torchvision hook before transformers looks at it)
 from toolkit.data.conversation import IGNORE_INDEX
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.configuration_mgm import MGMConfig
-from toolkit.models.mgm.merging import merge
-from toolkit.models.mgm.mining import UniProjector, mine, mine_plain
+from toolkit.models.mgm.language.merging import merge
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX, TRAINED_IN_STAGE_1
 from toolkit.models.mgm.tiny import tiny_config, tiny_mgm
-from toolkit.models.mgm.windows import cut, resize_matrix
+from toolkit.models.mgm.vision.mining import UniProjector, mine, mine_plain
+from toolkit.models.mgm.vision.windows import cut, resize_matrix
 
 
 def _pixels(config: MGMConfig, count: int) -> dict[str, torch.Tensor]:

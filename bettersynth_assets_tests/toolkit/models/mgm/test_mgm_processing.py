@@ -11,8 +11,8 @@ from PIL import Image
 
 from toolkit.data.conversation import IGNORE_INDEX, LabelError, Turn
 from toolkit.images.squares import pad_to_square
-from toolkit.models.mgm.conversation import encode_prompt, encode_row
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.language.conversation import encode_prompt, encode_row
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import save_tiny, tiny_config
 from toolkit.models.tiny_tokenizer import tiny_tokenizer

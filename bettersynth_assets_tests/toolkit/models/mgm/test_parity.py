@@ -20,11 +20,11 @@ from toolkit.data.conversation import LabelError, Turn
 from toolkit.images.reading import read_image
 from toolkit.images.squares import grey_levels, squares
 from toolkit.models.mgm.assemble import load_tokenizer
+from toolkit.models.mgm.common.names import TOWERS
 from toolkit.models.mgm.configuration_mgm import MGMConfig
-from toolkit.models.mgm.conversation import encode_prompt, encode_row
-from toolkit.models.mgm.images import normalise
+from toolkit.models.mgm.language.conversation import encode_prompt, encode_row
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import TOWERS
+from toolkit.models.mgm.vision.pixels import normalise
 
 GOLDEN = Path(__file__).parent / "golden"
 SEED_800 = SHARED / "better-synth-seed-800"

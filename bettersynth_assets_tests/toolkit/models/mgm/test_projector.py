@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from toolkit.models.mgm.names import TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import TRAINED_IN_STAGE_1
 from toolkit.models.mgm.tiny import tiny_mgm
 from toolkit.models.mgm.weights import load_projector
 from toolkit.models.weights import WeightsError

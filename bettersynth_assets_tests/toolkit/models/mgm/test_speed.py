@@ -13,11 +13,13 @@ from torch._dynamo.utils import counters
 
 from toolkit.data.conversation import IGNORE_INDEX
 from toolkit.models.kernels import depthwise, gelu
-from toolkit.models.mgm import decoder, loss, modeling_mgm, towers
-from toolkit.models.mgm.merging import lay_out
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.models.mgm.speed import CPU, REFERENCE, Speed, speed_for
+from toolkit.models.mgm import modeling_mgm
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.common.speed import CPU, REFERENCE, Speed, speed_for
+from toolkit.models.mgm.language import decoder, loss
+from toolkit.models.mgm.language.merging import lay_out
 from toolkit.models.mgm.tiny import tiny_config, tiny_mgm
+from toolkit.models.mgm.vision import towers
 
 SWITCHES = [field.name for field in dataclasses.fields(Speed) if field.name not in ("depthwise_kernel", "compiled")]
 

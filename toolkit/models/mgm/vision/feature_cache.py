@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -30,10 +30,12 @@ from toolkit.file_errors import patiently
 from toolkit.files import json_sha256, write_atomically
 from toolkit.images.aspect import Aspect
 from toolkit.images.reading import read_image
-from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import TOWERS
-from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.towers import TowerFeatures
+from toolkit.models.mgm.common.names import TOWERS
+from toolkit.models.mgm.vision.towers import TowerFeatures
+
+if TYPE_CHECKING:
+    from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+    from toolkit.models.mgm.processing_mgm import MGMProcessor
 
 CHECKSUM_BYTES = 16
 T = TypeVar("T")

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolkit.models.mgm.windows import Windows, gather, match
+from toolkit.models.mgm.vision.windows import Windows, gather, match
 
 
 class UniProjector(nn.Sequential):
@@ -56,7 +56,7 @@ def mine(low: Tensor, windows: Windows, query: UniProjector, aux: UniProjector, 
 
     Args:
         low: (I, N, d) low-resolution tokens.
-        windows: from :func:`toolkit.models.mgm.windows.cut`, with the epsilon of ``aux`` and ``val``.
+        windows: from :func:`toolkit.models.mgm.vision.windows.cut`, with the epsilon of ``aux`` and ``val``.
         query, aux, val: the projections ``vlm_uni_{query,aux,val}_projector``.
 
     Returns:

@@ -24,7 +24,7 @@ class Speed:
         checkpointing: recompute activations of decoder layers in the backward pass instead of storing them.
         labelled_last_layer: compute the last decoder layer's queries, and everything after them, only at labelled
             positions; requires ``fused_decoder``. (Logits are always computed at labelled positions only.)
-        rearranged_mining: mine without resized maps, keys and values; see ``toolkit.models.mgm.mining``.
+        rearranged_mining: mine without resized maps, keys and values; see ``toolkit.models.mgm.vision.mining``.
         short_clip: run CLIP's layers only up to the selected one, with torch's fused attention.
         nhwc_convnext: run ConvNeXt with channels last, so that blocks need no transposition.
         depthwise_kernel: use this project's CUDA kernel for depthwise convolutions (bfloat16 on a GPU).

@@ -5,22 +5,23 @@
     <bos><start_of_turn>user\\n + image embeddings (P, N, h)  ─► per layer keys and values (P, key heads, L, head dim)
 
 All prefixes have the same length L, so there is no padding and the causal mask suffices. Only keys and values are
-needed, so the last layer stops after computing them. ``toolkit.models.mgm.decoder`` has the parts of a layer around
-attention.
+needed, so the last layer stops after computing them. ``language.decoder`` has the parts of a layer around attention.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toolkit.models.mgm.decoder import attention_output_and_mlp, embed, rotate
-from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.speed import compiled
+from toolkit.models.mgm.common.speed import compiled
+from toolkit.models.mgm.language.decoder import attention_output_and_mlp, embed, rotate
+
+if TYPE_CHECKING:
+    from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 
 
 class Prefix(NamedTuple):

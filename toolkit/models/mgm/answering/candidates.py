@@ -18,7 +18,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from toolkit.models.mgm.greedy import Batch, forward
+from toolkit.models.mgm.answering.greedy import Batch, forward
 
 LOGITS = 256
 """Positions whose logits are in memory at once: 262 MB in float32 with Gemma's vocabulary."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from toolkit.data.conversation import IGNORE_INDEX
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
 
 
 class Merged(NamedTuple):

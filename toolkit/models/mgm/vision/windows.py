@@ -1,4 +1,4 @@
-"""Windows of the high-resolution maps, for :func:`~toolkit.models.mgm.mining.mine`.
+"""Windows of the high-resolution maps, for :func:`~toolkit.models.mgm.vision.mining.mine`.
 
 ::
 

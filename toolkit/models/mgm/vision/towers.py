@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from toolkit.models.kernels.gelu import gelu
-from toolkit.models.mgm.speed import CPU, Speed, compiled
+from toolkit.models.mgm.common.speed import CPU, Speed, compiled
 
 
 class TowerFeatures(NamedTuple):

@@ -13,7 +13,7 @@ use, so that trained weights can be float32 while computation is in bfloat16.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers.activations import GELUActivation
 
 from toolkit.models.kernels.gelu import gated_gelu
-from toolkit.models.mgm.backbone import MGMGemmaModel
-from toolkit.models.mgm.speed import Speed, compiled
+from toolkit.models.mgm.common.speed import Speed, compiled
+
+if TYPE_CHECKING:
+    from toolkit.models.mgm.backbone import MGMGemmaModel
 
 
 def decode(model: MGMGemmaModel, embeds: Tensor, speed: Speed, label_at: Tensor | None = None) -> Tensor:

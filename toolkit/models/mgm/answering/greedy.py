@@ -17,15 +17,18 @@ and questions.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from toolkit.models.mgm.decoder import attention_output_and_mlp, embed
-from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.prefixes import Prefix, heads
+from toolkit.models.mgm.answering.prefixes import Prefix, heads
+from toolkit.models.mgm.language.decoder import attention_output_and_mlp, embed
+
+if TYPE_CHECKING:
+    from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 
 # Without cuDNN's attention, which plans for a tenth of a second at each new length; flash attention takes no mask.
 _BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

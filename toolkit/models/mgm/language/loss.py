@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._dynamo import maybe_mark_dynamic
 
-from toolkit.models.mgm.decoder import decode
-from toolkit.models.mgm.speed import compiled
+from toolkit.models.mgm.common.speed import compiled
+from toolkit.models.mgm.language.decoder import decode
 
 
 def loss_and_logits(
@@ -26,7 +26,7 @@ def loss_and_logits(
 
     Args:
         model: an ``MGMGemmaForCausalLM``; its ``speed`` selects the implementation.
-        layout: from :func:`toolkit.models.mgm.merging.lay_out`, with labels.
+        layout: from :func:`toolkit.models.mgm.language.merging.lay_out`, with labels.
         embeds: (B, L, h), padded on the right.
         weights: (B,) weight of each row's tokens; None averages over all tokens.
         kwargs: passed to transformers' Gemma if ``speed.fused_decoder`` is off.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,17 +24,19 @@ from torch import Tensor
 
 from toolkit.models.answering.memory import fitting
 from toolkit.models.answering.pictures import Part, loaded, padded_squares, workers_for
-from toolkit.models.mgm.candidates import log_probabilities
-from toolkit.models.mgm.conversation import END
-from toolkit.models.mgm.feature_cache import FeatureCache
-from toolkit.models.mgm.greedy import Batch, answer
-from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
-from toolkit.models.mgm.prefixes import Prefix, joined, read_prefixes
-from toolkit.models.mgm.processing_mgm import MGMProcessor
-from toolkit.models.mgm.towers import TowerFeatures
+from toolkit.models.mgm.answering.candidates import log_probabilities
+from toolkit.models.mgm.answering.greedy import Batch, answer
+from toolkit.models.mgm.answering.prefixes import Prefix, joined, read_prefixes
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.language.conversation import END
+from toolkit.models.mgm.vision.feature_cache import FeatureCache
+from toolkit.models.mgm.vision.towers import TowerFeatures
 from toolkit.questions.answer_files import AnswerError
 from toolkit.questions.prompts import Answer, CandidateScore, Prompt
+
+if TYPE_CHECKING:
+    from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+    from toolkit.models.mgm.processing_mgm import MGMProcessor
 
 PART = 16
 """Images per forward pass of the towers."""

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.data.conversation import IGNORE_INDEX, IMAGE_TOKEN, EncodedRow, LabelError, Turn, is_blank
-from toolkit.models.mgm.names import IMAGE_TOKEN_INDEX
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,0 +1,1 @@
+"""Batched greedy answers and log-probabilities of candidates, with shared prefixes."""
