@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from bettersynth_assets.config.profile import Gpu, Profile
 from bettersynth_assets.config.recipe import RegenerateSection
+from bettersynth_assets.config.resolved_model import ResolvedModel, model_path
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
-from bettersynth_assets.models.resolved import ResolvedModel, model_path
 from bettersynth_assets.scheduler.devices import limit_memory, resolve_devices
 from toolkit.files import replacing
 

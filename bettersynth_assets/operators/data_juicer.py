@@ -14,8 +14,8 @@ from typing import Any
 
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
+from bettersynth_assets.config.resolved_model import files_fingerprint, model_path, resolve_model
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.resolved import files_fingerprint, model_path, resolve_model
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.custom_operators import code_key
 from bettersynth_assets.operators.fields import top_fields

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth_assets.config.profile import Models, resolve
+from bettersynth_assets.config.resolved_model import files_fingerprint
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.resolved import files_fingerprint
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.spec import PIECES, Need
 

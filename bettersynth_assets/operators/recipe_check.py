@@ -12,10 +12,10 @@ from collections.abc import Collection
 from bettersynth_assets.config.address import address, is_address
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator, Recipe
+from bettersynth_assets.config.resolved_model import model_path
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.captioners.captioner_kind import check_captioner
 from bettersynth_assets.models.diffusion import diffusion_model
-from bettersynth_assets.models.resolved import model_path
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.custom_operators import content_of, custom_names, use_custom_operators
 from bettersynth_assets.operators.data_juicer import build_operators

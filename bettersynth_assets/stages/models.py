@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bettersynth_assets.config.resolved_model import ResolvedModel, resolve_model
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.models.diffusion import diffusion_model
-from bettersynth_assets.models.resolved import ResolvedModel, resolve_model
 
 
 def scorer_of(settings: Settings) -> ResolvedModel:

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.models.batch_size import MOST, PROBES, fit_batch, fitting, fixed, once
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.captioners.captioner import load_captioner
-from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_score import load_scorer
 
 GIB = 2**30

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from bettersynth_assets.config.recipe import Recipe, RegenerateSection
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.diffusion import ImageMaker, diffusion_model, load_image_maker
-from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.operators.recipe_check import check_recipe
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, tiny_profile
 from tiny_models.synthesis import make_stable_diffusion

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from bettersynth_assets.config.model_type import model_type
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.recipe import Sampling
+from bettersynth_assets.config.resolved_model import ResolvedModel
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.captioners import CAPTIONERS
 from bettersynth_assets.models.captioners.served import ServedCaptioner
-from bettersynth_assets.models.model_type import model_type
-from bettersynth_assets.models.resolved import ResolvedModel
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.scheduler.devices import first_device
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bettersynth_assets.config.model import shipped_files
+from bettersynth_assets.config.model_type import model_type
 from bettersynth_assets.config.profile import Profile, load_profile, resolve
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.captioners import CAPTIONERS
-from bettersynth_assets.models.model_type import model_type
 
 
 def captioner_kind(model: str) -> str | None:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bettersynth_assets.config.model_type import model_type
+from bettersynth_assets.config.resolved_model import HUB_PREFIX
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.model_type import model_type
-from bettersynth_assets.models.resolved import HUB_PREFIX
 from bettersynth_assets.models.scorers.backend import Backend
 from toolkit.registry import Registry
 

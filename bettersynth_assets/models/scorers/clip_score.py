@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bettersynth_assets.config.profile import Gpu
+from bettersynth_assets.config.resolved_model import ResolvedModel
 from bettersynth_assets.images.decoding import Chunk
 from bettersynth_assets.images.pixels import as_pixels, stacked
 from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from bettersynth_assets.models.gpu.cuda_graph import CudaGraph
 from bettersynth_assets.models.image_chunks import chunks
-from bettersynth_assets.models.resolved import ResolvedModel
 from bettersynth_assets.models.scorers import SCORERS, load_backend, scorer_kind
 from bettersynth_assets.models.scorers.backend import Tokens, as_product
 from bettersynth_assets.scheduler.devices import first_device

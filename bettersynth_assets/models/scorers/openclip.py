@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bettersynth_assets.config.resolved_model import HUB_PREFIX
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.pixels import middle_square, stretched
 from bettersynth_assets.models.checkpoints import tensors_only
-from bettersynth_assets.models.resolved import HUB_PREFIX
 from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_convolution
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import Any
 from data_juicer.ops.base_op import OPERATORS, Mapper
 
 from bettersynth_assets.config.recipe import CaptionSection
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.models.captioners.caption_cleaning import clean
 from bettersynth_assets.models.captioners.captioner import Captioner, captioner_class
 from bettersynth_assets.models.image_chunks import chunks
-from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.records.schema import kit_text

@@ -14,7 +14,7 @@ from data_juicer.ops.base_op import OPERATORS, Filter
 from data_juicer.utils.constant import Fields, StatsKeys
 from data_juicer.utils.mm_utils import load_image, remove_special_tokens
 
-from bettersynth_assets.models.resolved import resolve_model
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.thresholds import NAME, score_limits
 

@@ -13,8 +13,8 @@ import numpy as np
 from data_juicer.ops.base_op import OPERATORS, Selector
 from data_juicer.utils.constant import Fields
 
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_files import embed_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.catalog import register_spec

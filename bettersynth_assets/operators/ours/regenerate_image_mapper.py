@@ -14,9 +14,9 @@ from data_juicer.ops.base_op import OPERATORS, Mapper
 from data_juicer.utils.mm_utils import remove_special_tokens
 
 from bettersynth_assets.config.recipe import RegenerateSection
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.diffusion import ImageMaker, check_package, save_image
-from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.spec import OperatorSpec
 from toolkit.files import digest_of

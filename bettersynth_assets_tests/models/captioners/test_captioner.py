@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.models.captioners.captioner import load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
-from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.caption_server import NAME, completion, serving

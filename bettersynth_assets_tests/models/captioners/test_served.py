@@ -5,12 +5,12 @@ import re
 import pytest
 
 from bettersynth_assets.config.recipe import CaptionSection, Sampling
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.captioners.served import ServedCaptioner
-from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_score import load_scorer
 from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.records.reserved import CaptionError

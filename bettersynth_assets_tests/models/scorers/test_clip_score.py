@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.errors import DeviceError
 from bettersynth_assets.images.decoding import opened
 from bettersynth_assets.images.opening import ImageError, open_rgb
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, Progress, in_batches
 from bettersynth_assets.models.checkpoints import load_processor
-from bettersynth_assets.models.resolved import resolve_model
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer, load_scorer, scorer_key
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key

@@ -27,7 +27,7 @@ import json, sys
 from PIL import Image
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.resolved import resolve_model
+from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.models.scorers.clip_score import load_scorer
 for line in sys.stdin:
     task = json.loads(line)

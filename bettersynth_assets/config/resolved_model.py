@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bettersynth_assets.config.address import address, is_address
+from bettersynth_assets.config.model_type import model_type
 from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.model_type import model_type
 from toolkit.files import digest_of, sha256_once
 
 HUB_PREFIX = "hf-hub:"

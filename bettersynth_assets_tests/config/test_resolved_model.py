@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bettersynth_assets.config.profile import load_profile
+from bettersynth_assets.config.resolved_model import model_path, resolve_model
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.resolved import model_path, resolve_model
 from bettersynth_assets.operators import stock
 from bettersynth_assets.operators.data_juicer import operators_key
 
