@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bettersynth_assets.errors import DeviceError
+from toolkit.gpu_memory import halve_until_it_fits
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
@@ -31,18 +32,10 @@ class BatchSize:
     def __post_init__(self) -> None:
         self.asked = self.size
 
-    def halve(self, what: str, error: BaseException) -> None:
-        """Halve the batch from now on.
-
-        Raises:
-            DeviceError: the batch has been halved three times, or is 1, and still does not fit.
-        """
-        if self.size == 1 or self.size <= self.asked >> HALVINGS:
-            raise DeviceError(
-                f"{what}: out of GPU memory at a batch of {self.size} (asked for {self.asked}): set a smaller batch in "
-                f"the profile's `gpu` section, or free the GPU ({str(error).splitlines()[0]})"
-            ) from error
-        self.size = max(1, self.size // 2)
+    @property
+    def least(self) -> int:
+        """The size that is not halved any more."""
+        return max(1, self.asked >> HALVINGS)
 
 
 def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Out]) -> Iterator[Out]:
@@ -59,15 +52,21 @@ def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Ite
     import torch
 
     done = 0
+
+    def one(size: int) -> Out:
+        batch.size = size  # a model may allocate memory for a full batch
+        return run(items[done : done + size])
+
     while done < len(items):
-        part = items[done : done + batch.size]
         try:
-            found = run(part)
+            found, size = halve_until_it_fits(one, batch.size, least=batch.least)
         except torch.OutOfMemoryError as error:
-            batch.halve(getattr(run, "__qualname__", "model"), error)
-            torch.cuda.empty_cache()
-            continue
-        done += len(part)
+            raise DeviceError(
+                f"{getattr(run, '__qualname__', 'model')}: out of GPU memory at a batch of {batch.size} (asked for "
+                f"{batch.asked}): set a smaller batch in the profile's `gpu` section, or free the GPU "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+        done += len(items[done : done + size])
         yield found
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.models.answering.memory import fitting
+from toolkit.gpu_memory import halve_until_it_fits
 from toolkit.models.answering.pictures import loaded, padded_squares, workers_for
 from toolkit.questions.answer_files import AnswerError
 from toolkit.questions.prompts import Answer, CandidateScore, Prompt
@@ -72,8 +72,8 @@ class GenericAnswerer:
         size = self.batch_size
         for batch, squares in zip(batches, made, strict=True):
             some = [encoded[number] for number in batch]
-            texts, size = fitting(partial(self._texts, some, squares), size)
-            scores, size = fitting(partial(self._scores, some, squares), size)
+            texts, size = halve_until_it_fits(partial(self._texts, some, squares), size)
+            scores, size = halve_until_it_fits(partial(self._scores, some, squares), size)
             for number, text, sums in zip(batch, texts, scores, strict=True):
                 found = zip(prompts[number].candidates, sums, encoded[number].candidates, strict=True)
                 candidates = tuple(CandidateScore(t, value, len(ids), len(t.strip())) for t, value, ids in found)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from toolkit.models.kernels.autograd import cast
+
 
 def gelu(values: Tensor) -> Tensor:
     """GELU without a gradient: in bfloat16 its error is below 4e-6 before rounding, else it is torch's own.
@@ -34,14 +36,6 @@ def gated_gelu(gate: Tensor, up: Tensor) -> Tensor:
     """``F.gelu(gate) * up`` with its gradients, both to the rounding of float32."""
     result: Tensor = _GatedGelu.apply(gate, up)
     return result
-
-
-def cast(result: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert the result of an ``autograd.Function`` unless it has the dtype already.
-
-    Compiled by PyTorch 2.11, a function that ends in a ``.to`` without effect has the gradient 0.
-    """
-    return result if result.dtype == dtype else result.to(dtype)
 
 
 class _GatedGelu(torch.autograd.Function):

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toolkit.models.answering.memory import fitting
+from toolkit.gpu_memory import halve_until_it_fits
 from toolkit.models.answering.pictures import Part, loaded, padded_squares, workers_for
 from toolkit.models.mgm.answering.candidates import log_probabilities
 from toolkit.models.mgm.answering.greedy import Batch, answer
@@ -154,13 +154,13 @@ class Answerer:
         at_once, batch = PART, self.batch_size
         waiting: list[_Question] = []
         for part, item in zip(parts, items, strict=True):
-            prefixes, at_once = fitting(partial(self._read, item, first[:at]), at_once)
+            prefixes, at_once = halve_until_it_fits(partial(self._read, item, first[:at]), at_once)
             for place, (picture, _) in enumerate(part):
                 for row in numbers[picture]:
                     ids, candidates = encoded[row]
                     waiting.append(_Question(row, ids[at + 1 :], candidates, prefixes, place))
             while len(waiting) >= batch or (waiting and part is parts[-1]):
-                found, batch = fitting(partial(self._answer, waiting, defer_stragglers), batch)
+                found, batch = halve_until_it_fits(partial(self._answer, waiting, defer_stragglers), batch)
                 waiting = waiting[batch:]
                 yield found
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from toolkit.models.kernels.gelu import cast
+from toolkit.models.kernels.autograd import cast
 
 
 class Windows(NamedTuple):
