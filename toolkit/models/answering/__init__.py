@@ -1,1 +1,1 @@
-"""Code shared by the answerers of all architectures: image prefetching, batch sizes, answers through ``generate``."""
+"""Code shared by the answerers of all architectures: image prefetching, answers through ``generate``."""
