@@ -28,6 +28,9 @@ endif
 # Not $(abspath): it splits its argument at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
+# Tests and the graph start many processes; without its bytecode each would compile this project again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-fast lint ui lock schema weights clean venv help
 
 demo: $(READY)
