@@ -5,8 +5,7 @@ Runs a stage's shards through the pipeline, reports them to Dagster, and turns e
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,29 +28,7 @@ from bettersynth_assets.reports.metadata import Metadata, describe
 from bettersynth_assets.reports.summary import write_summary
 from toolkit.file_errors import EnvironmentFault
 from toolkit.process import ChildFailedError
-
-SECONDS_BETWEEN_LINES = 5.0
-
-
-class ShardProgress:
-    """Logs a set's finished shards, rows and total rows/s of all workers, every few seconds and at the end."""
-
-    def __init__(self, log: Callable[[str], None], name: str, total: int) -> None:
-        self._log, self._name, self._total = log, name, total
-        self._start = self._last = time.monotonic()
-        self._shards = self._rows = 0
-
-    def add(self, rows: int) -> None:
-        """Count a finished shard with this number of input rows."""
-        self._shards, self._rows, now = self._shards + 1, self._rows + rows, time.monotonic()
-        is_last = self._shards == self._total
-        if self._total > 1 and (is_last or now - self._last >= SECONDS_BETWEEN_LINES):
-            self._last, took = now, max(now - self._start, 1e-9)
-            left = took / self._shards * (self._total - self._shards)
-            self._log(
-                f"{self._name}: {self._shards}/{self._total} shards, {self._rows} rows, {self._rows / took:.1f} rows/s "
-                f"including start-up, {left:.0f} s left"
-            )
+from toolkit.progress import Progress
 
 
 class StepRun:
@@ -79,7 +56,7 @@ class StepRun:
         self.refuse_changed_inputs()
         self.reported: set[str] = set()
         """Shards of this asset that were reported to Dagster."""
-        self.progress: ShardProgress | None = None
+        self.progress: Progress | None = None
 
     def refuse_changed_inputs(self) -> None:
         """Fail if the seed or questions file has changed since the run first read it."""
@@ -89,7 +66,8 @@ class StepRun:
         """Check the data root and start the progress log for the shards that are not up to date."""
         todo = [shard for shard in shards if self.pipeline.found(self.name, shard) is None]
         check_data_root(self.job.settings.data_root, writing=bool(todo))
-        self.progress = ShardProgress(self.context.log.info, self.name, len(todo))
+        total = len(todo)
+        self.progress = Progress(self.context.log.info, self.name, total, unit="shards", logs_end=total > 1)
 
     def prepare(self, shards: Sequence[str]) -> dict[str, str]:
         """Bring the inputs of shards up to date, and the shards themselves if the profile configures workers.
@@ -131,7 +109,7 @@ class StepRun:
         """Report a shard that this process or a worker has just built."""
         self.report(manifest)
         if self.progress is not None and manifest.stage == self.name:
-            self.progress.add(manifest.rows_in)
+            self.progress.add(1, rows=manifest.rows_in)
 
     def report(self, manifest: Manifest) -> None:
         """Report a shard to Dagster; a shard that was built as a dependency is reported under its own asset."""

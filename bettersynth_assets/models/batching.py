@@ -6,7 +6,6 @@ memory the size is halved, at most three times. Small models use one core and le
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 HALVINGS = 3
 SMALL_MODEL = 20_000_000  # parameters; CLIP ViT-B/32 has 151 million
-SECONDS_BETWEEN_LOGS = 5.0
 
 
 @dataclass
@@ -101,23 +99,3 @@ Done = Callable[[int], None]
 
 def no_progress(rows: int) -> None:
     """No-op progress callback."""
-
-
-class Progress:
-    """Logs rows done and rows/s every few seconds."""
-
-    def __init__(self, log: Callable[[str], None], what: str, total: int, *, logs_end: bool = True) -> None:
-        self._log, self._what, self._total, self._logs_end = log, what, total, logs_end
-        self._start = self._last = time.monotonic()
-        self.done = 0
-
-    def add(self, rows: int) -> None:
-        """Count finished rows; logs every few seconds and, if ``logs_end`` is set, at the end."""
-        self.done += rows
-        now = time.monotonic()
-        at_end = self.done == self._total
-        if self._logs_end if at_end else now - self._last >= SECONDS_BETWEEN_LOGS:
-            self._last = now
-            speed = self.done / max(now - self._start, 1e-9)
-            left = (self._total - self.done) / speed if speed else 0.0
-            self._log(f"{self._what}: {self.done}/{self._total} rows, {speed:.1f} rows/s, {left:.0f} s left")

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bettersynth_assets.images.opening import ImageError, check_unchanged, open_rgb
-from bettersynth_assets.models.batching import Done, Progress
+from bettersynth_assets.models.batching import Done
 from bettersynth_assets.operators.apply import Row, apply_to_rows, make_row, retried
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.dataset_operators import judge_set, known_fields, measure_rows
@@ -32,6 +32,7 @@ from bettersynth_assets.operators.sample import EMBEDDING, SIMILARITY, STATS
 from bettersynth_assets.operators.sandbox import undisturbed
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
+from toolkit.progress import Progress
 
 MODEL_FIX = "set another model in the profile, or remove the operator from the recipe"
 Rescore = Callable[[Sequence[Path], Sequence[str]], Sequence[float | ImageError]]

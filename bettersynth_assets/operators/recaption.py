@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioners.caption_cleaning import DEGENERATE, clean, validate
 from bettersynth_assets.models.captioners.captioner import Captioner
 from bettersynth_assets.models.image_chunks import chunks
@@ -28,6 +27,7 @@ from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.synthetic import FAILED, Synthetic, check_failed
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import RECAPTIONED
+from toolkit.progress import Progress
 
 
 def wanted(scores: Sequence[float], section: CaptionSection, low_score: float) -> list[int]:

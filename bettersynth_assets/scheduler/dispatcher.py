@@ -5,7 +5,6 @@ Each worker processes one shard at a time. If a worker dies, another worker proc
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.scheduler.job import Log, Result, Task
 from bettersynth_assets.scheduler.pool import Pool, Worker
+from toolkit.progress import Pace
 
 MOST_DEATHS = 2
 """Number of workers that may die on one shard before the shard fails. Also the number of workers per place that may die
@@ -73,7 +73,7 @@ class Dispatcher:
         self.results: deque[Result] = deque()
         """Results that have been received but not passed to ``on_result`` yet."""
         self.workers: list[Worker] = []
-        self.next_notice = time.monotonic() + SECONDS_BETWEEN_NOTICES
+        self.notices = Pace(SECONDS_BETWEEN_NOTICES)
 
     def run(self) -> dict[str, str]:
         try:
@@ -104,8 +104,7 @@ class Dispatcher:
             if worker.is_ready and worker.shard is None and self.queue:
                 worker.shard = self.queue.popleft()
                 worker.send(self.task_of(worker.shard))
-        if time.monotonic() > self.next_notice and not any(worker.is_ready for worker in self.workers):
-            self.next_notice += SECONDS_BETWEEN_NOTICES
+        if not any(worker.is_ready for worker in self.workers) and self.notices.due():
             self.log(f"{self.name}: no worker has started yet; waiting for {len(self.workers)} workers")
 
     def _handle(self, worker: Worker, kind: str, value: Any) -> None:

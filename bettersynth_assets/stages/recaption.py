@@ -21,7 +21,6 @@ from bettersynth_assets.engine.libraries import key_versions
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import ImageError, check_unchanged
-from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.operators.custom_operators import use_custom_operators
@@ -38,6 +37,7 @@ from bettersynth_assets.stages.models import captioner_of, scorer_of
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
 from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
 from toolkit.files import digest_of
+from toolkit.progress import Progress
 
 NAME = "recaptioned_set"
 VERSION = 3

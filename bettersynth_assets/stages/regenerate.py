@@ -27,7 +27,6 @@ from bettersynth_assets.engine.libraries import key_versions
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.engine.store import Manifest, write_table
 from bettersynth_assets.images.opening import content_hash
-from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.diffusion import PACKAGE, check_package, load_image_maker, save_image
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
@@ -36,6 +35,7 @@ from bettersynth_assets.records.seed_path import REGENERATED
 from bettersynth_assets.stages.models import pipeline_of, scorer_of
 from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.files import digest_of
+from toolkit.progress import Progress
 
 VERSION = 1
 """Increment it when equal captions would give other images."""

@@ -20,7 +20,6 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import check_unchanged
-from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.scorers.clip_files import Scored, score_files
 from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
@@ -28,6 +27,7 @@ from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.models import scorer_of
 from bettersynth_assets.stages.rules import EVERY_ROW_SET
 from toolkit.files import write_atomically
+from toolkit.progress import Progress
 
 NAME = "clip_scores"
 EMBEDDINGS_FILE = "embeddings.npy"

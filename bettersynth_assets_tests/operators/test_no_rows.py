@@ -8,7 +8,6 @@ import torch
 
 from bettersynth_assets.config.recipe import CaptionSection, RegenerateSection
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.diffusion import ImageMaker
@@ -25,6 +24,7 @@ from toolkit.models.mgm.answering.answerer import Answerer
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import tiny_config, tiny_mgm
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
+from toolkit.progress import Progress
 
 NO_PIXELS = torch.zeros(0, 32, 32, 3, dtype=torch.uint8)
 

@@ -8,13 +8,12 @@ import pytest
 
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.models import batching
 from bettersynth_assets.operators import classifier_models, dataset_operators, image_classifiers
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
-from toolkit import file_errors
+from toolkit import file_errors, progress
 from toolkit.file_errors import EnvironmentFault
 
 STOCK = [
@@ -307,7 +306,7 @@ def test_a_row_whose_caption_a_mapper_empties_is_rejected(rows, process):
     ],
 )
 def test_a_slow_operator_logs_its_progress(rows, tmp_path, tiny_models, monkeypatch, entry, at_once):
-    monkeypatch.setattr(batching, "SECONDS_BETWEEN_LOGS", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
     monkeypatch.setattr(dataset_operators, "AT_ONCE", 15)
     monkeypatch.setitem(classifier_models.AT_ONCE, "cpu", 12)
     monkeypatch.setattr(image_classifiers, "load_classifier", classifier_models.load_classifier.__wrapped__)

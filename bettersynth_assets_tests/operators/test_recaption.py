@@ -6,10 +6,11 @@ import torch
 
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.models.batching import BatchSize, Progress
+from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
 from bettersynth_assets.operators.synthetic import Synthetic
 from bettersynth_assets_tests.helpers.rows import break_image, write_images
+from toolkit.progress import Progress
 
 ROW = {
     "id": "a", "line": 1, "image": "images/a.png", "caption": "old", "width": 9, "height": 9, "words": 3, "mode": "RGB",

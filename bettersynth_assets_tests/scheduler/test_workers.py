@@ -254,7 +254,7 @@ def test_each_shard_is_reported_to_dagster_once_with_the_log_lines_of_workers(ma
 
 @pytest.mark.parametrize("config", [None, WORKERS], ids=["alone", "workers"])
 def test_the_log_counts_the_shards_of_the_launch_that_are_not_up_to_date(config, materialize, instance, monkeypatch):
-    monkeypatch.setattr("bettersynth_assets.defs.materialize.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("toolkit.progress.SECONDS_BETWEEN_LINES", 0.0)
     assert materialize("rows", shards=("shard-00000", "shard-00000")).success
     result = materialize("rows", "copies", run_config=config)
     assert result.success

@@ -48,6 +48,7 @@ from toolkit.files import sha256_once, write_atomically
 from toolkit.images.reading import ImageError
 from toolkit.jobs import jobs_for, limit_threads, run_all
 from toolkit.models import architecture_of
+from toolkit.progress import Pace
 from toolkit.questions.answer_files import AnswerError, one_line
 from toolkit.questions.prompts import Answer
 from toolkit.registry import load_extensions
@@ -175,11 +176,11 @@ def _run(
 
 def _answers(asked: Asked, answerer: Answerer, emit: Emit) -> tuple[list[Answer], dict[str, Any]]:
     """The answers, and their counts and rate for ``results.json``."""
-    began = time.monotonic()
+    pace = Pace()
     prompts = asked.chosen.benchmark.prompts(asked.questions)
 
     def rate(done: int) -> float:
-        return round(done / max(time.monotonic() - began, 1e-9), 2)
+        return round(pace.rate(done), 2)
 
     def on_batch(done: int) -> None:
         event = {"event": "progress", "benchmark": asked.chosen.name, "done": done, "total": len(prompts)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.events import Emit
+from toolkit.progress import Pace
 from toolkit.training.trainer import ExposureTrainer
 
 
@@ -18,21 +18,22 @@ class Progress(TrainerCallback):
     def __init__(self, *, stage: str, global_batch: int, log_every: int, emit: Emit) -> None:
         self.stage, self.global_batch, self.log_every, self.emit = stage, global_batch, log_every, emit
         self.trainer: ExposureTrainer | None = None
-        self._since, self._at = 0, time.monotonic()
+        self._since, self._pace = 0, Pace()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._since, self._at = state.global_step, time.monotonic()
+        self._since = state.global_step
+        self._pace.restart()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         assert self.trainer is not None
         step = state.global_step
         if args.process_index or (step % self.log_every and step != state.max_steps):
             return
-        now = time.monotonic()
-        rate = (step - self._since) * self.global_batch / max(now - self._at, 1e-9)
-        self._since, self._at = step, now
+        rate = self._pace.rate((step - self._since) * self.global_batch)
+        self._since = step
+        self._pace.restart()
         scheduler = kwargs.get("lr_scheduler")
         lr = scheduler.get_last_lr()[0] if scheduler else None
         loss = round(self.trainer.losses[-1], 6)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from bettersynth_assets.images.decoding import Chunk, one_ahead
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.scorers.clip_score import ClipScorer, Pairs
+from toolkit.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import pytest
 from bettersynth_assets.config.recipe import CaptionSection, Sampling
 from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.batching import Progress
 from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.captioners.served import ServedCaptioner
@@ -17,6 +16,7 @@ from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets_tests.helpers.caption_server import NAME, serving
 from bettersynth_assets_tests.helpers.rows import tiny_profile
 from tiny_models.synthesis import distinct_images, make_llava
+from toolkit.progress import Progress
 
 
 @pytest.fixture(scope="module")

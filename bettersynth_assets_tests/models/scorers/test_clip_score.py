@@ -10,7 +10,7 @@ from bettersynth_assets.errors import DeviceError
 from bettersynth_assets.images.decoding import opened
 from bettersynth_assets.images.opening import ImageError, open_rgb
 from bettersynth_assets.images.pixels import as_pixels, resizing
-from bettersynth_assets.models.batching import BatchSize, Progress, in_batches
+from bettersynth_assets.models.batching import BatchSize, in_batches
 from bettersynth_assets.models.checkpoints import load_processor
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer, load_scorer, scorer_key
@@ -173,14 +173,6 @@ def test_files_are_opened_in_order_in_chunks_and_errors_keep_their_position(pair
     widths = [item for _, items in chunks for item in items]
     assert isinstance(widths[1], ImageError)
     assert [width for width in widths if isinstance(width, int)] == [48, *range(50, 60)]
-
-
-def test_progress_reports_rows_and_speed_at_the_end():
-    lines = []
-    progress = Progress(lines.append, "clip_scores shard-00000", 30)
-    for _ in range(3):
-        progress.add(10)
-    assert len(lines) == 1 and lines[0].startswith("clip_scores shard-00000: 30/30 rows, ")
 
 
 def test_patch_embedding_by_matrix_product_equals_the_convolution():
