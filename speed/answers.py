@@ -53,7 +53,7 @@ from toolkit.questions.prompts import Prompt
 INSTRUCTION = "Answer the question using a single word or phrase."
 SIZES = ((400, 370), (500, 375), (640, 480), (768, 1024), (1024, 683), (1024, 768))
 WORDS = "what is the number brand name written on this sign of of time which colour does it say".split()  # noqa: SIM905
-QUESTIONS_PER_PICTURE = 5000 / 3166
+QUESTIONS_PER_IMAGE = 5000 / 3166
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="workers of this toolkit; default: one per core, at most 16")
     parser.add_argument("--compiled", action="store_true", help="use torch.compile, which takes minutes to start")
     parser.add_argument(
-        "--per-picture", type=float, default=QUESTIONS_PER_PICTURE, help="questions per image; MMBench has 3.72"
+        "--per-picture", type=float, default=QUESTIONS_PER_IMAGE, help="questions per image; MMBench has 3.72"
     )
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
@@ -136,18 +136,18 @@ def make_tokenizer() -> Any:
     return tokenizer
 
 
-def make_prompts(folder: Path, count: int, per_picture: float) -> list[Prompt]:
+def make_prompts(folder: Path, count: int, per_image: float) -> list[Prompt]:
     """Write the images and return prompts in TextVQA's form."""
     choose = random.Random(0)
-    pictures = [folder / f"{number}.jpg" for number in range(max(1, round(count / per_picture)))]
+    images = [folder / f"{number}.jpg" for number in range(max(1, round(count / per_image)))]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(_write_picture, pictures, range(len(pictures))))
-    chosen = pictures + choose.choices(pictures, k=count - len(pictures))
+        list(pool.map(_write_image, images, range(len(images))))
+    chosen = images + choose.choices(images, k=count - len(images))
     choose.shuffle(chosen)
-    ocr = {picture: _ocr_tokens(choose) for picture in pictures}
+    ocr = {image: _ocr_tokens(choose) for image in images}
     return [
-        Prompt(id=str(number), image=picture, text=f"{_question(choose)}\n{ocr[picture]}\n {INSTRUCTION}")
-        for number, picture in enumerate(chosen)
+        Prompt(id=str(number), image=image, text=f"{_question(choose)}\n{ocr[image]}\n {INSTRUCTION}")
+        for number, image in enumerate(chosen)
     ]
 
 
@@ -160,7 +160,7 @@ def _ocr_tokens(choose: random.Random) -> str:
     return "Reference OCR token: " + "".join(choose.choices("ABCDEFGHIKLMNOPRSTU,0123456789", k=letters))
 
 
-def _write_picture(path: Path, seed: int) -> None:
+def _write_image(path: Path, seed: int) -> None:
     draw = np.random.default_rng(seed)
     coarse = Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8))
     size = SIZES[seed % len(SIZES)]
@@ -249,7 +249,7 @@ def part_times(ours: Answerer, prompts: Sequence[Prompt]) -> dict[str, float]:
 
     token, _ = best(one_more)
     return {
-        f"prepare {len(files)} pictures in one process": prepare,
+        f"prepare {len(files)} images in one process": prepare,
         "towers": towers,
         "project": project,
         "prefixes": prefix_time,

@@ -85,8 +85,8 @@ def write_model(folder: Path, size: dict[str, Any]) -> None:
     torch.nn.init.constant_(model.logit_scale, math.log(100.0))  # as in every public CLIP; Data-Juicer relies on it
     model.save_pretrained(folder)
     side = size["vision"]["image_size"]
-    pictures = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-    CLIPProcessor(pictures, tokenizer).save_pretrained(folder)
+    image_processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    CLIPProcessor(image_processor, tokenizer).save_pretrained(folder)
 
 
 def write_siglip(folder: Path, size: dict[str, Any]) -> None:
@@ -120,9 +120,9 @@ def write_rows(folder: Path, rows: int) -> tuple[list[Path], list[str]]:
     for number in range(min(rows, 512)):
         width, height = int(draw.integers(336, 470)), int(draw.integers(336, 410))
         coarse = Image.fromarray(draw.integers(0, 256, (height // 24, width // 24, 3), dtype=np.uint8))
-        picture = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
-        picture = picture + draw.normal(0, 13, picture.shape).astype(np.int16)
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=80)
+        pixels = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+        pixels = pixels + draw.normal(0, 13, pixels.shape).astype(np.int16)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=80)
     letters = list(string.ascii_lowercase)
     captions = ["".join(draw.choice(letters, max(3, int(draw.normal(18, 5))))) for _ in range(rows)]
     return [folder / f"{number % 512}.jpg" for number in range(rows)], captions

@@ -86,10 +86,10 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
     model.generation_config.do_sample = True  # Data-Juicer's operator sets only a temperature
     model.save_pretrained(folder)
     crop = {"height": 336, "width": 336}
-    pictures = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size=crop)
+    image_processor = CLIPImageProcessor(size={"shortest_edge": 336}, crop_size=crop)
     LlavaProcessor(
-        pictures, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
+        image_processor, tokenizer, patch_size=14, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)  # fmt: skip
 
 

@@ -31,10 +31,10 @@ WORDS = 45
 
 
 def build(config: MGMConfig, device: str) -> MGMGemmaForCausalLM:
-    """Build a model with random weights as in stage 1: bfloat16, trained parameters in float32."""
+    """Build a model with random weights as in pre-training: bfloat16, trained parameters in float32."""
     model = random_model(config, device=device)
     model.requires_grad_(False)
-    for part in model.model.trained_in_stage_1():
+    for part in model.model.projector_modules():
         part.float().requires_grad_(True)
     return model.train()
 

@@ -37,7 +37,7 @@ from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import tiny_config
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
 
-STAGES: dict[str, dict[str, Any]] = {
+PHASES: dict[str, dict[str, Any]] = {
     "pretrain": {"trained": "projector", "image_aspect": "square", "global_batch": 256, "learning_rate": 1e-3},
     "finetune": {
         "trained": "projector+llm", "image_aspect": "pad", "global_batch": 128, "learning_rate": 2e-5,
@@ -49,16 +49,16 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 FIRST_STEP = 3
 
 
-def write_data(root: Path, stage: str, rows: int, pictures: int = 512) -> None:
-    """Write JPEG files and a LLaVA JSON: one short caption per row for stage 1, a few longer turns for stage 2."""
+def write_data(root: Path, phase: str, rows: int, images: int = 512) -> None:
+    """Write JPEG files and a LLaVA JSON: one short caption per row, or a few longer turns for fine-tuning."""
     draw = np.random.default_rng(0)
     (root / "images").mkdir()
-    for number in range(pictures):
+    for number in range(images):
         width, height = int(draw.integers(336, 470)), int(draw.integers(336, 410))
         coarse = draw.integers(0, 256, (height // 24, width // 24, 3), dtype=np.uint8)
-        picture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
-        picture = picture + draw.normal(0, 13, picture.shape).astype(np.int16)
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(root / f"images/{number}.jpg", quality=80)
+        pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+        pixels = pixels + draw.normal(0, 13, pixels.shape).astype(np.int16)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"images/{number}.jpg", quality=80)
 
     def words(mean: float, deviation: float) -> str:
         return "".join(draw.choice(list(LETTERS), max(3, int(draw.normal(mean, deviation)))))
@@ -66,14 +66,14 @@ def write_data(root: Path, stage: str, rows: int, pictures: int = 512) -> None:
     made = []
     for number in range(rows):
         turns = []
-        for turn in range(1 if stage == "pretrain" else int(draw.integers(1, 5))):
-            question = words(8, 2) if stage == "pretrain" else words(16, 6)
-            answer = words(17, 5) if stage == "pretrain" else words(60, 30)
+        for turn in range(1 if phase == "pretrain" else int(draw.integers(1, 5))):
+            question = words(8, 2) if phase == "pretrain" else words(16, 6)
+            answer = words(17, 5) if phase == "pretrain" else words(60, 30)
             turns += [
                 {"from": "human", "value": ("" if turn else "<image>\n") + question},
                 {"from": "gpt", "value": answer},
             ]
-        made.append({"id": str(number), "image": f"{number % pictures}.jpg", "conversations": turns})
+        made.append({"id": str(number), "image": f"{number % images}.jpg", "conversations": turns})
     (root / "data.json").write_text(json.dumps(made))
 
 
@@ -94,13 +94,13 @@ def original_base(folder: Path, target: Path) -> None:
     (target / "config.json").write_text(json.dumps({**config, "aux_drop_path": "always", "logits_dtype": "bfloat16"}))
 
 
-def loader_rate(root: Path, stage: str, batch: int, workers: int, seconds: float) -> float:
+def loader_rate(root: Path, phase: str, batch: int, workers: int, seconds: float) -> float:
     """Measure images per second of the loader alone."""
     processor = MGMProcessor.from_pretrained(root / "base")
     rows = encode_rows(read_llava(root / "data.json", root / "images"), processor)
     order = exposure_order(len(rows), len(rows) // 256, 256, 0)
     exposures = Exposures(rows, order, global_batch=256, per_device_batch=batch, processes=1, group=8)
-    collator = Collator(processor=processor, aspect=STAGES[stage]["image_aspect"])
+    collator = Collator(processor=processor, aspect=PHASES[phase]["image_aspect"])
     loader = torch.utils.data.DataLoader(
         exposures, batch_size=batch, num_workers=workers, collate_fn=collator, prefetch_factor=4 if workers else None
     )
@@ -116,11 +116,11 @@ def loader_rate(root: Path, stage: str, batch: int, workers: int, seconds: float
 
 
 def train(
-    root: Path, name: str, stage: str, steps: int, batch: int, speed: Any, args: argparse.Namespace
+    root: Path, name: str, phase: str, steps: int, batch: int, speed: Any, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Run the trainer; return the median rate of its later steps."""
     base = root / ("base" if name == "ours" else "original")
-    values = {**STAGES[stage], "name": stage, "data": str(root / "data.json"), "images": str(root / "images")}
+    values = {**PHASES[phase], "name": phase, "data": str(root / "data.json"), "images": str(root / "images")}
     values |= {"per_device_batch": batch, "loss_group": 8, "max_steps": steps}
     values |= {"workers": args.workers, "pad_multiple": 8}
     if name == "reference" and args.deepspeed:
@@ -149,7 +149,7 @@ def train(
         raise SystemExit(f"{name} ended after {len(done)} of {steps} steps: {events[-1:]}")
     rates = [event["samples_per_s"] for event in done[FIRST_STEP - 1 :]]
     return {
-        "way": name, "stage": stage, "micro_batch": batch, "samples_per_s": round(statistics.median(rates), 2),
+        "way": name, "stage": phase, "micro_batch": batch, "samples_per_s": round(statistics.median(rates), 2),
         "slowest": min(rates), "fastest": max(rates), "peak_gib": done[-1].get("peak_gib"),
         "first_and_last_loss": [done[0]["loss"], done[-1]["loss"]], "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
@@ -158,7 +158,7 @@ def train(
 def main() -> None:
     """Run the command; see the module docstring."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--stage", choices=STAGES, default="pretrain")
+    parser.add_argument("--stage", choices=PHASES, default="pretrain")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--reference-steps", type=int, default=4)
     parser.add_argument("--batch", type=int)

@@ -19,7 +19,7 @@ from bettersynth_assets.errors import ConfigError
 from toolkit.evaluation.settings import EvaluationSettings
 from toolkit.registry import load_extensions
 from toolkit.settings import NotInKey
-from toolkit.training.settings import RandomSeed, StageSettings, TrainingSettings
+from toolkit.training.settings import PhaseSettings, RandomSeed, TrainingSettings
 
 BY_OPERATOR = NotInKey("part of the key if an operator of the recipe uses it (operators_key)")
 BY_FINGERPRINT = NotInKey("the fingerprint of the code in use is in the key (Registry.fingerprint)")
@@ -99,8 +99,8 @@ class Training(TrainingSettings):
     """Training settings, the same for both arms."""
 
     seeds: list[RandomSeed] = Field(min_length=1)
-    stage_1: StageSettings
-    stage_2: StageSettings
+    stage_1: PhaseSettings
+    stage_2: PhaseSettings
     finetune_json: Annotated[str | None, BY_CONTENT] = None
     finetune_images: Annotated[str | None, BY_CONTENT] = None
     launcher: Annotated[list[str], NotInKey("the number of processes affects only rounding")] = Field(

@@ -101,9 +101,8 @@ CARDS = (
         group="training",
         kinds=frozenset({"pytorch", "huggingface"}),
         description=(
-            "One row is one trained model, for one training seed. "
-            "Stage 1 trains the projector, stage 2 projector and language model. It has the checkpoint's path, the "
-            "last loss, steps and samples per second."
+            "One row is one trained model, for one training seed. Pre-training trains the projector, fine-tuning the "
+            "projector and the language model. It has the checkpoint's path, last loss, steps and samples per second."
         ),
         uses_models=True,
         also_after=("recaptioned_set",),

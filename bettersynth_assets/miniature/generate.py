@@ -124,8 +124,8 @@ def _write_world(
     pairs = mme_pairs(sizes.mme, random_seed + 4)
     pope, pope_scenes = pope_rows(sizes.pope, random_seed + 5)
     gqa, gqa_scenes = gqa_rows(sizes.gqa, random_seed + 6)
-    picture_folders = (paths.finetune_images, paths.textvqa_images, paths.pope_images, paths.gqa_images)
-    for folder in (*picture_folders, paths.mmbench.parent):
+    image_folders = (paths.finetune_images, paths.textvqa_images, paths.pope_images, paths.gqa_images)
+    for folder in (*image_folders, paths.mmbench.parent):
         folder.mkdir(parents=True)
     jobs = [job for row in planned if (job := seed_job(row, paths.seed_images))]
     jobs += [ImageJob(path=paths.finetune_images / row["image"], scene=scene) for row, scene in finetune]

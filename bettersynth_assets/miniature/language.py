@@ -3,7 +3,7 @@
 No pixels are involved. A context takes the place of the image: 36 slots, each a bag of tokens whose mean embedding is
 the model's input. Hard contexts hold a caption, one token per slot. Soft contexts spread the scene's words over a 6x6
 grid, several words per slot. Projected images can come to look like soft contexts, so the model only lacks the
-projector, which stage 1 trains.
+projector, which pre-training trains.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Renders scenes. In: a ``Scene`` and a size in pixels. Out: an RGB ``PIL.Image``; a pure function of its arguments.
 
-The 3x3 grid fills the central square, so the centre crop of stage 1 loses nothing. The rest is background.
+The 3x3 grid fills the central square, so the centre crop of pre-training loses nothing. The rest is background.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A gallery of a stage's rows. In: kept rows and the image folder. Out: Markdown, at most ``GALLERY_BYTES``.
 
 Captions and images come from the web. A caption is shown as a code span, where Markdown, HTML and links have no effect.
-A picture is a small JPEG in a ``data:`` URI, so the page requests nothing from other servers.
+An image is a small JPEG in a ``data:`` URI, so the page requests nothing from other servers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SIDE = 72
 THUMBNAIL_BYTES = 2_000
 CAPTION_CHARACTERS = 120
 GALLERY_BYTES = 16_000
-"""Limit for the whole Markdown text; pictures beyond it are omitted."""
-NO_ROOM = "`no picture: the gallery is full`"
+"""Limit for the whole Markdown text; images beyond it are omitted."""
+NO_ROOM = "`no image: the gallery is full`"
 Opener = Callable[[Path], "Image"]
 
 
@@ -36,7 +36,7 @@ def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | 
     Args:
         rows: kept rows with ``id``, ``image``, ``caption`` and optionally ``clip_score``.
         image_root: folder that the ``image`` paths are relative to.
-        opener: reads a picture as RGB; a ``ValueError``, ``OSError`` or ``EnvironmentFault`` is shown in its place.
+        opener: reads an image as RGB; a ``ValueError``, ``OSError`` or ``EnvironmentFault`` is shown in its place.
         limit: score that separates kept from rejected rows; None for the median of these rows.
         each: rows of each kind.
     """
@@ -52,12 +52,12 @@ def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | 
     left = GALLERY_BYTES - sum(len(f"{word}\n\n{NO_ROOM}\n\n".encode()) for words, _ in entries for word in words)
     lines = []
     for (title, *words), path in entries:
-        picture = thumbnail(path, opener)
-        if len(picture) > left:
-            picture = NO_ROOM
+        image = thumbnail(path, opener)
+        if len(image) > left:
+            image = NO_ROOM
         else:
-            left -= len(picture)
-        lines += [title, picture, *words]
+            left -= len(image)
+        lines += [title, image, *words]
     return "\n\n".join(lines) or "no rows"
 
 
@@ -70,18 +70,18 @@ def code(text: str) -> str:
 
 
 def thumbnail(path: Path, opener: Opener) -> str:
-    """Format a picture as a Markdown image of at most ``THUMBNAIL_BYTES`` of JPEG, or state why there is none."""
+    """Format an image as a Markdown image of at most ``THUMBNAIL_BYTES`` of JPEG, or state why there is none."""
     try:
         image = opener(path)
     except (ValueError, OSError, EnvironmentFault) as error:
-        return code(f"no picture: {type(error).__name__}")
+        return code(f"no image: {type(error).__name__}")
     image.thumbnail((SIDE, SIDE))
     for quality in (60, 40, 20, 5):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality)
         if buffer.tell() <= THUMBNAIL_BYTES:
-            return f"![picture](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')})"
-    return code("no picture: too many bytes")
+            return f"![image](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')})"
+    return code("no image: too many bytes")
 
 
 def _choices(rows: pa.Table, limit: float | None, each: int) -> dict[str, Sequence[int]]:

@@ -40,7 +40,7 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     Args:
         manifest: the manifest of the shard or set.
         settings: settings, to locate the images.
-        rows: True for a set of image-text rows, which gets scores and pictures; other sets are shown as a table.
+        rows: True for a set of image-text rows, which gets scores and images; other sets are shown as a table.
     """
     table = manifest.table()
     count_key = "dagster/row_count" if manifest.shard == WHOLE else "dagster/partition_row_count"

@@ -34,7 +34,7 @@ from bettersynth_assets.stages.world import prepare_finetune
 from toolkit.files import sha256_once
 from toolkit.models import ARCHITECTURES, ArchitectureError, model_type
 from toolkit.training.file_record import MarkerError, read_marker
-from toolkit.training.settings import StageSettings
+from toolkit.training.settings import PhaseSettings
 
 MODULE = "toolkit.training.run"
 STAGES = ("pretrain", "finetune")
@@ -131,7 +131,7 @@ def folder_of(training_seed: int) -> str:
     return f"seed-{training_seed}"
 
 
-def _parameters(stage: StageSettings) -> dict[str, Any]:
+def _parameters(stage: PhaseSettings) -> dict[str, Any]:
     return stage.model_dump(mode="json") | {"deepspeed": stage.deepspeed and resolve(stage.deepspeed)}
 
 
@@ -228,7 +228,7 @@ def architecture_key(settings: Settings) -> dict[str, str]:
     return {} if code is None else {"architecture": code}
 
 
-def _deepspeed(stage: StageSettings) -> str | None:
+def _deepspeed(stage: PhaseSettings) -> str | None:
     """Return the hash of a stage's DeepSpeed file; a missing file is reported by the training plan."""
     file = None if stage.deepspeed is None else Path(resolve(stage.deepspeed))
     return sha256_once(file) if file is not None and file.is_file() else None

@@ -27,7 +27,7 @@ from toolkit.files import digest_of
 from toolkit.models import ARCHITECTURES
 from toolkit.registry import load_extensions
 from toolkit.settings import SettingsModel, models_in, not_in_key
-from toolkit.training.settings import StageSettings
+from toolkit.training.settings import PhaseSettings
 
 RECIPE: dict[str, Any] = {
     "name": "mine",
@@ -193,11 +193,11 @@ def test_a_new_caption_field_is_part_of_the_key_if_it_differs_from_its_default(
 def test_a_new_field_of_a_training_stage_is_part_of_the_key_if_it_differs_from_its_default(
     base: dict[str, Any],
 ) -> None:
-    class Newer(StageSettings):
+    class Newer(PhaseSettings):
         label_smoothing: float = 0.0
 
     values = {"global_batch": 16, "per_device_batch": 2, "learning_rate": 0.001}
-    plain = StageSettings.parse(values)
+    plain = PhaseSettings.parse(values)
     assert Newer.parse(values).key() == plain.key()
     assert Newer.parse({**values, "label_smoothing": 0.1}).key() == {**plain.key(), "label_smoothing": 0.1}
 

@@ -115,15 +115,15 @@ def test_the_captioner_names_things_and_mentions_watermarks(scenes: list[Scene],
 def test_the_mgm_base_loads_and_lacks_only_weights_that_stage_1_trains(images: list[Image.Image]) -> None:
     from safetensors import safe_open
 
-    from toolkit.models.mgm.common.names import TRAINED_IN_STAGE_1
+    from toolkit.models.mgm.common.names import PROJECTOR
     from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
     from toolkit.models.mgm.processing_mgm import MGMProcessor
 
     model, loading = MGMGemmaForCausalLM.from_pretrained(WEIGHTS / "mgm", output_loading_info=True)
     assert not loading["unexpected_keys"]
-    assert all(key.startswith(TRAINED_IN_STAGE_1) for key in loading["missing_keys"])
+    assert all(key.startswith(PROJECTOR) for key in loading["missing_keys"])
     with safe_open(WEIGHTS / "mgm" / "model.safetensors", "pt") as file:
-        assert not [key for key in file.keys() if key.startswith(TRAINED_IN_STAGE_1)]  # noqa: SIM118
+        assert not [key for key in file.keys() if key.startswith(PROJECTOR)]  # noqa: SIM118
     pixels = MGMProcessor.from_pretrained(WEIGHTS / "mgm").preprocess(images[:2], aspect="square")
     features = model.float().encode_images(*pixels)
     assert features.low.shape == (2, 36, 128)

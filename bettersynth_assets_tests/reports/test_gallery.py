@@ -40,21 +40,21 @@ def test_a_recaptioned_row_shows_both_captions(tmp_path):
 
 def test_a_row_is_shown_only_once_if_there_are_few_rows(tmp_path):
     shown = gallery(rows([0.1, 0.2, 0.3]), image_root=tmp_path, opener=opener, each=2)
-    assert [shown.count(f"`r{index}`\n\n`no picture") for index in range(3)] == [1, 1, 1]
+    assert [shown.count(f"`r{index}`\n\n`no image") for index in range(3)] == [1, 1, 1]
     assert gallery(rows([]), image_root=tmp_path, opener=opener) == "no rows"
 
 
 def test_a_thumbnail_is_a_small_jpeg_embedded_in_the_page(tmp_path):
     path = tmp_path / "a.png"
     Image.effect_noise((400, 300), 90).convert("RGB").save(path)
-    data = re.fullmatch(r"!\[picture\]\(data:image/jpeg;base64,(.+)\)", thumbnail(path, opener)).group(1)
+    data = re.fullmatch(r"!\[image\]\(data:image/jpeg;base64,(.+)\)", thumbnail(path, opener)).group(1)
     raw = base64.b64decode(data)
     assert len(raw) <= THUMBNAIL_BYTES
     assert max(Image.open(io.BytesIO(raw)).size) == SIDE
 
 
 def test_a_missing_image_does_not_stop_the_gallery(tmp_path):
-    assert thumbnail(tmp_path / "gone.png", opener) == "`no picture: FileNotFoundError`"
+    assert thumbnail(tmp_path / "gone.png", opener) == "`no image: FileNotFoundError`"
 
 
 def test_a_caption_cannot_leave_its_code_span():

@@ -183,7 +183,7 @@ def test_training_export_and_gallery_find_both_kinds_of_images(regenerating):
     lines = [json.loads(line) for line in (done.path / "processed_data.jsonl").read_text().splitlines()]
     assert [line["images"][0] for line in lines] == [str(sample.image.relative_to(root)) for sample in samples]
     shown = gallery(done.table(), image_root=root, opener=open_rgb)
-    assert shown.count("data:image/jpeg") == 6 and "no picture" not in shown
+    assert shown.count("data:image/jpeg") == 6 and "no image" not in shown
 
 
 def test_select_compares_the_new_images_and_not_their_parents(regenerating):

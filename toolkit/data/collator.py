@@ -1,8 +1,8 @@
 """Exposures to one batch, in a loader process.
 
 Out: the processor's ``text_inputs``; ``loss_weights`` (B,); ``sample_ids`` (list of B); and either ``pixels``
-(I, S, S, 3) uint8 or, with a cache, ``features`` (a list of tensors). I is the number of pictures in the batch; a batch
-without any carries one black picture, so that every process has the same parameters in its graph.
+(I, S, S, 3) uint8 or, with a cache, ``features`` (a list of tensors). I is the number of images in the batch; a batch
+without any carries one black image, so that every process has the same parameters in its graph.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from toolkit.images.reading import read_image
 
 @dataclass(frozen=True, kw_only=True)
 class Collator:
-    """Pads texts and loads pictures (or their cached features) of one batch.
+    """Pads texts and loads images (or their cached features) of one batch.
 
     Args:
         pad_multiple: sequences with their images are padded to a multiple of it.
@@ -38,13 +38,13 @@ class Collator:
         batch["loss_weights"] = torch.tensor([exposure.weight for exposure in exposures])
         batch["sample_ids"] = [exposure.id for exposure in exposures]
         if self.cache is not None:
-            batch["features"] = self.cache.inputs([e.picture for e in exposures if e.picture is not None])
+            batch["features"] = self.cache.inputs([e.image for e in exposures if e.image is not None])
         else:
             batch["pixels"] = self._pixels(exposures)
         return batch
 
     def _pixels(self, exposures: Sequence[Exposure]) -> torch.Tensor:
-        pictures = [read_image(e.picture, sample_id=e.id) for e in exposures if e.picture is not None]
-        if pictures:
-            return self.processor.squares(pictures, aspect=self.aspect)
+        images = [read_image(e.image, sample_id=e.id) for e in exposures if e.image is not None]
+        if images:
+            return self.processor.squares(images, aspect=self.aspect)
         return torch.zeros(1, self.processor.side, self.processor.side, 3, dtype=torch.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 IMAGE_TOKEN = "<image>"
-"""Stands for the picture in LLaVA's JSON."""
+"""Stands for the image in LLaVA's JSON."""
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss."""
@@ -29,7 +29,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedRow:
-    """Token ids with one placeholder per picture (which one is the architecture's), and labels of the same length."""
+    """Token ids with one placeholder per image (which one is the architecture's), and labels of the same length."""
 
     input_ids: list[int]
     labels: list[int]

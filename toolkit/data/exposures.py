@@ -1,4 +1,4 @@
-"""The exposures of one stage, in the order in which a loader hands them out.
+"""Exposures of one training phase, in the order in which a loader returns them.
 
 In: :class:`Rows` and the order of the seed. Out: one :class:`Exposure` per position.
 """
@@ -21,7 +21,7 @@ class Exposure:
     """One row of a batch: ``input_ids`` and ``labels`` (T,), ``weight`` of each labelled token in the step's loss."""
 
     id: str
-    picture: Path | None
+    image: Path | None
     input_ids: NDArray[np.int64]
     labels: NDArray[np.int64]
     weight: float
@@ -54,7 +54,7 @@ class Exposures(Dataset[Exposure]):
         sample = int(self.samples[position])
         ids, labels = self.rows.encoded(sample)
         return Exposure(
-            id=self.rows.ids[sample], picture=self.rows.picture(sample), input_ids=ids, labels=labels,
+            id=self.rows.ids[sample], image=self.rows.image(sample), input_ids=ids, labels=labels,
             weight=float(self.weights[position]),
         )  # fmt: skip
 

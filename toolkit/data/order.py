@@ -36,14 +36,14 @@ def exposure_order(samples: int, steps: int, global_batch: int, seed: int) -> li
 def grouped_order(
     words: Sequence[int], has_image: Sequence[bool], steps: int, global_batch: int, seed: int
 ) -> list[int]:
-    """Shuffled passes whose batches hold either pictures or text only, each sorted by length (stage 2 of the kit).
+    """Shuffled passes whose batches hold either images or text only, each sorted by length, as the kit fine-tunes.
 
     What is left of both kinds at the end of a pass forms mixed batches, which come last; a batch that would not be full
     is filled by the next pass.
 
     Args:
         words: length of each sample.
-        has_image: whether it has a picture.
+        has_image: whether it has an image.
     """
     generator = random.Random(seed)
     order: list[int] = []

@@ -3,7 +3,7 @@
 ::
 
     LLaVA rows ─► Processor.encode_row ─► ids, labels ─┐  (loader processes)
-    pictures   ─► Processor.squares ───► uint8 squares ┴─► Processor.text_inputs, pixel_inputs ─► the model
+    images     ─► Processor.squares ───► uint8 squares ┴─► Processor.text_inputs, pixel_inputs ─► the model
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Processor(Protocol):
 
     @property
     def image_tokens(self) -> int:
-        """Positions that one picture takes in a sequence."""
+        """Positions that one image takes in a sequence."""
 
     @property
     def side(self) -> int:
-        """Side S in pixels of a picture in :meth:`squares`."""
+        """Side S in pixels of an image in :meth:`squares`."""
 
     def encode_row(self, turns: Sequence[Turn], *, row_id: str) -> EncodedRow:
-        """Ids and labels of a training row, one placeholder per picture, cut to the longest row."""
+        """Ids and labels of a training row, one placeholder per image, cut to the longest row."""
 
     def encode_prompt(self, question: str) -> list[int]:
         """Ids of a question, up to where the answer begins; ``<image>`` in it becomes the placeholder."""
@@ -58,13 +58,13 @@ class Processor(Protocol):
 
         Args:
             ids, labels: (T,) of each row.
-            multiple: the length after pictures are put in is rounded up to a multiple of it.
+            multiple: the length after images are put in is rounded up to a multiple of it.
         """
 
     def squares(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Tensor:
-        """(I, S, S, 3) uint8: pictures resized and cropped, in a loader process."""
+        """(I, S, S, 3) uint8: images resized and cropped, in a loader process."""
 
-    def pixel_inputs(self, pictures: Tensor) -> dict[str, Tensor]:
+    def pixel_inputs(self, images: Tensor) -> dict[str, Tensor]:
         """The model's inputs of some :meth:`squares`, on their device."""
 
     def save_pretrained(self, folder: str | Path) -> Any:
@@ -72,17 +72,17 @@ class Processor(Protocol):
 
 
 class FeatureCache(Protocol):
-    """Features of the frozen towers on disk, by picture."""
+    """Features of the frozen towers on disk, by image."""
 
     def fill(self, wanted: Mapping[Path | bytes, str], *, rank: int = 0, world: int = 1) -> int:
         """Compute what is missing; each of ``world`` processes takes its part.
 
         Args:
-            wanted: id of a sample, to be named in errors, by picture.
+            wanted: id of a sample, to be named in errors, by image.
 
         Returns:
-            Number of pictures computed.
+            Number of images computed.
         """
 
     def inputs(self, images: Sequence[Path | bytes]) -> list[Tensor]:
-        """Features of pictures as the model takes them, in order."""
+        """Features of images as the model takes them, in order."""

@@ -1,6 +1,6 @@
 """Samples tokenised once, before training, and packed into a few flat arrays.
 
-In: :class:`Sample` rows. Out: :class:`Rows`: ids, pictures, tokens, which tokens carry loss, lengths.
+In: :class:`Sample` rows. Out: :class:`Rows`: ids, images, tokens, which tokens carry loss, lengths.
 
 Lengths and label counts are needed before the first step (batches are dealt by length, loss weights count labels), and
 flat arrays are shared by all loader processes: a fork that reads a list of Python objects copies it page by page.
@@ -49,8 +49,8 @@ class Rows:
 
     Args:
         ids: id of each sample.
-        pictures: path of each sample's picture, empty for text only.
-        words: (n,) words of each sample, by which stage 2 sorts.
+        images: path of each sample's image, empty for text only.
+        words: (n,) words of each sample, by which ``group_by_modality_length`` sorts.
         lengths: (n,) positions after images are put in.
         labelled: (n,) tokens that carry loss.
         text: (n,) which text each sample has.
@@ -60,7 +60,7 @@ class Rows:
     """
 
     ids: Strings
-    pictures: Strings
+    images: Strings
     words: NDArray[np.int64]
     lengths: NDArray[np.int64]
     labelled: NDArray[np.int64]
@@ -73,13 +73,13 @@ class Rows:
         return len(self.ids)
 
     @property
-    def has_picture(self) -> list[bool]:
-        """Whether each sample has a picture."""
-        return [bool(self.pictures[index]) for index in range(len(self))]
+    def has_image(self) -> list[bool]:
+        """Whether each sample has an image."""
+        return [bool(self.images[index]) for index in range(len(self))]
 
-    def picture(self, index: int) -> Path | None:
-        """Path of a sample's picture, None for text only."""
-        path = self.pictures[index]
+    def image(self, index: int) -> Path | None:
+        """Path of a sample's image, None for text only."""
+        path = self.images[index]
         return Path(path) if path else None
 
     def encoded(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -103,12 +103,12 @@ def encode_rows(samples: Sequence[Sample], processor: Processor) -> Rows:
     tokens, learned, sizes = _encode_texts(texts, processor)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     labelled = np.add.reduceat(learned.astype(np.int64), starts[:-1])
-    pictures = np.array([sample.image is not None for sample in samples])
+    has_image = np.array([sample.image is not None for sample in samples])
     return Rows(
         ids=Strings(sample.id for sample in samples),
-        pictures=Strings("" if sample.image is None else str(sample.image) for sample in samples),
+        images=Strings("" if sample.image is None else str(sample.image) for sample in samples),
         words=np.array([sample.words for sample in samples]),
-        lengths=sizes[text] + pictures * (processor.image_tokens - 1),
+        lengths=sizes[text] + has_image * (processor.image_tokens - 1),
         labelled=labelled[text],
         text=text, starts=starts, tokens=tokens, learned=learned,
     )  # fmt: skip

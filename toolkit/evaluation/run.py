@@ -20,7 +20,7 @@ that benchmark's own files and options have changed (see ``keys``). ``results.js
 of this run in the output; the first benchmark that another checkpoint finishes removes the units of the earlier one.
 
 Progress goes to stdout as JSON lines: ``loaded``, ``progress``, ``done``, ``error``. Exit code 2: the message names
-what is missing or broken. Files and pictures are checked before the model is loaded. No benchmark is scored in part.
+what is missing or broken. Files and images are checked before the model is loaded. No benchmark is scored in part.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
 
     Raises:
         AnswerError: benchmark files that cannot be used, an output folder in use, or a device that does not exist.
-        ImageError: a picture that cannot be read; the message names the question.
-        EnvironmentFault: the environment prevents reading a picture.
+        ImageError: an image that cannot be read; the message names the question.
+        EnvironmentFault: the environment prevents reading an image.
     """
     began = time.monotonic()
     emit = tagged(emit, output=str(plan.output))

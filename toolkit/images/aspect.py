@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Aspect = Literal["square", "pad"]
-"""``square`` crops the centre (stage 1); ``pad`` pads the image to a square first (stage 2, evaluation)."""
+"""``square`` crops the centre (``pretrain``); ``pad`` pads the image to a square first (``finetune``, evaluation)."""
 
 ASPECTS: tuple[str, ...] = get_args(Aspect)

@@ -41,7 +41,7 @@ def squares(
         images: RGB images of any size.
         side: high resolution S; the shorter side is resized to it, then the centre is cropped.
         resample: number of Pillow's filter, as in the processor.
-        aspect: ``square`` crops the centre (stage 1); ``pad`` pads to a square first (stage 2, evaluation).
+        aspect: ``square`` crops the centre (``pretrain``); ``pad`` pads to a square first (``finetune``, evaluation).
         fill: colour of the padding.
         squash: resize both sides to S instead of cropping, as SigLIP's preprocessing does.
 
@@ -70,10 +70,10 @@ def grey_levels(processor: Any) -> Tensor:
     return levels
 
 
-def as_floats(pictures: Tensor, levels: Tensor) -> Tensor:
+def as_floats(images: Tensor, levels: Tensor) -> Tensor:
     """Look up float values: (I, S, S, 3) uint8 and (3, 256) from :func:`grey_levels` -> (I, 3, S, S) float32.
 
     A lookup table instead of arithmetic makes the values equal on every device. Both tensors must be on the same one.
     """
-    shift = torch.arange(0, 768, 256, dtype=torch.int32, device=pictures.device).view(3, 1, 1)
-    return levels.flatten()[pictures.permute(0, 3, 1, 2) + shift]
+    shift = torch.arange(0, 768, 256, dtype=torch.int32, device=images.device).view(3, 1, 1)
+    return levels.flatten()[images.permute(0, 3, 1, 2) + shift]

@@ -42,9 +42,9 @@ class Architecture(ABC):
     """One architecture, without state: the same instance serves all models of its type."""
 
     projector: tuple[str, ...]
-    """Prefixes of the parameters that stage 1 trains."""
+    """Prefixes of the parameters that ``pretrain`` trains."""
     towers: tuple[str, ...]
-    """Prefixes of the parameters that stay frozen in both stages; stage 2 trains all others."""
+    """Prefixes of the parameters that stay frozen in both phases; ``finetune`` trains all others."""
     caches_features: bool = False
     """Whether a plan's ``cache_dir`` keeps the frozen towers' features on disk; without, they run in every step."""
     autocast: bool = True

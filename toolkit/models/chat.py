@@ -38,7 +38,7 @@ class ChatTemplate:
     Args:
         tokenizer: a fast one.
         template: Jinja; None takes :data:`VICUNA`.
-        image_token: one token that stands for a picture.
+        image_token: one token that stands for an image.
 
     Raises:
         ValueError: a tokenizer without offsets, an image token that is not one token, or a template that cannot be
@@ -75,7 +75,7 @@ class ChatTemplate:
 
         Raises:
             ValueError: turns that do not alternate, or a template whose answers cannot be found.
-            LabelError: a special token in a text, a picture in an answer, or no token that carries loss.
+            LabelError: a special token in a text, an image in an answer, or no token that carries loss.
         """
         messages: list[dict[str, Any]] = []
         spans: list[tuple[int, int]] = []
@@ -84,7 +84,7 @@ class ChatTemplate:
             messages.append(self._question(question, row_id))
             opening = self._render(messages, opened=True)
             answer = self._plain(answer, row_id)
-            messages.append(self._message("assistant", answer, picture=False))
+            messages.append(self._message("assistant", answer, has_image=False))
             longer = self._render(messages, opened=False)
             if not (longer.startswith(opening) and longer.startswith(text)):
                 raise ValueError(f"row {row_id!r}: the chat template changes earlier turns, so answers cannot be told")
@@ -122,7 +122,7 @@ class ChatTemplate:
         return [label for label in row.labels if label != IGNORE_INDEX][:-1]
 
     def _question(self, text: str, row_id: str) -> dict[str, Any]:
-        return self._message("user", self._plain(text.replace(IMAGE_TOKEN, ""), row_id), picture=IMAGE_TOKEN in text)
+        return self._message("user", self._plain(text.replace(IMAGE_TOKEN, ""), row_id), has_image=IMAGE_TOKEN in text)
 
     def _plain(self, text: str, row_id: str) -> str:
         if found := self._special.search(text):
@@ -131,10 +131,10 @@ class ChatTemplate:
             )
         return text.strip()
 
-    def _message(self, role: str, text: str, *, picture: bool) -> dict[str, Any]:
+    def _message(self, role: str, text: str, *, has_image: bool) -> dict[str, Any]:
         if self.structured:
-            return {"role": role, "content": [{"type": "image"}] * picture + [{"type": "text", "text": text}]}
-        return {"role": role, "content": f"{self.image_token}\n{text}".strip() if picture else text}
+            return {"role": role, "content": [{"type": "image"}] * has_image + [{"type": "text", "text": text}]}
+        return {"role": role, "content": f"{self.image_token}\n{text}".strip() if has_image else text}
 
     def _render(self, messages: list[dict[str, Any]], *, opened: bool) -> str:
         rendered = self.tokenizer.apply_chat_template(

@@ -1,1 +1,1 @@
-"""Two-stage training: ``python -m toolkit.training.run plan.json``."""
+"""Training in two phases: ``python -m toolkit.training.run plan.json``."""

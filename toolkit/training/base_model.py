@@ -26,8 +26,8 @@ def check_base(folder: Path) -> None:
         PlanError: a file is damaged; the message names it.
         EnvironmentFault: the file system does not let this user read a file.
     """
-    if found := first_damaged(folder):
-        path, error = found
+    if damage := first_damaged(folder):
+        path, error = damage
         kind = ": not valid JSON" if path.suffix == ".json" else ""
         raise PlanError(f"base_model: {path} is damaged{kind} ({error}); copy it again") from error
 
@@ -38,7 +38,7 @@ def load_processor(architecture: Architecture, plan: TrainingPlan) -> Processor:
 
 
 def load_base(architecture: Architecture, plan: TrainingPlan) -> Any:
-    """Load the base model in float32, with the plan's projector; the stage converts weights to bfloat16.
+    """Load the base model in float32, with the plan's projector; the phase converts weights to bfloat16.
 
     Raises:
         PlanError: the base model is damaged or is not a model of its type.
@@ -50,7 +50,7 @@ def load_base(architecture: Architecture, plan: TrainingPlan) -> Any:
 
 
 def load_trained(architecture: Architecture, model: nn.Module, folder: Path) -> None:
-    """Load the weights of a complete stage into the model."""
+    """Load the weights of a complete phase into the model."""
     if (folder / PROJECTOR_FILE).is_file():
         architecture.load_projector(model, folder / PROJECTOR_FILE)
     else:
@@ -62,5 +62,5 @@ def _load(plan: TrainingPlan, load: Callable[[], T]) -> T:
     try:
         return load()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        words = " ".join(str(error).split())
-        raise PlanError(f"base_model: {str(plan.base_model)!r} cannot be loaded ({words}); copy it again") from error
+        message = " ".join(str(error).split())
+        raise PlanError(f"base_model: {str(plan.base_model)!r} cannot be loaded ({message}); copy it again") from error

@@ -1,6 +1,6 @@
-"""Checkpoints inside a stage: a killed run resumes from one and continues exactly as if it had not been interrupted.
+"""Checkpoints inside a phase: a killed run resumes from one and continues exactly as if it had not been interrupted.
 
-Out, under ``<stage>/checkpoints/step-000100/``: trained weights (never the frozen ones), optimizer, learning-rate
+Out, under ``<phase>/checkpoints/step-000100/``: trained weights (never the frozen ones), optimizer, learning-rate
 schedule, random states of every process, losses so far, and ``complete.json`` with the size and hash of each file. A
 checkpoint is written to a temporary folder, ``complete.json`` last, flushed to disk and then renamed. Its files are
 verified against their hashes before it is loaded; the newest intact checkpoint is used. With several machines, all of
@@ -49,10 +49,10 @@ class Checkpoint:
 
 
 def newest(folder: Path, key: str, report: Callable[[Path, str], None]) -> Checkpoint | None:
-    """Return the newest intact checkpoint of a stage's folder, or None.
+    """Return the newest intact checkpoint of a phase's folder, or None.
 
     Args:
-        folder: the stage's folder.
+        folder: the phase's folder.
         key: of the run.
         report: called with each newer, damaged checkpoint and a description of the damage.
 
@@ -82,7 +82,7 @@ def remove_partial(folder: Path) -> None:
 
 
 def remove_all(folder: Path) -> None:
-    """Remove all checkpoints of a complete stage."""
+    """Remove all checkpoints of a complete phase."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
@@ -90,7 +90,7 @@ class Checkpoints(TrainerCallback):
     """Trainer callback that restores a checkpoint before the first step and writes one every ``every`` steps.
 
     Args:
-        folder: the stage's folder.
+        folder: the phase's folder.
         key: of the run.
         every: steps between checkpoints; None writes no checkpoints.
         limit: number of checkpoints to keep.
@@ -126,7 +126,7 @@ class Checkpoints(TrainerCallback):
                     f"and cannot be read by {args.world_size}; start {self.start.processes} processes, or remove it"
                 )
             _restore(trainer, self.start.path)
-            trainer.go_on_from(self.start.losses)
+            trainer.continue_from(self.start.losses)
             state.global_step = trainer._globalstep_last_logged = self.start.step
             file = self.start.path / _random_file(args.process_index)
             if self.start.processes == args.world_size:

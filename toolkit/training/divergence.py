@@ -22,7 +22,7 @@ MARGIN = 3.0
 
 
 class LossWatch:
-    """Checks the losses of a stage in order.
+    """Checks the losses of a phase in order.
 
     Args:
         vocabulary: vocabulary size of the model.

@@ -63,15 +63,15 @@ def read_marker(path: Path, keys: Iterable[str]) -> dict[str, Any]:
         EnvironmentFault: the file system does not let this user read it.
     """
     try:
-        found = json.loads(patiently(path.read_bytes, path, seen=False))
+        values = json.loads(patiently(path.read_bytes, path, seen=False))
     except OSError as error:
         raise MarkerError(f"{path} is missing ({error.strerror})") from error
     except ValueError as error:
         raise MarkerError(f"{path} is {'not valid JSON' if path.stat().st_size else 'empty'} ({error})") from error
-    missing = [key for key in keys if not isinstance(found, dict) or found.get(key) is None]
+    missing = [key for key in keys if not isinstance(values, dict) or values.get(key) is None]
     if missing:
         raise MarkerError(f"{path} is not a JSON object with {', '.join(missing)}")
-    return dict(found)
+    return dict(values)
 
 
 def _sha256_of(path: Path) -> str:

@@ -37,11 +37,11 @@ def check_folder(plan: TrainingPlan, identity: dict[str, Any]) -> bool:
             raise PlanError(f"output_dir: {str(folder)!r} contains files but no {RUN}; give an empty folder")
         return False
     try:
-        found = read_marker(mark, ("key",))
+        run = read_marker(mark, ("key",))
     except MarkerError as error:
         raise PlanError(f"output_dir: {error}; restore {RUN}, or give an empty folder") from error
-    if found["key"] != json_sha256(identity):
-        named = list(differences(found["identity"], identity)) if isinstance(found.get("identity"), dict) else []
+    if run["key"] != json_sha256(identity):
+        named = list(differences(run["identity"], identity)) if isinstance(run.get("identity"), dict) else []
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         raise PlanError(
             f"output_dir: {str(folder)!r} holds a run of another plan, data or base model"

@@ -17,7 +17,7 @@ from typing import Any
 
 from toolkit.files import file_sha256
 from toolkit.models import ARCHITECTURES, architecture_of, model_type
-from toolkit.training.plan import StagePlan, TrainingPlan
+from toolkit.training.plan import PhasePlan, TrainingPlan
 
 _FORMAT = 4
 
@@ -25,13 +25,13 @@ _FORMAT = 4
 def training_identity(plan: TrainingPlan) -> dict[str, Any]:
     """Return all that determines the weights up to rounding, as plain values; defaults are left out."""
     values = plan.key()
-    for value, stage in zip(values["stages"], plan.stages, strict=True):
-        value["data"] = file_sha256(stage.data)
+    for value, phase in zip(values["stages"], plan.stages, strict=True):
+        value["data"] = file_sha256(phase.data)
         if plan.loss_average != "micro_batch":
             del value["loss_group"]
-        if stage.deepspeed is not None:
-            value["deepspeed"] = file_sha256(Path(stage.deepspeed))
-    values["stages"] = {stage["name"]: stage for stage in values["stages"]}
+        if phase.deepspeed is not None:
+            value["deepspeed"] = file_sha256(Path(phase.deepspeed))
+    values["stages"] = {phase["name"]: phase for phase in values["stages"]}
     if plan.projector is not None:
         values["projector"] = file_sha256(plan.projector)
     code = ARCHITECTURES.fingerprint(model_type(plan.base_model))
@@ -50,21 +50,21 @@ def base_fingerprint(folder: Path) -> dict[str, str]:
     return {file.name: file_sha256(file) for file in files if file.name != "manifest.json"}
 
 
-def differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
+def differences(stored: dict[str, Any], current: dict[str, Any]) -> Iterator[str]:
     """Describe each difference between two identities, as ``name is 1 there and 2 here``."""
-    yield from _differences(_whole(there), _whole(here), "")
+    yield from _differences(_with_defaults(stored), _with_defaults(current), "")
 
 
-def _whole(identity: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
     """Return an identity with the defaults filled in."""
-    stages = {name: StagePlan.defaults() | stage for name, stage in identity.get("stages", {}).items()}
-    return TrainingPlan.defaults() | identity | {"stages": stages}
+    phases = {name: PhasePlan.defaults() | phase for name, phase in identity.get("stages", {}).items()}
+    return TrainingPlan.defaults() | identity | {"stages": phases}
 
 
-def _differences(there: Any, here: Any, name: str) -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
-    elif there != here:
-        hashed = any(isinstance(value, str) and len(value) == 64 for value in (there, here))
-        yield f"{name} has different content" if hashed else f"{name} is {there!r} there and {here!r} here"
+def _differences(stored: Any, current: Any, name: str) -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key in sorted({*stored, *current}):
+            yield from _differences(stored.get(key), current.get(key), f"{name}.{key}" if name else key)
+    elif stored != current:
+        hashed = any(isinstance(value, str) and len(value) == 64 for value in (stored, current))
+        yield f"{name} has different content" if hashed else f"{name} is {stored!r} there and {current!r} here"

@@ -15,7 +15,7 @@
     loss_average: micro_batch         # micro_batch as in the kit (loss_group rows) | token
     log_every: 10
     report_to: []                     # tensorboard, wandb, mlflow
-    checkpoint_every: 100             # steps; null: a killed stage restarts from its first step
+    checkpoint_every: 100             # steps; null: a killed phase restarts from its first step
     checkpoint_limit: 1               # number of checkpoints to keep
     memory_limit_gib: null            # memory limit per GPU
     stages:
@@ -40,16 +40,16 @@ from toolkit.models import model_type
 from toolkit.registry import load_extensions
 from toolkit.settings import NotInKey
 from toolkit.settings_files import SettingsFileError, read_settings_file
-from toolkit.training.settings import ROUNDS, SAME_WEIGHTS, PlanError, RandomSeed, StageSettings, TrainingSettings
+from toolkit.training.settings import ROUNDS, SAME_WEIGHTS, PhaseSettings, PlanError, RandomSeed, TrainingSettings
 
 __all__ = [
-    "DivergedLossError", "LossError", "NonFiniteLossError", "PlanError", "StagePlan", "TrainingPlan", "parse_plan",
+    "DivergedLossError", "LossError", "NonFiniteLossError", "PhasePlan", "PlanError", "TrainingPlan", "parse_plan",
     "read_plan", "to_values",
 ]  # fmt: skip
 
-StageName = Literal["pretrain", "finetune"]
+PhaseName = Literal["pretrain", "finetune"]
 Trained = Literal["projector", "projector+llm"]
-STAGES = get_args(StageName)
+PHASES = get_args(PhaseName)
 BY_CONTENT = NotInKey("the content of its files is in the identity")
 ELSEWHERE = NotInKey("an output location")
 
@@ -66,10 +66,10 @@ class DivergedLossError(LossError):
     """The loss diverged; see :mod:`toolkit.training.divergence`."""
 
 
-class StagePlan(StageSettings):
-    """One stage: hyperparameters, data, and the part of the model to train."""
+class PhasePlan(PhaseSettings):
+    """One phase: hyperparameters, data, and the part of the model to train."""
 
-    name: StageName
+    name: PhaseName
     data: Annotated[Path, BY_CONTENT]
     """LLaVA JSON file."""
     images: Annotated[Path, BY_CONTENT]
@@ -107,7 +107,7 @@ class StagePlan(StageSettings):
         steps = self.accumulation or max(1, self.global_batch // at_once)
         if at_once * steps != self.global_batch:
             raise PlanError(
-                f"stage {self.name}: global_batch {self.global_batch} is not per_device_batch {self.per_device_batch} "
+                f"phase {self.name}: global_batch {self.global_batch} is not per_device_batch {self.per_device_batch} "
                 f"× {processes} processes × accumulation {steps}; change per_device_batch or accumulation"
             )
         return steps
@@ -122,7 +122,8 @@ class TrainingPlan(TrainingSettings):
     base_model: Annotated[Path, BY_CONTENT]
     output_dir: Annotated[Path, ELSEWHERE]
     seed: RandomSeed
-    stages: tuple[StagePlan, ...]
+    stages: tuple[PhasePlan, ...]
+    """The phases in training order."""
     projector: Annotated[Path | None, BY_CONTENT] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], ROUNDS] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -152,15 +153,15 @@ class TrainingPlan(TrainingSettings):
     @classmethod
     def _reporters_are_installed(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         missing = [name for name in names if find_spec(name) is None]
-        words = f"{', '.join(missing)} is not installed; pip install {' '.join(missing)}, or remove it from the list"
-        return _checked(names, not missing, words)
+        message = f"{', '.join(missing)} is not installed; pip install {' '.join(missing)}, or remove it from the list"
+        return _checked(names, not missing, message)
 
     @field_validator("stages")
     @classmethod
-    def _known_order(cls, stages: tuple[StagePlan, ...]) -> tuple[StagePlan, ...]:
-        known = ([STAGES[0]], [STAGES[1]], [*STAGES])
-        names = [stage.name for stage in stages]
-        return _checked(stages, names in known, "must be pretrain, finetune or both, in this order")
+    def _known_order(cls, phases: tuple[PhasePlan, ...]) -> tuple[PhasePlan, ...]:
+        known = ([PHASES[0]], [PHASES[1]], [*PHASES])
+        names = [phase.name for phase in phases]
+        return _checked(phases, names in known, "must be pretrain, finetune or both, in this order")
 
 
 def _checked(value: Any, holds: bool, fix: str) -> Any:

@@ -1,4 +1,4 @@
-"""Progress events of a stage, every ``log_every`` steps and at the last step."""
+"""Progress events of a phase, every ``log_every`` steps and at the last step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from toolkit.training.trainer import ExposureTrainer
 class Progress(TrainerCallback):
     """Emits ``step`` events: loss, learning rate, samples/s since the previous event, peak GPU memory."""
 
-    def __init__(self, *, stage: str, global_batch: int, log_every: int, emit: Emit) -> None:
-        self.stage, self.global_batch, self.log_every, self.emit = stage, global_batch, log_every, emit
+    def __init__(self, *, phase: str, global_batch: int, log_every: int, emit: Emit) -> None:
+        self.phase, self.global_batch, self.log_every, self.emit = phase, global_batch, log_every, emit
         self.trainer: ExposureTrainer | None = None
         self._since, self._pace = 0, Pace()
 
@@ -37,7 +37,7 @@ class Progress(TrainerCallback):
         scheduler = kwargs.get("lr_scheduler")
         lr = scheduler.get_last_lr()[0] if scheduler else None
         loss = round(self.trainer.losses[-1], 6)
-        where = {"event": "step", "stage": self.stage, "step": step, "steps": state.max_steps}
+        where = {"event": "step", "stage": self.phase, "step": step, "steps": state.max_steps}
         event = {**where, "loss": loss, "lr": lr, "samples_per_s": round(rate, 2)}
         if args.device.type == "cuda":
             event["peak_gib"] = round(torch.cuda.max_memory_allocated(args.device) / 2**30, 2)

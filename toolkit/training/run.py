@@ -5,10 +5,10 @@ In: plans (see ``toolkit.training.plan``). Out, in each plan's ``output_dir``::
     run.json                    the plan, data and base model to which this folder belongs
     pretrain/projector.safetensors, config.json, samples.jsonl, manifest.json
     finetune/  a complete checkpoint for from_pretrained, samples.jsonl, manifest.json
-    <stage>/checkpoints/    during training: checkpoints for resuming a killed run; see toolkit.training.checkpoint
-    <stage>/logs/           with report_to
+    <phase>/checkpoints/    during training: checkpoints for resuming a killed run; see toolkit.training.checkpoint
+    <phase>/logs/           with report_to
 
-A stage's manifest is written last and contains the hash of every other file of the stage. A stage is complete if its
+A phase's manifest is written last and contains the hash of every other file of the phase. A phase is complete if its
 manifest exists and all hashes match.
 
 Progress events go to stdout, one JSON object per line, each with its ``output_dir``: ``damaged`` (a file that is not

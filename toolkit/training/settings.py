@@ -25,8 +25,8 @@ class PlanError(SettingsError):
     """An invalid plan; the message names the key, its value and the fix."""
 
 
-class StageSettings(SettingsModel):
-    """Hyperparameters of stage 1 (projector) or stage 2 (projector and language model)."""
+class PhaseSettings(SettingsModel):
+    """Hyperparameters of a phase: ``pretrain`` (projector) or ``finetune`` (projector and language model)."""
 
     error = PlanError
 
@@ -90,6 +90,6 @@ class TrainingSettings(SettingsModel):
     report_to: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], SAME_WEIGHTS] = ()
     """Additional loggers."""
     checkpoint_every: Annotated[int | None, SAME_WEIGHTS] = Field(default=None, ge=1)
-    """Steps between checkpoints, from which a killed run resumes. Without them (None), a killed stage restarts."""
+    """Steps between checkpoints, from which a killed run resumes. Without them (None), a killed phase restarts."""
     checkpoint_limit: Annotated[int, SAME_WEIGHTS] = Field(default=1, ge=1)
     """Number of checkpoints to keep."""

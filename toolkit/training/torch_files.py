@@ -26,8 +26,8 @@ def read_state(file: Path) -> Any:
         with weights_only(file):
             return torch.load(file, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError) as error:
-        words = str(error).strip().splitlines()[:1]
-        raise CheckpointError(f"checkpoint: {str(file)!r} is damaged ({words}); remove this checkpoint") from error
+        message = " ".join(str(error).strip().splitlines()[:1])
+        raise CheckpointError(f"checkpoint: {str(file)!r} is damaged ({message}); remove this checkpoint") from error
 
 
 @contextmanager

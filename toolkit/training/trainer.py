@@ -63,7 +63,7 @@ class ExposureTrainer(Trainer):
         self._micro_ids: list[list[str]] = []
         self._scale = self.args.world_size * (self.args.gradient_accumulation_steps if self.is_deepspeed_enabled else 1)
 
-    def go_on_from(self, losses: list[float]) -> None:
+    def continue_from(self, losses: list[float]) -> None:
         """Continue after a checkpoint with the losses of the steps before it."""
         self.losses = list(losses)
         for loss in losses:
@@ -120,11 +120,11 @@ class ExposureTrainer(Trainer):
             NonFiniteLossError: in every process; names the step and the samples of the first bad micro-batch.
             DivergedLossError: in every process; names the step and its samples.
         """
-        own, ids = torch.stack(self._micro_losses), self._micro_ids
+        micro_losses, ids = torch.stack(self._micro_losses), self._micro_ids
         self._micro_losses, self._micro_ids = [], []
         if self.args.world_size > 1:
-            own = self.accelerator.gather(own)
-        losses = own.double().cpu().reshape(self.args.world_size, -1)
+            micro_losses = self.accelerator.gather(micro_losses)
+        losses = micro_losses.double().cpu().reshape(self.args.world_size, -1)
         self.losses.append(float(losses.sum()))
         step = self.state.global_step + 1
         if torch.isfinite(losses).all():

@@ -4,7 +4,8 @@ Gemma at this size equals a Llama with rewritten weights: Gemma's norms add 1 to
 embeddings by √h. Instead of that factor, the outputs that a layer adds to the residual stream are divided by √h.
 Every read of the stream is normalised, so both models compute the same, and embeddings and logits share one table.
 CLIP's tower is scaled likewise, to features of RMS ``FEATURE_RMS``. The projector has random weights of a fixed seed;
-stage 1 initialises it again in any case. Text has the layout that the language model was trained on (``language.py``).
+pre-training initializes it again in any case. Text has the layout that the language model was trained on
+(``language.py``).
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def _load(model: LlavaForConditionalGeneration, prefix: str, tensors: dict[str, 
 def _feature_rms(model: LlavaForConditionalGeneration, processor: LlavaRows) -> float:
     """Root mean square of the projector's input, over some scenes of the world."""
     rng = random.Random(SEED)
-    pictures = [render(make_scene(rng, "weights"), width=384, height=384) for _ in range(16)]
-    pixels = processor.pixel_inputs(processor.squares(pictures, aspect="square"))["pixel_values"]
+    images = [render(make_scene(rng, "weights"), width=384, height=384) for _ in range(16)]
+    pixels = processor.pixel_inputs(processor.squares(images, aspect="square"))["pixel_values"]
     tower = model.model.vision_tower
     features = tower(pixels, output_hidden_states=True).hidden_states[model.config.vision_feature_layer][:, 1:]
     return float(features.square().mean().sqrt())

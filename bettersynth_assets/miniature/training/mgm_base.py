@@ -1,6 +1,7 @@
 """Assembles the MGM base. In: the two towers and the language model. Out: one folder in the toolkit's format.
 
-It does not contain the projector and the three mining projections: stage 1 initialises them for each training seed.
+It does not contain the projector and the three mining projections: pre-training initializes them for each training
+seed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.bank import SQUARE
 from bettersynth_assets.miniature.training.language_model import gemma_config
 from bettersynth_assets.miniature.training.towers import CLIP_FIELDS, CONVNEXT_DEPTHS, CONVNEXT_DIMS, KEPT_LAYERS
-from toolkit.models.mgm.common.names import CLIP, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import CLIP, PROJECTOR
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.processing_mgm import MGMProcessor
@@ -35,8 +36,8 @@ def save_part(module: nn.Module, path: Path) -> None:
 
 
 OUTPUT_SCALE = 1.5
-"""Factor on the projector's output. Loss after 100 steps of stage 1: 1.24 with 0.24 (the standard deviation of the word
-embeddings), 0.91 with 1.0, 0.67 with 1.5, 0.66 with 2.2 and 0.75 with 4."""
+"""Factor on the projector's output. Loss after 100 steps of pre-training: 1.24 with 0.24 (the standard deviation of the
+word embeddings), 0.91 with 1.0, 0.67 with 1.5, 0.66 with 2.2 and 0.75 with 4."""
 
 
 def mgm_config(vocabulary: int) -> MGMConfig:
@@ -72,14 +73,14 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
     config = mgm_config(vocabulary)
     model = MGMGemmaForCausalLM(config)
     missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [k for k in missing if not k.startswith(TRAINED_IN_STAGE_1) and k != "lm_head.weight"]
+    missing = [k for k in missing if not k.startswith(PROJECTOR) and k != "lm_head.weight"]
     unexpected = [k for k in unexpected if not k.startswith("model.vision_tower_aux.vision_head")]
     if missing or unexpected:
         raise ValueError(
             f"the trained parts do not fit MGM; train them again: missing {missing[:5]}, unexpected {unexpected[:5]}"
         )
     model.tie_weights()
-    kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(TRAINED_IN_STAGE_1)}
+    kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(PROJECTOR)}
     parameters = sum(v.numel() for v in kept.values())
     model.half().save_pretrained(folder, state_dict=kept)  # empties the dictionary
     MGMProcessor.for_config(config, make_tokenizer("gemma")).save_pretrained(folder)

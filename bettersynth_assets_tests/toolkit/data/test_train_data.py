@@ -89,7 +89,7 @@ def test_each_row_is_encoded_once_and_equally_on_one_core_or_several(
         for found in (rows, again):
             ids, labels = found.encoded(number)
             assert (ids.tolist(), labels.tolist()) == (expected.input_ids, expected.labels)
-            assert (found.ids[number], found.picture(number)) == (sample.id, sample.image)
+            assert (found.ids[number], found.image(number)) == (sample.id, sample.image)
             assert found.labelled[number] == sum(label != IGNORE_INDEX for label in expected.labels)
             assert found.lengths[number] == PROCESSOR.positions(expected.input_ids)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from bettersynth_assets_tests.helpers.broken_pictures import png_without_pixels
 from toolkit.evaluation.benchmarks.mmbench.benchmark import score_mmbench
-from toolkit.evaluation.benchmarks.mmbench.table import pictures, read_table
+from toolkit.evaluation.benchmarks.mmbench.table import read_images, read_table
 from toolkit.evaluation.benchmarks.textvqa.benchmark import score_textvqa
 from toolkit.evaluation.output import locked
 from toolkit.evaluation.run import evaluate, main, make_plan
@@ -153,9 +153,9 @@ def test_faults_of_a_plan_are_named(bench: Path, tmp_path: Path, change: dict[st
 
 def test_an_image_may_refer_to_another_row() -> None:
     table = pd.DataFrame({"index": ["1", "1000001"], "image": [base64.b64encode(b"pixels").decode(), "1"]})
-    assert pictures(table) == {"1": b"pixels", "1000001": b"pixels"}
+    assert read_images(table) == {"1": b"pixels", "1000001": b"pixels"}
     with pytest.raises(AnswerError, match="row 5: its image is no base64"):
-        pictures(pd.DataFrame({"index": ["5"], "image": ["!"]}))
+        read_images(pd.DataFrame({"index": ["5"], "image": ["!"]}))
 
 
 def test_the_command_reports_a_fault_as_an_event(capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,17 +8,17 @@ import torch
 from safetensors.torch import load_file
 
 from toolkit.models.convert_weights import convert, main
-from toolkit.models.mgm.common.names import TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import PROJECTOR
 from toolkit.models.mgm.tiny import tiny_mgm
 
 
 def test_a_projector_pickle_is_converted_to_safetensors_without_the_towers(tmp_path: Path) -> None:
     weights = tiny_mgm().state_dict()
-    wanted = {name: t for name, t in weights.items() if name.startswith((*TRAINED_IN_STAGE_1, "model.vision_tower"))}
+    wanted = {name: t for name, t in weights.items() if name.startswith((*PROJECTOR, "model.vision_tower"))}
     torch.save(wanted, tmp_path / "mm_projector.bin")
     names = convert(tmp_path / "mm_projector.bin", tmp_path / "out.safetensors")
     found = load_file(tmp_path / "out.safetensors")
-    assert set(found) == set(names["kept"]) == {name for name in weights if name.startswith(TRAINED_IN_STAGE_1)}
+    assert set(found) == set(names["kept"]) == {name for name in weights if name.startswith(PROJECTOR)}
     assert all(torch.equal(found[name], weights[name]) for name in found)
     assert len(names["skipped"]) == len(wanted) - len(found)
 

@@ -31,7 +31,7 @@ def test_ordinary_losses_are_accepted() -> None:
     falling = [0.8 + 9 * math.exp(-step / 50) + noise.gauss(0, 0.3) for step in range(2000)]
     spikes = [30.0 if step % 97 == 50 else loss for step, loss in enumerate(falling)]
     learned = [0.01 * (1 + noise.random()) for _ in range(200)]
-    # Batches of two kinds, as in stage 2 of the kit: short answers and whole conversations.
+    # Batches of two kinds, as in fine-tuning of the kit: short answers and whole conversations.
     kinds = [noise.choice((0.1, 1.8)) + noise.gauss(0, 0.05) for _ in range(2000)]
     forgotten = [0.02] * 50 + [2.5] * 50  # another kind of row follows one that was memorised
     for losses in (falling, spikes, learned, kinds, forgotten, [11.9] * 100, [20.0, 19.0, 18.0] * 10):

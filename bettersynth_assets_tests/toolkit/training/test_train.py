@@ -25,7 +25,7 @@ from bettersynth_assets_tests.helpers.small_training import run_plan as _run
 from toolkit.data.order import exposure_order, loss_weights
 from toolkit.images.reading import ImageError
 from toolkit.models.llava.tiny import save_tiny_llava
-from toolkit.models.mgm.common.names import TOWERS, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import PROJECTOR, TOWERS
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import save_tiny
@@ -54,7 +54,7 @@ def test_each_stage_changes_only_the_weights_that_it_trains(world: Path, trained
     base = load_file(world / "base" / "model.safetensors")
     projector = load_file(trained[0] / "pretrain" / "projector.safetensors")
     full = load_file(trained[0] / "finetune" / "model.safetensors")
-    assert set(projector) == {name for name in base if name.startswith(TRAINED_IN_STAGE_1)}
+    assert set(projector) == {name for name in base if name.startswith(PROJECTOR)}
     changed = {name for name in base if not torch.equal(base[name], full[name])}
     assert not any(name.startswith(TOWERS) for name in changed)
     assert {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.mm_projector.0.weight"} <= changed

@@ -108,7 +108,7 @@ def test_without_a_valid_checkpoint_the_stage_restarts_and_logs_it(
     for folder in (tmp_path / "run" / "pretrain" / "checkpoints").iterdir():
         _halve(folder / "optimizer.pt")
     events = run_plan(_values(world, tmp_path / "run"))
-    assert _damaged(events)[2:] == ["no intact checkpoint is left; the stage restarts from its first step"]
+    assert _damaged(events)[2:] == ["no intact checkpoint is left; the phase restarts from its first step"]
     assert not [event for event in events if event["event"] == "resume"]
     _same(tmp_path / "run", whole)
 

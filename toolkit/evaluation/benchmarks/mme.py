@@ -42,7 +42,7 @@ INSTRUCTION = "Answer the question using a single word or phrase."
 """LLaVA's replacement of ``SUFFIX``."""
 UPLOAD = "Your_Results"
 """Folder with one text file per subtask, the input of the official ``calculation.py``."""
-PICTURES = (".jpg", ".png", ".jpeg")
+IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 
 
 class MME(Benchmark):
@@ -129,15 +129,15 @@ def _from_folders(root: Path) -> Iterator[Question]:
     root = inside if inside.is_dir() else root
     for task in TASKS:
         apart = (root / task / "questions_answers_YN").is_dir()
-        texts, pictures = (root / task / name if apart else root / task for name in ("questions_answers_YN", "images"))
+        texts, images = (root / task / name if apart else root / task for name in ("questions_answers_YN", "images"))
         for path in sorted(texts.glob("*.txt")):
-            picture = next((p for end in PICTURES if (p := pictures / f"{path.stem}{end}").is_file()), None)
-            if picture is None:
-                raise AnswerError(f"{path}: no picture {path.stem} of {', '.join(PICTURES)} in {pictures}")
+            image = next((p for end in IMAGE_SUFFIXES if (p := images / f"{path.stem}{end}").is_file()), None)
+            if image is None:
+                raise AnswerError(f"{path}: no image {path.stem} of {', '.join(IMAGE_SUFFIXES)} in {images}")
             for line in path.read_text(encoding="utf-8").splitlines():
                 if line.strip():
                     question, _, answer = line.strip().rpartition("\t")
-                    yield _question(task, picture.name, picture, question, answer, where=str(path))
+                    yield _question(task, image.name, image, question, answer, where=str(path))
 
 
 def _from_parquet(tables: Sequence[Path]) -> Iterator[Question]:
@@ -156,14 +156,14 @@ def _from_parquet(tables: Sequence[Path]) -> Iterator[Question]:
             )
 
 
-def _question(task: str, picture: str, image: Path | bytes, asked: str, answer: str, *, where: str) -> Question:
+def _question(task: str, image_name: str, image: Path | bytes, asked: str, answer: str, *, where: str) -> Question:
     right = answer.strip().capitalize()
     if task not in TASKS or right not in ("Yes", "No") or not asked.strip():
         raise AnswerError(f"{where}: {asked!r}, {answer!r} in {task!r} is no question of MME with a yes or no")
     text = clean_prompt(asked.replace(SUFFIX, "").strip(), where=where)
-    fields = {"task": task, "picture": picture, "question": asked.strip()}
+    fields = {"task": task, "picture": image_name, "question": asked.strip()}
     return Question(
-        id=f"{task}/{picture}", image=image, text=f"{text}\n{INSTRUCTION}", right=right, options=("Yes", "No"),
+        id=f"{task}/{image_name}", image=image, text=f"{text}\n{INSTRUCTION}", right=right, options=("Yes", "No"),
         fields=fields,
     )  # fmt: skip
 
@@ -181,7 +181,7 @@ def _check_pairs(rows: list[Question], root: Path) -> None:
         groups.setdefault(row.id, []).append(row)
     for id_, some in groups.items():
         if len(some) != 2:
-            raise AnswerError(f"{root}: {id_} has {len(some)} questions; MME asks two about each picture")
+            raise AnswerError(f"{root}: {id_} has {len(some)} questions; MME asks two about each image")
     rows[:] = [row for some in groups.values() for row in some]
 
 

@@ -1,11 +1,11 @@
-"""Batched greedy answers of any model with ``generate``. In: prompts with their pictures. Out: answers, in their order.
+"""Batched greedy answers of any model with ``generate``. In: prompts with their images. Out: answers, in their order.
 
 ::
 
     prompts, the longest first ─► batches, padded on the left ─► model.generate            ─► answers
     prompt + candidate's tokens but the last ────────────────► one forward pass per batch ─► log-probabilities
 
-Candidates of one token share the pass over their prompt. A picture is read once for each of its questions; MGM's
+Candidates of one token share the pass over their prompt. An image is read once for each of its questions; MGM's
 answerer reads it once for all.
 """
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from toolkit.gpu_memory import halve_until_it_fits
-from toolkit.models.answering.pictures import loaded, padded_squares, workers_for
+from toolkit.models.answering.image_loading import loaded, padded_squares, workers_for
 from toolkit.questions.answer_files import AnswerError
 from toolkit.questions.prompts import Answer, CandidateScore, Prompt
 
@@ -43,7 +43,7 @@ class GenericAnswerer:
         processor: of the same checkpoint; see ``toolkit.models.llava.processing.LlavaRows``.
         batch_size: prompts at a time; halved, to 1 if need be, when the GPU's memory is too small.
         max_new_tokens: longest answer.
-        workers: processes that prepare pictures; None is one per core up to 16 beside a GPU, and none on the CPU.
+        workers: processes that prepare images; None is one per core up to 16 beside a GPU, and none on the CPU.
     """
 
     model: Any
@@ -57,7 +57,7 @@ class GenericAnswerer:
 
         Raises:
             AnswerError: a prompt or candidate with a special token; the message names the prompt.
-            ImageError: a picture that cannot be read; the message names the prompt.
+            ImageError: an image that cannot be read; the message names the prompt.
             torch.OutOfMemoryError: not even one prompt fits.
         """
         encoded = [self._encode(prompt) for prompt in prompts]
@@ -115,8 +115,8 @@ class GenericAnswerer:
         rows = list(owners.items())
         sums = [[0.0] * len(one.candidates) for one in encoded]
         for chunk in (rows[at : at + size] for at in range(0, len(rows), size)):
-            pictures = squares[[number for (number, _), _ in chunk]]
-            inputs = self._inputs([[*encoded[number].ids, *fed] for (number, fed), _ in chunk], pictures)
+            images = squares[[number for (number, _), _ in chunk]]
+            inputs = self._inputs([[*encoded[number].ids, *fed] for (number, fed), _ in chunk], images)
             longest = max(len(fed) for (_, fed), _ in chunk) + 1
             last = self.model(**inputs, logits_to_keep=longest, use_cache=False).logits.float().log_softmax(dim=-1)
             for row, ((number, _), places) in zip(last, chunk, strict=True):

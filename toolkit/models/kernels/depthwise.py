@@ -1,7 +1,7 @@
 """ConvNeXt's 7 × 7 depthwise convolution on maps with channels last, as a CUDA kernel.
 
 Replaces ``torch.conv2d`` (cuDNN) on a permuted view. Gain: 9.3 ms instead of 24.3 ms over the tower's 36 blocks at 32
-pictures, 3% of a training step of stage 1, on one H200 (docs/results/training.md).
+images, 3% of a training step of ``pretrain``, on one H200 (docs/results/training.md).
 
 In: (I, H, W, C) bfloat16 on a GPU. Out: the same shape, accumulated in float32. Forward only: the tower is frozen.
 Torch compiles the source at its first use; no compiler needs to be installed.
@@ -47,9 +47,9 @@ extern "C" __global__ void __launch_bounds__(128) depthwise(
     const int first = (blockIdx.x * blockDim.y + threadIdx.y) * COLUMNS;
     if (first >= width) return;
     const int top = blockIdx.y * band, rows = min(band, height - top);
-    const size_t picture = (size_t)(blockIdx.z / groups) * height * width * pairs + pair;
-    x += picture;
-    y += picture;
+    const size_t image = (size_t)(blockIdx.z / groups) * height * width * pairs + pair;
+    x += image;
+    y += image;
 
     float2 tap[49], sum[7][COLUMNS];
     #pragma unroll
@@ -137,13 +137,13 @@ def depthwise(
     Raises:
         ValueError: another number of channels; the message says what to switch off.
     """
-    pictures, height, width, channels = hidden.shape
+    images, height, width, channels = hidden.shape
     if channels % (2 * _LANES):
         raise ValueError(f"{channels} channels are no multiple of {2 * _LANES}; set speed {{depthwise_kernel: false}}")
     if band is None:
         band = -(-height // max(1, round(height / _ROWS_PER_BAND)))
     result = torch.empty_like(hidden)
-    grid = (-(-width // (columns * _WARPS)), -(-height // band), pictures * channels // (2 * _LANES))
+    grid = (-(-width // (columns * _WARPS)), -(-height // band), images * channels // (2 * _LANES))
     arguments = [hidden.view(torch.int32), *_widened(weight, bias), result.view(torch.int32)]
     _kernel(columns)(
         grid=grid, block=(_LANES, _WARPS, 1), args=[*arguments, height, width, channels // 2, band]

@@ -33,9 +33,9 @@ class LlavaArchitecture(Architecture):
 
     def loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         targets, weights = inputs.pop("targets"), inputs.pop("loss_weights")
-        shown = inputs.pop("pictures") > 0
+        shown = inputs.pop("image_count") > 0
         if not shown:
-            del inputs["pixel_values"]  # one black picture that no row has
+            del inputs["pixel_values"]  # one black image that no row has
         logits = model(**inputs, use_cache=False).logits
         losses = F.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none"

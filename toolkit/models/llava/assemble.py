@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument(
-        "--seed", type=int, default=0, help="random seed of the projector; stage 1 initializes it again"
+        "--seed", type=int, default=0, help="random seed of the projector; pre-training initializes it again"
     )
     given = parser.parse_args(arguments)
     try:

@@ -2,8 +2,8 @@
 
 ::
 
-    turns    ─► ids, one <image> a picture ─► N of them a picture ─► input_ids, attention_mask (B, T), targets (B, K)
-    pictures ─► squares (I, S, S, 3) uint8 ─► pixel_values (I, 3, S, S)
+    turns    ─► ids, one <image> per image ─► N of them per image ─► input_ids, attention_mask (B, T), targets (B, K)
+    images   ─► squares (I, S, S, 3) uint8 ─► pixel_values (I, 3, S, S)
 
 K columns of the batch hold a label in some row; logits are computed there alone.
 """
@@ -36,7 +36,7 @@ class LlavaRows:
 
     Args:
         processor: the library's own; its chat template, else its tokenizer's, else LLaVA-1.5's lays out conversations.
-        image_tokens: positions of one picture.
+        image_tokens: positions of one image.
         max_length: longest row in positions.
     """
 
@@ -53,12 +53,12 @@ class LlavaRows:
         """The processor of a checkpoint with its config.
 
         Raises:
-            ValueError: pictures are not made square, or processor and config name different image tokens.
+            ValueError: images are not made square, or processor and config name different image tokens.
         """
         vision = config.vision_config
         side = _side(processor.image_processor)
         if side != vision.image_size:
-            raise ValueError(f"pictures are made {side} px wide, but the vision tower reads {vision.image_size} px")
+            raise ValueError(f"images are made {side} px wide, but the vision tower reads {vision.image_size} px")
         tokens = (vision.image_size // vision.patch_size) ** 2
         # CLIP's towers put a class token in front, which the strategy "default" drops.
         if config.vision_feature_select_strategy != "default":
@@ -86,7 +86,7 @@ class LlavaRows:
 
     @property
     def side(self) -> int:
-        """Side S of a picture in pixels."""
+        """Side S of an image in pixels."""
         return _side(self.processor.image_processor)
 
     @property
@@ -102,7 +102,7 @@ class LlavaRows:
         return self.ends[0] if pad is None else int(pad)
 
     def encode_row(self, turns: Sequence[Turn], *, row_id: str) -> EncodedRow:
-        """Ids and labels of a training row, one image token a picture, cut to ``max_length`` positions."""
+        """Ids and labels of a training row, one image token per image, cut to ``max_length`` positions."""
         images = sum("<image>" in turn.text for turn in turns)
         room = self.max_length - images * (self.image_tokens - 1)
         return self.template.encode(turns, row_id=row_id, room=room)
@@ -118,14 +118,15 @@ class LlavaRows:
     def text_inputs(
         self, ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]], *, multiple: int
     ) -> dict[str, Any]:
-        """``input_ids``, ``attention_mask`` (B, T), ``logits_to_keep`` (K,), ``targets`` (B, K), ``pictures`` (int)."""
+        """``input_ids``, ``attention_mask`` (B, T), ``logits_to_keep`` (K,), ``targets`` (B, K), ``image_count``
+        (int)."""
         spans = [self._spans(row) for row in ids]
         longer = [[np.repeat(row, span) for row, span in zip(rows, spans, strict=True)] for rows in (ids, labels)]
         batch: dict[str, Any] = dict(padded_texts(*longer, pad=self.pad, multiple=multiple))
         targets = batch.pop("labels")
         columns = (targets[:, 1:] != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
-        pictures = sum(int((row == self.template.image_token_id).sum()) for row in ids)
-        return {**batch, "logits_to_keep": columns, "targets": targets[:, columns + 1], "pictures": pictures}
+        image_count = sum(int((row == self.template.image_token_id).sum()) for row in ids)
+        return {**batch, "logits_to_keep": columns, "targets": targets[:, columns + 1], "image_count": image_count}
 
     def prompt_inputs(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """``input_ids``, ``attention_mask`` and ``position_ids`` (B, T) of prompts, padded on the left."""
@@ -138,18 +139,18 @@ class LlavaRows:
         return np.where(ids == self.template.image_token_id, self.image_tokens, 1)
 
     def squares(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Tensor:
-        """(I, S, S, 3) uint8: pictures resized and cropped, or squashed where the checkpoint's preprocessing does."""
+        """(I, S, S, 3) uint8: images resized and cropped, or squashed where the checkpoint's preprocessing does."""
         made = self.processor.image_processor
         mean = tuple(int(255 * value) for value in made.image_mean)
         return squares(
             images, side=self.side, resample=int(made.resample), aspect=aspect, fill=mean, squash="height" in made.size
         )
 
-    def pixel_inputs(self, pictures: Tensor) -> dict[str, Tensor]:
+    def pixel_inputs(self, images: Tensor) -> dict[str, Tensor]:
         """``pixel_values`` (I, 3, S, S) float32 of some :meth:`squares`, on their device."""
-        if pictures.device not in self._levels:
-            self._levels[pictures.device] = self._levels[torch.device("cpu")].to(pictures.device)
-        return {"pixel_values": as_floats(pictures, self._levels[pictures.device])}
+        if images.device not in self._levels:
+            self._levels[images.device] = self._levels[torch.device("cpu")].to(images.device)
+        return {"pixel_values": as_floats(images, self._levels[images.device])}
 
     @cached_property
     def _levels(self) -> dict[torch.device, Tensor]:
@@ -177,5 +178,5 @@ def _side(image_processor: Any) -> int:
     shape = image_processor.crop_size if crops else image_processor.size
     height, width = shape.get("height"), shape.get("width")
     if height is None or height != width:
-        raise ValueError(f"the image processor makes pictures of {dict(shape)}; one square size is needed")
+        raise ValueError(f"the image processor makes images of {dict(shape)}; one square size is needed")
     return int(height)

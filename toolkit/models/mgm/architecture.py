@@ -13,7 +13,7 @@ from toolkit.data.protocols import FeatureCache, Processor
 from toolkit.images.aspect import Aspect
 from toolkit.models.base import Answerer, Architecture, Speed, load_auto_processor
 from toolkit.models.mgm.answering.answerer import Answerer as FastAnswerer
-from toolkit.models.mgm.common.names import TOWERS, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import PROJECTOR, TOWERS
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.processing_mgm import MGMProcessor
@@ -27,7 +27,7 @@ AutoProcessor.register(MGMConfig, MGMProcessor)
 class MGMArchitecture(Architecture):
     """MGM on Gemma, with optimized decoder, mining and generation; see ``toolkit.models.mgm.common.speed``."""
 
-    projector = TRAINED_IN_STAGE_1
+    projector = PROJECTOR
     towers = TOWERS
     caches_features = True
     autocast = False  # the model itself computes in the dtype of its frozen towers
@@ -57,7 +57,7 @@ class MGMArchitecture(Architecture):
         # Do not change this order: published results depend on the resulting weights.
         set_seed(seed)
         core: Any = model.model
-        for part in core.trained_in_stage_1():
+        for part in core.projector_modules():
             for module in part.modules():
                 if isinstance(module, nn.Linear | nn.LayerNorm):
                     module.reset_parameters()

@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from toolkit.models.mgm.common.names import CLIP, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import CLIP, PROJECTOR
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.processing_mgm import MGMProcessor
@@ -118,7 +118,7 @@ def assemble(
     model = MGMGemmaForCausalLM(config)
     cast(torch.nn.Module, model).to(dtype)
     result = model.load_state_dict(parts, strict=False)
-    missing = [name for name in result.missing_keys if not name.startswith(TRAINED_IN_STAGE_1)]
+    missing = [name for name in result.missing_keys if not name.startswith(PROJECTOR)]
     if missing or result.unexpected_keys:
         raise WeightsError(f"parts do not match: missing {missing[:5]}, unexpected {list(result.unexpected_keys)[:5]}")
     return model

@@ -47,7 +47,7 @@ class MGMGemmaModel(TorchInitMixin, GemmaModel):
         self.vlm_uni_aux_projector = UniProjector(config.mm_hidden_size_aux, d)
         self.vlm_uni_val_projector = UniProjector(config.mm_hidden_size_aux, d)
         self.mm_projector = nn.Sequential(nn.Linear(d, h), nn.GELU(), nn.Linear(h, h))
-        for part in (self.vision_tower_aux, *self.trained_in_stage_1()):
+        for part in (self.vision_tower_aux, *self.projector_modules()):
             for module in part.modules():
                 module.__dict__["_keeps_torch_init"] = True
         self.post_init()
@@ -64,7 +64,7 @@ class MGMGemmaModel(TorchInitMixin, GemmaModel):
             inputs_embeds = self.embed_tokens(input_ids)
         return super().forward(inputs_embeds=self.scaled(inputs_embeds), **kwargs)
 
-    def trained_in_stage_1(self) -> list[nn.Module]:
+    def projector_modules(self) -> list[nn.Module]:
         """The projector and the three mining projections."""
         return [
             self.mm_projector, self.vlm_uni_query_projector, self.vlm_uni_aux_projector, self.vlm_uni_val_projector,

@@ -90,7 +90,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
             return TowerFeatures(clip(images.to(dtype), self.speed), convnext(images_aux.to(dtype), self.speed))
 
     def project_images(self, features: TowerFeatures) -> Tensor:
-        """Mine the high-resolution maps and project to image embeddings (I, N, h); this part is trained in stage 1.
+        """Mine the high-resolution maps and project to image embeddings (I, N, h); trained in both phases.
 
         Float32 weights are cast to the features' dtype on use; their gradients are float32.
         """
@@ -126,19 +126,19 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         Images are given as pixels, as tower features, or as ``image_embeds`` (I, N, h) from :meth:`project_images`.
         Without images, the ids are only embedded and must not contain placeholders.
         """
-        words = self._embed(input_ids)
+        word_embeds = self._embed(input_ids)
         if image_embeds is None:
             image_embeds = self._image_embeds(images, images_aux, features)
         if image_embeds is None:
             check_image_count(int((input_ids == IMAGE_TOKEN_INDEX).sum()), 0)
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            return Merged(words, mask, labels)
-        return merge(input_ids, words, image_embeds, attention_mask=attention_mask, labels=labels)
+            return Merged(word_embeds, mask, labels)
+        return merge(input_ids, word_embeds, image_embeds, attention_mask=attention_mask, labels=labels)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) -> (B, T, h)."""
-        words: Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
-        return words.to(self.compute_dtype)
+        embeds: Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
+        return embeds.to(self.compute_dtype)
 
     def _image_embeds(
         self, images: Tensor | None, images_aux: Tensor | None, features: TowerFeatures | Sequence[Tensor] | None
@@ -195,10 +195,11 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
                 layout = lay_out(input_ids, attention_mask, labels, image_tokens=self.config.image_tokens)
             if loss_weights is None and num_items_in_batch is not None:
                 loss_weights = torch.ones(len(input_ids), device=input_ids.device) / num_items_in_batch
-            words, pictures = self._embed(input_ids), self._image_embeds(**given)
-            if pictures is None:
-                pictures = words.new_zeros(0, self.config.image_tokens, words.shape[-1])
-            loss, logits = loss_and_logits(self, layout, place(layout, words, pictures), loss_weights, **kwargs)
+            word_embeds, image_embeds = self._embed(input_ids), self._image_embeds(**given)
+            if image_embeds is None:
+                image_embeds = word_embeds.new_zeros(0, self.config.image_tokens, word_embeds.shape[-1])
+            embeds = place(layout, word_embeds, image_embeds)
+            loss, logits = loss_and_logits(self, layout, embeds, loss_weights, **kwargs)
             return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
         if input_ids is not None and inputs_embeds is None:
             merged = self.merge_images(input_ids, attention_mask=attention_mask, **given)

@@ -124,16 +124,16 @@ class MGMProcessor:
         """Resize and crop images to (I, S, S, 3) uint8; see ``images.squares``."""
         return squares(images, side=self.side, resample=int(self.image_processor.resample), aspect=aspect)
 
-    def normalise(self, pictures: Tensor) -> Pixels:
+    def normalise(self, images: Tensor) -> Pixels:
         """Compute both pixel tensors from :meth:`squares`, on their device; see ``vision.pixels``."""
         # Cached per device, because a host-to-device copy in every step would synchronize with the GPU.
-        if pictures.device not in self._levels:
-            self._levels[pictures.device] = self._levels[torch.device("cpu")].to(pictures.device)
-        return normalise(pictures, self._levels[pictures.device], image_size=self.image_size)
+        if images.device not in self._levels:
+            self._levels[images.device] = self._levels[torch.device("cpu")].to(images.device)
+        return normalise(images, self._levels[images.device], image_size=self.image_size)
 
-    def pixel_inputs(self, pictures: Tensor) -> dict[str, Tensor]:
+    def pixel_inputs(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the model's inputs from :meth:`squares`, on their device."""
-        return self.normalise(pictures)._asdict()
+        return self.normalise(images)._asdict()
 
     def text_inputs(
         self, ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]], *, multiple: int

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from toolkit.models.mgm.common.names import CLIP, TOWERS, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import CLIP, PROJECTOR, TOWERS
 from toolkit.models.weights import WeightsError, check_same, copy_projector, read_tensors
 
 _WRAPPERS = re.compile(r"^(?:base_model\.model\.|module\.|_orig_mod\.)+")
@@ -48,7 +48,7 @@ def load_projector(model: nn.Module, path: Path) -> list[str]:
     """Give an MGM model the projector and mining projections of a file such as the kit's ``mm_projector.bin``.
 
     Returns:
-        The names that were loaded: all that stage 1 trains. Types and devices stay the model's.
+        The names that were loaded: all that ``pretrain`` trains. Types and devices stay the model's.
 
     Raises:
         WeightsError: unreadable, incomplete, more than projector and towers, or towers that are not the model's.
@@ -56,9 +56,9 @@ def load_projector(model: nn.Module, path: Path) -> list[str]:
     tensors = public_names(read_tensors(path))
     own = model.state_dict()
     towers = {name: tensor for name, tensor in tensors.items() if name.startswith(TOWERS)}
-    trained = {name: tensor for name, tensor in tensors.items() if name.startswith(TRAINED_IN_STAGE_1)}
+    trained = {name: tensor for name, tensor in tensors.items() if name.startswith(PROJECTOR)}
     rest = sorted(set(tensors) - set(towers) - set(trained))
     if rest:
         raise WeightsError(f"{path}: holds {rest[0]!r}, which is part of neither projector nor towers")
     check_same(own, towers, where=str(path))
-    return copy_projector(model, trained, prefixes=TRAINED_IN_STAGE_1, where=str(path))
+    return copy_projector(model, trained, prefixes=PROJECTOR, where=str(path))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from toolkit.evaluation.benchmarks.mmbench.benchmark import MMBENCH
-from toolkit.evaluation.benchmarks.mmbench.table import pictures, read_table
+from toolkit.evaluation.benchmarks.mmbench.table import read_images, read_table
 from toolkit.evaluation.benchmarks.protocol import Options, Questions
 from toolkit.evaluation.benchmarks.textvqa.annotations import read_annotations
 from toolkit.evaluation.benchmarks.textvqa.benchmark import TEXTVQA
@@ -125,7 +125,7 @@ def test_data_uris_wrapped_base64_and_references_are_decoded_to_images(tmp_path:
     found = {question.id: question.image for question in read_mmbench(path).rows}
     assert list(found) == ["7", "8", "9", "10", "1000007"]
     assert set(found.values()) == {_image()}
-    assert pictures(read_table(path)) == found
+    assert read_images(read_table(path)) == found
 
 
 def test_image_tokens_are_removed_from_questions_hints_and_options(tmp_path: Path) -> None:

@@ -173,5 +173,5 @@ def test_files_in_another_format_than_mme_are_refused_by_name(tmp_path: Path) ->
     with pytest.raises(AnswerError, match=r"0\.txt: 'Is it\?', 'maybe' in 'color'"):
         _read(root)
     (root / "color" / "0.png").unlink()
-    with pytest.raises(AnswerError, match="no picture 0 of"):
+    with pytest.raises(AnswerError, match="no image 0 of"):
         _read(root)

@@ -19,7 +19,7 @@ from PIL import Image
 from bettersynth_assets_tests.helpers.paths import ROOT
 from toolkit.data.conversation import IGNORE_INDEX, Turn
 from toolkit.images.reading import ImageError, read_image
-from toolkit.models.mgm.answering.answerer import Answerer, by_picture
+from toolkit.models.mgm.answering.answerer import Answerer, by_image
 from toolkit.models.mgm.answering.candidates import log_probabilities
 from toolkit.models.mgm.answering.greedy import ROOM, Batch, answer
 from toolkit.models.mgm.answering.prefixes import joined, read_prefixes
@@ -109,7 +109,7 @@ def test_an_image_token_inside_a_prompt_is_refused_and_no_prompts_give_no_answer
 ) -> None:
     answerer = Answerer(model=tiny_mgm(), processor=processor)
     second = Prompt(id="q8", image=prompts[0].image, text="What is <image> here?")
-    with pytest.raises(AnswerError, match="prompt 'q8': holds an <image> of its own"):
+    with pytest.raises(AnswerError, match="prompt 'q8': contains <image>"):
         answerer([prompts[0], second])
     assert answerer([]) == []
 
@@ -241,8 +241,8 @@ def test_a_candidate_with_a_special_token_is_refused_with_the_prompts_id(
 
 def test_prompts_are_grouped_by_image_with_the_longest_first() -> None:
     pictures = dict(enumerate("abcab"))
-    assert by_picture(pictures, [3, 9, 5, 4, 1]) == {"b": [1, 4], "c": [2], "a": [0, 3]}
-    assert list(by_picture(pictures, [3, 9, 5, 4, 1])) == ["b", "c", "a"]
+    assert by_image(pictures, [3, 9, 5, 4, 1]) == {"b": [1, 4], "c": [2], "a": [0, 3]}
+    assert list(by_image(pictures, [3, 9, 5, 4, 1])) == ["b", "c", "a"]
 
 
 def test_the_speed_test_gives_the_original_answers_and_prints_one_line(

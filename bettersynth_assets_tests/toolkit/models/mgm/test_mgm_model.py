@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import toolkit  # noqa: F401  (installs the torchvision hook before transformers looks at it)
 from toolkit.data.conversation import IGNORE_INDEX
-from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX, TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX, PROJECTOR
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.language.merging import merge
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
@@ -64,7 +64,7 @@ def test_parameter_names_equal_the_public_ones() -> None:
         f"model.vlm_uni_{part}_projector.{i}.{p}"
         for part in ("query", "aux", "val") for i in (0, 1) for p in ("weight", "bias")
     }  # fmt: skip
-    assert expected == {n for n in names if n.startswith(TRAINED_IN_STAGE_1)}
+    assert expected == {n for n in names if n.startswith(PROJECTOR)}
     assert {
         "model.embed_tokens.weight", "model.norm.weight", "model.layers.0.self_attn.q_proj.weight",
         "model.vision_tower.vision_tower.vision_model.embeddings.class_embedding",
@@ -183,7 +183,7 @@ def test_a_missing_projector_has_torchs_default_initialisation(tmp_path: Path) -
     model = tiny_mgm(initializer_range=5.0)
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    base = {k: v for k, v in weights.items() if not k.startswith(TRAINED_IN_STAGE_1)}
+    base = {k: v for k, v in weights.items() if not k.startswith(PROJECTOR)}
     save_file(base, tmp_path / "model.safetensors", metadata={"format": "pt"})
     again = MGMGemmaForCausalLM.from_pretrained(tmp_path)
     limit = again.config.mm_hidden_size**-0.5

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from toolkit.models.mgm.common.names import TRAINED_IN_STAGE_1
+from toolkit.models.mgm.common.names import PROJECTOR
 from toolkit.models.mgm.tiny import tiny_mgm
 from toolkit.models.mgm.weights import load_projector
 from toolkit.models.weights import WeightsError
 
-IN_THE_KITS_FILE = (*TRAINED_IN_STAGE_1, "model.vision_tower")
+IN_THE_KITS_FILE = (*PROJECTOR, "model.vision_tower")
 
 
 @pytest.mark.parametrize("clip", ["vision_model.", ""])
@@ -32,12 +32,12 @@ def test_the_kits_projector_loads_into_a_model_with_the_same_towers(
     names = load_projector(model, tmp_path / "mm_projector.bin")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, kit[name].float() if name in names else before[name]), name
-    assert set(names) == {name for name in before if name.startswith(TRAINED_IN_STAGE_1)}
+    assert set(names) == {name for name in before if name.startswith(PROJECTOR)}
 
 
 def test_names_without_prefix_are_mapped_to_the_models(tmp_path: Path) -> None:
     model, weights = tiny_mgm(seed=2), tiny_mgm(seed=1).state_dict()
-    bare = {n.removeprefix("model."): t for n, t in weights.items() if n.startswith(TRAINED_IN_STAGE_1)}
+    bare = {n.removeprefix("model."): t for n, t in weights.items() if n.startswith(PROJECTOR)}
     save_file(bare, tmp_path / "projector.safetensors")
     names = load_projector(model, tmp_path / "projector.safetensors")
     assert all(torch.equal(model.state_dict()[name], weights[name]) for name in names) and len(names) == len(bare)

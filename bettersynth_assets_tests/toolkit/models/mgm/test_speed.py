@@ -123,7 +123,7 @@ def test_the_weight_of_a_row_applies_to_each_of_its_tokens() -> None:
 def test_float32_master_weights_compute_in_bfloat16_and_get_float32_gradients() -> None:
     model = tiny_mgm(initializer_range=0.3)
     torch.nn.Module.to(model, torch.bfloat16)
-    for part in model.model.trained_in_stage_1():
+    for part in model.model.projector_modules():
         part.float()
     exact = _results(CPU)
     loss = model(**_batch()).loss

@@ -15,8 +15,8 @@ from toolkit.evaluation.benchmarks.mmbench.table import (
     check_answers,
     clean_questions,
     options_of,
-    pictures,
     prompt,
+    read_images,
     read_table,
 )
 from toolkit.evaluation.benchmarks.mmbench.upload import upload_table, write_upload
@@ -51,7 +51,7 @@ class MMBench(Benchmark):
         table = read_table(path)
         try:
             check_answers(table)
-            table, images = clean_questions(table), pictures(table)
+            table, images = clean_questions(table), read_images(table)
         except AnswerError as error:
             raise AnswerError(f"{path}: {error}") from None
         records: list[dict[Any, Any]] = table.drop(columns="image").to_dict("records")

@@ -153,7 +153,7 @@ def clean_questions(questions: pd.DataFrame) -> pd.DataFrame:
     return questions.assign(**cleaned)
 
 
-def pictures(table: pd.DataFrame) -> dict[str, bytes]:
+def read_images(table: pd.DataFrame) -> dict[str, bytes]:
     """Bytes of each row's image by index; a cell may hold another row's index instead of base64.
 
     Raises:
@@ -167,12 +167,12 @@ def pictures(table: pd.DataFrame) -> dict[str, bytes]:
     for index, cell in cells.items():
         cell = cells.get(cell, cell)
         if cell not in decoded:
-            decoded[cell] = _picture(index, cell)
+            decoded[cell] = _decode_image(index, cell)
         found[index] = decoded[cell]
     return found
 
 
-def _picture(index: str, cell: str) -> bytes:
+def _decode_image(index: str, cell: str) -> bytes:
     if cell[:5].lower() == "data:":
         head, comma, cell = cell.partition(",")
         if not comma or not head.lower().endswith(";base64"):

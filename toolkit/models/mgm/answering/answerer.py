@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.gpu_memory import halve_until_it_fits
-from toolkit.models.answering.pictures import Part, loaded, padded_squares, workers_for
+from toolkit.models.answering.image_loading import Part, loaded, padded_squares, workers_for
 from toolkit.models.mgm.answering.candidates import log_probabilities
 from toolkit.models.mgm.answering.greedy import Batch, answer
 from toolkit.models.mgm.answering.prefixes import Prefix, joined, read_prefixes
@@ -129,7 +129,7 @@ class Answerer:
         """Token ids of a prompt, with exactly one image placeholder."""
         ids = self.processor.encode_prompt(f"<image>\n{prompt.text}")
         if ids.count(IMAGE_TOKEN_INDEX) != 1:
-            raise AnswerError(f"prompt {prompt.id!r}: holds an <image> of its own; the picture is put before it")
+            raise AnswerError(f"prompt {prompt.id!r}: contains <image>; remove it: the image is put first")
         try:
             return _Encoded(ids, [self.processor.encode_answer(text.strip()) for text in prompt.candidates])
         except ValueError as error:
@@ -140,9 +140,9 @@ class Answerer:
     ) -> Iterator[_Found]:
         """Yield the results batch by batch."""
         lengths = [len(one.ids) for one in encoded]
-        numbers = by_picture({i: prompt.image for i, prompt in prompts.items()}, lengths)
-        pictures = [(picture, prompts[rows[0]].id) for picture, rows in numbers.items()]
-        parts = [pictures[at : at + PART] for at in range(0, len(pictures), PART)]
+        numbers = by_image({i: prompt.image for i, prompt in prompts.items()}, lengths)
+        images = [(image, prompts[rows[0]].id) for image, rows in numbers.items()]
+        parts = [images[at : at + PART] for at in range(0, len(images), PART)]
         first = encoded[0].ids
         at = first.index(IMAGE_TOKEN_INDEX)  # the template puts the image first, so this is the same in all prompts
         device = self.model.device
@@ -155,8 +155,8 @@ class Answerer:
         waiting: list[_Question] = []
         for part, item in zip(parts, items, strict=True):
             prefixes, at_once = halve_until_it_fits(partial(self._read, item, first[:at]), at_once)
-            for place, (picture, _) in enumerate(part):
-                for row in numbers[picture]:
+            for place, (image, _) in enumerate(part):
+                for row in numbers[image]:
                     ids, candidates = encoded[row]
                     waiting.append(_Question(row, ids[at + 1 :], candidates, prefixes, place))
             while len(waiting) >= batch or (waiting and part is parts[-1]):
@@ -212,23 +212,23 @@ class Answerer:
 
 def _features(cache: FeatureCache, part: Part) -> TowerFeatures:
     """Features of a group's images, which the cache must hold."""
-    return cache.load([picture for picture, _ in part])
+    return cache.load([image for image, _ in part])
 
 
 def _candidate_score(text: str, log_probability: float, ids: Sequence[int]) -> CandidateScore:
     return CandidateScore(text, log_probability, tokens=len(ids), characters=len(text.strip()))
 
 
-def by_picture(pictures: Mapping[int, K], lengths: Sequence[int]) -> dict[K, list[int]]:
+def by_image(images: Mapping[int, K], lengths: Sequence[int]) -> dict[K, list[int]]:
     """Prompt numbers of each image, images with the longest prompts first.
 
     Prompts of similar length are batched together, and a lack of memory shows at once.
 
     Args:
-        pictures: by number of the prompt.
+        images: by number of the prompt.
         lengths: of the prompts, by number.
     """
     found: dict[K, list[int]] = {}
-    for number, picture in pictures.items():
-        found.setdefault(picture, []).append(number)
+    for number, image in images.items():
+        found.setdefault(image, []).append(number)
     return dict(sorted(found.items(), key=lambda item: -max(lengths[number] for number in item[1])))

@@ -1,9 +1,9 @@
-"""Features of the frozen towers on disk, so that epochs, arms and seeds share one pass over the pictures.
+"""Features of the frozen towers on disk, so that epochs, arms and seeds share one pass over the images.
 
-In: pictures by path or as bytes. Out: :class:`TowerFeatures`, one small file per picture (float16), under
+In: images by path or as bytes. Out: :class:`TowerFeatures`, one small file per image (float16), under
 ``<root>/<hash of towers and preprocessing>/<two letters>/<hash of path, size and times, or of the bytes>.npy``.
 
-A changed picture, tower or preprocessing gives another name, so an entry is never stale. A checksum follows the array:
+A changed image, tower or preprocessing gives another name, so an entry is never stale. A checksum follows the array:
 ``fill`` computes a damaged entry again, and ``load`` refuses one. Features are stored as
 float16: a run with the cache differs from one without by that rounding, and equals every other run with it.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 CHECKSUM_BYTES = 16
 T = TypeVar("T")
-Picture = Path | bytes
+ImageSource = Path | bytes
 
 
 class FeatureError(ValueError):
@@ -47,7 +47,7 @@ class FeatureError(ValueError):
 
 
 def feature_shapes(model: MGMGemmaForCausalLM) -> list[tuple[int, ...]]:
-    """Shapes of one picture's five tensors: low (N, d), then four maps (c_s, g/2^s, g/2^s)."""
+    """Shapes of one image's five tensors: low (N, d), then four maps (c_s, g/2^s, g/2^s)."""
     config = model.config
     grid = config.image_size_aux // 4
     maps = [(c, grid >> s, grid >> s) for s, c in enumerate(config.vision_aux_config["dims"])]
@@ -55,7 +55,7 @@ def feature_shapes(model: MGMGemmaForCausalLM) -> list[tuple[int, ...]]:
 
 
 def tower_hash(model: MGMGemmaForCausalLM, processor: MGMProcessor, aspect: Aspect) -> str:
-    """Digest of everything that features depend on beside the picture."""
+    """Digest of everything that features depend on beside the image."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if name.startswith(TOWERS):
@@ -68,7 +68,7 @@ def tower_hash(model: MGMGemmaForCausalLM, processor: MGMProcessor, aspect: Aspe
 
 
 class FeatureCache:
-    """One model's features of many pictures.
+    """One model's features of many images.
 
     Args:
         root: folder; made when missing, may be shared by concurrent runs.
@@ -84,28 +84,28 @@ class FeatureCache:
         self.folder = root / tower_hash(model, processor, aspect)
         self.shapes = feature_shapes(model)
         self._bytes = len(_encoded(np.zeros(sum(map(prod, self.shapes)), dtype=np.float16)))
-        self._paths: dict[Picture, Path] = {}
+        self._paths: dict[ImageSource, Path] = {}
 
-    def path_of(self, image: Picture) -> Path:
-        """File of one picture's features."""
+    def path_of(self, image: ImageSource) -> Path:
+        """File of one image's features."""
         known = self._paths.get(image)
         if known is None:
             name = _name_of(image)
             known = self._paths[image] = self.folder / name[:2] / f"{name}.npy"
         return known
 
-    def fill(self, wanted: Mapping[Picture, str], *, batch: int = 32, rank: int = 0, world: int = 1) -> int:
+    def fill(self, wanted: Mapping[ImageSource, str], *, batch: int = 32, rank: int = 0, world: int = 1) -> int:
         """Compute what is missing; each of ``world`` processes takes its part.
 
         Args:
-            wanted: id of a sample, to be named in errors, by picture.
+            wanted: id of a sample, to be named in errors, by image.
 
         Returns:
-            Number of pictures computed.
+            Number of images computed.
         """
         missing = [(image, id_) for image, id_ in wanted.items() if not self._is_whole(image)][rank::world]
         chunks = list(_chunks(missing, batch))
-        # Other runs may be at the same pictures: each takes them in an order of its own and leaves out what is there.
+        # Other runs may be at the same images: each takes them in an order of its own and leaves out what is there.
         random.Random(os.getpid()).shuffle(chunks)
         computed = 0
         with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
@@ -115,7 +115,7 @@ class FeatureCache:
                     continue
                 computed += len(chunk)
                 squares = torch.cat(list(pool.map(self._square, chunk)))
-                # One picture at a time on the CPU: rounding then depends on the picture alone, not on what else was
+                # One image at a time on the CPU: rounding then depends on the image alone, not on what else was
                 # missing, and a later training from these files gives the same weights.
                 step = 1 if self.model.device.type == "cpu" else batch
                 for at in range(0, len(chunk), step):
@@ -124,7 +124,7 @@ class FeatureCache:
                     self._store(chunk[at : at + step], features)
         return computed
 
-    def _is_whole(self, image: Picture) -> bool:
+    def _is_whole(self, image: ImageSource) -> bool:
         """Whether features are there, of the right size and as they were written."""
         path = self.path_of(image)
         try:
@@ -135,19 +135,19 @@ class FeatureCache:
             return False
         return True
 
-    def _square(self, item: tuple[Picture, str]) -> Tensor:
+    def _square(self, item: tuple[ImageSource, str]) -> Tensor:
         image, sample_id = item
         return self.processor.squares([read_image(image, sample_id=sample_id)], aspect=self.aspect)
 
-    def _store(self, chunk: Sequence[tuple[Picture, str]], features: TowerFeatures) -> None:
+    def _store(self, chunk: Sequence[tuple[ImageSource, str]], features: TowerFeatures) -> None:
         parts = [part.flatten(1).to("cpu", torch.float16) for part in (features.low, *features.maps)]
         for row, (image, sample_id) in zip(torch.cat(parts, dim=1).numpy(), chunk, strict=True):
             if not np.isfinite(row).all():
-                raise FeatureError(f"sample {sample_id!r}: the tower features of its picture do not fit float16")
+                raise FeatureError(f"sample {sample_id!r}: the tower features of its image do not fit float16")
             write_atomically(self.path_of(image), _encoded(row), durable=False)
 
-    def load(self, images: Sequence[Picture]) -> TowerFeatures:
-        """Features (float32, on the CPU) of pictures, in order; zeros for one picture when there is none.
+    def load(self, images: Sequence[ImageSource]) -> TowerFeatures:
+        """Features (float32, on the CPU) of images, in order; zeros for one image when there is none.
 
         Raises:
             FeatureError: a file that is damaged or holds anything but numbers; names it.
@@ -158,8 +158,8 @@ class FeatureCache:
         low, *maps = [part.reshape(len(joined), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return TowerFeatures(low, tuple(maps))
 
-    def inputs(self, images: Sequence[Picture]) -> list[Tensor]:
-        """Features of pictures as the model takes them: low and four maps, in one list."""
+    def inputs(self, images: Sequence[ImageSource]) -> list[Tensor]:
+        """Features of images as the model takes them: low and four maps, in one list."""
         # A plain list: trainers rebuild containers in a way that named tuples do not allow.
         features = self.load(images)
         return [features.low, *features.maps]
@@ -189,7 +189,7 @@ def _checked(data: bytes) -> bytes:
     return array
 
 
-def _name_of(image: Picture) -> str:
+def _name_of(image: ImageSource) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()[:32]
     try:

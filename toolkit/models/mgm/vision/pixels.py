@@ -21,14 +21,14 @@ class Pixels(NamedTuple):
     images_aux: Tensor
 
 
-def normalise(pictures: Tensor, levels: Tensor, *, image_size: int) -> Pixels:
+def normalise(images: Tensor, levels: Tensor, *, image_size: int) -> Pixels:
     """Compute both inputs of the model from :func:`~toolkit.images.squares.squares`, on their device.
 
     Args:
-        pictures: (I, S, S, 3) uint8.
+        images: (I, S, S, 3) uint8.
         levels: from :func:`~toolkit.images.squares.grey_levels`, on the same device.
         image_size: side s of the low-resolution input, a bilinear downsample of the normalised high-resolution input.
     """
-    aux = as_floats(pictures, levels)
+    aux = as_floats(images, levels)
     low = F.interpolate(aux, size=(image_size, image_size), mode="bilinear", align_corners=False)
     return Pixels(low, aux)

@@ -1,6 +1,6 @@
-"""One training stage. In: a model, a processor and a :class:`StagePlan`. Out: the trained model and a ``StageResult``.
+"""One training phase. In: a model, a processor and a :class:`PhasePlan`. Out: the trained model and a ``PhaseResult``.
 
-The towers are frozen in both stages. ``pretrain`` trains the projector, ``finetune`` also the language model. With
+The towers are frozen in both phases. ``pretrain`` trains the projector, ``finetune`` also the language model. With
 ``dtype: bfloat16``, frozen weights are stored in bfloat16 and trained weights in float32; the forward pass casts the
 trained weights to bfloat16. Under DeepSpeed, the engine manages the precisions with the same effect.
 """
@@ -29,14 +29,14 @@ from toolkit.file_errors import EnvironmentFault
 from toolkit.models.base import Architecture
 from toolkit.training.arguments import training_arguments
 from toolkit.training.checkpoint import Checkpoint, Checkpoints, newest
-from toolkit.training.plan import PlanError, StagePlan, TrainingPlan
+from toolkit.training.plan import PhasePlan, PlanError, TrainingPlan
 from toolkit.training.progress import Progress
 from toolkit.training.trainer import ExposureTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageResult:
-    """Result of a stage."""
+class PhaseResult:
+    """Result of a phase."""
 
     steps: int
     losses: list[float]
@@ -52,22 +52,22 @@ class StageResult:
     """Steps of the checkpoints from which the run was resumed."""
 
 
-def set_trained(architecture: Architecture, model: nn.Module, stage: StagePlan) -> int:
-    """Enable gradients for the parameters that the stage trains and disable all others; return the trained numel."""
+def set_trained(architecture: Architecture, model: nn.Module, phase: PhasePlan) -> int:
+    """Enable gradients for the parameters that the phase trains and disable all others; return the trained numel."""
     trained = 0
     for name, parameter in model.named_parameters():
         projector = name.startswith(architecture.projector)
-        language = stage.trained == "projector+llm" and not name.startswith(architecture.towers)
+        language = phase.trained == "projector+llm" and not name.startswith(architecture.towers)
         parameter.requires_grad_(projector or language)
         trained += parameter.numel() if parameter.requires_grad else 0
     return trained
 
 
-def order_of(rows: Rows, stage: StagePlan, steps: int, random_seed: int) -> list[int]:
+def order_of(rows: Rows, phase: PhasePlan, steps: int, random_seed: int) -> list[int]:
     """Return the row index of each exposure."""
-    if not stage.group_by_modality_length:
-        return exposure_order(len(rows), steps, stage.global_batch, random_seed)
-    return grouped_order(rows.words.tolist(), rows.has_picture, steps, stage.global_batch, random_seed)
+    if not phase.group_by_modality_length:
+        return exposure_order(len(rows), steps, phase.global_batch, random_seed)
+    return grouped_order(rows.words.tolist(), rows.has_image, steps, phase.global_batch, random_seed)
 
 
 def check_device(plan: TrainingPlan) -> None:
@@ -76,11 +76,11 @@ def check_device(plan: TrainingPlan) -> None:
         raise PlanError("device: 'cuda' requested, but torch finds no GPU on this machine; use 'cpu' or 'auto'")
 
 
-def train_stage(
-    architecture: Architecture, model: nn.Module, processor: Processor, plan: TrainingPlan, stage: StagePlan,
+def train_phase(
+    architecture: Architecture, model: nn.Module, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
     rows: Rows, emit: Emit, key: str,
-) -> StageResult:  # fmt: skip
-    """Train one stage in place; resume from its newest intact checkpoint, if any.
+) -> PhaseResult:  # fmt: skip
+    """Train one phase in place; resume from its newest intact checkpoint, if any.
 
     Raises:
         PlanError: the batches do not match the global batch.
@@ -88,31 +88,31 @@ def train_stage(
         EnvironmentFault: the environment prevents this process from reading a file.
         LossError: the loss became NaN or infinite, or diverged.
     """
-    folder = plan.output_dir / stage.name
-    steps = planned_steps(len(rows), stage.global_batch, stage.max_steps)
+    folder = plan.output_dir / phase.name
+    steps = planned_steps(len(rows), phase.global_batch, phase.max_steps)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(
-            plan, stage, steps, logs=folder / "logs", scratch=Path(scratch), autocast=architecture.autocast
+            plan, phase, steps, logs=folder / "logs", scratch=Path(scratch), autocast=architecture.autocast
         )
-        start = _newest(folder, key, arguments, tagged(emit, stage=stage.name))
+        start = _newest(folder, key, arguments, tagged(emit, stage=phase.name))
         exposures = Exposures(
-            rows, order_of(rows, stage, steps, plan.seed), global_batch=stage.global_batch,
-            per_device_batch=stage.per_device_batch, processes=arguments.world_size,
-            group=stage.group if plan.loss_average == "micro_batch" else None,
+            rows, order_of(rows, phase, steps, plan.seed), global_batch=phase.global_batch,
+            per_device_batch=phase.per_device_batch, processes=arguments.world_size,
+            group=phase.group if plan.loss_average == "micro_batch" else None,
         )  # fmt: skip
-        _prepare(architecture, model, plan, stage, arguments)
-        cache = _fill_cache(architecture, model, processor, plan, stage, rows, arguments, emit)
+        _prepare(architecture, model, plan, phase, arguments)
+        cache = _fill_cache(architecture, model, processor, plan, phase, rows, arguments, emit)
         checkpoints = Checkpoints(
             folder, key, every=plan.checkpoint_every, limit=plan.checkpoint_limit, start=start
         )  # fmt: skip
         collator = Collator(
-            processor=processor, aspect=stage.image_aspect, cache=cache, pad_multiple=stage.pad_multiple
+            processor=processor, aspect=phase.image_aspect, cache=cache, pad_multiple=phase.pad_multiple
         )
-        trainer = _trainer(architecture, model, plan, stage, arguments, exposures, collator, checkpoints, emit)
+        trainer = _trainer(architecture, model, plan, phase, arguments, exposures, collator, checkpoints, emit)
         values = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        emit({"event": "start", "stage": stage.name, "steps": steps, "rows": len(rows), "trained_values": values})
+        emit({"event": "start", "stage": phase.name, "steps": steps, "rows": len(rows), "trained_values": values})
         if start is not None:
-            emit({"event": "resume", "stage": stage.name, "step": start.step})
+            emit({"event": "resume", "stage": phase.name, "step": start.step})
         try:
             trainer.train()
         except (ValueError, EnvironmentFault) as error:
@@ -121,8 +121,8 @@ def train_stage(
             raise type(error)(_message_in_loader(error)) from error
         trainer.check_weights()
     if trainer.state.global_step != steps or len(trainer.losses) != steps:
-        raise RuntimeError(f"stage {stage.name} ended at step {trainer.state.global_step} of {steps}")
-    return StageResult(
+        raise RuntimeError(f"phase {phase.name} ended at step {trainer.state.global_step} of {steps}")
+    return PhaseResult(
         steps=steps, losses=trainer.losses, samples=exposures.step_ids(), rows=len(rows), seconds=checkpoints.seconds,
         processes=arguments.world_size, device=str(arguments.device), resumed_from=checkpoints.resumed_from,
     )  # fmt: skip
@@ -142,23 +142,23 @@ def _newest(folder: Path, key: str, arguments: TrainingArguments, emit: Emit) ->
     for path in damaged:
         shutil.rmtree(path)
     if damaged and found[0] is None:
-        emit({"event": "damaged", "message": "no intact checkpoint is left; the stage restarts from its first step"})
+        emit({"event": "damaged", "message": "no intact checkpoint is left; the phase restarts from its first step"})
     return found[0]
 
 
 def _prepare(
-    architecture: Architecture, model: nn.Module, plan: TrainingPlan, stage: StagePlan, arguments: TrainingArguments
+    architecture: Architecture, model: nn.Module, plan: TrainingPlan, phase: PhasePlan, arguments: TrainingArguments
 ) -> None:
-    """Prepare the model for a stage: memory limit, projector, trained parameters, speed, dtypes, random seed."""
+    """Prepare the model for a phase: memory limit, projector, trained parameters, speed, dtypes, random seed."""
     if arguments.device.type == "cuda" and plan.memory_limit_gib is not None:
         total = torch.cuda.get_device_properties(arguments.device).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(min(1.0, plan.memory_limit_gib / total), arguments.device)
-    fresh = stage.name == "pretrain" and plan.projector is None
-    if fresh if stage.fresh_projector is None else stage.fresh_projector:
+    fresh = phase.name == "pretrain" and plan.projector is None
+    if fresh if phase.fresh_projector is None else phase.fresh_projector:
         architecture.start_projector(model, plan.seed)
-    set_trained(architecture, model, stage)
+    set_trained(architecture, model, phase)
     architecture.set_speed(model, plan.speed, arguments.device)
-    if plan.dtype == "bfloat16" and stage.deepspeed is None:
+    if plan.dtype == "bfloat16" and phase.deepspeed is None:
         for parameter in model.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.bfloat16()
@@ -166,30 +166,30 @@ def _prepare(
 
 
 def _fill_cache(
-    architecture: Architecture, model: nn.Module, processor: Processor, plan: TrainingPlan, stage: StagePlan,
+    architecture: Architecture, model: nn.Module, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
     rows: Rows, arguments: TrainingArguments, emit: Emit,
 ) -> FeatureCache | None:  # fmt: skip
     if plan.cache_dir is None or not architecture.caches_features:
         return None
     model.to(arguments.device).eval()
-    cache = architecture.feature_cache(plan.cache_dir, model, processor, stage.image_aspect)
+    cache = architecture.feature_cache(plan.cache_dir, model, processor, phase.image_aspect)
     if cache is None:
         return None
-    numbered = ((rows.picture(at), rows.ids[at]) for at in range(len(rows)))
-    pictures: dict[Path | bytes, str] = {picture: id_ for picture, id_ in numbered if picture is not None}
+    numbered = ((rows.image(at), rows.ids[at]) for at in range(len(rows)))
+    images: dict[Path | bytes, str] = {image: id_ for image, id_ in numbered if image is not None}
     began = time.monotonic()
-    made = cache.fill(pictures, rank=arguments.process_index, world=arguments.world_size)
+    computed = cache.fill(images, rank=arguments.process_index, world=arguments.world_size)
     arguments.distributed_state.wait_for_everyone()
     seconds = round(time.monotonic() - began, 2)
-    emit({"event": "features", "stage": stage.name, "computed": made, "seconds": seconds})
+    emit({"event": "features", "stage": phase.name, "computed": computed, "seconds": seconds})
     return cache
 
 
 def _trainer(
-    architecture: Architecture, model: nn.Module, plan: TrainingPlan, stage: StagePlan, arguments: TrainingArguments,
+    architecture: Architecture, model: nn.Module, plan: TrainingPlan, phase: PhasePlan, arguments: TrainingArguments,
     exposures: Exposures, collator: Collator, checkpoints: Checkpoints, emit: Emit,
 ) -> ExposureTrainer:  # fmt: skip
-    progress = Progress(stage=stage.name, global_batch=stage.global_batch, log_every=plan.log_every, emit=emit)
+    progress = Progress(phase=phase.name, global_batch=phase.global_batch, log_every=plan.log_every, emit=emit)
     trainer = ExposureTrainer(
         model=model, args=arguments, exposures=exposures, architecture=architecture, processor=collator.processor,
         data_collator=collator,

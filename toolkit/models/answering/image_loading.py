@@ -20,8 +20,8 @@ from toolkit.data.protocols import Processor
 from toolkit.file_errors import EnvironmentFault
 from toolkit.images.reading import ImageError, read_image
 
-Picture = Path | bytes
-Part = Sequence[tuple[Picture, str]]
+ImageSource = Path | bytes
+Part = Sequence[tuple[ImageSource, str]]
 """Images, each with the id of a prompt for error messages."""
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def loaded(parts: Sequence[Part], prepare: Callable[[Part], T], *, workers: int,
 
 def padded_squares(processor: Processor, part: Part) -> Tensor:
     """Return a group's images padded to squares, (P, S, S, 3) uint8."""
-    return processor.squares([read_image(picture, sample_id=id_) for picture, id_ in part], aspect="pad")
+    return processor.squares([read_image(image, sample_id=id_) for image, id_ in part], aspect="pad")
 
 
 def workers_for(device: torch.device, cores: int) -> int:
