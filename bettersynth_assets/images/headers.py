@@ -20,19 +20,17 @@ from PIL import Image, UnidentifiedImageError
 
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.images.opening import (
-    BROKEN,
     FORMATS,
-    KNOWN_MODES,
-    TURNS,
     ImageError,
     as_image_error,
+    check_mode,
     content_hash,
     file_hash,
-    orientation_of,
 )
 from bettersynth_assets.images.structure import Structure, inspect_file
 from toolkit.file_errors import patiently
 from toolkit.image_decoding import strict_decoding
+from toolkit.images.rgb import BROKEN, TURNS, orientation_of
 from toolkit.preprocess.row_kinds import HEAD, known_kind
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -123,8 +121,7 @@ def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits,
         image: Image.Image = Image.open(file, formats=FORMATS)
         width, height = image.size
         _check_size(width, height, limits)
-        if image.mode not in KNOWN_MODES:
-            raise ImageError("decode_error", f"colour mode {image.mode} cannot be converted to RGB")
+        check_mode(image)
         if structure.suspicious:
             image.load()
         _check_metadata(sum(len(value) for value in image.info.values() if isinstance(value, (bytes, str))), limits)

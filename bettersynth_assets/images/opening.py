@@ -1,7 +1,8 @@
 """Opens image files. In: the path of an image file. Out: an RGB image, or ``ImageError``.
 
 Every stage that reads pixels calls ``open_rgb``, so that all of them see the same pixels. EXIF (or XMP) rotation is
-applied; width and height everywhere in the project are those after rotation. Conversion to RGB, by mode:
+applied; width and height everywhere in the project are those after rotation. Conversion to RGB, by mode (training and
+evaluation follow the kit's rule instead; ``toolkit.images.rgb`` has both):
 
 RGB, L, 1, P, YCbCr, CMYK, HSV   Pillow's conversion to RGB
 RGBA, LA, PA, P and others with a transparent colour   composed on white
@@ -15,33 +16,20 @@ A fault of the environment (``toolkit.file_errors``) is not an ``ImageError``: i
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 from typing import IO
 
 import xxhash
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.image_decoding import strict_decoding
+from toolkit.images.rgb import BROKEN, DEEP_MODES, upright_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # no format that runs an external program, as EPS does
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 PLAIN_MODES = ("RGB", "L", "1", "P", "YCbCr", "CMYK", "HSV", "RGBX")
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 KNOWN_MODES = PLAIN_MODES + ALPHA_MODES + DEEP_MODES
-# Errors that Pillow's readers raise for broken files; any other error is a bug and propagates.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error, OverflowError)
 
 
 class ImageError(ValueError):
@@ -68,17 +56,16 @@ def open_rgb(path: Path) -> Image.Image:
     """
     with strict_decoding:
         try:
-            rgb, turn = patiently(lambda: _decoded(path), path)
+            return patiently(lambda: _decoded(path), path)
         except (Image.DecompressionBombError, *BROKEN) as error:
             raise as_image_error(error) from None
-    return rgb if turn is None else rgb.transpose(turn)
 
 
-def _decoded(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
+def _decoded(path: Path) -> Image.Image:
     with Image.open(path, formats=FORMATS) as image:
         image.load()
-        turn = TURNS.get(orientation_of(image)[0])
-        return _to_rgb(image), turn
+        check_mode(image)
+        return upright_rgb(image, "data")
 
 
 def content_hash(data: bytes) -> str:
@@ -125,35 +112,14 @@ def check_unchanged(path: Path, image_hash: str | None) -> None:
         raise EnvironmentFault(f"{path} has changed since seed_dataset read it: run again", str(path))
 
 
-def orientation_of(image: Image.Image) -> tuple[int, bool]:
-    """Return the EXIF or XMP orientation (1 if there is none), and whether the metadata is readable."""
-    try:
-        if "exif" in image.info:
-            Image.Exif().load(image.info["exif"])  # parse again: Pillow hides errors while opening
-        # Call the base class: PngImageFile.getexif decodes every image that has no EXIF.
-        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-    except BROKEN:
-        return 1, False
-    return (value, True) if isinstance(value, int) else (1, False)
+def check_mode(image: Image.Image) -> None:
+    """Check that an image's mode can be converted to RGB.
 
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in DEEP_MODES:
-        return _from_16_bit(image)
+    Raises:
+        ImageError: ``decode_error``.
+    """
     if image.mode not in KNOWN_MODES:
         raise ImageError("decode_error", f"colour mode {image.mode} cannot be converted to RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")  # also copies an RGB image, so that the file can be closed
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    import numpy as np
-
-    values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
 def as_image_error(error: BaseException) -> ImageError:

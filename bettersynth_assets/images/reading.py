@@ -19,6 +19,7 @@ from contextlib import closing
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+from bettersynth_assets.images.segments import JPEG_SCAN, Frame, jpeg_frame, jpeg_segments
 from toolkit.worker_pools import MOST_ATTEMPTS, WorkerKilledError
 
 LARGEST = 1024
@@ -27,7 +28,7 @@ PROCESSES = max(1, min(6, (os.cpu_count() or 1) // 2))
 SLOTS = 2 * PROCESSES
 SLOT = 32 * 2**20
 """Bytes of a slot, for files that are read together; a file that does not fit any more counts as not plain."""
-_BASELINE, _SCAN = 0xC0, 0xDA
+_BASELINE = 0xC0
 _TABLES = (0xDB, 0xC4)
 """Quantisation and Huffman tables. Without them, nvJPEG returns different pixels and reports no error."""
 _OTHER_FRAMES = frozenset(range(0xC1, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -153,29 +154,28 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height of a complete JPEG file that nvJPEG decodes like Pillow; None for any other file."""
     if data[:2] != b"\xff\xd8" or data.rfind(b"\xff\xd9", max(0, len(data) - 64)) < 0:
         return None  # not a JPEG, or its end is missing
-    at, size, components = 2, None, 0
+    size, components = None, 0
     tables = set(_TABLES)
-    while at + 10 < len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
+    for marker, begin, end in jpeg_segments(data):
         tables.discard(marker)
-        if marker == _SCAN:  # a scan without all components is followed by more scans
-            return size if data[at + 4] == components and not tables else None
+        if marker == JPEG_SCAN:  # a scan without all components is followed by more scans
+            return size if data[begin] == components and not tables else None
         if marker == _BASELINE:
-            height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-            components = data[at + 9]
-            is_plain = data[at + 4] == 8 and _is_grey_or_ycbcr(data[at + 9 : at + 2 + length])
-            size = (width, height) if is_plain and 0 < width <= LARGEST and 0 < height <= LARGEST else None
+            frame = jpeg_frame(data, begin)
+            components = frame.components
+            is_plain = frame.bits == 8 and _is_grey_or_ycbcr(data[begin + 5 : end])
+            size = (frame.width, frame.height) if is_plain and _fits(frame) else None
         # APP1 may hold a rotation; APP14 may declare RGB or CMYK.
         elif marker in (0xE1, 0xEE, 0xD9) or marker in _OTHER_FRAMES:
             return None
-        at += 2 + length
     return None
+
+
+def _fits(frame: Frame) -> bool:
+    return 0 < frame.width <= LARGEST and 0 < frame.height <= LARGEST
 
 
 def _is_grey_or_ycbcr(components: bytes) -> bool:
     """Check a frame header, from its component count on: per component an id, sampling factors and a table number."""
-    is_ycbcr = components[0] == 3 and components[1::3][:3] != b"RGB"
-    return components[0] == 1 or (is_ycbcr and components[2::3][:3] in _SAMPLINGS)
+    is_ycbcr = components[:1] == b"\x03" and components[1::3][:3] != b"RGB"
+    return components[:1] == b"\x01" or (is_ycbcr and components[2::3][:3] in _SAMPLINGS)

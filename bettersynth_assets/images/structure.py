@@ -11,17 +11,16 @@ particular those with metadata.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import IO
+
+from bettersynth_assets.images.segments import JPEG_SCAN, PNG_START, jpeg_frame, jpeg_segments, png_chunks
 
 HEAD = 4096  # one page: a plain JPEG's header is a few hundred bytes
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
-JPEG_SCAN = 0xDA
 JPEG_PLAIN = (0xC4, 0xDB, 0xDD, 0xE0)  # Huffman and quantisation tables, restart interval, JFIF
 JPEG_MODES = {1: "L", 3: "RGB"}
-PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_DATA = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"fdAT")
 
 
@@ -55,37 +54,27 @@ def inspect_file(file: IO[bytes], size: int) -> Structure:
 
 
 def _plain_jpeg(head: bytes) -> tuple[int, int, str] | None:
-    """Parse a JPEG's segments up to its first scan."""
+    """Return width, height and mode if all segments before the first scan are plain."""
     found = None
-    position = 2
-    while position + 10 <= len(head):
-        mark, kind, length = struct.unpack_from(">BBH", head, position)
-        if mark != 0xFF:
-            return None
-        if kind == JPEG_SCAN:
+    for marker, begin, _ in jpeg_segments(head):
+        if marker == JPEG_SCAN:
             return found
-        if kind in JPEG_FRAMES:
-            bits, height, width, components = struct.unpack_from(">BHHB", head, position + 4)
-            if found or bits != 8 or components not in JPEG_MODES or not width or not height:
+        if marker in JPEG_FRAMES:
+            frame = jpeg_frame(head, begin)
+            if found or frame.bits != 8 or frame.components not in JPEG_MODES or not frame.width or not frame.height:
                 return None
-            found = width, height, JPEG_MODES[components]
-        elif kind not in JPEG_PLAIN:
+            found = frame.width, frame.height, JPEG_MODES[frame.components]
+        elif marker not in JPEG_PLAIN:
             return None
-        position += 2 + length
     return None
 
 
 def _png(file: IO[bytes], size: int) -> Structure:
-    """Parse a PNG's chunks, reading only their 8-byte headers."""
     metadata, seen_pixels, late_metadata = 0, False, False
-    position = len(PNG_START)
-    while position + 12 <= size:
-        file.seek(position)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        position += 12 + length
+    for kind, length, end in png_chunks(file, size):
         if kind == b"IEND":
             # Pillow reads (and limits) metadata after the pixels only while decoding.
-            return Structure(suspicious=late_metadata or position > size, metadata_bytes=metadata)
+            return Structure(suspicious=late_metadata or end > size, metadata_bytes=metadata)
         seen_pixels = seen_pixels or kind == b"IDAT"
         if kind not in PNG_DATA:
             metadata += length

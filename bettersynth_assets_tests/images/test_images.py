@@ -17,6 +17,7 @@ from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.images import headers
 from bettersynth_assets.images.headers import read_header
 from bettersynth_assets.images.opening import ImageError, check_unchanged, content_hash, open_rgb
+from bettersynth_assets.images.reading import plain_size
 from bettersynth_assets.images.structure import inspect_file
 from bettersynth_assets_tests.helpers.seeds import encoded, picture
 from toolkit.file_errors import EnvironmentFault
@@ -240,7 +241,7 @@ def test_the_first_frame_of_an_animation_is_used(kind: str, file: Any) -> None:
     assert np.asarray(open_rgb(path)).min() > 250
 
 
-PLAIN = {
+PLAIN: dict[str, dict[str, Any]] = {
     "colour": {"image": picture(41, 31)},
     "grey": {"image": picture(41, 31).convert("L")},
     "progressive": {"image": picture(41, 31), "progressive": True},
@@ -257,6 +258,15 @@ def test_the_header_of_a_plain_jpeg_is_read_as_by_pillow(name: str, file: Any) -
     header = read_header(path, LIMITS)
     with Image.open(path) as image:
         assert (header.width, header.height, header.mode, header.format) == (*image.size, image.mode, image.format)
+
+
+def test_fill_bytes_before_a_marker_do_not_change_the_header(file: Any) -> None:
+    data = encoded(picture(41, 31))
+    at = data.index(b"\xff\xc0")
+    path = file(data[:at] + b"\xff\xff" + data[at:])
+    with path.open("rb") as opened, Image.open(path) as image:
+        assert inspect_file(opened, path.stat().st_size).plain == (41, 31, "RGB") == (*image.size, image.mode)
+    assert plain_size(path.read_bytes()) == (41, 31)
 
 
 @pytest.mark.parametrize("options", [{"exif": SIDEWAYS_EXIF}, {"icc_profile": b"x" * 99}, {"comment": b"hello"}])

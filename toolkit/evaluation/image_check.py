@@ -8,7 +8,6 @@ found when the image is used.
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Iterable
 from functools import partial
@@ -19,9 +18,9 @@ from PIL import Image, UnidentifiedImageError
 
 from toolkit.file_errors import patiently
 from toolkit.image_decoding import strict_decoding
+from toolkit.images.rgb import BROKEN
 
 _JPEG_END = b"\xff\xd9"
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def first_broken(images: Iterable[tuple[str, Path | bytes]]) -> tuple[str, str] | None:
@@ -56,7 +55,7 @@ def fault_of(image: Path | bytes) -> str | None:
         return f"{where} is missing"
     except UnidentifiedImageError:
         return f"{where} is no image of a known format"
-    except _BROKEN as error:
+    except (Image.DecompressionBombError, *BROKEN) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         return f"{where} cannot be read ({reason})"
     return None
