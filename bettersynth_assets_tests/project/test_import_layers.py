@@ -24,6 +24,7 @@ LAYERS = (
     "models",
     "operators",
     "miniature",
+    "experiments",
     "stages",
     "reports",
     "defs",

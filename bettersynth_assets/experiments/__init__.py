@@ -1,0 +1,14 @@
+"""Statistics of experiments: from scores per training run to verdicts. docs/statistics.md explains the choices.
+
+::
+
+    per-question rows ─ questions ─► scores per arm, benchmark and training seed
+                            │                      │
+                     question variance    seeds (Welch, paired) ─► Difference per look
+                            │                      │
+                            ▼             sequential ─ family (Holm) ─ verdict
+                   generalising interval           │
+                            └────────► table ◄─────┴─ kit_score, power
+
+Pure functions on NumPy arrays. Nothing here imports Dagster, torch, pandas or ``scipy.stats``.
+"""
