@@ -51,8 +51,10 @@ class Table:
     no_kit_score: Mapping[str, str]
 
     def group_of_best(self, benchmark: str) -> tuple[str, ...]:
-        """Name the arm with the highest mean, then those of its comparisons that it is not shown to be better than."""
+        """Name the arm with the highest mean, then those that it is compared with and not shown to be better than."""
         means = {mean.arm: mean.mean for mean in self.means if mean.benchmark == benchmark and mean.mean is not None}
+        if not means:
+            return ()
         best = max(means, key=lambda arm: means[arm])
         ours = [one for one in self.comparisons if one.benchmark == benchmark and best in (one.arm, one.other)]
         return best, *(
