@@ -49,6 +49,7 @@ from toolkit.models.mgm.tiny import tiny_config
 from toolkit.models.mgm.vision.pixels import Pixels
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
 from toolkit.questions.prompts import Prompt
+from toolkit.tokens import with_image
 
 INSTRUCTION = "Answer the question using a single word or phrase."
 SIZES = ((400, 370), (500, 375), (640, 480), (768, 1024), (1024, 683), (1024, 768))
@@ -92,7 +93,7 @@ def main() -> None:
         second, _, _ = timed(lambda: ours(prompts))
         parts = part_times(ours, prompts[: args.batch_size])
     rate = len(prompts) / ((first + second) / 2)
-    lengths = [processor.positions(processor.encode_prompt(f"<image>\n{p.text}")) for p in prompts]
+    lengths = [processor.positions(processor.encode_prompt(with_image(p.text))) for p in prompts]
     result = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__,
@@ -195,7 +196,7 @@ def original(
     """Yield answers one at a time, computed as by the original code."""
     loader = DataLoader(_OneByOne(prompts, processor), batch_size=None, num_workers=workers)
     for prompt, pixels in zip(prompts, loader, strict=True):
-        ids = torch.tensor([processor.encode_prompt(f"<image>\n{prompt.text}")], device=model.device)
+        ids = torch.tensor([processor.encode_prompt(with_image(prompt.text))], device=model.device)
         images, images_aux = (p.to(model.device, model.dtype) for p in pixels)
         with torch.inference_mode():
             new = model.generate(
@@ -238,7 +239,7 @@ def part_times(ours: Answerer, prompts: Sequence[Prompt]) -> dict[str, float]:
     there = squares.to(model.device)
     towers, features = best(lambda: model.encode_images(*(p.to(model.dtype) for p in processor.normalise(there))))
     project, embeds = best(lambda: model.project_images(features))
-    ids = [processor.encode_prompt(f"<image>\n{prompt.text}") for prompt in prompts]
+    ids = [processor.encode_prompt(with_image(prompt.text)) for prompt in prompts]
     at = ids[0].index(IMAGE_TOKEN_INDEX)
     prefix_time, prefix = best(lambda: read_prefixes(model, ids[0][:at], embeds))
     picked = prefix.pick([number % len(files) for number in range(len(ids))])

@@ -26,6 +26,7 @@ import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.operators.sandbox import registry, undisturbed
+from toolkit.tokens import kit_text
 
 IMAGE_TOKEN = 50265  # Data-Juicer's operator sets it and ignores the checkpoint's id
 VOCABULARY = 50304
@@ -123,7 +124,7 @@ def data_juicer(model: Path, paths: list[Path], device: str, at_once: int, new_t
     loaded, _ = get_model(operator.model_key, rank, on_gpu)
 
     def caption(files: list[Path]) -> None:
-        text = "<__dj__image> a <|__dj__eoc|>"
+        text = kit_text("a")
         operator.process_batched({"text": [text] * len(files), "images": [[str(path)] for path in files]}, rank=rank)
 
     with undisturbed(), tokens(loaded, new_tokens):

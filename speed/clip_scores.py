@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import re
 import string
 import tempfile
 import time
@@ -32,6 +31,8 @@ import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.sandbox import registry, undisturbed
+from toolkit.preprocess.row_ids import caption_of
+from toolkit.tokens import kit_text
 
 SIZES: dict[str, dict[str, Any]] = {
     "vit-b-32": {
@@ -145,7 +146,7 @@ def data_juicer(model: Path, paths: list[Path], captions: list[str], device: str
     rank = 0 if device.startswith("cuda") else None
 
     def score(path: Path, caption: str) -> float:
-        sample = {"text": f"<__dj__image> {caption} <|__dj__eoc|>", "images": [str(path)], "__dj__stats__": {}}
+        sample = {"text": kit_text(caption), "images": [str(path)], "__dj__stats__": {}}
         stats = operator.compute_stats_single(sample, rank=rank)["__dj__stats__"]
         return float(stats["image_text_similarity"][0])
 
@@ -171,7 +172,7 @@ def read_rows(seed: Path, rows: int) -> tuple[list[Path], list[str]]:
     """Read images and captions of a seed file, repeating it if it has fewer rows."""
     kept = [json.loads(line) for line in seed.read_text(encoding="utf-8").splitlines()]
     kept = [kept[number % len(kept)] for number in range(rows)]
-    texts = [re.sub(r"<__dj__image>|<\|__dj__eoc\|>", "", row["text"]).strip() for row in kept]
+    texts = [caption_of(row["text"]) for row in kept]
     return [seed.parent / row["images"][0] for row in kept], texts
 
 

@@ -23,6 +23,7 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, Qwen2C
 from toolkit.models.llava.assemble import llava_config
 from toolkit.models.llava.tiny import CHATML, llava_processor, save_tiny_llava
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
+from toolkit.tokens import END_OF_TURN, IMAGE_TOKEN, START_OF_TURN
 
 CLIP_L: dict[str, Any] = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
@@ -42,9 +43,9 @@ def write_base(folder: Path, *, tiny: bool) -> None:
         save_tiny_llava(folder)
         return
     tokenizer = tiny_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>", "<image>"]})
+    tokenizer.add_special_tokens({"additional_special_tokens": [START_OF_TURN, END_OF_TURN, IMAGE_TOKEN]})
     tokenizer.chat_template = CHATML
-    image_token = int(tokenizer.convert_tokens_to_ids("<image>"))
+    image_token = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     config = llava_config(CLIPVisionConfig(**CLIP_L), Qwen2Config(**QWEN2_05B), image_token)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):

@@ -40,6 +40,7 @@ from bettersynth_assets.operators.local_models import needs_of
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry, undisturbed
 from bettersynth_assets.scheduler.devices import resolve_devices
+from toolkit.tokens import kit_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tiny_models import image_models, text_models
@@ -185,7 +186,7 @@ def by_data_juicer(built: BuiltOperator, table: pa.Table) -> float:
 
     def work(rows: list[dict[str, Any]]) -> None:
         for row in rows:
-            text = f"<__dj__image>\n{row['caption']} <|__dj__eoc|>"
+            text = kit_text(row["caption"])
             batch = {"text": [text], "images": [[row["image"]]], "__dj__stats__": [{}], "__dj__meta__": [{}]}
             next(iter(built.operator.process(built.operator.compute_stats(batch, **rank))))
 

@@ -24,6 +24,7 @@ import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.models.diffusion import ImageMaker, save_image
 from bettersynth_assets.operators.sandbox import registry, undisturbed
+from toolkit.tokens import KIT_IMAGE_TOKEN
 
 STEPS = 40
 FULL: dict[str, Any] = {
@@ -84,7 +85,7 @@ def data_juicer(model: Path, paths: list[Path], captions: list[str], folder: Pat
     )  # fmt: skip
 
     def make(path: Path, caption: str) -> None:
-        samples = {"text": ["<__dj__image>"], "images": [[str(path)]], "caption": [caption]}
+        samples = {"text": [KIT_IMAGE_TOKEN], "images": [[str(path)]], "caption": [caption]}
         operator.process(samples, **({} if device == "cpu" else {"rank": 0}))
 
     with undisturbed():

@@ -27,6 +27,7 @@ from PIL import Image
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.stages.seed import SEED_DATASET
+from toolkit.tokens import kit_text
 
 WORDS = ("a", "small", "red", "round", "old", "boat", "dog", "tree", "house", "stands", "near", "the", "lake", "street")
 
@@ -44,7 +45,7 @@ def write_seed(root: Path, rows: int) -> Path:
                 (root / image).parent.mkdir(parents=True)
             (root / image).write_bytes(drawn[number % len(drawn)])
             caption = " ".join(choose.choices(WORDS, k=choose.randint(4, 14)))
-            text = f"<__dj__image>\n{caption} <|__dj__eoc|>"
+            text = kit_text(caption)
             file.write(json.dumps({"id": row_id, "text": text, "images": [image]}) + "\n")
     return seed_file
 

@@ -30,6 +30,7 @@ from bettersynth_assets.records.schema import SCORED
 from bettersynth_assets.reports.metadata import describe
 from bettersynth_assets.stages.score import CLIP_SCORES
 from bettersynth_assets.stages.seed import SEED_DATASET
+from toolkit.tokens import kit_text
 
 
 def _scores(work: Work) -> Result:
@@ -56,7 +57,7 @@ def main() -> None:
         paths, captions = write_rows(root / "images", args.rows)
         with (root / "seed.jsonl").open("w") as file:
             for number, (path, caption) in enumerate(zip(paths, captions, strict=True)):
-                text = f"<__dj__image>\n{caption} <|__dj__eoc|>"
+                text = kit_text(caption)
                 file.write(json.dumps({"id": str(number), "text": text, "images": [f"images/{path.name}"]}) + "\n")
         settings = load_settings({"BETTERSYNTH_SEED": str(root / "seed.jsonl"), "BETTERSYNTH_DATA": str(root / "data")})
         settings = replace(settings, profile=settings.profile.model_copy(update={"shards": 1}))

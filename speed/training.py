@@ -36,6 +36,7 @@ from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.tiny import tiny_config
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
+from toolkit.tokens import with_image
 
 PHASES: dict[str, dict[str, Any]] = {
     "pretrain": {"trained": "projector", "image_aspect": "square", "global_batch": 256, "learning_rate": 1e-3},
@@ -70,7 +71,7 @@ def write_data(root: Path, phase: str, rows: int, images: int = 512) -> None:
             question = words(8, 2) if phase == "pretrain" else words(16, 6)
             answer = words(17, 5) if phase == "pretrain" else words(60, 30)
             turns += [
-                {"from": "human", "value": ("" if turn else "<image>\n") + question},
+                {"from": "human", "value": question if turn else with_image(question)},
                 {"from": "gpt", "value": answer},
             ]
         made.append({"id": str(number), "image": f"{number % images}.jpg", "conversations": turns})

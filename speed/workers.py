@@ -48,6 +48,7 @@ from bettersynth_assets.scheduler.lease import visible_devices
 from bettersynth_assets.scheduler.local_pool import LocalPool
 from bettersynth_assets.stages.score import CLIP_SCORES
 from bettersynth_assets.stages.seed import SEED_DATASET
+from toolkit.tokens import kit_text
 
 # Library versions only enter the keys; libraries that this measurement does not use need not be installed.
 STAGES = (replace(SEED_DATASET, libraries=()), replace(CLIP_SCORES, libraries=()))
@@ -59,7 +60,7 @@ def write_project(root: Path, args: argparse.Namespace) -> Settings:
     paths, captions = write_rows(root / "images", args.rows)
     with (root / "seed.jsonl").open("w") as file:
         for number, (path, caption) in enumerate(zip(paths, captions, strict=True)):
-            text = f"<__dj__image>\n{caption} <|__dj__eoc|>"
+            text = kit_text(caption)
             file.write(json.dumps({"id": str(number), "text": text, "images": [f"images/{path.name}"]}) + "\n")
     settings = load_settings({"BETTERSYNTH_SEED": str(root / "seed.jsonl"), "BETTERSYNTH_DATA": str(root / "data")})
     models = settings.profile.models.model_copy(update={"clip": str(root / "clip")})

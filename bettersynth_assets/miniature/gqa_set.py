@@ -12,6 +12,7 @@ from typing import Any
 
 from bettersynth_assets.miniature.questions import SHORT_SUFFIX, THING_KINDS, Question, ask
 from bettersynth_assets.miniature.world import Scene, Split, make_scene
+from toolkit.tokens import with_image
 
 SEMANTIC = {"color": "attr", "shape": "attr", "size": "attr", "position": "rel", "count": "global"}
 
@@ -47,7 +48,7 @@ def gqa_finetune_rows(count: int, random_seed: int) -> list[tuple[dict[str, Any]
     rows: list[tuple[dict[str, Any], Scene]] = []
     for number, (scene, question) in enumerate(_asked(count, "finetune", random_seed)):
         turns = [
-            {"from": "human", "value": f"<image>\n{question.text}\n{SHORT_SUFFIX}"},
+            {"from": "human", "value": with_image(f"{question.text}\n{SHORT_SUFFIX}")},
             {"from": "gpt", "value": question.answer},
         ]
         name = f"gq{number:06d}"

@@ -22,6 +22,7 @@ from bettersynth_assets.miniature.questions import (
 )
 from bettersynth_assets.miniature.world import COLUMNS, ROWS, Scene, make_scene
 from toolkit.preprocess.dj_to_llava import QUESTIONS
+from toolkit.tokens import END_OF_TURN, START_OF_TURN
 
 SIDE = 6
 SLOTS = SIDE * SIDE
@@ -85,14 +86,14 @@ def draw_lesson(rng: random.Random) -> Lesson:
 
 def before_image() -> str:
     """Return the part of the ``gemma`` template between ``<bos>`` and the image."""
-    return "<start_of_turn>user\n"
+    return f"{START_OF_TURN}user\n"
 
 
 def after_image(prompt: str) -> str:
     """Return the part of the template from the image to the start of the answer."""
-    return f"\n{prompt}<end_of_turn>\n<start_of_turn>model\n"
+    return f"\n{prompt}{END_OF_TURN}\n{START_OF_TURN}model\n"
 
 
 def full_answer(answer: str) -> str:
     """Return the part of the template that carries loss."""
-    return f"{answer}<end_of_turn>\n<eos>"
+    return f"{answer}{END_OF_TURN}\n<eos>"

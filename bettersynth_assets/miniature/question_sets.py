@@ -29,6 +29,7 @@ from bettersynth_assets.miniature.questions import (
     with_options,
 )
 from bettersynth_assets.miniature.world import Scene, Split, make_scene
+from toolkit.tokens import with_image
 
 MMBENCH_COLUMNS = (
     "index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "source", "l2-category", "comment",
@@ -80,7 +81,7 @@ def finetune_rows(count: int, random_seed: int) -> list[tuple[dict[str, Any], Sc
             scene = make_scene(rng, "finetune")
             choice = with_options(ask(scene, rng), rng)
             prompt, answer = choice_prompt(choice), choice.letter
-        turns = [{"from": "human", "value": f"<image>\n{prompt}"}, {"from": "gpt", "value": answer}]
+        turns = [{"from": "human", "value": with_image(prompt)}, {"from": "gpt", "value": answer}]
         rows.append(({"id": f"ft{index:06d}", "image": f"ft{index:06d}.jpg", "conversations": turns}, scene))
     return rows
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from bettersynth_assets.miniature.captions import DEGENERATE_KINDS, degenerate_caption, poor_caption, swap_attribute
 from bettersynth_assets.miniature.world import Scene, make_scene
+from toolkit.tokens import IMAGE_TOKEN
 
 RATES = {
     "mismatch": 0.15,  # the caption of another scene, or one attribute swapped
@@ -162,7 +163,7 @@ def _break_some(planned: list[PlannedRow], rng: random.Random) -> list[PlannedRo
     for kind, rate in BROKEN_RATES.items():
         for _ in range(max(1, round(rate * len(planned)))):
             place = free.pop(rng.randrange(len(free)))
-            caption = {"empty_caption": "", "reserved_token": f"{planned[place].caption} <image>"}.get(
+            caption = {"empty_caption": "", "reserved_token": f"{planned[place].caption} {IMAGE_TOKEN}"}.get(
                 kind, planned[place].caption
             )
             broken[place] = replace(planned[place], broken=kind, caption=caption)

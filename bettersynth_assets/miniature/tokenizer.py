@@ -29,6 +29,7 @@ from bettersynth_assets.miniature.questions import (
 )
 from bettersynth_assets.miniature.world import make_scene
 from toolkit.preprocess.dj_to_llava import QUESTIONS
+from toolkit.tokens import END_OF_TURN, START_OF_TURN
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 PAD, EOS, BOS, UNKNOWN, BLANK = "<pad>", "<eos>", "<bos>", "<unk>", "<unused0>"
 END_OF_TEXT = "<end_of_text>"
-_SPECIAL = (PAD, EOS, BOS, UNKNOWN, "<start_of_turn>", "<end_of_turn>", BLANK)
+_SPECIAL = (PAD, EOS, BOS, UNKNOWN, START_OF_TURN, END_OF_TURN, BLANK)
 _TRAINING_SCENES = 1500
 
 Flavour = Literal["gemma", "opt", "clip"]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from bettersynth_assets.miniature.seed_rows import PlannedRow
 from bettersynth_assets.miniature.write_images import ImageJob
 from toolkit.preprocess.dj_to_llava import QUESTIONS
+from toolkit.tokens import kit_text, with_image
 
 TRUTH = pa.schema(
     [
@@ -46,8 +47,7 @@ def seed_job(row: PlannedRow, root: Path) -> ImageJob | None:
 def seed_line(row: PlannedRow) -> str:
     """Return one line of the kit's JSONL, with the faults that affect the line."""
     image = f"images/../../{row.id}.jpg" if row.broken == "path_escape" else row.image
-    text = f"<__dj__image>\n{row.caption} <|__dj__eoc|>"
-    line = json.dumps({"id": row.id, "text": text, "images": [image]})
+    line = json.dumps({"id": row.id, "text": kit_text(row.caption), "images": [image]})
     return line[:-12] if row.broken == "bad_json" else line
 
 
@@ -70,5 +70,5 @@ def write_seed_files(rows: list[PlannedRow], *, random_seed: int, jsonl: Path, q
 
 
 def _llava_row(row: PlannedRow, question: str) -> dict[str, object]:
-    turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": row.caption}]
+    turns = [{"from": "human", "value": with_image(question)}, {"from": "gpt", "value": row.caption}]
     return {"id": row.id, "image": row.image, "conversations": turns}

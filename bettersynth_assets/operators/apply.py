@@ -19,17 +19,16 @@ from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.operator_calls import attempt
 from bettersynth_assets.operators.sample import META, SIMILARITY, STATS
-from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, CaptionError, check_caption
-from bettersynth_assets.records.schema import kit_text
+from bettersynth_assets.records.reserved import CaptionError, check_caption
 from bettersynth_assets.records.seed_rows import OUR_NAMES
 from toolkit.file_errors import EnvironmentFault, environment_fault, patiently
+from toolkit.tokens import KIT_END, KIT_IMAGE_TOKEN, kit_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
 
-KIT_IMAGE = IMAGE_TOKENS[0]
 BROKEN_TOKEN = re.compile(r"__dj__|dj_*image|dj_*eoc", re.IGNORECASE)
 """Remains of the kit's tokens after a mapper has changed some of their characters."""
 
@@ -184,8 +183,8 @@ def _take_text(built: BuiltOperator, row: Row, texts: list[Any], images: list[li
         )
     if images != [row.sample["images"]]:
         raise ConfigError(f"operator {built.name!r} changes images, which a recipe cannot record: remove it")
-    caption = texts[0].strip().removeprefix(KIT_IMAGE).removesuffix(END_OF_CHUNK).strip()
-    rest = caption.replace(KIT_IMAGE, "").replace(END_OF_CHUNK, "")
+    caption = texts[0].strip().removeprefix(KIT_IMAGE_TOKEN).removesuffix(KIT_END).strip()
+    rest = caption.replace(KIT_IMAGE_TOKEN, "").replace(KIT_END, "")
     if BROKEN_TOKEN.search(rest) and not BROKEN_TOKEN.search(row.values["caption"]):
         raise ConfigError(
             f"operator {built.name!r} with {built.limits} changes the kit's tokens, not only the caption: row "

@@ -20,6 +20,7 @@ from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import parse_row
 from toolkit.files import sha256_once, write_atomically
 from toolkit.preprocess.row_lines import RowError, read_line
+from toolkit.tokens import IMAGE_TOKEN, with_image
 
 FILE_NAME = "stage_1.json"
 FIX = "fix the file, or remove it to use the default questions"
@@ -110,7 +111,7 @@ def _ids(index: SeedIndex) -> set[str]:
 
 def _read(path: Path) -> Iterator[tuple[str, str | None]]:
     """Yield ids and human turns of a questions file, checked by the rules for seed rows; None for text-only rows."""
-    from toolkit.preprocess.dj_to_llava import IMAGE_TOKEN, ConversionError, iterate_questions
+    from toolkit.preprocess.dj_to_llava import ConversionError, iterate_questions
 
     try:
         for row_id, question in iterate_questions(path):
@@ -129,5 +130,5 @@ def _own_questions(index: SeedIndex) -> dict[str, str]:
         except RowError:  # quarantined by seed_dataset
             continue
         if row.question:
-            found.setdefault(row.id, f"<image>\n{row.question}")
+            found.setdefault(row.id, with_image(row.question))
     return found

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import re
 
-IMAGE_TOKENS = ("<__dj__image>", "<image>")
-END_OF_CHUNK = "<|__dj__eoc|>"
-
 _ANGLE = (
     r"__dj__\w+",  # the kit's (Data-Juicer's): image, video, audio
     r"\|[^|<>\n]{1,40}\|",  # <|im_start|>, <|im_end|>, <|endoftext|>, <|eot_id|>, <|__dj__eoc|>, ...

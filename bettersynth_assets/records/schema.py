@@ -97,8 +97,3 @@ def _cut(detail: object) -> object:
     if not isinstance(detail, str) or len(detail) <= DETAIL_CHARACTERS:
         return detail
     return f"{detail[:DETAIL_CHARACTERS]}… ({len(detail)} characters)"
-
-
-def kit_text(caption: str) -> str:
-    """Return a caption in the kit's format, the input text of Data-Juicer's operators."""
-    return f"<__dj__image>\n{caption} <|__dj__eoc|>"

@@ -17,10 +17,11 @@ from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.images.headers import read_header
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.images.paths import FolderGoneError, Roots, image_path
-from bettersynth_assets.records.schema import QUARANTINE, SEED, kit_text, rows_table
+from bettersynth_assets.records.schema import QUARANTINE, SEED, rows_table
 from bettersynth_assets.records.seed_file import SeedLine
 from bettersynth_assets.records.seed_rows import parse_row
 from toolkit.preprocess.row_lines import RowError, read_line
+from toolkit.tokens import kit_text
 
 STAGE = "seed_dataset"
 

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bettersynth_assets.records.reserved import END_OF_CHUNK, IMAGE_TOKENS, find_reserved
+from bettersynth_assets.records.reserved import find_reserved
 from toolkit.preprocess.row_lines import RowError
+from toolkit.tokens import IMAGE_TOKENS, KIT_END
 
 OWN_FIELDS = frozenset({"id", "text", "images", "image", "conversations"})
 OUR_NAMES = re.compile(r"__(?!dj__suffix__$)|image_embedding$|image_hash$")
@@ -60,7 +61,7 @@ def parse_row(values: dict[str, Any]) -> SeedRow:
         _refuse_reserved(question)
         caption = answer.strip()
     elif isinstance(values.get("text"), str):
-        caption, tokens = _strip_tokens(values["text"].strip().removesuffix(END_OF_CHUNK))
+        caption, tokens = _strip_tokens(values["text"].strip().removesuffix(KIT_END))
     else:
         raise RowError("missing_field", f"neither `text` nor `conversations` contains text; keys: {', '.join(values)}")
     if tokens != len(images):

@@ -22,11 +22,12 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.records.input_files import input_versions
 from bettersynth_assets.records.questions import questions_key, read_questions
-from bettersynth_assets.records.schema import BUDGETED, QUARANTINE, REJECTS, SEED, kit_text, rows_table
+from bettersynth_assets.records.schema import BUDGETED, QUARANTINE, REJECTS, SEED, rows_table
 from bettersynth_assets.stages.accounting import nothing_left
 from bettersynth_assets.stages.rules import BUDGET_MET, EVERY_ROW_SET
 from bettersynth_assets.stages.selection import select_inputs, select_key, select_rows
 from toolkit.files import write_atomically
+from toolkit.tokens import kit_text
 
 KIT_FILE = "processed_data.jsonl"
 LLAVA_FILE = "llava.json"

@@ -13,8 +13,8 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry
-from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
+from toolkit.tokens import kit_text
 
 IMAGES = {"image_near_duplicate_deduplicator": {"max_distance": 4}}
 BEST = {"image_near_duplicate_deduplicator": {"max_distance": 4, "keep": "best"}}

@@ -21,9 +21,9 @@ from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 from tiny_models.synthesis import make_stable_diffusion
+from toolkit.tokens import kit_text
 
 pytestmark = pytest.mark.e2e
 

@@ -12,9 +12,9 @@ from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import undisturbed
-from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, break_image, scored_table, seed_table, tiny_profile
 from tiny_models.image_models import make_blip_itm
+from toolkit.tokens import kit_text
 
 STAT = "image_text_matching_score"
 LONG = "the dog looked at the cat " * 20

@@ -18,7 +18,6 @@ from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry
-from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
 from tiny_models.image_models import make_owlvit
 from tiny_models.text_models import (
@@ -29,6 +28,7 @@ from tiny_models.text_models import (
     make_perplexity,
     make_spacy,
 )
+from toolkit.tokens import kit_text
 
 CAPTIONS = [*ENGLISH, *FRENCH]
 

@@ -11,10 +11,10 @@ from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.operators import classifier_models, dataset_operators, image_classifiers
 from bettersynth_assets.operators.data_juicer import build_operators, resolve_limits
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
 from toolkit import file_errors, progress
 from toolkit.file_errors import EnvironmentFault
+from toolkit.tokens import kit_text
 
 STOCK = [
     {"words_num_filter": {"min_num": 5, "max_num": 24}},

@@ -12,10 +12,10 @@ import pytest
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
-from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.rows import seed_table, tiny_profile
 from bettersynth_assets_tests.helpers.seed_stages import ROWS, STAGES
 from tiny_models.profile_models import TinyModels
+from toolkit.tokens import kit_text
 
 
 @pytest.fixture

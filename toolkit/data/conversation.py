@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-IMAGE_TOKEN = "<image>"
-"""Stands for the image in LLaVA's JSON."""
+from toolkit.tokens import IMAGE_TOKEN
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.conversation import IMAGE_TOKEN, Turn, is_blank
+from toolkit.data.conversation import Turn, is_blank
+from toolkit.tokens import IMAGE_TOKEN
 
 
 class DataError(ValueError):

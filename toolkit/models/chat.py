@@ -20,7 +20,8 @@ from typing import Any
 import jinja2
 from transformers import PreTrainedTokenizerBase
 
-from toolkit.data.conversation import IGNORE_INDEX, IMAGE_TOKEN, EncodedRow, LabelError, Turn, exchanges
+from toolkit.data.conversation import IGNORE_INDEX, EncodedRow, LabelError, Turn, exchanges
+from toolkit.tokens import IMAGE_TOKEN
 
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "

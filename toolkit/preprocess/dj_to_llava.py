@@ -21,7 +21,8 @@ from typing import Any
 from toolkit.file_errors import EnvironmentFault
 from toolkit.files import write_atomically
 from toolkit.preprocess.row_files import RowFileError, read_rows
-from toolkit.preprocess.row_ids import IMAGE_TOKEN, KIT_END, KIT_IMAGE_TOKEN, caption_of, row_id
+from toolkit.preprocess.row_ids import caption_of, row_id
+from toolkit.tokens import IMAGE_TOKEN, KIT_IMAGE_TOKEN, kit_text, with_image
 
 Row = dict[str, Any]
 
@@ -48,7 +49,7 @@ def question_for(row_id: str, questions: Mapping[str, str] | None = None) -> str
     """Return the human turn of a row: its original one, else the one of ``QUESTIONS`` that its id selects."""
     if questions is not None and row_id in questions:
         return questions[row_id]
-    return f"{IMAGE_TOKEN}\n{QUESTIONS[zlib.crc32(row_id.encode()) % len(QUESTIONS)]}"
+    return with_image(QUESTIONS[zlib.crc32(row_id.encode()) % len(QUESTIONS)])
 
 
 def to_llava(rows: Iterable[Row], questions: Mapping[str, str] | None = None) -> list[Row]:
@@ -97,7 +98,7 @@ def to_kit(rows: Iterable[Row]) -> list[Row]:
         answer = turns[1].get("value") if len(turns) == 2 and isinstance(turns[1], dict) else None
         if found is None or not isinstance(answer, str) or not isinstance(image, str):
             raise ConversionError(f"row {row.get('id')!r}: needs one image, one question and one answer")
-        kit.append({"id": found, "text": f"{KIT_IMAGE_TOKEN}\n{caption_of(answer)} {KIT_END}", "images": [image]})
+        kit.append({"id": found, "text": kit_text(caption_of(answer)), "images": [image]})
     return kit
 
 

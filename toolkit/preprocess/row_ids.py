@@ -11,9 +11,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-IMAGE_TOKEN = "<image>"
-KIT_IMAGE_TOKEN = "<__dj__image>"
-KIT_END = "<|__dj__eoc|>"
+from toolkit.tokens import IMAGE_TOKEN, KIT_END, KIT_IMAGE_TOKEN
+
 ID_LENGTH = 24
 """Hex digits of a derived id: with 96 bits, 10^9 rows collide with a probability below 10^-10."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 
 from toolkit.questions.answer_files import AnswerError
+from toolkit.tokens import END_OF_TURN, IMAGE_TOKENS, START_OF_TURN
 
-IMAGE_TOKENS = ("<image>", "<__dj__image>")
-CHAT_MARKERS = ("<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>")
+CHAT_MARKERS = (START_OF_TURN, END_OF_TURN, "<bos>", "<eos>", "<pad>")
 """Special tokens of Gemma's template."""
 _IMAGE = re.compile(rf"[ \t]*(?:{'|'.join(IMAGE_TOKENS)})[ \t]*(?:\r?\n)?")
 

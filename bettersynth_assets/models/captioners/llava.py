@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bettersynth_assets.models.captioners.generation import GenerativeCaptioner
 from bettersynth_assets.models.captioners.sentences import whole
+from toolkit.tokens import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ PROMPT = (
     "seen, as briefly as you can: no mood, no guesses, nothing about the style. Keep to this form: "
     "A little girl in blue clothes sits on a swing in a park."
 )
-CHAT = "USER: <image>\n{prompt} ASSISTANT:"
+CHAT = f"USER: {IMAGE_TOKEN}\n{{prompt}} ASSISTANT:"
 """LLaVA-1.5's format of a question, for checkpoints without a chat template."""
 
 

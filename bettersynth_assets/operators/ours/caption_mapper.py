@@ -19,7 +19,7 @@ from bettersynth_assets.models.captioners.captioner import Captioner, captioner_
 from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.spec import OperatorSpec
-from bettersynth_assets.records.schema import kit_text
+from toolkit.tokens import kit_text
 
 NAME = "caption_mapper"
 

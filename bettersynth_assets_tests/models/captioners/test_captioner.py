@@ -8,10 +8,10 @@ from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.models.captioners.captioner import load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.operators.sandbox import registry
-from bettersynth_assets.records.schema import kit_text
 from bettersynth_assets_tests.helpers.caption_server import NAME, completion, serving
 from bettersynth_assets_tests.helpers.rows import tiny_profile, write_images
 from tiny_models.synthesis import make_llava
+from toolkit.tokens import kit_text
 
 
 def loaded(model: str, gpu):

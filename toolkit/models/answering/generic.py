@@ -24,6 +24,7 @@ from toolkit.gpu_memory import halve_until_it_fits
 from toolkit.models.answering.image_loading import loaded, padded_squares, workers_for
 from toolkit.questions.answer_files import AnswerError
 from toolkit.questions.prompts import Answer, CandidateScore, Prompt
+from toolkit.tokens import with_image
 
 _Ids = list[int]
 
@@ -83,7 +84,7 @@ class GenericAnswerer:
 
     def _encode(self, prompt: Prompt) -> _Encoded:
         try:
-            ids = self.processor.encode_prompt(f"<image>\n{prompt.text}")
+            ids = self.processor.encode_prompt(with_image(prompt.text))
             candidates = [self.processor.encode_answer(text.strip()) for text in prompt.candidates]
         except ValueError as error:
             raise AnswerError(f"prompt {prompt.id!r}: {error}") from None

@@ -30,8 +30,8 @@ from transformers import (
     set_seed,
 )
 
-from toolkit.data.conversation import IMAGE_TOKEN
 from toolkit.models.llava.processing import LlavaRows
+from toolkit.tokens import IMAGE_TOKEN
 
 TOWERS: dict[str, Any] = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel, "siglip": SiglipVisionModel,
           "siglip_vision_model": SiglipVisionModel}  # fmt: skip

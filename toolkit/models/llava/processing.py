@@ -28,6 +28,7 @@ from toolkit.data.padding import padded_texts
 from toolkit.images.aspect import Aspect
 from toolkit.images.squares import as_floats, squares
 from toolkit.models.chat import ChatTemplate
+from toolkit.tokens import IMAGE_TOKEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class LlavaRows:
 
     def encode_row(self, turns: Sequence[Turn], *, row_id: str) -> EncodedRow:
         """Ids and labels of a training row, one image token per image, cut to ``max_length`` positions."""
-        images = sum("<image>" in turn.text for turn in turns)
+        images = sum(IMAGE_TOKEN in turn.text for turn in turns)
         room = self.max_length - images * (self.image_tokens - 1)
         return self.template.encode(turns, row_id=row_id, room=room)
 

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from toolkit.models.tiny_tokenizer import tiny_tokenizer
+from toolkit.tokens import END_OF_TURN, IMAGE_TOKEN, START_OF_TURN
 
 CHATML = (
     "{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\n' + message['content'] + "
@@ -45,7 +46,7 @@ def tiny_llava(seed: int = 0, **text: Any) -> LlavaForConditionalGeneration:
 
 
 def llava_processor(
-    tokenizer: PreTrainedTokenizerBase, *, side: int, patch: int, template: str | None, image_token: str = "<image>"
+    tokenizer: PreTrainedTokenizerBase, *, side: int, patch: int, template: str | None, image_token: str = IMAGE_TOKEN
 ) -> LlavaProcessor:
     """CLIP's preprocessing at one size, with a tokenizer that knows the image token."""
     images = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
@@ -60,7 +61,7 @@ def save_tiny_llava(folder: Path, seed: int = 0, **text: Any) -> LlavaForConditi
     model = tiny_llava(seed, **text)
     model.save_pretrained(folder)
     tokenizer = tiny_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>", "<image>"]})
+    tokenizer.add_special_tokens({"additional_special_tokens": [START_OF_TURN, END_OF_TURN, IMAGE_TOKEN]})
     tokenizer.chat_template = CHATML
     llava_processor(tokenizer, side=28, patch=14, template=CHATML).save_pretrained(folder)
     return model

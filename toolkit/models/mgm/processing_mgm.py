@@ -28,6 +28,7 @@ from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.language.conversation import check_tokenizer, encode_answer, encode_prompt, encode_row
 from toolkit.models.mgm.language.merging import lay_out
 from toolkit.models.mgm.vision.pixels import Pixels, normalise
+from toolkit.tokens import IMAGE_TOKEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class MGMProcessor:
 
     def encode_row(self, turns: Sequence[Turn], *, row_id: str) -> EncodedRow:
         """Encode a training row, truncated to ``max_length`` positions; see ``conversation.encode_row``."""
-        images = sum(turn.text.count("<image>") > 0 for turn in turns)
+        images = sum(turn.text.count(IMAGE_TOKEN) > 0 for turn in turns)
         room = self.max_length - images * (self.image_tokens - 1)
         return encode_row(self.tokenizer, turns, row_id=row_id, room=room)
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from toolkit.evaluation.benchmarks.textvqa.annotations import HUMANS, Annotation, read_annotations
 from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answer
 from toolkit.questions.answer_files import AnswerError, id_text, percent
+from toolkit.tokens import with_image
 
 __all__ = ["AnswerError", "Prompted", "answer_score", "evaluate", "match", "read_prompt"]
 
@@ -61,7 +62,7 @@ def read_prompt(prompt: str) -> Prompted:
     old = _OLD_FORM.match(prompt)
     if old:
         return Prompted(old[1], True, "Short answer:")
-    lines = prompt.removeprefix("<image>\n").rstrip("\n").split("\n")
+    lines = prompt.removeprefix(with_image("")).rstrip("\n").split("\n")
     ocr = [line.startswith(_OCR) for line in lines]
     if len(lines) == 3 and sum(ocr[:2]) == 1:
         return Prompted(lines[1] if ocr[0] else lines[0], True, lines[2])

@@ -33,6 +33,7 @@ from toolkit.models.mgm.vision.feature_cache import FeatureCache
 from toolkit.models.mgm.vision.towers import TowerFeatures
 from toolkit.questions.answer_files import AnswerError
 from toolkit.questions.prompts import Answer, CandidateScore, Prompt
+from toolkit.tokens import with_image
 
 if TYPE_CHECKING:
     from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
@@ -127,7 +128,7 @@ class Answerer:
 
     def _encode(self, prompt: Prompt) -> _Encoded:
         """Token ids of a prompt, with exactly one image placeholder."""
-        ids = self.processor.encode_prompt(f"<image>\n{prompt.text}")
+        ids = self.processor.encode_prompt(with_image(prompt.text))
         if ids.count(IMAGE_TOKEN_INDEX) != 1:
             raise AnswerError(f"prompt {prompt.id!r}: contains <image>; remove it: the image is put first")
         try:

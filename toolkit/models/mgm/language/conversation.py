@@ -23,13 +23,14 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.data.conversation import IGNORE_INDEX, IMAGE_TOKEN, EncodedRow, LabelError, Turn, is_blank
+from toolkit.data.conversation import IGNORE_INDEX, EncodedRow, LabelError, Turn, is_blank
 from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
+from toolkit.tokens import END_OF_TURN, IMAGE_TOKEN, START_OF_TURN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-START, END = "<start_of_turn>", "<end_of_turn>"
+START, END = START_OF_TURN, END_OF_TURN
 
 
 def put_image_first(text: str) -> str:
