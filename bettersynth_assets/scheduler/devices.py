@@ -9,6 +9,32 @@ from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.errors import DeviceError
 
 
+def device_numbers(gpu: Gpu, available: int) -> list[int]:
+    """Return the numbers of the GPUs that a profile's ``devices`` selects; empty for the CPU.
+
+    Args:
+        gpu: the profile's section.
+        available: number of GPUs that this process may use.
+
+    Raises:
+        DeviceError: a requested GPU does not exist.
+    """
+    if gpu.devices == "cpu":
+        return []
+    if gpu.devices == "auto":
+        return list(range(available))
+    if not gpu.devices:
+        raise DeviceError("gpu.devices = []: name at least one GPU, e.g. [0], or set `devices: cpu`")
+    absent = [index for index in gpu.devices if not 0 <= index < available]
+    if absent:
+        found = f"{available} GPU(s), numbered from 0" if available else "no GPU"
+        raise DeviceError(
+            f"gpu.devices = {gpu.devices} requests GPU {', '.join(map(str, absent))}, but this process sees {found}: "
+            "set `devices: cpu` or `devices: auto` in the profile's `gpu` section"
+        )
+    return gpu.devices
+
+
 def resolve_devices(gpu: Gpu) -> list[str]:
     """Return the torch devices that a profile's ``devices`` selects.
 
@@ -23,18 +49,7 @@ def resolve_devices(gpu: Gpu) -> list[str]:
     import torch
 
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpu.devices == "auto":
-        return [f"cuda:{index}" for index in range(available)] or ["cpu"]
-    if not gpu.devices:
-        raise DeviceError("gpu.devices = []: name at least one GPU, e.g. [0], or set `devices: cpu`")
-    absent = [index for index in gpu.devices if not 0 <= index < available]
-    if absent:
-        found = f"{available} GPU(s), numbered from 0" if available else "no GPU"
-        raise DeviceError(
-            f"gpu.devices = {gpu.devices} requests GPU {', '.join(map(str, absent))}, but this machine has {found}: "
-            "set `devices: cpu` or `devices: auto` in the profile's `gpu` section"
-        )
-    return [f"cuda:{index}" for index in gpu.devices]
+    return [f"cuda:{index}" for index in device_numbers(gpu, available)] or ["cpu"]
 
 
 def first_device(gpu: Gpu) -> str:

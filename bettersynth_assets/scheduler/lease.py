@@ -16,7 +16,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from bettersynth_assets.config.gpu import Gpu
-from bettersynth_assets.errors import DeviceError
+from bettersynth_assets.scheduler.devices import device_numbers
 
 MASK = "CUDA_VISIBLE_DEVICES"
 _held: list[int] = []
@@ -37,17 +37,7 @@ def chosen_devices(gpu: Gpu, visible: list[str]) -> list[str]:
     Raises:
         DeviceError: the profile requests a GPU number that does not exist.
     """
-    if gpu.devices == "cpu":
-        return []
-    if gpu.devices == "auto":
-        return visible
-    missing = [index for index in gpu.devices if not 0 <= index < len(visible)]
-    if missing:
-        raise DeviceError(
-            f"gpu.devices = {gpu.devices}: GPU {missing[0]} does not exist: this process sees {len(visible)} GPUs; "
-            "set `devices: auto` (all GPUs, else the CPU) or `devices: cpu` in the profile"
-        )
-    return [visible[index] for index in gpu.devices]
+    return [visible[index] for index in device_numbers(gpu, len(visible))]
 
 
 def held_locks() -> list[int]:

@@ -15,11 +15,10 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages.benchmarks import chosen_benchmarks, finetune_files
 from bettersynth_assets.stages.image_folder import images_hash
-from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.question_rows import folder_of
 from toolkit.evaluation.settings import Chosen
 from toolkit.file_errors import environment_fault
-from toolkit.files import digest_of, sha256_once
+from toolkit.files import digest_of
 
 SECTION = "benchmark files (profile, `evaluation`)"
 FINETUNE = "fine-tuning set (profile, `training`)"
@@ -66,14 +65,16 @@ def benchmarks_key(settings: Settings) -> dict[str, Any]:
 
 
 def _key_of(chosen: Chosen, settings: Settings) -> dict[str, Any]:
-    code = BENCHMARKS.fingerprint(chosen.name)
-    return {
-        "files": {role: sha256_once(path) for role, path in chosen.given_files().items()},
-        "version": chosen.benchmark.version,
-        **({"options": options} if (options := chosen.options.key()) else {}),
-        **({"code": code} if code else {}),
-        **({"folders": _folders_hash(chosen, settings)} if set(chosen.files) - set(chosen.given_files()) else {}),
-    }
+    from toolkit.evaluation.keys import benchmark_key
+
+    found = benchmark_key(chosen)
+    # Left out where empty, so that benchmarks without them keep their keys.
+    for name in ("options", "code"):
+        if not found[name]:
+            del found[name]
+    if set(chosen.files) - set(chosen.given_files()):
+        found["folders"] = _folders_hash(chosen, settings)
+    return found
 
 
 def _folders_hash(chosen: Chosen, settings: Settings) -> str:

@@ -25,7 +25,7 @@ def test_devices_are_counted_within_the_inherited_mask():
 
 
 def test_a_missing_device_is_named():
-    with pytest.raises(DeviceError, match=r"gpu.devices = \[0, 3\]: GPU 3 does not exist: this process sees 2 GPUs"):
+    with pytest.raises(DeviceError, match=r"gpu.devices = \[0, 3\] requests GPU 3, but this process sees 2 GPU"):
         chosen_devices(Gpu(devices=[0, 3]), ["0", "1"])
 
 

@@ -22,6 +22,7 @@ from toolkit.evaluation.benchmarks.protocol import Questions
 from toolkit.evaluation.inputs import Asked
 from toolkit.evaluation.plan import EvaluationPlan
 from toolkit.evaluation.question_rows import cluster_id
+from toolkit.evaluation.settings import Chosen
 from toolkit.files import json_sha256, sha256_once
 from toolkit.models import ARCHITECTURES, model_type
 
@@ -54,13 +55,20 @@ def unit_key(run: str, asked: Asked) -> str:
     return json_sha256({
         "run": run,
         "benchmark": chosen.name,
-        "version": chosen.benchmark.version,
-        "code": BENCHMARKS.fingerprint(chosen.name),
-        "options": chosen.options.key(),
-        "files": {role: sha256_once(path) for role, path in chosen.given_files().items()},
+        **benchmark_key(chosen),
         "questions": questions_hash(asked.questions),
         "pictures": sorted((cluster_id(image, folders), sha256_once(image)) for image in images),
     })  # fmt: skip
+
+
+def benchmark_key(chosen: Chosen) -> dict[str, Any]:
+    """What the answers to a benchmark depend on besides the model and the content of folders."""
+    return {
+        "files": {role: sha256_once(path) for role, path in chosen.given_files().items()},
+        "version": chosen.benchmark.version,
+        "options": chosen.options.key(),
+        "code": BENCHMARKS.fingerprint(chosen.name),
+    }
 
 
 def checkpoint_hashes(folder: Path) -> dict[str, str]:
