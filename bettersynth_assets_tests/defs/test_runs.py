@@ -131,7 +131,7 @@ def test_a_missing_gpu_is_refused_by_name(materialize, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = {"resources": {"gpu": {"config": {"devices": "0"}}}}
     result = materialize("rows", "copies", run_config=config)
-    assert failure(result, "copies").startswith("gpu.devices = [0]: GPU 0 does not exist: this process sees 0 GPUs")
+    assert failure(result, "copies").startswith("gpu.devices = [0] requests GPU 0, but this process sees no GPU")
 
 
 def test_an_unusable_data_root_gives_one_error_that_names_its_variable(materialize, data_root, monkeypatch):
