@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Before torch is imported. The models are tiny: more threads take longer, also in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import tempfile
 from pathlib import Path
 

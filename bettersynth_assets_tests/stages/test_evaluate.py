@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from bettersynth_assets.stages import evaluate, train
 from bettersynth_assets.stages.side_inputs import check_benchmarks, check_finetune
 from bettersynth_assets_tests.helpers.broken_pictures import png_without_pixels
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
+from toolkit.evaluation.run import evaluate as answer
+from toolkit.evaluation.run import make_plan
 from toolkit.models.mgm.tiny import save_tiny
 
 HEAD = "index\tquestion\tA\tB\tanswer\timage\n"
@@ -135,6 +137,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def without_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer in this process: a child imports torch and transformers for each call."""
+
+    def run(module: str, plans: Mapping[Path, Mapping[str, Any]], *, on_event: Callable[[Any], None], log: Any) -> None:
+        assert module == evaluate.MODULE
+        for plan in plans.values():
+            answer(make_plan(json.loads(json.dumps(plan))), on_event)
+
+    monkeypatch.setattr(evaluate, "run_child", run)
+
+
 def _evaluate(settings: Settings, model: Path, folder: Path) -> tuple[Result, list[str]]:
     """Return the stage's result, and the benchmarks that a model answered for it."""
     checkpoints = Manifest(
@@ -166,6 +180,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*files, folder / "questions.parquet"]}
 
 
+@pytest.mark.usefixtures("without_child")
 def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_equals_that_of_one_run(
     settings: Settings, model: Path, tmp_path: Path
 ) -> None:
@@ -192,6 +207,7 @@ def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_equals_tha
     assert answered == [] and back.kept.equals(added.kept)
 
 
+@pytest.mark.slow
 def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_run_continues(
     settings: Settings, model: Path, tmp_path: Path
 ) -> None:
@@ -205,6 +221,7 @@ def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_ru
     assert answered == ["textvqa"] and set(result.kept["benchmark"].to_pylist()) == {"textvqa", "mmbench"}
 
 
+@pytest.mark.usefixtures("without_child")
 def test_only_a_damaged_answer_file_is_answered_again(settings: Settings, model: Path, tmp_path: Path) -> None:
     first, _ = _evaluate(settings, model, tmp_path / "first")
     (damaged,) = settings.shared_root.glob("answers/mmbench-*/answers.jsonl")
