@@ -1,8 +1,9 @@
-"""A Ray cluster runs an extension's scorer and a recipe's custom operator, with the rows of local workers."""
+"""Local workers and a Ray cluster run an extension's scorer and a recipe's custom operator, with the same rows."""
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -111,6 +113,18 @@ def files_of(settings: Settings, root: Path, **gpu: object) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
+def rows_of(files: dict[str, bytes], table: str) -> list[dict[str, Any]]:
+    """Return the rows of one table of the filtered set, of all shards."""
+    wanted = [
+        content for path, content in files.items() if "filtered_set/" in path and path.endswith(f"{table}.parquet")
+    ]
+    return [row for content in wanted for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+
+
+def is_odd(row: dict[str, Any]) -> bool:
+    return bool(int(row["id"][-1], 36) % 2)
+
+
 def test_ray_workers_load_extensions_and_custom_operators_and_produce_the_same_files_as_local_workers(
     address: str, settings: Settings, tmp_path: Path
 ) -> None:
@@ -119,6 +133,12 @@ def test_ray_workers_load_extensions_and_custom_operators_and_produce_the_same_f
 
     local = files_of(settings, tmp_path / "local", workers=2)
     before = processes()
+    assert {name.split("-")[0] for name in before} == {"scorer", "filter"}
+    assert not any(name.endswith(f"-{os.getpid()}") for name in before)
+    kept, rejects = rows_of(local, "kept"), rows_of(local, "rejects")
+    assert kept and all(is_odd(row) for row in kept)
+    even = [row for row in rejects if row["reason"] == "even"]
+    assert even and not any(is_odd(row) for row in even)
     ray = files_of(settings, tmp_path / "ray", pool="ray", ray_address=address, workers="auto")
     assert ray == local
     new = processes() - before

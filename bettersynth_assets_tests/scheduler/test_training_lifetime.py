@@ -163,8 +163,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     instance["run_coordinator"] = {
         "module": "dagster.core.run_coordinator",
         "class": "QueuedRunCoordinator",
-        "config": {"dequeue_interval_seconds": 1},  # the default of 5 s would only slow the test down
+        "config": {"dequeue_interval_seconds": 1},  # longer intervals would only slow the test down
     }
+    instance["run_monitoring"]["poll_interval_seconds"] = 1
     (root / "dagster.yaml").write_text(yaml.safe_dump(instance))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "BETTERSYNTH_"))}
     env |= {"BETTERSYNTH_PROFILE": str(profile), "BETTERSYNTH_DATA": str(root / "data"), "OMP_NUM_THREADS": "1"}

@@ -22,6 +22,8 @@ from bettersynth_assets_tests.helpers.public_repositories import (
 )
 from tiny_models.scorers import LIMIT
 
+pytestmark = pytest.mark.slow
+
 SCORE = """
 import json, sys
 from PIL import Image

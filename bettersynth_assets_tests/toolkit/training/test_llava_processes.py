@@ -13,7 +13,7 @@ from toolkit.models.llava.tiny import save_tiny_llava
 
 pytestmark = pytest.mark.slow
 
-WAYS = {"one": 1, "two": 2, "zero2": 2}
+WAYS = {"one": 1, "two": 2, "zero2": 2, "one-token": 1, "two-token": 2}
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_llava(made / "base")
     write_rows(made, pictures=8, text_only=8)
     for name in WAYS:
-        write_plan(made, name, deepspeed=name == "zero2", per_device_batch=1, checkpoint_every=None)
+        average = "token" if name.endswith("-token") else "micro_batch"
+        write_plan(
+            made, name, deepspeed=name == "zero2", per_device_batch=1, checkpoint_every=None, loss_average=average
+        )
     run_all(made, "all", [(name, processes, "none") for name, processes in WAYS.items()])
     return made
 
 
-@pytest.mark.parametrize("way", ["two", "zero2"])
-def test_two_processes_with_and_without_zero2_give_the_results_of_one(folder: Path, way: str) -> None:
+@pytest.mark.parametrize(("way", "one"), [("two", "one"), ("zero2", "one"), ("two-token", "one-token")])
+def test_two_processes_with_and_without_zero2_give_the_results_of_one(folder: Path, way: str, one: str) -> None:
     for stage in STAGES:
         manifest = json.loads((folder / way / stage / "manifest.json").read_text())
         assert manifest["processes"] == 2 and ("deepspeed" in manifest["versions"]) == (way == "zero2")
-    assert_equal_to_rounding(folder / way, folder / "one")
+    assert_equal_to_rounding(folder / way, folder / one)
