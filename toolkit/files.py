@@ -21,7 +21,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Args:
         path: the file; its folder is created.
-        durable: flush the new file to disk before the rename.
+        durable: flush the new file to disk before the rename; False for a symbolic link.
 
     Yields:
         A temporary path in the same folder. It is renamed to ``path`` if the block succeeds, and removed if it raises.

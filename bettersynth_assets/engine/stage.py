@@ -77,7 +77,7 @@ class Work:
                 return pq.read_table(path)
             self.log_with_shard(f"{path} has changed since it was written and is rebuilt")
             path.unlink()
-        written = folder / f".{stem}.partial"
+        written = folder / f".{stem}.partial"  # its name has the hash of its bytes, which are known once it is written
         write_table(written, make())
         path = folder / f"{stem}-{file_sha256(written)[:16]}.parquet"
         written.replace(path)

@@ -223,11 +223,10 @@ class Slot:
         """Point ``current`` to the version, atomically."""
         if self._link_is_right(manifest):
             return []
-        link, partial = self.folder / LINK, self.folder / f".{LINK}.partial"
+        link = self.folder / LINK
         aside = _set_aside(link, unless=Path.is_symlink)
-        partial.unlink(missing_ok=True)
-        partial.symlink_to(manifest.path.name)
-        partial.replace(link)
+        with replacing(link, durable=False) as partial:
+            partial.symlink_to(manifest.path.name)
         moved = f"; the file or folder in its place was renamed to {aside}" if aside else ""
         return [f"{self.stage} {self.shard}: repaired the link {link}{moved}"]
 

@@ -11,6 +11,7 @@ from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
 from toolkit.file_errors import patiently
+from toolkit.files import replacing
 
 REGENERATED = "regenerated"
 """First folder in the paths of images that a recipe regenerates."""
@@ -71,9 +72,8 @@ def _combined(seed: Path, view: Path, regenerated: Path, changed_ns: int) -> Pat
     wanted[REGENERATED] = regenerated
     view.mkdir(parents=True, exist_ok=True)
     for name, target in wanted.items():
-        link, partial = view / name, view / f".{name}.{os.getpid()}.partial"
+        link = view / name
         if not link.is_symlink() or link.readlink() != target:
-            partial.unlink(missing_ok=True)
-            partial.symlink_to(target)
-            partial.replace(link)
+            with replacing(link, durable=False) as partial:
+                partial.symlink_to(target)
     return view

@@ -1,18 +1,47 @@
-"""CUDA-graph wrapper for fixed-size batches. In: rows. Out: the model's output for them.
+"""CUDA graphs. In: a function that launches the same kernels at every call. Out: a graph that replays them.
 
-Replaces calling the function; elsewhere than on a GPU it is called. A replay is one call on the host instead of some
-hundred, which leaves the host's threads free to decode the next images. Its gain has not been measured separately.
-A smaller batch is padded.
+A replay is one call on the host instead of some hundred, which leaves the host's threads free to decode the next
+images. ``CudaGraph`` wraps a function of fixed-size batches and replaces calling it; elsewhere than on a GPU it is
+called. A smaller batch is padded. Its gain has not been measured separately.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+WARM_UPS = 2
+"""Calls before capture, which compile and select kernels."""
+
+
+def capture(
+    run: Callable[[], None], device: torch.device, warm_up: Callable[[], None] | None = None
+) -> torch.cuda.CUDAGraph:
+    """Capture the kernels of a call, which reads and writes the same tensors at every replay.
+
+    Args:
+        run: launches the kernels on the current stream; the results of the captured call are undefined until a replay.
+        device: the GPU.
+        warm_up: called on another stream before capture, instead of ``run``: the same kernels without lasting effects.
+    """
+    import torch
+
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            (warm_up or run)()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads keep decoding images during capture, which only this mode permits.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        run()
+    return graph
 
 
 class CudaGraph:
@@ -37,23 +66,12 @@ class CudaGraph:
             batch = torch.cat([batch, batch.new_zeros((self._rows - count, *batch.shape[1:]))])
         if not batch.is_cuda:
             return self._run(batch)[:count]
-        graph = self._graph = self._graph or self._capture(batch)
+        if self._graph is None:
+            self._input = batch.clone()
+            self._graph = capture(self._run_input, batch.device, warm_up=partial(self._run, self._input))
         self._input.copy_(batch)
-        graph.replay()
+        self._graph.replay()
         return self._output[:count].clone()
 
-    def _capture(self, batch: Tensor) -> torch.cuda.CUDAGraph:
-        import torch
-
-        self._input = batch.clone()
-        stream = torch.cuda.Stream(batch.device)
-        stream.wait_stream(torch.cuda.current_stream(batch.device))
-        with torch.cuda.stream(stream):
-            for _ in range(2):  # compiles and selects kernels before capture
-                self._run(self._input)
-        torch.cuda.current_stream(batch.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads keep decoding during capture, which only this mode permits.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._output = self._run(self._input)
-        return graph
+    def _run_input(self) -> None:
+        self._output = self._run(self._input)

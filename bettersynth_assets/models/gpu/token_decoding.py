@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.config.recipe import Sampling
+from bettersynth_assets.models.gpu.cuda_graph import capture
 from bettersynth_assets.models.sampling import draw_tokens, limits
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class BatchDecoder:
                 embeds = torch.cat([embeds, embeds[-1:].expand(self._rows - count, -1, -1)])
             self._begin(embeds, uniforms)
             if self._rows is not None and self._graph is None:
-                self._capture(embeds, uniforms)
+                self._graph = capture(self._step, embeds.device, warm_up=self._warm_up)
+                self._begin(embeds, uniforms)
             done = 1
             while done < self._new_tokens and (done % LOOK_EVERY or not bool(self._ended.all())):
                 if self._graph is None:
@@ -210,21 +212,8 @@ class BatchDecoder:
         self._last.copy_(chosen.unsqueeze(1))
         self._position += 1
 
-    def _capture(self, embeds: Tensor, uniforms: Tensor | None) -> None:
-        """Capture a step, after warm-up steps that select kernels."""
-        import torch
-
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._step()
-                self._position.fill_(self._prompt)
-                self._rewind(self._prompt)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads keep decoding images during capture, which only this mode permits.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._step()
-        self._graph = graph
-        self._begin(embeds, uniforms)
+    def _warm_up(self) -> None:
+        """Run a step and undo it."""
+        self._step()
+        self._position.fill_(self._prompt)
+        self._rewind(self._prompt)

@@ -10,8 +10,8 @@ Features are those before the tower's last layer, without CLIP's class token, as
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from transformers import (
     set_seed,
 )
 
+from toolkit.models.assemble_command import assemble_parser, write_assembled
 from toolkit.models.llava.processing import LlavaRows
 from toolkit.tokens import IMAGE_TOKEN
 
@@ -100,23 +101,15 @@ def llava_processor(vision: Path, tokenizer: Any, config: LlavaConfig) -> LlavaP
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m toolkit.models.llava.assemble", description="Join public weights.")
-    for name in ("vision", "language", "output"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    """Run the command; see the module's docstring."""
+    parser = assemble_parser("toolkit.models.llava.assemble", "Join public weights.", ("vision", "language"))
     parser.add_argument(
         "--seed", type=int, default=0, help="random seed of the projector; pre-training initializes it again"
     )
     given = parser.parse_args(arguments)
-    try:
-        model, processor = assemble(given.vision, given.language, dtype=getattr(torch, given.dtype), seed=given.seed)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"error: {error}\n")
-    model.save_pretrained(given.output)
-    processor.save_pretrained(given.output)
-    print(f"{given.output}: {model.num_parameters():,} parameters")
-    return 0
+    dtype = getattr(torch, given.dtype)
+    made = partial(assemble, given.vision, given.language, dtype=dtype, seed=given.seed)
+    return write_assembled(parser, given.output, made)
 
 
 if __name__ == "__main__":

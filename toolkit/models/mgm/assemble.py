@@ -10,7 +10,6 @@ from a folder's name.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from toolkit.models.assemble_command import assemble_parser, write_assembled
 from toolkit.models.mgm.common.names import CLIP, PROJECTOR
 from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
@@ -126,29 +126,18 @@ def assemble(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog="python -m toolkit.models.mgm.assemble", description="Assemble an MGM base model from public weights."
+    parser = assemble_parser(
+        "toolkit.models.mgm.assemble", "Assemble an MGM base model from public weights.", ("gemma", "clip", "convnext")
     )
-    for name in ("gemma", "clip", "convnext", "output"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--image-size-aux", type=int, default=768)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     given = parser.parse_args(arguments)
-    try:
-        model = assemble(
-            given.gemma,
-            given.clip,
-            given.convnext,
-            image_size_aux=given.image_size_aux,
-            dtype=getattr(torch, given.dtype),
-        )
-        processor = MGMProcessor.for_config(cast(MGMConfig, model.config), load_tokenizer(given.gemma))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"error: {error}\n")
-    model.save_pretrained(given.output)
-    processor.save_pretrained(given.output)
-    print(f"{given.output}: {model.num_parameters():,} parameters")
-    return 0
+
+    def made() -> tuple[MGMGemmaForCausalLM, MGMProcessor]:
+        dtype = getattr(torch, given.dtype)
+        model = assemble(given.gemma, given.clip, given.convnext, image_size_aux=given.image_size_aux, dtype=dtype)
+        return model, MGMProcessor.for_config(cast(MGMConfig, model.config), load_tokenizer(given.gemma))
+
+    return write_assembled(parser, given.output, made)
 
 
 if __name__ == "__main__":
