@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+# Private: the command group of `dagster`, whose defaults are tested, has no public name.
 from dagster._cli import create_dagster_cli
 
 from bettersynth_assets.config.model import PROJECT_ROOT

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import click
 import pytest
+
+# Private: the command groups of `dagster` and `dg`, whose options are compared with the docs, have no public name.
 from dagster._cli import create_dagster_cli
 from dagster_dg_cli.cli import create_dg_cli
 

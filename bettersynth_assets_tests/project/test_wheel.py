@@ -59,7 +59,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = (folder / "venv" / "lib").glob("*/site-packages")
     # A path in a .pth file is searched for packages alone: the tests' own editable install is not followed.
     (packages / "dependencies.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
-    # The start-up line of the wheel depends on the name of the program.
+    # The start-up line of the wheel depends on the name of the program. Private: Dagster's console script calls it too.
     (bin_folder / "dagster").write_text('from dagster._cli import main\n\nif __name__ == "__main__":\n    main()\n')
     return bin_folder
 

@@ -20,7 +20,7 @@ WARM_UPS = 2
 
 
 def capture(
-    run: Callable[[], None], device: torch.device, warm_up: Callable[[], None] | None = None
+    run: Callable[[], object], device: torch.device, *, warm_up: Callable[[], object] | None = None
 ) -> torch.cuda.CUDAGraph:
     """Capture the kernels of a call, which reads and writes the same tensors at every replay.
 
