@@ -108,6 +108,7 @@ def tied(queue: multiprocessing.Queue) -> None:
     queue.put(parent_death_signal())
 
 
+@pytest.mark.slow
 def test_only_the_process_of_a_step_is_bound_to_the_run():
     die_with_run()
     assert parent_death_signal() == 0

@@ -62,6 +62,7 @@ def too_little(evidence: Evidence) -> Verdict:
     return Verdict(passed=False, summary=f"{len(evidence.manifests)} shards")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("judged", ["numbers", "squares"])
 def test_workers_get_no_shard_of_a_set_that_fails_its_check(tmp_path, judged):
     run = Run(tmp_path)

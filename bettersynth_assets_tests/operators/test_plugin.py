@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bettersynth_assets.config.model import PROJECT_ROOT
 
 MODULE = """
@@ -56,6 +58,7 @@ def ask(folder: Path) -> tuple[bool, dict[str, str], list[str], str]:
     return is_filter, key, stats, words
 
 
+@pytest.mark.slow
 def test_a_plugins_operator_is_found_with_a_warning_and_its_package_version_is_in_keys(tmp_path: Path) -> None:
     install(tmp_path, "1.0")
     is_filter, key, stats, words = ask(tmp_path)

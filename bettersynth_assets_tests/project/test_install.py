@@ -67,6 +67,7 @@ def test_without_a_suitable_python_each_candidate_is_listed_with_its_fault(tmp_p
     ]
 
 
+@pytest.mark.slow
 def test_a_failed_step_shows_its_output_and_names_the_complete_log(tmp_path: Path) -> None:
     venv = tmp_path / "an environment"
     env = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}

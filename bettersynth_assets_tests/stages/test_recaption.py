@@ -120,6 +120,7 @@ def test_another_policy_or_limit_chooses_and_filters_again_without_captioning_ag
         pipeline(caption={**SHORT, "prompt": "a"}).ensure_all("recaptioned_set")
 
 
+@pytest.mark.slow
 def test_sampled_captions_do_not_depend_on_shards_and_greedy_keys_are_unchanged(pipeline, settings):
     section = CaptionSection(**SHORT)
     assert caption_key(settings, section)["section"] == section.key("captions") == SHORT

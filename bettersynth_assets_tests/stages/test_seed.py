@@ -190,6 +190,7 @@ def test_a_second_run_is_a_no_op_and_a_fixed_image_reruns_only_its_shard(tmp_pat
     assert [(manifest.shard, manifest.kept) for manifest in repaired.materialized] == [("shard-00002", 2)]
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_rows_as_one_process(
     faulty: tuple[Path, dict[int, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def _run(hub: Path, zoo: Path, **revisions: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.slow
 def test_files_are_recorded_once_and_checked_in_every_later_run(hub: Path, tmp_path: Path) -> None:
     zoo, mine = tmp_path / "zoo", dict.fromkeys(REPOSITORIES, "mine")
     done = _run(hub, zoo, **mine)
@@ -105,6 +106,7 @@ def test_files_are_recorded_once_and_checked_in_every_later_run(hub: Path, tmp_p
     assert len((zoo / "checksums.txt").read_text().splitlines()) == 14
 
 
+@pytest.mark.slow
 def test_pinned_weights_must_have_the_published_checksums(hub: Path, tmp_path: Path) -> None:
     done = _run(hub, tmp_path / "zoo")
     assert done.returncode == 1
