@@ -50,18 +50,18 @@ class _StrictDecoding:
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that pass the ceilings to a child process."""
-        own = self._ceilings[0]
-        return {PIXELS_VARIABLE: str(own.pixels), METADATA_VARIABLE: str(own.metadata_bytes)}
+        ceilings = self._ceilings[0]
+        return {PIXELS_VARIABLE: str(ceilings.pixels), METADATA_VARIABLE: str(ceilings.metadata_bytes)}
 
     @contextmanager
     def allowing(self, *, pixels: int = 0, metadata_bytes: int = 0) -> Iterator[None]:
         """Enter the context with additional ceilings that apply until it exits."""
-        mine = _Ceilings(pixels, metadata_bytes)
-        self._enter(mine)
+        ceilings = _Ceilings(pixels, metadata_bytes)
+        self._enter(ceilings)
         try:
             yield
         finally:
-            self._exit(mine)
+            self._exit(ceilings)
 
     def __enter__(self) -> None:
         self._enter(_NONE)

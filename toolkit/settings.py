@@ -84,7 +84,7 @@ class SettingsModel(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise cls.error("; ".join(f"{prefix}{words}" for words in explain(cls, error))) from None
+            raise cls.error("; ".join(f"{prefix}{problem}" for problem in explain(cls, error))) from None
 
     @classmethod
     def extra_keys(cls) -> tuple[str, ...]:
@@ -98,8 +98,8 @@ class SettingsModel(BaseModel):
             use: what the key is for; fields marked for other uses only are left out. None includes all uses.
         """
         absent, defaults = object(), self.defaults()
-        found = {name: _plain(getattr(self, name), use) for name in self.counting(use)}
-        return {name: value for name, value in found.items() if value != defaults.get(name, absent)}
+        values = {name: _plain(getattr(self, name), use) for name in self.counting(use)}
+        return {name: value for name, value in values.items() if value != defaults.get(name, absent)}
 
     @classmethod
     def counting(cls, use: str | None = None) -> list[str]:
@@ -135,21 +135,21 @@ def _counts_for(model: type[BaseModel], name: str, use: str | None) -> bool:
 
 def explain(model: type[BaseModel], error: ValidationError) -> list[str]:
     """Format errors as ``key = value: problem``; errors of one key (alternatives of a union) are joined."""
-    found: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {}
     for item in error.errors():
         path = [part for part in item["loc"] if not _is_union_tag(part)]
         name = ".".join(map(str, path)) or "(whole file)"
         if item["type"] == "extra_forbidden":
-            start, words = f"unknown key {name!r}", nearest(str(path[-1]), _keys(model, path[:-1]))
+            start, problem = f"unknown key {name!r}", nearest(str(path[-1]), _keys(model, path[:-1]))
         elif item["type"] == "missing":
-            start, words = f"key {name!r} is missing", "add it"
+            start, problem = f"key {name!r} is missing", "add it"
         else:
-            value, words = item["input"], item["msg"].removeprefix("Value error, ")
+            value, problem = item["input"], item["msg"].removeprefix("Value error, ")
             # A validator that relates several keys of a section names them in its message.
             is_section = item["type"] == "value_error" and isinstance(value, Mapping)
             start = "" if not path else name if is_section else f"{name} = {_REPR.repr(value)}"
-        found.setdefault(start, []).append(words)
-    return [f"{start}: {', or '.join(words)}" if start else ", ".join(words) for start, words in found.items()]
+        problems.setdefault(start, []).append(problem)
+    return [f"{start}: {', or '.join(problem)}" if start else ", ".join(problem) for start, problem in problems.items()]
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:

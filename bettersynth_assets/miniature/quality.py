@@ -137,7 +137,7 @@ def caption_quality(captions: pa.Table, truth: Truth) -> dict[str, float | None]
         captions that are in the image.
     """
     rows = _rows(captions["id"].to_pylist(), truth)
-    any_right = shown = right = named = signs = read = said = 0
+    any_right = shown = right = named = signs = read = words_in_captions = 0
     for caption, row in zip(captions["caption"].to_pylist(), rows, strict=True):
         scene = scene_from_json(row["scene"])
         things = {(thing.color, thing.shape) for thing in scene.things}
@@ -145,11 +145,15 @@ def caption_quality(captions: pa.Table, truth: Truth) -> dict[str, float | None]
         words, claimed = {sign.word for sign in scene.signs}, set(_WORD.findall(caption or ""))
         any_right += bool(things & pairs)
         shown, right, named = shown + len(things), right + len(things & pairs), named + len(pairs)
-        signs, read, said = signs + len(words), read + len(words & claimed), said + len(claimed)
+        signs, read, words_in_captions = (
+            signs + len(words),
+            read + len(words & claimed),
+            words_in_captions + len(claimed),
+        )
     return {
         "names_a_thing": any_right / len(rows) if rows else None,
         "things_named": right / shown if shown else None,
         "things_true": right / named if named else None,
         "words_read": read / signs if signs else None,
-        "words_true": read / said if said else None,
+        "words_true": read / words_in_captions if words_in_captions else None,
     }

@@ -14,7 +14,7 @@ from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from toolkit.evaluation.benchmarks import BENCHMARKS
-from toolkit.evaluation.settings import Chosen, choose
+from toolkit.evaluation.settings import ChosenBenchmark, choose
 from toolkit.files import sha256_once
 
 
@@ -61,7 +61,7 @@ def benchmarks(settings: Settings) -> dict[str, dict[str, Any]]:
     return found
 
 
-def chosen_benchmarks(settings: Settings) -> list[Chosen]:
+def chosen_benchmarks(settings: Settings) -> list[ChosenBenchmark]:
     """Return the benchmarks with checked files and options.
 
     Raises:

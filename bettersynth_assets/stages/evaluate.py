@@ -38,7 +38,7 @@ from bettersynth_assets.stages.train import architecture_key, folder_of
 from bettersynth_assets.stages.world import prepare_benchmarks
 from toolkit.evaluation.output import RESULTS as RESULTS_FILE
 from toolkit.evaluation.question_rows import ROWS
-from toolkit.evaluation.units import Place, Unit, finished, summary
+from toolkit.evaluation.units import Unit, UnitLocation, finished, summary
 from toolkit.files import digest_of, write_json
 
 LIBRARIES = ("torch", "transformers")
@@ -102,17 +102,19 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     ]
 
 
-def unit_places(settings: Settings, model: Path) -> dict[str, Place]:
+def unit_places(settings: Settings, model: Path) -> dict[str, UnitLocation]:
     """Return the folder and key of one checkpoint's answers, by benchmark, in the profile's order."""
     from toolkit.evaluation.keys import VERSION, checkpoint_hashes
 
     run = [VERSION, checkpoint_hashes(model), _run_key(settings), key_versions(LIBRARIES)]
     keys = {name: digest_of(name, key, *run) for name, key in benchmarks_key(settings).items()}
     root = settings.shared_root / "answers"
-    return {name: Place(folder=root / f"{name}-{key[:16]}", key=key) for name, key in keys.items()}
+    return {name: UnitLocation(folder=root / f"{name}-{key[:16]}", key=key) for name, key in keys.items()}
 
 
-def evaluation_plan(settings: Settings, output: Path, model: Path, missing: Mapping[str, Place]) -> dict[str, Any]:
+def evaluation_plan(
+    settings: Settings, output: Path, model: Path, missing: Mapping[str, UnitLocation]
+) -> dict[str, Any]:
     """Return one seed's plan for ``toolkit.evaluation.run``, restricted to the missing benchmarks."""
     gpu = settings.profile.gpu
     return {
@@ -154,7 +156,7 @@ class Reporter:
                     self.log(f"{where} {name}: incomplete, {made.get('missing', '?')} rows are missing")
 
 
-def _units(places: Mapping[str, Place]) -> list[Unit]:
+def _units(places: Mapping[str, UnitLocation]) -> list[Unit]:
     """Return the finished units of one seed.
 
     Raises:
@@ -168,7 +170,7 @@ def _units(places: Mapping[str, Place]) -> list[Unit]:
     return [unit for unit in found.values() if unit is not None]
 
 
-def _copy(folder: Path, places: Mapping[str, Place], units: Sequence[Unit], model: Path) -> None:
+def _copy(folder: Path, places: Mapping[str, UnitLocation], units: Sequence[Unit], model: Path) -> None:
     """Copy a seed's answers to the version's folder and write ``results.json`` next to them."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

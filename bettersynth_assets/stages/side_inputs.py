@@ -16,7 +16,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages.benchmarks import chosen_benchmarks, finetune_files
 from bettersynth_assets.stages.image_folder import images_hash
 from toolkit.evaluation.question_rows import folder_of
-from toolkit.evaluation.settings import Chosen
+from toolkit.evaluation.settings import ChosenBenchmark
 from toolkit.file_errors import environment_fault
 from toolkit.files import digest_of
 
@@ -64,7 +64,7 @@ def benchmarks_key(settings: Settings) -> dict[str, Any]:
         return {chosen.name: _key_of(chosen, settings) for chosen in chosen_benchmarks(settings)}
 
 
-def _key_of(chosen: Chosen, settings: Settings) -> dict[str, Any]:
+def _key_of(chosen: ChosenBenchmark, settings: Settings) -> dict[str, Any]:
     from toolkit.evaluation.keys import benchmark_key
 
     found = benchmark_key(chosen)
@@ -77,7 +77,7 @@ def _key_of(chosen: Chosen, settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _folders_hash(chosen: Chosen, settings: Settings) -> str:
+def _folders_hash(chosen: ChosenBenchmark, settings: Settings) -> str:
     """Hash the contents of the questions, and the names and contents of their images."""
     from toolkit.evaluation.inputs import read_benchmark
     from toolkit.evaluation.keys import questions_hash

@@ -15,7 +15,7 @@ from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from toolkit.evaluation.run import make_plan
-from toolkit.evaluation.units import Place
+from toolkit.evaluation.units import UnitLocation
 from toolkit.training.plan import parse_plan
 
 STAGE = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 0.001}
@@ -84,7 +84,7 @@ def test_both_arms_share_the_features_of_the_towers(project):
 
 def test_the_toolkit_accepts_the_evaluation_plan(project):
     root = project()
-    places = {name: Place(folder=root / name, key="k") for name in FILES}
+    places = {name: UnitLocation(folder=root / name, key="k") for name in FILES}
     made = make_plan(evaluate.evaluation_plan(load_settings(), root / "out", root / "base", places))
     assert (made.batch_size, made.device) == (32, "cpu")
     files = {chosen.name: dict(chosen.files) for chosen in made.chosen()}

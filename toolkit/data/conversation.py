@@ -46,10 +46,10 @@ def exchanges(turns: tuple[Turn, ...] | list[Turn], *, row_id: str) -> list[tupl
         ValueError: the turns do not alternate.
         LabelError: a question without an answer, or with an empty one.
     """
-    asked = list(turns[1:] if turns and turns[0].speaker == "gpt" else turns)
-    speakers = [turn.speaker for turn in asked]
-    if not asked or speakers != (["human", "gpt"] * len(asked))[: len(asked)]:
+    answered = list(turns[1:] if turns and turns[0].speaker == "gpt" else turns)
+    speakers = [turn.speaker for turn in answered]
+    if not answered or speakers != (["human", "gpt"] * len(answered))[: len(answered)]:
         raise ValueError(f"row {row_id!r}: turns must alternate human, gpt: {speakers}")
-    if len(asked) % 2 or any(is_blank(turn.text) for turn in asked[1::2]):
+    if len(answered) % 2 or any(is_blank(turn.text) for turn in answered[1::2]):
         raise LabelError(f"row {row_id!r}: a question has no answer or an empty one; complete or drop the row")
-    return [(human.text, gpt.text) for human, gpt in zip(asked[::2], asked[1::2], strict=True)]
+    return [(human.text, gpt.text) for human, gpt in zip(answered[::2], answered[1::2], strict=True)]

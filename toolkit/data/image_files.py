@@ -38,15 +38,15 @@ def _missing(paths: Sequence[str]) -> list[str]:
 
 def _is_there(path: str) -> bool:
     try:
-        found = os.stat(path)  # noqa: PTH116 (400,000 Path objects take longer than their stats)
+        status = os.stat(path)  # noqa: PTH116 (400,000 Path objects take longer than their stats)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         try:
-            found = patiently(lambda: Path(path).stat(), path, seen=False)
+            status = patiently(lambda: Path(path).stat(), path, seen=False)
         except OSError:
             return False  # a name that no file can have
-    return stat.S_ISREG(found.st_mode) and found.st_size > 0
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def check_images(samples: Sequence[Sample], data: Path, images: Path) -> None:

@@ -80,8 +80,8 @@ def _sample(row: Any, number: int, path: Path, images: Path) -> Sample:
         raise DataError(f"{where}: image {image!r} must be relative and stay inside the image folder")
     _check_exchanges(turns, where)
     _check_unicode(where, str(row_id), image or "", *(turn.text for turn in turns))
-    place = None if image is None else images / image
-    return Sample(id=str(row_id), image=place, turns=turns, source=path, number=number)
+    image_path = None if image is None else images / image
+    return Sample(id=str(row_id), image=image_path, turns=turns, source=path, number=number)
 
 
 def _turns(conversations: Any, where: str) -> tuple[Turn, ...]:
@@ -120,8 +120,8 @@ def _check_unicode(where: str, *texts: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            words = f"its text holds half a surrogate pair ({error.reason}); remove the row"
-            raise DataError(f"{where}: {words}") from error
+            message = f"its text holds half a surrogate pair ({error.reason}); remove the row"
+            raise DataError(f"{where}: {message}") from error
 
 
 def _short(value: Any) -> str:

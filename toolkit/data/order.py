@@ -56,16 +56,16 @@ def _grouped_pass(
     words: Sequence[int], has_image: Sequence[bool], global_batch: int, generator: random.Random
 ) -> list[int]:
     full: list[list[int]] = []
-    rest: list[int] = []
+    remaining: list[int] = []
     for kind in (True, False):
         members = [i for i, image in enumerate(has_image) if bool(image) is kind]
         generator.shuffle(members)
-        whole = len(members) - len(members) % global_batch
-        full += [members[i : i + global_batch] for i in range(0, whole, global_batch)]
-        rest += members[whole:]
+        full_size = len(members) - len(members) % global_batch
+        full += [members[i : i + global_batch] for i in range(0, full_size, global_batch)]
+        remaining += members[full_size:]
     generator.shuffle(full)
-    generator.shuffle(rest)
-    full += [rest[i : i + global_batch] for i in range(0, len(rest), global_batch)]
+    generator.shuffle(remaining)
+    full += [remaining[i : i + global_batch] for i in range(0, len(remaining), global_batch)]
     return [i for batch in full for i in sorted(batch, key=lambda i: -words[i])]
 
 

@@ -23,13 +23,13 @@ def padded_texts(
         multiple: T is rounded up to a multiple of it.
     """
     longest = -(-max(map(len, ids)) // multiple) * multiple
-    made = {
+    batch = {
         "input_ids": torch.full((len(ids), longest), pad),
         "labels": torch.full((len(ids), longest), IGNORE_INDEX),
         "attention_mask": torch.zeros((len(ids), longest), dtype=torch.long),
     }
     for number, (row, label) in enumerate(zip(ids, labels, strict=True)):
-        made["input_ids"][number, : len(row)] = torch.from_numpy(row)
-        made["labels"][number, : len(row)] = torch.from_numpy(label)
-        made["attention_mask"][number, : len(row)] = 1
-    return made
+        batch["input_ids"][number, : len(row)] = torch.from_numpy(row)
+        batch["labels"][number, : len(row)] = torch.from_numpy(label)
+        batch["attention_mask"][number, : len(row)] = 1
+    return batch

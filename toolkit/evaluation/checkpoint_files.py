@@ -11,14 +11,14 @@ from toolkit.questions.answer_files import AnswerError, one_line
 
 
 @contextmanager
-def whole_checkpoint(folder: Path) -> Iterator[None]:
+def naming_damaged_files(folder: Path) -> Iterator[None]:
     """Convert errors of loading a checkpoint into an ``AnswerError`` that names folder and file.
 
     JSON files and weights are checked first, because the libraries raise errors of many types without the file's name,
     for a damaged ``tokenizer.json`` even a plain ``Exception``.
     """
-    if found := first_damaged(folder):
-        path, error = found
+    if damage := first_damaged(folder):
+        path, error = damage
         raise AnswerError(f"model: {path} is damaged ({one_line(error)}); give a whole checkpoint")
     try:
         yield

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 from toolkit.evaluation.benchmarks.protocol import Questions
 from toolkit.evaluation.image_check import first_broken
-from toolkit.evaluation.settings import Chosen
+from toolkit.evaluation.settings import ChosenBenchmark
 from toolkit.questions.answer_files import AnswerError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class BenchmarkQuestions:
     """A chosen benchmark and its questions."""
 
-    chosen: Chosen
+    chosen: ChosenBenchmark
     questions: Questions
 
 
-def read_benchmark(chosen: Chosen) -> Asked:
+def read_benchmark(chosen: ChosenBenchmark) -> BenchmarkQuestions:
     """Read and check a benchmark's files, except the bytes of images.
 
     Raises:
@@ -32,14 +32,14 @@ def read_benchmark(chosen: Chosen) -> Asked:
     questions = chosen.benchmark.read(chosen.files, chosen.options)
     if not questions.rows:
         raise AnswerError(f"{chosen.name}: its files hold no questions")
-    return Asked(chosen=chosen, questions=questions)
+    return BenchmarkQuestions(chosen=chosen, questions=questions)
 
 
-def read_benchmarks(chosen: Iterable[Chosen]) -> list[Asked]:
+def read_benchmarks(chosen: Iterable[ChosenBenchmark]) -> list[BenchmarkQuestions]:
     """Read several benchmarks; see :func:`read_benchmark`."""
-    return [read_benchmark(one) for one in chosen]
+    return [read_benchmark(benchmark) for benchmark in chosen]
 
 
-def first_broken_image(asked: Sequence[Asked]) -> tuple[str, str] | None:
+def first_broken_image(benchmarks: Sequence[BenchmarkQuestions]) -> tuple[str, str] | None:
     """Id of the first question with a broken image and the fault; None if there is none (see ``image_check``)."""
-    return first_broken((row.id, row.image) for one in asked for row in one.questions.rows)
+    return first_broken((row.id, row.image) for benchmark in benchmarks for row in benchmark.questions.rows)

@@ -19,10 +19,10 @@ from typing import Any
 
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.benchmarks.protocol import Questions
-from toolkit.evaluation.inputs import Asked
+from toolkit.evaluation.inputs import BenchmarkQuestions
 from toolkit.evaluation.plan import EvaluationPlan
 from toolkit.evaluation.question_rows import cluster_id
-from toolkit.evaluation.settings import Chosen
+from toolkit.evaluation.settings import ChosenBenchmark
 from toolkit.files import json_sha256, sha256_once
 from toolkit.models import ARCHITECTURES, model_type
 
@@ -47,7 +47,7 @@ def run_key(plan: EvaluationPlan) -> str:
     })  # fmt: skip
 
 
-def unit_key(run: str, asked: Asked) -> str:
+def unit_key(run: str, asked: BenchmarkQuestions) -> str:
     """Hash of what the answers to one benchmark depend on."""
     chosen = asked.chosen
     folders = [path for path in chosen.files.values() if path.is_dir()]
@@ -61,7 +61,7 @@ def unit_key(run: str, asked: Asked) -> str:
     })  # fmt: skip
 
 
-def benchmark_key(chosen: Chosen) -> dict[str, Any]:
+def benchmark_key(chosen: ChosenBenchmark) -> dict[str, Any]:
     """What the answers to a benchmark depend on besides the model and the content of folders."""
     return {
         "files": {role: sha256_once(path) for role, path in chosen.given_files().items()},

@@ -11,7 +11,7 @@ from typing import Any
 
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.plan import EvaluationPlan
-from toolkit.evaluation.units import Place, Unit, finished, read_unit, remove_units_of_other_runs, summary
+from toolkit.evaluation.units import Unit, UnitLocation, finished, read_unit, remove_units_of_other_runs, summary
 from toolkit.files import flush, write_json
 from toolkit.questions.answer_files import AnswerError
 
@@ -46,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def begin_commit(folder: Path, place: Place) -> None:
+def begin_commit(folder: Path, place: UnitLocation) -> None:
     """Remove ``results.json`` and, from a run's own output, the units of other runs, before a unit is committed."""
     (folder / RESULTS).unlink(missing_ok=True)
     flush(folder)
@@ -54,7 +54,7 @@ def begin_commit(folder: Path, place: Place) -> None:
         remove_units_of_other_runs(folder, place.run)
 
 
-def write_results(plan: EvaluationPlan, places: Mapping[str, Place]) -> dict[str, Any]:
+def write_results(plan: EvaluationPlan, places: Mapping[str, UnitLocation]) -> dict[str, Any]:
     """Assemble ``results.json``: the plan's benchmarks in its order, then others of the same run in the output.
 
     Raises:
@@ -71,7 +71,7 @@ def write_results(plan: EvaluationPlan, places: Mapping[str, Place]) -> dict[str
     return results
 
 
-def _whole(name: str, place: Place) -> Unit:
+def _whole(name: str, place: UnitLocation) -> Unit:
     unit = finished(place)
     if unit is None:
         raise AnswerError(f"{name}: {place.folder} was changed after it was answered; run the evaluation again")

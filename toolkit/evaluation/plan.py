@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from toolkit.evaluation.settings import Chosen, choose, refuse_old_keys
+from toolkit.evaluation.settings import ChosenBenchmark, choose, refuse_old_keys
 from toolkit.models import ArchitectureError, model_type
 from toolkit.questions.answer_files import AnswerError, one_line
 from toolkit.registry import load_extensions
@@ -67,7 +67,7 @@ class EvaluationPlan(SettingsModel):
             raise ValueError(f"model: {error}") from error
         return self
 
-    def chosen(self) -> list[Chosen]:
+    def chosen(self) -> list[ChosenBenchmark]:
         """The benchmarks with their checked files and options."""
         return [choose(name, values) for name, values in self.benchmarks.items()]
 

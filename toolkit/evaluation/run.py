@@ -36,12 +36,12 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluation import output, units
 from toolkit.evaluation.arguments import given_plans
-from toolkit.evaluation.checkpoint_files import whole_checkpoint
-from toolkit.evaluation.inputs import Asked, first_broken_image, read_benchmarks
+from toolkit.evaluation.checkpoint_files import naming_damaged_files
+from toolkit.evaluation.inputs import BenchmarkQuestions, first_broken_image, read_benchmarks
 from toolkit.evaluation.keys import run_key, unit_key
 from toolkit.evaluation.plan import EvaluationPlan, check_outputs, make_plan, read_plan
 from toolkit.evaluation.question_rows import ROWS, likelihood_metrics, question_rows
-from toolkit.evaluation.units import Place, Unit, finished
+from toolkit.evaluation.units import Unit, UnitLocation, finished
 from toolkit.events import Emit, json_lines, tagged
 from toolkit.file_errors import EnvironmentFault
 from toolkit.files import sha256_once, write_atomically
@@ -72,53 +72,58 @@ def evaluate(plan: EvaluationPlan, emit: Emit) -> dict[str, Any]:
     """
     began = time.monotonic()
     emit = tagged(emit, output=str(plan.output))
-    asked = read_benchmarks(plan.chosen())
-    if broken := first_broken_image(asked):
+    benchmarks = read_benchmarks(plan.chosen())
+    if broken := first_broken_image(benchmarks):
         raise ImageError(f"sample {broken[0]!r}: {broken[1]}; nothing has been answered")
-    places = _places(plan, asked)
-    waiting = [one for one in asked if finished(places[one.chosen.name]) is None]
+    locations = _locations(plan, benchmarks)
+    unfinished = [benchmark for benchmark in benchmarks if finished(locations[benchmark.chosen.name]) is None]
     with output.locked(plan.output):
-        if waiting:
+        if unfinished:
             answerer = load(plan)
             facts = _facts(plan, answerer)
             loaded = {"event": "loaded", "model": str(plan.model), **facts}
             emit({**loaded, "seconds": round(time.monotonic() - began, 2)})
-            for one in waiting:
-                _answer_unit(plan, one, places[one.chosen.name], answerer, facts, emit)
-        results = output.write_results(plan, places)
+            for benchmark in unfinished:
+                _answer_unit(plan, benchmark, locations[benchmark.chosen.name], answerer, facts, emit)
+        results = output.write_results(plan, locations)
     emit({"event": "done", **results})
     return results
 
 
-def _places(plan: EvaluationPlan, asked: Sequence[Asked]) -> dict[str, Place]:
+def _locations(plan: EvaluationPlan, benchmarks: Sequence[BenchmarkQuestions]) -> dict[str, UnitLocation]:
     """Where each benchmark's answers are kept, by name."""
-    run = "" if all(one.chosen.name in plan.units for one in asked) else run_key(plan)
-    places = {}
-    for one in asked:
-        name = one.chosen.name
-        if given := plan.units.get(name):
-            places[name] = Place(folder=given.folder, key=given.unit_key)
+    run = "" if all(benchmark.chosen.name in plan.units for benchmark in benchmarks) else run_key(plan)
+    locations = {}
+    for benchmark in benchmarks:
+        name = benchmark.chosen.name
+        if unit_settings := plan.units.get(name):
+            locations[name] = UnitLocation(folder=unit_settings.folder, key=unit_settings.unit_key)
         else:
-            places[name] = Place(folder=plan.output / name, key=unit_key(run, one), run=run)
-    return places
+            locations[name] = UnitLocation(folder=plan.output / name, key=unit_key(run, benchmark), run=run)
+    return locations
 
 
 def _answer_unit(
-    plan: EvaluationPlan, asked: Asked, place: Place, answerer: Answerer, facts: dict[str, Any], emit: Emit
+    plan: EvaluationPlan,
+    benchmark: BenchmarkQuestions,
+    location: UnitLocation,
+    answerer: Answerer,
+    facts: dict[str, Any],
+    emit: Emit,
 ) -> None:
     """Answer one benchmark and commit its unit, unless another process has done so meanwhile."""
-    hashes = {role: sha256_once(path) for role, path in asked.chosen.given_files().items()}
-    with units.locked(place.folder):
-        if finished(place) is not None:
+    hashes = {role: sha256_once(path) for role, path in benchmark.chosen.given_files().items()}
+    with units.locked(location.folder):
+        if finished(location) is not None:
             return
-        with units.written(place.folder) as partial:
-            made, metrics = _run(asked, answerer, partial, emit, model=plan.model.name)
+        with units.temporary_folder(location.folder) as partial:
+            entry, metrics = _run(benchmark, answerer, partial, emit, model=plan.model.name)
             unit = Unit(
-                benchmark=asked.chosen.name, key=place.key, run=place.run, facts=facts,
-                made={"files_sha256": hashes, **made}, results=metrics, files=units.file_hashes(partial),
+                benchmark=benchmark.chosen.name, key=location.key, run=location.run, facts=facts,
+                made={"files_sha256": hashes, **entry}, results=metrics, files=units.file_hashes(partial),
             )  # fmt: skip
-            output.begin_commit(plan.output, place)
-            units.commit(partial, place.folder, unit)
+            output.begin_commit(plan.output, location)
+            units.commit(partial, location.folder, unit)
 
 
 def _facts(plan: EvaluationPlan, answerer: Answerer) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def load(plan: EvaluationPlan) -> Answerer:
     on_gpu = plan.device != "cpu" and torch.cuda.is_available()
     dtype = plan.dtype if plan.dtype != "auto" else "bfloat16" if on_gpu else "float32"
     architecture = architecture_of(plan.model)
-    with whole_checkpoint(plan.model):
+    with naming_damaged_files(plan.model):
         model = architecture.load_model(plan.model, getattr(torch, dtype))
         processor = architecture.load_processor(plan.model)
     model = model.eval().to("cuda" if on_gpu else "cpu")
@@ -153,12 +158,12 @@ def load(plan: EvaluationPlan) -> Answerer:
 
 
 def _run(
-    asked: Asked, answerer: Answerer, folder: Path, emit: Emit, *, model: str
+    asked: BenchmarkQuestions, answerer: Answerer, folder: Path, emit: Emit, *, model: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Answer, score and write one benchmark; returns its entry in ``results.json`` and the rows of its metrics."""
     began = time.monotonic()
     benchmark, questions = asked.chosen.benchmark, asked.questions
-    answers, made = _answers(asked, answerer, emit)
+    answers, entry = _answers(asked, answerer, emit)
     texts = [answer.text for answer in answers]
     scored = benchmark.score(questions, texts)
     roots = [path for path in asked.chosen.files.values() if path.is_dir()]
@@ -169,12 +174,12 @@ def _run(
     metrics = [*scored.metrics, *likelihood_metrics(rows, questions.protocol)]
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     seconds = round(time.monotonic() - began, 2)
-    return {**made, "seconds": seconds, "files": files, **scored.notes}, [
+    return {**entry, "seconds": seconds, "files": files, **scored.notes}, [
         {"benchmark": benchmark.name, "metric": (values := asdict(metric)).pop("name"), **values} for metric in metrics
     ]
 
 
-def _answers(asked: Asked, answerer: Answerer, emit: Emit) -> tuple[list[Answer], dict[str, Any]]:
+def _answers(asked: BenchmarkQuestions, answerer: Answerer, emit: Emit) -> tuple[list[Answer], dict[str, Any]]:
     """The answers, and their counts and rate for ``results.json``."""
     pace = Pace()
     prompts = asked.chosen.benchmark.prompts(asked.questions)

@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choice = parser.add_subparsers(dest="benchmark", required=True)
         for benchmark in map(BENCHMARKS.get, BENCHMARKS.names()):
             benchmark.add_score_options(choice.add_parser(benchmark.name, help=benchmark.title))
-        given = parser.parse_args(arguments)
-        result = BENCHMARKS.get(given.benchmark).score_existing(given)
+        options = parser.parse_args(arguments)
+        result = BENCHMARKS.get(options.benchmark).score_existing(options)
     except (ValueError, OSError, EnvironmentFault) as error:
         parser.exit(2, f"error: {one_line(error)}\n")
-    print(json.dumps({"benchmark": given.benchmark, **result}))
+    print(json.dumps({"benchmark": options.benchmark, **result}))
     if "incomplete" not in result:
         return 0
     print(
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"({result['missing']} rows are missing), so this is no CircularEval figure; was the file cut off?",
         file=sys.stderr,
     )
-    return 0 if getattr(given, "allow_incomplete", False) else 3
+    return 0 if getattr(options, "allow_incomplete", False) else 3
 
 
 def _extensions(arguments: Sequence[str] | None) -> list[Path]:

@@ -77,7 +77,7 @@ class EvaluationSettings(SettingsModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenBenchmark:
     """A benchmark with its options and its files by role."""
 
     benchmark: Benchmark
@@ -93,7 +93,7 @@ class Chosen:
         return {role: path for role, path in self.files.items() if path.is_file()}
 
 
-def choose(name: str, values: object) -> Chosen:
+def choose(name: str, values: object) -> ChosenBenchmark:
     """Check a benchmark's settings and that its files exist.
 
     Raises:
@@ -105,7 +105,7 @@ def choose(name: str, values: object) -> Chosen:
     for file in benchmark.files:
         if file.role in files:
             _check_there(file, files[file.role], f"{name}.{file.role}")
-    return Chosen(benchmark=benchmark, files=files, options=options)
+    return ChosenBenchmark(benchmark=benchmark, files=files, options=options)
 
 
 def parse(benchmark: Benchmark, values: object) -> tuple[dict[str, Path], Options]:

@@ -30,7 +30,7 @@ PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class UnitLocation:
     """Where a unit is kept, and what it must have been made from.
 
     Args:
@@ -50,7 +50,7 @@ class Unit:
 
     Args:
         benchmark: its name.
-        key, run: see ``Place``.
+        key, run: see ``UnitLocation``.
         facts: device, dtype and settings of the model that answered.
         made: the benchmark's entry in ``results.json``: hashes of its inputs, counts, rate, seconds, notes, files.
         results: one row per metric (benchmark, metric, value, n, unparsed, protocol), the headline first.
@@ -66,14 +66,14 @@ class Unit:
     files: dict[str, str]
 
 
-def finished(place: Place) -> Unit | None:
+def finished(location: UnitLocation) -> Unit | None:
     """The unit of a place if it has the place's key and all its files are whole; else None."""
-    unit = read_unit(place.folder)
-    if unit is None or unit.key != place.key:
+    unit = read_unit(location.folder)
+    if unit is None or unit.key != location.key:
         return None
-    for name, wanted in unit.files.items():
+    for name, expected in unit.files.items():
         try:
-            if sha256_once(place.folder / name) != wanted:
+            if sha256_once(location.folder / name) != expected:
                 return None
         except OSError:
             return None
@@ -104,7 +104,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def written(folder: Path) -> Iterator[Path]:
+def temporary_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder for the files of a unit, which is removed at the end; ``locked`` must be held."""
     partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
@@ -117,14 +117,14 @@ def written(folder: Path) -> Iterator[Path]:
 
 def commit(partial: Path, folder: Path, unit: Unit) -> None:
     """Replace the unit in ``folder`` by the files in ``partial``; files of anyone else stay."""
-    old = _file_names(folder, unit.benchmark)
+    old_files = _file_names(folder, unit.benchmark)
     (folder / UNIT).unlink(missing_ok=True)
     flush(folder)  # the earlier unit.json is gone from the disk before any of its files changes
     for name in unit.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         flush(partial / name)
         (partial / name).replace(folder / name)
-    _remove_files(folder, old - set(unit.files))
+    _remove_files(folder, old_files - set(unit.files))
     flush(folder)
     write_json(folder / UNIT, asdict(unit))
     flush(folder)
@@ -154,14 +154,14 @@ def summary(units: Iterable[Unit], *, model: str) -> dict[str, Any]:
         units: at least one. The facts at the top are those of the first.
         model: path of the checkpoint.
     """
-    found = list(units)
-    made: Mapping[str, Mapping[str, Any]] = {unit.benchmark: unit.made for unit in found}
+    all_units = list(units)
+    entries: Mapping[str, Mapping[str, Any]] = {unit.benchmark: unit.made for unit in all_units}
     return {
         "model": model,
-        **found[0].facts,
-        "benchmarks": made,
-        "results": [row for unit in found for row in unit.results],
-        "seconds": round(sum(one["seconds"] for one in made.values()), 2),
+        **all_units[0].facts,
+        "benchmarks": entries,
+        "results": [row for unit in all_units for row in unit.results],
+        "seconds": round(sum(entry["seconds"] for entry in entries.values()), 2),
     }
 
 

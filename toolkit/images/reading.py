@@ -36,8 +36,8 @@ def read_image(source: Path | bytes, *, sample_id: str) -> Image.Image:
             return decoded() if isinstance(source, bytes) else patiently(decoded, source)
     except EnvironmentFault as fault:
         if fault.code in ABSENT:
-            words = f"sample {sample_id!r}: image {source!s} cannot be read ({fault}); repair or remove the row"
-            raise ImageError(words) from fault
+            message = f"sample {sample_id!r}: image {source!s} cannot be read ({fault}); repair or remove the row"
+            raise ImageError(message) from fault
         raise EnvironmentFault(f"sample {sample_id!r}: image {fault}", fault.path, fault.code) from fault
     except (Image.DecompressionBombError, *BROKEN) as error:
         where = "inline image" if isinstance(source, bytes) else f"image {source}"

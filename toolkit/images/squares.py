@@ -50,15 +50,15 @@ def squares(
     """
     if aspect not in ASPECTS:
         raise ValueError(f"image aspect {aspect!r} is unknown; use one of {ASPECTS}")
-    made = np.empty((len(images), side, side, 3), dtype=np.uint8)
+    result = np.empty((len(images), side, side, 3), dtype=np.uint8)
     for number, image in enumerate(images):
         shown = pad_to_square(image, fill) if aspect == "pad" else image
         short = min(shown.size)
         width, height = (side if squash or edge == short else int(side * edge / short) for edge in shown.size)
         left, top = (width - side) // 2, (height - side) // 2
         resized = shown.resize((width, height), Image.Resampling(resample))
-        made[number] = np.asarray(resized.crop((left, top, left + side, top + side)))
-    return torch.from_numpy(made)
+        result[number] = np.asarray(resized.crop((left, top, left + side, top + side)))
+    return torch.from_numpy(result)
 
 
 def grey_levels(processor: Any) -> Tensor:

@@ -46,14 +46,14 @@ def model_type(folder: Path) -> str:
         config = json.loads(patiently(path.read_bytes, path))
     except ValueError as error:
         raise ArchitectureError(f"{path} is damaged: no JSON ({error}); copy it again") from error
-    found = config.get("model_type") if isinstance(config, dict) else None
+    name = config.get("model_type") if isinstance(config, dict) else None
     known = ARCHITECTURES.names()
-    if found not in known:
+    if name not in known:
         raise ArchitectureError(
-            f"{str(folder)!r} is of model_type {found!r}, which no architecture is registered for; use one of "
+            f"{str(folder)!r} is of model_type {name!r}, which no architecture is registered for; use one of "
             f"{', '.join(known)}, or add it (docs/extending.md, `extensions`)"
         )
-    return str(found)
+    return str(name)
 
 
 def architecture_of(folder: Path) -> Architecture:

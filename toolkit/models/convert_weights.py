@@ -49,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", type=Path)
     parser.add_argument("--architecture", choices=ARCHITECTURES.names(), default=MGM)
     parser.add_argument("--keep-towers", action="store_true")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        names = convert(given.source, given.target, architecture=given.architecture, keep_towers=given.keep_towers)
+        names = convert(
+            options.source, options.target, architecture=options.architecture, keep_towers=options.keep_towers
+        )
     except WeightsError as error:
         parser.exit(2, f"error: {error}\n")
-    print(json.dumps({"kept": len(names["kept"]), "skipped": len(names["skipped"]), "target": str(given.target)}))
+    print(json.dumps({"kept": len(names["kept"]), "skipped": len(names["skipped"]), "target": str(options.target)}))
     return 0
 
 

@@ -34,14 +34,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be read as tensors alone ({error})") from error
-    tensors = found
-    if isinstance(found, dict):
-        tensors = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
+    tensors = content
+    if isinstance(content, dict):
+        tensors = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)), content)
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise WeightsError(f"{path}: holds {type(found).__name__}, not a dictionary of tensors")
+        raise WeightsError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors")
     return tensors
 
 
@@ -100,15 +100,15 @@ def copy_projector(
     Raises:
         WeightsError: a tensor that is missing, left over, of another shape or not finite.
     """
-    own = model.state_dict()
-    wanted = sorted(name for name in own if name.startswith(prefixes))
+    state = model.state_dict()
+    wanted = sorted(name for name in state if name.startswith(prefixes))
     for name in sorted(set(wanted) | set(tensors)):
-        if name not in tensors or name not in own or tensors[name].shape != own[name].shape:
-            shapes = [tuple(side[name].shape) if name in side else "missing" for side in (tensors, own)]
+        if name not in tensors or name not in state or tensors[name].shape != state[name].shape:
+            shapes = [tuple(side[name].shape) if name in side else "missing" for side in (tensors, state)]
             raise WeightsError(f"{where}: {name!r} is {shapes[0]} in the file and {shapes[1]} in the model")
         if not bool(tensors[name].isfinite().all()):
             raise WeightsError(f"{where}: {name!r} is not finite; the training that wrote it went wrong")
     with torch.no_grad():
         for name in wanted:
-            own[name].copy_(tensors[name])
+            state[name].copy_(tensors[name])
     return wanted

@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, required=True)
     parser.add_argument("--per-gpu", type=int, required=True)
     parser.add_argument("--accumulation", type=int, required=True)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        check_global_batch(given.stage, gpus=given.gpus, per_gpu=given.per_gpu, accumulation=given.accumulation)
+        check_global_batch(options.stage, gpus=options.gpus, per_gpu=options.per_gpu, accumulation=options.accumulation)
     except BatchError as error:
         parser.exit(2, f"error: {error}\n")
     return 0

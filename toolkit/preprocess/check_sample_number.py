@@ -84,16 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--order", choices=get_args(Order), default="shuffle",
         help="if there are fewer rows than the budget: shuffle repeats them, keep writes each once, as the kit does",
     )  # fmt: skip
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         # A row of a JSON array may span several lines; JSON allows a space in place of a line break.
-        lines = [raw.replace(b"\n", b" ") for _, raw in raw_rows(given.input)]
-        chosen = fill_budget(len(lines), given.budget, random_seed=given.seed, order=given.order)
+        lines = [raw.replace(b"\n", b" ") for _, raw in raw_rows(options.input)]
+        chosen = fill_budget(len(lines), options.budget, random_seed=options.seed, order=options.order)
     except (RowFileError, EnvironmentFault) as error:
         parser.exit(2, f"error: {error}\n")
     except (BudgetError, OSError) as error:
-        parser.exit(2, f"error: {given.input}: {error}\n")
-    write_atomically(given.output, b"".join(lines[i] + b"\n" for i in chosen))
+        parser.exit(2, f"error: {options.input}: {error}\n")
+    write_atomically(options.output, b"".join(lines[i] + b"\n" for i in chosen))
     counts = {"rows": len(lines), "exposures": len(chosen), "repeats": round(repeat_factor(len(lines), len(chosen)), 2)}
     print(json.dumps(counts))
     return 0

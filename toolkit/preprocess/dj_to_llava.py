@@ -176,20 +176,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--questions", type=Path, help="stage_1.json with the original question of each id")
     parser.add_argument("--back", action="store_true", help="convert LLaVA JSON to kit JSONL instead")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if given.back:
-            rows = to_kit(read_list(given.input))
+        if options.back:
+            rows = to_kit(read_list(options.input))
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             report = {"rows": len(rows)}
         else:
-            questions = read_questions(given.questions) if given.questions else {}
-            rows = to_llava(read_list(given.input), questions)
+            questions = read_questions(options.questions) if options.questions else {}
+            rows = to_llava(read_list(options.input), questions)
             text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
             report = {"rows": len(rows), "questions_drawn": sum(row["id"] not in questions for row in rows)}
     except (ConversionError, EnvironmentFault, OSError) as error:
-        parser.exit(2, f"error: {given.input} to {given.output}: {error}\n")
-    write_atomically(given.output, text)
+        parser.exit(2, f"error: {options.input} to {options.output}: {error}\n")
+    write_atomically(options.output, text)
     print(json.dumps(report))
     return 0
 

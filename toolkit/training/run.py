@@ -42,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--jobs", type=int, default=0, help="plans to train in parallel (default: one per core if all use the CPU)"
     )
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     emit = json_lines()
     try:
-        plans = [read_plan(path) for path in given.plan]
+        plans = [read_plan(path) for path in options.plan]
         # Imports torch and transformers: only after the plans are validated, so that an error appears at once.
         from toolkit.training.session import train
 
-        jobs = given.jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
+        jobs = options.jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
         run_all(partial(train, emit=emit), plans, jobs)
     except (ValueError, EnvironmentFault, LossError) as error:
         emit({"event": "error", "kind": type(error).__name__, "message": str(error)})

@@ -94,8 +94,8 @@ def train_captioner(
     model.eval()
     rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=device)
     with torch.no_grad():
-        made = model.generate(pixel_values=normalise(pixels[rows]), max_new_tokens=ids.shape[1], do_sample=False)
-    figures = _compare(made, ids[rows])
+        generated = model.generate(pixel_values=normalise(pixels[rows]), max_new_tokens=ids.shape[1], do_sample=False)
+    figures = _compare(generated, ids[rows])
     model.cpu().half().save_pretrained(folder)
     side = {"height": SQUASHED, "width": SQUASHED}
     Blip2Processor(BlipImageProcessor(size=side), make_tokenizer("opt"), num_query_tokens=QUERIES).save_pretrained(
@@ -104,15 +104,15 @@ def train_captioner(
     return figures
 
 
-def _compare(made: Tensor, truth: Tensor) -> dict[str, float]:
+def _compare(generated: Tensor, truth: Tensor) -> dict[str, float]:
     tokenizer = make_tokenizer("opt")
-    said = tokenizer.batch_decode(made, skip_special_tokens=True)
-    meant = tokenizer.batch_decode(truth, skip_special_tokens=True)
-    words = [(set(s.split()), set(m.split())) for s, m in zip(said, meant, strict=True)]
-    for pair in list(zip(said, meant, strict=True))[:3]:
+    captions = tokenizer.batch_decode(generated, skip_special_tokens=True)
+    expected = tokenizer.batch_decode(truth, skip_special_tokens=True)
+    word_sets = [(set(s.split()), set(m.split())) for s, m in zip(captions, expected, strict=True)]
+    for pair in list(zip(captions, expected, strict=True))[:3]:
         print("captioner output | target:", *pair, sep="\n  ", flush=True)
     return {
-        "exact": sum(s.strip() == m.strip() for s, m in zip(said, meant, strict=True)) / len(said),
-        "word_recall": sum(len(s & m) for s, m in words) / sum(len(m) for _, m in words),
-        "word_precision": sum(len(s & m) for s, m in words) / max(1, sum(len(s) for s, _ in words)),
+        "exact": sum(s.strip() == m.strip() for s, m in zip(captions, expected, strict=True)) / len(captions),
+        "word_recall": sum(len(s & m) for s, m in word_sets) / sum(len(m) for _, m in word_sets),
+        "word_precision": sum(len(s & m) for s, m in word_sets) / max(1, sum(len(s) for s, _ in word_sets)),
     }

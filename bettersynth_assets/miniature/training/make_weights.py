@@ -115,24 +115,24 @@ def _makers(
     def tower(kind: str) -> dict[str, float]:
         from bettersynth_assets.miniature.training import mgm_base, towers
 
-        made, figures = towers.train_tower(
+        part, figures = towers.train_tower(
             kind,
             bank,
             vocabulary=vocabulary,
             **settings(f"{kind}_tower"),  # type: ignore[arg-type]
         )
-        mgm_base.save_part(made, bank / f"{kind}_tower.safetensors")
+        mgm_base.save_part(part, bank / f"{kind}_tower.safetensors")
         return figures
 
     def language() -> dict[str, float]:
         from bettersynth_assets.miniature.training import language_model, mgm_base
 
-        made, figures = language_model.train_language_model(
+        part, figures = language_model.train_language_model(
             bank,
             vocabulary=vocabulary,
             **settings("language"),  # type: ignore[arg-type]
         )
-        mgm_base.save_part(made, bank / "language.safetensors")
+        mgm_base.save_part(part, bank / "language.safetensors")
         return figures
 
     def mgm() -> dict[str, float]:

@@ -18,19 +18,19 @@ from bettersynth_assets.miniature.training.scorer import SIDE, SPACE, model_conf
 
 def _block(source: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
     """Rename the tensors of one transformer block; OpenCLIP keeps query, key and value in one matrix."""
-    made: dict[str, Tensor] = {}
-    for kind in ("weight", "bias"):
-        parts = source[f"{old}.attn.in_proj_{kind}"].chunk(3)
-        made |= {f"{new}.self_attn.{n}_proj.{kind}": p for n, p in zip("qkv", parts, strict=True)}
-        made[f"{new}.self_attn.out_proj.{kind}"] = source[f"{old}.attn.out_proj.{kind}"]
-        for ours, theirs in (
+    renamed: dict[str, Tensor] = {}
+    for parameter in ("weight", "bias"):
+        parts = source[f"{old}.attn.in_proj_{parameter}"].chunk(3)
+        renamed |= {f"{new}.self_attn.{n}_proj.{parameter}": p for n, p in zip("qkv", parts, strict=True)}
+        renamed[f"{new}.self_attn.out_proj.{parameter}"] = source[f"{old}.attn.out_proj.{parameter}"]
+        for open_clip_name, transformers_name in (
             ("ln_1", "layer_norm1"),
             ("ln_2", "layer_norm2"),
             ("mlp.c_fc", "mlp.fc1"),
             ("mlp.c_proj", "mlp.fc2"),
         ):
-            made[f"{new}.{theirs}.{kind}"] = source[f"{old}.{ours}.{kind}"]
-    return made
+            renamed[f"{new}.{transformers_name}.{parameter}"] = source[f"{old}.{open_clip_name}.{parameter}"]
+    return renamed
 
 
 def convert(model: CLIP, vocabulary: int) -> CLIPModel:

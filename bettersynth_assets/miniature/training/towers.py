@@ -79,11 +79,11 @@ class Contrast(nn.Module):
         real = (ids != 0).unsqueeze(-1)
         image_mean, image_local = self.image_out(self.norm(tokens)).chunk(2, dim=-1)
         text_mean, text_local = self.text_out(self.words(ids)).chunk(2, dim=-1)
-        whole = F.normalize(image_mean.mean(1), dim=-1) @ F.normalize((text_mean * real).sum(1), dim=-1).T
+        global_scores = F.normalize(image_mean.mean(1), dim=-1) @ F.normalize((text_mean * real).sum(1), dim=-1).T
         image_local, text_local = F.normalize(image_local, dim=-1), F.normalize(text_local, dim=-1)
         pairs = torch.einsum("bnd,cld->bcnl", image_local, text_local).amax(dim=2)
-        local = (pairs * real.squeeze(-1)).sum(-1) / real.sum(1).squeeze(-1)
-        return whole, local
+        local_scores = (pairs * real.squeeze(-1)).sum(-1) / real.sum(1).squeeze(-1)
+        return global_scores, local_scores
 
     def against_wrong(self, tokens: Tensor, ids: Tensor, wrong: Tensor) -> Tensor:
         """Contrast each image's caption (B, L) with its K corrupted versions (B, K, L); return the loss."""
@@ -93,7 +93,7 @@ class Contrast(nn.Module):
         image_mean, image_local = self.image_out(self.norm(tokens)).chunk(2, dim=-1)
         text = self.text_out(self.words(candidates.flatten(0, 1))).view(len(ids), count, length, -1)
         text_mean, text_local = text.chunk(2, dim=-1)
-        whole = torch.einsum(
+        global_scores = torch.einsum(
             "bd,bkd->bk", F.normalize(image_mean.mean(1), dim=-1), F.normalize((text_mean * real).sum(2), dim=-1)
         )
         image_local, text_local = F.normalize(image_local, dim=-1), F.normalize(text_local, dim=-1)
@@ -103,7 +103,7 @@ class Contrast(nn.Module):
         scales = self.scale.exp().clamp(max=100)
         return sum(
             (F.cross_entropy((similarity * scale).float(), target) / 2)
-            for similarity, scale in zip((whole, local), scales, strict=True)
+            for similarity, scale in zip((global_scores, local), scales, strict=True)
         )  # type: ignore[return-value]
 
     def forward(self, tokens: Tensor, ids: Tensor) -> Tensor:

@@ -68,15 +68,15 @@ class GQA(Benchmark):
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
         """Accuracy over all questions, over open and binary ones, and over each structural type."""
         parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
-        right = [float(said == row.right) for row, said in zip(questions.rows, parsed, strict=True)]
-        binary = [one for one in STRUCTURAL if one != OPEN]
-        parts = {"": STRUCTURAL, "/open": [OPEN], "/binary": binary, **{f"/{one}": [one] for one in STRUCTURAL}}
+        right = [float(answer == row.right) for row, answer in zip(questions.rows, parsed, strict=True)]
+        binary = [kind for kind in STRUCTURAL if kind != OPEN]
+        parts = {"": STRUCTURAL, "/open": [OPEN], "/binary": binary, **{f"/{kind}": [kind] for kind in STRUCTURAL}}
         metrics = []
         for part, types in parts.items():
             at = [i for i, row in enumerate(questions.rows) if row.fields["structural"] in types]
             if at:
-                some = [right[i] for i in at], [parsed[i] for i in at]
-                metrics.append(share(f"accuracy{part}", *some, questions.protocol))
+                subset = [right[i] for i in at], [parsed[i] for i in at]
+                metrics.append(share(f"accuracy{part}", *subset, questions.protocol))
         return Scored(metrics=metrics, right=right)
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:

@@ -73,26 +73,28 @@ class MME(Benchmark):
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
         """Score, accuracy and accuracy+ of each subtask, and the sums."""
         parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
-        right = [float(said == row.right) for row, said in zip(questions.rows, parsed, strict=True)]
-        each: list[Metric] = []
+        right = [float(answer == row.right) for row, answer in zip(questions.rows, parsed, strict=True)]
+        by_task: list[Metric] = []
         sums: dict[str, float] = {}
         tasks = dict.fromkeys(row.fields["task"] for row in questions.rows)
         for task in tasks:
-            at = [i for i, row in enumerate(questions.rows) if row.fields["task"] == task]
-            some = [questions.rows[i] for i in at], [right[i] for i in at], [parsed[i] for i in at]
-            plain, plus = _both(f"/{task}", *some, questions.protocol)
-            sums[task] = plain.value + plus.value
-            each += [_sum(f"score/{task}", [sums[task]], plain, plain.n), plain, plus]
-        plain, plus = _both("", questions.rows, right, parsed, questions.protocol)
+            indices = [i for i, row in enumerate(questions.rows) if row.fields["task"] == task]
+            subset = [questions.rows[i] for i in indices], [right[i] for i in indices], [parsed[i] for i in indices]
+            accuracy, accuracy_plus = _both(f"/{task}", *subset, questions.protocol)
+            sums[task] = accuracy.value + accuracy_plus.value
+            by_task += [_sum(f"score/{task}", [sums[task]], accuracy, accuracy.n), accuracy, accuracy_plus]
+        accuracy, accuracy_plus = _both("", questions.rows, right, parsed, questions.protocol)
         totals = [
-            _sum(name, [sums[task] for task in sums if task in some], plain, sum(
-                row.fields["task"] in some for row in questions.rows
+            _sum(name, [sums[task] for task in sums if task in subset], accuracy, sum(
+                row.fields["task"] in subset for row in questions.rows
             ))
-            for name, some in (("score", TASKS), ("perception", PERCEPTION), ("cognition", COGNITION))
-            if any(task in some for task in sums)
+            for name, subset in (("score", TASKS), ("perception", PERCEPTION), ("cognition", COGNITION))
+            if any(task in subset for task in sums)
         ]  # fmt: skip
         absent = [task for task in TASKS if task not in tasks]
-        return Scored(metrics=[*totals, plain, plus, *each], right=right, notes={"absent_subtasks": absent})
+        return Scored(
+            metrics=[*totals, accuracy, accuracy_plus, *by_task], right=right, notes={"absent_subtasks": absent}
+        )
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
         """Write LLaVA's answers file and the official tool's lines: image, question, right answer, answer."""
@@ -102,8 +104,8 @@ class MME(Benchmark):
             columns = (row.fields["picture"], row.fields["question"], row.right, " ".join(text.split()))
             lines.setdefault(row.fields["task"], []).append("\t".join(columns) + "\n")
         (folder / UPLOAD).mkdir(parents=True, exist_ok=True)
-        for task, some in lines.items():
-            write_atomically(folder / UPLOAD / f"{task}.txt", "".join(some))
+        for task, task_lines in lines.items():
+            write_atomically(folder / UPLOAD / f"{task}.txt", "".join(task_lines))
 
 
 def _both(
@@ -111,12 +113,12 @@ def _both(
 ) -> tuple[Metric, Metric]:
     """Accuracy over questions and accuracy+ over images; the two questions of an image are adjacent."""
     pairs = [float(all(right[i : i + 2])) for i in range(0, len(rows), 2)]
-    plain = share(f"accuracy{part}", right, parsed, protocol)
-    plus = Metric(
-        name=f"accuracy_plus{part}", value=percent(math.fsum(pairs), len(pairs)), n=len(pairs), unparsed=plain.unparsed,
-        protocol=f"{protocol}, pictures with both right",
+    accuracy = share(f"accuracy{part}", right, parsed, protocol)
+    accuracy_plus = Metric(
+        name=f"accuracy_plus{part}", value=percent(math.fsum(pairs), len(pairs)), n=len(pairs),
+        unparsed=accuracy.unparsed, protocol=f"{protocol}, pictures with both right",
     )  # fmt: skip
-    return plain, plus
+    return accuracy, accuracy_plus
 
 
 def _sum(name: str, values: Sequence[float], like: Metric, n: int) -> Metric:
@@ -128,8 +130,8 @@ def _from_folders(root: Path) -> Iterator[Question]:
     inside = root / "MME_Benchmark"
     root = inside if inside.is_dir() else root
     for task in TASKS:
-        apart = (root / task / "questions_answers_YN").is_dir()
-        texts, images = (root / task / name if apart else root / task for name in ("questions_answers_YN", "images"))
+        separate = (root / task / "questions_answers_YN").is_dir()
+        texts, images = (root / task / name if separate else root / task for name in ("questions_answers_YN", "images"))
         for path in sorted(texts.glob("*.txt")):
             image = next((p for end in IMAGE_SUFFIXES if (p := images / f"{path.stem}{end}").is_file()), None)
             if image is None:
@@ -156,12 +158,12 @@ def _from_parquet(tables: Sequence[Path]) -> Iterator[Question]:
             )
 
 
-def _question(task: str, image_name: str, image: Path | bytes, asked: str, answer: str, *, where: str) -> Question:
+def _question(task: str, image_name: str, image: Path | bytes, question: str, answer: str, *, where: str) -> Question:
     right = answer.strip().capitalize()
-    if task not in TASKS or right not in ("Yes", "No") or not asked.strip():
-        raise AnswerError(f"{where}: {asked!r}, {answer!r} in {task!r} is no question of MME with a yes or no")
-    text = clean_prompt(asked.replace(SUFFIX, "").strip(), where=where)
-    fields = {"task": task, "picture": image_name, "question": asked.strip()}
+    if task not in TASKS or right not in ("Yes", "No") or not question.strip():
+        raise AnswerError(f"{where}: {question!r}, {answer!r} in {task!r} is no question of MME with a yes or no")
+    text = clean_prompt(question.replace(SUFFIX, "").strip(), where=where)
+    fields = {"task": task, "picture": image_name, "question": question.strip()}
     return Question(
         id=f"{task}/{image_name}", image=image, text=f"{text}\n{INSTRUCTION}", right=right, options=("Yes", "No"),
         fields=fields,
@@ -179,10 +181,10 @@ def _check_pairs(rows: list[Question], root: Path) -> None:
     groups: dict[str, list[Question]] = {}
     for row in rows:
         groups.setdefault(row.id, []).append(row)
-    for id_, some in groups.items():
-        if len(some) != 2:
-            raise AnswerError(f"{root}: {id_} has {len(some)} questions; MME asks two about each image")
-    rows[:] = [row for some in groups.values() for row in some]
+    for id_, questions in groups.items():
+        if len(questions) != 2:
+            raise AnswerError(f"{root}: {id_} has {len(questions)} questions; MME asks two about each image")
+    rows[:] = [row for questions in groups.values() for row in questions]
 
 
 MME_BENCHMARK = MME()

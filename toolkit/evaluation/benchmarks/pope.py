@@ -42,20 +42,22 @@ class POPE(Benchmark):
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
         """Read all sets that have files."""
-        found: dict[str, Path] = {}
+        set_files: dict[str, Path] = {}
         for path in sorted(files["questions"].glob("*.json")):
             if match := _FILE.fullmatch(path.name):
-                if match[1] in found:
-                    raise AnswerError(f"{files['questions']}: {found[match[1]].name} and {path.name} are the same set")
-                found[match[1]] = path
-        if not found:
+                if match[1] in set_files:
+                    raise AnswerError(
+                        f"{files['questions']}: {set_files[match[1]].name} and {path.name} are the same set"
+                    )
+                set_files[match[1]] = path
+        if not set_files:
             raise AnswerError(f"{files['questions']}: holds no file like coco_pope_random.json")
         rows = []
-        for name in (name for name in SETS if name in found):
+        for name in (name for name in SETS if name in set_files):
             for row in read_lines(
-                found[name], ("question_id", "image", "text", "label"), texts=("image", "text", "label")
+                set_files[name], ("question_id", "image", "text", "label"), texts=("image", "text", "label")
             ):
-                where = f"{found[name]}, question {row['question_id']}"
+                where = f"{set_files[name]}, question {row['question_id']}"
                 label = row["label"].strip().capitalize()
                 if label not in ("Yes", "No"):
                     raise AnswerError(f"{where}: label {row['label']!r} is neither yes nor no")
@@ -65,7 +67,7 @@ class POPE(Benchmark):
                     text=f"{clean_prompt(row['text'].strip(), where=where)}\n{INSTRUCTION}",
                     right=label, options=("Yes", "No"), fields={"set": name},
                 ))  # fmt: skip
-        missing = [name for name in SETS if name not in found]
+        missing = [name for name in SETS if name not in set_files]
         part = f", without {' and '.join(missing)}" if missing else ""
         return Questions(rows=rows, protocol=f"POPE{part}, single word or phrase")
 
@@ -76,15 +78,15 @@ class POPE(Benchmark):
 
     def score(self, questions: Questions, answers: Sequence[str]) -> Scored:
         """The five metrics over all questions and over each set."""
-        said = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
-        right = [float(row.right == one) for row, one in zip(questions.rows, said, strict=True)]
+        parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
+        right = [float(row.right == answer) for row, answer in zip(questions.rows, parsed, strict=True)]
         by_set: dict[str, list[tuple[str, str]]] = {}
-        for row, one in zip(questions.rows, said, strict=True):
-            by_set.setdefault(row.fields["set"], []).append((row.right, one))
-        each = {name: figures(pairs) for name, pairs in by_set.items()}
+        for row, answer in zip(questions.rows, parsed, strict=True):
+            by_set.setdefault(row.fields["set"], []).append((row.right, answer))
+        by_name = {name: figures(pairs) for name, pairs in by_set.items()}
         total = figures([pair for pairs in by_set.values() for pair in pairs])
         for name in ("f1", "precision", "recall"):
-            total[name] = round(math.fsum(some[name] for some in each.values()) / len(each), DECIMALS)
+            total[name] = round(math.fsum(some[name] for some in by_name.values()) / len(by_name), DECIMALS)
 
         def metrics(part: str, values: Mapping[str, float], n: int) -> list[Metric]:
             return [
@@ -93,7 +95,7 @@ class POPE(Benchmark):
             ]
 
         found = metrics("", total, len(right))
-        for name, values in each.items():
+        for name, values in by_name.items():
             found += metrics(f"/{name}", values, len(by_set[name]))
         return Scored(metrics=found, right=right)
 

@@ -165,7 +165,7 @@ class Benchmark(ABC):
             AnswerError: answers that cannot be scored.
         """
         parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
-        right = [float(said == row.right) for row, said in zip(questions.rows, parsed, strict=True)]
+        right = [float(answer == row.right) for row, answer in zip(questions.rows, parsed, strict=True)]
         return Scored(metrics=[share("accuracy", right, parsed, questions.protocol)], right=right)
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
@@ -185,19 +185,19 @@ class Benchmark(ABC):
             parser.add_argument(f"--{name.replace('_', '-')}", help=option.description, default=argparse.SUPPRESS)
         parser.add_argument("--answers", type=Path, required=True, help="JSON lines of question_id and text")
 
-    def score_existing(self, given: argparse.Namespace) -> dict[str, Any]:
+    def score_existing(self, arguments: argparse.Namespace) -> dict[str, Any]:
         """Score an answers file; returns values by metric, ``n``, ``unparsed`` and ``protocol`` of the headline, and
         notes.
 
         Raises:
             AnswerError: a file that cannot be used, or missing answers: no benchmark is scored in part.
         """
-        values = {role: path for role, path in vars(given).items() if path is not None}
+        values = {role: path for role, path in vars(arguments).items() if path is not None}
         roles = [file.role for file in self.files if file.required or file.role in values]
         files = {role: values.get(role, Path()) for role in roles}
         options = self.options.parse({name: values[name] for name in self.options.model_fields if name in values})
         questions = self.read(files, options)
-        scored = self.score(questions, matched(questions, given.answers))
+        scored = self.score(questions, matched(questions, arguments.answers))
         headline = scored.metrics[0]
         figures = {metric.name: metric.value for metric in scored.metrics}
         return {
@@ -212,7 +212,7 @@ def candidates(question: Question) -> tuple[str, ...]:
 
 def share(name: str, right: Sequence[float], parsed: Sequence[object], protocol: str) -> Metric:
     """Metric: the share of right answers in percent."""
-    unparsed = sum(said is None for said in parsed)
+    unparsed = sum(answer is None for answer in parsed)
     return Metric(
         name=name, value=percent(math.fsum(right), len(right)), n=len(right), unparsed=unparsed, protocol=protocol
     )

@@ -68,13 +68,13 @@ class GenericAnswerer:
         workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
         parts = [[(prompts[number].image, prompts[number].id) for number in batch] for batch in batches]
         prepare = partial(padded_squares, self.processor)
-        made = loaded(parts, prepare, workers=workers, pin=device.type == "cuda")
+        batches_of_squares = loaded(parts, prepare, workers=workers, pin=device.type == "cuda")
         answers: dict[int, Answer] = {}
         size = self.batch_size
-        for batch, squares in zip(batches, made, strict=True):
-            some = [encoded[number] for number in batch]
-            texts, size = halve_until_it_fits(partial(self._texts, some, squares), size)
-            scores, size = halve_until_it_fits(partial(self._scores, some, squares), size)
+        for batch, squares in zip(batches, batches_of_squares, strict=True):
+            encoded_batch = [encoded[number] for number in batch]
+            texts, size = halve_until_it_fits(partial(self._texts, encoded_batch, squares), size)
+            scores, size = halve_until_it_fits(partial(self._scores, encoded_batch, squares), size)
             for number, text, sums in zip(batch, texts, scores, strict=True):
                 found = zip(prompts[number].candidates, sums, encoded[number].candidates, strict=True)
                 candidates = tuple(CandidateScore(t, value, len(ids), len(t.strip())) for t, value, ids in found)

@@ -33,15 +33,15 @@ class LlavaArchitecture(Architecture):
 
     def loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         targets, weights = inputs.pop("targets"), inputs.pop("loss_weights")
-        shown = inputs.pop("image_count") > 0
-        if not shown:
+        has_images = inputs.pop("image_count") > 0
+        if not has_images:
             del inputs["pixel_values"]  # one black image that no row has
         logits = model(**inputs, use_cache=False).logits
         losses = F.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
         ).view_as(targets)
         loss = (losses * weights.unsqueeze(1)).sum()
-        if not shown:
+        if not has_images:
             # Gradient 0: data parallelism waits for each trained parameter's gradient in every process.
             names = [name.strip(".") for name in self.projector]
             parts = [p for n, p in model.named_parameters() if p.requires_grad and any(name in n for name in names)]
@@ -67,9 +67,9 @@ class LlavaArchitecture(Architecture):
 
     def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Also for the names of LLaVA's original ``mm_projector.bin``."""
-        found = {}
+        renamed = {}
         for name, tensor in tensors.items():
             match = _PROJECTOR_NAME.match(name)
             plain = f"{match[2] or _ORIGINAL[match[1]]}.{match[3]}" if match else name
-            found[f"{self.projector[0]}{plain}" if match else name] = tensor
-        return found
+            renamed[f"{self.projector[0]}{plain}" if match else name] = tensor
+        return renamed

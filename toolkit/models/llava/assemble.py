@@ -106,10 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, help="random seed of the projector; pre-training initializes it again"
     )
-    given = parser.parse_args(arguments)
-    dtype = getattr(torch, given.dtype)
-    made = partial(assemble, given.vision, given.language, dtype=dtype, seed=given.seed)
-    return write_assembled(parser, given.output, made)
+    options = parser.parse_args(arguments)
+    dtype = getattr(torch, options.dtype)
+    build = partial(assemble, options.vision, options.language, dtype=dtype, seed=options.seed)
+    return write_assembled(parser, options.output, build)
 
 
 if __name__ == "__main__":

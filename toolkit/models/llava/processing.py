@@ -65,13 +65,13 @@ class LlavaRows:
         if config.vision_feature_select_strategy != "default":
             tokens += int(processor.num_additional_image_tokens)
         longest = min(2048, int(getattr(config.get_text_config(), "max_position_embeddings", 2048)))
-        made = cls(processor=processor, image_tokens=tokens, max_length=longest)
-        if made.template.image_token_id != config.image_token_id:
+        rows = cls(processor=processor, image_tokens=tokens, max_length=longest)
+        if rows.template.image_token_id != config.image_token_id:
             raise ValueError(
-                f"{processor.image_token!r} is token {made.template.image_token_id} of the tokenizer, but config.json "
+                f"{processor.image_token!r} is token {rows.template.image_token_id} of the tokenizer, but config.json "
                 f"says image_token_id {config.image_token_id}"
             )
-        return made
+        return rows
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -141,10 +141,15 @@ class LlavaRows:
 
     def squares(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Tensor:
         """(I, S, S, 3) uint8: images resized and cropped, or squashed where the checkpoint's preprocessing does."""
-        made = self.processor.image_processor
-        mean = tuple(int(255 * value) for value in made.image_mean)
+        image_processor = self.processor.image_processor
+        mean = tuple(int(255 * value) for value in image_processor.image_mean)
         return squares(
-            images, side=self.side, resample=int(made.resample), aspect=aspect, fill=mean, squash="height" in made.size
+            images,
+            side=self.side,
+            resample=int(image_processor.resample),
+            aspect=aspect,
+            fill=mean,
+            squash="height" in image_processor.size,
         )
 
     def pixel_inputs(self, images: Tensor) -> dict[str, Tensor]:
@@ -156,11 +161,13 @@ class LlavaRows:
     @cached_property
     def _levels(self) -> dict[torch.device, Tensor]:
         """(3, 256): what each grey level becomes in each channel, by device."""
-        made = self.processor.image_processor
+        image_processor = self.processor.image_processor
         ramp = torch.arange(256, dtype=torch.float32).expand(3, 256)
-        levels = ramp * made.rescale_factor if made.do_rescale else ramp
-        if made.do_normalize:
-            mean, deviation = (torch.tensor(values).view(3, 1) for values in (made.image_mean, made.image_std))
+        levels = ramp * image_processor.rescale_factor if image_processor.do_rescale else ramp
+        if image_processor.do_normalize:
+            mean, deviation = (
+                torch.tensor(values).view(3, 1) for values in (image_processor.image_mean, image_processor.image_std)
+            )
             levels = (levels - mean) / deviation
         return {torch.device("cpu"): levels.contiguous()}
 

@@ -64,11 +64,11 @@ def convnext_sizes(trunk: Mapping[str, Tensor]) -> dict[str, list[int]]:
     depths, dims = [], []
     for stage in range(4):
         pattern = re.compile(rf"vision_stages\.{stage}\.blocks\.(\d+)\.conv_dw\.weight")
-        found = {int(match[1]): trunk[match[0]] for match in map(pattern.fullmatch, trunk) if match}
-        if not found:
+        widths = {int(match[1]): trunk[match[0]] for match in map(pattern.fullmatch, trunk) if match}
+        if not widths:
             raise WeightsError(f"the ConvNeXt has no stage {stage}; MGM needs four")
-        depths.append(len(found))
-        dims.append(found[0].shape[0])
+        depths.append(len(widths))
+        dims.append(widths[0].shape[0])
     return {"depths": depths, "dims": dims}
 
 
@@ -130,14 +130,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "toolkit.models.mgm.assemble", "Assemble an MGM base model from public weights.", ("gemma", "clip", "convnext")
     )
     parser.add_argument("--image-size-aux", type=int, default=768)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    def made() -> tuple[MGMGemmaForCausalLM, MGMProcessor]:
-        dtype = getattr(torch, given.dtype)
-        model = assemble(given.gemma, given.clip, given.convnext, image_size_aux=given.image_size_aux, dtype=dtype)
-        return model, MGMProcessor.for_config(cast(MGMConfig, model.config), load_tokenizer(given.gemma))
+    def build() -> tuple[MGMGemmaForCausalLM, MGMProcessor]:
+        dtype = getattr(torch, options.dtype)
+        model = assemble(
+            options.gemma, options.clip, options.convnext, image_size_aux=options.image_size_aux, dtype=dtype
+        )
+        return model, MGMProcessor.for_config(cast(MGMConfig, model.config), load_tokenizer(options.gemma))
 
-    return write_assembled(parser, given.output, made)
+    return write_assembled(parser, options.output, build)
 
 
 if __name__ == "__main__":

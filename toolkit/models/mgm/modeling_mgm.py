@@ -96,18 +96,18 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         """
         core, low = self.model, features.low
 
-        def run(part: Any, *given: Any) -> Any:
-            return (compiled(part, dynamic=False) if self.speed.compiled else part)(*given)
+        def run(part: Any, *arguments: Any) -> Any:
+            return (compiled(part, dynamic=False) if self.speed.compiled else part)(*arguments)
 
-        read: Windows | tuple[Tensor, ...] = features.maps
+        features_read: Windows | tuple[Tensor, ...] = features.maps
         if self.speed.rearranged_mining:
             n = core.config.tokens_per_side
             resizes = resize_matrices(core.config.image_size_aux // 4 // n, len(features.maps), low.device)
             # Compiled separately from the trained part, so that the backward pass stores the cells in their own dtype.
-            read = run(cut, features.maps, n, core.vlm_uni_aux_projector.norm.eps, resizes)
+            features_read = run(cut, features.maps, n, core.vlm_uni_aux_projector.norm.eps, resizes)
         mixed = core.mm_projector[0].weight.dtype != low.dtype
         with torch.autocast(low.device.type, dtype=low.dtype if mixed else None, enabled=mixed):
-            result: Tensor = run(_project, core, low, read)
+            result: Tensor = run(_project, core, low, features_read)
         return result
 
     def merge_images(
@@ -189,23 +189,23 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
             With labels: ``loss``, and ``logits`` (S, vocabulary) of the labelled positions in reading order.
             Without: ``logits`` (B, L, vocabulary), of the last ``logits_to_keep`` positions if that is not 0.
         """
-        given: dict[str, Any] = {"images": images, "images_aux": images_aux, "features": features}
+        image_inputs: dict[str, Any] = {"images": images, "images_aux": images_aux, "features": features}
         if labels is not None and input_ids is not None:
             if layout is None:
                 layout = lay_out(input_ids, attention_mask, labels, image_tokens=self.config.image_tokens)
             if loss_weights is None and num_items_in_batch is not None:
                 loss_weights = torch.ones(len(input_ids), device=input_ids.device) / num_items_in_batch
-            word_embeds, image_embeds = self._embed(input_ids), self._image_embeds(**given)
+            word_embeds, image_embeds = self._embed(input_ids), self._image_embeds(**image_inputs)
             if image_embeds is None:
                 image_embeds = word_embeds.new_zeros(0, self.config.image_tokens, word_embeds.shape[-1])
             embeds = place(layout, word_embeds, image_embeds)
             loss, logits = loss_and_logits(self, layout, embeds, loss_weights, **kwargs)
             return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
         if input_ids is not None and inputs_embeds is None:
-            merged = self.merge_images(input_ids, attention_mask=attention_mask, **given)
+            merged = self.merge_images(input_ids, attention_mask=attention_mask, **image_inputs)
             inputs_embeds, input_ids = merged.embeds, None
             # With a cache, a missing mask means no padding; a mask of only the new tokens' length would be wrong.
-            if attention_mask is not None or any(value is not None for value in given.values()):
+            if attention_mask is not None or any(value is not None for value in image_inputs.values()):
                 attention_mask = merged.attention_mask
         return super().forward(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds,

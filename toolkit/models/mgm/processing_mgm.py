@@ -78,7 +78,7 @@ class MGMProcessor:
         """
         config = MGMConfig.from_pretrained(folder)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)  # tokenizer.json without a model-specific class
-        made = cls.for_config(config, tokenizer)
+        processor = cls.for_config(config, tokenizer)
         saved = CLIPImageProcessorPil.from_pretrained(folder)
         crop, edge = saved.crop_size, saved.size.get("shortest_edge")
         side = config.image_size_aux
@@ -87,7 +87,7 @@ class MGMProcessor:
                 f"{folder}: preprocessor_config.json resizes to {edge} and crops to {crop['height']}, "
                 f"config.json has {side}; all must be the same"
             )
-        return cls(**{**vars(made), "image_processor": saved})
+        return cls(**{**vars(processor), "image_processor": saved})
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer files and ``preprocessor_config.json`` next to the model's ``config.json``."""

@@ -66,7 +66,7 @@ def clip_sizes(tower: Mapping[str, Tensor], folder: Path | None) -> dict[str, An
     }  # fmt: skip
 
 
-def mgm_config(found: Mapping[str, Any], clip: dict[str, Any], convnext: dict[str, list[int]]) -> MGMConfig:
+def mgm_config(values: Mapping[str, Any], clip: dict[str, Any], convnext: dict[str, list[int]]) -> MGMConfig:
     """Return the config of a published model.
 
     Args:
@@ -77,21 +77,25 @@ def mgm_config(found: Mapping[str, Any], clip: dict[str, Any], convnext: dict[st
         WeightsError: the model is not a Gemma-based MGM of the original code, or is of a variant that is not
             implemented.
     """
-    if not str(found.get("model_type", "")).endswith("gemma") or "mm_vision_tower" not in found:
+    if not str(values.get("model_type", "")).endswith("gemma") or "mm_vision_tower" not in values:
         raise WeightsError(
-            f"config.json: model_type {found.get('model_type')!r} with mm_vision_tower "
-            f"{found.get('mm_vision_tower')!r} is not a published Gemma-based MGM"
+            f"config.json: model_type {values.get('model_type')!r} with mm_vision_tower "
+            f"{values.get('mm_vision_tower')!r} is not a published Gemma-based MGM"
         )
     for field, (implemented, default) in _ONLY.items():
-        value = found.get(field, default)
+        value = values.get(field, default)
         if value != implemented and value is not None:
             raise WeightsError(f"config.json: {field} {value!r} is not implemented, only {implemented!r}")
     kept = set(GemmaConfig().to_dict()) - {"model_type", "architectures", "transformers_version", "dtype"}
     # The transformers release that the original pins computes exact GELU for Gemma, regardless of the config file.
-    text = {**{name: found[name] for name in kept if name in found}, "hidden_act": "gelu", "hidden_activation": "gelu"}
+    text = {
+        **{name: values[name] for name in kept if name in values},
+        "hidden_act": "gelu",
+        "hidden_activation": "gelu",
+    }
     return MGMConfig(
         text_config=text, vision_config=clip, vision_aux_config=convnext,
-        image_size_aux=found.get("image_size_aux", 320), mm_vision_select_layer=found["mm_vision_select_layer"],
+        image_size_aux=values.get("image_size_aux", 320), mm_vision_select_layer=values["mm_vision_select_layer"],
     )  # fmt: skip
 
 
@@ -114,8 +118,8 @@ def convert(source: Path, output: Path, *, clip: Path | None = None, convnext: P
             raise WeightsError(f"{source}: its weights lack {prefix}*; give that tower's folder with {option}")
         tensors |= {name: tensor.to(dtype) for name, tensor in {**given, **inside}.items()}
     towers = [{n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in (CLIP, _CONVNEXT)]
-    found = json.loads((source / "config.json").read_text("utf-8"))
-    config = mgm_config(found, clip_sizes(towers[0], clip), convnext_sizes(towers[1]))
+    values = json.loads((source / "config.json").read_text("utf-8"))
+    config = mgm_config(values, clip_sizes(towers[0], clip), convnext_sizes(towers[1]))
     config.dtype = dtype
     head = tensors.pop("lm_head.weight", None)
     if head is not None and not torch.equal(head, tensors["model.embed_tokens.weight"]):
@@ -145,12 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=Path, required=True)
     for name in ("clip", "convnext"):
         parser.add_argument(f"--{name}", type=Path)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        parameters = convert(given.source, given.output, clip=given.clip, convnext=given.convnext)
+        parameters = convert(options.source, options.output, clip=options.clip, convnext=options.convnext)
     except (ValueError, OSError, KeyError) as error:
         parser.exit(2, f"error: {error}\n")
-    print(f"{given.output}: {parameters:,} parameters")
+    print(f"{options.output}: {parameters:,} parameters")
     return 0
 
 

@@ -54,11 +54,11 @@ def load_projector(model: nn.Module, path: Path) -> list[str]:
         WeightsError: unreadable, incomplete, more than projector and towers, or towers that are not the model's.
     """
     tensors = public_names(read_tensors(path))
-    own = model.state_dict()
+    state = model.state_dict()
     towers = {name: tensor for name, tensor in tensors.items() if name.startswith(TOWERS)}
     trained = {name: tensor for name, tensor in tensors.items() if name.startswith(PROJECTOR)}
     rest = sorted(set(tensors) - set(towers) - set(trained))
     if rest:
         raise WeightsError(f"{path}: holds {rest[0]!r}, which is part of neither projector nor towers")
-    check_same(own, towers, where=str(path))
+    check_same(state, towers, where=str(path))
     return copy_projector(model, trained, prefixes=PROJECTOR, where=str(path))

@@ -113,9 +113,9 @@ class Answerer:
         while len(tokens) < len(prompts):
             wanted = {i: prompt for i, prompt in enumerate(prompts) if i not in tokens}
             asked = [one if i not in scores else one._replace(candidates=[]) for i, one in enumerate(encoded)]
-            for some in self._answer_all(wanted, asked, defer_stragglers=defer_stragglers):
-                tokens |= some.tokens
-                scores |= {number: sums for number, sums in some.scores.items() if number not in scores}
+            for results in self._answer_all(wanted, asked, defer_stragglers=defer_stragglers):
+                tokens |= results.tokens
+                scores |= {number: sums for number, sums in results.scores.items() if number not in scores}
                 on_batch(len(tokens))
             defer_stragglers = False
         texts = self.processor.tokenizer.batch_decode(
@@ -161,31 +161,31 @@ class Answerer:
                     ids, candidates = encoded[row]
                     waiting.append(_Question(row, ids[at + 1 :], candidates, prefixes, place))
             while len(waiting) >= batch or (waiting and part is parts[-1]):
-                found, batch = halve_until_it_fits(partial(self._answer, waiting, defer_stragglers), batch)
+                results, batch = halve_until_it_fits(partial(self._answer, waiting, defer_stragglers), batch)
                 waiting = waiting[batch:]
-                yield found
+                yield results
 
     @torch.inference_mode()
     def _read(self, item: Tensor | TowerFeatures, before: Sequence[int], at_once: int) -> Prefix:
         """Prefixes of a group's images, ``at_once`` of them at a time."""
         tensors = (item,) if isinstance(item, Tensor) else (item.low, *item.maps)
-        made = [
+        prefixes = [
             read_prefixes(self.model, before, self._embeds(pieces, at_once))
             for pieces in zip(*(tensor.split(at_once) for tensor in tensors), strict=True)
         ]
-        return made[0] if len(made) == 1 else joined(made)
+        return prefixes[0] if len(prefixes) == 1 else joined(prefixes)
 
     def _embeds(self, pieces: Sequence[Tensor], at_once: int) -> Tensor:
         """Image embeddings (P, N, h), from squares or from the five tensors of the cache."""
         model, count = self.model, len(pieces[0])
-        there = [piece.to(model.device, non_blocking=True) for piece in pieces]
+        tensors = [piece.to(model.device, non_blocking=True) for piece in pieces]
         if model.speed.compiled and count < at_once:
             # Compiled code is recompiled, which takes seconds, for each new number of images.
-            there = [F.pad(piece, (0, 0) * (piece.dim() - 1) + (0, at_once - count)) for piece in there]
-        if len(there) == 1:
-            features = model.encode_images(*self.processor.normalise(there[0]))
+            tensors = [F.pad(piece, (0, 0) * (piece.dim() - 1) + (0, at_once - count)) for piece in tensors]
+        if len(tensors) == 1:
+            features = model.encode_images(*self.processor.normalise(tensors[0]))
         else:
-            low, *maps = (piece.to(model.dtype) for piece in there)
+            low, *maps = (piece.to(model.dtype) for piece in tensors)
             features = TowerFeatures(low, tuple(maps))
         return model.project_images(features)[:count]
 
@@ -229,7 +229,7 @@ def by_image(images: Mapping[int, K], lengths: Sequence[int]) -> dict[K, list[in
         images: by number of the prompt.
         lengths: of the prompts, by number.
     """
-    found: dict[K, list[int]] = {}
+    numbers: dict[K, list[int]] = {}
     for number, image in images.items():
-        found.setdefault(image, []).append(number)
-    return dict(sorted(found.items(), key=lambda item: -max(lengths[number] for number in item[1])))
+        numbers.setdefault(image, []).append(number)
+    return dict(sorted(numbers.items(), key=lambda item: -max(lengths[number] for number in item[1])))

@@ -35,9 +35,9 @@ def log_probabilities(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]
     Returns:
         One number per candidate, in their order.
     """
-    owners = [(row, ids) for row, some in enumerate(candidates) for ids in some if ids]
+    owners = [(row, ids) for row, row_candidates in enumerate(candidates) for ids in row_candidates if ids]
     if not owners:
-        return [[0.0] * len(some) for some in candidates]
+        return [[0.0] * len(row_candidates) for row_candidates in candidates]
     device = batch.last.device
     firsts = torch.tensor([row for row, _ in owners], device=device)
     states, numbers = [batch.last[firsts]], list(range(len(owners)))
@@ -46,17 +46,19 @@ def log_probabilities(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]
         states.append(_later_states(batch, candidates))
         targets += [token for _, ids in owners for token in ids[1:]]
         numbers += [number for number, (_, ids) in enumerate(owners) for _ in ids[1:]]
-    each = _log_softmax_at(batch, torch.cat(states), torch.tensor(targets, device=device))
-    sums = torch.zeros(len(owners), dtype=torch.float64).index_add_(0, torch.tensor(numbers), each.double().cpu())
-    found = iter(sums.tolist())
-    return [[next(found) if ids else 0.0 for ids in some] for some in candidates]
+    token_values = _log_softmax_at(batch, torch.cat(states), torch.tensor(targets, device=device))
+    sums = torch.zeros(len(owners), dtype=torch.float64).index_add_(
+        0, torch.tensor(numbers), token_values.double().cpu()
+    )
+    values = iter(sums.tolist())
+    return [[next(values) if ids else 0.0 for ids in row_candidates] for row_candidates in candidates]
 
 
 def _later_states(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]]) -> Tensor:
     """Normed states (S, h) at all tokens but the last of each candidate, candidate by candidate."""
     # A candidate's last token is predicted and never an input.
-    fed = [[list(ids[:-1]) for ids in some if len(ids) > 1] for some in candidates]
-    rows = [row for row, some in enumerate(fed) if some]
+    fed = [[list(ids[:-1]) for ids in row_candidates if len(ids) > 1] for row_candidates in candidates]
+    rows = [row for row, row_candidates in enumerate(fed) if row_candidates]
     longest = max(sum(map(len, fed[row])) for row in rows)
     device, dtype = batch.last.device, batch.last.dtype
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -86,8 +88,8 @@ def _later_states(batch: Batch, candidates: Sequence[Sequence[Sequence[int]]]) -
 
 def _log_softmax_at(batch: Batch, states: Tensor, targets: Tensor) -> Tensor:
     """Log-probability (S) of each target, predicted from its state (S, h)."""
-    found = []
-    for some, wanted in zip(states.split(LOGITS), targets.split(LOGITS), strict=True):
-        logits = batch.model.lm_head(some).float()
-        found.append(logits.gather(1, wanted.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1))
-    return torch.cat(found)
+    parts = []
+    for part, part_targets in zip(states.split(LOGITS), targets.split(LOGITS), strict=True):
+        logits = batch.model.lm_head(part).float()
+        parts.append(logits.gather(1, part_targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1))
+    return torch.cat(parts)

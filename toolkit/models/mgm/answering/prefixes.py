@@ -49,8 +49,8 @@ def read_prefixes(model: MGMGemmaForCausalLM, before: Sequence[int], image_embed
         image_embeds: (P, N, h) of ``project_images``.
     """
     core = model.model
-    words = core.embed_tokens(torch.tensor(before, device=image_embeds.device)).to(image_embeds.dtype)
-    hidden = torch.cat([words.expand(len(image_embeds), -1, -1), image_embeds], dim=1)
+    word_embeds = core.embed_tokens(torch.tensor(before, device=image_embeds.device)).to(image_embeds.dtype)
+    hidden = torch.cat([word_embeds.expand(len(image_embeds), -1, -1), image_embeds], dim=1)
     hidden, cos, sin = embed(core, hidden, torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0))
     run = compiled(_layer, dynamic=False) if model.speed.compiled else _layer
     keys, values = [], []
@@ -72,11 +72,17 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) ->
     return hidden, key, value
 
 
-def heads(attention: Any, asking: Tensor, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def heads(
+    attention: Any, last_states: Tensor, states: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries of the last positions (``asking``), rotated keys, and values: (B, heads, positions, head dim)."""
     query, key, value = (
         projection(source).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-        for projection, source in ((attention.q_proj, asking), (attention.k_proj, states), (attention.v_proj, states))
+        for projection, source in (
+            (attention.q_proj, last_states),
+            (attention.k_proj, states),
+            (attention.v_proj, states),
+        )
     )
-    asked = asking.shape[1]
-    return rotate(query, cos[:, -asked:], sin[:, -asked:]), rotate(key, cos, sin), value
+    count = last_states.shape[1]
+    return rotate(query, cos[:, -count:], sin[:, -count:]), rotate(key, cos, sin), value
