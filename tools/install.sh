@@ -24,9 +24,7 @@ log=$venv/install.log
 
 pin() { sed -n "s/^\($1==[^ ;]*\).*/\1/p" requirements.lock; }
 pip() { "$bin/python" -m pip --disable-pip-version-check "$@" >>"$log" 2>&1; }
-# Bytecode is compiled here, once: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would
-# otherwise compile what it imports again, which takes longer than the imports.
-uv() { "$bin/uv" --no-progress pip install --compile-bytecode --python "$bin/python" "$@" >>"$log" 2>&1; }
+uv() { "$bin/uv" --no-progress pip install --python "$bin/python" "$@" >>"$log" 2>&1; }
 fail() {
     tail -n 20 "$log" >&2
     echo "error: could not install $1; the full output is in $log" >&2
@@ -51,3 +49,8 @@ echo "Installing the other packages of requirements.lock"
 uv -r "$venv/requirements.txt" || fail "a package of requirements.lock"
 echo "Installing this project, editable"
 uv --no-deps --editable . || fail "this project"
+
+# uv does not compile. Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would compile what it
+# imports again, which takes longer than the imports. Some packages contain templates that are no Python: no error here.
+echo "Compiling the packages to bytecode"
+"$bin/python" -m compileall -q -j 0 "$venv/lib/python$version/site-packages" >>"$log" 2>&1 || :
