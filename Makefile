@@ -6,7 +6,7 @@
 # make test       run the test suite in two processes (JOBS=4: in four)
 # make test-fast  the same without tests marked slow or e2e
 # make lint       run ruff, mypy and shellcheck
-# make schema     write the JSON Schemas of profiles and recipes, which editors use
+# make schema     write the JSON Schemas of profiles, recipes and experiments, for editors
 # make lock       update requirements.lock from pyproject.toml
 # make weights    train the miniature's models again (DEVICE=cuda: on a GPU)
 # make venv       create the environment only

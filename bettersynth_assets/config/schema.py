@@ -1,4 +1,4 @@
-"""JSON Schemas of profiles and recipes, for editors. In: settings classes, operator names. Out: two schemas as text.
+"""JSON Schemas of profiles, recipes and experiments. In: settings classes, operator names. Out: schemas as text.
 
 ``make schema`` runs ``operators/schema.py``, which writes them next to the YAML files. The first line of each shipped
 YAML file names its schema for the YAML language server. The settings classes validate the files when they are loaded;
@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bettersynth_assets.config.experiment import Experiment
 from bettersynth_assets.config.model import ConfigModel
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Recipe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PROFILE, RECIPE = "profiles/profile.schema.json", "recipes/recipe.schema.json"
+EXPERIMENT = "experiments/experiment.schema.json"
 
 
 def profile_schema() -> dict[str, Any]:
@@ -81,9 +83,16 @@ def recipe_schema(names: OperatorNames) -> dict[str, Any]:
     return schema
 
 
+def experiment_schema() -> dict[str, Any]:
+    """Return the schema of an experiment."""
+    schema = _schema(Experiment, "An experiment of Better Synth: which recipes are compared, and how it is decided")
+    schema["required"].remove("name")
+    return schema
+
+
 def texts(names: OperatorNames) -> dict[str, str]:
     """Return the content of each schema file by its path in a checkout."""
-    schemas = {PROFILE: profile_schema(), RECIPE: recipe_schema(names)}
+    schemas = {PROFILE: profile_schema(), RECIPE: recipe_schema(names), EXPERIMENT: experiment_schema()}
     return {file: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for file, schema in schemas.items()}
 
 

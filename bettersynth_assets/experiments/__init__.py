@@ -9,6 +9,8 @@
                             ▼             sequential ─ family (Holm) ─ verdict
                    generalising interval           │
                             └────────► table ◄─────┴─ kit_score, power
+                                         │
+                         leaderboard ─ conclusions ─► Markdown, JSON, CSV      plan: cost and power before the first run
 
 Pure functions on NumPy arrays. Nothing here imports Dagster, torch, pandas or ``scipy.stats``.
 """

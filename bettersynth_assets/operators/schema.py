@@ -1,4 +1,4 @@
-"""Adds operator names to the JSON Schemas. In: Data-Juicer's registry. Out: the two files.
+"""Adds operator names to the JSON Schemas. In: Data-Juicer's registry. Out: the schema files.
 
     python -m bettersynth_assets.operators.schema    # what `make schema` runs
 

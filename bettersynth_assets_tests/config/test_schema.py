@@ -1,4 +1,4 @@
-"""The JSON Schemas for editors are current and agree with the validation of profiles and recipes."""
+"""The JSON Schemas for editors are current and agree with the validation of profiles, recipes and experiments."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ import pytest
 import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
-from bettersynth_assets.config.schema import PROFILE, RECIPE, OperatorNames, profile_schema, recipe_schema, texts
+from bettersynth_assets.config.schema import (
+    EXPERIMENT,
+    PROFILE,
+    RECIPE,
+    OperatorNames,
+    experiment_schema,
+    profile_schema,
+    recipe_schema,
+    texts,
+)
 from bettersynth_assets.operators.schema import operator_names
 
-FILES = sorted([*PROJECT_ROOT.glob("profiles/*.yaml"), *PROJECT_ROOT.glob("recipes/*.yaml")])
+FILES = sorted(
+    file for folder in ("profiles", "recipes", "experiments") for file in (PROJECT_ROOT / folder).glob("*.yaml")
+)
 MODELS = {"clip": "a/b", "watermark": "a/b", "captioner": "a/b", "base": "a/b"}
 STAGE = {"global_batch": 16, "per_device_batch": 16, "learning_rate": 0.001}
 TRAINING = {"seeds": [0], "stage_1": STAGE, "stage_2": STAGE}
@@ -27,7 +38,7 @@ def faults(schema: dict[str, Any], values: Any) -> list[str]:
 OPERATORS = OperatorNames(process=["text_length_filter"], select=["document_deduplicator"])
 
 
-@pytest.mark.parametrize("file", [PROFILE, RECIPE])
+@pytest.mark.parametrize("file", [PROFILE, RECIPE, EXPERIMENT])
 def test_the_schemas_are_current(file: str) -> None:
     assert (PROJECT_ROOT / file).read_text(encoding="utf-8") == texts(operator_names())[file], "run `make schema`"
 
@@ -60,7 +71,7 @@ def test_an_entry_of_a_recipes_list_is_one_known_or_custom_operator(entry: Any, 
         assert bool(faults(recipe_schema(OPERATORS), recipe)) == (words is not None)
 
 
-@pytest.mark.parametrize("schema", [profile_schema(), recipe_schema(OPERATORS)], ids=["profile", "recipe"])
+@pytest.mark.parametrize("schema", [profile_schema(), recipe_schema(OPERATORS), experiment_schema()])
 def test_the_schemas_are_valid_json_schemas(schema: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -70,8 +81,8 @@ def test_every_shipped_file_names_its_schema_and_agrees_with_it(path: Any) -> No
     text = path.read_text(encoding="utf-8")
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", text)
     assert named is not None and (path.parent / named[1]).is_file()
-    schema = profile_schema() if path.parent.name == "profiles" else recipe_schema(OPERATORS)
-    assert faults(schema, yaml.safe_load(text)) == []
+    schemas = {"profiles": profile_schema(), "recipes": recipe_schema(OPERATORS), "experiments": experiment_schema()}
+    assert faults(schemas[path.parent.name], yaml.safe_load(text)) == []
 
 
 @pytest.mark.parametrize(

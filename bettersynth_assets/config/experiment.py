@@ -1,0 +1,207 @@
+"""Experiments: which recipes are compared, with how many training seeds. In: a YAML file. Out: a frozen ``Experiment``.
+
+    arms        recipes, each with optional changes (``set``)
+    baseline    the recipe that every arm is compared with
+    seeds       numbers of training seeds at which the experiment may decide
+    decide      benchmarks and rules of the verdicts (docs/statistics.md)
+
+Everything that a verdict depends on is declared here, before the first run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from bettersynth_assets.config.model import ConfigModel, read_yaml
+from bettersynth_assets.config.names import check_name
+from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.errors import ConfigError
+
+BASELINE = "baseline"
+"""Name of the arm of the baseline."""
+Spending = Literal["obrien_fleming", "linear"]
+
+
+class Arm(ConfigModel):
+    """One training set: a recipe, or a recipe with changed values."""
+
+    recipe: str | None = None
+    """Name or path of the recipe; None uses the recipe with the arm's name."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Values that replace the recipe's, by dotted key, e.g. ``budget.exposures: 2000``. A list or a value in a section
+    is replaced as a whole."""
+
+    @field_validator("set")
+    @classmethod
+    def _keys_of_a_recipe(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for key in values:
+            if not all(key.split(".")) or key.split(".")[0] in ("name", "custom_operators"):
+                raise ValueError(f"{key!r} cannot be set here: use a dotted key of a recipe, e.g. budget.exposures")
+        return values
+
+
+class Baseline(ConfigModel):
+    """The arm that every other arm is compared with."""
+
+    recipe: str = "baseline_random"
+    """Name or path of the recipe."""
+    draws: int | None = Field(default=None, ge=1)
+    """Number of random draws of the rows of a baseline of random rows. None draws the rows of every run anew. With
+    fewer draws than runs, some runs share their rows, and the baseline looks less noisy than random rows are."""
+
+
+class Seeds(ConfigModel):
+    """Numbers of training seeds per arm. All three belong to the declaration: another ``max`` changes every verdict's
+    level."""
+
+    start: int = Field(default=4, ge=3)
+    """Seeds of every arm before the first verdict; nothing is compared with fewer than 3."""
+    step: int = Field(default=4, ge=1)
+    """Seeds that are added to arms without a verdict."""
+    max: int = Field(default=12, ge=3)
+
+    @model_validator(mode="after")
+    def _reaches_max(self) -> Self:
+        if self.max < self.start or (self.max - self.start) % self.step:
+            below = self.start + max(0, self.max - self.start) // self.step * self.step
+            raise ValueError(
+                f"steps of {self.step} from start = {self.start} do not reach max = {self.max}: use max = {below} or "
+                f"{below + self.step}"
+            )
+        return self
+
+    def counts(self) -> tuple[int, ...]:
+        """Return the numbers of seeds at which the experiment may decide, in ascending order."""
+        return tuple(range(self.start, self.max + 1, self.step))
+
+
+class Decide(ConfigModel):
+    """Rules of the verdicts (docs/statistics.md)."""
+
+    benchmarks: list[str] = Field(min_length=1)
+    """Benchmarks of the profile that decide. The leaderboard is sorted by the mean of their headline metrics."""
+    margin: float | None = Field(default=None, gt=0)
+    """Differences of fewer points do not matter; None never calls arms equivalent."""
+    confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    """1 - chance of a false verdict in the whole experiment."""
+    spending: Spending = "linear"
+    """How the chance of a false verdict is spent over the looks: ``linear`` decides clear differences with few seeds,
+    ``obrien_fleming`` spends almost all of it at ``max``."""
+    pairs: Literal["all", "baseline"] = "all"
+    """``all`` compares each two arms, ``baseline`` each arm with the baseline only, which needs fewer seeds."""
+    paired: bool = False
+    """Compare runs of equal training seeds. Helps only if the training sets are nearly alike."""
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} is listed twice: list each benchmark once")
+        return names
+
+
+class Experiment(ConfigModel):
+    """A comparison of recipes."""
+
+    name: str
+    description: str = ""
+    arms: dict[str, Arm] = Field(min_length=1)
+    """By name. An arm without ``recipe`` is the recipe of that name."""
+    baseline: Baseline = Field(default_factory=Baseline)
+    seeds: Seeds = Field(default_factory=Seeds)
+    decide: Decide
+    schedule: str | None = None
+    """Cron schedule of the experiment's job; off until it is switched on in the UI. None makes no schedule."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_in_dagster(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+            raise ValueError("use letters (a-z, A-Z), digits and '_' only: it names a group of assets and a job")
+        return name
+
+    @field_validator("arms")
+    @classmethod
+    def _names_of_arms(cls, arms: dict[str, Arm]) -> dict[str, Arm]:
+        for name in arms:
+            check_name("arm", name)
+            if name.lower() == BASELINE:
+                raise ValueError(f"{name!r} is the name of the baseline's arm: choose another name")
+        return arms
+
+
+def load_experiment(name: str) -> Experiment:
+    """Load an experiment by name (of the folder ``experiments``) or by path.
+
+    Raises:
+        ConfigError: an unknown file or key (the message suggests the nearest valid one), or a value out of range.
+    """
+    values, path = read_yaml(name, "experiments")
+    return Experiment.parse(values, where=str(path))
+
+
+def with_values(recipe: Recipe, arm: str, changes: dict[str, Any], *, experiment: str) -> Recipe:
+    """Return a recipe with the changes of an arm; it is a recipe of its own, named ``<experiment>.<arm>``.
+
+    Raises:
+        ConfigError: a key that no recipe has, or a value that it cannot have; the message names the arm.
+    """
+    if not changes:
+        return recipe
+    where = f"experiment {experiment}: arms.{arm}.set"
+    values = recipe.model_dump(mode="json")
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = values
+        for at, section in enumerate(sections):
+            if place.get(section) is None:  # an optional section that the recipe does not have
+                place[section] = {}
+            if not isinstance(place[section], dict):
+                whole = ".".join(sections[: at + 1])
+                raise ConfigError(f"{where}: {key!r}: {whole} is not a section: set {whole} as a whole")
+            place = place[section]
+        place[last] = value
+    text = "; ".join(f"{key} = {value}" for key, value in changes.items())
+    names = {"name": f"{experiment}.{arm}", "description": f"{recipe.name} with {text}"}
+    return Recipe.parse(values | names, where=where)
+
+
+def recipes_of(experiment: Experiment, find: Callable[[str], Recipe]) -> dict[str, Recipe]:
+    """Return the recipe of every arm, the baseline's first.
+
+    Args:
+        experiment: the experiment.
+        find: returns a recipe by its name or path.
+
+    Raises:
+        ConfigError: an unknown recipe, a change that the recipe cannot have, or ``draws`` for a baseline whose rows are
+            not drawn at random.
+    """
+    where = f"experiment {experiment.name}"
+    baseline = _found(find, experiment.baseline.recipe, f"{where}: baseline.recipe")
+    if experiment.baseline.draws is not None and not is_random_rows(baseline):
+        raise ConfigError(
+            f"{where}: baseline.draws = {experiment.baseline.draws}: the recipe {baseline.name} is more than random "
+            "rows, so that a draw does not give another sample; leave `draws` out"
+        )
+    found = {BASELINE: baseline}
+    for name, arm in experiment.arms.items():
+        recipe = _found(find, arm.recipe or name, f"{where}: arms.{name}")
+        found[name] = with_values(recipe, name, arm.set, experiment=experiment.name)
+    return found
+
+
+def is_random_rows(recipe: Recipe) -> bool:
+    """Tell whether a recipe only draws rows of the seed file, so that another random seed draws another sample."""
+    return not (recipe.process or recipe.caption or recipe.regenerate or recipe.budget.select)
+
+
+def _found(find: Callable[[str], Recipe], name: str, where: str) -> Recipe:
+    try:
+        return find(name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None

@@ -1,0 +1,58 @@
+"""One sentence per arm that says what an experiment has shown. In: a leaderboard. Out: text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bettersynth_assets.experiments.leaderboard import Against, Leaderboard, Row
+from bettersynth_assets.experiments.sequential import MIN_SEEDS
+from bettersynth_assets.experiments.verdict import Word
+from toolkit.evaluation.benchmarks import BENCHMARKS
+
+
+def conclusions(board: Leaderboard, *, baseline: str = "random rows") -> list[str]:
+    """Return a sentence for each arm except the baseline, in the order of the rows.
+
+    Args:
+        board: the leaderboard.
+        baseline: words for the baseline.
+    """
+    runs = {row.arm: row.runs for row in board.rows}
+    return [
+        conclusion(row, baseline, first_look=board.counts[0], baseline_runs=runs[board.baseline])
+        for row in board.rows
+        if row.arm != board.baseline
+    ]
+
+
+def conclusion(row: Row, baseline: str, *, first_look: int, baseline_runs: int) -> str:
+    """Return the sentence of one arm: "third_place is better than random rows: TextVQA +21.7 [15.2, 28.2], …"."""
+    fewest = min(row.runs, baseline_runs)
+    if any(against.value is None for against in row.to_baseline.values()):
+        needed = f"{MIN_SEEDS} are the fewest" if fewest < MIN_SEEDS else f"the first look is at {first_look}"
+        return f"{row.arm} and {baseline}: too few seeds ({fewest}; {needed}), no comparison"
+    words = {against.verdict for against in row.to_baseline.values()}
+    if words in ({Word.BETTER.value}, {Word.WORSE.value}):
+        return f"{row.arm} is {words.pop()} than {baseline}: {_figures(row.to_baseline)}"
+    if len(words) == 1 and (word := next(iter(words))).startswith(Word.EQUIVALENT.value):
+        return f"{row.arm} and {baseline} are {word} points: {_figures(row.to_baseline)}"
+    if all(word.startswith(Word.INDISTINGUISHABLE.value) for word in words):
+        return f"{row.arm} and {baseline} are indistinguishable: {_figures(row.to_baseline, with_verdict=True)}"
+    return f"{row.arm} against {baseline}: {_figures(row.to_baseline, with_verdict=True)}"
+
+
+def title(benchmark: str) -> str:
+    """Return the benchmark's name as people write it."""
+    return BENCHMARKS.get(benchmark).title if benchmark in BENCHMARKS.names() else benchmark
+
+
+def difference(against: Against) -> str:
+    """Format a difference with its interval: ``+21.7 [15.2, 28.2]``."""
+    assert against.value is not None and against.low is not None and against.high is not None
+    return f"{against.value:+.1f} [{against.low:.1f}, {against.high:.1f}]"
+
+
+def _figures(found: Mapping[str, Against], *, with_verdict: bool = False) -> str:
+    return ", ".join(
+        f"{title(name)} {difference(one)}" + (f" {one.verdict}" if with_verdict else "") for name, one in found.items()
+    )
