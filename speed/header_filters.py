@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 from clip_scores import write_rows
 
+from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.config.profile import Limits, load_profile
 from bettersynth_assets.images.headers import read_header
 from bettersynth_assets.operators.data_juicer import build_operators
@@ -74,7 +75,7 @@ def main() -> None:
         paths, captions = write_rows(Path(root, "images"), args.rows)
         table, reading = seed_rows(paths, captions, profile.limits)
         for entry in ENTRIES:
-            (built,) = build_operators([entry], profile)
+            (built,) = build_operators([entry], OperatorModels(profile.models), profile.gpu)
             done = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
             began = time.perf_counter()
             done = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)

@@ -33,6 +33,7 @@ from clip_scores import SIZES, read_rows, write_model, write_rows
 from header_filters import seed_rows
 
 import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
+from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.config.profile import Gpu, Profile, load_profile
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators
@@ -211,7 +212,7 @@ def measure(case: Case, table: pa.Table, profile: Profile, peer_rows: int) -> di
     arguments = {
         name: getattr(profile.models, value) if name == "hf_clip" else value for name, value in case.arguments.items()
     }
-    (built,) = build_operators([{case.name: arguments}], profile, has_all_rows=True)
+    (built,) = build_operators([{case.name: arguments}], OperatorModels(profile.models), profile.gpu)
     embeddings = np.random.default_rng(0).standard_normal((table.num_rows, 512)).astype(np.float32)
 
     def run(rows: pa.Table) -> Any:

@@ -26,6 +26,7 @@ from PIL import Image
 
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.stages.seed import SEED_DATASET
 from toolkit.tokens import kit_text
 
@@ -109,10 +110,10 @@ def measure(settings: Settings, seed_file: Path, rows: int) -> dict[str, float]:
     """Ingest twice, then run the plain loops on the first rows."""
     with PeakMemory() as memory:
         start, before = time.monotonic(), processor_seconds()
-        manifests = Pipeline([SEED_DATASET], settings).ensure_all(SEED_DATASET.name)
+        manifests = Pipeline([SEED_DATASET], ResolvedRun(settings)).ensure_all(SEED_DATASET.name)
         seconds, processor = time.monotonic() - start, processor_seconds() - before
     start = time.monotonic()
-    Pipeline([SEED_DATASET], settings).ensure_all(SEED_DATASET.name)
+    Pipeline([SEED_DATASET], ResolvedRun(settings)).ensure_all(SEED_DATASET.name)
     again = time.monotonic() - start
     sample = min(rows, 20_000)
     headers = plain_loop(seed_file, sample, lambda image: image.verify())

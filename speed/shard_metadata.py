@@ -23,8 +23,9 @@ import numpy as np
 import pyarrow as pa
 from clip_scores import write_rows
 
-from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.records.schema import SCORED
 from bettersynth_assets.reports.metadata import describe
@@ -42,7 +43,7 @@ def _scores(work: Work) -> Result:
     return Result(rows_in=rows.num_rows, kept=rows)
 
 
-def _depends(settings: Settings, shard: str, inputs: object) -> object:
+def _depends(run: ResolvedRun, shard: str, inputs: object) -> object:
     return None
 
 
@@ -64,12 +65,13 @@ def main() -> None:
         stage = Stage(
             name=CLIP_SCORES.name, version=1, run=_scores, depends=_depends, sharded=True, inputs=(SEED_DATASET.name,)
         )
-        (manifest,) = Pipeline((SEED_DATASET, stage), settings, log=str).ensure_all(CLIP_SCORES.name)
+        pipeline = Pipeline((SEED_DATASET, stage), ResolvedRun(settings), log=str)
+        (manifest,) = pipeline.ensure_all(CLIP_SCORES.name)
         shown, stored = [], []
         with dg.instance_for_test(temp_dir=str(root)) as instance:
             for _ in range(args.repeat):
                 began = time.perf_counter()
-                metadata = describe(manifest, settings, rows=True)
+                metadata = describe(manifest, pipeline.run, rows=True)
                 shown.append(time.perf_counter() - began)
                 instance.report_runless_asset_event(dg.AssetMaterialization("clip_scores", metadata=metadata))
                 stored.append(time.perf_counter() - began - shown[-1])

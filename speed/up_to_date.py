@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from toolkit import files
 from toolkit.files import write_atomically
@@ -60,7 +61,7 @@ def pipeline(root: Path, args: argparse.Namespace) -> Pipeline:
     ]  # fmt: skip
     settings = load_settings({"BETTERSYNTH_SEED": str(root / "none.jsonl"), "BETTERSYNTH_DATA": str(root)})
     profile = settings.profile.model_copy(update={"shards": args.shards})
-    return Pipeline(stages, replace(settings, profile=profile), log=lambda line: None)
+    return Pipeline(stages, ResolvedRun(replace(settings, profile=profile)), log=lambda line: None)
 
 
 def look(root: Path, args: argparse.Namespace) -> float:

@@ -40,6 +40,7 @@ from clip_scores import SIZES, write_model, write_rows
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.job import PipelineJob
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.scheduler import task_of
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.scheduler.back_ends import open_pool
@@ -71,7 +72,7 @@ def write_project(root: Path, args: argparse.Namespace) -> Settings:
 
 def seconds_to_ready(settings: Settings) -> float:
     """Start one worker, measure the time until it is ready, and stop it."""
-    pool = LocalPool(PipelineJob(stages=STAGES, leased=frozenset(), settings=settings))
+    pool = LocalPool(PipelineJob(stages=STAGES, leased=frozenset(), run=ResolvedRun(settings)))
     began = time.perf_counter()
     worker = pool.start(0)
     message = None
@@ -93,7 +94,7 @@ def measure(settings: Settings, workers: int, pool: str) -> dict[str, Any]:
         place.rename(place.with_name(f"before-{time.time_ns()}"))
     gpu = settings.profile.gpu.model_copy(update={"workers": workers or 1, "pool": pool})
     settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
-    job = PipelineJob(stages=STAGES, leased=frozenset({CLIP_SCORES.name}), settings=settings)
+    job = PipelineJob(stages=STAGES, leased=frozenset({CLIP_SCORES.name}), run=ResolvedRun(settings))
     began = time.perf_counter()
     made: list[tuple[float, Manifest]] = []
     pipeline = job.pipeline(
@@ -165,7 +166,7 @@ def main() -> None:
     gpus = len(visible_devices())
     with tempfile.TemporaryDirectory() as root:
         settings = write_project(Path(root), args)
-        PipelineJob(stages=STAGES, leased=frozenset(), settings=settings).pipeline(log=str).ensure_all(
+        PipelineJob(stages=STAGES, leased=frozenset(), run=ResolvedRun(settings)).pipeline(log=str).ensure_all(
             SEED_DATASET.name
         )
         counts = [workers for workers in args.workers if not gpus or workers <= gpus]

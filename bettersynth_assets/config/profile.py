@@ -150,7 +150,7 @@ class Profile(ConfigModel):
     @field_validator("extensions")
     @classmethod
     def _are_loaded(cls, files: list[str]) -> list[str]:
-        load_extensions(map(_absolute, files))  # before the other sections look up the registered names
+        load_extensions(map(str, map(absolute, files)))  # before the other sections look up the registered names
         return files
 
     @classmethod
@@ -159,7 +159,7 @@ class Profile(ConfigModel):
 
     def extension_files(self) -> list[str]:
         """Return ``extensions`` as absolute paths."""
-        return [_absolute(file) for file in self.extensions]
+        return [str(absolute(file)) for file in self.extensions]
 
     def shard_names(self) -> list[str]:
         """Return the partition keys in order: ``shard-00000``, ``shard-00001``, …"""
@@ -173,8 +173,9 @@ def resolve(path: str) -> str:
     return next((str(place) for place in places if place.exists()), path)
 
 
-def _absolute(file: str) -> str:
-    return str(Path(resolve(file)).expanduser().absolute())
+def absolute(path: str) -> Path:
+    """Return a local path of a profile as an absolute path."""
+    return Path(resolve(path)).expanduser().absolute()
 
 
 def load_profile(name: str) -> Profile:

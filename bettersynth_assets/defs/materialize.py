@@ -11,14 +11,16 @@ from typing import Any
 
 import dagster as dg
 
-from bettersynth_assets.config.settings import Settings, check_data_root
+from bettersynth_assets.config.settings import check_data_root
 from bettersynth_assets.defs.cards import Card
-from bettersynth_assets.defs.recipe_gate import with_checked_recipe
+from bettersynth_assets.defs.recipe_gate import require_checked_recipe
 from bettersynth_assets.defs.resources.gpu import SectionResource
 from bettersynth_assets.defs.resources.settings import RunSettings
 from bettersynth_assets.defs.run_inputs import refuse_changed_inputs
 from bettersynth_assets.engine.gate import judge
 from bettersynth_assets.engine.job import PipelineJob
+from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.rules import Verdict
 from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.engine.stage import Stage
@@ -45,14 +47,15 @@ class StepRun:
     ) -> None:
         self.context, self.name = context, name
         models = frozenset(card.name for card in cards if card.uses_models)
-        checked = with_checked_recipe(context, settings.load())
-        self.job = PipelineJob(stages=stages, leased=models, settings=gpu.apply(checked))
-        check_data_root(self.job.settings.data_root)
-        prepare_inputs(name, stages, _selected(context), self.job.settings)
-        check_side_inputs(name, stages, _selected(context), self.job.settings)
+        run = ResolvedRun(gpu.apply(settings.load()))
+        require_checked_recipe(context, run)
+        self.job = PipelineJob(stages=stages, leased=models, run=run)
+        check_data_root(run.settings.data_root)
+        prepare_inputs(name, stages, _selected(context), run)
         self.pipeline = self.job.pipeline(
             log=context.log.info, on_materialized=self.materialized, on_judged=self.judged
         )
+        check_side_inputs(self.pipeline, name, _selected(context))
         self.refuse_changed_inputs()
         self.reported: set[str] = set()
         """Shards of this asset that were reported to Dagster."""
@@ -65,7 +68,7 @@ class StepRun:
     def begin(self, shards: Sequence[str]) -> None:
         """Check the data root and start the progress log for the shards that are not up to date."""
         todo = [shard for shard in shards if self.pipeline.found(self.name, shard) is None]
-        check_data_root(self.job.settings.data_root, writing=bool(todo))
+        check_data_root(self.job.run.settings.data_root, writing=bool(todo))
         total = len(todo)
         self.progress = Progress(self.context.log.info, self.name, total, unit="shards", logs_end=total > 1)
 
@@ -78,7 +81,7 @@ class StepRun:
         Raises:
             UserError: settings or the user's files are at fault, or an input fails a blocking check; raised at once.
         """
-        gpu = self.pipeline.settings.profile.gpu
+        gpu = self.job.gpu
         alone = gpu.workers == 1 and gpu.pool == "local"
         pooled = frozenset(name for name in self.job.leased if self.pipeline.stages[name].sharded and not alone)
         scheduler = ShardScheduler(pipeline=self.pipeline, pooled=pooled, job=self.job, attempt=self.attempt)
@@ -136,7 +139,7 @@ class StepRun:
 
     def metadata(self, manifest: Manifest) -> Metadata:
         rows = self.pipeline.stages[manifest.stage].columns is not None
-        return describe(manifest, self.pipeline.settings, rows=rows)
+        return describe(manifest, self.job.run, rows=rows)
 
     def judged(self, name: str, verdicts: dict[str, Verdict]) -> None:
         """Report the verdicts on an input set to Dagster if the set was built as a dependency or failed a check."""
@@ -163,7 +166,7 @@ def _shown(check: str, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def prepare_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:
+def prepare_inputs(name: str, stages: Sequence[Stage], selected: Set[str], run: ResolvedRun) -> None:
     """Generate the files that a run reads and its profile does not name; keep existing ones.
 
     Args:
@@ -176,26 +179,28 @@ def prepare_inputs(name: str, stages: Sequence[Stage], selected: Set[str], setti
     by_name = {stage.name: stage for stage in stages}
     wanted = [by_name[one] for one in sorted(selected | {name}) if one in by_name]
     for stage in wanted:  # the list grows while it is iterated
-        sources = (by_name[source] for source in (*stage.inputs, *stage.also(settings)))
+        sources = (by_name[source] for source in (*stage.inputs, *stage.also(run)))
         wanted += [source for source in sources if source not in wanted]
     for prepare in {stage.prepare for stage in wanted}:
-        prepare(settings)
+        prepare(run)
 
 
-def check_side_inputs(name: str, stages: Sequence[Stage], selected: Set[str], settings: Settings) -> None:
+def check_side_inputs(pipeline: Pipeline, name: str, selected: Set[str]) -> None:
     """Run the preflight checks of all stages of a run, in its first steps.
 
     Args:
+        pipeline: the step's pipeline.
         name: name of this step's stage. If one of its inputs is selected too, an earlier step has run the checks.
         selected: names of all stages in the run.
 
     Raises:
         UserError: a later stage cannot use a file.
     """
-    by_name = {stage.name: stage for stage in stages}
-    if selected.isdisjoint(by_name[name].inputs):
-        for check in {stage.preflight for stage in stages if stage.name in selected | {name}}:
-            check(settings)
+    names = [other for other in pipeline.stages if other in selected | {name}]
+    if selected.isdisjoint(pipeline.stages[name].inputs):
+        pipeline.preflight(names)
+    else:
+        pipeline.run.passed.update(pipeline.stages[other].preflight for other in names)
 
 
 def _selected(context: dg.AssetExecutionContext) -> set[str]:

@@ -25,7 +25,10 @@ class Sets(Protocol):
     """The part of a pipeline that ``judge`` uses."""
 
     stages: dict[str, Stage]
-    settings: Settings
+
+    @property
+    def settings(self) -> Settings:
+        """Settings that the rules read."""
 
     def up_to_date(self, name: str) -> Sequence[Manifest]:
         """Return the manifests of a set's shards that are up to date, in order."""

@@ -1,4 +1,4 @@
-"""A pipeline as a job for workers. In: stages and settings. Out: a picklable job that brings shards up to date.
+"""A pipeline as a job for workers. In: stages and a resolved run. Out: a picklable job that brings shards up to date.
 
 A worker processes a shard exactly as the parent would, under a lease of its device, and sends log lines and manifests
 back. The rows do not depend on the process.
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from bettersynth_assets.config.gpu import Gpu
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Log, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.scheduler.lease import chosen_devices, lease, visible_devices
@@ -29,20 +29,20 @@ class PipelineJob:
     stages: tuple[Stage, ...]
     leased: frozenset[str]
     """Stages that lease a device while they run."""
-    settings: Settings
+    run: ResolvedRun
 
     @property
     def gpu(self) -> Gpu:
-        return self.settings.profile.gpu
+        return self.run.gpu
 
     def with_gpu(self, gpu: Gpu) -> Self:
-        return replace(self, settings=with_gpu(self.settings, gpu))
+        return replace(self, run=self.run.with_gpu(gpu))
 
     def pipeline(self, **hooks: Any) -> Pipeline:
         """Create the pipeline; ``hooks`` are keyword arguments of ``Pipeline``."""
-        load_extensions(self.settings.profile.extension_files())  # a worker has not loaded the profile
+        load_extensions(self.run.settings.profile.extension_files())  # a worker has not loaded the profile
         stages = [leasing(stage) if stage.name in self.leased else stage for stage in self.stages]
-        return Pipeline(stages, self.settings, **hooks)
+        return Pipeline(stages, self.run, **hooks)
 
     def processor(self, log: Log, on_result: Callable[[Manifest], None]) -> Callable[[ShardTask], None]:
         """Return the function that brings one shard up to date in a worker."""
@@ -57,21 +57,16 @@ class PipelineJob:
         return process
 
 
-def with_gpu(settings: Settings, gpu: Gpu) -> Settings:
-    """Return a copy of the settings with another ``gpu`` section."""
-    return replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
-
-
 def leasing(stage: Stage) -> Stage:
     """Return a copy of a stage that leases its GPUs while it runs."""
 
     def run(work: Work) -> Result:
-        gpu = work.settings.profile.gpu
+        gpu = work.run.gpu
         devices = chosen_devices(gpu, visible_devices())
         with lease(devices, work.log):
             # Within the lease's mask, devices are numbered from 0.
             kept = gpu.batch_sizes or str(work.settings.profile_root / "batch_sizes.json")
             inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu", "batch_sizes": kept})
-            return stage.run(replace(work, settings=with_gpu(work.settings, inside)))
+            return stage.run(replace(work, run=work.run.with_gpu(inside)))
 
     return replace(stage, run=run)

@@ -7,7 +7,7 @@ again. A shard is up to date only if its files have the sizes and hashes in its 
 rebuilt.
 
 Inputs are brought up to date set by set, in the order of the graph. No set is read that fails a blocking rule
-(``gate``).
+(``gate``). No stage runs before its preflight check has passed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.gate import judge, refuse_failed
 from bettersynth_assets.engine.integrity import DamagedFileError, seal
 from bettersynth_assets.engine.libraries import installed_versions, key_versions
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.rules import Verdict
 from bettersynth_assets.engine.stage import Inputs, Log, Stage, Work, no_log
 from bettersynth_assets.engine.store import WHOLE, Manifest, Slot, write_table
@@ -36,21 +37,21 @@ from toolkit.image_decoding import strict_decoding
 
 
 class Pipeline:
-    """Runs all stages under one ``Settings``. Skips shards that are up to date."""
+    """Runs all stages of one ``ResolvedRun``. Skips shards that are up to date."""
 
     def __init__(
         self,
         stages: Iterable[Stage],
-        settings: Settings,
+        run: ResolvedRun,
         *,
         log: Log = print,
         on_materialized: Callable[[Manifest], None] | None = None,
         on_judged: Callable[[str, dict[str, Verdict]], None] | None = None,
     ) -> None:
-        limits = settings.profile.limits
+        limits = run.settings.profile.limits
         strict_decoding.raise_ceilings(pixels=limits.max_pixels, metadata_bytes=limits.max_metadata_bytes)
         self.stages = {stage.name: stage for stage in stages}
-        self.settings = settings
+        self.run = run
         self.log = log
         self.on_materialized = on_materialized
         """Called with each manifest as soon as it is committed, even if the call that built it fails later."""
@@ -66,6 +67,10 @@ class Pipeline:
         """Sets whose shards came from the parent process, which has checked them."""
         self.versions: Versions | None = None
         """Versions of the user's files when this pipeline first read them."""
+
+    @property
+    def settings(self) -> Settings:
+        return self.run.settings
 
     def shards(self, name: str) -> list[str]:
         return self.settings.profile.shard_names() if self.stages[name].sharded else [WHOLE]
@@ -107,6 +112,7 @@ class Pipeline:
         # Check without a lock first: a read-only data root that is up to date can then be used.
         manifest, built = self._usable(slot, self._key(stage, shard, inputs)), None
         if manifest is None:
+            self.preflight([name])
             with slot.locked(), naming_the_path(slot.folder):
                 key = self._key(stage, shard, inputs)
                 manifest = self._usable(slot, key, log=self.log)  # another run may have held the lock
@@ -121,6 +127,18 @@ class Pipeline:
             self.record(built)
         return manifest
 
+    def preflight(self, names: Iterable[str]) -> None:
+        """Run the preflight checks of stages, unless this run has passed them; log their warnings.
+
+        Raises:
+            UserError: a stage cannot run with this recipe or with the user's files.
+        """
+        for check in dict.fromkeys(self.stages[name].preflight for name in names):
+            if check not in self.run.passed:
+                for warning in check(self.run):
+                    self.log(warning)
+                self.run.passed.add(check)
+
     def refuse_changed_files(self) -> None:
         """Check that the user's files have not changed since this pipeline first read them.
 
@@ -128,7 +146,7 @@ class Pipeline:
             SeedError: a file has changed; the message names it.
         """
         functions = dict.fromkeys(stage.files for stage in self.stages.values())  # several stages share a function
-        now = {name: version for files in functions for name, version in files(self.settings).items()}
+        now = {name: version for files in functions for name, version in files(self.run).items()}
         if self.versions is None:
             self.versions = now
         refuse_changed(self.versions, now)
@@ -172,7 +190,7 @@ class Pipeline:
     def sources(self, name: str) -> tuple[str, ...]:
         """Return the names of the stages whose output a stage reads under these settings."""
         stage = self.stages[name]
-        return (*stage.inputs, *stage.also(self.settings))
+        return (*stage.inputs, *stage.also(self.run))
 
     def needed(self, name: str, shard: str, source: str) -> list[str]:
         """Return the shards of ``source`` that one shard of ``name`` is built from."""
@@ -238,7 +256,7 @@ class Pipeline:
             stage.name,
             stage.version,
             shard,
-            stage.depends(self.settings, shard, inputs),
+            stage.depends(self.run, shard, inputs),
             key_versions(stage.libraries),
             {
                 source: [item.digest for item in items]
@@ -250,7 +268,7 @@ class Pipeline:
     def _build(self, stage: Stage, slot: Slot, key: str, inputs: Inputs) -> Manifest:
         folder = slot.begin(key, resume=stage.resume)
         start = time.monotonic()
-        work = Work(settings=self.settings, shard=slot.shard, folder=folder, inputs=inputs, log=self.log)
+        work = Work(run=self.run, shard=slot.shard, folder=folder, inputs=inputs, log=self.log)
         with measured() as usage:
             result = stage.run(work)
         seconds = time.monotonic() - start
@@ -277,7 +295,7 @@ class Pipeline:
             usage=usage,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        if stage.files(self.settings):  # other results are valid for their keys; do not discard hours of work
+        if stage.files(self.run):  # other results are valid for their keys; do not discard hours of work
             self.refuse_changed_files()
         return slot.commit(manifest)
 

@@ -5,7 +5,7 @@ A stage's function receives a ``Work`` and returns a ``Result``; the engine writ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.rules import Rule
 from bettersynth_assets.engine.store import Manifest, write_table
 from bettersynth_assets.records.input_files import Versions
@@ -44,13 +45,17 @@ class Result:
 class Work:
     """Argument of a stage's function."""
 
-    settings: Settings
+    run: ResolvedRun
     shard: str
     folder: Path
     inputs: Inputs
     log: Log
     memos: list[str] = field(default_factory=list)
     """Names of the memos that the function has used."""
+
+    @property
+    def settings(self) -> Settings:
+        return self.run.settings
 
     def log_with_shard(self, line: str) -> None:
         """Log a line with the shard's name appended, because log lines of workers are interleaved."""
@@ -100,19 +105,20 @@ def no_log(line: str) -> None:
     """No-op log."""
 
 
-def nothing_to_check(settings: Settings) -> None:
-    """No-op preflight check."""
-
-
-def nothing_to_prepare(settings: Settings) -> None:
-    """No-op preparation."""
-
-
-def nothing_more(settings: Settings) -> tuple[str, ...]:
+def nothing_to_check(run: ResolvedRun) -> tuple[str, ...]:
+    """Preflight check that always passes."""
     return ()
 
 
-def no_files(settings: Settings) -> Versions:
+def nothing_to_prepare(run: ResolvedRun) -> None:
+    """No-op preparation."""
+
+
+def nothing_more(run: ResolvedRun) -> tuple[str, ...]:
+    return ()
+
+
+def no_files(run: ResolvedRun) -> Versions:
     return {}
 
 
@@ -124,26 +130,27 @@ class Stage:
     version: int
     """Increment when the same input produces a different output."""
     run: Callable[[Work], Result]
-    depends: Callable[[Settings, str, Inputs], object]
+    depends: Callable[[ResolvedRun, str, Inputs], object]
     """Returns a JSON value of everything else that the output depends on: recipe sections, model or file hashes."""
     sharded: bool
     inputs: tuple[str, ...] = ()
     by_value: tuple[str, ...] = ()
     """Inputs whose digests are not part of the key; ``depends`` returns the values that count, e.g. one threshold."""
-    also: Callable[[Settings], tuple[str, ...]] = nothing_more
+    also: Callable[[ResolvedRun], tuple[str, ...]] = nothing_more
     """Returns additional inputs that only some recipes require; other recipes neither build nor read them."""
     shared: bool = False
     """True if the output does not depend on the recipe; it is stored once for all recipes."""
     libraries: tuple[str, ...] = ()
     resume: bool = False
     """True if the function can resume from the files that a killed run left in its folder."""
-    prepare: Callable[[Settings], None] = nothing_to_prepare
+    prepare: Callable[[ResolvedRun], None] = nothing_to_prepare
     """Generates files outside the graph that the stage reads and the profile does not name. Called at the start of each
     run that reads the stage's set."""
-    preflight: Callable[[Settings], None] = nothing_to_check
-    """Checks the user's files that only this stage reads. Called at the start of each run that includes this stage, so
-    that a broken file is reported before earlier stages run. Raises ``UserError``."""
-    files: Callable[[Settings], Versions] = no_files
+    preflight: Callable[[ResolvedRun], Sequence[str]] = nothing_to_check
+    """Checks the recipe or the user's files for this stage; returns warnings. Called at the start of each run that
+    includes this stage, so that a fault is reported before earlier stages run, and at the latest before this stage
+    builds its first shard. Raises ``UserError``."""
+    files: Callable[[ResolvedRun], Versions] = no_files
     """Returns the versions of the user's files that this stage reads; a run fails if one of them changes."""
     columns: pa.Schema | None = None
     """Schema of the kept rows of a set of image-text pairs; None for other sets."""

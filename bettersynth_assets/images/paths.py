@@ -10,12 +10,12 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from bettersynth_assets.config.profile import Profile, resolve
+from bettersynth_assets.config.profile import absolute
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.opening import ImageError
 from toolkit.file_errors import patiently
@@ -75,15 +75,15 @@ def image_path(root: Path | str, image: str, roots: Roots = ()) -> str:
     return path
 
 
-def real_roots(profile: Profile) -> Roots:
-    """Return the profile's ``image_roots`` with symbolic links resolved.
+def real_roots(image_roots: Iterable[str]) -> Roots:
+    """Resolve the symbolic links of a profile's ``image_roots``.
 
     Raises:
         ConfigError: a folder does not exist.
     """
     found = []
-    for named in profile.image_roots:
-        path = Path(resolve(named)).expanduser()
+    for named in image_roots:
+        path = absolute(named)
         if not path.is_dir():
             raise ConfigError(
                 f"image_roots: {named!r} is not a folder: mount it, correct it, or remove it from the profile"

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bettersynth_assets.config.profile import Gpu, Profile
+from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.config.recipe import RegenerateSection
-from bettersynth_assets.config.resolved_model import ResolvedModel, model_path
+from bettersynth_assets.config.resolved_model import ResolvedModel
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from bettersynth_assets.scheduler.devices import limit_memory, resolve_devices
@@ -43,21 +43,6 @@ def check_package() -> None:
             f"the recipe's `regenerate` section needs the package {PACKAGE!r}: "
             "pip install 'bettersynth-assets[operators]', or remove the section"
         )
-
-
-def diffusion_model(profile: Profile) -> str:
-    """Return the profile's pipeline: folder or hub id.
-
-    Raises:
-        ConfigError: the profile names none, or one that does not exist.
-    """
-    check_package()
-    if profile.models.diffusion is None:
-        raise ConfigError(
-            f"the recipe's `regenerate` section needs a text-to-image pipeline, but profile {profile.name!r} has none: "
-            "set models.diffusion to a folder or hub id of a diffusers pipeline, or remove the section"
-        )
-    return model_path(profile.models.diffusion, role="diffusion")
 
 
 class ImageMaker:

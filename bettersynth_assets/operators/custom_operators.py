@@ -10,15 +10,12 @@ from __future__ import annotations
 import hashlib
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
 
-from bettersynth_assets.config.profile import Profile
-from bettersynth_assets.config.recipe import Recipe
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import all_specs, forget_spec, is_known, register_spec
 from bettersynth_assets.operators.operator_calls import attempt, in_words
@@ -42,20 +39,25 @@ _imported: dict[Content, Registered] = {}
 _in_use: dict[Content, Registered] = {}
 
 
-def use_custom_operators(settings: Settings) -> None:
+def use_custom_operators(files: Sequence[str], *, recipe: str, trusted_code: bool) -> None:
     """Register a recipe's operators and unregister those of other recipes; no-op if this is already the case.
+
+    Args:
+        files: paths of the recipe's Python files.
+        recipe: name of the recipe, for errors.
+        trusted_code: setting of the profile.
 
     Raises:
         ConfigError: the profile does not allow code; a file is missing, fails on import, registers no operator, or
             uses the name of an existing one. Names file and cause.
     """
-    sources = _sources(settings.recipe, settings.profile)
+    sources = _sources(files, recipe, trusted_code)
     if [*sources] == [*_in_use]:
         return
     _unregister_all()
     try:
         for content, source in sources.items():
-            _in_use[content] = _imported[content] = _registered(settings.recipe.name, content, source)
+            _in_use[content] = _imported[content] = _registered(recipe, content, source)
     except BaseException:
         _unregister_all()
         raise
@@ -66,9 +68,9 @@ def custom_names() -> set[str]:
     return {name for found in _in_use.values() for name in found.operators}
 
 
-def content_of(recipe: Recipe) -> list[str]:
+def content_of(files: Sequence[str]) -> list[str]:
     """Hash a recipe's files; a missing file has the empty text."""
-    paths = map(Path, recipe.custom_operators)
+    paths = map(Path, files)
     return [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in paths]
 
 
@@ -79,17 +81,15 @@ def code_key(names: Iterable[str]) -> dict[str, str]:
     return {f"{name}.code": code for name, code in outside.items() if code}
 
 
-def _sources(recipe: Recipe, profile: Profile) -> dict[Content, bytes]:
+def _sources(files: Sequence[str], recipe: str, trusted_code: bool) -> dict[Content, bytes]:
     """Read the files."""
-    if recipe.custom_operators and not profile.trusted_code:
-        raise ConfigError(
-            f"recipe {recipe.name!r}: custom_operators runs the code of {', '.join(recipe.custom_operators)}: {FIX}"
-        )
+    if files and not trusted_code:
+        raise ConfigError(f"recipe {recipe!r}: custom_operators runs the code of {', '.join(files)}: {FIX}")
     sources = {}
-    for path in recipe.custom_operators:
+    for path in files:
         if not Path(path).is_file():
             raise ConfigError(
-                f"recipe {recipe.name!r}: custom_operators: no file {path}: use the path of a Python file, relative "
+                f"recipe {recipe!r}: custom_operators: no file {path}: use the path of a Python file, relative "
                 "to the recipe's"
             )
         source = Path(path).read_bytes()

@@ -12,9 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.config.profile import Profile
+from bettersynth_assets.config.gpu import Gpu
+from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.config.recipe import Operator
-from bettersynth_assets.config.resolved_model import files_fingerprint, model_path, resolve_model
+from bettersynth_assets.config.resolved_model import files_fingerprint
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.custom_operators import code_key
@@ -87,17 +88,15 @@ def compares_images(entries: Sequence[Operator]) -> bool:
     return any(own is not None and not own & arguments.keys() for own, arguments in pairs)
 
 
-def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, Any]:
+def operators_key(entries: Sequence[Operator], models: OperatorModels, gpu: Gpu) -> dict[str, Any]:
     """Return what identifies a list's models and code, for keys.
 
     Holds the fingerprints of the profile's models and of named folders, by operator, the code of external operators,
     and how classifiers run if that differs from Data-Juicer.
     """
-    models = profile.models
     pairs = [entry_of(entry) for entry in entries]
     specs = {name: spec_of(name) for name, _ in pairs}
-    roles = {name: spec.model.role for name, spec in specs.items() if spec.model}
-    paths = {name: getattr(models, role) for name, role in roles.items()}
+    loaded = {name: models.model(spec.model.role) for name, spec in sorted(specs.items()) if spec.model}
     own = {
         f"{name}.{argument}": files_fingerprint(Path(value))
         for name, arguments in pairs
@@ -111,26 +110,29 @@ def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, An
     }
     options: dict[str, Any] = {}
     if any(spec.classifier for spec in specs.values()):
-        options |= profile.gpu.key("operators")
+        options |= gpu.key("operators")
     options |= code_key(specs)
     options |= {f"{name}.way": spec.way for name, spec in specs.items() if spec.way}
-    fingerprints = {
-        name: resolve_model(paths[name], role=roles[name]).fingerprint
-        for name in sorted(paths)
-        if paths[name] is not None
-    }
+    fingerprints = {name: model.fingerprint for name, model in loaded.items() if model is not None}
     return own | local | options | fingerprints
 
 
 def build_operators(
-    entries: Sequence[Operator], profile: Profile, *, has_all_rows: bool = False
+    entries: Sequence[Operator],
+    models: OperatorModels,
+    gpu: Gpu,
+    *,
+    shards: int = 1,
+    trusted_code: bool = False,
 ) -> list[BuiltOperator]:
     """Build a list with resolved limits.
 
     Args:
         entries: a ``process:`` list.
-        profile: models, device and number of shards.
-        has_all_rows: True if the operators receive the rows of all shards at once.
+        models: the profile's models.
+        gpu: the profile's devices; operators run on the first one.
+        shards: number of shards that the rows are split into; 1 if the operators receive all rows at once.
+        trusted_code: setting of the profile.
 
     Raises:
         ConfigError: as ``check_operators``; a model that does not exist; a value that the operator refuses; an operator
@@ -138,38 +140,37 @@ def build_operators(
         DeviceError: a GPU that does not exist.
     """
     set_operators = [name for name, _ in map(entry_of, entries) if needs_set(name)]
-    if set_operators and profile.shards > 1 and not has_all_rows:
+    if set_operators and shards > 1:
         raise ConfigError(
-            f"operator {set_operators[0]!r} needs all rows at once, but this profile splits them into {profile.shards} "
+            f"operator {set_operators[0]!r} needs all rows at once, but this profile splits them into {shards} "
             "shards: move it to the recipe's `budget.select`, which sees the rows of all shards, or set `shards: 1` in "
             "the profile"
         )
     # Limits are resolved here; the recipe's values for these operators were checked before.
     limited = [name for name, _ in map(entry_of, entries) if spec_of(name).limits]
     others = [entry for entry in entries if entry_of(entry)[0] not in limited]
-    check_operators(others, trusted_code=profile.trusted_code)
+    check_operators(others, trusted_code=trusted_code)
     if limited and own_similarity(entries):
         own = next(name for name, arguments in map(entry_of, entries) if own_similarity([{name: arguments}]))
         raise ConfigError(
             f"{own} with its own model and {limited[0]} are in one list, but Data-Juicer stores one similarity per "
             "row: remove `hf_clip`, or one of the two operators"
         )
-    device = resolve_devices(profile.gpu)[0]
+    device = resolve_devices(gpu)[0]
     built = []
     for entry in entries:
         name, arguments = entry_of(entry)
         limits = json.dumps(arguments, sort_keys=True)
         spec = spec_of(name)
-        if spec.model and (model := getattr(profile.models, spec.model.role)) is not None:
-            arguments.setdefault(spec.model.argument, model_path(model, role=spec.model.role))
+        if spec.model and (model := models.model(spec.model.role)) is not None:
+            arguments.setdefault(spec.model.argument, model.name)
         if spec.check and not spec.limits:
             spec.check(arguments)
-        check_local(name, arguments, profile.models)
+        check_local(name, arguments, models)
         local = tuple(
-            (need.role, str(local_files(name, need, arguments, profile.models)[0]))
-            for need in needs_of(name, arguments)
+            (need.role, str(local_files(name, need, arguments, models)[0])) for need in needs_of(name, arguments)
         )
-        options = device, profile.gpu.decode, profile.gpu.dtype
+        options = device, gpu.decode, gpu.dtype
         kind = registry().modules[name]
         built.append(_build(name, kind, limits, json.dumps(arguments, sort_keys=True), *options, local))
     return built

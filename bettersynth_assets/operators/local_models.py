@@ -1,4 +1,4 @@
-"""Local models for Data-Juicer's operators. In: the profile's ``models``. Out: loaders and fingerprints.
+"""Local models for Data-Juicer's operators. In: ``OperatorModels``. Out: loaders and fingerprints.
 
 Data-Juicer looks for these models in its own cache folder and downloads missing ones in the middle of a run. Here the
 profile names their location, which is checked before any row is processed. An operator built under ``loading_from``
@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.config.profile import Models, resolve
+from bettersynth_assets.config.operator_models import OperatorModels
+from bettersynth_assets.config.profile import absolute
 from bettersynth_assets.config.resolved_model import files_fingerprint
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
@@ -44,13 +45,13 @@ def needs_of(name: str, arguments: Mapping[str, Any]) -> tuple[Need, ...]:
     return (*spec.needs, spec.word_splitter) if arguments.get("tokenization") is True else spec.needs
 
 
-def place_of(need: Need, arguments: Mapping[str, Any], models: Models) -> str | None:
+def place_of(need: Need, arguments: Mapping[str, Any], models: OperatorModels) -> str | None:
     """Return the path of a role's files from the recipe, else from the profile."""
     named: str | None = arguments.get(need.argument) if need.argument else None
-    return named or getattr(models, need.role)
+    return named or models.named(need.role)
 
 
-def local_files(name: str, need: Need, arguments: Mapping[str, Any], models: Models) -> tuple[Path, list[Path]]:
+def local_files(name: str, need: Need, arguments: Mapping[str, Any], models: OperatorModels) -> tuple[Path, list[Path]]:
     """Find the files that an operator loads.
 
     Args:
@@ -71,7 +72,7 @@ def local_files(name: str, need: Need, arguments: Mapping[str, Any], models: Mod
             f"operator {name!r} needs models.{need.role}, which the profile does not set: set it to {FETCH[need.role]}"
         )
     named = need.argument if need.argument and arguments.get(need.argument) else f"models.{need.role}"
-    base = Path(resolve(str(Path(place).expanduser()))).absolute()
+    base = absolute(str(Path(place).expanduser()))
     files = [base / file.format(lang=arguments.get("lang", "en")) for file in need.files]
     missing = [str(file) for file in files if not file.exists()]
     if missing:
@@ -82,12 +83,12 @@ def local_files(name: str, need: Need, arguments: Mapping[str, Any], models: Mod
     return base, files
 
 
-def local_fingerprint(name: str, need: Need, arguments: Mapping[str, Any], models: Models) -> str:
+def local_fingerprint(name: str, need: Need, arguments: Mapping[str, Any], models: OperatorModels) -> str:
     """Hash the files that an operator loads."""
     return files_fingerprint(*local_files(name, need, arguments, models)[1])
 
 
-def check_local(name: str, arguments: Mapping[str, Any], models: Models) -> None:
+def check_local(name: str, arguments: Mapping[str, Any], models: OperatorModels) -> None:
     """Check that an operator's packages are installed, and that its files exist and are readable.
 
     Raises:

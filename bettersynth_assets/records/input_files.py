@@ -1,4 +1,4 @@
-"""Versions of the user's files that a run reads. In: settings. Out: a version per file.
+"""Versions of the user's files that a run reads. In: a ``SeedSource``. Out: a version per file.
 
 A run that read two versions of a file would mix their rows. The pipeline records the versions at its start and commits
 a result only while they are unchanged.
@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
-from bettersynth_assets.records.questions import questions_path
 from bettersynth_assets.records.seed_file import signature_of
-from bettersynth_assets.records.seed_path import seed_path
+from bettersynth_assets.records.seed_source import SeedSource
 
 Versions = dict[str, str]
 """Signatures by kind and path of the file, e.g. ``seed file /data/seed.jsonl``."""
 
 
-def input_versions(settings: Settings) -> Versions:
+def input_versions(seed: SeedSource) -> Versions:
     """Return the versions of the seed and questions files; empty if the miniature world is generated."""
-    if settings.profile.seed is None:
+    if seed.is_generated:
         return {}
-    files = {"seed file": seed_path(settings), "questions file": questions_path(settings)}
+    files = {"seed file": seed.checked_file(), "questions file": seed.questions}
     return {f"{what} {path}": _version(path) for what, path in files.items()}
 
 

@@ -1,4 +1,4 @@
-"""The question that precedes each caption. In: settings. Out: human turns by id, as the kit restores them.
+"""The question that precedes each caption. In: a ``SeedSource``. Out: human turns by id, as the kit restores them.
 
 Original questions come from the profile's ``questions`` file, else from ``stage_1.json`` next to the seed file, else
 from the seed itself if it is in LLaVA format. An id without a question gets one of 11 default questions, chosen by the
@@ -11,63 +11,53 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bettersynth_assets.config.profile import resolve
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.reserved import find_reserved
-from bettersynth_assets.records.seed_file import DECODED, SeedIndex, remove_older, seed_index, version_name
-from bettersynth_assets.records.seed_path import seed_path
+from bettersynth_assets.records.seed_file import SeedIndex, remove_older, seed_index, version_name
 from bettersynth_assets.records.seed_rows import parse_row
+from bettersynth_assets.records.seed_source import SeedSource
 from toolkit.files import sha256_once, write_atomically
 from toolkit.preprocess.row_lines import RowError, read_line
 from toolkit.tokens import IMAGE_TOKEN, with_image
 
-FILE_NAME = "stage_1.json"
 FIX = "fix the file, or remove it to use the default questions"
 CHECKED = ".checked-1"
 """Suffix of the marker that a questions file was checked; the number is the version of the rules."""
 
 
-def questions_file(settings: Settings) -> Path | None:
+def questions_file(seed: SeedSource) -> Path | None:
     """Return the file with the original questions, or None if there is none.
 
     Raises:
         ConfigError: the profile names a file that does not exist.
     """
-    path = questions_path(settings)
-    if path.is_file():
-        return path
-    named = settings.profile.questions
-    if named is not None:
+    if seed.questions.is_file():
+        return seed.questions
+    if seed.questions_named is not None:
         raise ConfigError(
-            f"questions = {named!r}: {path} does not exist: name a LLaVA JSON file, or remove `questions`"
+            f"questions = {seed.questions_named!r}: {seed.questions} does not exist: name a LLaVA JSON file, or remove "
+            "`questions`"
         )
     return None
 
 
-def questions_path(settings: Settings) -> Path:
-    """Return the path of the questions file, which may not exist."""
-    named = settings.profile.questions
-    return seed_path(settings).with_name(FILE_NAME) if named is None else Path(resolve(named)).expanduser().absolute()
-
-
-def questions_key(settings: Settings) -> str:
+def questions_key(seed: SeedSource) -> str:
     """Return a hash of everything that the questions depend on, for a stage's key."""
-    path = questions_file(settings)
-    return sha256_once(path) if path else seed_index(settings).questions_digest()
+    path = questions_file(seed)
+    return sha256_once(path) if path else seed_index(seed).questions_digest()
 
 
-def check_questions(settings: Settings) -> None:
+def check_questions(seed: SeedSource) -> None:
     """Check the questions file, once per version, before anything is computed from the seed.
 
     Raises:
         ConfigError: the questions file cannot be used.
     """
-    path = questions_file(settings)
+    path = questions_file(seed)
     if path is not None:
-        index = seed_index(settings)
+        index = seed_index(seed)
         name = f"{version_name(path)}-{version_name(index.path)}{CHECKED}"
-        _check(path, settings.shared_root / DECODED / name, lambda: _ids(index))
+        _check(path, seed.decoded / name, lambda: _ids(index))
 
 
 _checked: set[Path] = set()
@@ -88,15 +78,15 @@ def _check(path: Path, marker: Path, seed_ids: Callable[[], set[str]]) -> None:
         remove_older(marker)
 
 
-def read_questions(settings: Settings) -> dict[str, str]:
+def read_questions(seed: SeedSource) -> dict[str, str]:
     """Read the human turns by id, each with its image token.
 
     Raises:
         ConfigError: the questions file cannot be used.
     """
-    path = questions_file(settings)
+    path = questions_file(seed)
     if path is None:
-        return _own_questions(seed_index(settings))
+        return _own_questions(seed_index(seed))
     return {row_id: question for row_id, question in _read(path) if question is not None}
 
 

@@ -1,4 +1,4 @@
-"""Index of the seed file. In: settings. Out: a ``SeedIndex`` with the position and shard of each row, and bad rows.
+"""Index of the seed file. In: a ``SeedSource``. Out: a ``SeedIndex``: position and shard of each row, bad rows.
 
 The file is read once per process, as a stream; only three numbers and an image path per row stay in memory. A
 compressed or Parquet file is first decoded into plain lines under the data root, once per version of the file. Row
@@ -20,20 +20,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bettersynth_assets.config.profile import Limits
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.images.paths import LONGEST, image_path
-from bettersynth_assets.records.seed_path import seed_path
 from bettersynth_assets.records.seed_rows import field_names, image_field
+from bettersynth_assets.records.seed_source import SeedSource
 from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.preprocess.row_files import RowFileError, plain_file
 from toolkit.preprocess.row_lines import RowError, read_line, spans
 
 SHOWN_LINES = 5
 MOST_FIELDS = 1000
-DECODED = "decoded"
-"""Folder under the shared root with the decoded lines of compressed and Parquet files."""
 CONVERSATION = b'"conversations"'
 Signature = tuple[int, int, int]
 """Size in bytes, modification time in ns, and inode; these change when a file is replaced."""
@@ -160,26 +157,26 @@ class SeedIndex:
             raise SeedError(f"seed file {self.path} has changed while it was read: run again")
 
 
-def seed_index(settings: Settings) -> SeedIndex:
+def seed_index(seed: SeedSource) -> SeedIndex:
     """Return the index of the seed file; built once per process and version of the file.
 
     Raises:
-        SeedError: the file is missing or empty, or has more bad lines than the profile allows.
+        SeedError: the file is missing or empty, or has more bad lines than the limits allow.
     """
-    path = seed_path(settings)
+    path = seed.checked_file()
     signature = signature_of(path)
-    index = _scan(path, signature, _plain(path, signature, settings))
-    index.check_share(settings.profile.limits)
+    index = _scan(path, signature, _plain(path, signature, seed.decoded))
+    index.check_share(seed.limits)
     return index
 
 
-def seed_fields(settings: Settings) -> frozenset[str] | None:
+def seed_fields(seed: SeedSource) -> frozenset[str] | None:
     """Return the names of the seed's extra fields; fields of nested objects with dots (``meta.score``).
 
     Returns:
         None if there are more than ``MOST_FIELDS``; then a name can be neither confirmed nor refused.
     """
-    fields = seed_index(settings).fields
+    fields = seed_index(seed).fields
     return frozenset(fields) if len(fields) < MOST_FIELDS else None
 
 
@@ -212,11 +209,11 @@ def remove_older(newest: Path) -> None:
             old.unlink(missing_ok=True)
 
 
-def _plain(path: Path, signature: Signature, settings: Settings) -> Path:
+def _plain(path: Path, signature: Signature, decoded: Path) -> Path:
     if not signature[0]:
         raise SeedError(f"seed file {path} is empty and holds no rows: name a file with one JSON object per line")
     try:
-        return plain_rows(path, settings.shared_root / DECODED)
+        return plain_rows(path, decoded)
     except SeedError as error:
         raise SeedError(f"seed file {error}") from None
 

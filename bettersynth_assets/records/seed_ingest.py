@@ -23,8 +23,6 @@ from bettersynth_assets.records.seed_rows import parse_row
 from toolkit.preprocess.row_lines import RowError, read_line
 from toolkit.tokens import kit_text
 
-STAGE = "seed_dataset"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ingested:
@@ -40,7 +38,7 @@ class Ingested:
     """Number of rows with a missing or empty folder, by folder; included in ``missing``."""
 
 
-def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots = ()) -> Ingested:
+def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots = (), *, stage: str) -> Ingested:
     """Check lines one by one: text first, then the path, then the image's header.
 
     Args:
@@ -48,6 +46,7 @@ def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots =
         root: the image root.
         limits: limits from the profile.
         roots: further folders that links may point into.
+        stage: name for the table of the quarantine.
 
     Raises:
         EnvironmentFault: a file cannot be accessed or read.
@@ -70,7 +69,7 @@ def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots =
             if isinstance(error, FolderGoneError):
                 gone[error.folder] += 1
             quarantine.append(
-                {"id": row_id, "line": line.number, "stage": STAGE, "reason": error.reason, "detail": error.detail}
+                {"id": row_id, "line": line.number, "stage": stage, "reason": error.reason, "detail": error.detail}
             )
     return Ingested(
         kept=rows_table(kept, SEED),

@@ -22,7 +22,7 @@ from bettersynth_assets.reports.operator_order import operator_order_metadata
 from bettersynth_assets.reports.plots import INLINE_LIMIT, curve, histogram, sparkline
 
 if TYPE_CHECKING:
-    from bettersynth_assets.config.settings import Settings
+    from bettersynth_assets.engine.resolved_run import ResolvedRun
 
 TABLE_ROWS = 20
 METRIC_ROWS = 100
@@ -34,12 +34,12 @@ Metadata = dict[str, Any]
 """Values that Dagster accepts as metadata: numbers, text and ``MetadataValue``."""
 
 
-def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
+def describe(manifest: Manifest, run: ResolvedRun, *, rows: bool) -> Metadata:
     """Return the metadata of one shard, or of a whole set.
 
     Args:
         manifest: the manifest of the shard or set.
-        settings: settings, to locate the images.
+        run: the resolved run, to locate the images.
         rows: True for a set of image-text rows, which gets scores and images; other sets are shown as a table.
     """
     table = manifest.table()
@@ -58,10 +58,10 @@ def describe(manifest: Manifest, settings: Settings, *, rows: bool) -> Metadata:
     metadata |= figures({name: value for name, value in manifest.stats.items() if not name.endswith("metrics")})
     if rows and table.num_rows:
         metadata |= distributions(table)
-        metadata["gallery"] = dg.MetadataValue.md(_gallery(table, settings, lowest_score(manifest.stats)))
+        metadata["gallery"] = dg.MetadataValue.md(_gallery(table, run, lowest_score(manifest.stats)))
     elif manifest.stage == "operator_plan":
         metadata.pop("order", None)  # operator_plan shows it with names
-        metadata |= operator_order_metadata(manifest, settings)
+        metadata |= operator_order_metadata(manifest, run.settings)
     elif "metrics" in manifest.stats:
         metadata["table"] = small_table(metric_table(table, manifest.stats), rows=METRIC_ROWS)
     elif not rows:
@@ -168,8 +168,7 @@ def _rounded(value: float) -> float | str:
     return float(f"{value:.5g}") if math.isfinite(value) else str(value)
 
 
-def _gallery(table: pa.Table, settings: Settings, limit: float | None) -> str:
+def _gallery(table: pa.Table, run: ResolvedRun, limit: float | None) -> str:
     from bettersynth_assets.images.opening import open_rgb
-    from bettersynth_assets.records.seed_path import image_root
 
-    return gallery(table, image_root=image_root(settings), opener=open_rgb, limit=limit)
+    return gallery(table, image_root=run.image_root, opener=open_rgb, limit=limit)

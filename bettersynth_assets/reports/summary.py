@@ -15,6 +15,7 @@ from typing import Any
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors.storage import is_read_only
 from bettersynth_assets.reports.world_quality import world_quality
@@ -38,7 +39,7 @@ def summarize(settings: Settings) -> Summary:
         metric first: mean, sd, n and values per training seed), ``kit_score``, or ``no_kit_score`` with the reason why
         there is none, ``note`` on the validity of the figures, and ``quality`` for the miniature.
     """
-    pipeline = Pipeline(STAGES, settings)
+    pipeline = Pipeline(STAGES, ResolvedRun(settings))
     found = {name: manifests for name in pipeline.stages if (manifests := pipeline.current(name))}
     results = {name: found[name][0] for name in ("eval_results", "baseline_results") if name in found}
     summary: Summary = {

@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bettersynth_assets.config.recipe import BudgetSection
-from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
-from bettersynth_assets.records.input_files import input_versions
 from bettersynth_assets.records.questions import questions_key, read_questions
 from bettersynth_assets.records.schema import BUDGETED, QUARANTINE, REJECTS, SEED, rows_table
 from bettersynth_assets.stages.accounting import nothing_left
+from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.rules import BUDGET_MET, EVERY_ROW_SET
+from bettersynth_assets.stages.seed import seed_versions
 from bettersynth_assets.stages.selection import select_inputs, select_key, select_rows
 from toolkit.files import write_atomically
 from toolkit.tokens import kit_text
@@ -55,7 +56,7 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
     rows = selected.kept if selected else offered
     order = fill_budget(rows.num_rows, settings.budget, random_seed=section.seed, order=section.order)
     kept, rejects = split_by_exposures(rows, order, stage=name, budget=settings.budget)
-    questions = read_questions(settings)
+    questions = read_questions(work.run.seed)
     kit_rows = as_kit_rows(kept)
     kit_lines = [_line(row) for row in kit_rows]
     llava_rows = to_llava(kit_rows, questions)
@@ -145,13 +146,13 @@ def _histogram(kept: pa.Table, *, not_drawn: int) -> dict[str, int]:
     return {str(times): rows for times, rows in sorted(counts.items()) if rows}
 
 
-def depends(settings: Settings, shard: str, inputs: Inputs, *, section: BudgetSection | None = None) -> object:
-    section = section or settings.recipe.budget
+def depends(run: ResolvedRun, shard: str, inputs: Inputs, *, section: BudgetSection | None = None) -> object:
+    section = section or run.recipe.budget
     return {
-        "budget": settings.budget,
+        "budget": run.settings.budget,
         "section": section.key(),
-        "questions": questions_key(settings),
-        **(select_key(settings, inputs) if section.select else {}),
+        "questions": questions_key(run.seed),
+        **(select_key(run, inputs) if section.select else {}),
     }
 
 
@@ -162,11 +163,12 @@ BUDGETED_SET = Stage(
     rules=(*EVERY_ROW_SET, BUDGET_MET),
     run=partial(run, name="budgeted_set", source="recaptioned_set"),
     depends=depends,
-    files=input_versions,
+    files=seed_versions,
     sharded=False,
     inputs=("recaptioned_set",),
     by_value=("seed_profile",),
     also=select_inputs,
+    preflight=check_recipe,
 )
 BASELINE_SET = Stage(
     name="baseline_set",
@@ -175,7 +177,7 @@ BASELINE_SET = Stage(
     rules=(*EVERY_ROW_SET, BUDGET_MET),
     run=partial(run, name="baseline_set", source="seed_dataset", section=BASELINE),
     depends=partial(depends, section=BASELINE),
-    files=input_versions,
+    files=seed_versions,
     sharded=False,
     inputs=("seed_dataset",),
     shared=True,

@@ -25,12 +25,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.libraries import key_versions
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
-from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.compare import arm_stats, compare
 from bettersynth_assets.stages.rules import ALL_ANSWERED
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
@@ -82,13 +81,13 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     (checkpoints,) = work.inputs[source]
     checkpoints.verify()
     models = {row["seed"]: checkpoints.path / row["path"] for row in checkpoints.table().to_pylist()}
-    places = {training_seed: unit_places(work.settings, model) for training_seed, model in models.items()}
+    places = {training_seed: unit_places(work.run, model) for training_seed, model in models.items()}
     plans = {}
     for training_seed, model in models.items():
         missing = {name: place for name, place in places[training_seed].items() if finished(place) is None}
         if missing:
             folder = work.folder / folder_of(training_seed)
-            plans[work.folder / f"plan-{training_seed}.json"] = evaluation_plan(work.settings, folder, model, missing)
+            plans[work.folder / f"plan-{training_seed}.json"] = evaluation_plan(work.run, folder, model, missing)
     if plans:
         run_child(MODULE, plans, on_event=Reporter(source, work.log), log=work.log)
     units = {training_seed: _units(places[training_seed]) for training_seed in models}
@@ -102,21 +101,19 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     ]
 
 
-def unit_places(settings: Settings, model: Path) -> dict[str, UnitLocation]:
+def unit_places(run: ResolvedRun, model: Path) -> dict[str, UnitLocation]:
     """Return the folder and key of one checkpoint's answers, by benchmark, in the profile's order."""
     from toolkit.evaluation.keys import VERSION, checkpoint_hashes
 
-    run = [VERSION, checkpoint_hashes(model), _run_key(settings), key_versions(LIBRARIES)]
-    keys = {name: digest_of(name, key, *run) for name, key in benchmarks_key(settings).items()}
-    root = settings.shared_root / "answers"
+    common = [VERSION, checkpoint_hashes(model), _run_key(run), key_versions(LIBRARIES)]
+    keys = {name: digest_of(name, key, *common) for name, key in benchmarks_key(run).items()}
+    root = run.settings.shared_root / "answers"
     return {name: UnitLocation(folder=root / f"{name}-{key[:16]}", key=key) for name, key in keys.items()}
 
 
-def evaluation_plan(
-    settings: Settings, output: Path, model: Path, missing: Mapping[str, UnitLocation]
-) -> dict[str, Any]:
+def evaluation_plan(run: ResolvedRun, output: Path, model: Path, missing: Mapping[str, UnitLocation]) -> dict[str, Any]:
     """Return one seed's plan for ``toolkit.evaluation.run``, restricted to the missing benchmarks."""
-    gpu = settings.profile.gpu
+    settings, gpu = run.settings, run.gpu
     return {
         "model": str(model),
         "output": str(output),
@@ -125,7 +122,7 @@ def evaluation_plan(
         "device": "cpu" if gpu.devices == "cpu" else "auto",
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if settings.profile.training.feature_cache else None,
-        "benchmarks": {name: values for name, values in benchmarks(settings).items() if name in missing},
+        "benchmarks": {name: values for name, values in run.benchmarks.items() if name in missing},
         "units": {name: {"folder": str(place.folder), "unit_key": place.key} for name, place in missing.items()},
     }
 
@@ -235,17 +232,16 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
     )
 
 
-def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    return {"benchmarks": benchmarks_key(settings), **_run_key(settings)}
+def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
+    return {"benchmarks": benchmarks_key(run), **_run_key(run)}
 
 
-def _run_key(settings: Settings) -> dict[str, Any]:
+def _run_key(run: ResolvedRun) -> dict[str, Any]:
     """Return the settings that the answers to every benchmark depend on."""
-    profile = settings.profile
     return {
-        **architecture_key(settings),
-        "evaluation": profile.evaluation.key(),
-        "gpu": profile.gpu.key("evaluation"),
+        **architecture_key(run),
+        "evaluation": run.settings.profile.evaluation.key(),
+        "gpu": run.gpu.key("evaluation"),
     }
 
 

@@ -20,24 +20,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bettersynth_assets.config.recipe import Operator
-from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.errors import UserError
-from bettersynth_assets.operators.custom_operators import use_custom_operators
-from bettersynth_assets.operators.data_juicer import (
-    BuiltOperator,
-    build_operators,
-    compares_images,
-    operators_key,
-    own_similarity,
-)
+from bettersynth_assets.operators.data_juicer import BuiltOperator, compares_images
 from bettersynth_assets.operators.order import Measured, planned_order, predicted_seconds
-from bettersynth_assets.operators.process import Processed, run_process
-from bettersynth_assets.operators.recipe_check import check_once
+from bettersynth_assets.operators.process import Processed
 from bettersynth_assets.operators.seed_scores import with_limits
-from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.accounting import nothing_left
-from bettersynth_assets.stages.filter import PLAN, rescorer
+from bettersynth_assets.stages.filter import PLAN
+from bettersynth_assets.stages.recipe_check import check_recipe
+from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.rules import SAME_KEPT
 from bettersynth_assets.stages.score import read_embeddings
 
@@ -76,15 +69,11 @@ def embeddings_of(sample: pa.Table, rows: pa.Table, work: Work) -> dict[str, NDA
 
 def run(work: Work) -> Result:
     """Measure each operator, order them, and run both orders on the sample."""
-    settings, entries, after = work.settings, work.settings.recipe.process, work.settings.recipe.refilter
+    entries, after = work.settings.recipe.process, work.settings.recipe.refilter
     rows = work.rows("clip_scores")
     if not rows.num_rows:
-        raise nothing_left(PLAN, settings)
-    check_once(settings)
-    built, built_after = (
-        build_operators(with_limits(part, work.inputs["seed_profile"][0]), settings.profile)
-        for part in (entries, after)
-    )
+        raise nothing_left(PLAN, work.settings)
+    first, second = (build_list(work, with_limits(part, work.inputs["seed_profile"][0])) for part in (entries, after))
 
     sample = sample_of(rows)
     embeddings = embeddings_of(sample, rows, work) if compares_images(entries) else {}
@@ -92,24 +81,25 @@ def run(work: Work) -> Result:
     def runner(part: Sequence[Operator]) -> Run:
         def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
             found = [embeddings[name] for name in table["id"].to_pylist()] if embeddings else []
-            return run_process(
+            return process_rows(
+                work,
                 table,
                 operators,
+                entries=part,
                 stage=PLAN,
-                image_root=image_root(settings),
-                rescore=None if own_similarity(part) else rescorer(settings),
+                image_root=work.run.seed.images,
                 embeddings=np.stack(found) if found else None,
             )
 
         return process
 
     process = runner(entries)
-    measured = probe(sample, built, process, work.log)
-    written, planned = list(range(len(built))), planned_order(measured)
-    kept = process(sample, built).kept
+    measured = probe(sample, first, process, work.log)
+    written, planned = list(range(len(first))), planned_order(measured)
+    kept = process(sample, first).kept
     moved = planned != written
-    differ = differing(kept, process(sample, [built[position] for position in planned]).kept) if moved else 0
-    shown = operator_rows(measured, planned) + refilter_rows(probe(sample, built_after, runner(after), work.log))
+    differ = differing(kept, process(sample, [first[position] for position in planned]).kept) if moved else 0
+    shown = operator_rows(measured, planned) + refilter_rows(probe(sample, second, runner(after), work.log))
     table = pa.Table.from_pylist(shown, schema=OPERATORS)
     order = written if differ else planned
     seconds = {
@@ -189,14 +179,14 @@ def refilter_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     return [{**row, "list": "caption.refilter", "moves": REFILTER_STAYS} for row in rows]
 
 
-def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    use_custom_operators(settings)
-    entries, after = settings.recipe.process, settings.recipe.refilter
+def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
+    register_operators(run)
+    entries, after = run.recipe.process, run.recipe.refilter
     return {
         "process": with_limits(entries, inputs["seed_profile"][0]),
         "refilter": with_limits(after, inputs["seed_profile"][0]),
-        "models": operators_key([*entries, *after], settings.profile),
-        "gpu": settings.profile.gpu.key(),
+        "models": list_key(run, [*entries, *after]),
+        "gpu": run.gpu.key(),
         "sample_rows": SAMPLE_ROWS,
     }
 
@@ -210,5 +200,6 @@ OPERATOR_PLAN = Stage(
     sharded=False,
     inputs=("clip_scores", "seed_profile"),
     by_value=("seed_profile",),
+    preflight=check_recipe,
     libraries=("py-data-juicer", "torch", "transformers", "pillow"),
 )

@@ -16,24 +16,19 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.recipe import CaptionSection
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.libraries import key_versions
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import ImageError, check_unchanged
 from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
-from bettersynth_assets.operators.custom_operators import use_custom_operators
-from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
-from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
-from bettersynth_assets.operators.recipe_check import check_once
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synthetic_rows, synthetic_table
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
-from bettersynth_assets.records.seed_path import image_root
-from bettersynth_assets.stages.filter import rescorer
-from bettersynth_assets.stages.models import captioner_of, scorer_of
+from bettersynth_assets.stages.recipe_check import check_recipe
+from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
 from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
 from toolkit.files import digest_of
@@ -61,7 +56,6 @@ def run(work: Work) -> Result:
     if section is None:
         done, quarantine = recaptioned_table([chosen(row, None, None) for row in table.to_pylist()]), NOTHING
     else:
-        check_once(work.settings)
         done, quarantine = _recaption(work, table, section)
     result = Result(rows_in=table.num_rows, kept=done, quarantine=quarantine, stats=summary(done))
     if recipe.regenerate and done.num_rows:
@@ -98,18 +92,17 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
     Raises:
         EnvironmentFault: the captioner failed for more rows than the profile allows.
     """
-    settings = work.settings
-    most = int(settings.profile.limits.max_failed_captions_share * len(rows))
+    run = work.run
+    most = int(run.settings.profile.limits.max_failed_captions_share * len(rows))
     is_new = False
 
     def ask(some: Sequence[dict[str, Any]], max_failed: int | None = None) -> list[Synthetic | ImageError]:
-        root = image_root(settings)
-        paths = [Path(root, row["image"]) for row in some]
+        paths = [Path(run.seed.images, row["image"]) for row in some]
         made = synthesise(
             paths,
             [row["id"] for row in some],
-            load_captioner(captioner_of(settings), settings.profile.gpu),
-            load_scorer(scorer_of(settings), settings.profile.gpu),
+            load_captioner(run.captioner, run.gpu),
+            load_scorer(run.scorer, run.gpu),
             section,
             Progress(work.log, f"{NAME} {work.shard}", len(some)),
             max_failed,
@@ -125,7 +118,7 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
         return synthetic_table(ask(rows, most))
 
     identity = ("id", "image_hash")
-    key = digest_of([[row[name] for name in identity] for row in rows], caption_key(settings, section))
+    key = digest_of([[row[name] for name in identity] for row in rows], caption_key(run, section))
     made = synthetic_rows(work.memo("captions", key, make))
     failed = [at for at, found in enumerate(made) if isinstance(found, Synthetic) and found.has_failed]
     if failed and not is_new:
@@ -140,12 +133,13 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
 def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
     """Run the ``refilter`` list over the chosen captions."""
     limits = with_limits(section.refilter, work.inputs["seed_profile"][0])
-    done = run_process(
+    done = process_rows(
+        work,
         result.kept,
-        build_operators(limits, work.settings.profile),
+        build_list(work, limits),
+        entries=section.refilter,
         stage=NAME,
-        image_root=image_root(work.settings),
-        rescore=None if own_similarity(section.refilter) else rescorer(work.settings),
+        image_root=work.run.image_root,
         log=work.log_with_shard,
     )
     return replace(
@@ -157,30 +151,30 @@ def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
     )
 
 
-def caption_key(settings: Settings, section: CaptionSection) -> object:
+def caption_key(run: ResolvedRun, section: CaptionSection) -> object:
     """Return what an image's synthetic caption and score depend on, besides the image."""
     return {
         "version": VERSION,
         "section": section.key("captions"),
-        **captioner_key(captioner_of(settings), settings.profile.gpu),
-        "scorer": scorer_key(scorer_of(settings), settings.profile.gpu),
+        **captioner_key(run.captioner, run.gpu),
+        "scorer": scorer_key(run.scorer, run.gpu),
         "libraries": key_versions(LIBRARIES),
     }
 
 
-def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    use_custom_operators(settings)
-    section, regenerate = settings.recipe.caption, settings.recipe.regenerate
+def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
+    register_operators(run)
+    section, regenerate = run.recipe.caption, run.recipe.regenerate
     (seed_profile,) = inputs["seed_profile"]
-    images = {"regenerate": regenerate_key(settings, regenerate, seed_profile)} if regenerate else {}
+    images = {"regenerate": regenerate_key(run, regenerate, seed_profile)} if regenerate else {}
     if section is None:
         return images or None
     return images | {
         "caption": section.key(),
         "low_score": low_score(section, seed_profile) if section.policy == "low_score_only" else None,
         "refilter": with_limits(section.refilter, seed_profile),
-        "models": operators_key(section.refilter, settings.profile),
-        "captions": caption_key(settings, section),
+        "models": list_key(run, section.refilter),
+        "captions": caption_key(run, section),
     }
 
 
@@ -194,5 +188,6 @@ RECAPTIONED_SET = Stage(
     sharded=True,
     inputs=("filtered_set", "seed_profile"),
     by_value=("seed_profile",),
+    preflight=check_recipe,
     libraries=("py-data-juicer", *LIBRARIES),
 )

@@ -7,7 +7,7 @@ whose image the safety checker refuses at every try keeps its image, flagged ``r
 
 <recipe>/recaptioned_set/<shard>/images/<hash>.jpg    new files, named by a hash of all that they depend on, so that a
                                                       killed run or another limit generates none of them twice
-<recipe>/image_root/                                  root of the rows' image paths (``records.seed_path``)
+<recipe>/image_root/                                  root of the rows' image paths (``records.image_root``)
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.recipe import RegenerateSection
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.libraries import key_versions
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.engine.store import Manifest, write_table
 from bettersynth_assets.images.opening import content_hash
 from bettersynth_assets.models.diffusion import PACKAGE, check_package, load_image_maker, save_image
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
+from bettersynth_assets.records.image_root import REGENERATED
 from bettersynth_assets.records.schema import RECAPTIONED
-from bettersynth_assets.records.seed_path import REGENERATED
-from bettersynth_assets.stages.models import pipeline_of, scorer_of
+from bettersynth_assets.stages.world import link_image_root
 from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.files import digest_of
 from toolkit.progress import Progress
@@ -78,12 +78,13 @@ def regenerate_rows(work: Work, rows: pa.Table, section: RegenerateSection) -> R
         rows: rows of schema ``RECAPTIONED``.
         section: the recipe's ``regenerate`` section.
     """
+    link_image_root(work.run)
     below = limit(section, work.inputs["seed_profile"][0])
     values = rows.to_pylist()
     todo = [index for index, row in enumerate(values) if row["clip_score"] < below]
     parents = [values[index] for index in todo]
     paths = _make_images(work, parents, section)
-    scores = _scores(work.settings, paths, [row["caption"] for row in parents])
+    scores = _scores(work.run, paths, [row["caption"] for row in parents])
     made = zip(parents, paths, scores, strict=True)
     ledger = [_entry(*each, policy=section.policy, shard=work.shard) for each in made]
     for index, path, entry in zip(todo, paths, ledger, strict=True):
@@ -97,14 +98,14 @@ def regenerate_rows(work: Work, rows: pa.Table, section: RegenerateSection) -> R
 
 def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: RegenerateSection) -> list[Path | None]:
     """Generate the images that do not exist; None for a row that was refused at every try."""
-    folder, depends = work.folder.parent / FOLDER, image_key(work.settings, section)
+    folder, depends = work.folder.parent / FOLDER, image_key(work.run, section)
     paths: list[Path | None] = [folder / f"{digest_of(row['id'], row['caption'], depends)[:24]}.jpg" for row in rows]
     missing = [(at, path) for at, path in enumerate(paths) if path is not None and not path.is_file()]
     if not missing:
         return paths
     progress = Progress(work.log, f"recaptioned_set {work.shard} images", len(missing))
     captions, ids = ([rows[at][column] for at, _ in missing] for column in ("caption", "id"))
-    maker = load_image_maker(pipeline_of(work.settings), work.settings.profile.gpu)
+    maker = load_image_maker(work.run.diffusion, work.run.gpu)
     for position, image in maker.images(captions, ids, section):
         at, path = missing[position]
         if image is None:
@@ -115,12 +116,12 @@ def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: Regenerate
     return paths
 
 
-def _scores(settings: Settings, paths: Sequence[Path | None], captions: Sequence[str]) -> list[float | None]:
+def _scores(run: ResolvedRun, paths: Sequence[Path | None], captions: Sequence[str]) -> list[float | None]:
     """Score new images with their captions; None if there is no image."""
     there = [at for at, path in enumerate(paths) if path is not None]
     if not there:
         return [None] * len(paths)
-    scorer = load_scorer(scorer_of(settings), settings.profile.gpu)
+    scorer = load_scorer(run.scorer, run.gpu)
     scored = score_files(scorer, [path for path in paths if path is not None], [captions[at] for at in there])
     for at, error in scored.errors.items():  # just written: the disk is at fault, not the row
         path = paths[there[at]]
@@ -178,23 +179,23 @@ def _stats(ledger: Sequence[dict[str, Any]], below: float) -> dict[str, Any]:
     }
 
 
-def image_key(settings: Settings, section: RegenerateSection) -> dict[str, Any]:
+def image_key(run: ResolvedRun, section: RegenerateSection) -> dict[str, Any]:
     """Return what an image depends on besides its row's id and caption."""
     return {
         "version": VERSION,
         "section": section.key("images"),
-        "model": pipeline_of(settings).fingerprint,
-        "gpu": settings.profile.gpu.key("diffusion"),
+        "model": run.diffusion.fingerprint,
+        "gpu": run.gpu.key("diffusion"),
         "libraries": key_versions(LIBRARIES),
     }
 
 
-def regenerate_key(settings: Settings, section: RegenerateSection, seed_profile: Manifest) -> dict[str, Any]:
+def regenerate_key(run: ResolvedRun, section: RegenerateSection, seed_profile: Manifest) -> dict[str, Any]:
     """Return what the rows depend on besides their captions."""
     check_package()
     return {
         "section": section.key(),
         "below": limit(section, seed_profile),
-        "images": image_key(settings, section),
-        "scorer": scorer_key(scorer_of(settings), settings.profile.gpu),
+        "images": image_key(run, section),
+        "scorer": scorer_key(run.scorer, run.gpu),
     }

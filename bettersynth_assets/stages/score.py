@@ -16,15 +16,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import check_unchanged
 from bettersynth_assets.models.scorers.clip_files import Scored, score_files
 from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
-from bettersynth_assets.records.seed_path import image_root
-from bettersynth_assets.stages.models import scorer_of
 from bettersynth_assets.stages.rules import EVERY_ROW_SET
 from toolkit.files import write_atomically
 from toolkit.progress import Progress
@@ -66,11 +64,9 @@ def add_scores(table: pa.Table, scored: Scored) -> Result:
 
 def run(work: Work) -> Result:
     """Score one shard."""
-    profile = work.settings.profile
     table = work.rows("seed_dataset")
-    root = image_root(work.settings)
-    scorer = load_scorer(scorer_of(work.settings), profile.gpu)
-    paths = [Path(root, image) for image in table.column("image").to_pylist()]
+    scorer = load_scorer(work.run.scorer, work.run.gpu)
+    paths = [Path(work.run.seed.images, image) for image in table.column("image").to_pylist()]
     scored = score_files(
         scorer,
         paths,
@@ -92,8 +88,8 @@ def read_embeddings(manifests: Sequence[Manifest]) -> NDArray[np.float32]:
     return np.concatenate([part for part in found if len(part)] or found[:1])
 
 
-def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    return scorer_key(scorer_of(settings), settings.profile.gpu)
+def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
+    return scorer_key(run.scorer, run.gpu)
 
 
 CLIP_SCORES = Stage(

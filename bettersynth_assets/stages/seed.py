@@ -20,50 +20,56 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bettersynth_assets.config.profile import Limits
-from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
-from bettersynth_assets.images.paths import Roots, real_roots
-from bettersynth_assets.records.input_files import input_versions
+from bettersynth_assets.images.paths import Roots
+from bettersynth_assets.records.input_files import Versions, input_versions
 from bettersynth_assets.records.questions import check_questions
 from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.records.seed_file import SeedLine, seed_index
 from bettersynth_assets.records.seed_folders import check_folders
-from bettersynth_assets.records.seed_ingest import STAGE, Ingested, ingest
+from bettersynth_assets.records.seed_ingest import Ingested, ingest
 from bettersynth_assets.stages.rules import EVERY_ROW_SET
 from bettersynth_assets.stages.world import prepare_seed
 from toolkit.file_errors import patiently
 from toolkit.worker_pools import repeated
 
+NAME = "seed_dataset"
 POOL_ROWS = 20_000
 """Minimum rows of a seed file for which starting worker processes is faster."""
 MOST_WORKERS = 16
 
 
-def _depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    check_questions(settings)
-    roots = real_roots(settings.profile)
+def seed_versions(run: ResolvedRun) -> Versions:
+    """Return the versions of the seed and questions files, which must not change during a run."""
+    return input_versions(run.seed)
+
+
+def _depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
+    check_questions(run.seed)
+    roots = run.image_roots
     return {
-        "lines": seed_index(settings).digest(_number(shard), settings.profile.shards),
-        "limits": settings.profile.limits.key(),
+        "lines": seed_index(run.seed).digest(_number(shard), run.settings.profile.shards),
+        "limits": run.seed.limits.key(),
         **({"image_roots": sorted(roots)} if roots else {}),
     }
 
 
 def _run(work: Work) -> Result:
-    index, limits = seed_index(work.settings), work.settings.profile.limits
+    seed, roots = work.run.seed, work.run.image_roots
+    index, root, limits = seed_index(seed), seed.images, seed.limits
     number, shards = _number(work.shard), work.settings.profile.shards
-    root, roots = index.path.parent, real_roots(work.settings.profile)
     lines = list(index.lines(number, shards))
 
     def complete() -> Ingested:
         if len(index) < POOL_ROWS:
-            done = ingest(lines, root, limits, roots)
+            done = ingest(lines, root, limits, roots, stage=NAME)
         else:
             following = list(index.lines(number + 1, shards)) if number + 1 < shards else []
             done = repeated(
                 lambda: _pooled(lines, following, root, limits, roots),
                 _replace_pool,
-                f"{STAGE} {work.shard}, {len(lines)} rows",
+                f"{NAME} {work.shard}, {len(lines)} rows",
             )
         check_folders(done, index, limits)
         return done
@@ -104,7 +110,7 @@ def _pooled(lines: list[SeedLine], following: list[SeedLine], root: Path, limits
 def _begin(lines: list[SeedLine], root: Path, limits: Limits, roots: Roots) -> list[Future[Ingested]]:
     size = max(1, -(-len(lines) // (2 * _workers())))
     starts = range(0, len(lines), size)
-    return [_pool().submit(ingest, lines[start : start + size], root, limits, roots) for start in starts]
+    return [_pool().submit(ingest, lines[start : start + size], root, limits, roots, stage=NAME) for start in starts]
 
 
 def _workers() -> int:
@@ -145,7 +151,7 @@ def _count(values: Iterable[str]) -> dict[str, int]:
 
 
 SEED_DATASET = Stage(
-    name=STAGE,
+    name=NAME,
     version=2,
     columns=SEED,
     rules=EVERY_ROW_SET,
@@ -154,6 +160,6 @@ SEED_DATASET = Stage(
     sharded=True,
     shared=True,
     prepare=prepare_seed,
-    files=input_versions,
+    files=seed_versions,
     libraries=("pillow",),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.operators.seed_scores import SCORES_FILE
@@ -49,7 +49,7 @@ def _figures(name: str, values: dict[str, Any]) -> dict[str, Any]:
     return {"measure": name, **plain, "k_sigma_low": low, "k_sigma_high": high, **percentiles}
 
 
-def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
+def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
     return None
 
 

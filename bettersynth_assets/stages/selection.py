@@ -12,22 +12,14 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.libraries import key_versions
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Work
-from bettersynth_assets.operators.custom_operators import use_custom_operators
-from bettersynth_assets.operators.data_juicer import (
-    build_operators,
-    compares_images,
-    operators_key,
-    own_similarity,
-)
-from bettersynth_assets.operators.process import Processed, run_process
-from bettersynth_assets.operators.recipe_check import check_once
+from bettersynth_assets.operators.data_juicer import compares_images
+from bettersynth_assets.operators.process import Processed
 from bettersynth_assets.operators.seed_scores import with_limits
-from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.stages.accounting import nothing_left
-from bettersynth_assets.stages.filter import rescorer
+from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.score import read_embeddings
 
 LIBRARIES = ("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow")
@@ -45,19 +37,19 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
         ConfigError: a Mapper, or an unusable operator.
         EmptySetError: no row is left; names the operator that removed most.
     """
-    settings, entries = work.settings, work.settings.recipe.budget.select
-    check_once(settings)
-    done = run_process(
+    entries = work.settings.recipe.budget.select
+    done = process_rows(
+        work,
         rows,
-        build_operators(with_limits(entries, work.inputs["seed_profile"][0]), settings.profile, has_all_rows=True),
+        build_list(work, with_limits(entries, work.inputs["seed_profile"][0]), has_all_rows=True),
+        entries=entries,
         stage=stage,
-        image_root=image_root(settings),
-        rescore=None if own_similarity(entries) else rescorer(settings),
+        image_root=work.run.image_root,
         embeddings=embeddings_of(work, rows) if compares_images(entries) else None,
         log=work.log,
     )
     if not done.kept.num_rows:
-        raise nothing_left(stage, settings, Counter(done.rejects["operator"].to_pylist()))
+        raise nothing_left(stage, work.settings, Counter(done.rejects["operator"].to_pylist()))
     return done
 
 
@@ -73,23 +65,23 @@ def _images(rows: pa.Table) -> zip[tuple[str, str]]:
     return zip(rows["id"].to_pylist(), rows["image_hash"].to_pylist(), strict=True)
 
 
-def select_inputs(settings: Settings) -> tuple[str, ...]:
+def select_inputs(run: ResolvedRun) -> tuple[str, ...]:
     """Return the inputs that only a recipe with ``budget.select`` needs."""
-    entries = settings.recipe.budget.select
+    entries = run.recipe.budget.select
     if not entries:
         return ()
-    use_custom_operators(settings)
+    register_operators(run)
     return ("seed_profile", "clip_scores") if compares_images(entries) else ("seed_profile",)
 
 
-def select_key(settings: Settings, inputs: Inputs) -> dict[str, object]:
+def select_key(run: ResolvedRun, inputs: Inputs) -> dict[str, object]:
     """Return what the choice depends on besides rows and embeddings; empty without ``budget.select``."""
-    entries = settings.recipe.budget.select
+    entries = run.recipe.budget.select
     if not entries:
         return {}
-    use_custom_operators(settings)
+    register_operators(run)
     return {
         "select": with_limits(entries, inputs["seed_profile"][0]),
-        "models": operators_key(entries, settings.profile),
+        "models": list_key(run, entries),
         "libraries": key_versions(LIBRARIES),
     }

@@ -1,4 +1,4 @@
-"""Checks the fixed data of training and evaluation. In: settings. Out: nothing, or an error that names file and row.
+"""Checks the fixed data of training and evaluation. In: a resolved run. Out: an error that names file and row, or ().
 
 The checks run at the start of a run (``Stage.preflight``), so a broken file is found before captioning and training
 begin. The trainer and the evaluation check again what they read.
@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.stages.benchmarks import chosen_benchmarks, finetune_files
 from bettersynth_assets.stages.image_folder import images_hash
 from toolkit.evaluation.question_rows import folder_of
-from toolkit.evaluation.settings import ChosenBenchmark
+from toolkit.evaluation.settings import ChosenBenchmark, choose
 from toolkit.file_errors import environment_fault
 from toolkit.files import digest_of
 
@@ -24,7 +23,7 @@ SECTION = "benchmark files (profile, `evaluation`)"
 FINETUNE = "fine-tuning set (profile, `training`)"
 
 
-def check_finetune(settings: Settings) -> None:
+def check_finetune(run: ResolvedRun) -> tuple[str, ...]:
     """Check the rows of the fine-tuning set, and that its image files exist.
 
     Raises:
@@ -34,12 +33,13 @@ def check_finetune(settings: Settings) -> None:
     from toolkit.data.image_files import check_images
     from toolkit.data.llava import read_llava
 
-    files = finetune_files(settings)
+    files = run.finetune
     with _about(FINETUNE):
         check_images(read_llava(files.data, files.images), files.data, files.images)
+    return ()
 
 
-def check_benchmarks(settings: Settings) -> None:
+def check_benchmarks(run: ResolvedRun) -> tuple[str, ...]:
     """Check the files of all benchmarks as the evaluation does before it answers: all text, every image's header.
 
     Raises:
@@ -49,11 +49,16 @@ def check_benchmarks(settings: Settings) -> None:
     from toolkit.evaluation.inputs import first_broken_image, read_benchmarks
 
     with _about(SECTION):
-        if broken := first_broken_image(read_benchmarks(chosen_benchmarks(settings))):
+        if broken := first_broken_image(read_benchmarks(_chosen(run))):
             raise ValueError(f"question {broken[0]}: {broken[1]}")
+    return ()
 
 
-def benchmarks_key(settings: Settings) -> dict[str, Any]:
+def _chosen(run: ResolvedRun) -> list[ChosenBenchmark]:
+    return [choose(name, values) for name, values in run.benchmarks.items()]
+
+
+def benchmarks_key(run: ResolvedRun) -> dict[str, Any]:
     """Return what the answers depend on, by benchmark: files, questions and images inside folders, options, code.
 
     Raises:
@@ -61,10 +66,10 @@ def benchmarks_key(settings: Settings) -> dict[str, Any]:
         EnvironmentFault: an image exists but cannot be read.
     """
     with _about(SECTION):
-        return {chosen.name: _key_of(chosen, settings) for chosen in chosen_benchmarks(settings)}
+        return {chosen.name: _key_of(chosen, run.settings.shared_root) for chosen in _chosen(run)}
 
 
-def _key_of(chosen: ChosenBenchmark, settings: Settings) -> dict[str, Any]:
+def _key_of(chosen: ChosenBenchmark, memos: Path) -> dict[str, Any]:
     from toolkit.evaluation.keys import benchmark_key
 
     found = benchmark_key(chosen)
@@ -73,11 +78,11 @@ def _key_of(chosen: ChosenBenchmark, settings: Settings) -> dict[str, Any]:
         if not found[name]:
             del found[name]
     if set(chosen.files) - set(chosen.given_files()):
-        found["folders"] = _folders_hash(chosen, settings)
+        found["folders"] = _folders_hash(chosen, memos)
     return found
 
 
-def _folders_hash(chosen: ChosenBenchmark, settings: Settings) -> str:
+def _folders_hash(chosen: ChosenBenchmark, root: Path) -> str:
     """Hash the contents of the questions, and the names and contents of their images."""
     from toolkit.evaluation.inputs import read_benchmark
     from toolkit.evaluation.keys import questions_hash
@@ -89,7 +94,7 @@ def _folders_hash(chosen: ChosenBenchmark, settings: Settings) -> str:
     for image in (row.image for row in rows if isinstance(row.image, Path)):
         folder = folder_of(image, folders) or image.parent
         names.setdefault(folder, []).append(image.relative_to(folder).as_posix())
-    memos = (settings.shared_root / f"images-{chosen.name}-{number}.parquet" for number in range(len(names)))
+    memos = (root / f"images-{chosen.name}-{number}.parquet" for number in range(len(names)))
     pictures = [images_hash(folder, some, memo) for (folder, some), memo in zip(names.items(), memos, strict=True)]
     return digest_of([pictures, questions_hash(questions)])
 

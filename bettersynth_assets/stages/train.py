@@ -19,15 +19,12 @@ from typing import Any
 import pyarrow as pa
 
 from bettersynth_assets.config.profile import resolve
-from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
-from bettersynth_assets.stages.benchmarks import finetune_files, fingerprint
 from bettersynth_assets.stages.budget import LLAVA_FILE
 from bettersynth_assets.stages.image_folder import finetune_images_hash
-from bettersynth_assets.stages.models import base_of
 from bettersynth_assets.stages.rules import FINITE_LOSS
 from bettersynth_assets.stages.side_inputs import check_finetune
 from bettersynth_assets.stages.world import prepare_finetune
@@ -54,7 +51,7 @@ def run(work: Work, *, source: str) -> Result:
     seeds = work.settings.profile.training.seeds
     data = work.inputs[source][0].file(LLAVA_FILE)
     plans = {
-        work.folder / f"plan-{training_seed}.json": training_plan(work.settings, work.folder, data, training_seed)
+        work.folder / f"plan-{training_seed}.json": training_plan(work.run, work.folder, data, training_seed)
         for training_seed in seeds
     }
     run_child(
@@ -62,7 +59,7 @@ def run(work: Work, *, source: str) -> Result:
         plans,
         on_event=Reporter(source, work.log),
         log=work.log,
-        launcher=launcher(work.settings),
+        launcher=launcher(work.run),
     )
     done = {training_seed: _read(work.folder / folder_of(training_seed)) for training_seed in seeds}
     rows = [
@@ -90,12 +87,12 @@ def _written(folder: Path, seed_folder: str) -> list[str]:
     return [path.as_posix() for path in found if "checkpoints" not in path.parts]
 
 
-def training_plan(settings: Settings, folder: Path, data: Path, training_seed: int) -> dict[str, Any]:
+def training_plan(run: ResolvedRun, folder: Path, data: Path, training_seed: int) -> dict[str, Any]:
     """Return one seed's plan for ``toolkit.training.plan``; what the contest fixes is the default there."""
-    training, gpu = settings.profile.training, settings.profile.gpu
-    finetune = finetune_files(settings)
+    settings, gpu, finetune = run.settings, run.gpu, run.finetune
+    training = settings.profile.training
     return {
-        "base_model": base_of(settings).name,
+        "base_model": run.base.name,
         "output_dir": str(folder / folder_of(training_seed)),
         "extensions": settings.profile.extension_files(),
         "seed": training_seed,
@@ -106,7 +103,7 @@ def training_plan(settings: Settings, folder: Path, data: Path, training_seed: i
         **training.of_the_plan(),
         "stages": [
             {
-                "name": "pretrain", "data": str(data), "images": str(image_root(settings)), "trained": "projector",
+                "name": "pretrain", "data": str(data), "images": str(run.image_root), "trained": "projector",
                 "image_aspect": "square", **_parameters(training.stage_1),
             },
             {
@@ -118,9 +115,9 @@ def training_plan(settings: Settings, folder: Path, data: Path, training_seed: i
     }  # fmt: skip
 
 
-def launcher(settings: Settings) -> list[str]:
+def launcher(run: ResolvedRun) -> list[str]:
     """Return the profile's launcher; commands of this Python environment are found even if ``PATH`` lacks them."""
-    command = list(settings.profile.training.launcher)
+    command = list(run.settings.profile.training.launcher)
     if command and (own := Path(sys.executable).parent / command[0]).is_file():
         command[0] = str(own)
     return command
@@ -197,28 +194,28 @@ def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     return stats
 
 
-def depends(settings: Settings, shard: str, inputs: Inputs) -> object:
-    training, finetune = settings.profile.training, finetune_files(settings)
+def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
+    training, finetune = run.settings.profile.training, run.finetune
     return {
-        "base": base_of(settings).fingerprint,
-        **architecture_key(settings),
+        "base": run.base.fingerprint,
+        **architecture_key(run),
         "training": training.key(),
         "deepspeed": [_deepspeed(stage) for stage in (training.stage_1, training.stage_2)],
-        "finetune": fingerprint(finetune),
+        "finetune": finetune.fingerprint(),
         "finetune_images": finetune_images_hash(
-            finetune.data, finetune.images, settings.shared_root / "finetune_images.parquet"
+            finetune.data, finetune.images, run.settings.shared_root / "finetune_images.parquet"
         ),
-        "gpu": settings.profile.gpu.key("training"),
+        "gpu": run.gpu.key("training"),
     }
 
 
-def architecture_key(settings: Settings) -> dict[str, str]:
+def architecture_key(run: ResolvedRun) -> dict[str, str]:
     """Return the hash of the base model's architecture if it comes from an extension.
 
     Raises:
         ConfigError: no architecture is registered for a local base model.
     """
-    base = Path(base_of(settings).name)
+    base = Path(run.base.name)
     if not (base / "config.json").is_file():
         return {}
     try:

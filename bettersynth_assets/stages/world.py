@@ -1,34 +1,51 @@
-"""The generated miniature world in the place of files that a profile does not name. In: settings. Out: files.
+"""Files that a run needs and its profile does not name. In: a resolved run. Out: files.
 
-The ``prepare`` functions of stages. A run calls them once, before anything else; everywhere else the world's files are
-plain paths (``Settings.world``).
+The ``prepare`` functions of stages. A run calls them once, before anything else; everywhere else the miniature world's
+files and the image root are plain paths.
 """
 
 from __future__ import annotations
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
+from bettersynth_assets.records.image_root import link_images
 from toolkit.evaluation.benchmarks import BENCHMARKS
 
-
-def prepare_seed(settings: Settings) -> None:
-    """Generate the world if the profile names no seed file."""
-    if settings.profile.seed is None:
-        _generate(settings)
+REGENERATING = "recaptioned_set"
+"""The set whose shards contain the images that a recipe regenerates."""
 
 
-def prepare_finetune(settings: Settings) -> None:
+def prepare_seed(run: ResolvedRun) -> None:
+    """Generate the world if the profile names no seed file; link the image root."""
+    if run.settings.profile.seed is None:
+        _generate(run.settings)
+    link_image_root(run)
+
+
+def link_image_root(run: ResolvedRun) -> None:
+    """Combine the seed's images and those that the recipe regenerates; no-op for a recipe that regenerates none.
+
+    Raises:
+        SeedError: the seed file's folder has an entry with the reserved name.
+    """
+    if run.recipe.regenerate is not None:
+        seed_images = run.seed.checked_file().parent
+        link_images(run.image_root, seed_images=seed_images, regenerated=run.settings.recipe_root / REGENERATING)
+
+
+def prepare_finetune(run: ResolvedRun) -> None:
     """Generate the world if the profile names no fine-tuning set."""
-    training = settings.profile.training
+    training = run.settings.profile.training
     if training.finetune_json is None and training.finetune_images is None:
-        _generate(settings)
+        _generate(run.settings)
 
 
-def prepare_benchmarks(settings: Settings) -> None:
+def prepare_benchmarks(run: ResolvedRun) -> None:
     """Generate the world if the profile names a benchmark without its files and the world has them."""
-    for name, values in settings.profile.evaluation.chosen().items():
+    for name, values in run.settings.profile.evaluation.chosen().items():
         named = any(values.get(file.role) is not None for file in BENCHMARKS.get(name).files)
-        if not named and settings.world.benchmark(name) is not None:
-            _generate(settings)
+        if not named and run.settings.world.benchmark(name) is not None:
+            _generate(run.settings)
             return
 
 

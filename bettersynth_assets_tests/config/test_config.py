@@ -14,6 +14,7 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.settings import check_data_root, load_settings
 from bettersynth_assets.engine.job import PipelineJob
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
 from toolkit.models import ARCHITECTURES
 
@@ -141,7 +142,7 @@ def test_a_worker_process_loads_the_extensions_of_its_settings(tmp_path: Path) -
     own.write_text(f"from toolkit.models import ARCHITECTURES\nARCHITECTURES.register({name!r}, object())\n")
     settings = load_settings({})
     profile = settings.profile.model_copy(update={"extensions": [str(own)]})
-    job = PipelineJob(stages=(), leased=frozenset(), settings=replace(settings, profile=profile))
+    job = PipelineJob(stages=(), leased=frozenset(), run=ResolvedRun(replace(settings, profile=profile)))
     assert name not in ARCHITECTURES.names()
     job.pipeline()
     assert name in ARCHITECTURES.names()

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import CaptionSection, Recipe
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.operators.seed_scores import SCORES_FILE
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets.stages.recaption import caption_key
@@ -153,7 +154,9 @@ def keys(values: dict[str, Any], root: Path) -> dict[str, str]:
     found = {}
     for stage in STAGES:
         shard = settings.profile.shard_names()[0] if stage.sharded else "all"
-        found[stage.name] = digest_of(stage.depends(settings, shard, inputs), stage.also(settings))
+        found[stage.name] = digest_of(
+            stage.depends(ResolvedRun(settings), shard, inputs), stage.also(ResolvedRun(settings))
+        )
     return found | {
         "shards": digest_of(settings.profile.shard_names()),
         "seeds": digest_of(settings.profile.training.seeds),
@@ -184,10 +187,10 @@ def test_a_new_caption_field_is_part_of_the_key_if_it_differs_from_its_default(
         style: str = "plain"
 
     settings = Settings(profile=Profile.parse(base["profile"]), recipe=Recipe.parse(base["recipe"]), data_root=Path())
-    plain = caption_key(settings, CaptionSection())
-    assert caption_key(settings, Newer()) == plain
-    assert caption_key(settings, Newer(style="vivid")) != plain
-    assert caption_key(settings, Newer(captioner="llava", policy="best_of")) == plain
+    plain = caption_key(ResolvedRun(settings), CaptionSection())
+    assert caption_key(ResolvedRun(settings), Newer()) == plain
+    assert caption_key(ResolvedRun(settings), Newer(style="vivid")) != plain
+    assert caption_key(ResolvedRun(settings), Newer(captioner="llava", policy="best_of")) == plain
 
 
 def test_a_new_field_of_a_training_stage_is_part_of_the_key_if_it_differs_from_its_default(

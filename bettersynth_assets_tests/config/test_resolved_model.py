@@ -11,7 +11,7 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.resolved_model import model_path, resolve_model
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators import stock
-from bettersynth_assets.operators.data_juicer import operators_key
+from bettersynth_assets_tests.helpers.operators import operators_key
 
 
 @pytest.mark.parametrize("name", ["openai/clip-vit-base-patch32", "hf-hub:org/name", "hf-hub:recipes/name"])

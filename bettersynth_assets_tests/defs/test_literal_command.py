@@ -18,6 +18,7 @@ import pytest
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.helpers.tiny_project import BUDGET, SHARDS, write_tiny_project
 
@@ -75,7 +76,7 @@ def ran(project):
 
 @pytest.fixture(scope="module")
 def pipeline(project):
-    return Pipeline(STAGES, load_settings(project[1]))
+    return Pipeline(STAGES, ResolvedRun(load_settings(project[1])))
 
 
 def test_the_command_builds_everything_from_scratch(ran, pipeline):

@@ -10,6 +10,7 @@ from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.defs.materialize import check_side_inputs
 from bettersynth_assets.defs.run_inputs import TAG, refuse_changed_inputs
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets_tests.helpers.fake_graph import ROWS, STAGES
 from bettersynth_assets_tests.helpers.run_results import SHARDS, failure, partitions_of
@@ -187,7 +188,7 @@ def test_steps_of_one_run_compare_the_file_versions_that_they_read(data_root, in
     def step(run: str) -> None:
         """Run a step, which has its own pipeline."""
         context = SimpleNamespace(instance=instance, run_id=run)
-        refuse_changed_inputs(context, Pipeline(STAGES, load_settings()))
+        refuse_changed_inputs(context, Pipeline(STAGES, ResolvedRun(load_settings())))
 
     step(run_id)
     step(run_id)

@@ -13,6 +13,7 @@ import pytest
 
 from bettersynth_assets.engine.integrity import DamagedFileError
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets_tests.helpers.killed_storage import run, settings_of, snapshot, stages
 from toolkit import files
 
@@ -33,7 +34,7 @@ class Root:
         """Return a pipeline as in a new process, and its log."""
         files._sha256_of_state.cache_clear()
         log: list[str] = []
-        return Pipeline(stages(version), self.settings, log=log.append), log
+        return Pipeline(stages(version), ResolvedRun(self.settings), log=log.append), log
 
     def healed(self) -> tuple[list[str], list[str]]:
         """Run again; return the names of the rebuilt sets, and the log."""
@@ -170,7 +171,7 @@ def test_a_file_is_hashed_once_in_a_process(root: Root, monkeypatch: pytest.Monk
     pipeline, _ = root.pipeline()
     for _ in range(2):
         pipeline.ensure("trained").verify()
-        Pipeline(stages(1), root.settings).ensure("trained").table()
+        Pipeline(stages(1), ResolvedRun(root.settings)).ensure("trained").table()
     assert len(hashed) == len(set(hashed)) == 3 * 3 + 1 + 4
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors.storage import StorageError
 from bettersynth_assets.miniature.generate import generate_world
@@ -73,7 +74,9 @@ def rows_pipeline(root: Path) -> Pipeline:
         return None
 
     stage = Stage(name="rows", version=1, run=rows, depends=nothing, sharded=True)
-    return Pipeline([stage], settings_for(root / "none.jsonl", root / "data", shards=2), log=lambda line: None)
+    return Pipeline(
+        [stage], ResolvedRun(settings_for(root / "none.jsonl", root / "data", shards=2)), log=lambda line: None
+    )
 
 
 def test_a_full_disk_is_named_and_leaves_finished_shards_and_no_partial_file(small_disk: Path) -> None:
@@ -104,11 +107,11 @@ def test_an_up_to_date_read_only_data_root_can_be_used(small_disk: Path) -> None
     settings = settings_of(small_disk)
     run(small_disk, 1, settings)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    pipeline = Pipeline(stages(1), settings)
+    pipeline = Pipeline(stages(1), ResolvedRun(settings))
     assert pipeline.ensure("trained").verify() is None
     assert pipeline.materialized == []
     with pytest.raises(StorageError, match=r"numbers/shard-00000.*read-only.*BETTERSYNTH_DATA"):
-        Pipeline(stages(2), settings).ensure("trained")
+        Pipeline(stages(2), ResolvedRun(settings)).ensure("trained")
 
 
 def test_a_broken_link_on_a_read_only_disk_does_not_stop_readers(small_disk: Path) -> None:
@@ -117,7 +120,7 @@ def test_a_broken_link_on_a_read_only_disk_does_not_stop_readers(small_disk: Pat
     for link in small_disk.rglob("current"):
         link.unlink()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert Pipeline(stages(1), settings).found("trained") is not None
+    assert Pipeline(stages(1), ResolvedRun(settings)).found("trained") is not None
 
 
 def test_a_summary_is_collected_even_if_it_cannot_be_written(small_disk: Path) -> None:
@@ -144,7 +147,7 @@ def test_checking_an_up_to_date_set_writes_nothing(tmp_path: Path) -> None:
 
         sys.addaudithook(hook)
         try:
-            done = not Pipeline(stages(1), settings).ensure_all("trained")[0].faults()
+            done = not Pipeline(stages(1), ResolvedRun(settings)).ensure_all("trained")[0].faults()
         finally:
             os._exit(0 if done else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -158,7 +161,7 @@ def test_a_dangling_link_in_place_of_a_folder_is_named(tmp_path: Path, level: st
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "gone")
     with pytest.raises(StorageError, match=rf"{level} is a link to .*gone, which does not exist.* move it away"):
-        Pipeline(stages(1), settings).ensure("trained")
+        Pipeline(stages(1), ResolvedRun(settings)).ensure("trained")
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
@@ -166,4 +169,4 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     settings.shared_root.mkdir(parents=True)
     (settings.shared_root / "numbers").write_text("x")
     with pytest.raises(StorageError, match=r"shared/numbers is a file, but a folder is needed there"):
-        Pipeline(stages(1), settings).ensure("trained")
+        Pipeline(stages(1), ResolvedRun(settings)).ensure("trained")

@@ -11,6 +11,7 @@ from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.engine import libraries
 from bettersynth_assets.engine.libraries import counted_part, key_versions
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.stages import recaption, regenerate, selection
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
@@ -63,7 +64,7 @@ def test_a_data_root_copied_to_a_machine_with_another_build_is_up_to_date(
     }
     for name, versions in changes.items():
         _installed(monkeypatch, **versions)
-        pipeline = Pipeline(STAGES, settings)
+        pipeline = Pipeline(STAGES, ResolvedRun(settings))
         manifests = pipeline.ensure_all("seed_dataset")
         made_again[name] = len(pipeline.materialized)
     libraries.installed_versions.cache_clear()

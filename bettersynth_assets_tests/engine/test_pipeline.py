@@ -12,6 +12,7 @@ import pytest
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
@@ -63,7 +64,7 @@ class World:
 
     def pipeline(self) -> Pipeline:
         self.runs = []
-        return Pipeline(self.stages(), self.settings)
+        return Pipeline(self.stages(), ResolvedRun(self.settings))
 
     def _result(self, name: str, work: Work, values: list[int]) -> Result:
         self.runs.append(f"{name} {work.shard[-1]}")
@@ -142,7 +143,7 @@ def test_an_input_by_value_affects_the_key_only_through_the_value_used(world: Wo
             inputs=("source",),
             by_value=("source",),
         )
-        pipeline = Pipeline([*world.stages(), by_value], world.settings)
+        pipeline = Pipeline([*world.stages(), by_value], ResolvedRun(world.settings))
         pipeline.ensure("by_value")
         return sum(manifest.stage == "by_value" for manifest in pipeline.materialized)
 
@@ -197,7 +198,7 @@ def test_shared_stages_are_stored_next_to_the_recipes_and_others_inside_them(wor
 
 
 def test_two_runs_on_one_shard_build_it_once(world: World) -> None:
-    first, second = world.pipeline(), Pipeline(world.stages(), world.settings)
+    first, second = world.pipeline(), Pipeline(world.stages(), ResolvedRun(world.settings))
     run_together(lambda: first.ensure("total"), lambda: second.ensure("total"))
     assert len(first.materialized) + len(second.materialized) == 7
     assert first.ensure("total").digest == second.ensure("total").digest
@@ -218,14 +219,14 @@ def test_a_refused_setting_leaves_no_folder(world: World) -> None:
     data = world.settings.data_root
     stages = [replace(stage, run=refuse) if stage.name == "source" else stage for stage in world.stages()]
     with pytest.raises(ConfigError, match="no such operator"):
-        Pipeline(stages, world.settings).ensure_all("total")
+        Pipeline(stages, ResolvedRun(world.settings)).ensure_all("total")
     assert not list(data.iterdir())
 
     world.pipeline().ensure_all("source")
     before = sorted(data.rglob("*"))
     stages = [replace(stage, run=refuse) if stage.name == "doubled" else stage for stage in world.stages()]
     with pytest.raises(ConfigError, match="no such operator"):
-        Pipeline(stages, world.settings).ensure_all("total")
+        Pipeline(stages, ResolvedRun(world.settings)).ensure_all("total")
     assert sorted(data.rglob("*")) == before
 
     world.pipeline().ensure_all("total")
@@ -233,7 +234,7 @@ def test_a_refused_setting_leaves_no_folder(world: World) -> None:
     world.version = 2
     stages = [replace(stage, run=refuse) if stage.name == "doubled" else stage for stage in world.stages()]
     with pytest.raises(ConfigError, match="no such operator"):
-        Pipeline(stages, world.settings).ensure_all("total")
+        Pipeline(stages, ResolvedRun(world.settings)).ensure_all("total")
     assert sorted(data.rglob("*")) == before, "sets built with other settings are kept"
 
 

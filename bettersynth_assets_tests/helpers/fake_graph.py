@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import yaml
 
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.defs.cards import Card
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.records.input_files import input_versions
+from bettersynth_assets.records.input_files import Versions, input_versions
 from bettersynth_assets.records.schema import QUARANTINE, SEED, rows_table
 from bettersynth_assets.stages import rules
 from toolkit.file_errors import patiently
@@ -62,9 +62,14 @@ def _total(work: Work) -> Result:
     return Result(rows_in=rows, kept=pa.table({"rows": [rows]}), stats={"rows": rows, "loss": [2.0, 1.0]})
 
 
-def _preflight(settings: Settings) -> None:
-    if (settings.data_root / "broken-benchmark").exists():
+def _preflight(run: ResolvedRun) -> tuple[str, ...]:
+    if (run.settings.data_root / "broken-benchmark").exists():
         raise ConfigError("the benchmark of `total` is broken: name another")
+    return ()
+
+
+def _files(run: ResolvedRun) -> Versions:
+    return input_versions(run.seed)
 
 
 def depends(settings: object, shard: str, inputs: object) -> object:
@@ -79,7 +84,7 @@ STAGES = (
         depends=depends,
         sharded=True,
         shared=True,
-        files=input_versions,
+        files=_files,
         columns=SEED,
         rules=(rules.CONSERVATION, rules.QUARANTINE),
     ),

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.records.schema import REJECTS, rows_table
 from bettersynth_assets_tests.helpers.seeds import settings_for
@@ -88,7 +89,7 @@ def settings_of(root: Path) -> Settings:
 
 def run(root: Path, version: int, settings: Settings) -> Pipeline:
     """Build everything that is not up to date."""
-    pipeline = Pipeline(stages(version), settings, log=lambda line: None)
+    pipeline = Pipeline(stages(version), ResolvedRun(settings), log=lambda line: None)
     pipeline.ensure("trained")
     return pipeline
 
@@ -195,7 +196,7 @@ def snapshot(root: Path) -> dict[str, Any]:
 
 def seen(root: Path, settings: Settings) -> dict[str, Any]:
     """Return what a reader finds of each set: key and rows by manifest, and rows through the link."""
-    pipeline, found = Pipeline(stages(1), settings, log=lambda line: None), {}
+    pipeline, found = Pipeline(stages(1), ResolvedRun(settings), log=lambda line: None), {}
     for name in NAMES:
         slot = pipeline.slot(name, pipeline.shards(name)[0])
         manifest = slot.read()
@@ -247,7 +248,7 @@ class Campaign:
                 self._look(name, where)
             run(self.work, version, self.settings)
             self._compare(name, where)
-            if Pipeline(stages(version), self.settings).found("trained") is None:
+            if Pipeline(stages(version), ResolvedRun(self.settings)).found("trained") is None:
                 self.findings.append(f"{where}: the run after that would build something again")
         except Exception as error:  # noqa: BLE001 (any exception of a run after a kill is a finding)
             self.findings.append(f"{where}: {type(error).__name__}: {error}")

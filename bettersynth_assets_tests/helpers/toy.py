@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.records.schema import RECAPTIONED, REJECTS, SCORED, rows_table
 from bettersynth_assets.stages.budget import BASELINE_SET, BUDGETED_SET
@@ -65,7 +66,7 @@ def toy_pipeline(settings: Settings, *, least: float = -1.0) -> Pipeline:
         BUDGETED_SET,
         BASELINE_SET,
     ]  # fmt: skip
-    return Pipeline(stages, settings)
+    return Pipeline(stages, ResolvedRun(settings))
 
 
 def all_rows(pipeline: Pipeline, stage: str, table: str = "kept") -> pa.Table:

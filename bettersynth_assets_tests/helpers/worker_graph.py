@@ -16,6 +16,7 @@ import pyarrow as pa
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.job import PipelineJob
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors import ConfigError
@@ -104,7 +105,7 @@ class Run:
 
     def __init__(self, root: Path, **gpu: object) -> None:
         self.root, self.log, self.failed = root, [], {}
-        self.job = PipelineJob(stages=STAGES, leased=POOLED, settings=settings_of(root, **gpu))
+        self.job = PipelineJob(stages=STAGES, leased=POOLED, run=ResolvedRun(settings_of(root, **gpu)))
         self.pipeline = self.job.pipeline(log=self.log.append)
 
     def prepare(self, name: str = "scaled", shards: list[str] = SHARDS) -> dict[str, str]:

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.apply import STATS, make_row
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.image_classifiers import classify
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.stock_models import load_aesthetics
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import seed_table, tiny_profile
 from bettersynth_assets_tests.toolkit.models.mgm.golden.rule import weight
 

@@ -7,9 +7,10 @@ import torch
 from bettersynth_assets.config.recipe import Recipe, RegenerateSection
 from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.diffusion import ImageMaker, diffusion_model, load_image_maker
-from bettersynth_assets.operators.recipe_check import check_recipe
+from bettersynth_assets.models.diffusion import ImageMaker, load_image_maker
+from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, tiny_profile
 from tiny_models.synthesis import make_stable_diffusion
 
@@ -96,10 +97,6 @@ def test_attempts_are_limited_if_every_image_is_refused(tmp_path, tiny_models):
 
 def test_a_profile_without_a_pipeline_and_a_folder_that_is_not_one_are_named(tiny_models, folder):
     profile = tiny_profile(tiny_models)
-    with pytest.raises(ConfigError, match=r"profile 'miniature' has none: set models\.diffusion"):
-        diffusion_model(profile)
-    with pytest.raises(ConfigError, match=r"models\.diffusion = './gone'"):
-        diffusion_model(with_model(profile, "./gone"))
     with pytest.raises(ConfigError, match=r"models\.diffusion = .*cannot load it as a text-to-image pipeline"):
         load_image_maker(resolve_model(str(tiny_models.clip), role="diffusion"), profile.gpu)
     one, again = (resolve_model(str(folder), role="diffusion") for _ in range(2))
@@ -115,9 +112,9 @@ def test_a_missing_package_is_named_with_the_recipe_before_any_row_is_processed(
     settings = Settings(
         profile=with_model(tiny_profile(tiny_models), "org/pipeline"), recipe=recipe, data_root=tmp_path
     )
-    assert check_recipe(settings) == []
+    assert check_recipe(ResolvedRun(settings)) == []
     monkeypatch.setattr("bettersynth_assets.models.diffusion.find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"needs the package 'diffusers': pip install 'bettersynth-assets\[operators\]'"
     ):
-        check_recipe(settings)
+        check_recipe(ResolvedRun(settings))

@@ -9,13 +9,9 @@ from PIL import ImageFile
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.data_juicer import (
-    build_operators,
-    check_operators,
-    operators_key,
-    resolve_limits,
-)
+from bettersynth_assets.operators.data_juicer import check_operators, resolve_limits
 from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets_tests.helpers.operators import build_operators, operators_key
 from bettersynth_assets_tests.helpers.rows import tiny_profile
 
 SHIPPED = [

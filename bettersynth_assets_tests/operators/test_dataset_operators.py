@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
 from toolkit.tokens import kit_text
 

@@ -9,8 +9,8 @@ import pytest
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.checkpoints import load_processor
-from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.process import run_process
+from bettersynth_assets_tests.helpers.operators import build_operators, operators_key
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, break_image, scored_table, tiny_profile
 from tiny_models.image_models import make_aesthetics, make_blip_itm
 

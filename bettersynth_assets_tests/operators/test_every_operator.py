@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bettersynth_assets.errors import UserError
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 
 HUB = ("image_aesthetics_filter", "image_nsfw_filter", "image_text_matching_filter")

@@ -6,9 +6,9 @@ from bettersynth_assets.images import decoding
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.operators.apply import STATS, make_row
 from bettersynth_assets.operators.catalog import spec_of
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.image_classifiers import classify
 from bettersynth_assets.operators.sandbox import undisturbed
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import break_image, seed_table, tiny_profile
 
 PROCESS = [

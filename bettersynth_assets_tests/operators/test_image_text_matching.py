@@ -8,10 +8,10 @@ from bettersynth_assets.errors import UserError
 from bettersynth_assets.images import decoding
 from bettersynth_assets.operators import image_classifiers
 from bettersynth_assets.operators.apply import STATS, make_row
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import undisturbed
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, break_image, scored_table, seed_table, tiny_profile
 from tiny_models.image_models import make_blip_itm
 from toolkit.tokens import kit_text

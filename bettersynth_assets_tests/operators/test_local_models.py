@@ -15,9 +15,9 @@ from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators import local_models, stock
 from bettersynth_assets.operators.catalog import spec_of
-from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import registry
+from bettersynth_assets_tests.helpers.operators import build_operators, operators_key
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
 from tiny_models.image_models import make_owlvit
 from tiny_models.text_models import (

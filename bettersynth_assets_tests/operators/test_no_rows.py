@@ -14,10 +14,10 @@ from bettersynth_assets.models.diffusion import ImageMaker
 from bettersynth_assets.models.scorers.clip_files import embed_files, score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.classifier_models import load_classifier
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.operators.synthetic import Synthetic, synthetic_rows, synthetic_table
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile, write_images
 from tiny_models.synthesis import make_llava, make_stable_diffusion
 from toolkit.models.mgm.answering.answerer import Answerer

@@ -9,12 +9,13 @@ import pytest
 
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError, DeviceError
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.operator_calls import OperatorError, attempt, operator_context
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.recipe_check import check_recipe
 from bettersynth_assets.operators.sandbox import registry
+from bettersynth_assets.stages.recipe_check import check_recipe
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 from toolkit.file_errors import EnvironmentFault
 
@@ -225,7 +226,7 @@ def test_a_recipe_that_names_a_field_or_stat_of_no_row_is_refused_before_any_wor
     profile = tiny_profile(tiny_models, shards=1, seed=str(seed))
     recipe = Recipe.parse({"name": "test", "baseline": True, "process": process_list}, where="test")
     with pytest.raises(ConfigError, match=says):
-        check_recipe(Settings(profile=profile, recipe=recipe, data_root=tmp_path / "data"))
+        check_recipe(ResolvedRun(Settings(profile=profile, recipe=recipe, data_root=tmp_path / "data")))
     assert not (tmp_path / "data").exists()
 
 
@@ -240,4 +241,4 @@ def test_existing_fields_and_stats_are_accepted(tiny_models, tmp_path):
     ]
     profile = tiny_profile(tiny_models, shards=1, seed=str(seed))
     recipe = Recipe.parse({"name": "test", "baseline": True, "process": entries}, where="test")
-    assert check_recipe(Settings(profile=profile, recipe=recipe, data_root=tmp_path / "data")) == []
+    assert check_recipe(ResolvedRun(Settings(profile=profile, recipe=recipe, data_root=tmp_path / "data"))) == []

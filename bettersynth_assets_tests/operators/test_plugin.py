@@ -28,13 +28,15 @@ ASK = """
 import json
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.operators.catalog import spec_of
+from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.trust import warning
 entries, profile = [{"plugin_filter": {}}], load_profile("miniature")
-(built,) = build_operators(entries, profile)
+(built,) = build_operators(entries, OperatorModels(profile.models), profile.gpu)
 print(json.dumps([
-    built.is_filter, operators_key(entries, profile), spec_of("plugin_filter").stats,
+    built.is_filter, operators_key(entries, OperatorModels(profile.models), profile.gpu),
+    spec_of("plugin_filter").stats,
     warning("plugin_filter", registry().modules["plugin_filter"]),
 ]))
 """

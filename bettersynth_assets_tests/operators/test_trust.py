@@ -8,11 +8,11 @@ import pytest
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import all_specs
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.recipe_lists import OTHER_ROWS, check_operators
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.trust import check_trust, code_reason, unusable, warning
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 
 UNREVIEWED = "is not among the reviewed operators"

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.seed_file import SeedIndex, seed_index
-from bettersynth_assets.records.seed_path import image_root, seed_path
 from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
 
 SHARDS = 3
 
 
 def index_of(seed: Path) -> SeedIndex:
-    return seed_index(settings_for(seed, seed.parent / "data", shards=SHARDS))
+    return seed_index(ResolvedRun(settings_for(seed, seed.parent / "data", shards=SHARDS)).seed)
 
 
 def digests(seed: Path) -> list[str]:
@@ -110,23 +110,24 @@ def test_a_truncated_json_array_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_seed_file_or_a_folder_in_its_place_gives_an_error_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(SeedError, match=r"none\.jsonl does not exist: set BETTERSYNTH_SEED"):
-        seed_path(settings_for(tmp_path / "none.jsonl", tmp_path))
+        ResolvedRun(settings_for(tmp_path / "none.jsonl", tmp_path)).seed.checked_file()
     with pytest.raises(SeedError, match="is a folder: name the"):
-        seed_path(settings_for(tmp_path, tmp_path))
+        ResolvedRun(settings_for(tmp_path, tmp_path)).seed.checked_file()
     os.mkfifo(tmp_path / "pipe.jsonl")
     with pytest.raises(SeedError, match="is a pipe or a device"):
-        seed_path(settings_for(tmp_path / "pipe.jsonl", tmp_path))
+        ResolvedRun(settings_for(tmp_path / "pipe.jsonl", tmp_path)).seed.checked_file()
 
 
 def test_the_image_root_is_the_folder_of_the_seed_file(seed: Path) -> None:
-    assert image_root(settings_for(seed, seed.parent / "data")) == seed.parent
+    assert ResolvedRun(settings_for(seed, seed.parent / "data")).image_root == seed.parent
 
 
 def test_without_a_seed_file_the_image_root_is_the_miniature_world_which_is_not_generated(tmp_path: Path) -> None:
     settings = load_settings({"BETTERSYNTH_DATA": str(tmp_path)})
+    run = ResolvedRun(settings)
+    assert run.image_root == settings.world.seed_images
     with pytest.raises(SeedError, match="does not exist"):
-        image_root(settings)
+        run.seed.checked_file()
     assert not settings.world.root.exists()
     write_lines(settings.world.seed_file.parent, [kit_row(0)], name=settings.world.seed_file.name)
-    assert seed_path(settings) == settings.world.seed_file
-    assert image_root(settings) == settings.world.seed_images
+    assert run.seed.checked_file() == settings.world.seed_file

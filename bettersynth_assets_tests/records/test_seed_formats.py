@@ -21,8 +21,9 @@ import pytest
 import zstandard
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import SeedError
-from bettersynth_assets.records.seed_file import DECODED, seed_index
+from bettersynth_assets.records.seed_file import seed_index
 from bettersynth_assets_tests.helpers.seeds import encoded, kit_row, picture, settings_for, write_images
 from bettersynth_assets_tests.helpers.toy import all_rows, toy_pipeline
 from toolkit.preprocess.check_sample_number import main as check_sample_number
@@ -130,8 +131,9 @@ def test_each_version_of_a_file_is_decoded_once_and_older_decoded_copies_are_rem
 
 
 def _decoded(path: Path) -> list[Path]:
-    assert len(seed_index(settings(path)))
-    return list((settings(path).shared_root / DECODED).iterdir())
+    seed = ResolvedRun(settings(path)).seed
+    assert len(seed_index(seed))
+    return list(seed.decoded.iterdir())
 
 
 def tar(*names: str) -> bytes:
@@ -233,7 +235,7 @@ def test_an_archive_is_refused_without_unpacking_regardless_of_member_names(
     for data in (path.read_bytes(), gzip.compress(path.read_bytes())):
         path.write_bytes(data)
         with pytest.raises(SeedError, match="archive: unpack it and give the path of the file with the rows"):
-            seed_index(settings(path))
+            seed_index(ResolvedRun(settings(path)).seed)
     left = [item.name for item in tmp_path.rglob("*") if item.is_file() and "data" not in item.parts]
     assert left == ["seed.jsonl"]
 

@@ -9,6 +9,7 @@ import yaml
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.integrity import seal
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.store import WHOLE, Manifest, write_table
 from bettersynth_assets.reports.summary import FILE, as_text, main, write_summary
 from bettersynth_assets.stages.compare import arm_stats, compare
@@ -41,7 +42,7 @@ def settings(tmp_path, monkeypatch):
 
 def put(settings, stage: str, shard: str = WHOLE, rows: list[dict[str, object]] | None = None, **values) -> None:
     """Write a finished shard as the engine does."""
-    slot = Pipeline(STAGES, settings).slot(stage, shard)
+    slot = Pipeline(STAGES, ResolvedRun(settings)).slot(stage, shard)
     folder = slot.begin(f"key-of-{stage}-{shard}", resume=False)
     write_table(folder / "kept.parquet", pa.Table.from_pylist(rows or [{"id": "a"}]))
     complete = {"rows_in": 10, "kept": 10, "rejected": {}, "quarantined": {}, "digest": "d", "seconds": 1.5}

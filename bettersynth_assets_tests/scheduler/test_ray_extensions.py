@@ -19,6 +19,7 @@ import yaml
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.job import PipelineJob
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.models.scorers import SCORERS
 from bettersynth_assets.stages.filter import FILTERED_SET
@@ -96,7 +97,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def files_of(settings: Settings, root: Path, **gpu: object) -> dict[str, bytes]:
     """Build all stages with a pool of workers; return the bytes of their files by relative path."""
     profile = settings.profile.model_copy(update={"gpu": settings.profile.gpu.model_copy(update=gpu)})
-    job = PipelineJob(stages=STAGES, leased=frozenset(), settings=replace(settings, profile=profile, data_root=root))
+    job = PipelineJob(
+        stages=STAGES, leased=frozenset(), run=ResolvedRun(replace(settings, profile=profile, data_root=root))
+    )
     pipeline = job.pipeline(log=lambda line: None)
 
     def attempt(name: str, shard: str) -> None:

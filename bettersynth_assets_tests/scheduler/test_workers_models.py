@@ -11,6 +11,7 @@ from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.defs.cards import CARDS
 from bettersynth_assets.engine.job import PipelineJob
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.scheduler import ShardScheduler
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.helpers.tiny_project import write_tiny_project
@@ -24,7 +25,9 @@ WITH_MODELS = frozenset(card.name for card in CARDS if card.uses_models)
 def job_in(root: Path, settings: Settings, workers: int) -> PipelineJob:
     gpu = settings.profile.gpu.model_copy(update={"workers": workers})
     profile = settings.profile.model_copy(update={"gpu": gpu})
-    return PipelineJob(stages=STAGES, leased=WITH_MODELS, settings=replace(settings, profile=profile, data_root=root))
+    return PipelineJob(
+        stages=STAGES, leased=WITH_MODELS, run=ResolvedRun(replace(settings, profile=profile, data_root=root))
+    )
 
 
 def files_of(pipeline: Pipeline) -> dict[str, bytes]:

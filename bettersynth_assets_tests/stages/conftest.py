@@ -12,6 +12,7 @@ import pytest
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets_tests.helpers.rows import seed_table, tiny_profile
 from bettersynth_assets_tests.helpers.seed_stages import ROWS, STAGES
 from tiny_models.profile_models import TinyModels
@@ -45,6 +46,6 @@ def pipeline(settings: Settings) -> Callable[..., Pipeline]:
     def make(**sections: object) -> Pipeline:
         values = {"name": "test", "baseline": "caption" not in sections, **sections}
         recipe = Recipe.parse(values, where="test")
-        return Pipeline(STAGES, replace(settings, recipe=recipe), log=lambda line: None)
+        return Pipeline(STAGES, ResolvedRun(replace(settings, recipe=recipe)), log=lambda line: None)
 
     return make

@@ -19,6 +19,7 @@ from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.engine.integrity import seal
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.engine.stage import Work, no_log
 from bettersynth_assets.engine.store import WHOLE, Manifest, write_table
@@ -113,22 +114,23 @@ def test_the_stage_evaluates_an_added_benchmark_and_checks_and_summary_show_it(
     settings: Settings, folder: Path
 ) -> None:
     save_tiny(folder / "models" / "finetune", initializer_range=0.5)
-    check_benchmarks(settings)
+    check_benchmarks(ResolvedRun(settings))
     checkpoint = _finished(folder / "models", [{"seed": 0, "path": "finetune"}])
-    work = Work(settings=settings, shard=WHOLE, folder=folder / "made", inputs={"baseline_checkpoint": [checkpoint]},
+    run = ResolvedRun(settings)
+    work = Work(run=run, shard=WHOLE, folder=folder / "made", inputs={"baseline_checkpoint": [checkpoint]},
                 log=no_log)  # fmt: skip
     work.folder.mkdir()
     result = evaluate.run_baseline(work)
     assert result.kept["metric"].to_pylist()[0] == "accuracy" and set(result.kept["benchmark"].to_pylist()) == {
         "counting"
     }
-    slot = Pipeline(STAGES, settings).slot("baseline_results", WHOLE)
+    slot = Pipeline(STAGES, ResolvedRun(settings)).slot("baseline_results", WHOLE)
     target = slot.begin("key", resume=False)
     for name in ("questions.parquet",):
         (target / name).write_bytes((work.folder / name).read_bytes())
     made = _finished(target, result.kept.to_pylist(), stats=result.stats, more=("questions.parquet",))
     slot.commit(made)
-    (manifest,) = Pipeline(STAGES, settings).current("baseline_results")
+    (manifest,) = Pipeline(STAGES, ResolvedRun(settings)).current("baseline_results")
     verdict = all_answered(Evidence(manifests=[manifest], upstream={}, settings=settings, columns=None))
     assert verdict.passed and verdict.summary == "4 answers"
     assert manifest.table("questions")["question_id"].to_pylist() == ["q0", "q1", "q2", "q3"]
@@ -141,7 +143,7 @@ def test_files_code_and_images_of_an_added_benchmark_are_part_of_the_key(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def key() -> Any:
-        return evaluate.depends(settings, WHOLE, {})["benchmarks"]["counting"]  # type: ignore[index]
+        return evaluate.depends(ResolvedRun(settings), WHOLE, {})["benchmarks"]["counting"]  # type: ignore[index]
 
     before = key()
     Image.new("RGB", (40, 30), (1, 2, 3)).save(folder / "counting" / "images" / "1.png")
@@ -158,7 +160,7 @@ def test_files_code_and_images_of_an_added_benchmark_are_part_of_the_key(
 def test_a_fault_in_the_files_of_an_added_benchmark_is_found_before_training(settings: Settings, folder: Path) -> None:
     (folder / "counting" / "counting.csv").write_text("id,image,question,answer\nq9,0.png,How many?,some\n")
     with pytest.raises(ConfigError, match=r"counting\.csv, question q9: no number, 'some'"):
-        check_benchmarks(settings)
+        check_benchmarks(ResolvedRun(settings))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_settings_of_an_added_benchmark_are_checked_like_those_of_built_in_ones(
     changes = {"extensions": [str(folder / "counting.py")], "evaluation": {"benchmarks": {"counting": values}}}
     with pytest.raises(ConfigError, match=message):
         profile = load_profile(str(write_profile(folder / "other.yaml", **changes)))
-        check_benchmarks(Settings(profile=profile, recipe=settings.recipe, data_root=settings.data_root))
+        check_benchmarks(ResolvedRun(Settings(profile=profile, recipe=settings.recipe, data_root=settings.data_root)))
 
 
 def _finished(folder: Path, rows: list[dict[str, Any]], stats: Any = None, more: tuple[str, ...] = ()) -> Manifest:

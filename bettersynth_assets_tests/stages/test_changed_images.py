@@ -16,6 +16,7 @@ from PIL import Image
 from bettersynth_assets.config.profile import Limits
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.stages import image_folder
 from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.seed import SEED_DATASET
@@ -95,7 +96,7 @@ def test_touched_images_are_only_read_again(pipeline: Make, seed_root: Path) -> 
 
 
 def ingest(settings: Settings) -> Pipeline:
-    return Pipeline([SEED_DATASET], settings, log=lambda line: None)
+    return Pipeline([SEED_DATASET], ResolvedRun(settings), log=lambda line: None)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import SeedError
@@ -94,7 +95,7 @@ def test_rows_read_from_another_version_than_that_of_the_key_are_never_committed
 
 
 def test_truncating_a_file_while_its_rows_are_read_is_detected_and_kills_no_process(settings: Settings) -> None:
-    index = seed_index(settings)
+    index = seed_index(ResolvedRun(settings).seed)
     lines = index.lines(0, 1)
     next(lines)
     cut_seed(Path(str(settings.profile.seed)))

@@ -9,9 +9,9 @@ import pytest
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages import evaluate, train
-from bettersynth_assets.stages.benchmarks import benchmarks
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from toolkit.evaluation.run import make_plan
@@ -59,7 +59,7 @@ def project(tmp_path, monkeypatch):
 
 def test_the_toolkit_accepts_the_training_plan_and_it_is_the_contests(project):
     root = project(stage_2={**STAGE, "max_steps": 50, "max_grad_norm": 1.0})
-    made = parse_plan(train.training_plan(load_settings(), root / "out", root / "tune.json", 3))
+    made = parse_plan(train.training_plan(ResolvedRun(load_settings()), root / "out", root / "tune.json", 3))
     first, second = made.stages
     assert (made.seed, made.device, made.dtype, made.cache_dir) == (3, "cpu", "float32", None)
     assert made.output_dir == root / "out" / "seed-3"
@@ -76,7 +76,9 @@ def test_both_arms_share_the_features_of_the_towers(project):
     project(feature_cache=True)
     settings = load_settings()
     caches = {
-        train.training_plan(load_settings(recipe=recipe), settings.data_root, settings.data_root, 3)["cache_dir"]
+        train.training_plan(ResolvedRun(load_settings(recipe=recipe)), settings.data_root, settings.data_root, 3)[
+            "cache_dir"
+        ]
         for recipe in ("third_place", "baseline_random")
     }
     assert caches == {str(settings.data_root / "p" / "features")}
@@ -85,7 +87,7 @@ def test_both_arms_share_the_features_of_the_towers(project):
 def test_the_toolkit_accepts_the_evaluation_plan(project):
     root = project()
     places = {name: UnitLocation(folder=root / name, key="k") for name in FILES}
-    made = make_plan(evaluate.evaluation_plan(load_settings(), root / "out", root / "base", places))
+    made = make_plan(evaluate.evaluation_plan(ResolvedRun(load_settings()), root / "out", root / "base", places))
     assert (made.batch_size, made.device) == (32, "cpu")
     files = {chosen.name: dict(chosen.files) for chosen in made.chosen()}
     assert files == {
@@ -114,7 +116,7 @@ def test_a_missing_benchmark_is_named_with_its_key(project):
     root = project()
     (root / "bench" / "m.tsv").unlink()
     with pytest.raises(ConfigError, match=r"evaluation\.benchmarks\.mmbench\.table = '.*': nothing at"):
-        benchmarks(load_settings())
+        _ = ResolvedRun(load_settings()).benchmarks
 
 
 def test_a_benchmark_without_files_in_the_profile_uses_those_of_the_miniature_world(tmp_path, monkeypatch):
@@ -122,36 +124,36 @@ def test_a_benchmark_without_files_in_the_profile_uses_those_of_the_miniature_wo
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "p.yaml", evaluation=evaluation)))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
     table = tmp_path / "data" / "miniature-world" / "mmbench" / "mmbench_dev.tsv"
-    assert benchmarks(load_settings()) == {"mmbench": {"table": str(table)}}
+    assert ResolvedRun(load_settings()).benchmarks == {"mmbench": {"table": str(table)}}
 
 
 def test_the_training_key_depends_on_its_settings_and_not_on_the_launcher(project):
     project()
-    stage = Pipeline(STAGES, load_settings()).stages["mgm_checkpoint"]
-    before = stage.depends(load_settings(), "all", {})
+    stage = Pipeline(STAGES, ResolvedRun(load_settings())).stages["mgm_checkpoint"]
+    before = stage.depends(ResolvedRun(load_settings()), "all", {})
     project(launcher=["torchrun", "-m"])
-    assert stage.depends(load_settings(), "all", {}) == before
+    assert stage.depends(ResolvedRun(load_settings()), "all", {}) == before
     project(stage_1={**STAGE, "learning_rate": 0.002})
-    assert stage.depends(load_settings(), "all", {}) != before
+    assert stage.depends(ResolvedRun(load_settings()), "all", {}) != before
 
 
 def test_settings_of_resources_and_logs_go_to_the_trainer_and_not_into_the_key(project, monkeypatch):
     root = project()
-    stage = Pipeline(STAGES, load_settings()).stages["mgm_checkpoint"]
-    before = stage.depends(load_settings(), "all", {})
+    stage = Pipeline(STAGES, ResolvedRun(load_settings())).stages["mgm_checkpoint"]
+    before = stage.depends(ResolvedRun(load_settings()), "all", {})
     project(
         checkpoint_every=50, checkpoint_limit=3, log_every=5, stage_1={**STAGE, "workers": 2}, stage_2=STAGE,
         launcher=["python", "-m"],
     )  # fmt: skip
     settings = load_settings()
-    assert stage.depends(settings, "all", {}) == before
+    assert stage.depends(ResolvedRun(settings), "all", {}) == before
     gpu = settings.profile.gpu.model_copy(update={"memory_limit_gib": 20.5})
     settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
-    made = parse_plan(train.training_plan(settings, root / "out", root / "tune.json", 3))
+    made = parse_plan(train.training_plan(ResolvedRun(settings), root / "out", root / "tune.json", 3))
     assert (made.checkpoint_every, made.checkpoint_limit, made.log_every) == (50, 3, 5)
     assert (made.memory_limit_gib, made.stages[0].workers, made.stages[1].workers) == (20.5, 2, 0)
-    assert train.launcher(settings) == [str(Path(sys.executable).parent / "python"), "-m"]
+    assert train.launcher(ResolvedRun(settings)) == [str(Path(sys.executable).parent / "python"), "-m"]
     project(stage_1={**STAGE, "per_device_batch": STAGE["per_device_batch"] + 1, "pad_multiple": 8}, speed="reference")
-    assert stage.depends(load_settings(), "all", {}) == before
+    assert stage.depends(ResolvedRun(load_settings()), "all", {}) == before
     project(stage_1={**STAGE, "loss_group": 1})
-    assert stage.depends(load_settings(), "all", {}) != before
+    assert stage.depends(ResolvedRun(load_settings()), "all", {}) != before

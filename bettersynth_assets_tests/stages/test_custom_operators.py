@@ -16,13 +16,14 @@ from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
-from bettersynth_assets.operators.data_juicer import operators_key
-from bettersynth_assets.operators.recipe_check import check_recipe, recipe_key
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.stages.budget import BUDGETED_SET
+from bettersynth_assets.stages.recipe_check import check_recipe, recipe_key
+from bettersynth_assets_tests.helpers.operators import operators_key
 from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,7 @@ def run(settings: Settings, tmp_path: Path) -> Make:
         (folder / "mine.yaml").write_text(yaml.safe_dump(values))
         profile = settings.profile.model_copy(update={"trusted_code": trusted})
         there = replace(settings, profile=profile, recipe=load_recipe(str(folder / "mine.yaml")))
-        return Pipeline((*STAGES, BUDGETED_SET), there, log=lambda line: None)
+        return Pipeline((*STAGES, BUDGETED_SET), ResolvedRun(there), log=lambda line: None)
 
     return make
 
@@ -77,7 +78,7 @@ def rows_of(manifests: list[Manifest], table: str = "kept") -> list[dict[str, An
 
 def refused(pipeline: Pipeline) -> str:
     with pytest.raises(ConfigError) as error:
-        check_recipe(pipeline.settings)
+        check_recipe(ResolvedRun(pipeline.settings))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -86,7 +87,7 @@ def test_the_documented_filter_rejects_with_value_and_reason(run: Make) -> None:
     sections = {key: value for key, value in yaml.safe_load(RECIPE).items() if key != "custom_operators"}
     assert sections["process"] == FILTER
     pipeline = run({"word_length_filter.py": EXAMPLE + SPEC}, **sections)
-    assert check_recipe(pipeline.settings) == []
+    assert check_recipe(ResolvedRun(pipeline.settings)) == []
     made = pipeline.ensure_all("filtered_set")
     kept, rejects = rows_of(made), rows_of(made, "rejects")
     assert len(kept) == 24 and all(manifest.lost == 0 for manifest in made)
@@ -138,7 +139,7 @@ def test_a_changed_operator_file_is_imported_again_and_only_its_stage_is_rebuilt
 
 def test_keys_contain_the_code_of_custom_operators_and_are_unchanged_for_others(run: Make) -> None:
     pipeline = run({"word_length_filter.py": EXAMPLE}, process=FILTER)
-    check_recipe(pipeline.settings)
+    check_recipe(ResolvedRun(pipeline.settings))
     profile = pipeline.settings.profile
     assert [*operators_key(FILTER, profile)] == ["word_length_filter.code"]
     assert operators_key([{"words_num_filter": {}}], profile) == {}
@@ -198,8 +199,8 @@ def test_recipes_in_one_process_do_not_see_each_others_operators(run: Make) -> N
     other = run({"b.py": EXAMPLE.replace("> self.max_length:", "<= self.max_length:")}, process=FILTER)
     assert len(rows_of(long.ensure_all("filtered_set"))) == 24
     assert len(rows_of(other.ensure_all("filtered_set"))) == 6
-    first_again = Pipeline(STAGES, long.settings, log=lambda line: None)
+    first_again = Pipeline(STAGES, ResolvedRun(long.settings), log=lambda line: None)
     assert len(rows_of(first_again.ensure_all("filtered_set"))) == 24
-    check_recipe(run({}, process=[{"words_num_filter": {"min_num": 1}}]).settings)
+    check_recipe(ResolvedRun(run({}, process=[{"words_num_filter": {"min_num": 1}}]).settings))
     assert "word_length_filter" not in registry().modules
     assert "did you mean" in refused(run({}, process=FILTER))

@@ -16,6 +16,7 @@ from PIL import Image
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.defs.resources.settings import RunSettings
 from bettersynth_assets.engine.integrity import seal
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Work
 from bettersynth_assets.engine.store import WHOLE, Manifest, write_table
 from bettersynth_assets.errors import ConfigError
@@ -56,11 +57,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def _key(settings: Settings) -> Any:
-    return evaluate.depends(settings, "all", {})
+    return evaluate.depends(ResolvedRun(settings), "all", {})
 
 
 def test_valid_benchmark_files_are_accepted(settings: Settings) -> None:
-    check_benchmarks(settings)
+    check_benchmarks(ResolvedRun(settings))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_broken_benchmark_is_a_fault_of_the_profile(
 ) -> None:
     damage(tmp_path / "bench")
     with pytest.raises(ConfigError, match=rf"benchmark files \(profile, `evaluation`\): .*{message}") as refused:
-        check_benchmarks(settings)
+        check_benchmarks(ResolvedRun(settings))
     assert "\n" not in str(refused.value)
 
 
@@ -158,7 +159,11 @@ def _evaluate(settings: Settings, model: Path, folder: Path) -> tuple[Result, li
     lines: list[str] = []
     folder.mkdir()
     work = Work(
-        settings=settings, shard=WHOLE, folder=folder, inputs={"baseline_checkpoint": [checkpoints]}, log=lines.append
+        run=ResolvedRun(settings),
+        shard=WHOLE,
+        folder=folder,
+        inputs={"baseline_checkpoint": [checkpoints]},
+        log=lines.append,
     )
     result = evaluate.run_baseline(work)
     asked = [line for line in lines if line.startswith("baseline_checkpoint seed-3 ") and ": 1/1, " in line]

@@ -8,6 +8,7 @@ import pytest
 
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.schema import FILTERED
 from bettersynth_assets_tests.helpers.seed_stages import STAGES
@@ -107,7 +108,7 @@ def test_the_diversity_selector_uses_the_embeddings_of_clip_scores(settings, mon
 
     def kept(name, *entries):
         chosen = Recipe.parse({**recipe, "process": list(entries)}, where="test")
-        run = Pipeline(STAGES, replace(settings, profile=profile, recipe=chosen), log=lambda line: None)
+        run = Pipeline(STAGES, ResolvedRun(replace(settings, profile=profile, recipe=chosen)), log=lambda line: None)
         run.ensure("clip_scores", profile.shard_names()[0])
         return run.ensure("filtered_set", profile.shard_names()[0]).table()["id"].to_pylist()
 

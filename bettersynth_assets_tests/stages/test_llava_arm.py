@@ -18,6 +18,7 @@ from safetensors import safe_open
 from bettersynth_assets.config.model import PACKAGE_ROOT
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages import evaluate, train
@@ -82,7 +83,9 @@ def _train_and_answer(settings: Settings, tmp_path: Path) -> list[dict[str, Any]
     for folder in ("trained", "answered"):
         (tmp_path / folder).mkdir()
     inputs = {"budgeted_set": [cast(Any, SimpleNamespace(file=lambda name: tmp_path / "budgeted" / name))]}
-    work = Work(settings=settings, shard="all", folder=tmp_path / "trained", inputs=inputs, log=lambda line: None)
+    work = Work(
+        run=ResolvedRun(settings), shard="all", folder=tmp_path / "trained", inputs=inputs, log=lambda line: None
+    )
     made = train.run(work, source="budgeted_set")
     assert [row["steps"] for row in made.kept.to_pylist()] == [4]
     assert "seed-3/finetune/chat_template.jinja" in made.other_files
@@ -125,7 +128,7 @@ def test_the_code_of_an_external_architecture_is_part_of_both_keys(
 ) -> None:
     digest = hashlib.sha256((tmp_path / "linear.py").read_bytes()).hexdigest()
     for stage in (train, evaluate):
-        key = cast(dict[str, Any], stage.depends(settings_with_linear, "all", {}))
+        key = cast(dict[str, Any], stage.depends(ResolvedRun(settings_with_linear), "all", {}))
         assert key["architecture"] == digest
 
 
@@ -137,7 +140,7 @@ def test_a_base_without_a_registered_architecture_is_refused_when_keys_are_compu
     models = settings.profile.models.model_copy(update={"base": str(tmp_path / "other")})
     changed = replace(settings, profile=settings.profile.model_copy(update={"models": models}))
     with pytest.raises(ConfigError, match=r"models\.base: .*'blip-2'.*use one of llava, mgm_gemma"):
-        train.depends(changed, "all", {})
+        train.depends(ResolvedRun(changed), "all", {})
 
 
 def test_the_shipped_profiles_name_a_llava_base() -> None:

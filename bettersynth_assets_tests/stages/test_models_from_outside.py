@@ -14,12 +14,12 @@ from PIL import Image
 from bettersynth_assets.config.profile import load_profile
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.models.captioners import CAPTIONERS
 from bettersynth_assets.models.captioners.captioner import captioner_class, captioner_key
 from bettersynth_assets.models.captioners.captioner_kind import captioner_kind
 from bettersynth_assets.models.scorers import SCORERS
 from bettersynth_assets.models.scorers.clip_score import scorer_key
-from bettersynth_assets.stages.models import captioner_of, scorer_of
 from bettersynth_assets_tests.helpers.paths import ROOT
 from bettersynth_assets_tests.helpers.seed_stages import STAGES
 
@@ -55,8 +55,8 @@ def rows_of(shards):
 
 def test_an_external_scorer_and_captioner_work_in_the_stages(settings_with_colours, seed_root):
     settings, code = settings_with_colours
-    before = scorer_key(scorer_of(settings), settings.profile.gpu)
-    done = Pipeline(STAGES, settings, log=lambda line: None).ensure_all("recaptioned_set")
+    before = scorer_key(ResolvedRun(settings).scorer, settings.profile.gpu)
+    done = Pipeline(STAGES, ResolvedRun(settings), log=lambda line: None).ensure_all("recaptioned_set")
     rows = rows_of(done)
     assert len(rows) == 30 and len({row["raw_caption"] for row in rows}) > 1
     for row in rows:
@@ -69,18 +69,18 @@ def test_an_external_scorer_and_captioner_work_in_the_stages(settings_with_colou
     digest = hashlib.sha256(code.encode()).hexdigest()
     assert (
         before["scorer"] == digest
-        and captioner_key(captioner_of(settings), settings.profile.gpu)["captioner_code"] == digest
+        and captioner_key(ResolvedRun(settings).captioner, settings.profile.gpu)["captioner_code"] == digest
     )
 
 
 def test_the_profile_determines_the_class_and_a_hub_id_is_recognised_by_its_name(settings_with_colours):
     settings, _ = settings_with_colours
     name = settings.profile.models.captioner
-    assert captioner_class(captioner_of(settings)).__name__ == "ColourCaptioner"
+    assert captioner_class(ResolvedRun(settings).captioner).__name__ == "ColourCaptioner"
     assert captioner_kind(name) == captioner_kind("someone/Colours-large") == "colours"
 
 
 def test_keys_of_built_in_models_do_not_contain_code(settings):
     assert "scorer" not in scorer_key(
-        scorer_of(settings), settings.profile.gpu
-    ) and "captioner_code" not in captioner_key(captioner_of(settings), settings.profile.gpu)
+        ResolvedRun(settings).scorer, settings.profile.gpu
+    ) and "captioner_code" not in captioner_key(ResolvedRun(settings).captioner, settings.profile.gpu)

@@ -7,6 +7,7 @@ import pytest
 
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.reports.metadata import describe
@@ -38,7 +39,7 @@ def planning(settings, monkeypatch):
 
             monkeypatch.setattr(operator_order, "probe", probe)
         recipe = Recipe.parse({"name": "test", "baseline": True, "process": PROCESS, **sections}, where="test")
-        return Pipeline((*STAGES, OPERATOR_PLAN), replace(settings, recipe=recipe), log=lambda line: None)
+        return Pipeline((*STAGES, OPERATOR_PLAN), ResolvedRun(replace(settings, recipe=recipe)), log=lambda line: None)
 
     return make
 
@@ -91,14 +92,14 @@ def test_each_operator_is_logged_with_its_position(planning):
     assert rows[2]["moves"].startswith("fence: a mapper") and rows[0]["moves"] == "moves"
     assert 0 < rows[1]["share_kept"] < 1 and rows[1]["seconds_per_reject"] > 0
     assert rows[2]["share_kept"] == 1 and rows[2]["seconds_per_reject"] is None
-    shown = describe(made, run.settings, rows=False)
+    shown = describe(made, run.run, rows=False)
     assert "actual_seconds" not in shown and shown["predicted_seconds_planned_seed"] > 0
     assert "whitespace_normalization_mapper" in shown["operator order"].value
     assert (
         not {"table", "order"} & shown.keys() and max(map(len, shown)) <= 32
     )  # as wide as the column of names in the UI
     run.ensure_all("filtered_set")
-    shown = describe(made, run.settings, rows=False)
+    shown = describe(made, run.run, rows=False)
     assert (shown["actual_rows"], shown["actual_shards"], shown["actual_order"]) == (30, 3, "written")
 
 
@@ -113,7 +114,7 @@ def test_the_refilter_is_measured_and_keeps_its_order(planning):
     ]
     assert all(row["moves"] == operator_order.REFILTER_STAYS for row in rows) and 0 < rows[1]["share_kept"] < 1
     assert len(made.stats["order"]) == len(PROCESS)
-    lines = describe(made, run.settings, rows=False)["operator order"].value.splitlines()
+    lines = describe(made, run.run, rows=False)["operator order"].value.splitlines()
     assert lines[-1] == operator_order.REFILTER_STAYS and operator_order.REFILTER_STAYS not in "".join(lines[:-1])
     lines = [line for line in lines if line.startswith("|")]
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["process"] * 5 + ["caption.refilter"] * 2

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.images.opening import open_rgb
-from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets_tests.helpers.drawn_seed import CHINESE, GREY, ROWS, SIDES, TWIN, caption, row, write_drawn_seed
 from bettersynth_assets_tests.helpers.seeds import REAL_SEED, settings_for
 from bettersynth_assets_tests.helpers.toy import all_rows, toy_pipeline
@@ -61,7 +61,7 @@ def test_generated_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_every_header_equals_what_pillow_reads(settings: Settings) -> None:
     for item in all_rows(toy_pipeline(settings), "seed_dataset").to_pylist():
-        with Image.open(image_root(settings) / item["image"]) as image:
+        with Image.open(ResolvedRun(settings).image_root / item["image"]) as image:
             assert (item["width"], item["height"], item["mode"], item["format"]) == (
                 *image.size,
                 image.mode,
@@ -72,7 +72,7 @@ def test_every_header_equals_what_pillow_reads(settings: Settings) -> None:
 def test_headers_agree_with_pixels_and_pixels_equal_pillows(settings: Settings) -> None:
     rows = all_rows(toy_pipeline(settings), "seed_dataset").to_pylist()
     for item in rows[:: len(rows) // 48]:
-        path = image_root(settings) / item["image"]
+        path = ResolvedRun(settings).image_root / item["image"]
         image = open_rgb(path)
         assert image.size == (item["width"], item["height"])
         with Image.open(path) as plain:

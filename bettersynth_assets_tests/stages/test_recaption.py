@@ -7,6 +7,7 @@ import pytest
 
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.records.schema import RECAPTIONED
@@ -123,7 +124,7 @@ def test_another_policy_or_limit_chooses_and_filters_again_without_captioning_ag
 @pytest.mark.slow
 def test_sampled_captions_do_not_depend_on_shards_and_greedy_keys_are_unchanged(pipeline, settings):
     section = CaptionSection(**SHORT)
-    assert caption_key(settings, section)["section"] == section.key("captions") == SHORT
+    assert caption_key(ResolvedRun(settings), section)["section"] == section.key("captions") == SHORT
     greedy = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))
     sampling = {"temperature": 2.0, "top_k": 10, "seed": 5}
     run = pipeline(caption={**SHORT, "sampling": sampling})
@@ -133,7 +134,7 @@ def test_sampled_captions_do_not_depend_on_shards_and_greedy_keys_are_unchanged(
     whole = replace(
         run.settings, profile=run.settings.profile.model_copy(update={"shards": 1}), data_root=settings.data_root / "b"
     )
-    rows = all_rows(Pipeline(STAGES, whole, log=lambda line: None).ensure_all("recaptioned_set"))
+    rows = all_rows(Pipeline(STAGES, ResolvedRun(whole), log=lambda line: None).ensure_all("recaptioned_set"))
     assert {row["id"]: row["raw_caption"] for row in rows} == drawn
     other = pipeline(caption={**SHORT, "sampling": sampling | {"seed": 6}})
     assert {row["id"]: row["raw_caption"] for row in all_rows(other.ensure_all("recaptioned_set"))} != drawn
@@ -143,7 +144,7 @@ def test_the_same_stage_captions_with_a_llava_checkpoint_of_the_profile(pipeline
     plain = pipeline(caption={**SHORT})
     models = plain.settings.profile.models.model_copy(update={"captioner": str(make_llava(tmp_path / "llava"))})
     profile = plain.settings.profile.model_copy(update={"models": models})
-    run = Pipeline(STAGES, replace(plain.settings, profile=profile), log=lambda line: None)
+    run = Pipeline(STAGES, ResolvedRun(replace(plain.settings, profile=profile)), log=lambda line: None)
     shards = run.ensure_all("recaptioned_set")
     rows = all_rows(shards)
     assert len(rows) == 30 and [shard.lost for shard in shards] == [0, 0, 0]

@@ -10,16 +10,17 @@ import pytest
 
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.errors import ConfigError, SeedError
 from bettersynth_assets.images.opening import open_rgb
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.records.schema import RECAPTIONED
-from bettersynth_assets.records.seed_path import image_root
 from bettersynth_assets.reports.gallery import gallery
 from bettersynth_assets.stages.budget import BUDGETED_SET
 from bettersynth_assets.stages.rules import conservation, schema
+from bettersynth_assets.stages.world import prepare_seed
 from bettersynth_assets_tests.helpers.seed_stages import STAGES
 from tiny_models.synthesis import make_stable_diffusion
 from toolkit.data.llava import read_llava
@@ -43,7 +44,9 @@ def regenerating(settings, diffusion):
         models = settings.profile.models.model_copy(update={"diffusion": str(model)})
         profile = settings.profile.model_copy(update={"models": models})
         return Pipeline(
-            (*STAGES, BUDGETED_SET), replace(settings, profile=profile, recipe=recipe), log=lambda line: None
+            (*STAGES, BUDGETED_SET),
+            ResolvedRun(replace(settings, profile=profile, recipe=recipe)),
+            log=lambda line: None,
         )
 
     return make
@@ -58,7 +61,7 @@ def ledger(shards):
 
 
 def file_bytes(run, rows):
-    return {row["id"]: (image_root(run.settings) / row["image"]).read_bytes() for row in rows}
+    return {row["id"]: (run.run.image_root / row["image"]).read_bytes() for row in rows}
 
 
 def test_badly_matched_rows_get_a_new_image_and_keep_id_and_caption(regenerating, seed_root, tiny_models):
@@ -71,7 +74,7 @@ def test_badly_matched_rows_get_a_new_image_and_keep_id_and_caption(regenerating
     new = [row for row in rows if row["image"] != before[row["id"]]["image"]]
     assert {row["id"] for row in new} == {key for key, row in before.items() if row["clip_score"] < mean}
     assert 5 < len(new) < 25
-    root = image_root(run.settings)
+    root = run.run.image_root
     for row in new:
         assert row["image"].startswith("regenerated/") and row["flags"] == ["regenerated"]
         assert (row["width"], row["height"], row["format"], row["mode"]) == (16, 16, "JPEG", "RGB")
@@ -118,7 +121,7 @@ def test_the_same_recipe_gives_the_same_bytes_for_any_number_of_shards(regenerat
     first = run.ensure_all("recaptioned_set")
     profile = run.settings.profile.model_copy(update={"shards": 1})
     other = replace(run.settings, profile=profile, data_root=settings.data_root / "other")
-    whole = Pipeline(STAGES, other, log=lambda line: None)
+    whole = Pipeline(STAGES, ResolvedRun(other), log=lambda line: None)
     assert file_bytes(whole, all_rows(whole.ensure_all("recaptioned_set"))) == file_bytes(run, all_rows(first))
     seeded = regenerating(regenerate={**FEW, "seed": 7})
     expected = file_bytes(run, all_rows(first))  # read before the images of the other seed replace them
@@ -141,7 +144,7 @@ def test_another_limit_generates_only_missing_images(regenerating, monkeypatch):
     new = {row["id"]: row["image"] for row in kept if row["image"].startswith("regenerated/")}
     before = {row["id"]: row["image"] for row in rows if row["image"].startswith("regenerated/")}
     assert 0 < len(new) < len(before) and new.items() <= before.items()
-    folder = image_root(run.settings) / "regenerated"
+    folder = run.run.image_root / "regenerated"
     assert {path.name for path in folder.glob("*/images/*.jpg")} == {name.rsplit("/")[-1] for name in new.values()}
 
 
@@ -150,7 +153,7 @@ def test_a_deleted_image_is_generated_again(regenerating):
     rows = all_rows(run.ensure_all("recaptioned_set"))
     expected = file_bytes(run, rows)
     gone = next(row for row in rows if row["image"].startswith("regenerated/"))
-    (image_root(run.settings) / gone["image"]).unlink()
+    (run.run.image_root / gone["image"]).unlink()
     again = regenerating(regenerate={**FEW})
     assert file_bytes(again, all_rows(again.ensure_all("recaptioned_set"))) == expected
     assert [shard.stage for shard in again.materialized] == ["recaptioned_set"]
@@ -173,7 +176,7 @@ def test_rows_whose_generated_images_are_all_refused_keep_their_image_with_a_fla
 def test_training_export_and_gallery_find_both_kinds_of_images(regenerating):
     run = regenerating(regenerate={**FEW})
     done = run.ensure("budgeted_set")
-    root = image_root(run.settings)
+    root = run.run.image_root
     samples = read_llava(done.path / "llava.json", root)
     assert len(samples) == 40
     kinds = {str(sample.image.relative_to(root)).split("/")[0] for sample in samples}
@@ -196,22 +199,26 @@ def test_select_compares_the_new_images_and_not_their_parents(regenerating):
 
 def test_the_image_root_links_to_the_seeds_images_and_is_the_seeds_folder_without_new_images(regenerating, seed_root):
     run = regenerating(regenerate={**FEW})
-    root = image_root(run.settings)
+    root = run.run.image_root
+    assert not root.exists()  # until a run begins
+    prepare_seed(run.run)
     assert root.is_relative_to(run.settings.recipe_root) and root != seed_root
     assert sorted(path.name for path in root.iterdir()) == ["images", "regenerated", "seed.jsonl"]
     assert all(path.is_symlink() for path in root.iterdir())
-    assert image_root(regenerating(baseline=True).settings) == seed_root
+    assert regenerating(baseline=True).run.image_root == seed_root
     assert sorted(path.name for path in seed_root.iterdir()) == ["images", "seed.jsonl"]
     (seed_root / "more").mkdir()
-    assert (image_root(run.settings) / "more").is_dir()
+    prepare_seed(run.run)
+    assert (root / "more").is_dir()
     shutil.rmtree(root)
-    assert (image_root(run.settings) / "images").is_dir()
+    prepare_seed(run.run)
+    assert (root / "images").is_dir()
 
 
 def test_a_seed_with_a_folder_of_that_name_is_refused(regenerating, seed_root):
     (seed_root / "regenerated").mkdir()
     with pytest.raises(SeedError, match=r"seed/regenerated: the name is reserved for images"):
-        image_root(regenerating(regenerate={**FEW}).settings)
+        prepare_seed(regenerating(regenerate={**FEW}).run)
 
 
 def test_a_recipe_without_the_section_has_unchanged_keys(pipeline):

@@ -12,6 +12,7 @@ import pytest
 
 from bettersynth_assets.engine.gate import GateError
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import SeedError
 from bettersynth_assets.records.schema import QUARANTINE, SEED
 from bettersynth_assets.stages import seed as seed_stage
@@ -209,7 +210,7 @@ def test_no_stage_reads_a_seed_with_too_many_quarantined_rows(tmp_path):
     rows = [kit_row(number, images=[f"/elsewhere/{number}.jpg"]) for number in range(4)]
     write_images(tmp_path, range(4, 8))
     seed = write_lines(tmp_path, rows + [kit_row(number) for number in range(4, 8)])
-    pipeline = Pipeline([SEED_DATASET, BASELINE_SET], settings_for(seed, tmp_path / "data"))
+    pipeline = Pipeline([SEED_DATASET, BASELINE_SET], ResolvedRun(settings_for(seed, tmp_path / "data")))
     with pytest.raises(GateError, match=r"seed_dataset fails its blocking check quarantine_share.*4 of 8 rows.*20.00%"):
         pipeline.ensure("baseline_set")
     assert sum(manifest.kept for manifest in pipeline.current("seed_dataset")) == 4

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.fields import check_fields
 from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.records.seed_file import seed_fields
+from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import scored_table
 from bettersynth_assets_tests.helpers.seeds import kit_row, settings_for, write_images, write_lines
 from bettersynth_assets_tests.helpers.toy import all_rows, toy_pipeline
@@ -98,7 +99,7 @@ def test_extra_fields_are_kept_in_the_kits_file_and_can_be_named_in_recipes(tmp_
     assert lines["002"] == kit_row(2)
     assert {*json.loads((manifest.path / "llava.json").read_text())[0]} == {"id", "image", "conversations"}
     expected = {"zeta", "similarity", "meta", "meta.score", "meta.source", "meta.source.name"}
-    assert seed_fields(settings(path)) == expected
+    assert seed_fields(ResolvedRun(settings(path)).seed) == expected
 
 
 def processed(tmp_path: Path, extra: list[dict[str, Any] | None], *entries: Any) -> Processed:
@@ -204,7 +205,7 @@ def test_a_recipe_that_names_a_field_of_no_row_is_refused_before_any_work(
     entry: Any, field: str, tmp_path: Path
 ) -> None:
     seed = write_lines(tmp_path, [kit_row(0, similarity=0.3, meta={"score": 1}, image_hash="theirs"), kit_row(1)])
-    names = seed_fields(settings(seed))
+    names = seed_fields(ResolvedRun(settings(seed)).seed)
     assert names == {"similarity", "meta", "meta.score"}
     with pytest.raises(ConfigError, match=rf"the field '{field}', which neither our rows nor the seed file's have"):
         check_fields([entry], names)

@@ -16,6 +16,7 @@ from PIL import Image
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.rules import Evidence
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.engine.store import Manifest
@@ -54,7 +55,7 @@ def run(settings: Settings, seed_root: Path) -> Callable[..., Pipeline]:
         recipe = Recipe.parse(values, where="test")
         root = settings.data_root / str(shards)
         there = replace(settings, recipe=recipe, profile=profile, data_root=root)
-        return Pipeline((*STAGES, BUDGETED_SET), there, log=lambda line: None)
+        return Pipeline((*STAGES, BUDGETED_SET), ResolvedRun(there), log=lambda line: None)
 
     return make
 
@@ -116,7 +117,7 @@ def test_clustering_uses_the_embeddings_of_clip_scores_and_opens_no_image(
 def test_a_row_whose_image_has_changed_has_no_embedding(run: Callable[..., Pipeline], tmp_path: Path) -> None:
     pipeline = run([CLUSTERS])
     inputs = {"clip_scores": pipeline.ensure_all("clip_scores")}
-    work = Work(settings=pipeline.settings, shard="all", folder=tmp_path, inputs=inputs, log=print)
+    work = Work(run=ResolvedRun(pipeline.settings), shard="all", folder=tmp_path, inputs=inputs, log=print)
     rows = work.rows("clip_scores").sort_by("line")
     hashes = rows["image_hash"].to_pylist()
     hashes[7] = "another"
@@ -152,7 +153,7 @@ def test_a_recipe_without_select_depends_on_no_models_and_no_seed(run: Callable[
     pipeline = run([])
     manifest = pipeline.ensure("budgeted_set")
     assert manifest.inputs.keys() == {"recaptioned_set"}
-    depends = BUDGETED_SET.depends(pipeline.settings, "all", {})
+    depends = BUDGETED_SET.depends(ResolvedRun(pipeline.settings), "all", {})
     assert isinstance(depends, dict) and depends.keys() == {"budget", "section", "questions"}
     assert run([IMAGES]).ensure("budgeted_set").key != manifest.key
 

@@ -9,6 +9,7 @@ import pytest
 
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.models.captioners import captioner
 from bettersynth_assets.reports.metadata import describe
 from bettersynth_assets.stages.budget import BUDGETED_SET
@@ -40,7 +41,7 @@ def run(settings, server):
         )
         recipe = Recipe.parse({"name": "test", "caption": {"policy": policy}}, where="test")
         pipeline = Pipeline(
-            (*STAGES, BUDGETED_SET), replace(settings, profile=profile, recipe=recipe), log=lines.append
+            (*STAGES, BUDGETED_SET), ResolvedRun(replace(settings, profile=profile, recipe=recipe)), log=lines.append
         )
         pipeline.lines = lines
         return pipeline
@@ -126,7 +127,7 @@ def test_no_output_of_a_run_contains_the_api_key(run, server, monkeypatch, setti
     pipeline = run()
     manifests = pipeline.ensure_all("recaptioned_set")
     assert server.headers[-1]["Authorization"] == f"Bearer {SECRET}"
-    shown = [str(describe(manifest, pipeline.settings, rows=True)) for manifest in manifests]
+    shown = [str(describe(manifest, pipeline.run, rows=True)) for manifest in manifests]
     with pytest.raises(EnvironmentFault) as error:
         run("best_of", allowed=0.0).ensure_all("recaptioned_set")
     assert "Bearer ***" in str(error.value)

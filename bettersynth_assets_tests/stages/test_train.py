@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from bettersynth_assets.config.settings import load_settings
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.scheduler.child_process import ChildError
 from bettersynth_assets.stages import train
@@ -53,7 +54,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         (tmp_path / folder).mkdir(exist_ok=True)
         inputs = {"budgeted_set": [cast(Any, SimpleNamespace(file=lambda name: tmp_path / "budgeted" / name))]}
-        return Work(settings=load_settings(), shard="all", folder=tmp_path / folder, inputs=inputs, log=log)
+        return Work(run=ResolvedRun(load_settings()), shard="all", folder=tmp_path / folder, inputs=inputs, log=log)
 
     return build
 

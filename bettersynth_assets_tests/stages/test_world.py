@@ -11,6 +11,7 @@ import pytest
 
 from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.defs.materialize import prepare_inputs
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.miniature import generate
 from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.stages.graph import STAGES
@@ -35,7 +36,7 @@ def with_profile(settings: Settings, **values: Any) -> Settings:
 
 def prepare(settings: Settings, name: str) -> bool:
     """Prepare a run of one set; return whether the world exists afterwards."""
-    prepare_inputs(name, STAGES, {name}, settings)
+    prepare_inputs(name, STAGES, {name}, ResolvedRun(settings))
     return settings.world.root.exists()
 
 

@@ -14,7 +14,7 @@ from bettersynth_assets.models.batching import BatchSize, in_batches
 from bettersynth_assets.models.checkpoints import load_processor
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer, load_scorer, scorer_key
-from bettersynth_assets.operators.data_juicer import build_operators, operators_key
+from bettersynth_assets_tests.helpers.operators import build_operators, operators_key
 from bettersynth_assets_tests.helpers.rows import break_image, seed_table, tiny_profile
 from toolkit.tokens import kit_text
 
