@@ -109,7 +109,7 @@ def check_unchanged(path: Path, image_hash: str | None) -> None:
         EnvironmentFault: the file has changed, or cannot be read.
     """
     if image_hash is not None and hash_at(path) != image_hash:
-        raise EnvironmentFault(f"{path} has changed since seed_dataset read it: run again", str(path))
+        raise EnvironmentFault(f"{path} has changed since its row was read: run again", str(path))
 
 
 def check_mode(image: Image.Image) -> None:

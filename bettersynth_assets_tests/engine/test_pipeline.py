@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
@@ -51,7 +50,7 @@ class World:
             (work.folder / "sum.txt").write_text(str(sum(work.rows("doubled")["value"].to_pylist())))
             return Result(rows_in=1, kept=pa.table({"value": [0]}), files=("sum.txt",))
 
-        def seen(settings: Settings, shard: str, inputs: object) -> object:
+        def seen(run: ResolvedRun, shard: str, inputs: object) -> object:
             return self.values[shard]
 
         return [
@@ -74,7 +73,7 @@ class World:
         return Result(rows_in=len(values), kept=pa.table({"value": pa.array(values, pa.int64())}))
 
 
-def _nothing(settings: Settings, shard: str, inputs: object) -> object:
+def _nothing(run: ResolvedRun, shard: str, inputs: object) -> object:
     return None
 
 
@@ -127,7 +126,7 @@ def test_a_new_stage_version_rebuilds_the_stage_and_not_its_inputs(world: World)
 
 
 def test_an_input_by_value_affects_the_key_only_through_the_value_used(world: World) -> None:
-    def longest(settings: Settings, shard: str, inputs: object) -> object:
+    def longest(run: ResolvedRun, shard: str, inputs: object) -> object:
         return max(manifest.kept for manifest in inputs["source"])  # type: ignore[index]
 
     def run(work: Work) -> Result:
@@ -254,3 +253,26 @@ def test_a_lock_file_removed_while_another_run_waits_for_it_is_created_again(wor
         assert not slot.folder.exists()
     other.join(timeout=300)
     assert entered.is_set() and (slot.folder / ".lock").is_file()
+
+
+def test_no_stage_runs_before_its_preflight_check_has_passed_and_it_runs_once_per_run(world: World) -> None:
+    asked, lines = [], []
+
+    def check(run: ResolvedRun) -> list[str]:
+        asked.append(list(world.runs))
+        if len(asked) == 1:
+            raise ConfigError("the recipe cannot be used")
+        return ["a plugin has not been reviewed"]
+
+    source, doubled, total = world.stages()
+    stages = [source, *(replace(stage, preflight=check) for stage in (doubled, total))]
+    run = ResolvedRun(world.settings)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        Pipeline(stages, run, log=lines.append).ensure("total")
+    assert not any(entry.startswith("doubled") for entry in world.runs) and lines == []
+    Pipeline(stages, run, log=lines.append).ensure("total")
+    assert len(asked) == 2 and lines == ["a plugin has not been reviewed"]
+    assert not any(entry.startswith("doubled") for entry in asked[1])
+    world.values["shard-00000"] = [8]
+    Pipeline(stages, run, log=lines.append).ensure("total")  # such as that of a worker, which has the same run
+    assert len(asked) == 2

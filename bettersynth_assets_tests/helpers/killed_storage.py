@@ -72,7 +72,7 @@ def stages(version: int) -> list[Stage]:
         done = tuple(f"seed-{seed}/done.json" for seed in (1, 2))
         return Result(rows_in=2, kept=pa.table({"seed": [1, 2]}), files=weights, other_files=done)
 
-    def version_of(settings: Settings, shard: str, inputs: object) -> object:
+    def version_of(run: ResolvedRun, shard: str, inputs: object) -> object:
         return version
 
     return [

@@ -49,7 +49,7 @@ def _pass_on(work: Work) -> Result:
 def toy_pipeline(settings: Settings, *, least: float = -1.0) -> Pipeline:
     """Return a pipeline of all data stages with artificial scores; rows below ``least`` are rejected, captions kept."""
 
-    def same(settings: Settings, shard: str, inputs: object) -> object:
+    def same(run: ResolvedRun, shard: str, inputs: object) -> object:
         return least
 
     stages = [

@@ -161,7 +161,7 @@ def test_a_file_that_changed_since_ingest_is_not_blamed_on_the_row(file: Any) ->
     seen = read_header(path, LIMITS).image_hash
     check_unchanged(path, seen)
     path.write_bytes(b"damaged")
-    with pytest.raises(EnvironmentFault, match="has changed since seed_dataset read it: run again"):
+    with pytest.raises(EnvironmentFault, match="has changed since its row was read: run again"):
         check_unchanged(path, seen)
 
 

@@ -86,7 +86,7 @@ def test_an_image_that_breaks_during_a_run_fails_its_shard_and_is_quarantined_by
     run = pipeline(caption={**SHORT})
     run.ensure_all("filtered_set")
     break_image(seed_root, "images/012.png")
-    with pytest.raises(EnvironmentFault, match=r"images/012\.png has changed since seed_dataset read it: run again"):
+    with pytest.raises(EnvironmentFault, match=r"images/012\.png has changed since its row was read: run again"):
         run.ensure_all("recaptioned_set")
     again = pipeline(caption={**SHORT})
     shards = again.ensure_all("recaptioned_set")

@@ -138,7 +138,7 @@ def test_an_image_that_breaks_later_fails_the_set_until_it_is_ingested_again(
     pipeline = run([IMAGES])
     pipeline.ensure_all("recaptioned_set")
     break_image(seed_root, "images/005.png")
-    with pytest.raises(EnvironmentFault, match=r"images/005\.png has changed since seed_dataset read it: run again"):
+    with pytest.raises(EnvironmentFault, match=r"images/005\.png has changed since its row was read: run again"):
         pipeline.ensure("budgeted_set")
     manifest = run([IMAGES]).ensure("budgeted_set")
     assert manifest.quarantined == {} and manifest.lost == 0 and manifest.kept == ROWS - len(COPIES) - 1
