@@ -123,10 +123,10 @@ def test_a_broken_fine_tuning_set_is_a_fault_of_the_profile(
     training = settings.profile.training.model_copy(update=named)
     changed = replace(settings, profile=settings.profile.model_copy(update={"training": training}))
     if message is None:
-        check_finetune(changed)
+        check_finetune(ResolvedRun(changed))
         return
     with pytest.raises(ConfigError, match=rf"fine-tuning set \(profile, `training`\): .*{message}"):
-        check_finetune(changed)
+        check_finetune(ResolvedRun(changed))
 
 
 @pytest.fixture(scope="module")
