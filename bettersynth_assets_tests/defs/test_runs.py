@@ -155,17 +155,26 @@ def test_a_side_input_of_a_later_stage_is_checked_before_the_first_stage_runs(ma
 
 def test_a_side_input_is_checked_once_in_a_run(data_root):
     calls = []
-    total = next(stage for stage in STAGES if stage.name == "total")
-    stages = [replace(stage, preflight=calls.append) if stage is total else stage for stage in STAGES]
-    settings = load_settings()
-    selected = {stage.name for stage in STAGES}
+
+    def check(run):
+        calls.append(run.settings)
+        return ()
+
+    stages = [replace(stage, preflight=check) if stage.name == "total" else stage for stage in STAGES]
+
+    def step(name, selected):
+        """Begin a step, which is a process of its own."""
+        pipeline = Pipeline(stages, ResolvedRun(load_settings()))
+        check_side_inputs(pipeline, name, selected)
+        pipeline.preflight(["total"])  # as before the stage builds a shard
+
     for stage in STAGES:
-        check_side_inputs(stage.name, stages, selected, settings)
-    assert calls == [settings]
-    check_side_inputs("copies", stages, {"copies"}, settings)
-    assert len(calls) == 1
-    check_side_inputs("total", stages, {"total"}, settings)
+        step(stage.name, {stage.name for stage in STAGES})
+    assert calls == [load_settings()]
+    step("total", {"total"})
     assert len(calls) == 2
+    step("copies", {"copies"})  # would build `total` without a check by an earlier step
+    assert len(calls) == 3
 
 
 def test_a_seed_file_that_changes_during_a_run_fails_it_and_the_next_run_is_consistent(materialize, data_root):
