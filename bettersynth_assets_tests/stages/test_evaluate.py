@@ -140,12 +140,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def without_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer in this process: a child imports torch and transformers for each call."""
+    """Answer in this process and briefly: a child would import torch and transformers for each call."""
 
     def run(module: str, plans: Mapping[Path, Mapping[str, Any]], *, on_event: Callable[[Any], None], log: Any) -> None:
         assert module == evaluate.MODULE
         for plan in plans.values():
-            answer(make_plan(json.loads(json.dumps(plan))), on_event)
+            answer(make_plan({**json.loads(json.dumps(plan)), "max_new_tokens": 4}), on_event)
 
     monkeypatch.setattr(evaluate, "run_child", run)
 
