@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from toolkit.images.aspect import ASPECTS, Aspect
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 PAD_COLOUR = (122, 116, 104)
 """CLIP's mean colour; the kit's padding colour."""
@@ -61,7 +64,7 @@ def squares(
     return torch.from_numpy(result)
 
 
-def grey_levels(processor: Any) -> Tensor:
+def grey_levels(processor: BaseImageProcessor) -> Tensor:
     """Return the float32 value to which an image processor of transformers maps each uint8 value, (3, 256)."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     without = {"do_resize": False} | ({"do_center_crop": False} if hasattr(processor, "do_center_crop") else {})

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, set_seed
 
 from toolkit.data.protocols import FeatureCache, Processor
 from toolkit.images.aspect import Aspect
@@ -32,7 +32,7 @@ class Answerer(Protocol):
     """Answers prompts, all of them or none; ``on_batch`` is called with the number that is done."""
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """On its device, in evaluation mode."""
 
     def __call__(self, prompts: Sequence[Prompt], on_batch: Callable[[int], None]) -> list[Answer]: ...
@@ -64,18 +64,19 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
+    def answerer(self, model: PreTrainedModel, processor: Processor, **options: Any) -> Answerer:
         """What answers prompts (``toolkit.questions.prompts``) with a model in evaluation mode on its device.
 
         Args:
             options: batch_size, max_new_tokens, cache, workers; ``compiled``, where the architecture compiles answers.
         """
 
-    def load_model(self, folder: Path, dtype: torch.dtype) -> Any:
+    def load_model(self, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         """The model of a checkpoint folder on the CPU."""
-        return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        return model
 
-    def set_speed(self, model: Any, choice: Speed, device: torch.device | str) -> None:
+    def set_speed(self, model: PreTrainedModel, choice: Speed, device: torch.device | str) -> None:
         """Choose how forward passes are computed on a device.
 
         Raises:
@@ -84,11 +85,11 @@ class Architecture(ABC):
         if choice not in ("auto", "reference"):
             raise ValueError(f"speed {choice!r} is unknown; use 'auto' or 'reference'")
 
-    def vocabulary(self, model: Any) -> int:
+    def vocabulary(self, model: PreTrainedModel) -> int:
         """Number of tokens that the model chooses from."""
         return int(model.config.get_text_config().vocab_size)
 
-    def facts(self, model: Any) -> dict[str, Any]:
+    def facts(self, model: PreTrainedModel) -> dict[str, Any]:
         """Settings of the model that ``results.json`` names beside its type."""
         return {}
 
@@ -112,7 +113,9 @@ class Architecture(ABC):
         """
         copy_projector(model, self.own_names(read_tensors(path)), prefixes=self.projector, where=str(path))
 
-    def feature_cache(self, root: Path, model: Any, processor: Any, aspect: Aspect) -> FeatureCache | None:
+    def feature_cache(
+        self, root: Path, model: PreTrainedModel, processor: Processor, aspect: Aspect
+    ) -> FeatureCache | None:
         """A cache of the towers' features under ``root``; None where the architecture keeps none."""
         return None
 

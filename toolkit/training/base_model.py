@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from transformers import PreTrainedModel
 
 from toolkit.data.protocols import Processor
 from toolkit.model_files import first_damaged
@@ -37,7 +38,7 @@ def load_processor(architecture: Architecture, plan: TrainingPlan) -> Processor:
     return _load(plan, lambda: architecture.load_processor(plan.base_model))
 
 
-def load_base(architecture: Architecture, plan: TrainingPlan) -> Any:
+def load_base(architecture: Architecture, plan: TrainingPlan) -> PreTrainedModel:
     """Load the base model in float32, with the plan's projector; the phase converts weights to bfloat16.
 
     Raises:

@@ -12,11 +12,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
-from transformers import TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from toolkit.data.collator import Collator
@@ -77,7 +78,7 @@ def check_device(plan: TrainingPlan) -> None:
 
 
 def train_phase(
-    architecture: Architecture, model: nn.Module, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
+    architecture: Architecture, model: PreTrainedModel, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
     rows: Rows, emit: Emit, key: str,
 ) -> PhaseResult:  # fmt: skip
     """Train one phase in place; resume from its newest intact checkpoint, if any.
@@ -147,8 +148,9 @@ def _newest(folder: Path, key: str, arguments: TrainingArguments, emit: Emit) ->
 
 
 def _prepare(
-    architecture: Architecture, model: nn.Module, plan: TrainingPlan, phase: PhasePlan, arguments: TrainingArguments
-) -> None:
+    architecture: Architecture, model: PreTrainedModel, plan: TrainingPlan, phase: PhasePlan,
+    arguments: TrainingArguments,
+) -> None:  # fmt: skip
     """Prepare the model for a phase: memory limit, projector, trained parameters, speed, dtypes, random seed."""
     if arguments.device.type == "cuda" and plan.memory_limit_gib is not None:
         total = torch.cuda.get_device_properties(arguments.device).total_memory / 2**30
@@ -166,12 +168,12 @@ def _prepare(
 
 
 def _fill_cache(
-    architecture: Architecture, model: nn.Module, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
+    architecture: Architecture, model: PreTrainedModel, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
     rows: Rows, arguments: TrainingArguments, emit: Emit,
 ) -> FeatureCache | None:  # fmt: skip
     if plan.cache_dir is None or not architecture.caches_features:
         return None
-    model.to(arguments.device).eval()
+    cast(nn.Module, model).to(arguments.device).eval()
     cache = architecture.feature_cache(plan.cache_dir, model, processor, phase.image_aspect)
     if cache is None:
         return None
@@ -186,8 +188,8 @@ def _fill_cache(
 
 
 def _trainer(
-    architecture: Architecture, model: nn.Module, plan: TrainingPlan, phase: PhasePlan, arguments: TrainingArguments,
-    exposures: Exposures, collator: Collator, checkpoints: Checkpoints, emit: Emit,
+    architecture: Architecture, model: PreTrainedModel, plan: TrainingPlan, phase: PhasePlan,
+    arguments: TrainingArguments, exposures: Exposures, collator: Collator, checkpoints: Checkpoints, emit: Emit,
 ) -> ExposureTrainer:  # fmt: skip
     progress = Progress(phase=phase.name, global_batch=phase.global_batch, log_every=plan.log_every, emit=emit)
     trainer = ExposureTrainer(

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from transformers import PreTrainedModel
 
 from toolkit.data.image_files import check_images
 from toolkit.data.llava import read_llava
@@ -71,8 +72,8 @@ def train(plan: TrainingPlan, emit: Emit) -> None:
 
 
 def _train(
-    plan: TrainingPlan, identity: dict[str, Any], architecture: Architecture, model: Any, processor: Processor,
-    rows: dict[str, Rows], emit: Emit,
+    plan: TrainingPlan, identity: dict[str, Any], architecture: Architecture, model: PreTrainedModel,
+    processor: Processor, rows: dict[str, Rows], emit: Emit,
 ) -> None:  # fmt: skip
     began, key = time.monotonic(), json_sha256(identity)
     limit_threads(model.num_parameters(), on_cpu=plan.device == "cpu")
@@ -134,8 +135,8 @@ def leave_deepspeed() -> None:
 
 
 def write_phase(
-    folder: Path, architecture: Architecture, model: Any, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
-    result: PhaseResult, key: str,
+    folder: Path, architecture: Architecture, model: PreTrainedModel, processor: Processor, plan: TrainingPlan,
+    phase: PhasePlan, result: PhaseResult, key: str,
 ) -> None:  # fmt: skip
     """Write a phase's results, the manifest last, and then remove its checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from toolkit.gpu_memory import halve_until_it_fits
 from toolkit.models.answering.image_loading import loaded, padded_squares, workers_for
 from toolkit.questions.answer_files import AnswerError
 from toolkit.questions.prompts import Answer, CandidateScore, Prompt
+
+if TYPE_CHECKING:
+    from toolkit.models.llava.processing import LlavaRows
 from toolkit.tokens import with_image
 
 _Ids = list[int]
@@ -48,7 +51,7 @@ class GenericAnswerer:
     """
 
     model: Any
-    processor: Any
+    processor: LlavaRows
     batch_size: int = 32
     max_new_tokens: int = 128
     workers: int | None = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 
 from toolkit.data.conversation import IGNORE_INDEX
 from toolkit.data.protocols import Processor
@@ -48,11 +48,11 @@ class LlavaArchitecture(Architecture):
             loss = loss + sum(part.float().sum() for part in parts) * 0
         return loss
 
-    def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
+    def answerer(self, model: PreTrainedModel, processor: Processor, **options: Any) -> Answerer:
         del options["cache"], options["compiled"]  # neither is supported
-        return GenericAnswerer(model=model, processor=processor, **options)
+        return GenericAnswerer(model=model, processor=cast(LlavaRows, processor), **options)
 
-    def set_speed(self, model: Any, choice: Speed, device: torch.device | str) -> None:
+    def set_speed(self, model: PreTrainedModel, choice: Speed, device: torch.device | str) -> None:
         """``{checkpointing: true}``, as in ``reference``, computes activations again in the backward pass."""
         if choice in ("auto", "reference"):
             checkpointing = choice == "reference"

@@ -26,6 +26,8 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
     SiglipVisionModel,
     set_seed,
 )
@@ -78,7 +80,7 @@ def assemble(
     return model, LlavaRows.of(llava_processor(vision, tokenizer, config), config)
 
 
-def llava_config(vision: Any, text: Any, image_token_id: int) -> LlavaConfig:
+def llava_config(vision: PretrainedConfig, text: PretrainedConfig, image_token_id: int) -> LlavaConfig:
     """The architecture that two configs make."""
     is_clip = vision.model_type == "clip_vision_model"
     return LlavaConfig(
@@ -88,7 +90,7 @@ def llava_config(vision: Any, text: Any, image_token_id: int) -> LlavaConfig:
     )  # fmt: skip
 
 
-def llava_processor(vision: Path, tokenizer: Any, config: LlavaConfig) -> LlavaProcessor:
+def llava_processor(vision: Path, tokenizer: PreTrainedTokenizerBase, config: LlavaConfig) -> LlavaProcessor:
     """The vision checkpoint's preprocessing with the language model's tokenizer and chat template."""
     vision_config: Any = config.vision_config
     return LlavaProcessor(

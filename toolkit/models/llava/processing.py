@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import LlavaConfig, LlavaProcessor, PreTrainedTokenizerBase
 
 from toolkit.data.conversation import IGNORE_INDEX, EncodedRow, Turn
 from toolkit.data.padding import padded_texts
@@ -41,7 +41,7 @@ class LlavaRows:
         max_length: longest row in positions.
     """
 
-    processor: Any
+    processor: LlavaProcessor
     image_tokens: int
     max_length: int = 2048
 
@@ -50,13 +50,13 @@ class LlavaRows:
             raise ValueError(f"max_length {self.max_length} leaves no room beside the {self.image_tokens} image tokens")
 
     @classmethod
-    def of(cls, processor: Any, config: Any) -> LlavaRows:
+    def of(cls, processor: LlavaProcessor, config: LlavaConfig) -> LlavaRows:
         """The processor of a checkpoint with its config.
 
         Raises:
             ValueError: images are not made square, or processor and config name different image tokens.
         """
-        vision = config.vision_config
+        vision: Any = config.vision_config
         side = _side(processor.image_processor)
         if side != vision.image_size:
             raise ValueError(f"images are made {side} px wide, but the vision tower reads {vision.image_size} px")

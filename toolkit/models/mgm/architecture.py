@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, set_seed
 
 from toolkit.data.protocols import FeatureCache, Processor
 from toolkit.images.aspect import Aspect
@@ -40,24 +40,24 @@ class MGMArchitecture(Architecture):
         loss: Tensor = model(**inputs).loss
         return loss
 
-    def answerer(self, model: Any, processor: Any, **options: Any) -> Answerer:
-        model.set_speed({"compiled": options.pop("compiled")})
-        return FastAnswerer(model=model, processor=processor, **options)
+    def answerer(self, model: PreTrainedModel, processor: Processor, **options: Any) -> Answerer:
+        mgm = _mgm(model)
+        mgm.set_speed({"compiled": options.pop("compiled")})
+        return FastAnswerer(model=mgm, processor=cast(MGMProcessor, processor), **options)
 
-    def set_speed(self, model: Any, choice: Speed, device: torch.device | str) -> None:
-        model.set_speed(choice, device)
+    def set_speed(self, model: PreTrainedModel, choice: Speed, device: torch.device | str) -> None:
+        _mgm(model).set_speed(choice, device)
 
-    def vocabulary(self, model: Any) -> int:
+    def vocabulary(self, model: PreTrainedModel) -> int:
         return int(model.config.vocab_size)
 
-    def facts(self, model: Any) -> dict[str, Any]:
+    def facts(self, model: PreTrainedModel) -> dict[str, Any]:
         return {"aux_drop_path": model.config.aux_drop_path}
 
     def start_projector(self, model: nn.Module, seed: int) -> None:
         # Do not change this order: published results depend on the resulting weights.
         set_seed(seed)
-        core: Any = model.model
-        for part in core.projector_modules():
+        for part in cast(MGMGemmaForCausalLM, model).model.projector_modules():
             for module in part.modules():
                 if isinstance(module, nn.Linear | nn.LayerNorm):
                     module.reset_parameters()
@@ -68,5 +68,11 @@ class MGMArchitecture(Architecture):
     def load_projector(self, model: nn.Module, path: Path) -> None:
         load_projector(model, path)
 
-    def feature_cache(self, root: Path, model: Any, processor: Any, aspect: Aspect) -> FeatureCache | None:
-        return TowerFeatureCache(root, model, processor, aspect)
+    def feature_cache(
+        self, root: Path, model: PreTrainedModel, processor: Processor, aspect: Aspect
+    ) -> FeatureCache | None:
+        return TowerFeatureCache(root, _mgm(model), cast(MGMProcessor, processor), aspect)
+
+
+def _mgm(model: PreTrainedModel) -> MGMGemmaForCausalLM:
+    return cast(MGMGemmaForCausalLM, model)

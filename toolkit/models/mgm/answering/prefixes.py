@@ -11,7 +11,7 @@ needed, so the last layer stops after computing them. ``language.decoder`` has t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ from toolkit.models.mgm.common.speed import compiled
 from toolkit.models.mgm.language.decoder import attention_output_and_mlp, embed, rotate
 
 if TYPE_CHECKING:
+    from transformers.models.gemma.modeling_gemma import GemmaAttention, GemmaDecoderLayer
+
     from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 
 
@@ -61,7 +63,9 @@ def read_prefixes(model: MGMGemmaForCausalLM, before: Sequence[int], image_embed
     return Prefix(tuple(keys), tuple(values))
 
 
-def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _layer(
+    layer: GemmaDecoderLayer, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """The input of the next layer (if ``go_on``), and this layer's keys and values."""
     states = layer.input_layernorm(hidden)
     query, key, value = heads(layer.self_attn, states, states, cos, sin)
@@ -73,7 +77,7 @@ def _layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, go_on: bool) ->
 
 
 def heads(
-    attention: Any, last_states: Tensor, states: Tensor, cos: Tensor, sin: Tensor
+    attention: GemmaAttention, last_states: Tensor, states: Tensor, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries of the last positions (``asking``), rotated keys, and values: (B, heads, positions, head dim)."""
     query, key, value = (

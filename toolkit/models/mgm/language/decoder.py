@@ -27,6 +27,8 @@ from toolkit.models.kernels.gelu import gated_gelu
 from toolkit.models.mgm.common.speed import Speed, compiled
 
 if TYPE_CHECKING:
+    from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
+
     from toolkit.models.mgm.backbone import MGMGemmaModel
 
 
@@ -77,7 +79,7 @@ def _run(function: Callable[..., Tensor], speed: Speed, *arguments: Any) -> Tens
     return run(*arguments)
 
 
-def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def decoder_layer(layer: GemmaDecoderLayer, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Run one layer: (B, L, h) -> (B, L, h). ``cos`` and ``sin`` (B, L, head dim) are from :func:`embed`."""
     attention = layer.self_attn
     states = layer.input_layernorm(hidden)
@@ -90,7 +92,7 @@ def decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tenso
     return attention_output_and_mlp(layer, hidden, mixed)
 
 
-def last_decoder_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor, label_at: Tensor) -> Tensor:
+def last_decoder_layer(layer: GemmaDecoderLayer, hidden: Tensor, cos: Tensor, sin: Tensor, label_at: Tensor) -> Tensor:
     """Run :func:`decoder_layer` with queries at ``label_at`` only: (B, L, h) -> (B, M, h)."""
     attention = layer.self_attn
     states = layer.input_layernorm(hidden)
@@ -134,7 +136,7 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return result
 
 
-def attention_output_and_mlp(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
+def attention_output_and_mlp(layer: GemmaDecoderLayer, hidden: Tensor, mixed: Tensor) -> Tensor:
     """Run the rest of a layer: output projection, MLP and both residual connections.
 
     Args:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +18,20 @@ from torch._dynamo import maybe_mark_dynamic
 from toolkit.models.mgm.common.speed import compiled
 from toolkit.models.mgm.language.decoder import decode
 
+if TYPE_CHECKING:
+    from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
+
+    from toolkit.models.mgm.backbone import MGMGemmaModel
+    from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+
 
 def loss_and_logits(
-    model: Any, layout: Mapping[str, Tensor], embeds: Tensor, weights: Tensor | None, **kwargs: Any
+    model: MGMGemmaForCausalLM, layout: Mapping[str, Tensor], embeds: Tensor, weights: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor]:
     """Compute loss and logits of merged embeddings.
 
     Args:
-        model: an ``MGMGemmaForCausalLM``; its ``speed`` selects the implementation.
+        model: its ``speed`` selects the implementation.
         layout: from :func:`toolkit.models.mgm.language.merging.lay_out`, with labels.
         embeds: (B, L, h), padded on the right.
         weights: (B,) weight of each row's tokens; None averages over all tokens.
@@ -59,9 +65,10 @@ def token_losses(logits: Tensor, targets: Tensor, widen: bool) -> Tensor:
     return F.cross_entropy(logits.float() if widen else logits, targets, reduction="none")
 
 
-def _transformers_decoder(core: Any, embeds: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:
+def _transformers_decoder(core: MGMGemmaModel, embeds: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:
     """Run transformers' decoder; cast float32 weights to the embeddings' dtype, as ``decode`` does."""
-    mixed = core.layers[0].mlp.up_proj.weight.dtype != embeds.dtype
+    first = cast("GemmaDecoderLayer", core.layers[0])
+    mixed = first.mlp.up_proj.weight.dtype != embeds.dtype
     with torch.autocast(embeds.device.type, dtype=embeds.dtype if mixed else None, enabled=mixed):
         output = core(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **kwargs)
     hidden: Tensor = output.last_hidden_state

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from toolkit.models.kernels.gelu import gelu
 from toolkit.models.mgm.common.speed import CPU, Speed, compiled
+
+if TYPE_CHECKING:
+    from timm.models.convnext import ConvNeXtBlock
+    from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 
 class TowerFeatures(NamedTuple):
@@ -54,7 +58,7 @@ class ClipTower(nn.Module):
         return chosen[:, 1:]
 
 
-def _clip_embeddings(embeddings: Any, images: Tensor) -> Tensor:
+def _clip_embeddings(embeddings: CLIPVisionEmbeddings, images: Tensor) -> Tensor:
     """Embed patches, with the convolution as a matmul: (I, 3, s, s) -> (I, 1 + N, d)."""
     patches = _patches(embeddings.patch_embedding, images.permute(0, 2, 3, 1)).flatten(1, 2)
     first = embeddings.class_embedding.expand(len(images), 1, -1)
@@ -132,28 +136,29 @@ def _patches(convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
     return F.linear(patches, convolution.weight.permute(0, 2, 3, 1).flatten(1), convolution.bias)
 
 
-def _stem(convolution: nn.Conv2d, norm: Any, images: Tensor) -> Tensor:
+def _stem(convolution: nn.Conv2d, norm: nn.LayerNorm, images: Tensor) -> Tensor:
     """(I, 3, S, S) -> (I, S/4, S/4, c)."""
     patches = _patches(convolution, images.permute(0, 2, 3, 1))
     return F.layer_norm(patches, norm.weight.shape, norm.weight, norm.bias, norm.eps)
 
 
-def _downsample(norm: Any, convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
+def _downsample(norm: nn.LayerNorm, convolution: nn.Conv2d, hidden: Tensor) -> Tensor:
     """(I, H, W, c) -> (I, H/2, W/2, c')."""
     return _patches(convolution, F.layer_norm(hidden, norm.weight.shape, norm.weight, norm.bias, norm.eps))
 
 
-def _depthwise(convolution: Any, hidden: Tensor, speed: Speed) -> Tensor:
+def _depthwise(convolution: nn.Conv2d, hidden: Tensor, speed: Speed) -> Tensor:
     """Run a block's 7 × 7 depthwise convolution: (I, H, W, c) -> (I, H, W, c)."""
     if speed.depthwise_kernel and hidden.dtype == torch.bfloat16 and hidden.is_cuda:
         from toolkit.models.kernels.depthwise import depthwise
 
+        assert convolution.bias is not None
         return depthwise(hidden, convolution.weight, convolution.bias)
     result: Tensor = convolution(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return result
 
 
-def _kept(block: Any, hidden: Tensor) -> Tensor | None:
+def _kept(block: ConvNeXtBlock, hidden: Tensor) -> Tensor | None:
     """Draw DropPath's factor per image, (I, 1, 1, 1), as timm does; None if DropPath is inactive."""
     rate = getattr(block.drop_path, "drop_prob", 0.0)
     if not block.training or not rate:
@@ -161,7 +166,7 @@ def _kept(block: Any, hidden: Tensor) -> Tensor | None:
     return hidden.new_empty(len(hidden), 1, 1, 1).bernoulli_(1 - rate).div_(1 - rate)
 
 
-def _block_rest(block: Any, hidden: Tensor, convolved: Tensor, kept: Tensor | None) -> Tensor:
+def _block_rest(block: ConvNeXtBlock, hidden: Tensor, convolved: Tensor, kept: Tensor | None) -> Tensor:
     """Run the rest of a block after its depthwise convolution; all tensors (I, H, W, c)."""
     if torch.compiler.is_compiling():
         branch = block.mlp.fc2(gelu(block.mlp.fc1(block.norm(convolved)))) * block.gamma
