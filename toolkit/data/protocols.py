@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Processor(Protocol):
-    """Everything between raw rows and the model's inputs, saved and loaded next to the weights."""
+    """Converts raw rows to model inputs; saved and loaded next to the weights."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -32,40 +32,40 @@ class Processor(Protocol):
 
     @property
     def image_tokens(self) -> int:
-        """Positions that one image takes in a sequence."""
+        """Number of positions of one image in a sequence."""
 
     @property
     def side(self) -> int:
-        """Side S in pixels of an image in :meth:`squares`."""
+        """Side S of the images from :meth:`squares`, in pixels."""
 
     def encode_row(self, turns: Sequence[Turn], *, row_id: str) -> EncodedRow:
-        """Ids and labels of a training row, one placeholder per image, cut to the longest row."""
+        """Return ids and labels of a training row, with one placeholder per image, truncated to the maximum length."""
 
     def encode_prompt(self, question: str) -> list[int]:
-        """Ids of a question, up to where the answer begins; ``<image>`` in it becomes the placeholder."""
+        """Return the ids of a question up to the start of its answer; ``<image>`` becomes the placeholder."""
 
     def encode_answer(self, answer: str) -> list[int]:
-        """Ids of an answer after a prompt, without what ends it.
+        """Return the ids of an answer after a prompt, without its end mark.
 
         Raises:
-            ValueError: a special token in the text.
+            ValueError: the text contains a special token.
         """
 
     def text_inputs(
         self, ids: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]], *, multiple: int
     ) -> dict[str, Any]:
-        """A batch's inputs that follow from its texts, in a loader process: padded on the right, placeholders laid out.
+        """Return a batch's text inputs, padded on the right; called in a loader process.
 
         Args:
             ids, labels: (T,) of each row.
-            multiple: the length after images are put in is rounded up to a multiple of it.
+            multiple: the length, including image positions, is rounded up to a multiple of this number.
         """
 
     def squares(self, images: Sequence[Image.Image], *, aspect: Aspect) -> Tensor:
-        """(I, S, S, 3) uint8: images resized and cropped, in a loader process."""
+        """Resize and crop images to (I, S, S, 3) uint8; called in a loader process."""
 
     def pixel_inputs(self, images: Tensor) -> dict[str, Tensor]:
-        """The model's inputs of some :meth:`squares`, on their device."""
+        """Compute the model's inputs from :meth:`squares`, on their device."""
 
     def save_pretrained(self, folder: str | Path) -> Any:
         """Write tokenizer and preprocessing next to the model's ``config.json``."""
@@ -75,14 +75,14 @@ class FeatureCache(Protocol):
     """Features of the frozen towers on disk, by image."""
 
     def fill(self, wanted: Mapping[Path | bytes, str], *, rank: int = 0, world: int = 1) -> int:
-        """Compute what is missing; each of ``world`` processes takes its part.
+        """Compute missing features; each of ``world`` processes computes its share.
 
         Args:
-            wanted: id of a sample, to be named in errors, by image.
+            wanted: by image, the id of a sample that errors name.
 
         Returns:
             Number of images computed.
         """
 
     def inputs(self, images: Sequence[Path | bytes]) -> list[Tensor]:
-        """Features of images as the model takes them, in order."""
+        """Return the model's inputs for images, in order."""

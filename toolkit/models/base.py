@@ -1,4 +1,4 @@
-"""What differs between architectures, asked for by the trainer, the evaluation and the data code.
+"""Interface of an architecture, used by the trainer, the evaluation and the data code.
 
 ::
 
@@ -46,33 +46,33 @@ class Architecture(ABC):
     towers: tuple[str, ...]
     """Prefixes of the parameters that stay frozen in both phases; ``finetune`` trains all others."""
     caches_features: bool = False
-    """Whether a plan's ``cache_dir`` keeps the frozen towers' features on disk; without, they run in every step."""
+    """Whether a plan's ``cache_dir`` stores the frozen towers' features; otherwise the towers run in every step."""
     autocast: bool = True
-    """Whether the trainer lets torch round float32 weights in bfloat16 trainings; False where the model does it."""
+    """Whether torch autocast casts float32 weights in a bfloat16 training; False if the model casts them."""
 
     @abstractmethod
     def load_processor(self, folder: Path) -> Processor:
-        """The processor of a checkpoint folder."""
+        """Load the processor of a checkpoint folder."""
 
     @abstractmethod
     def loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """The sum over labelled tokens of the row's weight × cross-entropy.
+        """Return the sum over labelled tokens of the row's weight × cross-entropy.
 
         Args:
-            model: maybe wrapped for several processes; it has to be called, not its parts.
+            model: may be wrapped for several processes, so call it and not its submodules.
             inputs: of ``Processor.text_inputs`` and ``pixel_inputs`` (or ``features``) and ``loss_weights`` (B,).
         """
 
     @abstractmethod
     def answerer(self, model: PreTrainedModel, processor: Processor, **options: Any) -> Answerer:
-        """What answers prompts (``toolkit.questions.prompts``) with a model in evaluation mode on its device.
+        """Create the answerer of prompts (``toolkit.questions.prompts``) for a model in evaluation mode on its device.
 
         Args:
-            options: batch_size, max_new_tokens, cache, workers; ``compiled``, where the architecture compiles answers.
+            options: batch_size, max_new_tokens, cache, workers; ``compiled``, if the architecture compiles answers.
         """
 
     def load_model(self, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-        """The model of a checkpoint folder on the CPU."""
+        """Load the model of a checkpoint folder on the CPU."""
         model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
         return model
 
@@ -86,15 +86,15 @@ class Architecture(ABC):
             raise ValueError(f"speed {choice!r} is unknown; use 'auto' or 'reference'")
 
     def vocabulary(self, model: PreTrainedModel) -> int:
-        """Number of tokens that the model chooses from."""
+        """Return the vocabulary size."""
         return int(model.config.get_text_config().vocab_size)
 
     def facts(self, model: PreTrainedModel) -> dict[str, Any]:
-        """Settings of the model that ``results.json`` names beside its type."""
+        """Return settings of the model to record in ``results.json``."""
         return {}
 
     def start_projector(self, model: nn.Module, seed: int) -> None:
-        """Give the projector fresh weights, as torch starts them, that depend on the seed alone."""
+        """Reinitialize the projector with torch's defaults; the weights depend on the seed only."""
         set_seed(seed)
         for name, module in model.named_modules():
             reset = getattr(module, "reset_parameters", None)
@@ -106,7 +106,7 @@ class Architecture(ABC):
         return tensors
 
     def load_projector(self, model: nn.Module, path: Path) -> None:
-        """Give the model the projector of a file.
+        """Load the projector of a file into the model.
 
         Raises:
             ValueError: unreadable, incomplete, or of other shapes; names the file and the first tensor.
@@ -116,10 +116,10 @@ class Architecture(ABC):
     def feature_cache(
         self, root: Path, model: PreTrainedModel, processor: Processor, aspect: Aspect
     ) -> FeatureCache | None:
-        """A cache of the towers' features under ``root``; None where the architecture keeps none."""
+        """Return a cache of the towers' features under ``root``; None if the architecture has none."""
         return None
 
 
 def load_auto_processor(folder: Path) -> Any:
-    """What ``AutoProcessor`` makes of a checkpoint folder."""
+    """Load a checkpoint folder's processor with ``AutoProcessor``."""
     return cast(Any, AutoProcessor).from_pretrained(folder)

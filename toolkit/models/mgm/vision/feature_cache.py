@@ -55,7 +55,7 @@ def feature_shapes(model: MGMGemmaForCausalLM) -> list[tuple[int, ...]]:
 
 
 def tower_hash(model: MGMGemmaForCausalLM, processor: MGMProcessor, aspect: Aspect) -> str:
-    """Digest of everything that features depend on beside the image."""
+    """Return a digest of everything except the image that features depend on."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if name.startswith(TOWERS):
@@ -71,7 +71,7 @@ class FeatureCache:
     """One model's features of many images.
 
     Args:
-        root: folder; made when missing, may be shared by concurrent runs.
+        root: folder; created if missing; concurrent runs may share it.
         model: its towers must be frozen and in evaluation mode while the cache is used.
         processor: preprocessing of the same model.
         aspect: ``square`` or ``pad``.
@@ -95,17 +95,17 @@ class FeatureCache:
         return known
 
     def fill(self, wanted: Mapping[ImageSource, str], *, batch: int = 32, rank: int = 0, world: int = 1) -> int:
-        """Compute what is missing; each of ``world`` processes takes its part.
+        """Compute missing features; each of ``world`` processes computes its share.
 
         Args:
-            wanted: id of a sample, to be named in errors, by image.
+            wanted: by image, the id of a sample that errors name.
 
         Returns:
             Number of images computed.
         """
         missing = [(image, id_) for image, id_ in wanted.items() if not self._is_whole(image)][rank::world]
         chunks = list(_chunks(missing, batch))
-        # Other runs may be at the same images: each takes them in an order of its own and leaves out what is there.
+        # Other runs may compute the same images: each uses a random order and skips features that exist.
         random.Random(os.getpid()).shuffle(chunks)
         computed = 0
         with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
@@ -125,7 +125,7 @@ class FeatureCache:
         return computed
 
     def _is_whole(self, image: ImageSource) -> bool:
-        """Whether features are there, of the right size and as they were written."""
+        """Return whether features exist with the right size and checksum."""
         path = self.path_of(image)
         try:
             if path.stat().st_size != self._bytes:
@@ -159,7 +159,7 @@ class FeatureCache:
         return TowerFeatures(low, tuple(maps))
 
     def inputs(self, images: Sequence[ImageSource]) -> list[Tensor]:
-        """Features of images as the model takes them: low and four maps, in one list."""
+        """Return the model's inputs for images: low and four maps, in one list."""
         # A plain list: trainers rebuild containers in a way that named tuples do not allow.
         features = self.load(images)
         return [features.low, *features.maps]
