@@ -7,6 +7,7 @@ import os
 # Before torch is imported. The models are tiny: more threads take longer, also in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import tempfile
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         own = 0 if item.get_closest_marker("e2e") else 1 if item.get_closest_marker("slow") else 2
         rank[item.path] = min(own, rank.get(item.path, 2))
     items.sort(key=lambda item: rank[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the millions of objects of imported libraries from later garbage collections."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -18,7 +18,7 @@ SCRIPT = ROOT / "toolkit" / "train_mgm_2b_stage_1.sh"
 
 
 def _run(folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    settings = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "DEVICE": "cpu", "GPUS": "1"}
+    settings = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "DEVICE": "cpu", "GPUS": "1"}
     settings |= {"DEEPSPEED": "", "PRETRAIN_DATASET": "processed.jsonl", "PRETRAIN_DATASET_IMAGE_PATH": "data/images"}
     settings |= {"PRETRAIN_BATCH_SIZE_PER_GPU": "64", "FINETUNE_BATCH_SIZE_PER_GPU": "64"}
     settings |= {"PRETRAIN_DATALOADER_NUM_WORKERS": "0", "FINETUNE_DATALOADER_NUM_WORKERS": "0"}
