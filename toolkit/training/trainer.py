@@ -10,13 +10,13 @@ over processes, and DeepSpeed also divides by the number of micro-batches; this 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 
 from toolkit.data.exposures import Exposures
 from toolkit.data.protocols import Processor
@@ -58,7 +58,7 @@ class ExposureTrainer(Trainer):
         # If False, Trainer neither counts labels nor passes their number to the model.
         self.model_accepts_loss_kwargs = False
         self.losses: list[float] = []
-        self._watch = LossWatch(architecture.vocabulary(self.model))
+        self._watch = LossWatch(architecture.vocabulary(cast(PreTrainedModel, self.model)))
         self._micro_losses: list[Tensor] = []
         self._micro_ids: list[list[str]] = []
         self._scale = self.args.world_size * (self.args.gradient_accumulation_steps if self.is_deepspeed_enabled else 1)
