@@ -11,10 +11,11 @@ import platform
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from statistics import fmean
 from typing import Any
+
+from toolkit.resource_usage import GIB, peak_memory_gib, reset_peak_memory
 
 SECONDS_BETWEEN_SAMPLES = 0.2
 
@@ -32,7 +33,7 @@ def measured() -> Iterator[dict[str, Any]]:
     samples: list[float] = []
     ended = threading.Event()
     sampler = threading.Thread(target=_sample, args=(samples, ended), daemon=True)
-    _reset_peak_rss()
+    reset_peak_memory()
     if cuda := _cuda():
         cuda.reset_peak_memory_stats()
     sampler.start()
@@ -41,10 +42,10 @@ def measured() -> Iterator[dict[str, Any]]:
     finally:
         ended.set()
         sampler.join()
-        found["peak_rss_gib"] = round(_peak_rss() / 2**30, 3)
+        found["peak_rss_gib"] = round(peak_memory_gib(), 3)
         if cuda := _cuda():
             found["gpu"] = cuda.get_device_name()
-            found["gpu_peak_gib"] = round(cuda.max_memory_allocated() / 2**30, 3)
+            found["gpu_peak_gib"] = round(cuda.max_memory_allocated() / GIB, 3)
             if samples:
                 found["gpu_utilization"] = round(fmean(samples), 1)
 
@@ -68,15 +69,3 @@ def _sample(samples: list[float], ended: threading.Event) -> None:
                 refusal,
             ):  # nvidia-ml-py is missing, or the driver reports no utilization
                 return
-
-
-def _reset_peak_rss() -> None:
-    with suppress(OSError):  # not permitted: the peak then covers the lifetime of the process
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_rss() -> int:
-    """Return the peak resident set size in bytes (see ``proc(5)``)."""
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024

@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.committed_folder import file_hashes, locked
 from toolkit.evaluation import output, units
 from toolkit.evaluation.arguments import given_plans
 from toolkit.evaluation.checkpoint_files import naming_damaged_files
@@ -113,14 +114,14 @@ def _answer_unit(
 ) -> None:
     """Answer one benchmark and commit its unit, unless another process has done so meanwhile."""
     hashes = {role: sha256_once(path) for role, path in benchmark.chosen.given_files().items()}
-    with units.locked(location.folder):
+    with locked(location.folder):
         if finished(location) is not None:
             return
         with units.temporary_folder(location.folder) as partial:
             entry, metrics = _run(benchmark, answerer, partial, emit, model=plan.model.name)
             unit = Unit(
                 benchmark=benchmark.chosen.name, key=location.key, run=location.run, facts=facts,
-                made={"files_sha256": hashes, **entry}, results=metrics, files=units.file_hashes(partial),
+                made={"files_sha256": hashes, **entry}, results=metrics, files=file_hashes(partial),
             )  # fmt: skip
             output.begin_commit(plan.output, location)
             units.commit(partial, location.folder, unit)

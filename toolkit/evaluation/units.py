@@ -11,9 +11,6 @@ where it exists the files next to it belong together. A unit whose key and hashe
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,9 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.committed_folder import damaged_files, read_record, write_record
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.question_rows import ROWS
-from toolkit.files import flush, sha256_once, write_json
+from toolkit.files import flush
 
 UNIT = "unit.json"
 PARTIAL = ".partial"
@@ -67,40 +65,19 @@ class Unit:
 
 
 def finished(location: UnitLocation) -> Unit | None:
-    """The unit of a place if it has the place's key and all its files are whole; else None."""
+    """The unit of a location if it has the location's key and all its files are whole; else None."""
     unit = read_unit(location.folder)
-    if unit is None or unit.key != location.key:
+    if unit is None or unit.key != location.key or damaged_files(location.folder, unit.files):
         return None
-    for name, expected in unit.files.items():
-        try:
-            if sha256_once(location.folder / name) != expected:
-                return None
-        except OSError:
-            return None
     return unit
 
 
 def read_unit(folder: Path) -> Unit | None:
     """What ``unit.json`` in a folder says; None where it is missing or damaged."""
     try:
-        return Unit(**json.loads((folder / UNIT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Unit(**(read_record(folder / UNIT) or {}))
+    except TypeError:
         return None
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a unit's folder; a second process that wants the same unit waits here.
-
-    The folder is created, and removed at the end if nothing was written to it.
-    """
-    handle = _lock(folder)
-    try:
-        yield
-    finally:
-        os.close(handle)
-        with suppress(OSError):  # not empty: the unit is there
-            folder.rmdir()
 
 
 @contextmanager
@@ -125,15 +102,7 @@ def commit(partial: Path, folder: Path, unit: Unit) -> None:
         flush(partial / name)
         (partial / name).replace(folder / name)
     _remove_files(folder, old_files - set(unit.files))
-    flush(folder)
-    write_json(folder / UNIT, asdict(unit))
-    flush(folder)
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """Hashes of all files in a folder, by relative path, in the order of their names."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {name: sha256_once(folder / name) for name in names}
+    write_record(folder / UNIT, asdict(unit))
 
 
 def remove_units_of_other_runs(output: Path, run: str) -> None:
@@ -178,18 +147,3 @@ def _remove_files(folder: Path, names: Iterable[str]) -> None:
             if parent != Path():
                 with suppress(OSError):  # missing, or holds other files
                     (folder / parent).rmdir()
-
-
-def _lock(folder: Path) -> int:
-    """A handle that holds the folder; tries again where another process has removed it meanwhile."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if folder.stat().st_ino == os.fstat(handle).st_ino:
-                return handle
-        os.close(handle)

@@ -13,7 +13,6 @@ with ``weights_only``, DeepSpeed's included, so that a file can contain tensors 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from toolkit.files import flush, write_json
 from toolkit.tensor_files import save_tensors, writing
+from toolkit.training.cost import Meter
 from toolkit.training.file_record import MarkerError, find_damage, read_marker, record_files
 from toolkit.training.plan import PlanError
 from toolkit.training.random_state import random_state, set_random_state
@@ -33,19 +33,19 @@ from toolkit.training.trainer import ExposureTrainer
 
 FOLDER = "checkpoints"
 _MARK, _PARTIAL, _ENGINE = "complete.json", ".partial", "deepspeed"
-_VALUES = ("step", "losses", "seconds", "processes", "resumed_from")
+_VALUES = ("step", "losses", "processes", "resumed_from", "cost")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """An intact checkpoint: step, losses up to it, seconds trained, processes, and steps of earlier resumptions."""
+    """An intact checkpoint: step, losses and cost up to it, processes, and steps of earlier resumptions."""
 
     path: Path
     step: int
     losses: list[float]
-    seconds: float
     processes: int
     resumed_from: list[int]
+    cost: dict[str, float | None]
 
 
 def newest(folder: Path, key: str, report: Callable[[Path, str], None]) -> Checkpoint | None:
@@ -95,20 +95,16 @@ class Checkpoints(TrainerCallback):
         every: steps between checkpoints; None writes no checkpoints.
         limit: number of checkpoints to keep.
         start: checkpoint to resume from; None starts from the first step.
+        meter: measures the phase; started before the first step.
     """
 
     def __init__(
-        self, folder: Path, key: str, *, every: int | None, limit: int, start: Checkpoint | None
+        self, folder: Path, key: str, *, every: int | None, limit: int, start: Checkpoint | None, meter: Meter
     ) -> None:  # fmt: skip
         self.folder, self.key, self.every, self.limit, self.start = folder / FOLDER, key, every, limit, start
+        self.meter = meter
         self.trainer: ExposureTrainer | None = None
-        self._began = time.monotonic()
         self._random: dict[str, Any] | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, including those before the checkpoint."""
-        return time.monotonic() - self._began + (self.start.seconds if self.start else 0.0)
 
     @property
     def resumed_from(self) -> list[int]:
@@ -131,7 +127,7 @@ class Checkpoints(TrainerCallback):
             file = self.start.path / _random_file(args.process_index)
             if self.start.processes == args.world_size:
                 self._random = read_state(file)
-        self._began = time.monotonic()
+        self.meter.start()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -156,9 +152,10 @@ class Checkpoints(TrainerCallback):
         with writing(final):
             torch.save(random_state(), partial / _random_file(args.process_index))
             _save(trainer, partial)
+        cost = self.meter.read()
         wait()
         if args.process_index == 0:
-            mark = {"step": step, "losses": trainer.losses, "seconds": self.seconds, "processes": args.world_size}
+            mark = {"step": step, "losses": trainer.losses, "cost": cost, "processes": args.world_size}
             files = record_files(partial, (path for path in partial.rglob("*") if path.is_file()))
             mark |= {"resumed_from": self.resumed_from, "files": files}
             with writing(final):

@@ -66,9 +66,8 @@ def phase_manifest(folder: Path, plan: TrainingPlan, phase: PhasePlan, result: P
         "files": record_files(folder, result_files(folder)),
         "loss_curve": [round(loss, 6) for loss in result.losses],
         "resumed_from": result.resumed_from,
-        "seconds": round(result.seconds, 3),
-        "samples_per_s": round(result.steps * phase.global_batch / result.seconds, 3),
-        "gpu_seconds": round(result.seconds * result.processes, 3) if result.device.startswith("cuda") else 0.0,
+        "cost": {name: round(value, 3) if isinstance(value, float) else value for name, value in result.cost.items()},
+        "samples_per_s": round(result.steps * phase.global_batch / result.cost["seconds"], 3),
         "plan": to_values(plan),
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,

@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -30,6 +30,7 @@ from toolkit.file_errors import EnvironmentFault
 from toolkit.models.base import Architecture
 from toolkit.training.arguments import training_arguments
 from toolkit.training.checkpoint import Checkpoint, Checkpoints, newest
+from toolkit.training.cost import Meter, exposure_counts
 from toolkit.training.plan import PhasePlan, PlanError, TrainingPlan
 from toolkit.training.progress import Progress
 from toolkit.training.trainer import ExposureTrainer
@@ -45,8 +46,8 @@ class PhaseResult:
     samples: list[list[str]]
     """Row ids of each step."""
     rows: int
-    seconds: float
-    """Training time; for a resumed run, including the time up to each checkpoint from which it was resumed."""
+    cost: dict[str, Any]
+    """Exposures, tokens, seconds, memory and energy; see :mod:`toolkit.training.cost`."""
     processes: int
     device: str
     resumed_from: list[int]
@@ -103,9 +104,10 @@ def train_phase(
         )  # fmt: skip
         _prepare(architecture, model, plan, phase, arguments)
         cache = _fill_cache(architecture, model, processor, plan, phase, rows, arguments, emit)
+        meter = Meter(arguments.device, arguments.world_size, start.cost if start else None)
         checkpoints = Checkpoints(
-            folder, key, every=plan.checkpoint_every, limit=plan.checkpoint_limit, start=start
-        )  # fmt: skip
+            folder, key, every=plan.checkpoint_every, limit=plan.checkpoint_limit, start=start, meter=meter
+        )
         collator = Collator(
             processor=processor, aspect=phase.image_aspect, cache=cache, pad_multiple=phase.pad_multiple
         )
@@ -121,10 +123,11 @@ def train_phase(
                 raise
             raise type(error)(_message_in_loader(error)) from error
         trainer.check_weights()
+        cost = exposure_counts(exposures) | meter.read()
     if trainer.state.global_step != steps or len(trainer.losses) != steps:
         raise RuntimeError(f"phase {phase.name} ended at step {trainer.state.global_step} of {steps}")
     return PhaseResult(
-        steps=steps, losses=trainer.losses, samples=exposures.step_ids(), rows=len(rows), seconds=checkpoints.seconds,
+        steps=steps, losses=trainer.losses, samples=exposures.step_ids(), rows=len(rows), cost=cost,
         processes=arguments.world_size, device=str(arguments.device), resumed_from=checkpoints.resumed_from,
     )  # fmt: skip
 

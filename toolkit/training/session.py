@@ -97,8 +97,9 @@ def _train(
             # Reload in float32, without the hooks that a DeepSpeed engine leaves on parameters.
             model = load_base(architecture, plan)
             load_trained(architecture, model, folder)
-        rate = round(result.steps * phase.global_batch / result.seconds, 2)
-        ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(result.seconds, 2)}
+        seconds = result.cost["seconds"]
+        rate = round(result.steps * phase.global_batch / seconds, 2)
+        ended = {"steps": result.steps, "loss": result.losses[-1], "seconds": round(seconds, 2)}
         emit({"event": "stage_done", "stage": phase.name, "cached": False, "samples_per_s": rate, **ended})
     seconds = round(time.monotonic() - began, 2)
     emit({"event": "done", "cached": False, "seconds": seconds})
