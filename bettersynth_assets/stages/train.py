@@ -172,7 +172,7 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _finished(marker: Path) -> dict[str, Any]:
     try:
-        found = read_marker(marker, ("final_step", "planned_steps", "loss_curve", "seconds", "samples_per_s"))
+        found = read_marker(marker, ("final_step", "planned_steps", "loss_curve", "cost", "samples_per_s"))
     except MarkerError as error:
         raise ChildError(f"{MODULE} ended with exit code 0 before its last step: {error}; check its output") from error
     if found["final_step"] != found["planned_steps"]:
@@ -187,7 +187,7 @@ def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
         stats[f"{name}_steps"] = next(iter(done.values()))[name]["final_step"]
         rates = [stages[name]["samples_per_s"] for stages in done.values()]
         stats[f"{name}_samples_per_second"] = round(sum(rates) / len(rates), 2)
-        stats[f"{name}_seconds"] = round(sum(stages[name]["seconds"] for stages in done.values()), 2)
+        stats[f"{name}_seconds"] = round(sum(stages[name]["cost"]["seconds"] for stages in done.values()), 2)
         for training_seed, stages in done.items():
             curve = stages[name]["loss_curve"]
             stats[f"loss_{name}_seed_{training_seed}"] = curve[:: max(1, len(curve) // _CURVE_POINTS)]

@@ -91,7 +91,13 @@ def test_a_trainer_that_ends_with_0_and_without_its_last_step_has_failed(work: A
     marks[0].write_text("")
     with pytest.raises(ChildError, match=r"exit code 0 before its last step: .*pretrain/manifest\.json is empty"):
         run()
-    whole = {"planned_steps": 3, "final_step": 3, "loss_curve": [1.0] * 3, "seconds": 1.0, "samples_per_s": 12.0}
+    whole = {
+        "planned_steps": 3,
+        "final_step": 3,
+        "loss_curve": [1.0] * 3,
+        "cost": {"seconds": 1.0},
+        "samples_per_s": 12.0,
+    }
     marks[0].write_text(json.dumps(whole))
     marks[1].write_text(json.dumps({**whole, "final_step": 2}))
     with pytest.raises(ChildError, match=r"exit code 0 but after step 2 of 3: .*finetune/manifest\.json"):

@@ -59,11 +59,11 @@ class Meter:
             "energy_joules": None if energy is None or self._energy is None else energy - self._energy,
         }
         found: list[Values] = gather_object([mine]) if self.processes > 1 else [mine]
-        session = {"seconds": seconds, "gpu_seconds": seconds * self.processes if on_gpu else 0.0}
+        session: Values = {"seconds": seconds, "gpu_seconds": seconds * self.processes if on_gpu else 0.0}
         session |= {name: _combined(rule, [one[name] for one in found]) for name, rule in RULES.items()}
         if self.before is None:
             return session
-        rules = {"seconds": sum, "gpu_seconds": sum, **RULES}
+        rules: dict[str, Rule] = {"seconds": sum, "gpu_seconds": sum, **RULES}
         return {name: _combined(rule, [self.before.get(name), session[name]]) for name, rule in rules.items()}
 
 

@@ -73,6 +73,9 @@ def test_the_manifest_records_data_samples_losses_and_versions(world: Path, trai
     flat = [i for step in samples for i in step]
     assert set(flat) == known
     assert manifest["seed"] == 7 and manifest["versions"]["torch"] == torch.__version__
+    cost = manifest["cost"]
+    assert (cost["exposures"], cost["unique_rows"], cost["gpu_seconds"], cost["energy_joules"]) == (12, 10, 0.0, None)
+    assert cost["supervised_tokens"] > 12 and cost["seconds"] > 0 and cost["peak_rss_gib"] > 0
 
 
 def test_a_complete_run_is_found_and_not_repeated(world: Path, trained: tuple[Path, list[Event]]) -> None:
