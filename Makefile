@@ -1,7 +1,7 @@
 # Every target creates the environment that it needs, with the first Python 3.11 to 3.13 on the PATH.
 # PYTHON=/path/to/python3.12 selects another Python, VENV=.venv312 another folder.
 #
-# make demo       run the whole graph on the miniature and print the results
+# make demo       build the default recipe on the miniature, train, evaluate, and print the results
 # make ui         start the Dagster UI on http://127.0.0.1:3000
 # make test       run the test suite in two processes (JOBS=4: in four)
 # make test-fast  the same without tests marked slow or e2e
@@ -34,8 +34,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-fast lint ui lock schema weights clean venv help
 
 demo: $(READY)
-	dagster asset materialize --select '*'
-	python -m bettersynth_assets.reports.summary
+	dagster job execute -j third_place
+	python -m bettersynth_assets.reports.summary third_place
 
 # Files in the order of conftest.py: those with the longest tests first.
 PYTEST := python -m pytest --numprocesses "$(JOBS)" --dist loadfile --no-loadscope-reorder

@@ -1,14 +1,17 @@
 """Defaults for Dagster's commands, so that e.g. `dagster asset materialize --select recaptioned_set+` works as typed.
 
-These commands read neither `workspace.yaml` nor `[tool.dagster]`, and refuse partitioned assets without a partition.
+Some commands read neither `workspace.yaml` nor `[tool.dagster]`, and refuse partitioned assets without a partition.
 They do read environment variables. `bettersynth_cli.pth`, installed next to the package, calls this module when Python
-is started as `dagster` or `dg`. Only that process and its children see the variables.
+is started as `dagster` or `dg`. Only that process and its children see the variables. All commands record their runs
+in the same folder (`use_home`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence, Set
@@ -23,9 +26,9 @@ JOB_MODULE = "DAGSTER_CLI_JOB_{}_MODULE_NAME"
 JOB_TAGS = "DAGSTER_CLI_JOB_{}_TAGS"
 DG_RANGE = "DAGSTER_DG_LAUNCH_PARTITION_RANGE"
 HOME = "DAGSTER_HOME"
+CONFIG = "dagster.yaml"
 _DEFINITIONS = "bettersynth_assets.definitions"
 JOB_RUNS = (["job", "execute"], ["job", "launch"])
-_CONFIGS = {"-c", "--config", "--config-json"}
 _PARTITIONS = {"--partition", "--partition-range"}
 _TARGETS = {"-m", "--module-name", "-f", "--python-file", "--package-name", "-w", "--workspace"}
 
@@ -35,11 +38,16 @@ def start(argv: Sequence[str], env: MutableMapping[str, str] = os.environ, folde
 
     Dagster itself would print a traceback of about 70 lines, and ``dagster dev`` would not show the message.
     """
-    if message := refusal(argv, env, folder):
-        print(f"error: {message}", file=sys.stderr, flush=True)
-        # SystemExit would print a traceback during Python's start-up.
-        os._exit(2)
-    set_defaults(argv, env, folder)
+    from bettersynth_assets.errors import ConfigError
+
+    if not (message := refusal(argv, env, folder)):
+        try:
+            return set_defaults(argv, env, folder)
+        except ConfigError as error:
+            message = str(error)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    # SystemExit would print a traceback during Python's start-up.
+    os._exit(2)
 
 
 def refusal(argv: Sequence[str], env: Mapping[str, str] = os.environ, folder: Path | None = None) -> str | None:
@@ -53,14 +61,14 @@ def refusal(argv: Sequence[str], env: Mapping[str, str] = os.environ, folder: Pa
     if not _loads_ours(argv, folder or Path.cwd(), by_default=command[0] == "asset" or command in JOB_RUNS):
         return None
 
-    from bettersynth_assets.config.settings import check_data_root, load_active_profile, load_settings
+    from bettersynth_assets.config.recipes import load_recipes
+    from bettersynth_assets.config.settings import check_data_root, data_root, load_active_profile
     from bettersynth_assets.errors import ConfigError
 
     try:
-        if command == ["asset", "materialize"] and not _CONFIGS & {argument.split("=", 1)[0] for argument in argv}:
-            check_data_root(load_settings(env).data_root)
-        else:
-            load_active_profile(env)
+        load_recipes(load_active_profile(env), env)
+        if command == ["asset", "materialize"]:
+            check_data_root(data_root(env))
     except ConfigError as error:
         return str(error)
     return None
@@ -69,10 +77,12 @@ def refusal(argv: Sequence[str], env: Mapping[str, str] = os.environ, folder: Pa
 def _loads_ours(argv: Sequence[str], folder: Path, *, by_default: bool) -> bool:
     """Return whether a command loads this package: it names it, or it names no target and the folder configures it."""
     words = [word for argument in argv for word in argument.split("=", 1)]
-    if _TARGETS & {*words}:
-        return _DEFINITIONS in words
-    files = (folder / name for name in ("workspace.yaml", "pyproject.toml"))
-    return by_default or any(_DEFINITIONS in path.read_text("utf-8") for path in files if path.is_file())
+    is_target = bool(_TARGETS & {*words})
+    if by_default and not is_target:
+        return True
+    named = [word for word in words if word.endswith(".yaml")] if is_target else ["workspace.yaml", "pyproject.toml"]
+    files = [path for path in (folder / name for name in named) if path.is_file()]
+    return (is_target and _DEFINITIONS in words) or any(_DEFINITIONS in path.read_text("utf-8") for path in files)
 
 
 def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
@@ -81,12 +91,17 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
     Args:
         argv: arguments of this process, starting with the program.
         env: environment in which the variables are set.
-        folder: working directory; if it contains a ``dagster.yaml``, that file determines where runs are recorded.
+        folder: working directory; see ``use_home``.
+
+    Raises:
+        ConfigError: see ``use_home``.
     """
     typed = {argument.split("=", 1)[0] for argument in argv[1:]}
-    if typed & _TARGETS:
+    if typed & _TARGETS and not _loads_ours(argv, folder or Path.cwd(), by_default=False):
         return
     use_home(env, folder)
+    if typed & _TARGETS:
+        return
     # Dagster recommends `dg`. The older commands keep working, because Dagster's version is pinned.
     warnings.filterwarnings("ignore", message="Function `.*_command` is superseded")
     program, command = Path(argv[0]).name, list(argv[1:3])
@@ -113,10 +128,60 @@ def _set_range(env: MutableMapping[str, str], variable: str, typed: Set[str]) ->
 
 
 def use_home(env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:
-    """Set ``DAGSTER_HOME`` to the working directory if it contains a ``dagster.yaml`` and the variable is not set."""
+    """Set ``DAGSTER_HOME`` to the folder of the active profile and seed file, unless the variable is set.
+
+    Only if the working directory contains a ``dagster.yaml``; Dagster finds that file through a link in its home.
+
+    Raises:
+        ConfigError: the folder cannot be created.
+    """
+    from bettersynth_assets.errors import ConfigError
+    from toolkit.file_errors import EnvironmentFault
+
     here = folder or Path.cwd()
-    if (here / "dagster.yaml").is_file():
-        env.setdefault(HOME, str(here))
+    config = here / CONFIG
+    if env.get(HOME) or not config.is_file():
+        return
+    if (name := home_name(env)) is not None:
+        home = here / ".dagster" / name
+        try:
+            _link(home / CONFIG, config)
+        except (OSError, EnvironmentFault) as error:
+            raise ConfigError(
+                f"no history can be kept in {home}: {error}; set DAGSTER_HOME to another folder"
+            ) from None
+        env[HOME] = str(home)
+
+
+def home_name(env: Mapping[str, str]) -> str | None:
+    """Return the folder name of the history of the active profile and seed file; None if the profile is invalid.
+
+    One asset must not show results of several profiles or seed files, so each pair has its own history.
+    """
+    from bettersynth_assets.config.settings import load_active_profile, seed_label
+    from bettersynth_assets.errors import ConfigError
+
+    try:
+        profile = load_active_profile(env)
+    except ConfigError:
+        return None
+    seed = seed_label(profile)
+    if seed is None:
+        return profile.name
+    # Without characters that are unsafe in paths and URLs of storages.
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", Path(seed).stem)[:40]
+    return f"{profile.name}-{stem}-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make ``link`` a relative link to ``target``, so that the project can be moved; create its folder."""
+    from toolkit.files import replacing
+
+    wanted = os.path.relpath(target, link.parent)
+    if link.is_symlink() and str(link.readlink()) == wanted:
+        return
+    with replacing(link, durable=False) as partial:
+        partial.symlink_to(wanted)
 
 
 def shard_range(env: MutableMapping[str, str]) -> str | None:

@@ -1,19 +1,23 @@
-"""Dagster code location. In: the active profile. Out: ``defs``. Importing it loads no model library.
+"""Dagster code location. In: the active profile and all recipes. Out: ``defs``. Importing it loads no model library.
 
-``build_definitions`` combines assets, job, schedule, sensor and resources; tests pass other stages and profiles.
+``build_definitions`` combines assets, jobs, schedule, sensor and resources; tests pass other stages and profiles.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import dagster as dg
 
 from bettersynth_assets.config.profile import Profile
+from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.config.recipes import load_recipes
 from bettersynth_assets.config.settings import load_active_profile
 from bettersynth_assets.defs.assets import build_assets
 from bettersynth_assets.defs.automation import build_job, build_schedule, build_sensor
 from bettersynth_assets.defs.cards import CARDS, Card
+from bettersynth_assets.defs.recipe_assets import check_names, name_assets
 from bettersynth_assets.defs.resources.executor import step_processes
 from bettersynth_assets.defs.resources.gpu import GpuResource
 from bettersynth_assets.defs.resources.settings import RunSettings
@@ -24,16 +28,28 @@ from bettersynth_assets.stages.graph import STAGES
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
-def build_definitions(stages: tuple[Stage, ...], profile: Profile, cards: tuple[Card, ...] = CARDS) -> dg.Definitions:
-    """Build the Dagster definitions of ``stages`` for ``profile``."""
+def build_definitions(
+    stages: tuple[Stage, ...], profile: Profile, recipes: Sequence[Recipe], cards: tuple[Card, ...] = CARDS
+) -> dg.Definitions:
+    """Build the Dagster definitions of ``stages`` for a profile.
+
+    Args:
+        stages: the stages, in the order of the graph.
+        profile: determines the shards, the schedule and the seed file.
+        recipes: each gets assets and a job. The first one is the default recipe, whose assets have plain names.
+        cards: presentation of the assets, one per stage.
+    """
+    check_names(recipes, stages, {card.group for card in cards})
+    named = name_assets(recipes, profile)
     return dg.Definitions(
-        assets=build_assets(stages, profile, cards),
-        jobs=[build_job()],
-        schedules=[build_schedule(profile)],
-        sensors=[build_sensor(profile)],
+        assets=build_assets(stages, named, profile, cards),
+        jobs=[build_job(assets, stages) for assets in named],
+        schedules=[build_schedule(profile, named[0].job)],
+        sensors=[build_sensor(profile, named[0].job)],
         resources={"settings": RunSettings(), "gpu": GpuResource.of(profile.gpu)},
         executor=step_processes,
     )
 
 
-defs = build_definitions(STAGES, load_active_profile())
+_profile = load_active_profile()
+defs = build_definitions(STAGES, _profile, load_recipes(_profile))

@@ -20,6 +20,7 @@ from dagster._core.errors import DagsterHomeNotSetError
 
 from bettersynth_assets.command_line import use_home
 from bettersynth_assets.defs.resources.executor import free_dead_runs
+from bettersynth_assets.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,14 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--run", metavar="ID", help="free the slots of this run, even if it seems to be alive")
     given = parser.parse_args(arguments)
-    use_home()
     try:
+        use_home()
         instance = dg.DagsterInstance.get()
     except DagsterHomeNotSetError:
         print(
             "error: DAGSTER_HOME is not set and this folder has no dagster.yaml; run this in the project's folder",
             file=sys.stderr,
         )
+        return 2
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     with instance:
         if given.run is None:

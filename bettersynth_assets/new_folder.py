@@ -13,7 +13,7 @@ from pathlib import Path
 from bettersynth_assets.config.model import PACKAGE_ROOT, SHIPPED
 
 FILES = {
-    "dagster.yaml": "makes Dagster record runs in .dagster in this folder",
+    "dagster.yaml": "makes Dagster record runs in .dagster in this folder, per profile and seed file",
     "workspace.yaml": "makes `dagster dev` load the graph",
 }
 

@@ -1,5 +1,6 @@
 """What the installed `.pth` line adds to a command, and which commands it does not change."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 # Private: the names of these tags are documented, but no constant for them is exported.
@@ -18,11 +20,13 @@ from bettersynth_assets.command_line import (
     LIST_MODULE,
     MODULE,
     RANGE,
+    home_name,
     refusal,
     set_defaults,
 )
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.names import RANGE_TAGS
+from bettersynth_assets.errors import ConfigError
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
 
 COMMAND = ["/bin/dagster", "asset", "materialize", "--select", "recaptioned_set+"]
@@ -42,9 +46,60 @@ def test_the_range_covers_the_active_profiles_shards(tmp_path):
 
 def test_history_is_stored_if_the_folder_has_a_dagster_yaml(tmp_path):
     assert HOME not in filled(COMMAND, tmp_path)
-    (tmp_path / "dagster.yaml").touch()
-    assert filled(COMMAND, tmp_path)[HOME] == str(tmp_path)
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    home = Path(filled(COMMAND, tmp_path)[HOME])
+    assert home == tmp_path / ".dagster" / "miniature"
+    assert (home / "dagster.yaml").read_text() == "telemetry: {enabled: false}"
     assert filled(COMMAND, tmp_path, DAGSTER_HOME="/mine")[HOME] == "/mine"
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.root_directory == str(home) and not instance.telemetry_enabled
+
+
+def test_each_profile_and_seed_file_has_its_own_history(tmp_path):
+    (tmp_path / "dagster.yaml").touch()
+    profile = write_profile(tmp_path / "small.yaml")
+    variables = [
+        {},
+        {"BETTERSYNTH_PROFILE": str(profile)},
+        {"BETTERSYNTH_SEED": "/data/my seed.jsonl"},
+        {"BETTERSYNTH_SEED": "/other/my seed.jsonl"},
+    ]
+    names = [Path(filled(COMMAND, tmp_path, **env)[HOME]).name for env in variables]
+    assert [name.rpartition("-")[0] for name in names[1:]] == ["small-seed", *["miniature-my_seed"] * 2]
+    assert len({*names}) == 4 and names[0] == "miniature"
+    seed = "input/mgm_pretrain_stage_1.jsonl"
+    here = {home_name({"BETTERSYNTH_SEED": path}) for path in (str(PROJECT_ROOT / seed), f"{PROJECT_ROOT}/{seed}")}
+    assert here == {f"miniature-mgm_pretrain_stage_1-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dagster dev", "dagster dev -m bettersynth_assets.definitions", "dagster dev -w workspace.yaml", "dg dev",
+        "dagster asset materialize --select recaptioned_set+", "dagster job execute -j third_place",
+        "dg launch --assets recaptioned_set+", "dagster run list",
+    ],
+)  # fmt: skip
+def test_all_commands_record_runs_in_the_same_folder(project, command):
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", project)
+    env = filled([f"/bin/{command.split()[0]}", *command.split()[1:]], project)
+    assert env[HOME] == str(project / ".dagster" / "miniature")
+
+
+def test_a_folder_that_cannot_hold_the_history_is_refused_with_the_fix(tmp_path):
+    (tmp_path / "dagster.yaml").touch()
+    (tmp_path / ".dagster").touch()
+    with pytest.raises(ConfigError, match=r"no history can be kept in .*/\.dagster/miniature: .*set DAGSTER_HOME"):
+        filled(COMMAND, tmp_path)
+
+
+def test_a_link_to_the_configuration_that_points_elsewhere_is_replaced(tmp_path):
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: true}")
+    home = tmp_path / ".dagster" / "miniature"
+    home.mkdir(parents=True)
+    (home / "dagster.yaml").symlink_to("/nowhere")
+    assert filled(COMMAND, tmp_path)[HOME] == str(home)
+    assert (home / "dagster.yaml").read_text() == "telemetry: {enabled: true}"
 
 
 def test_asset_list_finds_the_graph(tmp_path):
@@ -54,7 +109,7 @@ def test_asset_list_finds_the_graph(tmp_path):
 @pytest.mark.parametrize("kind", ["execute", "launch"])
 def test_a_job_covers_all_shards(tmp_path, kind):
     profile = str(write_profile(tmp_path / "p.yaml"))
-    command = ["/bin/dagster", "job", kind, "-j", "everything"]
+    command = ["/bin/dagster", "job", kind, "-j", "third_place"]
     env = filled(command, tmp_path, BETTERSYNTH_PROFILE=profile)
     assert env[f"DAGSTER_CLI_JOB_{kind.upper()}_MODULE_NAME"] == "bettersynth_assets.definitions"
     tags = json.loads(env[f"DAGSTER_CLI_JOB_{kind.upper()}_TAGS"])
@@ -65,7 +120,7 @@ def test_a_job_covers_all_shards(tmp_path, kind):
 
 def test_dg_launch_covers_all_shards(tmp_path):
     profile = str(write_profile(tmp_path / "p.yaml"))
-    command = ["/bin/dg", "launch", "--job", "everything"]
+    command = ["/bin/dg", "launch", "--job", "third_place"]
     assert filled(command, tmp_path, BETTERSYNTH_PROFILE=profile)[DG_RANGE] == "shard-00000...shard-00002"
     assert DG_RANGE not in filled([*command, "--partition", "shard-00001"], tmp_path, BETTERSYNTH_PROFILE=profile)
 
@@ -110,7 +165,7 @@ DEFINITIONS = ["dev", "asset list", "asset materialize --select x", "definitions
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("extends: miniature\nshard: 3", "unknown key 'shard': did you mean 'shards'? Valid: budget, description, "),
+        ("extends: miniature\nshard: 3", "unknown key 'shard': did you mean 'shards'? Valid: budget, default_recipe, "),
         ("extends: PROFILE", "PROFILE extends itself: remove `extends` from one of PROFILE"),
         ("extends: no-such", "profile 'no-such' not found: Valid: "),
         ("shards: 1\nshards: 2", "duplicate key 'shards' in lines 1 and 2"),
@@ -124,15 +179,24 @@ def test_an_unusable_profile_is_refused_before_dagster_starts(project, command, 
     assert words.replace("PROFILE", str(profile)) in found
 
 
-def test_other_unusable_inputs_of_asset_materialize_are_refused_too(project):
-    recipe = write(project / "mine.yaml", "proces: []")
-    assert "unknown key 'proces'" in refusal(COMMAND, {"BETTERSYNTH_RECIPE": recipe}, project)
-    assert refusal([*COMMAND, "--config-json={}"], {"BETTERSYNTH_RECIPE": recipe}, project) is None
-    assert refusal(["/bin/dagster", "dev"], {"BETTERSYNTH_RECIPE": recipe}, project) is None
+def test_the_variable_of_earlier_versions_is_refused_with_the_selection_that_replaces_it(project):
+    found = refusal(COMMAND, {"BETTERSYNTH_RECIPE": "clip_top_k"}, project)
+    assert found.startswith("BETTERSYNTH_RECIPE = 'clip_top_k' is not supported any more: ")
+    assert "`dg launch --assets 'key:\"clip_top_k/recaptioned_set\"+'`" in found and "then unset it" in found
+    found = refusal(COMMAND, {"BETTERSYNTH_RECIPE": "/x/my-own.yaml"}, project)
+    assert "put the file into a folder that BETTERSYNTH_RECIPES names" in found and "dg launch --job my_own" in found
+
+
+def test_other_unusable_inputs_are_refused_too(project):
+    (project / "recipes").mkdir()
+    recipe = write(project / "recipes" / "mine.yaml", "proces: []")
+    for command in (COMMAND, ["/bin/dagster", "dev"]):
+        found = refusal(command, {"BETTERSYNTH_RECIPES": str(project / "recipes")}, project)
+        assert found.startswith(f"{recipe}: unknown key 'proces'") and "\n" not in found
     root = write(project / "file", "")
     assert refusal(COMMAND, {"BETTERSYNTH_DATA": root}, project).startswith(f"BETTERSYNTH_DATA = '{root}' cannot be")
     assert refusal(COMMAND, {"BETTERSYNTH_DATA": str(project / "new" / "data")}, project) is None
-    assert sorted(path.name for path in project.iterdir()) == ["file", "mine.yaml", "workspace.yaml"]
+    assert sorted(path.name for path in project.iterdir()) == ["file", "recipes", "workspace.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import sys
 import dagster as dg
 import pytest
 
-from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.model import PROJECT_ROOT, shipped_files
+from bettersynth_assets.config.profile import load_profile
+from bettersynth_assets.config.recipes import load_recipes
 from bettersynth_assets.definitions import build_definitions, defs
 from bettersynth_assets.defs.cards import CARDS
 from bettersynth_assets.stages.graph import STAGES
@@ -72,6 +74,15 @@ def test_one_hop_downstream_of_the_captions_are_all_sets_that_depend_on_them(gra
     }  # fmt: skip
 
 
+def test_every_shipped_recipe_has_a_group_of_assets_and_a_job(graph):
+    others = {*shipped_files("recipes")} - {"third_place"}
+    own = [stage.name for stage in STAGES if stage.scope == "recipe"]
+    for recipe in others:
+        keys = {dg.AssetKey([recipe, name]) for name in own}
+        assert {node.key for node in graph.asset_nodes if node.group_name == recipe} == keys
+    assert {job.name for job in defs.resolve_all_job_defs()} - {"__ASSET_JOB"} == {"third_place", *others}
+
+
 def test_assets_that_use_models_are_in_the_gpu_pool(graph):
     pools = {card.name: graph.get(key(card.name)).pools for card in CARDS}
     assert pools == {card.name: {"gpu"} if card.uses_models else set() for card in CARDS}
@@ -86,8 +97,6 @@ def test_every_check_that_protects_rows_is_blocking(graph):
 
 
 def test_the_number_of_shards_depends_on_the_profile():
-    from bettersynth_assets.config.profile import load_profile
-
     profile = load_profile("mgm-2b")
-    other = build_definitions(STAGES, profile).resolve_asset_graph()
+    other = build_definitions(STAGES, profile, load_recipes(profile, {})).resolve_asset_graph()
     assert len(other.get(key("clip_scores")).partitions_def.get_partition_keys()) == profile.shards

@@ -140,6 +140,9 @@ class Profile(ConfigModel):
     budget: int
     trusted_code: Annotated[bool, NotInKey("a permission that does not change what operators do")] = False
     """Allow operators that execute code, send requests, download or upload (docs/security.md)."""
+    default_recipe: Annotated[str, NotInKey("a recipe's own sections count")] = "third_place"
+    """The recipe whose assets have plain names in Dagster, and that schedule and sensor build: its name, or the path of
+    its file. The assets of every other recipe are named ``<recipe>/<set>``."""
     models: Models
     gpu: Gpu = Field(default_factory=Gpu)
     limits: Limits = Field(default_factory=Limits)

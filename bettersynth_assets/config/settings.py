@@ -3,9 +3,10 @@
 Settings come from files and environment variables, because the Dagster UI cannot pass run config to a backfill of
 several partitions:
 
-    BETTERSYNTH_PROFILE, BETTERSYNTH_RECIPE   name of a shipped file, or path of a YAML file
-    BETTERSYNTH_SEED                          path of a seed file; overrides the profile's
-    BETTERSYNTH_DATA                          data root (default: ``data`` in the project)
+    BETTERSYNTH_PROFILE   name of a shipped file, or path of a YAML file
+    BETTERSYNTH_RECIPES   folders with recipes of the user (``config.recipes``)
+    BETTERSYNTH_SEED      path of a seed file; overrides the profile's
+    BETTERSYNTH_DATA      data root (default: ``data`` in the project)
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from bettersynth_assets.config.model import PROJECT_ROOT
-from bettersynth_assets.config.profile import Profile, load_profile
-from bettersynth_assets.config.recipe import Recipe, load_recipe
+from bettersynth_assets.config.profile import Profile, load_profile, resolve
+from bettersynth_assets.config.recipe import BudgetSection, Recipe
+from bettersynth_assets.config.recipes import find_recipe, load_recipes, refuse_removed_variable
 from bettersynth_assets.config.world_paths import WorldPaths
 from bettersynth_assets.errors import ConfigError
 
 DEFAULT_PROFILE = "miniature"
-DEFAULT_RECIPE = "third_place"
-BASELINE_RECIPE = "baseline_random"
+Scope = Literal["seed", "budget", "recipe"]
+"""What a result depends on, besides the profile. Results of one scope are stored in one folder (``Settings.root_of``):
+``seed`` is the same for all recipes, ``budget`` for all recipes with the same number of exposures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class Settings:
     profile: Profile
     recipe: Recipe
     data_root: Path
+    draw_seed: int = BudgetSection().seed
+    """Random seed with which the rows of the baseline are drawn."""
 
     def __post_init__(self) -> None:
         if self.budget < 1:
@@ -57,17 +63,22 @@ class Settings:
 
     @property
     def shared_root(self) -> Path:
-        """Folder of results that do not depend on the recipe: seed, scores, seed statistics, baseline arm."""
+        """Folder of results that do not depend on the recipe: seed, scores, seed statistics, baselines, answers."""
         return self.profile_root / "shared"
+
+    @property
+    def baseline_root(self) -> Path:
+        """Folder of the baseline of this budget and draw, for all recipes with this budget."""
+        return self.shared_root / f"budget_{self.budget}_draw_{self.draw_seed}"
+
+    def root_of(self, scope: Scope) -> Path:
+        """Return the folder of the results of a scope."""
+        return {"seed": self.shared_root, "budget": self.baseline_root, "recipe": self.recipe_root}[scope]
 
     @property
     def world(self) -> WorldPaths:
         """Paths of the miniature world, which a run generates if the profile names no files of its own."""
         return WorldPaths(root=self.data_root / "miniature-world")
-
-    def with_recipe(self, name: str) -> Settings:
-        """Return these settings with another recipe."""
-        return replace(self, recipe=load_recipe(name))
 
     def with_benchmarks(self, names: Sequence[str]) -> Settings:
         """Return these settings with a subset of the profile's benchmarks.
@@ -94,20 +105,39 @@ def load_active_profile(env: Mapping[str, str] = os.environ) -> Profile:
     return profile
 
 
-def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | None = None) -> Settings:
+def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | Recipe | None = None) -> Settings:
     """Load the settings that the environment selects.
 
     Args:
         env: the environment.
-        recipe: overrides ``BETTERSYNTH_RECIPE``, e.g. from the config of a single run.
+        recipe: a recipe, its name or the path of its file; None: the profile's default recipe.
 
     Raises:
         ConfigError: the profile, recipe or seed file cannot be used.
     """
+    refuse_removed_variable(env)
     profile = load_active_profile(env)
-    root = Path(env.get("BETTERSYNTH_DATA") or PROJECT_ROOT / "data").expanduser().absolute()
-    name = recipe or env.get("BETTERSYNTH_RECIPE") or DEFAULT_RECIPE
-    return Settings(profile=profile, recipe=load_recipe(name), data_root=root)
+    if recipe is None:
+        recipe = load_recipes(profile, env)[0]
+    elif isinstance(recipe, str):
+        recipe = find_recipe(recipe, profile, env)
+    return Settings(profile=profile, recipe=recipe, data_root=data_root(env))
+
+
+def data_root(env: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of all results that the environment selects."""
+    return Path(env.get("BETTERSYNTH_DATA") or PROJECT_ROOT / "data").expanduser().absolute()
+
+
+def seed_label(profile: Profile) -> str | None:
+    """Return the seed file's path, relative to the project if it is inside; None for the generated miniature world.
+
+    The history of a project that is moved stays the same.
+    """
+    if profile.seed is None:
+        return None
+    path = Path(resolve(profile.seed)).expanduser().absolute()
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
 
 
 def check_data_root(root: Path, *, writing: bool = False) -> None:

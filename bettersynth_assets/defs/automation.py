@@ -1,8 +1,10 @@
-"""Schedule and sensor. In: the profile's cron schedule, and the seed file. Out: a run request for all shards.
+"""Jobs, schedule and sensor. In: recipes, the profile's cron schedule, the seed file. Out: runs of all shards.
 
-Both are stopped by default. Their runs rebuild only what has changed, because results are keyed by content.
+Each recipe has a job; schedule and sensor run the default recipe's. Both are stopped by default. Their runs rebuild
+only what has changed, because results are keyed by content.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -13,24 +15,28 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.defs.partitions import all_shards
-
-JOB = "everything"
-
-
-def build_job() -> UnresolvedAssetJobDefinition:
-    """Build the job that materializes all assets."""
-    return dg.define_asset_job(JOB, selection=dg.AssetSelection.all(), description="Materializes every asset.")
+from bettersynth_assets.defs.recipe_assets import RecipeAssets
+from bettersynth_assets.engine.stage import Stage
 
 
-def build_schedule(profile: Profile) -> dg.ScheduleDefinition:
-    """Build the schedule that materializes all assets at the profile's times."""
+def build_job(assets: RecipeAssets, stages: Sequence[Stage]) -> UnresolvedAssetJobDefinition:
+    """Build the job that materializes all sets of one recipe, including those that it shares with other recipes."""
+    return dg.define_asset_job(
+        assets.job,
+        selection=dg.AssetSelection.assets(*map(assets.key, stages)),
+        description=f"Materializes every set of the recipe {assets.recipe.name}: {assets.recipe.description}",
+    )
+
+
+def build_schedule(profile: Profile, job: str) -> dg.ScheduleDefinition:
+    """Build the schedule that runs a job at the profile's times."""
 
     @dg.schedule(
         name="scheduled_rerun",
-        job_name=JOB,
+        job_name=job,
         cron_schedule=profile.schedule,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Materializes everything at the profile's times; only what is out of date is rebuilt.",
+        description="Materializes the default recipe at the profile's times; only what is out of date is rebuilt.",
     )
     def scheduled_rerun(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         return dg.RunRequest(tags=all_shards(profile))
@@ -38,12 +44,12 @@ def build_schedule(profile: Profile) -> dg.ScheduleDefinition:
     return scheduled_rerun
 
 
-def build_sensor(profile: Profile) -> dg.SensorDefinition:
-    """Build the sensor that materializes all assets when the seed file changes."""
+def build_sensor(profile: Profile, job: str) -> dg.SensorDefinition:
+    """Build the sensor that runs a job when the seed file changes."""
 
     @dg.sensor(
         name="seed_file_changed",
-        job_name=JOB,
+        job_name=job,
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=60,
         description="Requests a run when the size or time of the seed file changes; the first check only records them.",

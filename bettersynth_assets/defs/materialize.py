@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
-from bettersynth_assets.config.settings import check_data_root
+from bettersynth_assets.config.settings import Scope, Settings, check_data_root
 from bettersynth_assets.defs.cards import Card
-from bettersynth_assets.defs.recipe_gate import require_checked_recipe
+from bettersynth_assets.defs.recipe_assets import RecipeAssets, recipes_of
+from bettersynth_assets.defs.recipe_gate import require_checked_recipes
 from bettersynth_assets.defs.resources.gpu import SectionResource
 from bettersynth_assets.defs.resources.settings import RunSettings
 from bettersynth_assets.defs.run_inputs import refuse_changed_inputs
+from bettersynth_assets.defs.run_tags import seed_file_of, tag_run
 from bettersynth_assets.engine.gate import judge
 from bettersynth_assets.engine.job import PipelineJob
 from bettersynth_assets.engine.pipeline import Pipeline
@@ -33,6 +36,17 @@ from toolkit.process import ChildFailedError
 from toolkit.progress import Progress
 
 
+@dataclass(frozen=True, kw_only=True)
+class AssetPlan:
+    """What every asset's body knows: the whole graph, all recipes, and the recipe that the asset belongs to."""
+
+    stages: tuple[Stage, ...]
+    cards: tuple[Card, ...]
+    recipes: tuple[RecipeAssets, ...]
+    own: RecipeAssets
+    """The asset's recipe. For a set that recipes share, one of them."""
+
+
 class StepRun:
     """The pipeline of one step of a Dagster run, and what it has reported to Dagster so far."""
 
@@ -40,18 +54,19 @@ class StepRun:
         self,
         context: dg.AssetExecutionContext,
         name: str,
-        stages: tuple[Stage, ...],
-        cards: tuple[Card, ...],
+        plan: AssetPlan,
         settings: RunSettings,
         gpu: SectionResource,
     ) -> None:
-        self.context, self.name = context, name
-        models = frozenset(card.name for card in cards if card.uses_models)
-        run = ResolvedRun(gpu.apply(settings.load()))
-        require_checked_recipe(context, run)
-        self.job = PipelineJob(stages=stages, leased=models, run=run)
+        self.context, self.name, self.assets = context, name, plan.own
+        models = frozenset(card.name for card in plan.cards if card.uses_models)
+        run = ResolvedRun(gpu.apply(settings.load(plan.own.recipe)))
+        recipes = recipes_of(_keys(context), plan.recipes, plan.stages)
+        tag_run(context, run.settings.profile, recipes)
+        require_checked_recipes(context, run, recipes)
+        self.job = PipelineJob(stages=plan.stages, leased=models, run=run)
         check_data_root(run.settings.data_root)
-        prepare_inputs(name, stages, _selected(context), run)
+        prepare_inputs(name, plan.stages, _selected(context), run)
         self.pipeline = self.job.pipeline(
             log=context.log.info, on_materialized=self.materialized, on_judged=self.judged
         )
@@ -135,11 +150,16 @@ class StepRun:
                 f"{manifest.stage} {manifest.shard}: {manifest.lost} rows are in no table, which is a bug of this stage"
             )
         partition = None if manifest.shard == WHOLE else manifest.shard
-        self.context.log_event(dg.AssetMaterialization(manifest.stage, metadata=metadata, partition=partition))
+        key = self.key(manifest.stage)
+        self.context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=partition))
+
+    def key(self, name: str) -> dg.AssetKey:
+        """Return the asset of one of the recipe's sets."""
+        return self.assets.key(self.pipeline.stages[name])
 
     def metadata(self, manifest: Manifest) -> Metadata:
-        rows = self.pipeline.stages[manifest.stage].columns is not None
-        return describe(manifest, self.job.run, rows=rows)
+        stage, run = self.pipeline.stages[manifest.stage], self.job.run
+        return identity(stage.scope, run.settings) | describe(manifest, run, rows=stage.columns is not None)
 
     def judged(self, name: str, verdicts: dict[str, Verdict]) -> None:
         """Report the verdicts on an input set to Dagster if the set was built as a dependency or failed a check."""
@@ -147,7 +167,7 @@ class StepRun:
         if was_built or not all(verdict.passed for verdict in verdicts.values()):
             for check, verdict in verdicts.items():
                 shown = _shown(check, verdict)
-                self.context.log_event(dg.AssetCheckEvaluation(asset_key=dg.AssetKey(name), **shown))
+                self.context.log_event(dg.AssetCheckEvaluation(asset_key=self.key(name), **shown))
 
     def checks(self) -> list[dg.AssetCheckResult]:
         """Evaluate the checks of this asset on its shards that are up to date."""
@@ -203,8 +223,23 @@ def check_side_inputs(pipeline: Pipeline, name: str, selected: Set[str]) -> None
         pipeline.run.passed.update(pipeline.stages[other].preflight for other in names)
 
 
+def identity(scope: Scope, settings: Settings) -> Metadata:
+    """Return the first rows of a set's metadata: what it belongs to."""
+    of_scope: dict[Scope, Metadata] = {
+        "seed": {},
+        "budget": {"budget": settings.budget, "draw_seed": settings.draw_seed},
+        "recipe": {"recipe": settings.recipe.name},
+    }
+    return of_scope[scope] | {"profile": settings.profile.name, "seed_file": seed_file_of(settings.profile)}
+
+
+def _keys(context: dg.AssetExecutionContext) -> Set[dg.AssetKey]:
+    return set(context.job_def.asset_layer.executable_asset_keys)
+
+
 def _selected(context: dg.AssetExecutionContext) -> set[str]:
-    return {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+    """Return the names of all stages in a run, of any recipe; what they read first depends on the profile only."""
+    return {key.path[-1] for key in _keys(context)}
 
 
 def run_shards(step: StepRun) -> dg.MaterializeResult:

@@ -76,8 +76,7 @@ class Pipeline:
         return self.settings.profile.shard_names() if self.stages[name].sharded else [WHOLE]
 
     def slot(self, name: str, shard: str) -> Slot:
-        root = self.settings.shared_root if self.stages[name].shared else self.settings.recipe_root
-        return Slot(root=root, stage=name, shard=shard)
+        return Slot(root=self.settings.root_of(self.stages[name].scope), stage=name, shard=shard)
 
     def current(self, name: str) -> list[Manifest]:
         """Return the manifests on disk, up to date or not; omit shards without a manifest."""

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.config.settings import Scope, Settings
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.rules import Rule
 from bettersynth_assets.engine.store import Manifest, write_table
@@ -138,8 +138,8 @@ class Stage:
     """Inputs whose digests are not part of the key; ``depends`` returns the values that count, e.g. one threshold."""
     also: Callable[[ResolvedRun], tuple[str, ...]] = nothing_more
     """Returns additional inputs that only some recipes require; other recipes neither build nor read them."""
-    shared: bool = False
-    """True if the output does not depend on the recipe; it is stored once for all recipes."""
+    scope: Scope = "recipe"
+    """What the output depends on, besides the profile. It is stored once for all recipes of the same scope."""
     libraries: tuple[str, ...] = ()
     resume: bool = False
     """True if the function can resume from the files that a killed run left in its folder."""

@@ -1,11 +1,12 @@
-"""Summary of a run in one table. In: the manifests on disk. Out: text, and ``summary.json`` at the data root.
+"""Summary of a run in one table. In: the manifests on disk. Out: text, and ``summary.json`` in the recipe's folder.
 
-``python -m bettersynth_assets.reports.summary`` prints it for the active profile and recipe. It only reads manifests;
-stages that have not run are omitted.
+``python -m bettersynth_assets.reports.summary [RECIPE]`` prints it, by default for the profile's default recipe. It
+only reads manifests; stages that have not run are omitted.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -65,11 +66,12 @@ def summarize(settings: Settings) -> Summary:
 
 
 def write_summary(settings: Settings) -> Summary:
-    """Collect the figures and write ``summary.json`` at the data root, unless that is read-only."""
+    """Collect the figures and write ``summary.json`` to the recipe's folder, unless that is read-only."""
     summary = summarize(settings)
-    path, text = settings.data_root / FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+    path, text = settings.recipe_root / FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)
         except (OSError, EnvironmentFault) as error:
             if not is_read_only(error):
@@ -104,18 +106,27 @@ def as_text(summary: Summary) -> str:
         lines += ["", f"no kit score: {summary['no_kit_score']}"]
     if "quality" in summary:
         lines += ["", "compared with the ground truth of the miniature world:", *_flat(summary["quality"])]
-    lines += ["", *([summary["note"]] if summary["note"] else []), f"{FILE}: {Path(summary['data_root']) / FILE}"]
+    lines += ["", *([summary["note"]] if summary["note"] else []), f"{FILE}: {_path_of(summary)}"]
     return "\n".join([*lines, f"UI: {OPEN_UI}"])
 
 
-def main() -> int:
-    """Write and print the summary."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bettersynth_assets.reports.summary", description="Print the results of a recipe."
+    )
+    parser.add_argument("recipe", nargs="?", help="name of a recipe, or path of its file; default: the profile's")
+    given = parser.parse_args(arguments)
     try:
-        print(as_text(write_summary(load_settings())))
+        print(as_text(write_summary(load_settings(recipe=given.recipe))))
     except ValueError as error:  # a UserError, or rows of a world that was replaced
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _path_of(summary: Summary) -> Path:
+    return Path(summary["data_root"]) / summary["profile"] / summary["recipe"] / FILE
 
 
 def _stage(name: str, manifests: list[Manifest]) -> dict[str, Any]:

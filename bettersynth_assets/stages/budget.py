@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bettersynth_assets.config.recipe import BudgetSection
+from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.records.questions import questions_key, read_questions
@@ -34,12 +36,26 @@ KIT_FILE = "processed_data.jsonl"
 LLAVA_FILE = "llava.json"
 OPERATOR = "budget"
 LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-BASELINE = BudgetSection()
-"""Rows of the baseline are always drawn at random with the kit's random seed; the recipe only sets their number."""
+Section = Callable[[Settings], BudgetSection]
 
 
-def run(work: Work, *, name: str, source: str, section: BudgetSection | None = None) -> Result:
+def section_of_recipe(settings: Settings) -> BudgetSection:
+    return settings.recipe.budget
+
+
+def section_of_baseline(settings: Settings) -> BudgetSection:
+    """Return the section of the baseline, whose rows are always drawn at random; the recipe only sets their number."""
+    return BudgetSection(seed=settings.draw_seed)
+
+
+def run(work: Work, *, name: str, source: str, section_of: Section) -> Result:
     """Fill the budget from all shards of ``source``.
+
+    Args:
+        work: settings and inputs.
+        name: name of the stage.
+        source: the stage whose rows fill the budget.
+        section_of: returns how the budget is filled.
 
     Raises:
         EmptySetError: there are no rows; names what removed most of them.
@@ -48,7 +64,7 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
     from toolkit.preprocess.dj_to_llava import to_llava
 
     settings = work.settings
-    section = section or settings.recipe.budget
+    section = section_of(settings)
     offered = work.rows(source).sort_by("line")
     if not offered.num_rows:
         raise nothing_left(name, settings)
@@ -77,7 +93,7 @@ def run(work: Work, *, name: str, source: str, section: BudgetSection | None = N
     }
     if selected:
         rejects = pa.concat_tables([selected.rejects, rejects])
-        stats |= {"select": settings.recipe.budget.select, "operators": selected.operators}
+        stats |= {"select": section.select, "operators": selected.operators}
     return Result(
         rows_in=offered.num_rows,
         kept=kept,
@@ -146,8 +162,8 @@ def _histogram(kept: pa.Table, *, not_drawn: int) -> dict[str, int]:
     return {str(times): rows for times, rows in sorted(counts.items()) if rows}
 
 
-def depends(run: ResolvedRun, shard: str, inputs: Inputs, *, section: BudgetSection | None = None) -> object:
-    section = section or run.recipe.budget
+def depends(run: ResolvedRun, shard: str, inputs: Inputs, *, section_of: Section) -> object:
+    section = section_of(run.settings)
     return {
         "budget": run.settings.budget,
         "section": section.key(),
@@ -161,8 +177,8 @@ BUDGETED_SET = Stage(
     version=1,
     columns=BUDGETED,
     rules=(*EVERY_ROW_SET, BUDGET_MET),
-    run=partial(run, name="budgeted_set", source="recaptioned_set"),
-    depends=depends,
+    run=partial(run, name="budgeted_set", source="recaptioned_set", section_of=section_of_recipe),
+    depends=partial(depends, section_of=section_of_recipe),
     files=seed_versions,
     sharded=False,
     inputs=("recaptioned_set",),
@@ -175,10 +191,10 @@ BASELINE_SET = Stage(
     version=1,
     columns=SEED.append(BUDGETED.field("exposures")),
     rules=(*EVERY_ROW_SET, BUDGET_MET),
-    run=partial(run, name="baseline_set", source="seed_dataset", section=BASELINE),
-    depends=partial(depends, section=BASELINE),
+    run=partial(run, name="baseline_set", source="seed_dataset", section_of=section_of_baseline),
+    depends=partial(depends, section_of=section_of_baseline),
     files=seed_versions,
     sharded=False,
     inputs=("seed_dataset",),
-    shared=True,
+    scope="budget",
 )

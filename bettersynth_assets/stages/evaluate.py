@@ -262,5 +262,5 @@ BASELINE_RESULTS = replace(
     name="baseline_results",
     run=run_baseline,
     inputs=("baseline_checkpoint",),
-    shared=True,
+    scope="budget",
 )

@@ -101,6 +101,6 @@ CLIP_SCORES = Stage(
     depends=depends,
     sharded=True,
     inputs=("seed_dataset",),
-    shared=True,
+    scope="seed",
     libraries=("torch", "transformers", "open_clip_torch", "pillow"),
 )

@@ -61,5 +61,5 @@ SEED_PROFILE = Stage(
     depends=depends,
     sharded=False,
     inputs=("clip_scores",),
-    shared=True,
+    scope="seed",
 )

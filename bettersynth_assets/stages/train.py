@@ -249,5 +249,5 @@ BASELINE_CHECKPOINT = replace(
     name="baseline_checkpoint",
     run=partial(run, source="baseline_set"),
     inputs=("baseline_set",),
-    shared=True,
+    scope="budget",
 )

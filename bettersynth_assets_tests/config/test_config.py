@@ -71,12 +71,8 @@ def test_a_recipe_without_synthesis_is_accepted_if_its_name_says_baseline(tmp_pa
 
 
 def test_settings_come_from_the_environment_and_cannot_be_changed(tmp_path: Path) -> None:
-    env = {
-        "BETTERSYNTH_RECIPE": write(tmp_path / "mine.yaml", RECIPE),
-        "BETTERSYNTH_SEED": str(tmp_path / "seed.jsonl"),
-        "BETTERSYNTH_DATA": str(tmp_path / "data"),
-    }
-    settings = load_settings(env)
+    env = {"BETTERSYNTH_SEED": str(tmp_path / "seed.jsonl"), "BETTERSYNTH_DATA": str(tmp_path / "data")}
+    settings = load_settings(env, recipe=write(tmp_path / "mine.yaml", RECIPE))
     assert (settings.recipe.name, settings.profile.name) == ("mine", "miniature")
     assert settings.profile.seed == str(tmp_path / "seed.jsonl")
     assert settings.recipe_root == tmp_path / "data/miniature/mine"
@@ -88,12 +84,12 @@ def test_settings_come_from_the_environment_and_cannot_be_changed(tmp_path: Path
 def test_a_budget_below_one_is_refused(exposures: int, tmp_path: Path) -> None:
     recipe = write(tmp_path / "mine.yaml", f"{RECIPE}budget: {{exposures: {exposures}}}")
     with pytest.raises(ConfigError, match=f"budget = {exposures}: .* set `budget` to 1 or more"):
-        load_settings({"BETTERSYNTH_RECIPE": recipe})
+        load_settings({}, recipe=recipe)
 
 
 def test_the_recipes_number_of_exposures_overrides_the_profiles(tmp_path: Path) -> None:
     recipe = write(tmp_path / "mine.yaml", f"{RECIPE}budget: {{exposures: 77}}")
-    assert load_settings({"BETTERSYNTH_RECIPE": recipe}).budget == 77
+    assert load_settings({}, recipe=recipe).budget == 77
     settings = load_settings({})
     assert settings.budget == settings.profile.budget
 

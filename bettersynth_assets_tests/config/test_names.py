@@ -15,7 +15,7 @@ from bettersynth_assets.errors import ConfigError
 
 BAD_NAMES = [
     "../../../escaped", "/tmp/x", "a/b", "a\\b", "", ".", "..", ".hidden", "-rf", "a b", "a\nb", "ü", "a\0b", "x" * 101,
-    "shared", "Shared", "all", "current", "features", "miniature-world", "summary.json", "batch_sizes.json",
+    "shared", "Shared", "all", "current", "features", "miniature-world", "batch_sizes.json",
     "a.partial", "$(touch x)", "a;b", "~", "%2e%2e",
 ]  # fmt: skip
 
@@ -68,7 +68,7 @@ def test_nothing_is_written_for_a_refused_name(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: ../../escaped\nbaseline: true\n")
     with pytest.raises(ConfigError, match=r"\.\./\.\./escaped"):
-        load_settings({"BETTERSYNTH_RECIPE": str(recipe), "BETTERSYNTH_DATA": str(tmp_path / "data")})
+        load_settings({"BETTERSYNTH_DATA": str(tmp_path / "data")}, recipe=str(recipe))
     assert [path.name for path in tmp_path.iterdir()] == ["r.yaml"]
 
 

@@ -30,11 +30,11 @@ def instance(tmp_path):
 
 def hold(instance: dg.DagsterInstance, pid: int) -> str:
     """Create a started run of process ``pid`` that holds the pool's only slot."""
-    run = dg.DagsterRun(job_name="everything", status=dg.DagsterRunStatus.STARTED)
+    run = dg.DagsterRun(job_name="third_place", status=dg.DagsterRunStatus.STARTED)
     instance.add_run(run)
     event = dg.DagsterEvent(
         event_type_value=dg.DagsterEventType.ENGINE_EVENT.value,
-        job_name="everything",
+        job_name="third_place",
         event_specific_data=EngineEventData.multiprocess(pid),
     )
     instance.report_dagster_event(event, run.run_id)

@@ -15,7 +15,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.model import PROJECT_ROOT, shipped_files
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.resolved_run import ResolvedRun
@@ -25,6 +25,7 @@ from bettersynth_assets_tests.helpers.tiny_project import BUDGET, SHARDS, write_
 pytestmark = pytest.mark.e2e
 
 COMMAND = "dagster asset materialize --select recaptioned_set+"
+RECIPE_NAME = "tiny_recipe"
 UNSET = ("DAGSTER_", "BETTERSYNTH_")
 NEEDED = [stage for stage in STAGES if stage.name != "operator_plan"]
 """What the command makes. Where a recipe keeps its written order, the plan is nobody's input and made on request."""
@@ -51,20 +52,20 @@ def installed(root: Path, env: dict[str, str]) -> dict[str, str]:
     return env | {"PYTHONPATH": os.pathsep.join((str(start), str(PROJECT_ROOT)))}
 
 
-def type_in(command: str, project) -> subprocess.CompletedProcess[str]:
+def type_in(command: str | list[str], project) -> subprocess.CompletedProcess[str]:
     """Run a command line in the project's folder."""
+    words = command.split() if isinstance(command, str) else command
     root, env = project
     env = env | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))}
-    return subprocess.run(command.split(), cwd=root, env=env, capture_output=True, text=True, timeout=900)
+    return subprocess.run(words, cwd=root, env=env, capture_output=True, text=True, timeout=900)
 
 
 @contextmanager
 def opened(root: Path) -> Iterator[dg.DagsterInstance]:
-    """The project's history; its storage paths are relative to the working folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        with dg.DagsterInstance.from_config(str(root)) as instance:
-            yield instance
+    """The history of the project's only profile and seed file."""
+    (home,) = (root / ".dagster").iterdir()
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +106,37 @@ def test_history_is_stored_and_built_upstream_sets_are_materialized(ran, project
 
 
 def test_the_summary_is_written_with_both_arms(ran, project):
-    summary = json.loads((project[0] / "data" / "summary.json").read_text())
+    summary = json.loads((project[0] / "data" / "tiny" / "tiny_recipe" / "summary.json").read_text())
     assert set(summary["arms"]) == {"tiny_recipe", "baseline"}
     assert [stage["name"] for stage in summary["stages"]] == [stage.name for stage in NEEDED]
+
+
+def asset_keys() -> set[str]:
+    """Return all assets: those with plain names, and those of every shipped recipe."""
+    own = [stage.name for stage in STAGES if stage.scope == "recipe"]
+    return {stage.name for stage in STAGES} | {
+        f"{recipe}/{name}" for recipe in shipped_files("recipes") for name in own
+    }
+
+
+def test_runs_have_the_tags_of_recipe_profile_and_seed_file(ran, project):
+    with opened(project[0]) as instance:
+        tags = instance.get_runs()[-1].tags
+    assert (tags["bettersynth/recipe"], tags["bettersynth/profile"]) == (RECIPE_NAME, "tiny")
+    assert tags["bettersynth/seed_file"].endswith("mgm_pretrain_stage_1.jsonl")
+
+
+def test_another_recipe_is_selected_by_its_prefix_and_changes_no_result_of_the_first(ran, project, pipeline):
+    before = made_when(pipeline)
+    command = ["dagster", "asset", "materialize", "--select", 'key:"baseline_random/filtered_set"']
+    done = type_in(command, project)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    with opened(project[0]) as instance:
+        run = instance.get_runs(limit=1)[0]
+        assert run.tags["bettersynth/recipe"] == "baseline_random"
+        names = {key for key, _ in materialized(instance, run.run_id)}
+    assert names == {"baseline_random/filtered_set"}
+    assert made_when(pipeline) == before
 
 
 def made_when(pipeline) -> dict[tuple[str, str], str]:
@@ -128,9 +157,9 @@ def test_dg_checks_and_lists_the_definitions(dg_project):
     listed = type_in("dg list defs --json", dg_project)
     assert listed.returncode == 0, listed.stderr[-3000:]
     found = json.loads(listed.stdout)
-    assert {asset["asset_key"] for asset in found["assets"]} == {stage.name for stage in STAGES}
+    assert {asset["asset_key"] for asset in found["assets"]} == asset_keys()
     assert all(asset["description"] and asset["group_name"] and asset["kinds"] for asset in found["assets"])
-    assert [job["name"] for job in found["jobs"]] == ["everything"]
+    assert {job["name"] for job in found["jobs"]} == {RECIPE_NAME, *shipped_files("recipes")}
 
 
 def test_dg_launches_the_selected_assets_over_all_shards_or_a_named_one(ran, dg_project):
@@ -151,7 +180,7 @@ def materialized(instance: dg.DagsterInstance, run_id: str) -> set[tuple[str, st
     return {(event.asset_key.to_user_string(), event.partition) for event in events}
 
 
-@pytest.mark.parametrize("command", ["dagster job execute -j everything", "dg launch --job everything"])
+@pytest.mark.parametrize("command", [f"dagster job execute -j {RECIPE_NAME}", f"dg launch --job {RECIPE_NAME}"])
 def test_the_job_covers_all_shards_and_rebuilds_nothing(ran, dg_project, pipeline, command):
     project, before = dg_project, made_when(pipeline)
     done = type_in(command, project)
@@ -159,7 +188,7 @@ def test_the_job_covers_all_shards_and_rebuilds_nothing(ran, dg_project, pipelin
     assert before and before.items() <= made_when(pipeline).items()  # operator_plan is new: only the job includes it
     with opened(project[0]) as instance:
         run = instance.get_runs(limit=1)[0]
-        assert (run.job_name, run.status) == ("everything", dg.DagsterRunStatus.SUCCESS)
+        assert (run.job_name, run.status) == (RECIPE_NAME, dg.DagsterRunStatus.SUCCESS)
         shown = materialized(instance, run.run_id)
         assert {("filtered_set", f"shard-{shard:05d}") for shard in range(SHARDS)} <= shown
         assert ("eval_results", None) in shown
@@ -179,4 +208,4 @@ def test_the_operator_order_is_planned_on_request(ran, project, pipeline):
 
 def test_asset_list_needs_no_further_arguments(project):
     done = type_in("dagster asset list", project)
-    assert done.stdout.split() == sorted(stage.name for stage in STAGES)
+    assert done.stdout.split() == sorted(asset_keys())

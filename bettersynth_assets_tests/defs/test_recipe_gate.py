@@ -1,4 +1,4 @@
-"""An unusable recipe is refused before the first stage runs, regardless of the selected asset."""
+"""An unusable recipe is refused before the first stage runs, for any selection of its assets."""
 
 from __future__ import annotations
 
@@ -7,27 +7,39 @@ import yaml
 
 from bettersynth_assets.defs import recipe_gate
 from bettersynth_assets.defs.recipe_gate import TAG
+from bettersynth_assets_tests.helpers.run_results import failure
+
+LAMBDA = {"select": [{"python_lambda_mapper": {"lambda_str": "lambda row: row"}}]}
 
 
 @pytest.fixture
 def recipe(data_root, monkeypatch):
+    """Function that writes the recipe ``own``, whose assets are ``own/copies`` and ``own/total``."""
+    (data_root / "recipes").mkdir()
+    monkeypatch.setenv("BETTERSYNTH_RECIPES", str(data_root / "recipes"))
+
     def write(**sections):
-        path = data_root / "own.yaml"
-        path.write_text(yaml.safe_dump({"baseline": True, **sections}))
-        monkeypatch.setenv("BETTERSYNTH_RECIPE", str(path))
+        (data_root / "recipes" / "own.yaml").write_text(yaml.safe_dump({"baseline": True, **sections}))
 
     return write
 
 
-@pytest.mark.parametrize("selected", ["rows", "copies", "total"])
+@pytest.mark.parametrize("selected", [["own/copies"], ["own/total"], ["rows", "own/copies"]])
 def test_a_refused_recipe_stops_every_selection_and_creates_no_folder(selected, recipe, materialize, data_root):
-    recipe(budget={"select": [{"python_lambda_mapper": {"lambda_str": "lambda row: row"}}]})
+    recipe(budget=LAMBDA)
     before = sorted(path.name for path in data_root.rglob("*"))
-    result = materialize(selected)
+    result = materialize(*selected)
     (event,) = [event for event in result.all_events if event.is_step_failure]
     words = event.event_specific_data.user_failure_data.description
     assert words.startswith("operator 'python_lambda_mapper' runs code of the recipe: remove it, or set `trusted")
     assert sorted(path.name for path in data_root.rglob("*")) == before
+
+
+def test_a_refused_recipe_is_named_if_the_run_has_several_and_stops_nothing_without_its_assets(recipe, materialize):
+    recipe(budget=LAMBDA)
+    result = materialize("rows", "copies", "own/copies")
+    assert failure(result, "rows").startswith("recipe 'own': operator 'python_lambda_mapper' runs code")
+    assert materialize("rows", "copies").success
 
 
 def test_a_recipe_is_checked_once_per_run_and_its_warnings_are_logged(recipe, materialize, instance, monkeypatch):
@@ -39,7 +51,8 @@ def test_a_recipe_is_checked_once_per_run_and_its_warnings_are_logged(recipe, ma
         return [*check(settings), "operator 'x' comes from a plugin"]
 
     monkeypatch.setattr(recipe_gate, "check_recipe", counted)
-    first = materialize()
-    assert first.success and asked == ["own"]
+    names = ("rows", "copies", "own/copies", "own/total")
+    first = materialize(*names)
+    assert first.success and asked == ["third_place", "own"]
     assert instance.get_run_by_id(first.run_id).tags[TAG]
-    assert materialize().success and asked == ["own", "own"]
+    assert materialize(*names).success and asked == ["third_place", "own"] * 2

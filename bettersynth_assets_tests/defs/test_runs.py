@@ -116,16 +116,11 @@ def test_checks_report_their_findings(materialize, instance):
     assert found["copies", "schema"].passed
 
 
-def test_a_launch_can_use_another_recipe(materialize, data_root):
+def test_a_recipe_in_the_run_config_is_refused_with_the_selection_that_replaces_it(materialize):
     config = {"resources": {"settings": {"config": {"recipe": "clip_top_k"}}}}
-    assert materialize("rows", "copies", run_config=config).success
-    assert (data_root / "tiny" / "clip_top_k" / "copies" / SHARDS[0] / "manifest.json").is_file()
-    assert not (data_root / "tiny" / "third_place").exists()
-
-
-def test_an_unknown_recipe_fails_with_the_nearest_name(materialize):
-    config = {"resources": {"settings": {"config": {"recipe": "clip_top"}}}}
-    assert "did you mean 'clip_top_k'?" in failure(materialize("rows", run_config=config), "rows")
+    words = failure(materialize("rows", run_config=config), "rows")
+    assert words.startswith("resources.settings.config.recipe = 'clip_top_k' is not supported any more: ")
+    assert "--assets 'key:\"clip_top_k/recaptioned_set\"+'" in words
 
 
 def test_a_missing_gpu_is_refused_by_name(materialize, monkeypatch):

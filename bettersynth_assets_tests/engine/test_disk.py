@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
@@ -127,9 +129,9 @@ def test_a_summary_is_collected_even_if_it_cannot_be_written(small_disk: Path) -
     settings = settings_of(small_disk)
     first = write_summary(settings)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    other = write_summary(settings.with_recipe("clip_top_k"))
+    other = write_summary(replace(settings, recipe=load_recipe("clip_top_k")))
     assert (first["recipe"], other["recipe"]) == ("third_place", "clip_top_k")
-    assert json.loads((small_disk / "summary.json").read_text()) == first
+    assert json.loads((settings.recipe_root / "summary.json").read_text()) == first
 
 
 def test_checking_an_up_to_date_set_writes_nothing(tmp_path: Path) -> None:

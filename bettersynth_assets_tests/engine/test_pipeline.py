@@ -54,7 +54,7 @@ class World:
             return self.values[shard]
 
         return [
-            Stage(name="source", version=1, run=source, depends=seen, sharded=True, shared=True),
+            Stage(name="source", version=1, run=source, depends=seen, sharded=True, scope="seed"),
             Stage(
                 name="doubled", version=self.version, run=doubled, depends=_nothing, sharded=True, inputs=("source",)
             ),

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from bettersynth_assets.config.recipes import load_recipes
 from bettersynth_assets.config.settings import load_active_profile
 from bettersynth_assets.definitions import build_definitions
 from bettersynth_assets.defs.partitions import all_shards
@@ -21,7 +22,7 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "seed.jsonl").touch()
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "tiny.yaml")))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path))
-    for name in ("BETTERSYNTH_RECIPE", "BETTERSYNTH_SEED"):
+    for name in ("BETTERSYNTH_RECIPE", "BETTERSYNTH_RECIPES", "BETTERSYNTH_SEED"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -35,7 +36,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def materialize(data_root: Path, instance: dg.DagsterInstance) -> Materialize:
-    """Function that runs a selection of the small graph over a range of shards in this process."""
+    """Function that runs assets of the small graph over a range of shards in this process, e.g. `clip_top_k/copies`."""
 
     def run(
         *names: str,
@@ -44,15 +45,15 @@ def materialize(data_root: Path, instance: dg.DagsterInstance) -> Materialize:
         **more: object,
     ) -> dg.ExecuteInProcessResult:
         profile = load_active_profile()
-        defs = build_definitions(STAGES, profile, CARDS)
+        defs = build_definitions(STAGES, profile, load_recipes(profile), CARDS)
         tags = all_shards(profile)
         if shards is not None:
             tags = dict(zip(tags, shards, strict=True))
-        job = defs.resolve_job_def("everything")
+        job = defs.resolve_implicit_global_asset_job_def()
         return job.execute_in_process(
             instance=instance,
             tags=tags | (extra_tags or {}),
-            asset_selection=[dg.AssetKey(name) for name in names or ("rows", "copies", "total")],
+            asset_selection=[dg.AssetKey.from_user_string(name) for name in names or ("rows", "copies", "total")],
             raise_on_error=False,
             **more,
         )

@@ -76,7 +76,7 @@ def stages(version: int) -> list[Stage]:
         return version
 
     return [
-        Stage(name="numbers", version=1, run=numbers, depends=version_of, sharded=True, shared=True),
+        Stage(name="numbers", version=1, run=numbers, depends=version_of, sharded=True, scope="seed"),
         Stage(name="captioned", version=1, run=captioned, depends=version_of, sharded=True, inputs=("numbers",)),
         Stage(name="trained", version=1, run=trained, depends=version_of, sharded=False, inputs=("captioned",),
               resume=True),

@@ -8,7 +8,7 @@ SHARDS = ["shard-00000", "shard-00001", "shard-00002"]
 
 
 def partitions_of(instance: dg.DagsterInstance, name: str) -> list[str]:
-    return sorted(instance.get_materialized_partitions(dg.AssetKey(name)))
+    return sorted(instance.get_materialized_partitions(dg.AssetKey.from_user_string(name)))
 
 
 def failure(result: dg.ExecuteInProcessResult, name: str) -> str:

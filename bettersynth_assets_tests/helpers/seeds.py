@@ -53,5 +53,5 @@ def write_lines(root: Path, lines: list[bytes | dict[str, Any]], *, name: str = 
 
 def settings_for(seed: Path, data: Path, *, recipe: str = "third_place", **profile: Any) -> Settings:
     """Return settings of the miniature profile with another seed file and other values of the profile."""
-    base = load_settings({"BETTERSYNTH_SEED": str(seed), "BETTERSYNTH_DATA": str(data), "BETTERSYNTH_RECIPE": recipe})
+    base = load_settings({"BETTERSYNTH_SEED": str(seed), "BETTERSYNTH_DATA": str(data)}, recipe=recipe)
     return replace(base, profile=base.profile.model_copy(update=profile))

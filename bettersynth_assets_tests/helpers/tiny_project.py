@@ -40,6 +40,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
         "seed": str(world.seed_file),
         "shards": SHARDS,
         "budget": BUDGET,
+        "default_recipe": "tiny_recipe",
         "models": {
             "clip": str(models.clip),
             "watermark": str(models.watermark),
@@ -62,10 +63,11 @@ def write_tiny_project(root: Path) -> dict[str, str]:
             },
         },
     }
-    for name, values in (("tiny_profile", profile), ("tiny_recipe", RECIPE)):
+    (root / "recipes").mkdir()
+    for name, values in (("tiny_profile", profile), ("recipes/tiny_recipe", RECIPE)):
         (root / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return {
         "BETTERSYNTH_PROFILE": str(root / "tiny_profile.yaml"),
-        "BETTERSYNTH_RECIPE": str(root / "tiny_recipe.yaml"),
+        "BETTERSYNTH_RECIPES": str(root / "recipes"),
         "BETTERSYNTH_DATA": str(root / "data"),
     }

@@ -55,7 +55,13 @@ def toy_pipeline(settings: Settings, *, least: float = -1.0) -> Pipeline:
     stages = [
         SEED_DATASET,
         Stage(
-            name="clip_scores", version=1, run=_score, depends=same, sharded=True, inputs=("seed_dataset",), shared=True
+            name="clip_scores",
+            version=1,
+            run=_score,
+            depends=same,
+            sharded=True,
+            inputs=("seed_dataset",),
+            scope="seed",
         ),
         SEED_PROFILE,
         Stage(

@@ -87,9 +87,9 @@ def depends(settings: object, shard: str, inputs: object) -> object:
 
 
 STAGES = (
-    Stage(name="numbers", version=1, run=_numbers, depends=depends, sharded=True, shared=True),
-    Stage(name="squares", version=1, run=_squares, depends=depends, sharded=True, inputs=("numbers",), shared=True),
-    Stage(name="total", version=1, run=_total, depends=depends, sharded=False, inputs=("squares",), shared=True),
+    Stage(name="numbers", version=1, run=_numbers, depends=depends, sharded=True, scope="seed"),
+    Stage(name="squares", version=1, run=_squares, depends=depends, sharded=True, inputs=("numbers",), scope="seed"),
+    Stage(name="total", version=1, run=_total, depends=depends, sharded=False, inputs=("squares",), scope="seed"),
     Stage(name="scaled", version=1, run=_scaled, depends=depends, sharded=True, inputs=("squares", "total")),
 )
 

@@ -92,9 +92,12 @@ def test_profiles_recipes_and_models_are_found_from_an_empty_folder(installed: P
 def test_recipes_in_the_working_folder_are_found_by_name(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.yaml").write_text("baseline: true\n")
-    code = "from bettersynth_assets.config.settings import load_settings; print(load_settings().recipe.name)"
-    assert use(installed, tmp_path, "python", "-c", code, BETTERSYNTH_RECIPE="mine").stdout == "mine\n"
-    failed = use(installed, tmp_path, "python", "-c", code, BETTERSYNTH_RECIPE="mime")
+    code = (
+        "import sys; from bettersynth_assets.config.settings import load_settings; "
+        "print(load_settings(recipe=sys.argv[1]).recipe.name)"
+    )
+    assert use(installed, tmp_path, "python", "-c", code, "mine").stdout == "mine\n"
+    failed = use(installed, tmp_path, "python", "-c", code, "mime")
     assert "recipe 'mime' not found: did you mean 'mine'? Valid: baseline_random, " in failed.stderr
 
 
@@ -122,7 +125,8 @@ def test_the_graph_runs_in_a_new_folder_and_stores_its_history_there(installed: 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((tmp_path / "data" / "small" / "shared" / "seed_dataset").glob("shard-*/manifest.json"))) == 2
-    assert list((tmp_path / ".dagster").iterdir())
+    (home,) = (tmp_path / ".dagster").iterdir()
+    assert home.name.startswith("small-seed-") and (home / "history").is_dir()
 
 
 def test_plain_dj_process_finds_our_operators_in_the_installed_wheel(installed: Path) -> None:

@@ -35,7 +35,6 @@ BASE = results(textvqa=[10.0], mmbench=[6.0])
 def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "tiny.yaml")))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path))
-    monkeypatch.delenv("BETTERSYNTH_RECIPE", raising=False)
     monkeypatch.delenv("BETTERSYNTH_SEED", raising=False)
     return load_settings()
 
@@ -82,9 +81,9 @@ def test_both_arms_are_shown_with_their_spread_and_the_score(finished):
 
 
 def test_the_printed_summary_equals_the_written_one(finished, capsys):
-    assert main() == 0
+    assert main([]) == 0
     printed = capsys.readouterr().out
-    assert json.loads((finished.data_root / FILE).read_text()) == write_summary(finished)
+    assert json.loads((finished.recipe_root / FILE).read_text()) == write_summary(finished)
     assert 'filtered_set clip_score_filter: {"min_score": 0.25}' in printed
     assert "kit score against the baseline: 2.0500, sd 0.0707 over training seeds" in printed
     row = next(line.split() for line in printed.splitlines() if line.startswith("filtered_set "))
@@ -133,9 +132,17 @@ def test_small_models_are_named_next_to_the_figures(settings, tmp_path, monkeypa
     assert "nothing about MGM-2B" in note
 
 
-def test_an_invalid_setting_is_reported_in_one_line(settings, monkeypatch, capsys):
-    monkeypatch.setenv("BETTERSYNTH_RECIPE", "third_plac")
-    assert main() == 1
+def test_the_summary_of_another_recipe_does_not_replace_the_first_ones(finished, capsys):
+    assert main([]) == main(["clip_top_k"]) == 0
+    printed = capsys.readouterr().out
+    for recipe in ("third_place", "clip_top_k"):
+        path = finished.profile_root / recipe / FILE
+        assert json.loads(path.read_text())["recipe"] == recipe
+        assert f"{FILE}: {path}" in printed
+
+
+def test_an_unknown_recipe_is_reported_in_one_line(settings, capsys):
+    assert main(["third_plac"]) == 1
     error = capsys.readouterr().err
     assert "did you mean 'third_place'?" in error
     assert error.count("\n") == 1

@@ -212,7 +212,9 @@ class Training:
 
 def newest_checkpoint(server: Server) -> int:
     """Return the last step with a complete checkpoint; 0 if there is none."""
-    found = server.root.glob(f"data/long/shared/{ASSET}/all/v-*/seed-0/pretrain/checkpoints/step-*[0-9]/complete.json")
+    found = server.root.glob(
+        f"data/long/shared/budget_12_draw_1024/{ASSET}/all/v-*/seed-0/pretrain/checkpoints/step-*[0-9]/complete.json"
+    )
     return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
 

@@ -237,11 +237,11 @@ def test_only_a_damaged_answer_file_is_answered_again(settings: Settings, model:
 
 
 def test_a_launch_can_select_some_of_the_profiles_benchmarks(settings: Settings) -> None:
-    some = RunSettings(benchmarks=["mmbench"]).load()
+    some = RunSettings(benchmarks=["mmbench"]).load(settings.recipe)
     assert list(some.profile.evaluation.chosen()) == ["mmbench"]
-    assert list(_key(some)["benchmarks"]) == ["mmbench"] and _key(RunSettings().load()) == _key(settings)
+    assert list(_key(some)["benchmarks"]) == ["mmbench"] and _key(RunSettings().load(settings.recipe)) == _key(settings)
     with pytest.raises(ConfigError, match="'pope' is not evaluated; the profile has mmbench, textvqa"):
-        RunSettings(benchmarks=["pope"]).load()
+        RunSettings(benchmarks=["pope"]).load(settings.recipe)
 
 
 def test_the_key_depends_on_file_contents_and_the_selected_benchmarks(settings: Settings, tmp_path: Path) -> None:

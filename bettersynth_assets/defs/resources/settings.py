@@ -1,6 +1,6 @@
 """The settings of a launch. In: the environment and the launch's run config. Out: ``Settings``.
 
-This is one resource instead of a config per asset, so that a launch always uses the same recipe for all of its assets.
+The recipe is not part of them: each asset belongs to one recipe, or to all of them.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 import dagster as dg
 from pydantic import Field
 
+from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.config.recipes import how_to_select
 from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.errors import ConfigError
 
 
 class RunSettings(dg.ConfigurableResource):
     """Settings that a launch may override; empty values come from the environment and the files."""
 
     recipe: str | None = Field(
-        default=None, description="A shipped recipe's name or the path of a .yaml; empty: BETTERSYNTH_RECIPE."
+        default=None, description="Not supported any more: select the recipe's own assets, or its job."
     )
 
     benchmarks: list[str] | None = Field(
@@ -23,11 +26,16 @@ class RunSettings(dg.ConfigurableResource):
         description="Only these of the profile's benchmarks, e.g. [textvqa]; empty: all. Other answers are kept.",
     )
 
-    def load(self) -> Settings:
-        """Load the settings of this launch.
+    def load(self, recipe: Recipe) -> Settings:
+        """Load the settings of this launch for the recipe of an asset.
 
         Raises:
-            ConfigError: a profile, recipe or environment variable is not valid.
+            ConfigError: a profile or environment variable is not valid, or the launch names a recipe.
         """
-        settings = load_settings(recipe=self.recipe)
+        if self.recipe:
+            raise ConfigError(
+                f"resources.settings.config.recipe = {self.recipe!r} is not supported any more: "
+                f"{how_to_select(self.recipe)}; then remove it from the run config"
+            )
+        settings = load_settings(recipe=recipe)
         return settings.with_benchmarks(self.benchmarks) if self.benchmarks else settings

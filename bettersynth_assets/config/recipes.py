@@ -1,0 +1,111 @@
+"""All recipes that have assets. In: the profile and the environment. Out: the recipes, the default one first.
+
+They are the recipes of the project (or the package) and those of the folders in ``BETTERSYNTH_RECIPES``, which are
+separated as in ``PATH``. Every recipe has its own assets and its own folder of results, so names are unique.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from bettersynth_assets.config.model import shipped_files
+from bettersynth_assets.config.profile import Profile, resolve
+from bettersynth_assets.config.recipe import Recipe, load_recipe
+from bettersynth_assets.errors import ConfigError
+from toolkit.suggest import nearest
+
+FOLDERS = "BETTERSYNTH_RECIPES"
+REMOVED = "BETTERSYNTH_RECIPE"
+_SUFFIXES = (".yaml", ".yml")
+
+
+def load_recipes(profile: Profile, env: Mapping[str, str] = os.environ) -> tuple[Recipe, ...]:
+    """Load every recipe; the profile's default recipe comes first.
+
+    Raises:
+        ConfigError: a file is not a valid recipe, two recipes have the same name, a folder does not exist, the default
+            recipe is unknown, or the environment has the variable that earlier versions used.
+    """
+    refuse_removed_variable(env)
+    found: dict[str, tuple[Path, Recipe]] = {}
+    for path in [*shipped_files("recipes").values(), *_own_files(env)]:
+        _add(found, path)
+    name = profile.default_recipe
+    if name.endswith(_SUFFIXES):
+        path = Path(resolve(name)).expanduser()
+        known = [recipe.name for file, recipe in found.values() if file.absolute() == path.absolute()]
+        name = known[0] if known else _add(found, path).name
+    if name not in found:
+        raise ConfigError(f"profile {profile.name!r}: default_recipe = {_unknown(name, found)}")
+    recipes = {key: recipe for key, (_, recipe) in found.items()}
+    return recipes.pop(name), *recipes.values()
+
+
+def find_recipe(name: str, profile: Profile, env: Mapping[str, str] = os.environ) -> Recipe:
+    """Return one recipe, by its name or by the path of its file.
+
+    Raises:
+        ConfigError: see ``load_recipes``, or no recipe has this name.
+    """
+    if name.endswith(_SUFFIXES):
+        return load_recipe(name)
+    recipes = {recipe.name: recipe for recipe in load_recipes(profile, env)}
+    if name not in recipes:
+        raise ConfigError(f"recipe {_unknown(name, recipes)}, or give the path of a .yaml file")
+    return recipes[name]
+
+
+def identifier(name: str) -> str:
+    """Return a recipe's name as Dagster accepts it for jobs and groups: letters, digits and ``_`` only."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
+
+
+def refuse_removed_variable(env: Mapping[str, str]) -> None:
+    """Refuse ``BETTERSYNTH_RECIPE``, which selected the recipe of a run in earlier versions.
+
+    Raises:
+        ConfigError: the variable is set; the message says how to select a recipe's assets.
+    """
+    if value := env.get(REMOVED):
+        raise ConfigError(f"{REMOVED} = {value!r} is not supported any more: {how_to_select(value)}; then unset it")
+
+
+def how_to_select(value: str) -> str:
+    """Return how to select the assets of a recipe, given its name or the path of its file."""
+    name = Path(value).stem if value.endswith(_SUFFIXES) else value
+    folder = f"put the file into a folder that {FOLDERS} names and " if value.endswith(_SUFFIXES) else ""
+    return (
+        f"every recipe has its own assets; {folder}select them, e.g. `dg launch --assets "
+        f"'key:\"{name}/recaptioned_set\"+'` or `dg launch --job {identifier(name)}` (the assets of the profile's "
+        "default_recipe have plain names: `--assets 'recaptioned_set+'`)"
+    )
+
+
+def _own_files(env: Mapping[str, str]) -> list[Path]:
+    files: list[Path] = []
+    for named in filter(None, env.get(FOLDERS, "").split(os.pathsep)):
+        folder = Path(named).expanduser().absolute()
+        if not folder.is_dir():
+            raise ConfigError(f"{FOLDERS}: {str(folder)!r} is not a folder: name folders of recipe files (.yaml)")
+        files += sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    return list(dict.fromkeys(files))
+
+
+def _add(found: dict[str, tuple[Path, Recipe]], path: Path) -> Recipe:
+    recipe = load_recipe(str(path))
+    for other, (file, _) in found.items():
+        # Upper and lower case are the same folder on some file systems.
+        if identifier(other).lower() == identifier(recipe.name).lower():
+            raise ConfigError(
+                f"{path}: the recipe's name {recipe.name!r} and {other!r} of {file} are the same name in Dagster: set "
+                "another `name` in one of the files, or rename it"
+            )
+    found[recipe.name] = (path, recipe)
+    return recipe
+
+
+def _unknown(name: str, known: Mapping[str, object]) -> str:
+    return f"{name!r} not found: {nearest(name, known)}"
