@@ -90,6 +90,9 @@ class BudgetSection(ConfigModel):
     ``keep`` uses each row once, as the kit does. With more rows, both sample the budget's number of rows."""
     exposures: Annotated[int | None, NotInKey("the resolved number is in the key")] = None
     """None uses the profile's budget."""
+    rows: int | None = Field(default=None, ge=1)
+    """Use at most this many different rows, drawn at random, so that each is repeated more often; None uses all rows.
+    With equal random seeds, fewer rows are a part of more rows."""
     seed: int = 1024
     """Random seed."""
     select: list[Operator] = Field(default_factory=list)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from bettersynth_assets.config.settings import Settings
+from bettersynth_assets.engine import reuse
 from bettersynth_assets.engine.gate import judge, refuse_failed
 from bettersynth_assets.engine.integrity import DamagedFileError, seal
 from bettersynth_assets.engine.libraries import installed_versions, key_versions
@@ -117,7 +118,7 @@ class Pipeline:
                 manifest = self._usable(slot, key, log=self.log)  # another run may have held the lock
                 if manifest is None:
                     try:
-                        manifest = built = self._build(stage, slot, key, inputs)
+                        manifest = built = self._reused(stage, slot, key) or self._build(stage, slot, key, inputs)
                     except UserError:
                         slot.abandon(key)
                         raise
@@ -237,6 +238,15 @@ class Pipeline:
         for line in slot.tidy(manifest):
             self.log(line)
         return manifest
+
+    def _reused(self, stage: Stage, slot: Slot, key: str) -> Manifest | None:
+        """Copy the version with this key that another recipe has built; None if there is none."""
+        roots = sorted(self.settings.profile_root.glob("*/")) if stage.scope == "recipe" else []
+        found = reuse.find(slot, key, roots)
+        if found is None:
+            return None
+        self.log(f"{slot.stage} {slot.shard}: copied from {found.path.parent}, which has the same key")
+        return reuse.copy(found, slot)
 
     def trust(self, manifest: Manifest) -> None:
         """Accept a shard as up to date and its set as checked, because the parent process has verified both."""

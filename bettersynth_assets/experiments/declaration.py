@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal
+from typing import Literal, Self
 
+from bettersynth_assets.config.experiment import BASELINE, Experiment
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.experiments.sequential import Looks
 
@@ -47,6 +48,21 @@ class Declaration:
             )
         if self.margin is not None and not self.margin > 0:
             raise ConfigError(f"margin {self.margin}: use a positive number of points, or leave it out")
+
+    @classmethod
+    def of(cls, experiment: Experiment, chance: Mapping[str, float] | None = None) -> Self:
+        """Return what the file of an experiment declares."""
+        decide = experiment.decide
+        return cls(
+            baseline=BASELINE,
+            benchmarks=tuple(decide.benchmarks),
+            looks=Looks(experiment.seeds.counts(), decide.spending),
+            margin=decide.margin,
+            confidence=decide.confidence,
+            paired=decide.paired,
+            pairs=decide.pairs,
+            chance=chance or {},
+        )
 
     @property
     def level(self) -> float:

@@ -9,8 +9,9 @@ the order of the seed file, are drawn as by the kit and the third-place team, by
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -70,7 +71,9 @@ def run(work: Work, *, name: str, source: str, section_of: Section) -> Result:
         raise nothing_left(name, settings)
     selected = select_rows(work, offered, stage=name) if section.select else None
     rows = selected.kept if selected else offered
-    order = fill_budget(rows.num_rows, settings.budget, random_seed=section.seed, order=section.order)
+    drawn = draw_rows(rows.num_rows, section)
+    filled = fill_budget(len(drawn), settings.budget, random_seed=section.seed, order=section.order)
+    order = [drawn[place] for place in filled]
     kept, rejects = split_by_exposures(rows, order, stage=name, budget=settings.budget)
     questions = read_questions(work.run.seed)
     kit_rows = as_kit_rows(kept)
@@ -87,7 +90,7 @@ def run(work: Work, *, name: str, source: str, section_of: Section) -> Result:
         "order": section.order,
         "exposures": len(order),
         "budget_met": len(order) == settings.budget,
-        "repeats": repeat_factor(rows.num_rows, len(order)),
+        "repeats": repeat_factor(len(drawn), len(order)),
         "exposures_per_row": _histogram(kept, not_drawn=rejects.num_rows),
         "original_questions": sum(row_id in questions for row_id in kept["id"].to_pylist()),
     }
@@ -102,6 +105,14 @@ def run(work: Work, *, name: str, source: str, section_of: Section) -> Result:
         stats=stats,
         files=(KIT_FILE, LLAVA_FILE),
     )
+
+
+def draw_rows(n_rows: int, section: BudgetSection) -> Sequence[int]:
+    """Return the rows that may be used, ascending: all, or the ``rows`` of them that the random seed draws."""
+    if section.rows is None or section.rows >= n_rows:
+        return range(n_rows)
+    order = random.Random(f"rows {section.seed}").sample(range(n_rows), n_rows)
+    return sorted(order[: section.rows])
 
 
 def split_by_exposures(rows: pa.Table, order: list[int], *, stage: str, budget: int) -> tuple[pa.Table, pa.Table]:

@@ -79,6 +79,22 @@ def test_repeats_are_reported(seed: Path) -> None:
     assert stats["budget_met"] is True
 
 
+def test_rows_limits_the_different_rows_and_fewer_are_a_part_of_more(seed: Path) -> None:
+    def drawn(rows: int | None, random_seed: int = 1024) -> tuple[Manifest, dict[str, int]]:
+        budget = BudgetSection(rows=rows, seed=random_seed, exposures=12)
+        found = settings(seed, 12)
+        found = replace(found, recipe=found.recipe.model_copy(update={"budget": budget}))
+        manifest = toy_pipeline(found).ensure("budgeted_set")
+        table = manifest.table()
+        return manifest, dict(zip(table["id"].to_pylist(), table["exposures"].to_pylist(), strict=True))
+
+    (three, ids), (_, two), (_, others) = drawn(3), drawn(2), drawn(3, random_seed=1)
+    assert two.keys() < ids.keys() and others.keys() != ids.keys()
+    assert [*ids.values()] == [4, 4, 4]
+    assert three.stats["repeats"] == 4 and three.stats["budget_met"] and not three.lost
+    assert drawn(None)[0].digest == drawn(1000)[0].digest  # more rows than there are
+
+
 def test_order_keep_does_not_change_a_set_below_the_budget_and_reports_that_it_is_not_met(seed: Path) -> None:
     manifest = toy_pipeline(settings(seed, 49, "keep")).ensure("budgeted_set")
     assert [json.loads(line)["id"] for line in kit_lines(manifest)] == [f"{number:03d}" for number in range(ROWS)]
