@@ -21,8 +21,8 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import ImageError, check_unchanged
-from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
-from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
+from bettersynth_assets.models.captioners.captioner import captioner_key
+from bettersynth_assets.models.scorers.clip_score import scorer_key
 from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synthetic_rows, synthetic_table
@@ -31,6 +31,7 @@ from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
 from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
+from bettersynth_assets.stages.run_models import RunModels
 from toolkit.files import digest_of
 from toolkit.progress import Progress
 
@@ -101,8 +102,8 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
         made = synthesise(
             paths,
             [row["id"] for row in some],
-            load_captioner(run.captioner, run.gpu),
-            load_scorer(run.scorer, run.gpu),
+            RunModels(run).captioner,
+            RunModels(run).scorer,
             section,
             Progress(work.log, f"{NAME} {work.shard}", len(some)),
             max_failed,

@@ -18,10 +18,10 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Work, no_log
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.scorers.clip_files import score_files
-from bettersynth_assets.models.scorers.clip_score import load_scorer
 from bettersynth_assets.operators.custom_operators import use_custom_operators
 from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import Processed, Rescore, run_process
+from bettersynth_assets.stages.run_models import RunModels
 
 Embeddings = Sequence[NDArray[np.float32] | None] | NDArray[np.float32]
 
@@ -94,7 +94,7 @@ def rescorer(work: Work) -> Rescore:
     def rescore(paths: Sequence[Path], captions: Sequence[str]) -> Sequence[float | ImageError]:
         if not captions:
             return []
-        scored = score_files(load_scorer(work.run.scorer, work.run.gpu), paths, captions)
+        scored = score_files(RunModels(work.run).scorer, paths, captions)
         return [scored.errors.get(index, score) for index, score in enumerate(scored.scores.tolist())]
 
     return rescore

@@ -27,11 +27,12 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.engine.store import Manifest, write_table
 from bettersynth_assets.images.opening import content_hash
-from bettersynth_assets.models.diffusion import PACKAGE, check_package, load_image_maker, save_image
+from bettersynth_assets.models.diffusion import PACKAGE, check_package, save_image
 from bettersynth_assets.models.scorers.clip_files import score_files
-from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
+from bettersynth_assets.models.scorers.clip_score import scorer_key
 from bettersynth_assets.records.image_root import REGENERATED
 from bettersynth_assets.records.schema import RECAPTIONED
+from bettersynth_assets.stages.run_models import RunModels
 from bettersynth_assets.stages.world import link_image_root
 from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.files import digest_of
@@ -105,7 +106,7 @@ def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: Regenerate
         return paths
     progress = Progress(work.log, f"recaptioned_set {work.shard} images", len(missing))
     captions, ids = ([rows[at][column] for at, _ in missing] for column in ("caption", "id"))
-    maker = load_image_maker(work.run.diffusion, work.run.gpu)
+    maker = RunModels(work.run).image_maker
     for position, image in maker.images(captions, ids, section):
         at, path = missing[position]
         if image is None:
@@ -121,7 +122,7 @@ def _scores(run: ResolvedRun, paths: Sequence[Path | None], captions: Sequence[s
     there = [at for at, path in enumerate(paths) if path is not None]
     if not there:
         return [None] * len(paths)
-    scorer = load_scorer(run.scorer, run.gpu)
+    scorer = RunModels(run).scorer
     scored = score_files(scorer, [path for path in paths if path is not None], [captions[at] for at in there])
     for at, error in scored.errors.items():  # just written: the disk is at fault, not the row
         path = paths[there[at]]

@@ -21,9 +21,10 @@ from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import check_unchanged
 from bettersynth_assets.models.scorers.clip_files import Scored, score_files
-from bettersynth_assets.models.scorers.clip_score import load_scorer, scorer_key
+from bettersynth_assets.models.scorers.clip_score import scorer_key
 from bettersynth_assets.records.schema import QUARANTINE, SCORED, rows_table
 from bettersynth_assets.stages.rules import EVERY_ROW_SET
+from bettersynth_assets.stages.run_models import RunModels
 from toolkit.files import write_atomically
 from toolkit.progress import Progress
 
@@ -65,7 +66,7 @@ def add_scores(table: pa.Table, scored: Scored) -> Result:
 def run(work: Work) -> Result:
     """Score one shard."""
     table = work.rows("seed_dataset")
-    scorer = load_scorer(work.run.scorer, work.run.gpu)
+    scorer = RunModels(work.run).scorer
     paths = [Path(work.run.seed.images, image) for image in table.column("image").to_pylist()]
     scored = score_files(
         scorer,

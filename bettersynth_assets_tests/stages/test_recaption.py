@@ -110,7 +110,7 @@ def test_another_policy_or_limit_chooses_and_filters_again_without_captioning_ag
     def no_captioner(*_):
         raise AssertionError("captions were made again")
 
-    monkeypatch.setattr("bettersynth_assets.stages.recaption.load_captioner", no_captioner)
+    monkeypatch.setattr("bettersynth_assets.stages.run_models.load_captioner", no_captioner)
     refilter = [{"clip_score_filter": {"method": "mean"}}]
     kept = all_rows(
         pipeline(caption={**SHORT, "policy": "best_of", "refilter": refilter}).ensure_all("recaptioned_set")

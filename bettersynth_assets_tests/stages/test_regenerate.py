@@ -138,7 +138,7 @@ def test_another_limit_generates_only_missing_images(regenerating, monkeypatch):
     def no_maker(*_):
         raise AssertionError("images were made again")
 
-    monkeypatch.setattr("bettersynth_assets.stages.regenerate.load_image_maker", no_maker)
+    monkeypatch.setattr("bettersynth_assets.stages.run_models.load_image_maker", no_maker)
     fewer = regenerating(regenerate={**FEW, "below": below})
     kept = all_rows(fewer.ensure_all("recaptioned_set"))
     new = {row["id"]: row["image"] for row in kept if row["image"].startswith("regenerated/")}
