@@ -158,6 +158,6 @@ def test_the_selector_gets_the_stored_embeddings(planning, settings, monkeypatch
     monkeypatch.setattr(kmeans_diversity_selector, "embed_files", embed_files)
     run = planning(process=[{"kmeans_diversity_selector": {"clusters": 3, "share": 0.5}}])
     one_shard = settings.profile.model_copy(update={"shards": 1})
-    run.settings = replace(run.settings, profile=one_shard)
+    run.run = ResolvedRun(replace(run.settings, profile=one_shard))
     made = run.ensure("operator_plan")
     assert made.stats["sample_rows_kept"] == made.stats["sample_rows"] // 2 > 0
