@@ -11,6 +11,7 @@ import pytest
 
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.pipeline import Pipeline
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets_tests.helpers.seeds import settings_for
 
@@ -24,7 +25,7 @@ class TwoRecipes:
         self.runs: list[str] = []
 
     def pipeline(self, recipe: str) -> Pipeline:
-        return Pipeline([self.alike(), self.different()], self.settings[recipe], log=self.runs.append)
+        return Pipeline([self.alike(), self.different()], ResolvedRun(self.settings[recipe]), log=self.runs.append)
 
     def alike(self) -> Stage:
         def run(work: Work) -> Result:
@@ -41,13 +42,13 @@ class TwoRecipes:
             self.runs.append(f"{work.settings.recipe.name} different")
             return Result(rows_in=2, kept=work.rows("alike"))
 
-        def name(settings: Settings, shard: str, inputs: Inputs) -> object:
-            return settings.recipe.name
+        def name(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
+            return run.recipe.name
 
         return Stage(name="different", version=1, run=run, depends=name, sharded=False, inputs=("alike",))
 
 
-def nothing(settings: Settings, shard: str, inputs: Inputs) -> object:
+def nothing(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
     return None
 
 
