@@ -7,7 +7,7 @@ import yaml
 
 from bettersynth_assets.defs import recipe_gate
 from bettersynth_assets.defs.recipe_gate import TAG
-from bettersynth_assets_tests.helpers.run_results import failure
+from bettersynth_assets_tests.helpers.run_results import SHARDS, failure, partitions_of
 
 LAMBDA = {"select": [{"python_lambda_mapper": {"lambda_str": "lambda row: row"}}]}
 
@@ -35,10 +35,14 @@ def test_a_refused_recipe_stops_every_selection_and_creates_no_folder(selected, 
     assert sorted(path.name for path in data_root.rglob("*")) == before
 
 
-def test_a_refused_recipe_is_named_if_the_run_has_several_and_stops_nothing_without_its_assets(recipe, materialize):
+def test_a_refused_recipe_stops_only_its_own_assets(recipe, materialize, instance, data_root):
     recipe(budget=LAMBDA)
     result = materialize("rows", "copies", "own/copies")
-    assert failure(result, "rows").startswith("recipe 'own': operator 'python_lambda_mapper' runs code")
+    assert failure(result, "own__copies").startswith("operator 'python_lambda_mapper' runs code")
+    assert partitions_of(instance, "rows") == partitions_of(instance, "copies") == SHARDS
+    logged = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert sum(line.startswith("nothing of recipe 'own' is built, the others are: operator") for line in logged) == 1
+    assert not (data_root / "tiny" / "own").exists()
     assert materialize("rows", "copies").success
 
 
