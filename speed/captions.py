@@ -25,7 +25,7 @@ from clip_scores import write_rows
 import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
 from bettersynth_assets.models.image_chunks import chunks
-from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment, registry
 from toolkit.tokens import kit_text
 
 IMAGE_TOKEN = 50265  # Data-Juicer's operator sets it and ignores the checkpoint's id
@@ -127,7 +127,7 @@ def data_juicer(model: Path, paths: list[Path], device: str, at_once: int, new_t
         text = kit_text("a")
         operator.process_batched({"text": [text] * len(files), "images": [[str(path)] for path in files]}, rank=rank)
 
-    with undisturbed(), tokens(loaded, new_tokens):
+    with operator_environment(), tokens(loaded, new_tokens):
         caption(paths[:at_once])
         began = time.perf_counter()
         for first in range(0, len(paths), at_once):

@@ -30,7 +30,7 @@ from PIL import Image
 import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
-from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment, registry
 from toolkit.preprocess.row_ids import caption_of
 from toolkit.tokens import kit_text
 
@@ -150,7 +150,7 @@ def data_juicer(model: Path, paths: list[Path], captions: list[str], device: str
         stats = operator.compute_stats_single(sample, rank=rank)["__dj__stats__"]
         return float(stats["image_text_similarity"][0])
 
-    with undisturbed():
+    with operator_environment():
         score(paths[0], captions[0])
         began = time.perf_counter()
         scores = [score(path, caption) for path, caption in zip(paths, captions, strict=True)]

@@ -25,7 +25,7 @@ from bettersynth_assets.config.profile import Limits, load_profile
 from bettersynth_assets.images.headers import read_header
 from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.sandbox import undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment
 from bettersynth_assets.records.schema import SCORED
 
 ENTRIES: list[dict[str, Any]] = [
@@ -54,7 +54,7 @@ def seed_rows(paths: list[Path], captions: list[str], limits: Limits) -> tuple[p
 def by_data_juicer(operator: Any, table: pa.Table) -> tuple[list[str], float]:
     """Run Data-Juicer's operator row by row; return the ids that it keeps, and its seconds."""
     kept = []
-    with undisturbed():
+    with operator_environment():
         began = time.perf_counter()
         for row in table.select(["id", "image"]).to_pylist():
             batch = {"text": [""], "images": [[row["image"]]], "__dj__stats__": [{}], "__dj__meta__": [{}]}

@@ -33,7 +33,7 @@ from bettersynth_assets.models.captioners.captioner import Captioner
 from bettersynth_assets.models.captioners.llava import PROMPT, LlavaCaptioner
 from bettersynth_assets.models.captioners.served import ServedCaptioner
 from bettersynth_assets.models.image_chunks import chunks
-from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment, registry
 
 VOCABULARY = 32064
 IMAGE_TOKEN, PAD = 32000, 32001
@@ -95,7 +95,7 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
 
 def ours(captioner: Captioner, paths: list[Path], decode: str, **how: Any) -> tuple[float, list[str]]:
     """Measure captions per second from files after a warm-up batch; also return the captions."""
-    size = captioner.batch.asked
+    size = captioner.batch.requested
 
     def caption(files: list[Path]) -> list[str]:
         made = []
@@ -129,7 +129,7 @@ def data_juicer(model: Path, paths: list[Path], device: str, new_tokens: int) ->
     )
     rank = 0 if on_gpu else None
     loaded, _ = get_model(operator.model_key, rank, on_gpu)
-    with undisturbed(), tokens(loaded, new_tokens):
+    with operator_environment(), tokens(loaded, new_tokens):
         operator.process_single({"text": PROMPT, "images": [str(paths[0])]}, rank=rank)
         began = time.perf_counter()
         for path in paths:

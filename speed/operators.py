@@ -39,7 +39,7 @@ from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators
 from bettersynth_assets.operators.local_models import needs_of
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment, registry
 from bettersynth_assets.scheduler.devices import resolve_devices
 from toolkit.tokens import kit_text
 
@@ -192,7 +192,7 @@ def by_data_juicer(built: BuiltOperator, table: pa.Table) -> float:
             next(iter(built.operator.process(built.operator.compute_stats(batch, **rank))))
 
     rows = table.select(["caption", "image"]).to_pylist()
-    with undisturbed():
+    with operator_environment():
         work(rows[:1])
         began = time.perf_counter()
         work(rows)

@@ -23,7 +23,7 @@ from clip_scores import SIZES, write_model, write_rows
 import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.models.diffusion import ImageMaker, save_image
-from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment, registry
 from toolkit.tokens import KIT_IMAGE_TOKEN
 
 STEPS = 40
@@ -88,7 +88,7 @@ def data_juicer(model: Path, paths: list[Path], captions: list[str], folder: Pat
         samples = {"text": [KIT_IMAGE_TOKEN], "images": [[str(path)]], "caption": [caption]}
         operator.process(samples, **({} if device == "cpu" else {"rank": 0}))
 
-    with undisturbed():
+    with operator_environment():
         make(paths[0], captions[0])
         began = time.perf_counter()
         for path, caption in zip(paths[1:], captions[1:], strict=True):

@@ -23,17 +23,17 @@ class _Predictor(CLIPVisionModelWithProjection):
     head: str
     """Name of the attribute that holds the head."""
 
-    def forward(self, pixel_values: Tensor, **more: Any) -> ImageClassifierOutputWithNoAttention:
+    def forward(self, pixel_values: Tensor, **options: Any) -> ImageClassifierOutputWithNoAttention:
         """Score images.
 
         Args:
             pixel_values: (B, 3, H, W).
-            **more: arguments of ``CLIPVisionModelWithProjection``.
+            **options: arguments of ``CLIPVisionModelWithProjection``.
 
         Returns:
             ``logits`` (B, 1), the scores; ``hidden_states`` (B, D), the embeddings.
         """
-        embeds = super().forward(pixel_values, **more).image_embeds
+        embeds = super().forward(pixel_values, **options).image_embeds
         embeds = embeds / embeds.norm(dim=-1, keepdim=True)
         return ImageClassifierOutputWithNoAttention(logits=getattr(self, self.head)(embeds), hidden_states=embeds)
 
@@ -75,7 +75,8 @@ class AestheticsPredictorV2ReLU(AestheticsPredictorV2Linear):
 
 
 CLASSES = {
-    found.__name__: found for found in (AestheticsPredictorV1, AestheticsPredictorV2Linear, AestheticsPredictorV2ReLU)
+    predictor.__name__: predictor
+    for predictor in (AestheticsPredictorV1, AestheticsPredictorV2Linear, AestheticsPredictorV2ReLU)
 }
 
 
@@ -86,9 +87,9 @@ def predictor_class(name: str) -> type[_Predictor]:
         ValueError: neither names a class.
     """
     config = CLIPVisionConfig.from_pretrained(name)
-    found = next((CLASSES[kind] for kind in config.architectures or [] if kind in CLASSES), None)
-    if found is not None:
-        return found
+    predictor = next((CLASSES[kind] for kind in config.architectures or [] if kind in CLASSES), None)
+    if predictor is not None:
+        return predictor
     if "v1" in name:
         return AestheticsPredictorV1
     if "v2" in name and ("linear" in name or "relu" in name):

@@ -17,8 +17,8 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize
 from toolkit.files import write_atomically
 
-Asked = int | Literal["auto"]
-MOST = 2048
+RequestedBatch = int | Literal["auto"]
+MAX_BATCH = 2048
 SHARE = 0.8
 """Share of the free memory to use; the rest is for longer captions, fragmentation and other uses of the GPU."""
 PROBES = (8, 32)
@@ -34,20 +34,20 @@ class Meter(Protocol):
         """Peak bytes beyond the current allocation while ``run`` runs."""
 
 
-class Batched(Protocol):
+class BatchedModel(Protocol):
     """A loaded model."""
 
     device: str
     batch: BatchSize
 
 
-def fixed(asked: Asked, otherwise: int) -> int:
-    """Return the batch size for loading a model; ``otherwise`` if ``fit_batch`` will find it on a GPU."""
-    return otherwise if asked == "auto" else asked
+def initial_batch(requested: RequestedBatch, default: int) -> int:
+    """Return the batch size for loading a model; ``default`` if ``fit_batch`` will find it on a GPU."""
+    return default if requested == "auto" else requested
 
 
 def fit_batch(
-    model: Batched, run: Callable[[int], object], *, name: str, kept: str | None, meter: Meter | None = None
+    model: BatchedModel, run: Callable[[int], object], *, name: str, sizes_file: str | None, meter: Meter | None = None
 ) -> None:
     """Set a model's batch to the size that fits its GPU; no-op on the CPU.
 
@@ -55,7 +55,7 @@ def fit_batch(
         model: the model, whose ``batch`` is replaced.
         run: processes that many rows with the model.
         name: name of the model and its dtype.
-        kept: file that stores sizes; None to find the size in each process.
+        sizes_file: file that stores sizes; None to find the size in each process.
         meter: memory of the model's device.
     """
     if meter is None:
@@ -69,13 +69,13 @@ def fit_batch(
         return meter.peak(lambda: run(rows))
 
     def find() -> int:
-        return fitting(peak, meter.free)
+        return largest_fitting(peak, meter.free)
 
-    model.batch = BatchSize(find() if kept is None else once(Path(kept), name, find))
+    model.batch = BatchSize(find() if sizes_file is None else stored_number(Path(sizes_file), name, find))
 
 
-def fitting(peak: Callable[[int], int], free: Callable[[], int]) -> int:
-    """Return the largest power of two, at most ``MOST``, whose rows fit into ``SHARE`` of the free memory.
+def largest_fitting(peak: Callable[[int], int], free: Callable[[], int]) -> int:
+    """Return the largest power of two, at most ``MAX_BATCH``, whose rows fit into ``SHARE`` of the free memory.
 
     Args:
         peak: bytes that a batch of that many rows needs; measured for two sizes and extrapolated linearly.
@@ -85,22 +85,22 @@ def fitting(peak: Callable[[int], int], free: Callable[[], int]) -> int:
     per_row = max(1.0, (large - small) / (PROBES[1] - PROBES[0]))
     fixed_part = max(0.0, small - PROBES[0] * per_row)
     rows = int((SHARE * free() - fixed_part) / per_row)
-    return min(MOST, 1 << (max(1, rows).bit_length() - 1))
+    return min(MAX_BATCH, 1 << (max(1, rows).bit_length() - 1))
 
 
-def once(path: Path, name: str, find: Callable[[], int]) -> int:
+def stored_number(path: Path, name: str, find: Callable[[], int]) -> int:
     """Return the number stored in a file under a name; the first process to ask finds and stores it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            numbers = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except ValueError as error:
             raise ConfigError(f"{path} is not valid JSON ({error}): remove it to find the sizes again") from None
-        if name not in known:
-            known[name] = find()
-            write_atomically(path, json.dumps(known, indent=1, sort_keys=True))
-        return int(known[name])
+        if name not in numbers:
+            numbers[name] = find()
+            write_atomically(path, json.dumps(numbers, indent=1, sort_keys=True))
+        return int(numbers[name])
 
 
 class CudaMeter:
@@ -119,10 +119,10 @@ class CudaMeter:
 
         torch.cuda.empty_cache()
         held = torch.cuda.memory_reserved(self.device)
-        there, total = torch.cuda.mem_get_info(self.device)
+        free, total = torch.cuda.mem_get_info(self.device)
         # Not available in the oldest supported torch.
         share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
-        return min(there, int(share(self.device) * total) - held)
+        return min(free, int(share(self.device) * total) - held)
 
     def peak(self, run: Callable[[], object]) -> int:
         import torch

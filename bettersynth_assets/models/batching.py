@@ -25,15 +25,15 @@ class BatchSize:
     """Rows per model call; only ever reduced, and then for the rest of the process."""
 
     size: int
-    asked: int = field(init=False)
+    requested: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.asked = self.size
+        self.requested = self.size
 
     @property
-    def least(self) -> int:
+    def smallest(self) -> int:
         """The size that is not halved any more."""
-        return max(1, self.asked >> HALVINGS)
+        return max(1, self.requested >> HALVINGS)
 
 
 def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Out]) -> Iterator[Out]:
@@ -51,26 +51,26 @@ def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Ite
 
     done = 0
 
-    def one(size: int) -> Out:
+    def run_batch(size: int) -> Out:
         batch.size = size  # a model may allocate memory for a full batch
         return run(items[done : done + size])
 
     while done < len(items):
         try:
-            found, size = halve_until_it_fits(one, batch.size, least=batch.least)
+            result, size = halve_until_it_fits(run_batch, batch.size, least=batch.smallest)
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"{getattr(run, '__qualname__', 'model')}: out of GPU memory at a batch of {batch.size} (asked for "
-                f"{batch.asked}): set a smaller batch in the profile's `gpu` section, or free the GPU "
+                f"{batch.requested}): set a smaller batch in the profile's `gpu` section, or free the GPU "
                 f"({str(error).splitlines()[0]})"
             ) from error
         done += len(items[done : done + size])
-        yield found
+        yield result
 
 
 def in_batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Sequence[Out]]) -> list[Out]:
     """Concatenate ``batches`` of a function that returns one result per item."""
-    results = [result for part in batches(items, batch, run) for result in part]
+    results = [result for batch_results in batches(items, batch, run) for result in batch_results]
     assert len(results) == len(items)
     return results
 
@@ -93,7 +93,7 @@ def threads_for(parameters: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-Done = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 """Progress callback; receives the number of rows that have been finished since the last call."""
 
 

@@ -23,11 +23,11 @@ BACKEND = "pil"
 
 
 @contextmanager
-def tensors_only(called: str) -> Iterator[None]:
+def tensors_only(label: str) -> Iterator[None]:
     """Report a ``.bin`` file that ``torch.load`` refused because it holds more than tensors.
 
     Args:
-        called: the checkpoint's name for the user, for the error.
+        label: the checkpoint's name for the user, for the error.
 
     Raises:
         ConfigError: there is such a file.
@@ -36,19 +36,19 @@ def tensors_only(called: str) -> Iterator[None]:
         yield
     except UnpicklingError as error:
         raise ConfigError(
-            f"{called}: its weights are a pickle that holds more than tensors, and such files are never loaded: use a "
+            f"{label}: its weights are a pickle that holds more than tensors, and such files are never loaded: use a "
             "checkpoint in safetensors"
         ) from error
 
 
-def load_model(model_class: Any, name: str, *, dtype: torch.dtype, called: str) -> Any:
+def load_model(model_class: Any, name: str, *, dtype: torch.dtype, label: str) -> Any:
     """Load a checkpoint in evaluation mode on the CPU.
 
     Args:
         model_class: class of transformers.
         name: a folder or hub id.
         dtype: torch type of the weights.
-        called: the checkpoint's name for the user, for errors, e.g. ``models.clip = 'weights/clip'``.
+        label: the checkpoint's name for the user, for errors, e.g. ``models.clip = 'weights/clip'``.
 
     Raises:
         ConfigError: the checkpoint lacks weights of the class, has some of another shape, or is a pickle with code.
@@ -57,17 +57,19 @@ def load_model(model_class: Any, name: str, *, dtype: torch.dtype, called: str) 
 
     transformers.logging.disable_progress_bar()  # one bar per model on the step's stderr
     # List weights of another shape like missing ones; the error of transformers lacks the checkpoint's name.
-    with tensors_only(called):
-        model, found = model_class.from_pretrained(
+    with tensors_only(label):
+        model, loading_info = model_class.from_pretrained(
             name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
     # Buffers are not weights: they follow from the configuration.
     parameters = {key for key, _ in model.named_parameters()}
-    missing = sorted(parameters & {*found["missing_keys"], *(str(entry[0]) for entry in found["mismatched_keys"])})
+    missing = sorted(
+        parameters & {*loading_info["missing_keys"], *(str(entry[0]) for entry in loading_info["mismatched_keys"])}
+    )
     if missing:
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise ConfigError(
-            f"{called}: {len(missing)} weights of {model_class.__name__} are missing or have another shape "
+            f"{label}: {len(missing)} weights of {model_class.__name__} are missing or have another shape "
             f"({shown}): use a checkpoint of that class with all its weights"
         )
     return model.eval()

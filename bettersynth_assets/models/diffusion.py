@@ -77,9 +77,9 @@ class ImageMaker:
         self._pipeline.set_progress_bar_config(disable=True)
         self._parameters = sum(
             weight.numel()
-            for part in self._pipeline.components.values()
-            if isinstance(part, torch.nn.Module)
-            for weight in part.parameters()
+            for component in self._pipeline.components.values()
+            if isinstance(component, torch.nn.Module)
+            for weight in component.parameters()
         )
 
     def images(
@@ -96,25 +96,27 @@ class ImageMaker:
             (position, RGB image) as soon as it is generated, and finally (position, None) for each caption that was
             refused ``tries`` times.
         """
-        left = list(range(len(captions)))
+        pending = list(range(len(captions)))
         for attempt in range(section.tries):
 
-            def make_images(part: Sequence[int], attempt: int = attempt) -> list[tuple[int, Image | None]]:
-                noise = [_generator(section.seed, attempt, keys[index]) for index in part]
-                return list(zip(part, self._make([captions[index] for index in part], noise, section), strict=True))
+            def make_images(positions: Sequence[int], attempt: int = attempt) -> list[tuple[int, Image | None]]:
+                noise = [_generator(section.seed, attempt, keys[index]) for index in positions]
+                return list(
+                    zip(positions, self._make([captions[index] for index in positions], noise, section), strict=True)
+                )
 
             refused = []
-            for made in batches(left, self.batch, make_images):
-                refused += [index for index, image in made if image is None]
-                yield from ((index, image) for index, image in made if image is not None)
-            left = refused
-        yield from ((index, None) for index in left)
+            for results in batches(pending, self.batch, make_images):
+                refused += [index for index, image in results if image is None]
+                yield from ((index, image) for index, image in results if image is not None)
+            pending = refused
+        yield from ((index, None) for index in pending)
 
     def _make(
         self, captions: list[str], noise: list[torch.Generator], section: RegenerateSection
     ) -> list[Image | None]:
         with threads_for(self._parameters):
-            done = self._pipeline(
+            output = self._pipeline(
                 captions,
                 generator=noise,
                 num_inference_steps=section.steps,
@@ -122,8 +124,8 @@ class ImageMaker:
                 height=section.side,
                 width=section.side,
             )
-        refused = getattr(done, "nsfw_content_detected", None) or [False] * len(captions)
-        return [None if bad else image for image, bad in zip(done.images, refused, strict=True)]
+        refused = getattr(output, "nsfw_content_detected", None) or [False] * len(captions)
+        return [None if is_refused else image for image, is_refused in zip(output.images, refused, strict=True)]
 
 
 def save_image(image: Image, path: Path) -> None:

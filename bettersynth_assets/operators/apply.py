@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.batching import Done, no_progress
+from bettersynth_assets.models.batching import ProgressCallback, no_progress
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.operator_calls import attempt
@@ -64,10 +64,10 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extr
     stats: dict[str, Any] = {"image_width": [values["width"]], "image_height": [values["height"]]}
     if with_score:
         stats[SIMILARITY] = [values["clip_score"]]
-    found = dict.fromkeys(extra) | json.loads(values.get("extra") or "{}")
-    found = {name: value for name, value in found.items() if not OUR_NAMES.match(name)}
+    extra_fields = dict.fromkeys(extra) | json.loads(values.get("extra") or "{}")
+    extra_fields = {name: value for name, value in extra_fields.items() if not OUR_NAMES.match(name)}
     sample = {
-        **found,
+        **extra_fields,
         "id": values["id"],
         "text": kit_text(values["caption"]),
         "images": [f"{image_root}/{values['image']}"],
@@ -77,10 +77,12 @@ def make_row(values: dict[str, Any], image_root: Path, *, with_score: bool, extr
     return Row(sample=sample, values=values)
 
 
-def apply_to_rows(built: BuiltOperator, rows: list[Row], done: Done = no_progress) -> dict[int, BaseException]:
+def apply_to_rows(
+    built: BuiltOperator, rows: list[Row], on_batch: ProgressCallback = no_progress
+) -> dict[int, BaseException]:
     """Compute an operator's stats or map the texts in its batches; rows of a failed batch are retried one by one.
 
-    ``done`` is called after each batch.
+    ``on_batch`` is called after each batch.
 
     Returns:
         The errors, by the row's position.
@@ -96,10 +98,10 @@ def apply_to_rows(built: BuiltOperator, rows: list[Row], done: Done = no_progres
         error = _call(built, [rows[index] for index in indices])
         if error is not None and step > 1:
             errors = {index: _call(built, [rows[index]]) for index in indices}
-            failed.update({index: found for index, found in errors.items() if found is not None})
+            failed.update({index: row_error for index, row_error in errors.items() if row_error is not None})
         elif error is not None:
             failed[first] = error
-        done(len(indices))
+        on_batch(len(indices))
     return failed
 
 
@@ -114,7 +116,7 @@ def retried(call: Callable[[], T], images: Sequence[str]) -> T:
         EnvironmentFault: the fault persists. Other exceptions of the operator pass unchanged.
     """
 
-    def one_try() -> T:
+    def try_once() -> T:
         try:
             return call()
         except Exception as error:
@@ -122,19 +124,19 @@ def retried(call: Callable[[], T], images: Sequence[str]) -> T:
                 raise fault from error
             raise
 
-    return patiently(one_try, images[0] if images else "", seen=False)
+    return patiently(try_once, images[0] if images else "", seen=False)
 
 
 def _environmental(error: BaseException, images: Sequence[str]) -> EnvironmentFault | None:
     """Return the environment fault behind an operator's exception, also if the operator has wrapped it."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, OSError):
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
             # A file that the row does not name, e.g. a model's, may be missing because of the recipe.
-            path = str(found.filename or (images[0] if images else ""))
-            if fault := environment_fault(found, path, seen=str(found.filename) in images):
+            path = str(cause.filename or (images[0] if images else ""))
+            if fault := environment_fault(cause, path, seen=str(cause.filename) in images):
                 return fault
-        found = found.__cause__
+        cause = cause.__cause__
     return None
 
 
@@ -147,24 +149,24 @@ def _call(built: BuiltOperator, rows: list[Row]) -> BaseException | None:
     def call() -> Any:
         method = built.operator.compute_stats if built.is_filter else built.operator.process
         with torch.no_grad():
-            result = method(columns(rows), **rank)
+            output = method(columns(rows), **rank)
         if built.is_filter:
-            stats = [dict(found) for found in result[STATS]]
+            stats = [dict(row_stats) for row_stats in output[STATS]]
             if len(stats) != len(rows):
                 raise ValueError(f"it gave back stats of {len(stats)} rows for {len(rows)}")
             return stats
-        return list(result["text"]), [list(paths) for paths in result["images"]]
+        return list(output["text"]), [list(paths) for paths in output["images"]]
 
     images = [path for row in rows for path in row.sample["images"]]
-    made, error = attempt(lambda: retried(call, images))
+    result, error = attempt(lambda: retried(call, images))
     if error is not None:
         return error
-    assert made is not None
+    assert result is not None
     if built.is_filter:
-        for row, stats in zip(rows, made, strict=True):
+        for row, stats in zip(rows, result, strict=True):
             row.sample[STATS] = stats
         return None
-    return _take_text(built, rows[0], *made)
+    return _take_text(built, rows[0], *result)
 
 
 def columns(rows: list[Row]) -> dict[str, list[Any]]:
@@ -184,8 +186,8 @@ def _take_text(built: BuiltOperator, row: Row, texts: list[Any], images: list[li
     if images != [row.sample["images"]]:
         raise ConfigError(f"operator {built.name!r} changes images, which a recipe cannot record: remove it")
     caption = texts[0].strip().removeprefix(KIT_IMAGE_TOKEN).removesuffix(KIT_END).strip()
-    rest = caption.replace(KIT_IMAGE_TOKEN, "").replace(KIT_END, "")
-    if BROKEN_TOKEN.search(rest) and not BROKEN_TOKEN.search(row.values["caption"]):
+    text = caption.replace(KIT_IMAGE_TOKEN, "").replace(KIT_END, "")
+    if BROKEN_TOKEN.search(text) and not BROKEN_TOKEN.search(row.values["caption"]):
         raise ConfigError(
             f"operator {built.name!r} with {built.limits} changes the kit's tokens, not only the caption: row "
             f"{row.values['id']!r} became {texts[0]!r}; restrict what it replaces, or remove it"

@@ -34,8 +34,8 @@ def forget_spec(name: str) -> None:
 def spec_of(name: str) -> OperatorSpec:
     """Return an operator's spec; imports Data-Juicer for names that are not in its release 1.6.1."""
     if name not in _specs:
-        own = getattr(registry().modules.get(name), "bettersynth_spec", None)  # imports our operators too
-        return _specs.get(name) or own or OperatorSpec(name=name)
+        declared = getattr(registry().modules.get(name), "bettersynth_spec", None)  # imports our operators too
+        return _specs.get(name) or declared or OperatorSpec(name=name)
     return _specs[name]
 
 

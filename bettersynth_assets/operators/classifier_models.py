@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import Tensor
+    from transformers import PreTrainedModel, ProcessorMixin
 
 AT_ONCE = {"cpu": 64, "cuda": 256}
 """Images per call."""
@@ -46,7 +47,7 @@ class ClassifierModel:
     levels: Tensor | None
     image_bytes: int
     """Size of one image after ``prepare``."""
-    read: Callable[[list[str]], list[Tokens]] | None
+    tokenize: Callable[[list[str]], list[Tokens]] | None
     """Tokenises texts; None if the model reads images only."""
     device: str
     dtype: torch.dtype
@@ -55,19 +56,20 @@ class ClassifierModel:
 
     def tokens(self, texts: list[str]) -> list[Tokens | BaseException]:
         """Tokenise texts, or return why a text cannot be read; empty lists if the model reads images only."""
-        if self.read is None:
+        if self.tokenize is None:
             return [[] for _ in texts]
-        read, error = attempt(lambda: self.read(texts) if self.read else [])
+        rows, error = attempt(lambda: self.tokenize(texts) if self.tokenize else [])
         if error is not None:
-            return [error] if len(texts) == 1 else [found for text in texts for found in self.tokens([text])]
-        known = self.model.get_input_embeddings().num_embeddings
+            return [error] if len(texts) == 1 else [tokenized for text in texts for tokenized in self.tokens([text])]
+        vocabulary_size = self.model.get_input_embeddings().num_embeddings
         return [
             tokens
-            if max(tokens, default=0) < known
+            if max(tokens, default=0) < vocabulary_size
             else ValueError(
-                f"its caption has token {max(tokens)}, and the model knows {known}: tokenizer of another model"
+                f"its caption has token {max(tokens)}, and the model knows {vocabulary_size}: tokenizer of another "
+                "model"
             )
-            for tokens in read or []
+            for tokens in rows or []
         ]
 
     def values(self, pixels: Sequence[Tensor], tokens: Sequence[Tokens]) -> list[float]:
@@ -79,17 +81,17 @@ class ClassifierModel:
         """
         head = self.head
 
-        def run(part: range) -> list[float]:
+        def run(batch: range) -> list[float]:
             import torch
 
             with torch.inference_mode(), threads_for(self.parameters):
-                images = pixels[part.start : part.stop]
+                images = pixels[batch.start : batch.stop]
                 inputs = {"pixel_values": as_pixels(images, self.prepare, self.levels, self.device, self.dtype)}
-                if self.read is not None:
-                    inputs |= self._padded(tokens[part.start : part.stop])
-                made = getattr(self.model(**inputs), head.output)
-                found: list[float] = head.score(made.float(), self.operator.operator).tolist()
-                return found
+                if self.tokenize is not None:
+                    inputs |= self._padded(tokens[batch.start : batch.stop])
+                output = getattr(self.model(**inputs), head.output)
+                values: list[float] = head.score(output.float(), self.operator.operator).tolist()
+                return values
 
         return in_batches(range(len(tokens)), self.batch, run)  # type: ignore[arg-type]
 
@@ -99,8 +101,8 @@ class ClassifierModel:
         from torch.nn.utils.rnn import pad_sequence
 
         lengths = torch.tensor([len(row) for row in tokens])
-        most = self.model.config.text_config.max_position_embeddings
-        length = min(most, -(-int(lengths.max()) // STEP) * STEP)
+        limit = self.model.config.text_config.max_position_embeddings
+        length = min(limit, -(-int(lengths.max()) // STEP) * STEP)
         rows = [torch.tensor(row) for row in tokens]
         padded = pad_sequence([*rows, torch.zeros(length, dtype=torch.int64)], batch_first=True)[:-1]
         mask = (torch.arange(length) < lengths[:, None]).long()
@@ -136,7 +138,7 @@ def load_classifier(built: BuiltOperator) -> ClassifierModel:
         prepare=prepare,
         levels=None if levels is None else levels.to(device),
         image_bytes=prepare(Image.new("RGB", (64, 64))).nbytes,
-        read=_reader(processor, model.config.text_config.max_position_embeddings) if reads_captions else None,
+        tokenize=_tokenize_function(processor, model) if reads_captions else None,
         device=device,
         dtype=dtype,
         batch=BatchSize((PAIRS_AT_ONCE if reads_captions else AT_ONCE)[kind]),
@@ -144,13 +146,15 @@ def load_classifier(built: BuiltOperator) -> ClassifierModel:
     )
 
 
-def _reader(processor: Any, context: int) -> Callable[[list[str]], list[Tokens]]:
+def _tokenize_function(processor: ProcessorMixin, model: PreTrainedModel) -> Callable[[list[str]], list[Tokens]]:
     """Tokenise like the matching operator, whose single image is in the first chunk of a row's text."""
     from data_juicer.utils.mm_utils import SpecialTokens, remove_special_tokens
 
-    def read(texts: list[str]) -> list[Tokens]:
-        captions = [remove_special_tokens(text.split(SpecialTokens.eoc)[0]) for text in texts]
-        found: list[Tokens] = processor(text=captions, truncation=True, max_length=context)["input_ids"]
-        return found
+    context = model.config.text_config.max_position_embeddings
 
-    return read
+    def tokenize(texts: list[str]) -> list[Tokens]:
+        captions = [remove_special_tokens(text.split(SpecialTokens.eoc)[0]) for text in texts]
+        token_ids: list[Tokens] = processor(text=captions, truncation=True, max_length=context)["input_ids"]
+        return token_ids
+
+    return tokenize

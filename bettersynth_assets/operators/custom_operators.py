@@ -18,8 +18,8 @@ from types import ModuleType
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import all_specs, forget_spec, is_known, register_spec
-from bettersynth_assets.operators.operator_calls import attempt, in_words
-from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.operators.operator_calls import attempt, one_line
+from bettersynth_assets.operators.sandbox import operator_environment, registry
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.operators.trust import FIX, is_reviewed
 
@@ -57,7 +57,7 @@ def use_custom_operators(files: Sequence[str], *, recipe: str, trusted_code: boo
     _unregister_all()
     try:
         for content, source in sources.items():
-            _in_use[content] = _imported[content] = _registered(recipe, content, source)
+            _in_use[content] = _imported[content] = _register(recipe, content, source)
     except BaseException:
         _unregister_all()
         raise
@@ -65,7 +65,7 @@ def use_custom_operators(files: Sequence[str], *, recipe: str, trusted_code: boo
 
 def custom_names() -> set[str]:
     """Return the names of the operators of the current recipe's files."""
-    return {name for found in _in_use.values() for name in found.operators}
+    return {name for registered in _in_use.values() for name in registered.operators}
 
 
 def content_of(files: Sequence[str]) -> list[str]:
@@ -76,9 +76,9 @@ def content_of(files: Sequence[str]) -> list[str]:
 
 def code_key(names: Iterable[str]) -> dict[str, str]:
     """Return the version of external operators' code, by name: a hash of the file, or the package's version."""
-    custom = {name: content[1] for content, found in _in_use.items() for name in found.operators}
-    outside = {name: custom.get(name) or _installed(name) for name in names if not is_known(name)}
-    return {f"{name}.code": code for name, code in outside.items() if code}
+    custom = {name: content[1] for content, registered in _in_use.items() for name in registered.operators}
+    external = {name: custom.get(name) or _installed(name) for name in names if not is_known(name)}
+    return {f"{name}.code": code for name, code in external.items() if code}
 
 
 def _sources(files: Sequence[str], recipe: str, trusted_code: bool) -> dict[Content, bytes]:
@@ -98,41 +98,41 @@ def _sources(files: Sequence[str], recipe: str, trusted_code: bool) -> dict[Cont
 
 
 def _unregister_all() -> None:
-    for found in _in_use.values():
-        for name in found.operators:
+    for registered in _in_use.values():
+        for name in registered.operators:
             registry().modules.pop(name, None)
-        for spec in found.specs:
+        for spec in registered.specs:
             forget_spec(spec.name)
     _in_use.clear()
 
 
-def _registered(recipe: str, content: Content, source: bytes) -> Registered:
+def _register(recipe: str, content: Content, source: bytes) -> Registered:
     """Import a file, or register again what it has registered before."""
     modules, where = registry().modules, f"recipe {recipe!r}: custom_operators: {content[0]}"
-    before, specs = dict(modules), all_specs()
-    known = _imported.get(content)
+    modules_before, specs = dict(modules), all_specs()
+    imported = _imported.get(content)
     try:
-        if known is None:
+        if imported is None:
             _import(where, content, source)
         else:
-            modules.update(known.operators)
-            for spec in known.specs:
+            modules.update(imported.operators)
+            for spec in imported.specs:
                 register_spec(spec)
-        made = {name: kind for name, kind in modules.items() if before.get(name) is not kind}
-        if taken := sorted(made.keys() & before.keys()):
-            raise ConfigError(f"{where} registers {taken[0]!r}, which already exists: choose another name")
-        if not made:
+        operators = {name: kind for name, kind in modules.items() if modules_before.get(name) is not kind}
+        if duplicates := sorted(operators.keys() & modules_before.keys()):
+            raise ConfigError(f"{where} registers {duplicates[0]!r}, which already exists: choose another name")
+        if not operators:
             raise ConfigError(
                 f"{where} registers no operator: decorate a class with @OPERATORS.register_module('its_name'), or "
                 "remove the file"
             )
     except BaseException:
         modules.clear()
-        modules.update(before)
+        modules.update(modules_before)
         for name in all_specs().keys() - specs.keys():
             forget_spec(name)
         raise
-    return Registered(operators=made, specs=tuple(spec for name, spec in all_specs().items() if name not in specs))
+    return Registered(operators=operators, specs=tuple(spec for name, spec in all_specs().items() if name not in specs))
 
 
 def _import(where: str, content: Content, source: bytes) -> None:
@@ -140,7 +140,7 @@ def _import(where: str, content: Content, source: bytes) -> None:
     module = ModuleType(f"bettersynth_custom_{Path(path).stem}_{digest[:12]}")
     module.__file__ = path
     sys.modules[module.__name__] = module  # operators are pickled by reference
-    with undisturbed():
+    with operator_environment():
         # Bypass the import system, which could use bytecode of an older content of equal size and modification second.
         _, error = attempt(lambda: exec(compile(source, path, "exec"), module.__dict__))
     if error is None:
@@ -151,7 +151,7 @@ def _import(where: str, content: Content, source: bytes) -> None:
         raise ConfigError(f"{where} registers {name!r}, which already exists: choose another name") from error
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     line = f" (line {lines[-1]})" if lines else ""
-    raise ConfigError(f"{where} cannot be imported: {in_words(error)}{line}: correct the file") from error
+    raise ConfigError(f"{where} cannot be imported: {one_line(error)}{line}: correct the file") from error
 
 
 def _installed(name: str) -> str | None:

@@ -29,7 +29,7 @@ from bettersynth_assets.operators.local_models import (
 )
 from bettersynth_assets.operators.operator_calls import operator_context
 from bettersynth_assets.operators.recipe_lists import check_operators, entry_of, needs_set
-from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment, registry
 from bettersynth_assets.operators.trust import PLACE, nested
 from bettersynth_assets.scheduler.devices import resolve_devices
 
@@ -85,7 +85,7 @@ def own_similarity(entries: Sequence[Operator]) -> bool:
 def compares_images(entries: Sequence[Operator]) -> bool:
     """Whether an operator of this list uses the embeddings stored by clip_scores, not those of another model."""
     pairs = [(spec_of(name).embeddings_unless, arguments) for name, arguments in map(entry_of, entries)]
-    return any(own is not None and not own & arguments.keys() for own, arguments in pairs)
+    return any(replaced_by is not None and not replaced_by & arguments.keys() for replaced_by, arguments in pairs)
 
 
 def operators_key(entries: Sequence[Operator], models: OperatorModels, gpu: Gpu) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def operators_key(entries: Sequence[Operator], models: OperatorModels, gpu: Gpu)
     pairs = [entry_of(entry) for entry in entries]
     specs = {name: spec_of(name) for name, _ in pairs}
     loaded = {name: models.model(spec.model.role) for name, spec in sorted(specs.items()) if spec.model}
-    own = {
+    paths = {
         f"{name}.{argument}": files_fingerprint(Path(value))
         for name, arguments in pairs
         for argument, key, value in nested(arguments)
@@ -112,9 +112,9 @@ def operators_key(entries: Sequence[Operator], models: OperatorModels, gpu: Gpu)
     if any(spec.classifier for spec in specs.values()):
         options |= gpu.key("operators")
     options |= code_key(specs)
-    options |= {f"{name}.way": spec.way for name, spec in specs.items() if spec.way}
+    options |= {f"{name}.way": spec.execution for name, spec in specs.items() if spec.execution}
     fingerprints = {name: model.fingerprint for name, model in loaded.items() if model is not None}
-    return own | local | options | fingerprints
+    return paths | local | options | fingerprints
 
 
 def build_operators(
@@ -148,13 +148,13 @@ def build_operators(
         )
     # Limits are resolved here; the recipe's values for these operators were checked before.
     limited = [name for name, _ in map(entry_of, entries) if spec_of(name).limits]
-    others = [entry for entry in entries if entry_of(entry)[0] not in limited]
-    check_operators(others, trusted_code=trusted_code)
+    unlimited = [entry for entry in entries if entry_of(entry)[0] not in limited]
+    check_operators(unlimited, trusted_code=trusted_code)
     if limited and own_similarity(entries):
-        own = next(name for name, arguments in map(entry_of, entries) if own_similarity([{name: arguments}]))
+        rescoring = next(name for name, arguments in map(entry_of, entries) if own_similarity([{name: arguments}]))
         raise ConfigError(
-            f"{own} with its own model and {limited[0]} are in one list, but Data-Juicer stores one similarity per "
-            "row: remove `hf_clip`, or one of the two operators"
+            f"{rescoring} with its own model and {limited[0]} are in one list, but Data-Juicer stores one similarity "
+            "per row: remove `hf_clip`, or one of the two operators"
         )
     device = resolve_devices(gpu)[0]
     built = []
@@ -203,7 +203,7 @@ def _build(
 
     arguments = json.loads(arguments_json)
     accelerator = {"accelerator": "cpu"} if device == "cpu" else {}
-    with operator_context(name, arguments_json, "while it was built"), undisturbed(), loading_from(local):
+    with operator_context(name, arguments_json, "while it was built"), operator_environment(), loading_from(local):
         operator: Any = kind(
             **{"skip_op_error": False, "auto_op_parallelism": False, "num_proc": None, **accelerator, **arguments}
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.models.batching import Done, no_progress
+from bettersynth_assets.models.batching import ProgressCallback, no_progress
 from bettersynth_assets.operators.apply import Row, retried
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.operator_calls import FIX, attempt, operator_context
@@ -25,15 +25,17 @@ from bettersynth_assets.operators.sample import EMBEDDING, META, STATS
 
 AT_ONCE = 4096
 """Rows that are measured together; a multiple of all batch sizes that are powers of two."""
-PLACE = "__place__"
+POSITION = "__position__"
 RANDOM_SEED = 1024
 """Random seed for Data-Juicer's selectors, which use Python's and numpy's global generators unseeded."""
 SAME = {"__dj__hash": "text", "__dj__imagehash": "image"}
 """Data-Juicer's columns of exact hashes, and what rows with equal hashes share."""
 
 
-def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = no_progress) -> dict[int, BaseException]:
-    """Measure each row alone; ``done`` is called after each part.
+def measure_rows(
+    built: BuiltOperator, rows: list[Row], on_batch: ProgressCallback = no_progress
+) -> dict[int, BaseException]:
+    """Measure each row alone; ``on_batch`` is called after each batch.
 
     Returns:
         The errors, by the row's position.
@@ -42,18 +44,20 @@ def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = no_progress
     name = getattr(built.operator, "measures", None)
     if name is not None:  # one of ours, which returns errors of rows
         rank = {} if built.rank is None else {"rank": built.rank}
-        unknown = [index for index, row in enumerate(rows) if name not in row.sample]
-        for first in range(0, len(unknown), AT_ONCE):
-            part = unknown[first : first + AT_ONCE]
+        unmeasured = [index for index, row in enumerate(rows) if name not in row.sample]
+        for first in range(0, len(unmeasured), AT_ONCE):
+            positions = unmeasured[first : first + AT_ONCE]
             for index, measure in zip(
-                part, built.operator.measure([rows[at].sample for at in part], **rank), strict=True
+                positions,
+                built.operator.measure([rows[position].sample for position in positions], **rank),
+                strict=True,
             ):
                 if isinstance(measure, ImageError):
                     failed[index] = measure
                 else:
                     rows[index].sample[name] = measure
                     rows[index].measured |= {name} - {EMBEDDING}
-            done(len(part))
+            on_batch(len(positions))
     elif hasattr(built.operator, "compute_hash"):
         for index, row in enumerate(rows):
             hashed, error = attempt(lambda row=row: _hashed(built, row))  # type: ignore[misc]
@@ -62,7 +66,7 @@ def measure_rows(built: BuiltOperator, rows: list[Row], done: Done = no_progress
             elif hashed is not None:
                 row.measured |= hashed.keys() - row.sample.keys()
                 row.sample = hashed
-            done(1)
+            on_batch(1)
     return failed
 
 
@@ -83,13 +87,13 @@ def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | 
     fix = f"{FIX} (a row has {known_fields(rows)})"
     with operator_context(built.name, built.limits, f"on the whole set of {len(rows)} rows", fix):
         if hasattr(built.operator, "verdicts"):
-            gone: dict[int, tuple[float | None, str]] = built.operator.verdicts(samples)
+            removed: dict[int, tuple[float | None, str]] = built.operator.verdicts(samples)
         else:
-            gone = _missing(built, samples, {name for row in rows for name in row.measured})
+            removed = _removed_by_data_juicer(built, samples, {name for row in rows for name in row.measured})
     for row in rows:
         row.sample = {name: value for name, value in row.sample.items() if name not in row.measured}
         row.measured = set()
-    return gone
+    return removed
 
 
 def known_fields(rows: list[Row]) -> str:
@@ -100,7 +104,7 @@ def known_fields(rows: list[Row]) -> str:
     return f"the fields {', '.join(fields)} and the stats {', '.join(sorted(rows[0].sample[STATS])) or 'none'}"
 
 
-def _missing(
+def _removed_by_data_juicer(
     built: BuiltOperator, samples: list[dict[str, Any]], measured: set[str]
 ) -> dict[int, tuple[float | None, str]]:
     """Find the rows that an operator of Data-Juicer does not return."""
@@ -112,42 +116,44 @@ def _missing(
     # operator only gets those that its arguments name.
     named = {"id", "text", "images", STATS, *measured, *built.reads}
     columns = sorted({name for sample in samples for name in sample} & named)
-    records = [{name: sample.get(name) for name in columns} | {PLACE: place} for place, sample in enumerate(samples)]
+    records = [
+        {name: sample.get(name) for name in columns} | {POSITION: position} for position, sample in enumerate(samples)
+    ]
     with _seeded(), redirect_stderr(io.StringIO()):  # hides progress bars; failures are raised
-        left = built.operator.process(NestedDataset.from_list(records))
-    left = left[0] if isinstance(left, tuple) else left
-    places = list(left[PLACE])
-    stays = {*places}
-    if len(stays) != len(places) or not stays <= {*range(len(samples))}:
+        kept = built.operator.process(NestedDataset.from_list(records))
+    kept = kept[0] if isinstance(kept, tuple) else kept
+    positions = list(kept[POSITION])
+    kept_positions = {*positions}
+    if len(kept_positions) != len(positions) or not kept_positions <= {*range(len(samples))}:
         raise ConfigError(
             f"operator {built.name!r} returned a row twice; a recipe accepts operators that only choose rows: remove it"
         )
-    if list(left["text"]) != [samples[place]["text"] for place in places]:
+    if list(kept["text"]) != [samples[position]["text"] for position in positions]:
         raise ConfigError(
             f"operator {built.name!r} changed texts; a recipe accepts operators that only choose rows: remove it"
         )
     hashed = next((name for name in SAME if name in samples[0]), None)
-    first = {samples[place][hashed]: place for place in sorted(stays, reverse=True)} if hashed else {}
-    gone: dict[int, tuple[float | None, str]] = {}
-    for place, sample in enumerate(samples):
-        if place in stays:
+    first = {samples[position][hashed]: position for position in sorted(kept_positions, reverse=True)} if hashed else {}
+    removed: dict[int, tuple[float | None, str]] = {}
+    for position, sample in enumerate(samples):
+        if position in kept_positions:
             continue
         twin = first.get(sample[hashed]) if hashed else None
         reason = f"refused by {built.name}"
         if hashed and twin is not None:
             reason = f"{SAME[hashed]} is that of row {samples[twin]['id']!r}, which stays"
-        gone[place] = (None, reason)
-    return gone
+        removed[position] = (None, reason)
+    return removed
 
 
 @contextmanager
 def _seeded() -> Iterator[None]:
     """Seed the global generators and restore their states afterwards."""
-    theirs, numpys = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(RANDOM_SEED)
     np.random.seed(RANDOM_SEED)
     try:
         yield
     finally:
-        random.setstate(theirs)
-        np.random.set_state(numpys)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

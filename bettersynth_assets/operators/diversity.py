@@ -38,21 +38,21 @@ def clusters_of(
     fitted = points
     if len(points) > count * ROWS_PER_CLUSTER:
         fitted = points[np.sort(rng.choice(len(points), count * ROWS_PER_CLUSTER, replace=False))]
-    centres = _beginning(fitted, count, rng)
-    before = np.full(len(fitted), -1)
+    centres = _initial_centres(fitted, count, rng)
+    previous = np.full(len(fitted), -1)
     for _ in range(steps):
-        labels, _ = _nearest(fitted, centres)
-        if np.array_equal(labels, before):
+        labels, _ = _nearest_centres(fitted, centres)
+        if np.array_equal(labels, previous):
             break
-        before = labels
+        previous = labels
         sums = np.stack([fitted[labels == label].sum(0, dtype=np.float64) for label in range(count)])
         sizes = np.bincount(labels, minlength=count)[:, None]
         # Empty clusters keep their centres.
         centres = np.where(sizes > 0, sums / np.maximum(sizes, 1), centres).astype(np.float32)
-    return _nearest(points, centres)
+    return _nearest_centres(points, centres)
 
 
-def _beginning(points: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _initial_centres(points: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """k-means++ (Arthur and Vassilvitskii 2007): distant rows are more likely to be the next centre."""
     chosen = [int(rng.integers(len(points)))]
     nearest = np.full(len(points), np.inf)
@@ -60,55 +60,57 @@ def _beginning(points: NDArray[np.float32], count: int, rng: np.random.Generator
         nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(1, dtype=np.float64))
         total = nearest.sum()
         # All rows coincide with centres, so any row will do.
-        place = rng.choice(len(points), p=nearest / total) if total > 0 else rng.integers(len(points))
-        chosen.append(int(place))
+        row = rng.choice(len(points), p=nearest / total) if total > 0 else rng.integers(len(points))
+        chosen.append(int(row))
     return points[chosen]
 
 
-def _nearest(
+def _nearest_centres(
     points: NDArray[np.float32], centres: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     labels, distances = np.empty(len(points), np.int64), np.empty(len(points), np.float32)
     for first in range(0, len(points), _CHUNK):
-        part = points[first : first + _CHUNK]
-        squares = (part**2).sum(1)[:, None] - 2 * part @ centres.T + (centres**2).sum(1)[None]
+        chunk = points[first : first + _CHUNK]
+        squares = (chunk**2).sum(1)[:, None] - 2 * chunk @ centres.T + (centres**2).sum(1)[None]
         labels[first : first + _CHUNK] = squares.argmin(1)
         distances[first : first + _CHUNK] = squares.min(1)
     return labels, distances
 
 
-def places_in_clusters(labels: NDArray[np.int64], wishes: Sequence[float]) -> NDArray[np.int64]:
-    """Rank rows within their cluster, 0 for the most wanted; ties keep the rows' order."""
-    order = np.lexsort((np.arange(len(labels)), -np.asarray(wishes, np.float64), labels))
+def ranks_in_clusters(labels: NDArray[np.int64], preferences: Sequence[float]) -> NDArray[np.int64]:
+    """Rank rows within their cluster, 0 for the most preferred; ties keep the rows' order."""
+    order = np.lexsort((np.arange(len(labels)), -np.asarray(preferences, np.float64), labels))
     _, firsts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    places = np.empty(len(labels), np.int64)
-    places[order] = np.arange(len(labels)) - np.repeat(firsts, sizes)
-    return places
+    ranks = np.empty(len(labels), np.int64)
+    ranks[order] = np.arange(len(labels)) - np.repeat(firsts, sizes)
+    return ranks
 
 
-def quotas(sizes: Sequence[int], wanted: int) -> list[int]:
+def quotas(sizes: Sequence[int], total: int) -> list[int]:
     """Compute how many rows each cluster contributes.
 
     Args:
         sizes: rows of each cluster.
-        wanted: total number of rows; all rows if there are fewer.
+        total: number of rows; all rows if there are fewer.
 
     Returns:
-        One number per cluster, at most its size, ``min(wanted, sum(sizes))`` in total: as equal as the sizes permit,
+        One number per cluster, at most its size, ``min(total, sum(sizes))`` in total: as equal as the sizes permit,
         with the remainder assigned one each to the largest clusters.
     """
     quota = [0] * len(sizes)
-    left = min(wanted, sum(sizes))
-    open_clusters = sorted((index for index, size in enumerate(sizes) if size), key=lambda at: (sizes[at], at))
+    remaining = min(total, sum(sizes))
+    open_clusters = sorted(
+        (index for index, size in enumerate(sizes) if size), key=lambda cluster: (sizes[cluster], cluster)
+    )
     while open_clusters:
-        share = left // len(open_clusters)
+        share = remaining // len(open_clusters)
         index = open_clusters[0]
         if sizes[index] > share:
-            extra = left - share * len(open_clusters)
-            for place, at in enumerate(reversed(open_clusters)):
-                quota[at] = share + (place < extra)
+            extra = remaining - share * len(open_clusters)
+            for rank, cluster in enumerate(reversed(open_clusters)):
+                quota[cluster] = share + (rank < extra)
             break
         quota[index] = sizes[index]
-        left -= sizes[index]
+        remaining -= sizes[index]
         open_clusters.pop(0)
     return quota

@@ -32,9 +32,9 @@ READ_KEYS = (
 
 def fields_read(name: str, arguments: Mapping[str, Any]) -> list[str]:
     """Return the fields that an operator's arguments name, as written: ``extra.score``, ``__dj__stats__.num_words``."""
-    found = [value for key in READ_KEYS if isinstance(value := arguments.get(key), str) and value]
-    more = spec_of(name).fields
-    return [*found, *(more(arguments) if more else ())]
+    named = [value for key in READ_KEYS if isinstance(value := arguments.get(key), str) and value]
+    additional_fields = spec_of(name).fields
+    return [*named, *(additional_fields(arguments) if additional_fields else ())]
 
 
 def top_fields(name: str, arguments: Mapping[str, Any]) -> set[str]:
@@ -65,8 +65,8 @@ def check_fields(entries: Sequence[Operator], extra: Collection[str] | None) -> 
         for field in fields_read(name, arguments):
             column, _, stat = field.partition(".")
             # The names of nested fields are known to a limited depth.
-            known = column in (extra or ()) and (field in (extra or ()) or field.count(".") >= DEEPEST_NAMES)
-            if extra is not None and column not in ROW_FIELDS and not known:
+            is_extra = column in (extra or ()) and (field in (extra or ()) or field.count(".") >= DEEPEST_NAMES)
+            if extra is not None and column not in ROW_FIELDS and not is_extra:
                 raise ConfigError(
                     f"operator {name!r} reads the field {field!r}, which neither our rows nor the seed file's have: "
                     f"{nearest(field, [*ROW_FIELDS, *extra])}"
@@ -74,8 +74,8 @@ def check_fields(entries: Sequence[Operator], extra: Collection[str] | None) -> 
             if column == STATS and stat and stats is not None and not {stat, stat.split(".")[0]} & stats:
                 raise ConfigError(_absent_stat(name, field, stat, stats))
         _check_keys(name, arguments)
-        written = stats_written(name)
-        stats = None if stats is None or written is None else stats | {*written} | {*fields_read(name, arguments)}
+        new_stats = stats_written(name)
+        stats = None if stats is None or new_stats is None else stats | {*new_stats} | {*fields_read(name, arguments)}
 
 
 def _check_keys(name: str, arguments: Mapping[str, Any]) -> None:
@@ -93,8 +93,8 @@ def _check_keys(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _absent_stat(name: str, field: str, stat: str, stats: Collection[str]) -> str:
-    pure = (other for other, spec in all_specs().items() if spec.pure)
-    writers = sorted(other for other in pure if stat in (stats_written(other) or ()))
+    pure = (operator for operator, spec in all_specs().items() if spec.pure)
+    writers = sorted(operator for operator in pure if stat in (stats_written(operator) or ()))
     fix = f"put {' or '.join(writers)} before it" if writers else nearest(stat, stats)
     return f"operator {name!r} reads the field {field!r}, a stat that no operator before it in the list writes: {fix}"
 

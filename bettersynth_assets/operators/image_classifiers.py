@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bettersynth_assets.models.batching import Done, no_progress
+from bettersynth_assets.models.batching import ProgressCallback, no_progress
 from bettersynth_assets.models.image_chunks import chunks
 from bettersynth_assets.operators.apply import Row
 from bettersynth_assets.operators.catalog import spec_of
@@ -28,12 +28,12 @@ KEPT_BYTES = 2_000_000_000
 
 def classifies(built: BuiltOperator) -> bool:
     """Whether ``classify`` replaces an operator's own code; operators that flip images are called directly."""
-    flips = (getattr(built.operator, f"{way}_flip", False) for way in ("horizontal", "vertical"))
+    flips = (getattr(built.operator, f"{direction}_flip", False) for direction in ("horizontal", "vertical"))
     return spec_of(built.name).classifier is not None and not any(flips)
 
 
 def classify(
-    built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOperator], done: Done = no_progress
+    built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOperator], on_batch: ProgressCallback = no_progress
 ) -> dict[int, BaseException]:
     """Write a classifier's stat to each row.
 
@@ -41,54 +41,56 @@ def classify(
         built: an operator for which ``classifies`` is true.
         rows: the rows that reach it.
         later: classifiers that some of the rows will reach; their inputs are prepared now.
-        done: called after each batch.
+        on_batch: called after each batch.
 
     Returns:
         Errors of images that cannot be decoded and captions that cannot be read, by the row's position.
     """
-    own = load_classifier(built)
-    tokens = own.tokens([row.sample["text"] for row in rows])
-    failed = {index: found for index, found in enumerate(tokens) if isinstance(found, BaseException)}
-    readable = {index: found for index, found in enumerate(tokens) if not isinstance(found, BaseException)}
+    classifier = load_classifier(built)
+    tokens = classifier.tokens([row.sample["text"] for row in rows])
+    failed = {index: result for index, result in enumerate(tokens) if isinstance(result, BaseException)}
+    readable = {index: result for index, result in enumerate(tokens) if not isinstance(result, BaseException)}
 
-    def put(at: Sequence[int], pixels: Sequence[Tensor]) -> None:
-        for index, value in zip(at, own.values(pixels, [readable[index] for index in at]), strict=True):
-            rows[index].sample[STATS][own.head.stat] = [value]
+    def write_stats(positions: Sequence[int], pixels: Sequence[Tensor]) -> None:
+        for index, value in zip(
+            positions, classifier.values(pixels, [readable[index] for index in positions]), strict=True
+        ):
+            rows[index].sample[STATS][classifier.head.stat] = [value]
 
-    size = own.batch.asked
-    left = [*readable]
-    kept = [index for index in left if built in rows[index].pixels]
-    for first in range(0, len(kept), size):
-        part = kept[first : first + size]
-        put(part, [rows[index].pixels.pop(built) for index in part])
-        done(len(part))
-    todo = sorted({*left} - {*kept})
-    for part, others in _parts(todo, rows, later):
-        prepares = [own.prepare, *(load_classifier(other).prepare for other in others)]
-        paths = [Path(rows[index].sample["images"][0]) for index in part]
-        for chunk in chunks(paths, size, prepares, decode=built.decode, device=own.device):
-            failed.update({part[at]: error for at, error in chunk.errors.items()})
-            good = [part[at] for at in chunk.good]
-            put(good, chunk.inputs[0])
-            for other, inputs in zip(others, chunk.inputs[1:], strict=True):
+    batch_size = classifier.batch.requested
+    remaining = [*readable]
+    kept = [index for index in remaining if built in rows[index].pixels]
+    for first in range(0, len(kept), batch_size):
+        chunk_positions = kept[first : first + batch_size]
+        write_stats(chunk_positions, [rows[index].pixels.pop(built) for index in chunk_positions])
+        on_batch(len(chunk_positions))
+    to_decode = sorted({*remaining} - {*kept})
+    for chunk_positions, kept_for in _split_by_memory(to_decode, rows, later):
+        prepares = [classifier.prepare, *(load_classifier(classifier_ahead).prepare for classifier_ahead in kept_for)]
+        paths = [Path(rows[index].sample["images"][0]) for index in chunk_positions]
+        for chunk in chunks(paths, batch_size, prepares, decode=built.decode, device=classifier.device):
+            failed.update({chunk_positions[positions]: error for positions, error in chunk.errors.items()})
+            good = [chunk_positions[positions] for positions in chunk.good]
+            write_stats(good, chunk.inputs[0])
+            for classifier_ahead, inputs in zip(kept_for, chunk.inputs[1:], strict=True):
                 for index, pixels in zip(good, inputs.cpu(), strict=True):
-                    rows[index].pixels[other] = pixels
-            done(chunk.files)
+                    rows[index].pixels[classifier_ahead] = pixels
+            on_batch(chunk.files)
     return dict(sorted(failed.items()))
 
 
-def _parts(
-    todo: list[int], rows: Sequence[Row], later: Sequence[BuiltOperator]
+def _split_by_memory(
+    undecoded: list[int], rows: Sequence[Row], later: Sequence[BuiltOperator]
 ) -> Iterator[tuple[list[int], Sequence[BuiltOperator]]]:
     """Yield positions of rows whose images must be decoded, and the classifiers that images are kept for.
 
     Images of the first part are kept while memory lasts; later classifiers decode the others again.
     """
     # Rows of a chunk share one storage, which is freed with the last of them.
-    chunk = {pixels.untyped_storage().data_ptr(): pixels for row in rows for pixels in row.pixels.values()}
-    held = sum(pixels.untyped_storage().nbytes() for pixels in chunk.values())
-    each = sum(load_classifier(other).image_bytes for other in later)
-    room = max(0, KEPT_BYTES - held) // each if each else 0
-    for part, others in ((todo[:room], later), (todo[room:], [])):
-        if part:
-            yield part, others
+    storages = {pixels.untyped_storage().data_ptr(): pixels for row in rows for pixels in row.pixels.values()}
+    held = sum(pixels.untyped_storage().nbytes() for pixels in storages.values())
+    bytes_per_row = sum(load_classifier(other).image_bytes for other in later)
+    room = max(0, KEPT_BYTES - held) // bytes_per_row if bytes_per_row else 0
+    for positions, kept_for in ((undecoded[:room], later), (undecoded[room:], [])):
+        if positions:
+            yield positions, kept_for

@@ -45,7 +45,7 @@ def needs_of(name: str, arguments: Mapping[str, Any]) -> tuple[Need, ...]:
     return (*spec.needs, spec.word_splitter) if arguments.get("tokenization") is True else spec.needs
 
 
-def place_of(need: Need, arguments: Mapping[str, Any], models: OperatorModels) -> str | None:
+def path_of(need: Need, arguments: Mapping[str, Any], models: OperatorModels) -> str | None:
     """Return the path of a role's files from the recipe, else from the profile."""
     named: str | None = arguments.get(need.argument) if need.argument else None
     return named or models.named(need.role)
@@ -66,18 +66,18 @@ def local_files(name: str, need: Need, arguments: Mapping[str, Any], models: Ope
     Raises:
         ConfigError: the profile names no path, or a file is missing; says what to download and where to name it.
     """
-    place = place_of(need, arguments, models)
-    if place is None:
+    path = path_of(need, arguments, models)
+    if path is None:
         raise ConfigError(
             f"operator {name!r} needs models.{need.role}, which the profile does not set: set it to {FETCH[need.role]}"
         )
     named = need.argument if need.argument and arguments.get(need.argument) else f"models.{need.role}"
-    base = absolute(str(Path(place).expanduser()))
+    base = absolute(str(Path(path).expanduser()))
     files = [base / file.format(lang=arguments.get("lang", "en")) for file in need.files]
     missing = [str(file) for file in files if not file.exists()]
     if missing:
         raise ConfigError(
-            f"{named} = {place!r}: {' and '.join(missing)} not found, which operator {name!r} reads: "
+            f"{named} = {path!r}: {' and '.join(missing)} not found, which operator {name!r} reads: "
             f"set it to {FETCH[need.role]}"
         )
     return base, files
@@ -103,12 +103,12 @@ def check_local(name: str, arguments: Mapping[str, Any], models: OperatorModels)
                 raise ConfigError(f"operator {name!r} needs the package {package!r}: {fix}, or remove the operator")
         _, files = local_files(name, need, arguments, models)
         if need.role == "words":
-            words = read_words(files[0])
+            word_lists = read_words(files[0])
             language = arguments.get("lang", "en")
-            if language != "all" and language not in words:
+            if language != "all" and language not in word_lists:
                 raise ConfigError(
-                    f"{name}: lang = {language!r}, but {files[0]} has words of {', '.join(sorted(words))}: use one of "
-                    "these, or all"
+                    f"{name}: lang = {language!r}, but {files[0]} has words of {', '.join(sorted(word_lists))}: use "
+                    "one of these, or all"
                 )
 
 
@@ -119,39 +119,39 @@ def read_words(path: Path) -> dict[str, list[str]]:
         ConfigError: the file has another format.
     """
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))
+        lists = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path} is not a word list in JSON ({error}): use {FETCH['words']}") from None
-    is_list = isinstance(words, dict) and all(
-        isinstance(found, list) and all(isinstance(word, str) for word in found) for found in words.values()
+    is_list = isinstance(lists, dict) and all(
+        isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists.values()
     )
-    if not is_list or not words:
+    if not is_list or not lists:
         raise ConfigError(
             f"{path} is not a word list (an object of languages, each an array of words): use {FETCH['words']}"
         )
-    return dict(words)
+    return dict(lists)
 
 
 @contextmanager
-def loading_from(places: Sequence[tuple[str, str]]) -> Iterator[None]:
+def loading_from(paths: Sequence[tuple[str, str]]) -> Iterator[None]:
     """Make an operator that is built in this context load the profile's models, also when it first processes a row.
 
     Args:
-        places: (role, path) of each model.
+        paths: (role, path) of each model.
     """
     from data_juicer.ops.filter import flagged_words_filter, stopwords_filter
     from data_juicer.utils.model_utils import MODEL_FUNCTION_MAPPING
 
-    theirs, refuse = dict(MODEL_FUNCTION_MAPPING), flagged_words_filter.load_words_asset
+    originals, original_words = dict(MODEL_FUNCTION_MAPPING), flagged_words_filter.load_words_asset
     with ExitStack() as stack:
-        stack.callback(MODEL_FUNCTION_MAPPING.update, theirs)
-        for role, path in places:
+        stack.callback(MODEL_FUNCTION_MAPPING.update, originals)
+        for role, path in paths:
             MODEL_FUNCTION_MAPPING.update(_loaders(role, Path(path)))
             if role == "nltk":
-                stack.enter_context(_nltk_left_alone())
+                stack.enter_context(_unmodified_nltk())
             if role == "words":
                 for module in (flagged_words_filter, stopwords_filter):
-                    stack.callback(setattr, module, "load_words_asset", refuse)
+                    stack.callback(setattr, module, "load_words_asset", original_words)
                     module.load_words_asset = lambda words_dir, words_type, base=Path(path): read_words(
                         base / f"{words_type}.json"
                     )
@@ -231,7 +231,7 @@ def _pos_tag(folder: str) -> Any:
 
 
 @contextmanager
-def _nltk_left_alone() -> Iterator[None]:
+def _unmodified_nltk() -> Iterator[None]:
     """Prevent an operator from downloading NLTK data and from making NLTK load pickles while it is built."""
     import nltk
 

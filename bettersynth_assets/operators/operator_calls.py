@@ -26,13 +26,13 @@ class OperatorError(ConfigError):
 
 
 @contextmanager
-def operator_context(name: str, arguments: str, what: str, fix: str = FIX) -> Iterator[None]:
+def operator_context(name: str, arguments: str, occasion: str, fix: str = FIX) -> Iterator[None]:
     """Convert exceptions of an operator that is called for several rows.
 
     Args:
         name: the operator.
         arguments: its arguments as in the recipe, for the error.
-        what: the occasion, e.g. ``on the whole set of 40 rows``.
+        occasion: when it is called, e.g. ``on the whole set of 40 rows``.
         fix: what the user can do.
 
     Raises:
@@ -45,7 +45,9 @@ def operator_context(name: str, arguments: str, what: str, fix: str = FIX) -> It
     except BaseException as error:
         if _passes(error):
             raise
-        raise OperatorError(f"operator {name!r} with {arguments} failed {what}: {in_words(error)}: {fix}") from error
+        raise OperatorError(
+            f"operator {name!r} with {arguments} failed {occasion}: {one_line(error)}: {fix}"
+        ) from error
 
 
 def attempt(call: Callable[[], T]) -> tuple[T, None] | tuple[None, BaseException]:
@@ -62,10 +64,10 @@ def attempt(call: Callable[[], T]) -> tuple[T, None] | tuple[None, BaseException
         return None, error
 
 
-def in_words(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Format an exception in one line."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words if len(words) <= LONGEST else words[:LONGEST] + '…'}"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= LONGEST else text[:LONGEST] + '…'}"
 
 
 def _passes(error: BaseException) -> bool:
@@ -78,7 +80,7 @@ def _passes(error: BaseException) -> bool:
     """
     if type(error).__name__ == "OutOfMemoryError":
         raise DeviceError(
-            f"out of GPU memory in an operator ({in_words(error)}): free the GPU, or set a smaller `batch_size` in the "
+            f"out of GPU memory in an operator ({one_line(error)}): free the GPU, or set a smaller `batch_size` in the "
             "operator's arguments"
         ) from error
     if isinstance(error, UserError | EnvironmentFault | MemoryError):

@@ -75,8 +75,8 @@ def _sorted_group(operators: Sequence[Measured], group: list[int]) -> list[int]:
     """Sort filters between two fences by cost per rejected row; filters of one name keep the recipe's order."""
     cheapest = sorted(group, key=lambda position: operators[position].cost_per_reject)
     names = {operators[position].name for position in group}
-    left = {name: iter([position for position in group if operators[position].name == name]) for name in names}
-    return [next(left[operators[position].name]) for position in cheapest]
+    remaining = {name: iter([position for position in group if operators[position].name == name]) for name in names}
+    return [next(remaining[operators[position].name]) for position in cheapest]
 
 
 def predicted_seconds(operators: Sequence[Measured], order: Sequence[int], rows: int) -> float:

@@ -21,15 +21,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bettersynth_assets.images.opening import ImageError, check_unchanged, open_rgb
-from bettersynth_assets.models.batching import Done
+from bettersynth_assets.models.batching import ProgressCallback
 from bettersynth_assets.operators.apply import Row, apply_to_rows, make_row, retried
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.dataset_operators import judge_set, known_fields, measure_rows
 from bettersynth_assets.operators.image_classifiers import classifies, classify
-from bettersynth_assets.operators.operator_calls import FIX, OperatorError, attempt, in_words, operator_context
+from bettersynth_assets.operators.operator_calls import FIX, OperatorError, attempt, one_line, operator_context
 from bettersynth_assets.operators.refusals import refusal, scalar
 from bettersynth_assets.operators.sample import EMBEDDING, SIMILARITY, STATS
-from bettersynth_assets.operators.sandbox import undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 from toolkit.progress import Progress
@@ -112,20 +112,24 @@ def run_process(
 
 
 def _apply(
-    built: BuiltOperator, rows: list[Row], rescore: Rescore | None, later: Sequence[BuiltOperator], done: Done
+    built: BuiltOperator,
+    rows: list[Row],
+    rescore: Rescore | None,
+    later: Sequence[BuiltOperator],
+    on_batch: ProgressCallback,
 ) -> dict[int, BaseException]:
     """Apply an operator to all rows, and score the captions that it changed.
 
     Returns:
         The errors, by the row's position.
     """
-    with undisturbed():
+    with operator_environment():
         fix = (MODEL_FIX,) if classifies(built) else ()
         with operator_context(built.name, built.limits, f"on {len(rows)} rows", *fix):
             if classifies(built):
-                failed = classify(built, rows, [other for other in later if classifies(other)], done)
+                failed = classify(built, rows, [classifier for classifier in later if classifies(classifier)], on_batch)
             else:
-                failed = (measure_rows if built.needs_set else apply_to_rows)(built, rows, done)
+                failed = (measure_rows if built.needs_set else apply_to_rows)(built, rows, on_batch)
     if rows and len(failed) == len(rows):
         _raise_if_not_images(built, rows, failed)
     if built.is_filter or built.needs_set or rescore is None:
@@ -150,15 +154,15 @@ def _refused(
         By position, the refused value and the reason; and the errors that the operator raised about a row.
     """
     if built.needs_set:
-        with undisturbed():
+        with operator_environment():
             return judge_set(built, rows), {}
     if not built.is_filter:
         return {index: (None, "no caption left") for index, row in enumerate(rows) if not row.values["caption"]}, {}
     reasons: dict[int, tuple[float | None, str]] = {}
     failed: dict[int, BaseException] = {}
-    with undisturbed():
+    with operator_environment():
         for index, row in enumerate(rows):
-            reason, error = attempt(lambda row=row: _asked(built, row))  # type: ignore[misc]
+            reason, error = attempt(lambda row=row: _refusal(built, row))  # type: ignore[misc]
             if error is not None:
                 failed[index] = error
             elif reason is not None:
@@ -168,7 +172,7 @@ def _refused(
     return reasons, failed
 
 
-def _asked(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
+def _refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
     return retried(lambda: refusal(built, row), row.sample["images"])
 
 
@@ -180,9 +184,9 @@ def _raise_if_not_images(built: BuiltOperator, rows: list[Row], failed: dict[int
         return
     first = failed[min(failed)]
     looks_for_field = isinstance(first, AssertionError | LookupError | AttributeError)
-    there = f" (a row has {known_fields(rows)})" if looks_for_field else ""
+    fields = f" (a row has {known_fields(rows)})" if looks_for_field else ""
     raise OperatorError(
-        f"operator {built.name!r} with {built.limits} failed on all {len(rows)} rows: {in_words(first)}: {FIX}{there}"
+        f"operator {built.name!r} with {built.limits} failed on all {len(rows)} rows: {one_line(first)}: {FIX}{fields}"
     ) from first
 
 
@@ -201,7 +205,7 @@ def _quarantined(row: Row, stage: str, built: BuiltOperator, error: BaseExceptio
     broken = error if isinstance(error, ImageError) else _image_error(row)
     if broken:
         check_unchanged(Path(row.sample["images"][0]), row.values["image_hash"])
-    detail = broken.detail if broken else f"{built.name}: {in_words(error)}"
+    detail = broken.detail if broken else f"{built.name}: {one_line(error)}"
     reason = broken.reason if broken else "operator_error"
     return {"id": row.values["id"], "line": row.values["line"], "stage": stage, "reason": reason, "detail": detail}
 
@@ -219,7 +223,7 @@ def _kept_table(table: pa.Table, rows: list[Row]) -> pa.Table:
         if row.edits:
             stats["edits"] = row.edits
             row.values["flags"] = sorted({*(row.values["flags"] or []), "caption_edited"})
-        before = json.loads(row.values.get("stats") or "{}")
-        row.values["stats"] = json.dumps({**before, **stats}, sort_keys=True, ensure_ascii=False, default=str)
+        earlier = json.loads(row.values.get("stats") or "{}")
+        row.values["stats"] = json.dumps({**earlier, **stats}, sort_keys=True, ensure_ascii=False, default=str)
     schema = table.schema if "stats" in table.schema.names else table.schema.append(pa.field("stats", pa.string()))
     return pa.Table.from_pylist([row.values for row in rows], schema=schema)

@@ -30,7 +30,7 @@ from bettersynth_assets.records.schema import RECAPTIONED
 from toolkit.progress import Progress
 
 
-def wanted(scores: Sequence[float], section: CaptionSection, low_score: float) -> list[int]:
+def positions_to_recaption(scores: Sequence[float], section: CaptionSection, low_score: float) -> list[int]:
     """Return the positions of the rows that a policy recaptions.
 
     Args:
@@ -71,8 +71,8 @@ def synthesise(
     """
     prompt = section.prompt or captioner.default_prompt
     results: dict[int, Synthetic | ImageError] = {}
-    both = [captioner.prepare, scorer.prepare]
-    for chunk in chunks(paths, captioner.batch.asked, both, decode=scorer.decode, device=scorer.device):
+    preparations = [captioner.prepare, scorer.prepare]
+    for chunk in chunks(paths, captioner.batch.requested, preparations, decode=scorer.decode, device=scorer.device):
         for_captioner, for_scorer = chunk.inputs
         raw = captioner.captions(
             for_captioner,
@@ -91,7 +91,7 @@ def synthesise(
             for index, (caption, (text, flags)) in enumerate(zip(raw, cleaned, strict=True))
         )
         if max_failed is not None:
-            check_failed({ids[at]: found for at, found in results.items()}, len(paths), max_failed)
+            check_failed({ids[at]: result for at, result in results.items()}, len(paths), max_failed)
         progress.add(chunk.files)
     return [results[at] for at in range(len(paths))]
 
@@ -109,33 +109,33 @@ def _synthetic(caption: str | CaptionError, text: str, flags: tuple[str, ...], s
     return Synthetic(raw=raw, text=text, flags=flags, score=score)
 
 
-def chosen(row: dict[str, Any], made: Synthetic | None, section: CaptionSection | None) -> dict[str, Any]:
+def choose_caption(row: dict[str, Any], synthetic: Synthetic | None, section: CaptionSection | None) -> dict[str, Any]:
     """Store both captions in a row and choose one.
 
     Args:
         row: a row of schema ``FILTERED``.
-        made: its synthetic caption; None if none was generated.
+        synthetic: its synthetic caption; None if none was generated.
         section: the recipe's ``caption`` section; None for a baseline.
 
     Returns:
         A row of schema ``RECAPTIONED``.
     """
-    usable = made is not None and not DEGENERATE & set(made.flags) and bool(made.text)
+    usable = synthetic is not None and not DEGENERATE & set(synthetic.flags) and bool(synthetic.text)
     is_better = usable and (
-        section is None or section.policy != "best_of" or float(made.score or 0.0) > float(row["clip_score"])  # type: ignore[union-attr]
+        section is None or section.policy != "best_of" or float(synthetic.score or 0.0) > float(row["clip_score"])  # type: ignore[union-attr]
     )
     result = {
         **row,
         "original_caption": row["caption"],
-        "synthetic_caption": made.text if made and not made.has_failed else None,
-        "raw_caption": made.raw if made else None,
+        "synthetic_caption": synthetic.text if synthetic and not synthetic.has_failed else None,
+        "raw_caption": synthetic.raw if synthetic else None,
         "original_score": row["clip_score"],
-        "synthetic_score": made.score if made else None,
+        "synthetic_score": synthetic.score if synthetic else None,
         "choice": "synthetic" if is_better else "original",
-        "caption_flags": list(made.flags) if made else [],
+        "caption_flags": list(synthetic.flags) if synthetic else [],
     }
-    if is_better and made is not None:
-        result |= {"caption": made.text, "clip_score": made.score}
+    if is_better and synthetic is not None:
+        result |= {"caption": synthetic.text, "clip_score": synthetic.score}
     return result
 
 
@@ -147,7 +147,7 @@ def recaptioned_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
 def summary(table: pa.Table) -> dict[str, Any]:
     """Counts and means over all processed rows, before any second filtering."""
     rows = table.num_rows
-    flags = Counter(flag for found in table.column("caption_flags").to_pylist() for flag in found)
+    flags = Counter(flag for row_flags in table.column("caption_flags").to_pylist() for flag in row_flags)
     mean = lambda name: float(table.column(name).to_numpy().mean(dtype="float64")) if rows else None  # noqa: E731
     return {
         "captioned": rows - table.column("synthetic_caption").null_count,

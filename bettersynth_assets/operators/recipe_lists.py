@@ -83,9 +83,9 @@ def check_kind(name: str) -> None:
     if name not in modules:
         raise ConfigError(f"operator {name!r} is unknown to Data-Juicer: {_near(name, modules)}")
     kinds = _kinds(name)
-    other = next((kind for kind in kinds if kind in OTHER_ROWS), None)
-    if other:
-        raise ConfigError(f"operator {name!r} turns its rows into other rows (kind: {other}): remove it")
+    refused = next((kind for kind in kinds if kind in OTHER_ROWS), None)
+    if refused:
+        raise ConfigError(f"operator {name!r} turns its rows into other rows (kind: {refused}): remove it")
     if name.startswith("ray_"):
         raise ConfigError(f"operator {name!r} only runs in Data-Juicer's Ray mode: {_near(name[4:], modules)}")
     if spec_of(name).synthesises:
@@ -123,15 +123,15 @@ def _check_arguments(spec: OperatorSpec, arguments: Mapping[str, Any]) -> None:
 
     name = spec.name
     operator_class = registry().modules[name]
-    own = [item for item in _parameters(operator_class) if item not in ("args", "kwargs")]
-    valid = {*own, *OP._BASE_PARAMS, *FILTER_ARGUMENTS}
+    declared = [item for item in _parameters(operator_class) if item not in ("args", "kwargs")]
+    valid = {*declared, *OP._BASE_PARAMS, *FILTER_ARGUMENTS}
     hints = {key: kind for key, (kind, _) in OP._BASE_PARAMS.items() if kind is not None}
     hints |= get_type_hints(vars(operator_class).get("__init__", OP.__init__), include_extras=True)
     if missing := next((item for item in spec.required if not arguments.get(item)), None):
         raise ConfigError(f"{name}: argument {missing!r} is missing; without it the operator does nothing: add it")
     for argument, value in arguments.items():
         if argument not in valid:
-            raise ConfigError(f"{name}: unknown argument {argument!r}: {nearest(argument, own)}")
+            raise ConfigError(f"{name}: unknown argument {argument!r}: {nearest(argument, declared)}")
         if argument in REFUSED_ARGUMENTS and value:
             raise ConfigError(f"{name}: {argument} = {value!r} is refused ({REFUSED_ARGUMENTS[argument]}): remove it")
         if argument in hints:

@@ -21,13 +21,13 @@ def _recorded(operator: Any) -> Iterator[list[tuple[Any, Any, Any]]]:
     refused: list[tuple[Any, Any, Any]] = []
     original = type(operator).get_keep_boolean
 
-    def noting(value: Any, min_val: Any = None, max_val: Any = None) -> bool:
+    def recording(value: Any, min_val: Any = None, max_val: Any = None) -> bool:
         keeps = original(operator, value, min_val, max_val)
         if not keeps:
             refused.append((value, min_val, max_val))
         return keeps
 
-    operator.get_keep_boolean = noting
+    operator.get_keep_boolean = recording
     try:
         yield refused
     finally:
@@ -43,8 +43,8 @@ def refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
     from bettersynth_assets.operators.row_filter import RowFilter
 
     if isinstance(built.operator, RowFilter):
-        found = built.operator.reject({**row.sample, STATS: dict(row.sample[STATS])})
-        return None if found is None else (None if found[0] is None else float(found[0]), str(found[1]))
+        rejection = built.operator.reject({**row.sample, STATS: dict(row.sample[STATS])})
+        return None if rejection is None else (None if rejection[0] is None else float(rejection[0]), str(rejection[1]))
     with _recorded(built.operator) as refused:
         answers = list(built.operator.process(columns([row])))
     if len(answers) != 1:
@@ -65,11 +65,13 @@ def refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
 
 def _names(built: BuiltOperator, row: Row, value: Any, limit: Any) -> tuple[str, str]:
     """Find the stat with the value and the argument with the limit: width belongs to max_width."""
-    known = {name: scalar(found) for name, found in row.sample[STATS].items()}
-    stats = [name for name, found in known.items() if (value in found if isinstance(found, list) else value == found)]
+    stat_values = {name: scalar(found) for name, found in row.sample[STATS].items()}
+    stats = [
+        name for name, known in stat_values.items() if (value in known if isinstance(known, list) else value == known)
+    ]
     stats = stats or ["value"]
-    numbers = {name: found for name, found in vars(built.operator).items() if not isinstance(found, bool)}
-    arguments = [name for name, found in numbers.items() if found is limit or found == limit] or ["limit"]
+    numbers = {name: number for name, number in vars(built.operator).items() if not isinstance(number, bool)}
+    arguments = [name for name, number in numbers.items() if number is limit or number == limit] or ["limit"]
     pairs = [(stat, name) for stat in stats for name in arguments]
     return next((pair for pair in pairs if pair[1].split("_")[-1] in pair[0].split("_")), pairs[-1])
 

@@ -13,5 +13,5 @@ EMBEDDING = "image_embedding"
 
 def similarity_of(sample: dict[str, Any]) -> float:
     """Return a sample's image-text similarity, or minus infinity if its stats have none."""
-    found = (sample.get(STATS) or {}).get(SIMILARITY)
-    return float(found[0]) if found is not None and len(found) else float("-inf")
+    similarities = (sample.get(STATS) or {}).get(SIMILARITY)
+    return float(similarities[0]) if similarities is not None and len(similarities) else float("-inf")

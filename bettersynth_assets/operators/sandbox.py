@@ -2,7 +2,7 @@
 
 Importing Data-Juicer and some of its operators changes the whole process: it installs packages and downloads models at
 run time, makes Pillow accept truncated images, replaces loguru's handlers and sets torch to one thread. ``registry``
-imports it with installs and downloads disabled; ``undisturbed`` wraps code that runs its operators.
+imports it with installs and downloads disabled; ``operator_environment`` wraps code that runs its operators.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def _local_model(model_name: str, force: bool = False) -> str:
     """Find a model file like Data-Juicer, without downloading; ``force`` means that the file found does not load."""
     from data_juicer.utils.cache_utils import DATA_JUICER_EXTERNAL_MODELS_HOME, DATA_JUICER_MODELS_CACHE
 
-    places = ["", *(DATA_JUICER_EXTERNAL_MODELS_HOME or "").split(os.pathsep), DATA_JUICER_MODELS_CACHE]
-    found = [path for place in places if (path := Path(place.strip(), model_name)).exists()]
-    if found and not force:
-        return str(found[0])
-    what = f"cannot be read ({found[0]})" if found else f"is not in {DATA_JUICER_MODELS_CACHE}"
+    folders = ["", *(DATA_JUICER_EXTERNAL_MODELS_HOME or "").split(os.pathsep), DATA_JUICER_MODELS_CACHE]
+    files = [path for folder in folders if (path := Path(folder.strip(), model_name)).exists()]
+    if files and not force:
+        return str(files[0])
+    problem = f"cannot be read ({files[0]})" if files else f"is not in {DATA_JUICER_MODELS_CACHE}"
     raise FetchRefusedError(
-        f"needs the model file {model_name!r}, which {what}, and downloading at run time is disabled: put it there, or "
-        "remove the operator from the recipe"
+        f"needs the model file {model_name!r}, which {problem}, and downloading at run time is disabled: put it there, "
+        "or remove the operator from the recipe"
     )
 
 
@@ -57,7 +57,7 @@ def _refuse_words(words_dir: str, words_type: str) -> NoReturn:
     )
 
 
-def _refuse_code(*arguments: object, **more: object) -> NoReturn:
+def _refuse_code(*arguments: object, **options: object) -> NoReturn:
     raise FetchRefusedError(
         "loads a model with custom Python code, which is never run: use a checkpoint of a class that transformers "
         "provides"
@@ -78,7 +78,7 @@ def registry() -> Any:
     Returns:
         Data-Juicer's ``OPERATORS`` registry: ``.modules`` maps each operator's name to its class.
     """
-    with undisturbed():
+    with operator_environment():
         is_first = "data_juicer" not in sys.modules
         from data_juicer.utils.lazy_loader import LazyLoader
         from loguru import logger
@@ -111,7 +111,7 @@ def registry() -> Any:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def operator_environment() -> Iterator[None]:
     """Run Data-Juicer with strict image decoding, and restore torch's number of threads afterwards."""
     import torch
 

@@ -17,12 +17,12 @@ from bettersynth_assets.operators.trust import is_reviewed, unusable
 
 def operator_names() -> OperatorNames:
     """Return Data-Juicer's operators and ours that a recipe's list can hold, including those that need trust."""
-    known = [name for name, operator in sorted(registry().modules.items()) if is_reviewed(operator)]
-    usable = [name for name in known if _fits(name)]
+    reviewed = [name for name, operator in sorted(registry().modules.items()) if is_reviewed(operator)]
+    usable = [name for name in reviewed if _is_usable(name)]
     return OperatorNames(process=usable, select=[name for name in usable if not is_mapper(name)])
 
 
-def _fits(name: str) -> bool:
+def _is_usable(name: str) -> bool:
     try:
         check_kind(name)
     except ConfigError:

@@ -21,12 +21,12 @@ def with_limits(entries: list[Operator], seed_profile: Manifest) -> list[Operato
     """Resolve a ``process:`` list with limits from the seed file's scores (see ``data_juicer.resolve_limits``)."""
     if not entries:
         return []
-    scores, ids = _read(seed_profile.file(SCORES_FILE))
+    scores, ids = _read_scores(seed_profile.file(SCORES_FILE))
     return resolve_limits(entries, scores, ids)
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path) -> tuple[NDArray[np.float32], list[str]]:
+def _read_scores(path: Path) -> tuple[NDArray[np.float32], list[str]]:
     """Read scores and ids; the path contains the version's key, so its content never changes."""
     table = pq.read_table(path, columns=["id", "clip_score"])
     return table.column("clip_score").to_numpy(), table.column("id").to_pylist()

@@ -104,7 +104,7 @@ class OperatorSpec:
     """Arguments with which it computes image-text similarity itself, differently from ``clip_scores``."""
     embeddings_unless: frozenset[str] | None = None
     """Uses the embeddings of ``clip_scores``, unless one of these arguments is set; None: uses no embeddings."""
-    way: str | None = None
+    execution: str | None = None
     """How it runs if that has changed since an earlier version; part of the keys of lists with this operator."""
     stats: tuple[str, ...] | None = None
     """Stats that it writes; None: parsed from its source for Data-Juicer's operators, else unknown."""

@@ -90,8 +90,8 @@ _HF_CLIP = ModelRole(argument="hf_clip", role="clip")
 _MINHASH, _AESTHETICS = "document_minhash_deduplicator", "image_aesthetics_filter"
 
 
-def _pure(name: str, **known: Any) -> OperatorSpec:
-    return OperatorSpec(name=name, pure=True, **known)
+def _pure(name: str, **fields: Any) -> OperatorSpec:
+    return OperatorSpec(name=name, pure=True, **fields)
 
 
 def _is_int(value: object) -> bool:
@@ -106,7 +106,7 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float)
 
 
-def _second(logits: Tensor, operator: Any) -> Tensor:
+def _second_probability(logits: Tensor, operator: Any) -> Tensor:
     return logits.softmax(-1)[:, 1]
 
 
@@ -130,8 +130,8 @@ def _check_minhash(arguments: Arguments) -> None:
 def _check_aesthetics(arguments: Arguments) -> None:
     """Refuse paths that do not tell Data-Juicer the model's class, or whose scores would stay on a scale of 0 to 10."""
     path = str(arguments.get("hf_scorer_model") or "aesthetics-predictor-v1")
-    known = "v1" in path or ("v2" in path and ("linear" in path or "relu" in path))
-    if not known or "aesthetics-predictor" not in path:
+    is_known = "v1" in path or ("v2" in path and ("linear" in path or "relu" in path))
+    if not is_known or "aesthetics-predictor" not in path:
         raise ConfigError(
             f"{_AESTHETICS}: hf_scorer_model = {path!r}: Data-Juicer derives the model's class and scale from the path "
             "which must contain aesthetics-predictor-v1, aesthetics-predictor-v2…linear or aesthetics-predictor-v2…relu"
@@ -151,7 +151,7 @@ def _names_in(arguments: Arguments) -> Iterator[str]:
             yield ast.unparse(node)
 
 
-def _words(name: str, kind: str) -> OperatorSpec:
+def _word_list_filter(name: str, kind: str) -> OperatorSpec:
     """Spec of an operator that reads a word list; ``kind`` is its name without extension."""
     need = Need(role="words", files=(f"{kind}.json",), argument=f"{kind}_dir")
     return _pure(name, cost="caption", needs=(need,))
@@ -159,8 +159,8 @@ def _words(name: str, kind: str) -> OperatorSpec:
 
 _KNOWN = (
     _pure("alphanumeric_filter", cost="caption", word_splitter=_TOKENIZER),
-    _words("flagged_words_filter", "flagged_words"),
-    _words("stopwords_filter", "stopwords"),
+    _word_list_filter("flagged_words_filter", "flagged_words"),
+    _word_list_filter("stopwords_filter", "stopwords"),
     _pure("general_field_filter", cost="caption", required=("filter_condition",), fields=_names_in),
     _pure(
         _AESTHETICS,
@@ -176,7 +176,7 @@ _KNOWN = (
     _pure(
         "image_nsfw_filter",
         model=ModelRole(argument="hf_nsfw_model", role="nsfw"),
-        classifier=ClassifierHead(stat="image_nsfw_score", output="logits", score=_second),
+        classifier=ClassifierHead(stat="image_nsfw_score", output="logits", score=_second_probability),
     ),
     _pure(
         "image_shape_filter",
@@ -189,9 +189,9 @@ _KNOWN = (
         "image_text_matching_filter",
         model=ModelRole(argument="hf_blip", role="matching"),
         classifier=ClassifierHead(
-            stat="image_text_matching_score", output="itm_score", score=_second, reads_caption=True
+            stat="image_text_matching_score", output="itm_score", score=_second_probability, reads_caption=True
         ),
-        way="batches",
+        execution="batches",
     ),
     _pure(
         "image_text_similarity_filter",
@@ -202,7 +202,7 @@ _KNOWN = (
         "image_watermark_filter",
         model=ModelRole(argument="hf_watermark_model", role="watermark"),
         known_values={"prob_threshold": _is_number},
-        classifier=ClassifierHead(stat="image_watermark_prob", output="logits", score=_second),
+        classifier=ClassifierHead(stat="image_watermark_prob", output="logits", score=_second_probability),
     ),
     _pure(
         "language_id_score_filter",

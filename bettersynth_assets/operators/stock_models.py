@@ -28,7 +28,7 @@ def load_huggingface(
         parameters |= {"return_model": return_model, "return_pipe": return_pipe, "device": device}
         return model_utils.prepare_huggingface_model(name, **parameters)
     model_class = getattr(transformers, config.architectures[0])
-    model = load_model(model_class, name, dtype=torch.float32, called=f"model {name!r}").to(device)
+    model = load_model(model_class, name, dtype=torch.float32, label=f"model {name!r}").to(device)
     processor = load_processor(name)
     image: Any = getattr(processor, "image_processor", None)
     if hasattr(image, "post_process_object_detection") and not hasattr(processor, "post_process_object_detection"):
@@ -45,7 +45,7 @@ def load_aesthetics(pretrained_model_name_or_path: str, *, device: str = "cpu", 
     from bettersynth_assets.models.aesthetics import predictor_class
 
     name = model_utils.check_model_home(pretrained_model_name_or_path)
-    model = load_model(predictor_class(name), name, dtype=torch.float32, called=f"model {name!r}").to(device)
+    model = load_model(predictor_class(name), name, dtype=torch.float32, label=f"model {name!r}").to(device)
     return model, CLIPImageProcessorPil.from_pretrained(name)
 
 

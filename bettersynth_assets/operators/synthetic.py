@@ -32,23 +32,25 @@ class Synthetic:
         return FAILED in self.flags
 
 
-def check_failed(made: Mapping[str, Synthetic | ImageError], asked: int, most: int) -> None:
+def check_failed(results: Mapping[str, Synthetic | ImageError], total: int, limit: int) -> None:
     """Refuse a shard if the captioner failed for too many rows.
 
     Args:
-        made: results so far, by the row's id.
-        asked: total number of rows to caption.
-        most: rows that may fail.
+        results: results so far, by the row's id.
+        total: number of rows to caption.
+        limit: rows that may fail.
 
     Raises:
         EnvironmentFault: more rows failed; names the first. This shard fails, the others continue.
     """
-    bad = [(row, found.detail) for row, found in made.items() if isinstance(found, Synthetic) and found.has_failed]
-    if len(bad) > most:
-        row, detail = bad[0]
+    failed = [
+        (row, result.detail) for row, result in results.items() if isinstance(result, Synthetic) and result.has_failed
+    ]
+    if len(failed) > limit:
+        row, detail = failed[0]
         raise EnvironmentFault(
-            f"the captioner failed for {len(bad)} of {asked} rows, and limits.max_failed_captions_share of the profile "
-            f"allows {most}; the first, row {row!r}: {detail}: check the server, or raise the limit"
+            f"the captioner failed for {len(failed)} of {total} rows, and limits.max_failed_captions_share of the "
+            f"profile allows {limit}; the first, row {row!r}: {detail}: check the server, or raise the limit"
         )
 
 
@@ -64,11 +66,11 @@ SYNTHETIC = pa.schema(
 )
 
 
-def synthetic_table(made: Sequence[Synthetic | ImageError]) -> pa.Table:
+def synthetic_table(results: Sequence[Synthetic | ImageError]) -> pa.Table:
     """Convert results of ``synthesise`` to a table of schema ``SYNTHETIC``."""
     rows = [
         {"reason": item.reason, "detail": item.detail} if isinstance(item, ImageError) else asdict(item)
-        for item in made
+        for item in results
     ]
     return pa.Table.from_pylist(rows, schema=SYNTHETIC)
 

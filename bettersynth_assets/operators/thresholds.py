@@ -115,8 +115,8 @@ def score_limits(arguments: Mapping[str, Any], scores: Any) -> tuple[float | Non
 
 def top_count(arguments: Mapping[str, Any], rows: int) -> int:
     """Return how many of ``rows`` ``top_k`` keeps: ``count``, or ``share`` of them rounded half up; 1 to ``rows``."""
-    wanted = arguments.get("count", int(arguments.get("share", 1.0) * rows + 0.5))
-    return max(1, min(rows, int(wanted)))
+    count = arguments.get("count", int(arguments.get("share", 1.0) * rows + 0.5))
+    return max(1, min(rows, int(count)))
 
 
 def last_tied_id(arguments: Mapping[str, Any], scores: NDArray[np.float32], ids: Sequence[str]) -> str | None:

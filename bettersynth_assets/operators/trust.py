@@ -74,10 +74,10 @@ def code_reason(name: str, operator: type) -> str | None:
     if spec.needs_trust or (spec.pure and is_reviewed(operator)):
         return spec.needs_trust
     parameters = _parameters(operator)
-    if found := sorted(parameters & ADDRESS_PARAMETERS):
-        return f"sends rows to an address ({found[0]})"
-    if found := sorted(parameters & LOADER_PARAMETERS):
-        return f"passes free arguments to a model's loader ({found[0]}), which can run code"
+    if names := sorted(parameters & ADDRESS_PARAMETERS):
+        return f"sends rows to an address ({names[0]})"
+    if names := sorted(parameters & LOADER_PARAMETERS):
+        return f"passes free arguments to a model's loader ({names[0]}), which can run code"
     return "is not among the reviewed operators" if is_reviewed(operator) else None
 
 

@@ -23,7 +23,13 @@ from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import ImageError, check_unchanged
 from bettersynth_assets.models.captioners.captioner import captioner_key
 from bettersynth_assets.models.scorers.clip_score import scorer_key
-from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
+from bettersynth_assets.operators.recaption import (
+    choose_caption,
+    positions_to_recaption,
+    recaptioned_table,
+    summary,
+    synthesise,
+)
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synthetic_rows, synthetic_table
 from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
@@ -55,7 +61,7 @@ def run(work: Work) -> Result:
     recipe = work.settings.recipe
     section = recipe.caption if table.num_rows else None
     if section is None:
-        done, quarantine = recaptioned_table([chosen(row, None, None) for row in table.to_pylist()]), NOTHING
+        done, quarantine = recaptioned_table([choose_caption(row, None, None) for row in table.to_pylist()]), NOTHING
     else:
         done, quarantine = _recaption(work, table, section)
     result = Result(rows_in=table.num_rows, kept=done, quarantine=quarantine, stats=summary(done))
@@ -72,7 +78,9 @@ def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa
         Rows of schema ``RECAPTIONED``; rows whose image cannot be decoded, for the quarantine.
     """
     rows = table.to_pylist()
-    todo = wanted(table.column("clip_score").to_pylist(), section, low_score(section, work.inputs["seed_profile"][0]))
+    todo = positions_to_recaption(
+        table.column("clip_score").to_pylist(), section, low_score(section, work.inputs["seed_profile"][0])
+    )
     made = _captions(work, [rows[index] for index in todo], section)
     by_row = dict(zip(todo, made, strict=True))
     kept, quarantine = [], []
@@ -83,7 +91,7 @@ def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa
                 {"id": row["id"], "line": row["line"], "stage": NAME, "reason": found.reason, "detail": found.detail}
             )
         else:
-            kept.append(chosen(row, found, section))
+            kept.append(choose_caption(row, found, section))
     return recaptioned_table(kept), rows_table(quarantine, QUARANTINE)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.resolved_model import resolve_model
-from bettersynth_assets.models.batch_size import MOST, PROBES, fit_batch, fitting, fixed, once
+from bettersynth_assets.models.batch_size import MAX_BATCH, PROBES, fit_batch, initial_batch, largest_fitting, once
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.captioners.captioner import load_captioner
 from bettersynth_assets.models.scorers.clip_score import load_scorer
@@ -44,26 +44,26 @@ class Model:
 @pytest.mark.parametrize("per_row", [3 * 2**20, 50 * 2**20, 700 * 2**20])
 def test_the_batch_size_is_the_largest_power_of_two_within_four_fifths_of_free_memory(tmp_path, per_row):
     model = Model(80 * GIB, per_row, fixed_part=GIB)
-    fit_batch(model, model.run, name="m", kept=None, meter=model)
+    fit_batch(model, model.run, name="m", sizes_file=None, meter=model)
     size = model.batch.size
     assert size & (size - 1) == 0
     assert model.takes(size) <= 0.8 * 80 * GIB
-    assert size == MOST or model.takes(2 * size) > 0.8 * 80 * GIB
-    assert model.batch.asked == size
+    assert size == MAX_BATCH or model.takes(2 * size) > 0.8 * 80 * GIB
+    assert model.batch.requested == size
 
 
 def test_the_batch_size_is_capped_and_at_least_one():
-    assert fitting(lambda rows: rows, lambda: 10**12) == MOST
-    assert fitting(lambda rows: 1000, lambda: 10**12) == MOST
-    assert fitting(lambda rows: GIB * rows, lambda: GIB // 2) == 1
+    assert largest_fitting(lambda rows: rows, lambda: 10**12) == MAX_BATCH
+    assert largest_fitting(lambda rows: 1000, lambda: 10**12) == MAX_BATCH
+    assert largest_fitting(lambda rows: GIB * rows, lambda: GIB // 2) == 1
 
 
 def test_the_batch_size_is_measured_once_and_kept(tmp_path):
     kept = tmp_path / "data" / "batch_sizes.json"
     first, second, other = Model(80 * GIB, GIB), Model(8 * GIB, GIB), Model(8 * GIB, GIB)
-    fit_batch(first, first.run, name="m float32", kept=str(kept), meter=first)
-    fit_batch(second, second.run, name="m float32", kept=str(kept), meter=second)
-    fit_batch(other, other.run, name="m bfloat16", kept=str(kept), meter=other)
+    fit_batch(first, first.run, name="m float32", sizes_file=str(kept), meter=first)
+    fit_batch(second, second.run, name="m float32", sizes_file=str(kept), meter=second)
+    fit_batch(other, other.run, name="m bfloat16", sizes_file=str(kept), meter=other)
     assert (first.batch.size, second.batch.size, other.batch.size) == (64, 64, 4)
     assert (first.ran, second.ran) == (list(PROBES), [])
     assert json.loads(kept.read_text()) == {"m float32": 64, "m bfloat16": 4}
@@ -85,7 +85,7 @@ def test_models_on_the_cpu_get_their_default_batch_size(tiny_models, tmp_path):
 
 def test_nothing_is_measured_on_the_cpu_or_with_a_fixed_batch_size(tmp_path):
     model = Model(80 * GIB, GIB, device="cpu")
-    fit_batch(model, model.run, name="m", kept=str(tmp_path / "sizes.json"))
+    fit_batch(model, model.run, name="m", sizes_file=str(tmp_path / "sizes.json"))
     assert (model.batch.size, model.ran) == (64, [])
-    assert (fixed("auto", 32), fixed(7, 32)) == (32, 7)
+    assert (initial_batch("auto", 32), initial_batch(7, 32)) == (32, 7)
     assert list(tmp_path.iterdir()) == []

@@ -64,7 +64,7 @@ def test_a_clip_vision_tower_loads_all_its_weights_with_and_without_the_prefix_o
     spellings = {"without": bare, "with": lambda name: f"vision_model.{bare(name)}"}
     for spelling, change in spellings.items():
         folder = renamed(tmp_path / "saved", tmp_path / spelling, change)
-        found = load_model(CLIPVisionModel, str(folder), dtype=torch.float32, called="models.clip")
+        found = load_model(CLIPVisionModel, str(folder), dtype=torch.float32, label="models.clip")
         assert all(torch.equal(value, made.state_dict()[name]) for name, value in found.state_dict().items())
 
 

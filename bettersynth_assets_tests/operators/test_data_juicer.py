@@ -10,7 +10,7 @@ from PIL import ImageFile
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.data_juicer import check_operators, resolve_limits
-from bettersynth_assets.operators.sandbox import registry, undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment, registry
 from bettersynth_assets_tests.helpers.operators import build_operators, operators_key
 from bettersynth_assets_tests.helpers.rows import tiny_profile
 
@@ -119,7 +119,7 @@ def test_installing_packages_at_run_time_is_refused():
 def test_data_juicer_does_not_change_settings_of_the_process():
     threads = torch.get_num_threads()
     registry()
-    with undisturbed():
+    with operator_environment():
         torch.set_num_threads(threads + 1)
     assert torch.get_num_threads() == threads
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False

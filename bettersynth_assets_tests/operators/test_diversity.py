@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from bettersynth_assets.images.image_hash import image_hash, repeats
-from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
+from bettersynth_assets.operators.diversity import clusters_of, quotas, ranks_in_clusters
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_more_clusters_than_rows_and_equal_rows_are_accepted():
 
 def test_ranks_within_clusters_follow_the_weights_and_ties_keep_the_row_order():
     labels = np.array([0, 1, 0, 1, 0])
-    assert places_in_clusters(labels, [0.1, 0.5, 0.9, 0.5, 0.1]).tolist() == [1, 0, 0, 1, 2]
+    assert ranks_in_clusters(labels, [0.1, 0.5, 0.9, 0.5, 0.1]).tolist() == [1, 0, 0, 1, 2]
 
 
 def test_repeats_finds_the_same_rows_as_comparing_all_pairs():

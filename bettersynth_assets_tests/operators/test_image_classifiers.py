@@ -7,7 +7,7 @@ from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.operators.apply import STATS, make_row
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.image_classifiers import classify
-from bettersynth_assets.operators.sandbox import undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import break_image, seed_table, tiny_profile
 
@@ -31,7 +31,7 @@ def rows(tmp_path):
 
 
 def test_stats_equal_those_of_data_juicers_operators(built, rows):
-    with undisturbed():
+    with operator_environment():
         for operator in built:
             assert classify(operator, rows, []) == {}
             stat = spec_of(operator.name).classifier.stat
@@ -44,7 +44,7 @@ def test_an_image_is_decoded_once_for_all_classifiers_and_a_broken_one_fails_alo
     break_image(tmp_path, rows[4].values["image"])
     opened = []
     monkeypatch.setattr(decoding, "open_rgb", lambda path, real=decoding.open_rgb: opened.append(path) or real(path))
-    with undisturbed():
+    with operator_environment():
         failed = classify(built[0], rows, built[1:])
         assert list(failed) == [4] and isinstance(failed[4], ImageError)
         left = [row for at, row in enumerate(rows) if at not in (4, 7)]

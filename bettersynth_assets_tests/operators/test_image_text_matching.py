@@ -10,7 +10,7 @@ from bettersynth_assets.operators import image_classifiers
 from bettersynth_assets.operators.apply import STATS, make_row
 from bettersynth_assets.operators.image_classifiers import classifies, classify
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.sandbox import undisturbed
+from bettersynth_assets.operators.sandbox import operator_environment
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, break_image, scored_table, seed_table, tiny_profile
 from tiny_models.image_models import make_blip_itm
@@ -69,7 +69,7 @@ def scores_of(built, rows):
 
 def test_scores_equal_those_of_data_juicers_operator_for_captions_of_any_length(build, rows):
     (matching,) = build("matching")
-    with undisturbed():
+    with operator_environment():
         ours, theirs = scores_of(matching, rows), own_calls(matching, rows)
     assert ours == [pytest.approx(values, abs=1e-6) for values in theirs]
     assert len({round(values[0], 4) for values in theirs}) > 10
@@ -77,7 +77,7 @@ def test_scores_equal_those_of_data_juicers_operator_for_captions_of_any_length(
 
 def test_neighbours_change_only_the_last_bits_of_a_score(build, rows):
     (matching,) = build("matching")
-    with undisturbed():
+    with operator_environment():
         together = scores_of(matching, rows)
         alone = [scores_of(matching, [row])[0] for row in rows]
         assert together == scores_of(matching, rows)
@@ -86,7 +86,7 @@ def test_neighbours_change_only_the_last_bits_of_a_score(build, rows):
 
 def test_an_image_is_decoded_once_for_all_classifiers_of_a_list(build, rows, opened):
     operators = build("watermark", "matching", "nsfw")
-    with undisturbed():
+    with operator_environment():
         for place, built in enumerate(operators, start=1):
             assert classify(built, rows, operators[place:]) == {}
         assert len(opened) == len(rows) and not any(row.pixels for row in rows)
@@ -97,7 +97,7 @@ def test_an_image_is_decoded_once_for_all_classifiers_of_a_list(build, rows, ope
 def test_decoded_images_are_kept_for_as_many_rows_as_fit(build, rows, opened, monkeypatch):
     operators = build("watermark", "matching", "nsfw")
     monkeypatch.setattr(image_classifiers, "KEPT_BYTES", 20 * 3 * 32 * 32 + 5)
-    with undisturbed():
+    with operator_environment():
         classify(operators[0], rows, operators[1:])
         assert [len(row.pixels) for row in rows] == [2] * 10 + [0] * 20
         classify(operators[1], rows, operators[2:])
@@ -109,7 +109,7 @@ def test_decoded_images_are_kept_for_as_many_rows_as_fit(build, rows, opened, mo
 
 def test_a_broken_image_and_an_unreadable_caption_fail_no_other_row(build, rows, tmp_path):
     (matching,) = build("matching")
-    with undisturbed():
+    with operator_environment():
         whole = scores_of(matching, rows)
         break_image(tmp_path, rows[4].values["image"])
         rows[7].sample["text"] = kit_text("half a \ud83d smile")
@@ -136,7 +136,7 @@ def test_a_classifier_uses_the_caption_of_the_mapper_before_it(build, tmp_path, 
     kept = done.kept.to_pylist()
     assert kept[1]["caption"] == "wo dog"
     rows = [make_row(row, tmp_path, with_score=True) for row in kept]
-    with undisturbed():
+    with operator_environment():
         theirs = own_calls(operators[2], rows)
         before = own_calls(operators[2], [make_row(row, tmp_path, with_score=True) for row in table.to_pylist()])
     assert [json.loads(row["stats"])[STAT] for row in kept] == [pytest.approx(values[0], abs=1e-6) for values in theirs]
@@ -152,7 +152,7 @@ def test_a_tokenizer_of_another_model_is_reported_as_such(build, rows, tiny_mode
     vocabulary.write_text(vocabulary.read_text() + "\n".join(f"more{at}" for at in range(99)) + "\nquokka\n")
     (matching,) = build("matching", matching={"hf_blip": str(folder)})
     rows[2].sample["text"] = kit_text("a quokka")
-    with undisturbed():
+    with operator_environment():
         failed = classify(matching, rows, [])
     assert list(failed) == [2] and "tokenizer of another model" in str(failed[2])
     table = scored_table(tmp_path, 3)
@@ -167,7 +167,7 @@ def test_flipped_images_use_the_implementation_of_data_juicer(build, tmp_path):
     assert classifies(plain) and not classifies(mirrored)
     done = run_process(table, [mirrored], stage="test", image_root=tmp_path, rescore=None)
     rows = [make_row(row, tmp_path, with_score=True) for row in table.to_pylist()]
-    with undisturbed():
+    with operator_environment():
         theirs = own_calls(mirrored, rows)
         assert theirs != own_calls(plain, rows)
     stats = [json.loads(row["stats"])[STAT] for row in done.kept.to_pylist()]
@@ -179,7 +179,7 @@ def test_the_profiles_dtype_applies_to_a_copy_of_the_model(build, rows, tiny_mod
     gpu = tiny_profile(tiny_models).gpu.model_copy(update={"dtype": "bfloat16"})
     entry = {"image_text_matching_filter": {"hf_blip": str(blip_itm), "min_score": 0.0}}
     (rough,) = build_operators([entry], tiny_profile(tiny_models, gpu=gpu))
-    with undisturbed():
+    with operator_environment():
         ours, theirs = scores_of(rough, rows), own_calls(exact, rows)
         assert scores_of(exact, rows) == [pytest.approx(values, abs=1e-6) for values in theirs]
     apart = [abs(values[0] - others[0]) for values, others in zip(ours, theirs, strict=True)]

@@ -7,7 +7,13 @@ import torch
 from bettersynth_assets.config.recipe import CaptionSection
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.batching import BatchSize
-from bettersynth_assets.operators.recaption import chosen, recaptioned_table, summary, synthesise, wanted
+from bettersynth_assets.operators.recaption import (
+    choose_caption,
+    positions_to_recaption,
+    recaptioned_table,
+    summary,
+    synthesise,
+)
 from bettersynth_assets.operators.synthetic import Synthetic
 from bettersynth_assets_tests.helpers.rows import break_image, write_images
 from toolkit.progress import Progress
@@ -38,7 +44,7 @@ LOOP = Synthetic(raw="a a a a", text="", flags=("loop",), score=None)
     ],
 )
 def test_each_policy_chooses_as_documented_and_rows_keep_both_captions(policy, made, choice):
-    row = chosen(ROW, made, CaptionSection(policy=policy))
+    row = choose_caption(ROW, made, CaptionSection(policy=policy))
     assert row["choice"] == choice
     assert (row["original_caption"], row["original_score"]) == ("old", 0.3)
     if made is not None:
@@ -50,8 +56,8 @@ def test_each_policy_chooses_as_documented_and_rows_keep_both_captions(policy, m
 
 def test_low_score_only_recaptions_only_rows_below_the_limit():
     scores = [0.1, 0.3, 0.2999, 0.5]
-    assert wanted(scores, CaptionSection(policy="low_score_only"), 0.3) == [0, 2]
-    assert wanted(scores, CaptionSection(policy="best_of"), 0.3) == [0, 1, 2, 3]
+    assert positions_to_recaption(scores, CaptionSection(policy="low_score_only"), 0.3) == [0, 2]
+    assert positions_to_recaption(scores, CaptionSection(policy="best_of"), 0.3) == [0, 1, 2, 3]
 
 
 class FixedCaptioner:
@@ -105,11 +111,13 @@ def test_without_cleaning_only_an_empty_caption_is_replaced_by_the_original(tmp_
     paths = [tmp_path / name for name in names]
     made = synthesise(paths, names, captioner, LengthScorer(), section, Progress(print, "captions", 2))
     assert made[0].text == "a dog stock photo" and made[0].flags == ()
-    assert made[1].flags == ("empty",) and chosen(ROW, made[1], section)["choice"] == "original"
+    assert made[1].flags == ("empty",) and choose_caption(ROW, made[1], section)["choice"] == "original"
 
 
 def test_the_summary_counts_choices_and_flags_and_means():
-    rows = [chosen(ROW, made, CaptionSection()) for made in (BETTER, WORSE, LOOP)] + [chosen(ROW, None, None)]
+    rows = [choose_caption(ROW, made, CaptionSection()) for made in (BETTER, WORSE, LOOP)] + [
+        choose_caption(ROW, None, None)
+    ]
     found = summary(recaptioned_table(rows))
     assert found["captioned"] == 3 and found["choices"] == {"original": 2, "synthetic": 2}
     assert found["flags"] == {"loop": 1, "tail_cut": 1}

@@ -31,8 +31,8 @@ class Blip2Captioner(GenerativeCaptioner):
         import torch
 
         config = self._model.config
-        places = [config.image_token_id] * config.num_query_tokens
-        return torch.tensor(places + self._processor.tokenizer(prompt)["input_ids"])
+        placeholders = [config.image_token_id] * config.num_query_tokens
+        return torch.tensor(placeholders + self._processor.tokenizer(prompt)["input_ids"])
 
     def _features(self, pixels: Tensor) -> Tensor:
         return self._model.get_image_features(pixels).pooler_output

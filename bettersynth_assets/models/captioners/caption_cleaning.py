@@ -28,10 +28,10 @@ import re
 
 from bettersynth_assets.models.captioners.caption_faults import is_loop, is_markup, is_refusal, straight
 from bettersynth_assets.models.captioners.reasoning import without_reasoning
-from bettersynth_assets.models.captioners.sentences import whole
+from bettersynth_assets.models.captioners.sentences import trim_incomplete
 from bettersynth_assets.records.reserved import find_reserved
 
-__all__ = ["DEGENERATE", "clean", "validate", "whole"]
+__all__ = ["DEGENERATE", "clean", "trim_incomplete", "validate"]
 DEGENERATE = frozenset(
     {"reserved_token", "broken_text", "reasoning", "markup", "refusal", "loop", "empty", "caption_failed"}
 )
@@ -88,17 +88,17 @@ def _result(text: str, flags: set[str], fault: str | None) -> tuple[str, tuple[s
     return ("", tuple(sorted({*flags, fault}))) if fault else (text, tuple(sorted(flags)))
 
 
-def _cut(text: str, asked: str, flags: set[str]) -> str:
+def _cut(text: str, prompt: str, flags: set[str]) -> str:
     """Cut the prompt's echo, typical beginnings and endings; adds what was cut to ``flags``."""
-    if asked and text.lower().startswith(asked.lower()):
-        text = text[len(asked) :].lstrip(" :,.-?!")
+    if prompt and text.lower().startswith(prompt.lower()):
+        text = text[len(prompt) :].lstrip(" :,.-?!")
         flags.add("prompt_echo")
-    for lead in (_WRAPPER, _LEAD):
-        if found := lead.match(straight(text)):
-            text = text[found.end() :]
+    for pattern in (_WRAPPER, _LEAD):
+        if match := pattern.match(straight(text)):
+            text = text[match.end() :]
             flags.add("lead_cut")
-    if found := _QUOTED.fullmatch(text):
-        text = next(part for part in found.groups() if part).strip()
+    if match := _QUOTED.fullmatch(text):
+        text = next(group for group in match.groups() if group).strip()
         flags.add("quotes_cut")
     while (shorter := _TAIL.sub("", text)) != text:
         text = shorter.rstrip()

@@ -110,12 +110,12 @@ def is_loop(text: str) -> bool:
     """
     if _STUTTER.search(text.lower()):
         return True
-    found = list(_WORD.finditer(text.lower()))
-    words = [match.group() for match in found]
+    matches = list(_WORD.finditer(text.lower()))
+    words = [match.group() for match in matches]
 
     def quoted(first: int) -> bool:
-        before = text[: found[first].start()].rstrip()
-        return not _READS.isdisjoint(words[max(0, first - 2) : first]) or before.endswith(_QUOTES)
+        preceding = text[: matches[first].start()].rstrip()
+        return not _READS.isdisjoint(words[max(0, first - 2) : first]) or preceding.endswith(_QUOTES)
 
     quotes: set[int] = set()
     for size in range(1, min(MAX_CYCLE, len(words) // REPEATS) + 1):

@@ -18,7 +18,7 @@ from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.config.resolved_model import ResolvedModel
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
+from bettersynth_assets.models.batch_size import RequestedBatch, fit_batch, initial_batch
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.captioners import CAPTIONERS
 from bettersynth_assets.models.captioners.served import ServedCaptioner
@@ -59,25 +59,27 @@ class Captioner(Protocol):
 def load_captioner(model: ResolvedModel, gpu: Gpu) -> Captioner:
     """Load a profile's captioner to its first device, once per process for all shards."""
     if model.is_served:
-        return _reach(model.name, fixed(gpu.caption_batch, 128))
+        return _connect(model.name, initial_batch(gpu.caption_batch, 128))
     return _load(model, first_device(gpu), gpu.dtype, gpu.caption_batch, gpu.batch_sizes)
 
 
 @lru_cache(maxsize=1)
-def _load(model: ResolvedModel, device: str, dtype: str, batch: Asked, kept: str | None) -> Captioner:
-    captioner: Captioner = captioner_class(model)(model.name, device=device, dtype=dtype, batch=fixed(batch, 32))
+def _load(model: ResolvedModel, device: str, dtype: str, batch: RequestedBatch, sizes_file: str | None) -> Captioner:
+    captioner: Captioner = captioner_class(model)(
+        model.name, device=device, dtype=dtype, batch=initial_batch(batch, 32)
+    )
     if batch == "auto":
         grey, prompt = Image.new("RGB", (336, 336)), captioner.default_prompt
 
         def caption(rows: int) -> object:
             return captioner.captions([grey] * rows, prompt=prompt, max_new_tokens=PROBED_TOKENS)
 
-        fit_batch(captioner, caption, name=f"{model.fingerprint} {dtype}", kept=kept)
+        fit_batch(captioner, caption, name=f"{model.fingerprint} {dtype}", sizes_file=sizes_file)
     return captioner
 
 
 @lru_cache(maxsize=1)
-def _reach(model: str, batch: int) -> Captioner:
+def _connect(model: str, batch: int) -> Captioner:
     return ServedCaptioner(model, batch=batch)
 
 
@@ -89,13 +91,14 @@ def captioner_class(model: ResolvedModel) -> Callable[..., Captioner]:
     """
     if model.is_served:
         return ServedCaptioner
-    found, says = model_type(model.name)
-    if found is None or found not in CAPTIONERS.names():
+    kind, description = model_type(model.name)
+    if kind is None or kind not in CAPTIONERS.names():
+        known = " or ".join(CAPTIONERS.names())
         raise ConfigError(
-            f"models.captioner = {model.name!r}: {says}, but captioners are of type {' or '.join(CAPTIONERS.names())}: "
-            "use a BLIP-2 or LLaVA-1.5 checkpoint as written by save_pretrained, or a hub id that can be reached"
+            f"models.captioner = {model.name!r}: {description}, but captioners are of type {known}: use a "
+            "BLIP-2 or LLaVA-1.5 checkpoint as written by save_pretrained, or a hub id that can be reached"
         )
-    loader: Callable[..., Captioner] = CAPTIONERS.get(found)
+    loader: Callable[..., Captioner] = CAPTIONERS.get(kind)
     return loader
 
 

@@ -15,6 +15,6 @@ from bettersynth_assets.models.captioners import CAPTIONERS
 def captioner_kind(model: str) -> str | None:
     """Return the kind of a profile's ``models.captioner``; None if it is unknown."""
     folder = Path(resolve(str(Path(model).expanduser())))
-    if folder.is_dir() and (found := model_type(str(folder))[0]):
-        return found
-    return next((kind for kind in CAPTIONERS.names() if CAPTIONERS.get(kind).names.search(model)), None)
+    if folder.is_dir() and (kind := model_type(str(folder))[0]):
+        return kind
+    return next((name for name in CAPTIONERS.names() if CAPTIONERS.get(name).names.search(model)), None)

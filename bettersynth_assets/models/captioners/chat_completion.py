@@ -44,6 +44,6 @@ def caption_of(body: bytes) -> tuple[str, bool]:
         raise failed(f"the answer's content is no text ({type(text).__name__})")
     if len(text) > MAX_CAPTION:
         raise failed(f"the caption has {len(text)} characters, more than {MAX_CAPTION}")
-    if found := CONTROL.search(text):
-        raise failed(f"the caption holds the character U+{ord(found.group()):04X}")
+    if control_character := CONTROL.search(text):
+        raise failed(f"the caption holds the character U+{ord(control_character.group()):04X}")
     return text, reason in CUT

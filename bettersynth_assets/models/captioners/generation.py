@@ -50,8 +50,8 @@ class GenerativeCaptioner:
         self.dtype = getattr(torch, dtype)
         self.batch = BatchSize(batch)
         model_class = getattr(transformers, self.loaded_by)
-        called = f"models.captioner = {model!r}"
-        self._model = load_model(model_class, model, dtype=self.dtype, called=called).to(device)
+        label = f"models.captioner = {model!r}"
+        self._model = load_model(model_class, model, dtype=self.dtype, label=label).to(device)
         self._processor = load_processor(model)
         self.prepare, levels = resizing(self._processor.image_processor)
         self._levels = None if levels is None else levels.to(device)
@@ -80,17 +80,17 @@ class GenerativeCaptioner:
         """
         import torch
 
-        most = self.default_tokens if max_new_tokens is None else max_new_tokens
-        uniforms = uniforms_for(sampling, keys, len(images), most)
+        limit = self.default_tokens if max_new_tokens is None else max_new_tokens
+        uniforms = uniforms_for(sampling, keys, len(images), limit)
         row = self._row(self.default_prompt if prompt is None else prompt).to(self.device)
         make = self._generated_tokens if self._decode is None else self._decoded_tokens
 
-        def caption_batch(part: range) -> list[str]:
-            at = slice(part.start, part.stop)
-            pixels = as_pixels(images[at], self.prepare, self._levels, self.device, self.dtype)
+        def caption_batch(rows: range) -> list[str]:
+            selected = slice(rows.start, rows.stop)
+            pixels = as_pixels(images[selected], self.prepare, self._levels, self.device, self.dtype)
             with torch.inference_mode(), threads_for(self._model.num_parameters()):
-                own = None if uniforms is None else torch.from_numpy(uniforms[at]).to(self.device)
-                return self._texts(make(pixels, row, most, sampling, own))
+                batch_uniforms = None if uniforms is None else torch.from_numpy(uniforms[selected]).to(self.device)
+                return self._texts(make(pixels, row, limit, sampling, batch_uniforms))
 
         return in_batches(range(len(images)), self.batch, caption_batch)  # type: ignore[arg-type]
 
@@ -117,7 +117,9 @@ class GenerativeCaptioner:
         embeds = text.repeat(len(pixels), 1, 1)
         embeds[:, row == self._model.config.image_token_id] = self._features(pixels).to(text.dtype)
         assert self._decode is not None
-        return self._decode(embeds, new_tokens=new_tokens, most=self.batch.size, sampling=sampling, uniforms=uniforms)
+        return self._decode(
+            embeds, new_tokens=new_tokens, full_batch=self.batch.size, sampling=sampling, uniforms=uniforms
+        )
 
     def _generated_tokens(
         self, pixels: Tensor, row: Tensor, new_tokens: int, sampling: Sampling | None, uniforms: Tensor | None

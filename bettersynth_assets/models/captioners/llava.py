@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from bettersynth_assets.models.captioners.generation import GenerativeCaptioner
-from bettersynth_assets.models.captioners.sentences import whole
+from bettersynth_assets.models.captioners.sentences import trim_incomplete
 from toolkit.tokens import IMAGE_TOKEN
 
 if TYPE_CHECKING:
@@ -57,8 +57,14 @@ class LlavaCaptioner(GenerativeCaptioner):
         """Decode answers; those cut off by the token limit end with their last complete sentence, or else word."""
         import torch
 
-        ends = self._model.generation_config.eos_token_id
-        ends = torch.tensor(ends if isinstance(ends, list) else [] if ends is None else [ends], device=tokens.device)
-        ended = torch.isin(tokens, ends).any(dim=1).tolist()
+        end_tokens = self._model.generation_config.eos_token_id
+        end_tokens = torch.tensor(
+            end_tokens if isinstance(end_tokens, list) else [] if end_tokens is None else [end_tokens],
+            device=tokens.device,
+        )
+        complete = torch.isin(tokens, end_tokens).any(dim=1).tolist()
         texts = self._processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() if done else whole(text) for text, done in zip(texts, ended, strict=True)]
+        return [
+            text.strip() if is_complete else trim_incomplete(text)
+            for text, is_complete in zip(texts, complete, strict=True)
+        ]

@@ -12,7 +12,7 @@ _ANSWER = re.compile(r"<\s*/?\s*(?:answer|final)\s*>", re.IGNORECASE)
 
 def after_reasoning(text: str) -> int:
     """Position after the last closed block; 0 if there is none. Chat templates may contain the opening tag."""
-    return max((found.end() for found in _CLOSE.finditer(text)), default=0)
+    return max((match.end() for match in _CLOSE.finditer(text)), default=0)
 
 
 def without_reasoning(text: str) -> tuple[str, bool, bool]:
@@ -22,8 +22,8 @@ def without_reasoning(text: str) -> tuple[str, bool, bool]:
         The rest, without tags around the answer; whether a closed block was removed; whether one is left open.
     """
     start = after_reasoning(text)
-    rest = text[start:]
-    if start and not rest.strip():  # the answer may precede the block
+    answer = text[start:]
+    if start and not answer.strip():  # the answer may precede the block
         opened = _OPEN.search(text)
-        rest = text[: opened.start()] if opened else ""
-    return _ANSWER.sub(" ", rest), start > 0, _OPEN.search(rest) is not None
+        answer = text[: opened.start()] if opened else ""
+    return _ANSWER.sub(" ", answer), start > 0, _OPEN.search(answer) is not None

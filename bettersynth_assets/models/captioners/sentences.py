@@ -28,7 +28,7 @@ _BEFORE_NAMES = frozenset(_NAMES.split())
 _BEFORE_NUMBERS = frozenset({"no", "nos", "nr", "art", "p", "v", "ver", "ch"})
 
 
-def whole(text: str) -> str:
+def trim_incomplete(text: str) -> str:
     """Cut a caption to its last complete sentence, or else to its last complete word.
 
     The last word may be incomplete, so it is removed too, unless it is the only one. In scripts without spaces the last
@@ -46,22 +46,22 @@ def whole(text: str) -> str:
 
 def _last_end(text: str, start: int) -> int:
     """Position after the last certain end of a sentence after ``start``; 0 if there is none."""
-    ends = (found.end() for found in reversed(list(_END.finditer(text, start))) if _is_end(text, start, found))
+    ends = (match.end() for match in reversed(list(_END.finditer(text, start))) if _is_end(text, start, match))
     return next(ends, 0)
 
 
-def _is_end(text: str, start: int, found: regex.Match[str]) -> bool:
-    following = text[found.end() :]
+def _is_end(text: str, start: int, match: regex.Match[str]) -> bool:
+    following = text[match.end() :]
     after = following.lstrip()
-    if found["sure"] and found["sure"][0] not in "!?":
+    if match["sure"] and match["sure"][0] not in "!?":
         return True  # a script whose full stop is unambiguous
     if after and (after == following or regex.match(r"[\p{SB=Close}]*\p{SB=Lower}", after)):
         return False  # inside a word or a number, or the sentence continues
-    if found["sure"]:
+    if match["sure"]:
         return True
-    if len(found["dots"]) > 1 or "…" in found["dots"]:
+    if len(match["dots"]) > 1 or "…" in match["dots"]:
         return bool(after)
-    words = text[start : found.start()].split()
+    words = text[start : match.start()].split()
     word = words[-1].lstrip("\"'“‘«([{*_").lower() if words else ""
     return _ends_after(word, after, is_first=len(words) == 1)
 

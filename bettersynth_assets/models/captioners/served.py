@@ -26,7 +26,7 @@ from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.captioners.llava import PROMPT
-from bettersynth_assets.models.captioners.sentences import whole
+from bettersynth_assets.models.captioners.sentences import trim_incomplete
 from bettersynth_assets.models.captioners.served_answers import Endpoint
 from bettersynth_assets.models.sampling import check_keys
 from bettersynth_assets.records.reserved import CaptionError
@@ -112,7 +112,7 @@ class ServedCaptioner:
             except ConfigError:
                 is_over.set()
                 raise
-            return whole(text) if is_cut else text.strip()
+            return trim_incomplete(text) if is_cut else text.strip()
 
         with ThreadPoolExecutor(self.batch.size) as pool:
             return list(pool.map(caption, range(len(images))))

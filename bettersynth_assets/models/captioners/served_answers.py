@@ -63,18 +63,18 @@ class Endpoint:
             ConfigError: the server does not answer, or returns no list.
         """
         try:
-            found = self._ask("GET", "models", tries=2, seconds=30.0, limit=MAX_LIST_BYTES)
+            body = self._ask("GET", "models", tries=2, seconds=30.0, limit=MAX_LIST_BYTES)
         except CaptionError as error:
             raise ConfigError(f"models.captioner: {error.detail}") from None
         try:
-            return [str(model["id"]) for model in json.loads(found)["data"]]
+            return [str(model["id"]) for model in json.loads(body)["data"]]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ConfigError(
                 f"models.captioner: {self.address.url}/models is no list of models ({type(error).__name__}): use the "
                 "address that speaks OpenAI's protocol, which usually ends in /v1"
             ) from None
 
-    def caption(self, body: dict[str, Any], what: str) -> tuple[str, bool]:
+    def caption(self, body: dict[str, Any], row: str) -> tuple[str, bool]:
         """Request one caption.
 
         Returns:
@@ -87,11 +87,11 @@ class Endpoint:
         error: CaptionError | None = None
         for _ in range(ANSWER_TRIES):
             try:
-                return caption_of(self._ask("POST", "chat/completions", what=what, body=body))
+                return caption_of(self._ask("POST", "chat/completions", row=row, body=body))
             except Refused:
                 raise
-            except CaptionError as found:
-                error = found
+            except CaptionError as fault:
+                error = fault
         assert error is not None
         raise error
 
@@ -100,7 +100,7 @@ class Endpoint:
         method: str,
         path: str,
         *,
-        what: str = "",
+        row: str = "",
         tries: int = TRIES,
         seconds: float | None = None,
         limit: int = MAX_ANSWER_BYTES,
@@ -117,22 +117,24 @@ class Endpoint:
                     method, where, timeout=(CONNECT_SECONDS, seconds), stream=True, allow_redirects=False, json=body
                 ) as answer:
                     if answer.status_code not in RETRIED:
-                        _check(answer, where, what)
-                        return _read(answer, limit, seconds)
-                    fault = Refused(f"{where} answered {answer.status_code}{what} {attempt} times: {_words(answer)}")
+                        _check(answer, where, row)
+                        return _read_body(answer, limit, seconds)
+                    fault = Refused(
+                        f"{where} answered {answer.status_code}{row} {attempt} times: {_error_text(answer)}"
+                    )
                     wait = _pause(attempt, answer.headers.get("Retry-After"))
             except requests.RequestException as error:
-                if not _is_broken_off(error):
-                    wrong = ConfigError(
-                        f"models.captioner: {where} does not answer{what} ({type(error).__name__}): start the server, "
+                if not _is_interrupted(error):
+                    unreachable = ConfigError(
+                        f"models.captioner: {where} does not answer{row} ({type(error).__name__}): start the server, "
                         f"e.g. `vllm serve {self.address.name}`, or set models.captioner to its address"
                     )
                     if attempt == tries:
-                        raise wrong from None
+                        raise unreachable from None
                 else:
                     is_slow = isinstance(error, requests.Timeout)
                     how = f"did not answer within {seconds:g} s" if is_slow else f"broke off ({type(error).__name__})"
-                    fault = Refused(f"{where} {how}{what}, {attempt} times")
+                    fault = Refused(f"{where} {how}{row}, {attempt} times")
                     if is_slow and attempt >= SLOW_TRIES:
                         raise fault from None
             if attempt < tries:
@@ -140,7 +142,7 @@ class Endpoint:
         raise fault
 
 
-def _is_broken_off(error: Exception) -> bool:
+def _is_interrupted(error: Exception) -> bool:
     """Whether the server accepted a request but sent no complete answer; otherwise it is unreachable."""
     import requests
     from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
@@ -165,13 +167,13 @@ def _is_this_machine(url: str) -> bool:
 
 def _authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Add the key; used as the session's ``auth``, it also keeps requests from reading ``~/.netrc``."""
-    whole, key = os.environ.get("BETTERSYNTH_CAPTIONER_AUTHORIZATION"), os.environ.get("OPENAI_API_KEY")
-    if whole or key:
-        request.headers["Authorization"] = whole or f"Bearer {key}"
+    header, key = os.environ.get("BETTERSYNTH_CAPTIONER_AUTHORIZATION"), os.environ.get("OPENAI_API_KEY")
+    if header or key:
+        request.headers["Authorization"] = header or f"Bearer {key}"
     return request
 
 
-def _check(answer: requests.Response, where: str, what: str) -> None:
+def _check(answer: requests.Response, where: str, row: str) -> None:
     """Raise the error that corresponds to an unsuccessful answer."""
     status = answer.status_code
     if status < 300:
@@ -182,25 +184,25 @@ def _check(answer: requests.Response, where: str, what: str) -> None:
             "sent to another address: set models.captioner to the final address"
         )
     if status in ROW_STATUSES:
-        raise Refused(f"{where} answered {status}{what}: {_words(answer)}")
+        raise Refused(f"{where} answered {status}{row}: {_error_text(answer)}")
     fix = ": set OPENAI_API_KEY in the environment to a key that the server accepts" if status in (401, 403) else ""
-    raise ConfigError(f"models.captioner: {where} answered {status}{what}: {_words(answer)}{fix}")
+    raise ConfigError(f"models.captioner: {where} answered {status}{row}: {_error_text(answer)}{fix}")
 
 
-def _read(answer: requests.Response, limit: int, seconds: float) -> bytes:
+def _read_body(answer: requests.Response, limit: int, seconds: float) -> bytes:
     """Read the body; fail as soon as it is too long or too slow."""
-    parts, size, end = [], 0, time.monotonic() + seconds
-    for part in answer.iter_content(8192):
-        parts.append(part)
-        size += len(part)
+    pieces, size, deadline = [], 0, time.monotonic() + seconds
+    for piece in answer.iter_content(8192):
+        pieces.append(piece)
+        size += len(piece)
         if size > limit:
             raise failed(f"the answer is longer than {limit} bytes")
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             raise failed(f"the answer was not complete within {seconds:.0f} s")
-    return b"".join(parts)
+    return b"".join(pieces)
 
 
-def _words(answer: requests.Response) -> str:
+def _error_text(answer: requests.Response) -> str:
     """Return the beginning of an error's body in one line."""
     import requests
 
@@ -213,5 +215,5 @@ def _words(answer: requests.Response) -> str:
 
 def _pause(attempt: int, retry_after: str | None = None) -> float:
     """Return the seconds before the next try: doubled each time, or as the server requests, at most ``MAX_WAIT``."""
-    asked = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after.strip()) else 0.0
-    return min(MAX_WAIT, max(asked, 0.5 * 2 ** (attempt - 1)))
+    requested = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after.strip()) else 0.0
+    return min(MAX_WAIT, max(requested, 0.5 * 2 ** (attempt - 1)))

@@ -29,11 +29,11 @@ BLOCK = 64
 def decode_attention_in(model: Any) -> Iterator[None]:
     """Use this attention in a ``...ForCausalLM`` within the block; all its prompts must begin at position 0."""
     config = model.config.get_text_config()
-    before, config._attn_implementation = config._attn_implementation, NAME
+    previous, config._attn_implementation = config._attn_implementation, NAME
     try:
         yield
     finally:
-        config._attn_implementation = before
+        config._attn_implementation = previous
 
 
 def attend(
@@ -43,7 +43,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor,
     scaling: float | None = None,
-    **without: Any,
+    **unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend; called by transformers.
 
@@ -54,14 +54,14 @@ def attend(
         value: (B, K, L, D).
         attention_mask: (1, 1, T, L), added to the scores.
         scaling: factor on the scores; None for one over the root of D.
-        **without: dropout and other arguments, unused in evaluation.
+        **unused: dropout and other arguments, unused in evaluation.
 
     Returns:
         (B, T, H, D), None.
     """
     if query.shape[2] > 1:
-        read = query.shape[2]
-        key, value = key[:, :, :read], value[:, :, :read]
+        length = query.shape[2]
+        key, value = key[:, :, :length], value[:, :, :length]
         out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
         return out.transpose(1, 2).contiguous(), None
     return decode_attention(query, key, value, attention_mask[0, 0, 0], scaling), None
@@ -95,26 +95,31 @@ def _kernel(  # type: ignore[no-untyped-def]
     LENGTH: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    across = tl.arange(0, PADDED)
-    wide = across < WIDTH
-    asked = tl.load(query + row * query_row + head * query_head + across, mask=wide, other=0.0).to(tl.float32) * scaling
+    channels = tl.arange(0, PADDED)
+    in_width = channels < WIDTH
+    scaled_query = (
+        tl.load(query + row * query_row + head * query_head + channels, mask=in_width, other=0.0).to(tl.float32)
+        * scaling
+    )
     begin = row * key_row + (head // group) * key_head
-    most = float("-inf")
+    running_max = float("-inf")
     weight = 0.0
     mixed = tl.zeros((PADDED,), dtype=tl.float32)
     for first in range(0, LENGTH, BLOCK):
-        at = first + tl.arange(0, BLOCK)
-        there = at < LENGTH
-        tile = begin + at[:, None] * key_at + across[None, :]
-        inside = there[:, None] & wide[None, :]
+        positions = first + tl.arange(0, BLOCK)
+        in_length = positions < LENGTH
+        tile = begin + positions[:, None] * key_at + channels[None, :]
+        inside = in_length[:, None] & in_width[None, :]
         keys = tl.load(key + tile, mask=inside, other=0.0).to(tl.float32)
         values = tl.load(value + tile, mask=inside, other=0.0).to(tl.float32)
-        scores = tl.sum(keys * asked[None, :], 1) + tl.load(mask + at, mask=there, other=float("-inf")).to(tl.float32)
-        top = tl.maximum(most, tl.max(scores, 0))
+        scores = tl.sum(keys * scaled_query[None, :], 1) + tl.load(
+            mask + positions, mask=in_length, other=float("-inf")
+        ).to(tl.float32)
+        top = tl.maximum(running_max, tl.max(scores, 0))
         shares = tl.exp(scores - top)
-        kept = tl.exp(most - top)
-        weight = weight * kept + tl.sum(shares, 0)
-        mixed = mixed * kept + tl.sum(shares[:, None] * values, 0)
-        most = top
-    place = (row * tl.num_programs(1) + head) * WIDTH
-    tl.store(out + place + across, (mixed / weight).to(out.dtype.element_ty), mask=wide)
+        rescaling = tl.exp(running_max - top)
+        weight = weight * rescaling + tl.sum(shares, 0)
+        mixed = mixed * rescaling + tl.sum(shares[:, None] * values, 0)
+        running_max = top
+    output_offset = (row * tl.num_programs(1) + head) * WIDTH
+    tl.store(out + output_offset + channels, (mixed / weight).to(out.dtype.element_ty), mask=in_width)

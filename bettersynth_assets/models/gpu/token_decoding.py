@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-LOOK_EVERY = 4
+CHECK_EVERY = 4
 """Steps between checks whether all rows have ended; each check waits for the device."""
-KEPT = 2
+MAX_DECODERS = 2
 """Number of cached decoders, each with its KV cache, by batch shape: full batches, and last batches of shards."""
 
 
@@ -42,7 +42,7 @@ class TokenDecoder:
         self._decoders: dict[tuple[int, int, int, Sampling | None], BatchDecoder] = {}
 
     def __call__(
-        self, embeds: Tensor, *, new_tokens: int, most: int, sampling: Sampling | None = None,
+        self, embeds: Tensor, *, new_tokens: int, full_batch: int, sampling: Sampling | None = None,
         uniforms: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Decode.
@@ -50,17 +50,17 @@ class TokenDecoder:
         Args:
             embeds: (B, P, h), the embedded prompts.
             new_tokens: maximum number of tokens.
-            most: rows of a full batch; smaller batches are padded to a power of two, to limit the number of shapes.
+            full_batch: rows of a full batch; smaller batches are padded to powers of two, to limit the shapes.
             sampling: how tokens are drawn; None for greedy decoding.
             uniforms: (B, new_tokens) random numbers of the drawn tokens; see ``sampling.draw_uniforms``.
 
         Returns:
             (B, n) tokens; see ``BatchDecoder``.
         """
-        rows = min(most, 1 << (len(embeds) - 1).bit_length())
+        rows = min(full_batch, 1 << (len(embeds) - 1).bit_length())
         shape = rows, embeds.shape[1], new_tokens, sampling
         decoder = self._decoders.pop(shape, None)
-        while decoder is None and len(self._decoders) >= KEPT:
+        while decoder is None and len(self._decoders) >= MAX_DECODERS:
             del self._decoders[next(iter(self._decoders))]
         self._decoders[shape] = decoder or BatchDecoder(
             self._model,
@@ -136,14 +136,14 @@ class BatchDecoder:
             if self._rows is not None and self._graph is None:
                 self._graph = capture(self._step, embeds.device, warm_up=self._warm_up)
                 self._begin(embeds, uniforms)
-            done = 1
-            while done < self._new_tokens and (done % LOOK_EVERY or not bool(self._ended.all())):
+            decoded = 1
+            while decoded < self._new_tokens and (decoded % CHECK_EVERY or not bool(self._ended.all())):
                 if self._graph is None:
                     self._step()
                 else:
                     self._graph.replay()
-                done += 1
-            return self._tokens[:count, :done].clone()
+                decoded += 1
+            return self._tokens[:count, :decoded].clone()
 
     def _begin(self, embeds: Tensor, uniforms: Tensor | None) -> None:
         """Process the prompts and choose the first tokens."""
@@ -200,16 +200,16 @@ class BatchDecoder:
         """Store the next token of each unfinished row, and make it the next input."""
         import torch
 
-        place = self._position - (self._prompt - 1)
+        index = self._position - (self._prompt - 1)
         logits = self._model.lm_head(hidden)
         if self._limits is None:
-            chosen = logits.argmax(-1)
+            tokens = logits.argmax(-1)
         else:
-            chosen = draw_tokens(self._limits(None, logits.float()), self._uniforms.index_select(1, place)[:, 0])
-        chosen = chosen.masked_fill(self._ended, self._pad)
-        self._tokens.index_copy_(1, place, chosen.unsqueeze(1))
-        self._ended |= torch.isin(chosen, self._stop)
-        self._last.copy_(chosen.unsqueeze(1))
+            tokens = draw_tokens(self._limits(None, logits.float()), self._uniforms.index_select(1, index)[:, 0])
+        tokens = tokens.masked_fill(self._ended, self._pad)
+        self._tokens.index_copy_(1, index, tokens.unsqueeze(1))
+        self._ended |= torch.isin(tokens, self._stop)
+        self._last.copy_(tokens.unsqueeze(1))
         self._position += 1
 
     def _warm_up(self) -> None:

@@ -48,15 +48,15 @@ def scorer_kind(name: str) -> str:
     """
     if name.startswith(HUB_PREFIX) or (Path(name) / "open_clip_config.json").is_file():
         return OPEN_CLIP
-    found, says = model_type(name)
-    if found is None or found not in SCORERS.names():
+    kind, description = model_type(name)
+    if kind is None or kind not in SCORERS.names():
         hub = "hf-hub:org/name" if Path(name).is_dir() else f"{HUB_PREFIX}{name}"
         raise ConfigError(
-            f"models.clip = {name!r}: {says}, but scorers are of type {', '.join(SCORERS.names())}: use a checkpoint "
-            f"of one of these types as written by save_pretrained, a folder with open_clip_config.json, or {hub} for a "
+            f"models.clip = {name!r}: {description}, but scorers are of type {', '.join(SCORERS.names())}: use a "
+            f"checkpoint of one of these types as written by save_pretrained, a folder with open_clip_config.json, or {hub} for a "
             "model of OpenCLIP on the hub"
         )
-    return found
+    return kind
 
 
 def load_backend(name: str, device: str, dtype: torch.dtype) -> Backend:

@@ -80,7 +80,7 @@ def as_product(convolution: Any) -> None:
         windows = pixels.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (B, 3, h, side, w, side)
         rows, columns = windows.shape[2], windows.shape[4]
         patches = windows.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        made = linear(patches, convolution.weight.flatten(1), convolution.bias)
-        return made.transpose(1, 2).unflatten(2, (rows, columns))
+        product = linear(patches, convolution.weight.flatten(1), convolution.bias)
+        return product.transpose(1, 2).unflatten(2, (rows, columns))
 
     convolution.forward = forward

@@ -34,7 +34,7 @@ def load_metaclip2(name: str, device: str, dtype: torch.dtype) -> Backend:
 def _load(model_class: Any, name: str, device: str, dtype: torch.dtype) -> Backend:
     import torch
 
-    model = load_model(model_class, name, dtype=dtype, called=f"models.clip = {name!r}").to(device)
+    model = load_model(model_class, name, dtype=dtype, label=f"models.clip = {name!r}").to(device)
     processor = load_processor(name)
     context = min(model.config.text_config.max_position_embeddings, processor.tokenizer.model_max_length)
     # Each new length costs a GPU some 70 ms, because attention is planned again.
@@ -44,19 +44,19 @@ def _load(model_class: Any, name: str, device: str, dtype: torch.dtype) -> Backe
 
     def tokens(captions: Sequence[str]) -> Tokens:
         # The tokenizer raises on an empty list.
-        read = partial(processor.tokenizer, return_attention_mask=False, verbose=False)
-        whole = read(list(captions))["input_ids"] if len(captions) else []
+        tokenize = partial(processor.tokenizer, return_attention_mask=False, verbose=False)
+        token_ids = tokenize(list(captions))["input_ids"] if len(captions) else []
         # Truncate like the tokenizer: the end token stays.
-        rows = [ids if len(ids) <= context else [*ids[: context - 1], ids[-1]] for ids in whole]
+        rows = [ids if len(ids) <= context else [*ids[: context - 1], ids[-1]] for ids in token_ids]
         lengths = np.array([len(ids) for ids in rows], np.int64)
         longest = min(context, -(-int(lengths.max(initial=0)) // multiple) * multiple)
         padded = np.full((len(rows), longest), processor.tokenizer.pad_token_id)
-        there = np.arange(padded.shape[1]) < lengths[:, None]
-        padded[there] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
-        inputs = {"input_ids": padded, "attention_mask": there.astype(np.int64)}
+        in_caption = np.arange(padded.shape[1]) < lengths[:, None]
+        padded[in_caption] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+        inputs = {"input_ids": padded, "attention_mask": in_caption.astype(np.int64)}
         return Tokens(
             {name: torch.from_numpy(values) for name, values in inputs.items()},
-            np.array([len(ids) > context for ids in whole], bool),
+            np.array([len(ids) > context for ids in token_ids], bool),
         )
 
     return Backend(

@@ -55,25 +55,25 @@ def score_files(
         if progress:
             progress.add(chunk.files)
 
-    size = scorer.batch.asked
+    size = scorer.batch.requested
     texts = one_ahead(scorer.tokens(captions[first : first + size]) for first in range(0, len(captions), size))
-    before: tuple[Chunk, Callable[[], Pairs]] | None = None
+    pending: tuple[Chunk, Callable[[], Pairs]] | None = None
     for chunk, tokens in zip(scorer.chunks(paths), texts, strict=True):
-        read = tokens[[at - chunk.first for at in chunk.good]] if chunk.errors else tokens
-        going = scorer.start(chunk.inputs[0], read)
-        if before:  # fetch its results while the device computes this one
-            take(before[0], before[1]())
-        before = chunk, going
-    if before:
-        take(before[0], before[1]())
+        readable_tokens = tokens[[at - chunk.first for at in chunk.good]] if chunk.errors else tokens
+        results = scorer.start(chunk.inputs[0], readable_tokens)
+        if pending:  # fetch its results while the device computes this one
+            take(pending[0], pending[1]())
+        pending = chunk, results
+    if pending:
+        take(pending[0], pending[1]())
     stacked = np.concatenate(embeddings) if embeddings else np.zeros((0, 0), np.float32)
     return Scored(scores=scores, truncated=truncated.tolist(), embeddings=stacked, errors=errors)
 
 
 def embed_files(scorer: ClipScorer, paths: Sequence[Path]) -> list[NDArray[np.float32] | ImageError]:
     """Embed image files, (D,) each; a file that cannot be decoded has its error in its place."""
-    found: dict[int, NDArray[np.float32] | ImageError] = {}
+    results: dict[int, NDArray[np.float32] | ImageError] = {}
     for chunk in scorer.chunks(paths):
-        found.update(chunk.errors)
-        found.update(zip(chunk.good, scorer.image_embeddings(chunk.inputs[0]), strict=True))
-    return [found[at] for at in range(len(paths))]
+        results.update(chunk.errors)
+        results.update(zip(chunk.good, scorer.image_embeddings(chunk.inputs[0]), strict=True))
+    return [results[position] for position in range(len(paths))]

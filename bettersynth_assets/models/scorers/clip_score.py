@@ -25,7 +25,7 @@ from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.resolved_model import ResolvedModel
 from bettersynth_assets.images.decoding import Chunk
 from bettersynth_assets.images.pixels import as_pixels, stacked
-from bettersynth_assets.models.batch_size import Asked, fit_batch, fixed
+from bettersynth_assets.models.batch_size import RequestedBatch, fit_batch, initial_batch
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from bettersynth_assets.models.gpu.cuda_graph import CudaGraph
 from bettersynth_assets.models.image_chunks import chunks
@@ -99,7 +99,7 @@ class ClipScorer:
 
     def chunks(self, paths: Sequence[Path]) -> Iterator[Chunk]:
         """Yield image files as model inputs, decoded ahead of the model."""
-        return chunks(paths, self.batch.asked, [self.prepare], decode=self.decode, device=self.device)
+        return chunks(paths, self.batch.requested, [self.prepare], decode=self.decode, device=self.device)
 
     def scores(self, images: Sequence[Any], captions: Sequence[str]) -> NDArray[np.float32]:
         """Score pairs.
@@ -117,24 +117,24 @@ class ClipScorer:
         """Start to score pairs; the returned function waits for the results."""
 
         def score(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-            part = slice(rows[0], rows[-1] + 1)
-            return self._score(images[part], tokens[part])
+            selected = slice(rows[0], rows[-1] + 1)
+            return self._score(images[selected], tokens[selected])
 
-        parts = list(batches(range(len(tokens)), self.batch, score))
-        done = self._event()
+        batch_results = list(batches(range(len(tokens)), self.batch, score))
+        finished = self._event()
 
         def pairs() -> Pairs:
-            if done is not None:
-                done.synchronize()
-            scores, embeddings = zip(*parts, strict=True) if parts else ((), ())
-            return Pairs(_joined(scores, (0,)), tokens.truncated, _joined(embeddings, (0, 0)))
+            if finished is not None:
+                finished.synchronize()
+            scores, embeddings = zip(*batch_results, strict=True) if batch_results else ((), ())
+            return Pairs(_concatenate(scores, (0,)), tokens.truncated, _concatenate(embeddings, (0, 0)))
 
         return pairs
 
     def image_embeddings(self, images: Sequence[Any]) -> NDArray[np.float32]:
         """Embed images, as in ``scores``: normalised float32 embeddings, (n, D)."""
-        parts = list(batches(images, self.batch, self._embed))
-        return _joined([part.cpu() for part in parts], (0, 0))
+        batch_results = list(batches(images, self.batch, self._embed))
+        return _concatenate([embeddings.cpu() for embeddings in batch_results], (0, 0))
 
     def _embed(self, images: Sequence[Any]) -> Tensor:
         import torch
@@ -169,8 +169,8 @@ class ClipScorer:
         return torch.cuda.current_stream(self.device).record_event() if self.device.startswith("cuda") else None
 
 
-def _joined(parts: Sequence[Tensor], empty: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.concatenate([part.numpy() for part in parts]) if parts else np.zeros(empty, np.float32)
+def _concatenate(tensors: Sequence[Tensor], empty: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.concatenate([tensor.numpy() for tensor in tensors]) if tensors else np.zeros(empty, np.float32)
 
 
 def load_scorer(model: ResolvedModel, gpu: Gpu) -> ClipScorer:
@@ -180,14 +180,20 @@ def load_scorer(model: ResolvedModel, gpu: Gpu) -> ClipScorer:
 
 @lru_cache(maxsize=2)
 def _load(
-    model: ResolvedModel, device: str, dtype: str, decode: str, compiled: bool, batch: Asked, kept: str | None
+    model: ResolvedModel,
+    device: str,
+    dtype: str,
+    decode: str,
+    compiled: bool,
+    batch: RequestedBatch,
+    sizes_file: str | None,
 ) -> ClipScorer:
     scorer = ClipScorer(
-        model.name, device=device, dtype=dtype, batch=fixed(batch, 64), decode=decode, compiled=compiled
+        model.name, device=device, dtype=dtype, batch=initial_batch(batch, 64), decode=decode, compiled=compiled
     )
     if batch == "auto":
         grey, name = Image.new("RGB", (336, 336)), f"{model.fingerprint} {dtype}"
-        fit_batch(scorer, lambda rows: scorer.scores([grey] * rows, ["a"] * rows), name=name, kept=kept)
+        fit_batch(scorer, lambda rows: scorer.scores([grey] * rows, ["a"] * rows), name=name, sizes_file=sizes_file)
     return scorer
 
 

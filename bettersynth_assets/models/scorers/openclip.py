@@ -31,9 +31,9 @@ def load_open_clip(name: str, device: str, dtype: torch.dtype) -> Backend:
     import open_clip
 
     source = name if name.startswith(HUB_PREFIX) else f"local-dir:{name}"
-    called = f"models.clip = {name!r}"
+    label = f"models.clip = {name!r}"
     try:
-        with tensors_only(called):
+        with tensors_only(label):
             model, transform = open_clip.create_model_from_pretrained(source, device="cpu")
         tokenizer = open_clip.get_tokenizer(source)
     except (OSError, RuntimeError) as error:
@@ -45,7 +45,7 @@ def load_open_clip(name: str, device: str, dtype: torch.dtype) -> Backend:
             else "use a folder with the configuration and all the weights of one model"
         )
         cause = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{called}: OpenCLIP cannot load it ({cause}): {fix}") from error
+        raise ConfigError(f"{label}: OpenCLIP cannot load it ({cause}): {fix}") from error
     model = model.eval().to(device, dtype)
     image, levels = _split(transform)
     layers, patches = _image_tower(model.visual)
@@ -73,8 +73,8 @@ def _tokens(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
             return [len(tokenizer.encode(caption)) + 2 for caption in captions]  # with start and end
         is_clips = tokenizer.tokenizer_mode == "clips"  # adds start, end and class tokens itself
         cleaned = [tokenizer.clean_fn(caption) for caption in captions]
-        read = hugging_face(cleaned, add_special_tokens=not is_clips, verbose=False)["input_ids"]
-        return [len(ids) + 3 * is_clips for ids in read]
+        token_ids = hugging_face(cleaned, add_special_tokens=not is_clips, verbose=False)["input_ids"]
+        return [len(ids) + 3 * is_clips for ids in token_ids]
 
     def tokens(captions: Sequence[str]) -> Tokens:
         if not len(captions):
@@ -103,8 +103,8 @@ def _image_tower(visual: Any) -> tuple[list[Any], Any]:
         is_transformer = hasattr(visual, "transformer")  # a ResNet's first convolution has this name too
         layers = [layer for layer in visual.modules() if isinstance(layer, kinds)]
         return layers, patch_convolution(visual.conv1) if is_transformer and hasattr(visual, "conv1") else None
-    rows = [part for path, part in trunk.named_modules() if path.split(".")[-1] == "blocks"]
-    layers = [layer for row in rows for layer in row.children()]
+    sequences = [module for path, module in trunk.named_modules() if path.split(".")[-1] == "blocks"]
+    layers = [layer for sequence in sequences for layer in sequence.children()]
     return layers, patch_convolution(getattr(getattr(trunk, "patch_embed", None), "proj", None))
 
 
@@ -115,8 +115,8 @@ def _split(transform: Any) -> tuple[Callable[[Any], Any], Any]:
     from torchvision.transforms.functional import pil_modes_mapping
 
     steps = list(getattr(transform, "transforms", []))
-    ends = len(steps) >= 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
-    if not ends or not isinstance(steps[0], Resize):
+    has_levels = len(steps) >= 2 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
+    if not has_levels or not isinstance(steps[0], Resize):
         return transform, None
     size, crops = steps[0].size, [step.size for step in steps if isinstance(step, CenterCrop)]
     resample = pil_modes_mapping[steps[0].interpolation]

@@ -23,7 +23,7 @@ def load_siglip(name: str, device: str, dtype: torch.dtype) -> Backend:
     """Load a ``SiglipModel``."""
     from transformers import SiglipModel
 
-    model = load_model(SiglipModel, name, dtype=dtype, called=f"models.clip = {name!r}").to(device)
+    model = load_model(SiglipModel, name, dtype=dtype, label=f"models.clip = {name!r}").to(device)
     processor = load_processor(name)
     image, levels = resizing(processor.image_processor)
     return Backend(
@@ -56,12 +56,12 @@ def full_length_tokens(tokenizer: Any, positions: int) -> Callable[[Sequence[str
         names = [name for name in ("input_ids", "attention_mask") if name in inputs]
         # Only captions that fill their row can be too long. The last token does not show it: SigLIP pads with the
         # token that ends every caption.
-        tell_tale = inputs["input_ids"][:, 0 if tokenizer.padding_side == "left" else -2]
-        full = np.flatnonzero((tell_tale != tokenizer.pad_token_id).numpy()).tolist()
+        last_of_row = inputs["input_ids"][:, 0 if tokenizer.padding_side == "left" else -2]
+        full = np.flatnonzero((last_of_row != tokenizer.pad_token_id).numpy()).tolist()
         truncated = np.zeros(len(captions), bool)
         if full:
-            whole = tokenizer([captions[at] for at in full], verbose=False)["input_ids"]
-            truncated[full] = [len(ids) > limit for ids in whole]
+            token_ids = tokenizer([captions[at] for at in full], verbose=False)["input_ids"]
+            truncated[full] = [len(ids) > limit for ids in token_ids]
         return Tokens({name: inputs[name] for name in names}, truncated)
 
     return tokens

@@ -24,12 +24,12 @@ def load_siglip2_naflex(name: str, device: str, dtype: torch.dtype) -> Backend:
     import torch
     from transformers import Siglip2Model
 
-    model = load_model(Siglip2Model, name, dtype=dtype, called=f"models.clip = {name!r}").to(device)
+    model = load_model(Siglip2Model, name, dtype=dtype, label=f"models.clip = {name!r}").to(device)
     processor = load_processor(name)
 
     def image(rgb: Image) -> Tensor:
-        made = processor.image_processor(images=rgb, return_tensors="pt")
-        patches, mask, shape = (made[key][0] for key in ("pixel_values", "pixel_attention_mask", "spatial_shapes"))
+        inputs = processor.image_processor(images=rgb, return_tensors="pt")
+        patches, mask, shape = (inputs[key][0] for key in ("pixel_values", "pixel_attention_mask", "spatial_shapes"))
         return torch.cat([patches, mask[:, None], shape.expand(len(patches), 2)], dim=1).float()
 
     def image_features(packed: Tensor) -> Tensor:

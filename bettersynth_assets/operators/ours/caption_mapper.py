@@ -73,17 +73,17 @@ class CaptionMapper(Mapper):
         keys = [str(samples["id"][index]) for index in rows] if "id" in samples else [str(path) for path in paths]
         captioner, section = self._captioner(rank), self.section
         prompt = section.prompt or captioner.default_prompt
-        for chunk in chunks(paths, captioner.batch.asked, [captioner.prepare]):
+        for chunk in chunks(paths, captioner.batch.requested, [captioner.prepare]):
             for error in chunk.errors.values():
                 raise error
-            made = captioner.captions(
+            captions = captioner.captions(
                 chunk.inputs[0],
                 prompt=prompt,
                 max_new_tokens=section.max_new_tokens,
                 sampling=section.sampling,
                 keys=[keys[at] for at in chunk.good],
             )
-            for at, caption in zip(chunk.good, made, strict=True):
+            for at, caption in zip(chunk.good, captions, strict=True):
                 if isinstance(caption, str) and (text := clean(caption, prompt)[0]):
                     samples[self.text_key][rows[at]] = kit_text(text)
         return samples

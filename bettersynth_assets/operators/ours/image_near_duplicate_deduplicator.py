@@ -64,10 +64,10 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
     def measure(self, samples: Sequence[dict[str, Any]]) -> list[str | ImageError]:
         """Hash each sample's first image and store the hash in its stats; undecodable images return their error."""
         paths = [Path(sample[self.image_key][0]) for sample in samples]
-        hashes = [found for _, chunk in opened(paths, _FILES_AHEAD, image_hash) for found in chunk]
-        for sample, found in zip(samples, hashes, strict=True):
-            if not isinstance(found, ImageError):
-                sample[Fields.stats][HASH] = found
+        hashes = [result for _, chunk in opened(paths, _FILES_AHEAD, image_hash) for result in chunk]
+        for sample, result in zip(samples, hashes, strict=True):
+            if not isinstance(result, ImageError):
+                sample[Fields.stats][HASH] = result
         return hashes
 
     def verdicts(self, samples: Sequence[dict[str, Any]]) -> dict[int, tuple[float | None, str]]:
@@ -82,14 +82,14 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
         order = list(range(len(samples)))
         if self.keep == "best":
             order.sort(key=lambda position: -similarity_of(samples[position]))
-        found = repeats([sample[HASH] for sample in samples], order, self.max_distance)
+        duplicates = repeats([sample[HASH] for sample in samples], order, self.max_distance)
         return {
             position: (
                 float(bits),
                 f"image differs in {bits} <= max_distance {self.max_distance} bits from that of row "
-                f"{samples[other].get('id', other)!r}, which stays",
+                f"{samples[original].get('id', original)!r}, which stays",
             )
-            for position, (other, bits) in found.items()
+            for position, (original, bits) in duplicates.items()
         }
 
     def compute_hash(self, sample: dict[str, Any], context: bool = False) -> dict[str, Any]:
@@ -103,6 +103,6 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
         columns = [name for name in ("id", HASH, Fields.stats) if name in dataset.column_names]
         samples = dataset.select_columns(columns).to_list()
         hashed = [position for position, sample in enumerate(samples) if sample[HASH]]
-        gone = {hashed[position] for position in self.verdicts([samples[position] for position in hashed])}
-        kept = dataset.select([position for position in range(len(samples)) if position not in gone])
+        removed = {hashed[position] for position in self.verdicts([samples[position] for position in hashed])}
+        kept = dataset.select([position for position in range(len(samples)) if position not in removed])
         return kept.remove_columns([HASH]), {}

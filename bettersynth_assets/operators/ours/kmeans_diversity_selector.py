@@ -18,7 +18,7 @@ from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.scorers.clip_files import embed_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.catalog import register_spec
-from bettersynth_assets.operators.diversity import clusters_of, places_in_clusters, quotas
+from bettersynth_assets.operators.diversity import clusters_of, quotas, ranks_in_clusters
 from bettersynth_assets.operators.sample import EMBEDDING, similarity_of
 from bettersynth_assets.operators.spec import ModelRole, OperatorSpec
 
@@ -110,20 +110,20 @@ class KmeansDiversitySelector(Selector):
         labels, distances = clusters_of(embeddings, self.clusters, random_seed=self.seed)
         for sample, label in zip(samples, labels.tolist(), strict=True):
             sample[Fields.stats][CLUSTER] = label
-        places = places_in_clusters(labels, self._wishes(samples, distances)).tolist()
+        ranks = ranks_in_clusters(labels, self._preferences(samples, distances)).tolist()
         sizes = np.bincount(labels).tolist()
-        wanted = self.count if self.count is not None else max(1, int((self.share or 0) * len(samples) + 0.5))
-        quota = quotas(sizes, wanted)
+        total = self.count if self.count is not None else max(1, int((self.share or 0) * len(samples) + 0.5))
+        quota = quotas(sizes, total)
         return {
             position: (
-                float(place + 1),
-                f"place {place + 1} of cluster {label}, which gives {quota[label]} of its {sizes[label]} rows",
+                float(rank + 1),
+                f"place {rank + 1} of cluster {label}, which gives {quota[label]} of its {sizes[label]} rows",
             )
-            for position, (label, place) in enumerate(zip(labels.tolist(), places, strict=True))
-            if place >= quota[label]
+            for position, (label, rank) in enumerate(zip(labels.tolist(), ranks, strict=True))
+            if rank >= quota[label]
         }
 
-    def _wishes(self, samples: Sequence[dict[str, Any]], distances: Any) -> list[float]:
+    def _preferences(self, samples: Sequence[dict[str, Any]], distances: Any) -> list[float]:
         if self.prefer == "centre":
             return [-value for value in distances.tolist()]
         if self.prefer == "first":
@@ -138,12 +138,12 @@ class KmeansDiversitySelector(Selector):
         """
         columns = [name for name in (self.image_key, Fields.stats) if name in dataset.column_names]
         samples = [{Fields.stats: {}, **sample} for sample in dataset.select_columns(columns).to_list()]
-        for sample, found in zip(samples, self.measure(samples), strict=True):
-            if isinstance(found, ImageError):
-                raise found
-            sample[EMBEDDING] = found
-        gone = self.verdicts(samples)
-        return dataset.select([position for position in range(len(samples)) if position not in gone])
+        for sample, embedding in zip(samples, self.measure(samples), strict=True):
+            if isinstance(embedding, ImageError):
+                raise embedding
+            sample[EMBEDDING] = embedding
+        removed = self.verdicts(samples)
+        return dataset.select([position for position in range(len(samples)) if position not in removed])
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop the loaded model, which Data-Juicer's hashing and worker processes cannot use."""

@@ -81,17 +81,17 @@ class RegenerateImageMapper(Mapper):
             device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
             model = resolve_model(self.diffusion, role="diffusion")
             self._maker = ImageMaker(model.name, device=device, dtype=self.dtype, batch=self.diffusion_batch)
-        before = [list(images) for images in samples[self.image_key]]
+        parent_images = [list(images) for images in samples[self.image_key]]
         captions = [remove_special_tokens(text) for text in samples[self.text_key]]
-        keys = [str(key) for key in samples.get("id", before)]
-        after = list(before)
+        keys = [str(key) for key in samples.get("id", parent_images)]
+        new_images = list(parent_images)
         for index, image in self._maker.images(captions, keys, self.section):
             if image is not None:
                 name = digest_of(keys[index], captions[index], self.section.model_dump(), self.diffusion)[:24]
                 path = Path(self.image_dir, f"{name}.jpg")
                 save_image(image, path)
-                after[index] = [str(path)]
-        return {**samples, self.image_key: after, "parent_images": before}
+                new_images[index] = [str(path)]
+        return {**samples, self.image_key: new_images, "parent_images": parent_images}
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop the loaded model, which Data-Juicer's hashing and worker processes cannot use."""

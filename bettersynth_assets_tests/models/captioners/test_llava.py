@@ -8,7 +8,7 @@ import torch
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.models.captioners.caption_cleaning import clean
 from bettersynth_assets.models.captioners.llava import PROMPT, LlavaCaptioner
-from bettersynth_assets.models.captioners.sentences import whole
+from bettersynth_assets.models.captioners.sentences import trim_incomplete
 from bettersynth_assets.models.checkpoints import load_processor
 from tiny_models.synthesis import CHAT_TEMPLATE, SIDE, distinct_images, make_llava
 
@@ -49,14 +49,14 @@ def test_captions_equal_those_of_transformers_on_one_image_at_a_time(captioner, 
     expected = one_at_a_time(folder, images, "USER: <image>\na photo of the red ASSISTANT:")
     assert len({text for text, _ in expected}) > 3 and {ended for _, ended in expected} == {True, False}
     found = captioner.captions(images, prompt="a photo of the red", max_new_tokens=LIMIT)
-    assert found == [text if ended else whole(text) for text, ended in expected]
+    assert found == [text if ended else trim_incomplete(text) for text, ended in expected]
 
 
 def test_the_checkpoints_chat_template_is_used_if_it_has_one(captioner, folder, images, tmp_path):
     templated = make_llava(tmp_path / "templated", chat_template=CHAT_TEMPLATE.replace("ASSISTANT:", "the ASSISTANT:"))
     found = LlavaCaptioner(str(templated), batch=4).captions(images, prompt="a dog", max_new_tokens=LIMIT)
     expected = one_at_a_time(folder, images, "USER: <image>\na dog the ASSISTANT:")
-    assert found == [text if ended else whole(text) for text, ended in expected]
+    assert found == [text if ended else trim_incomplete(text) for text, ended in expected]
     assert found != captioner.captions(images, prompt="a dog", max_new_tokens=LIMIT)
 
 
@@ -71,7 +71,7 @@ def test_images_are_resized_to_bytes_in_threads_and_other_processors_are_called_
     padded = make_llava(tmp_path / "padded", image_processor=padding)
     expected = one_at_a_time(padded, images, "USER: <image>\na dog ASSISTANT:")
     found = LlavaCaptioner(str(padded), batch=3).captions(images, prompt="a dog", max_new_tokens=LIMIT)
-    assert found == [text if ended else whole(text) for text, ended in expected]
+    assert found == [text if ended else trim_incomplete(text) for text, ended in expected]
 
 
 def test_sampled_captions_do_not_depend_on_position_or_batch(captioner, folder, images):
@@ -87,7 +87,7 @@ def test_sampled_captions_do_not_depend_on_position_or_batch(captioner, folder, 
 def test_the_default_question_asks_for_one_short_sentence():
     assert "<" not in PROMPT and "\n" not in PROMPT and len(PROMPT.split()) < 70
     example = re.split(r"(?<=: )", PROMPT)[-1]
-    assert 4 <= len(example.split()) <= 24 and whole(example) == example
+    assert 4 <= len(example.split()) <= 24 and trim_incomplete(example) == example
     assert clean(f"{PROMPT} Two dogs.", PROMPT) == ("Two dogs.", ("prompt_echo",))
 
 
@@ -105,4 +105,4 @@ def test_the_default_question_asks_for_one_short_sentence():
     ],
 )
 def test_a_truncated_caption_ends_with_its_last_complete_sentence_or_word(broken_off, left):
-    assert whole(broken_off) == left
+    assert trim_incomplete(broken_off) == left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bettersynth_assets.models.captioners.sentences import whole
+from bettersynth_assets.models.captioners.sentences import trim_incomplete
 
 
 @pytest.mark.parametrize(
@@ -49,5 +49,5 @@ from bettersynth_assets.models.captioners.sentences import whole
     ],
 )
 def test_a_caption_is_cut_to_its_last_complete_sentence_or_word(cut, left):
-    assert whole(cut) == left
-    assert whole(f"  {cut} ") == left
+    assert trim_incomplete(cut) == left
+    assert trim_incomplete(f"  {cut} ") == left

@@ -136,7 +136,7 @@ def test_a_row_that_times_out_fails_alone(server, pauses, monkeypatch):
 def test_a_response_that_arrives_too_slowly_times_out(server):
     answer = requests.get(f"{server.address}/models", stream=True)
     with answer, pytest.raises(CaptionError, match="not complete within 0 s"):
-        served_answers._read(answer, 99_999, 0.0)
+        served_answers._read_body(answer, 99_999, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_sampled_tokens_follow_generate_and_depend_only_on_their_row(kind, devic
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 60, 1
     decode = TokenDecoder(model)
     for rows in ([0, 1, 2, 3], [4, 5], [5, 4, 3, 2]):
-        found = decode(embeds[rows], new_tokens=9, most=4, sampling=sampling, uniforms=uniforms[rows])
+        found = decode(embeds[rows], new_tokens=9, full_batch=4, sampling=sampling, uniforms=uniforms[rows])
         assert torch.equal(found, expected[rows][:, : found.shape[1]])
-    assert not torch.equal(decode(embeds, new_tokens=9, most=8), expected)
+    assert not torch.equal(decode(embeds, new_tokens=9, full_batch=8), expected)
     assert len({tuple(row) for row in expected.tolist()}) == 6
