@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from PIL.Image import Image
+
 from bettersynth_assets.images.opening import ImageError, open_rgb
 
 T = TypeVar("T")
 DECODERS = max(2, min(16, os.cpu_count() or 1))
-Prepare = Callable[[Any], Any]
+Prepare = Callable[[Image], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +48,20 @@ def pillow_chunks(paths: Sequence[Path], size: int, prepares: Sequence[Prepare])
     import torch
 
     for first, items in opened(paths, size, lambda rgb: tuple(prepare(rgb) for prepare in prepares)):
-        good = [item for item in items if not isinstance(item, ImageError)]
+        decoded = [item for item in items if not isinstance(item, ImageError)]
         yield Chunk(
             first=first,
-            good=[first + at for at, item in enumerate(items) if not isinstance(item, ImageError)],
-            errors={first + at: item for at, item in enumerate(items) if isinstance(item, ImageError)},
-            inputs=[_together(parts) for parts in zip(*good, strict=True)] or [torch.empty(0) for _ in prepares],
+            good=[first + offset for offset, item in enumerate(items) if not isinstance(item, ImageError)],
+            errors={first + offset: item for offset, item in enumerate(items) if isinstance(item, ImageError)},
+            inputs=[_stack_or_list(results) for results in zip(*decoded, strict=True)]
+            or [torch.empty(0) for _ in prepares],
         )
 
 
-def _together(parts: Sequence[Any]) -> Any:
+def _stack_or_list(items: Sequence[Any]) -> Any:
     import torch
 
-    return torch.stack(parts) if isinstance(parts[0], torch.Tensor) else list(parts)  # type: ignore[arg-type]
+    return torch.stack(items) if isinstance(items[0], torch.Tensor) else list(items)  # type: ignore[arg-type]
 
 
 def opened(
@@ -92,13 +95,13 @@ def opened_one(path: Path, prepare: Prepare) -> Any | ImageError:
         return error
 
 
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
+def prefetched(items: Iterable[T]) -> Iterator[T]:
     """Yield the same items; a thread computes each one while the caller processes the previous one."""
-    source, end = iter(items), object()
+    source, exhausted = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
-        waiting: Future[Any] = thread.submit(next, source, end)
-        while (item := waiting.result()) is not end:
-            waiting = thread.submit(next, source, end)
+        waiting: Future[Any] = thread.submit(next, source, exhausted)
+        while (item := waiting.result()) is not exhausted:
+            waiting = thread.submit(next, source, exhausted)
             yield item
 
 

@@ -67,7 +67,7 @@ def read_header(path: Path | str, limits: Limits) -> Header:
         EnvironmentFault: the file cannot be opened or read.
     """
     try:
-        return patiently(lambda: _read(path, limits), path, seen=False)
+        return patiently(lambda: _read_file(path, limits), path, seen=False)
     except FileNotFoundError:
         raise ImageError("missing_image", f"no such file: {path}") from None
     except UnidentifiedImageError as error:
@@ -83,7 +83,7 @@ def _other_file(path: Path, error: ImageError) -> ImageError:
     return ImageError(error.reason, f"{error.detail}; it is {kind[0]}: name image files") if kind else error
 
 
-def _read(path: Path | str, limits: Limits) -> Header:
+def _read_file(path: Path | str, limits: Limits) -> Header:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
@@ -91,8 +91,8 @@ def _read(path: Path | str, limits: Limits) -> Header:
             raise ImageError("decode_error", "the file is empty")
         if size <= READ_AT_ONCE:
             data = os.read(descriptor, size)
-            while len(data) < size and (more := os.read(descriptor, size - len(data))):
-                data += more
+            while len(data) < size and (rest := os.read(descriptor, size - len(data))):
+                data += rest
             return _header(io.BytesIO(data), len(data), limits, content_hash(data))
         with open(descriptor, "rb", closefd=False) as file:
             header = _header(file, size, limits)
@@ -108,10 +108,10 @@ def _header(file: IO[bytes], size: int, limits: Limits, image_hash: str = "") ->
         width, height, mode = structure.plain
         _check_size(width, height, limits)
         return Header(width=width, height=height, mode=mode, format="JPEG", bytes=size, image_hash=image_hash)
-    return _by_pillow(file, size, structure, limits, image_hash)
+    return _header_by_pillow(file, size, structure, limits, image_hash)
 
 
-def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits, image_hash: str) -> Header:
+def _header_by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits, image_hash: str) -> Header:
     _check_metadata(structure.metadata_bytes, limits)
     # Pillow reports truncated EXIF by a warning. Warning filters are global, so ingest uses processes, not threads.
     allowed = strict_decoding.allowing(pixels=limits.max_pixels, metadata_bytes=limits.max_metadata_bytes)
@@ -125,10 +125,10 @@ def _by_pillow(file: IO[bytes], size: int, structure: Structure, limits: Limits,
         if structure.suspicious:
             image.load()
         _check_metadata(sum(len(value) for value in image.info.values() if isinstance(value, (bytes, str))), limits)
-        orientation, whole = orientation_of(image)
+        orientation, is_complete = orientation_of(image)
     flags = {
         "exif_rotated": orientation in TURNS,
-        "broken_exif": not whole or any(issubclass(item.category, UserWarning) for item in caught),
+        "broken_exif": not is_complete or any(issubclass(item.category, UserWarning) for item in caught),
         "animated": image.format != "MPO" and bool(getattr(image, "is_animated", False)),
     }
     if orientation in SIDEWAYS:
@@ -153,8 +153,8 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
         raise ImageError("too_small", f"{width}x{height}: shorter side < min_side = {limits.min_side}")
 
 
-def _check_metadata(found: int, limits: Limits) -> None:
-    if found > limits.max_metadata_bytes:
+def _check_metadata(size: int, limits: Limits) -> None:
+    if size > limits.max_metadata_bytes:
         raise ImageError(
-            "metadata_bomb", f"{found} bytes of metadata > max_metadata_bytes = {limits.max_metadata_bytes}"
+            "metadata_bomb", f"{size} bytes of metadata > max_metadata_bytes = {limits.max_metadata_bytes}"
         )

@@ -15,10 +15,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 BITS = 64
 MAX_DISTANCE = 7  # bits; above this, hash blocks are so short that nearly all pairs of rows would be compared
@@ -28,11 +28,11 @@ _SIDE, _LOW = 32, 8
 @lru_cache(maxsize=1)
 def _cosines() -> NDArray[np.float64]:
     """Return the first ``_LOW`` rows of the DCT-II matrix, shape (8, 32), unscaled: comparisons ignore the scale."""
-    places, frequencies = np.arange(_SIDE), np.arange(_LOW)
-    return np.asarray(np.cos(np.pi * (2 * places[None] + 1) * frequencies[:, None] / (2 * _SIDE)))
+    positions, frequencies = np.arange(_SIDE), np.arange(_LOW)
+    return np.asarray(np.cos(np.pi * (2 * positions[None] + 1) * frequencies[:, None] / (2 * _SIDE)))
 
 
-def image_hash(image: Any) -> str:
+def image_hash(image: Image.Image) -> str:
     """Hash one image.
 
     Args:
@@ -41,8 +41,6 @@ def image_hash(image: Any) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    from PIL import Image
-
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     low = _cosines() @ np.asarray(small, np.float64) @ _cosines().T
     # In an image of one colour, frequencies consist of rounding errors, which differ between machines.
@@ -71,22 +69,22 @@ def repeats(hashes: Sequence[str], order: Sequence[int], max_distance: int) -> d
     values = [int(text, 16) for text in hashes]
     edges = [BITS * block // (max_distance + 1) for block in range(max_distance + 2)]
     blocks = [(low, (1 << (high - low)) - 1) for low, high in pairwise(edges)]
-    staying: list[dict[int, list[int]]] = [defaultdict(list) for _ in blocks]
-    rank = {position: place for place, position in enumerate(order)}
-    found: dict[int, tuple[int, int]] = {}
+    kept_by_block: list[dict[int, list[int]]] = [defaultdict(list) for _ in blocks]
+    rank = {position: index for index, position in enumerate(order)}
+    duplicates: dict[int, tuple[int, int]] = {}
     for position in order:
         value = values[position]
         keys = [(value >> shift) & mask for shift, mask in blocks]
         near = [
-            (distance, rank[other], other)
-            for table, key in zip(staying, keys, strict=True)
-            for other in table.get(key, ())
-            if (distance := (values[other] ^ value).bit_count()) <= max_distance
+            (distance, rank[kept], kept)
+            for table, key in zip(kept_by_block, keys, strict=True)
+            for kept in table.get(key, ())
+            if (distance := (values[kept] ^ value).bit_count()) <= max_distance
         ]
         if near:
-            distance, _, other = min(near)
-            found[position] = (other, distance)
+            distance, _, kept = min(near)
+            duplicates[position] = (kept, distance)
         else:
-            for table, key in zip(staying, keys, strict=True):
+            for table, key in zip(kept_by_block, keys, strict=True):
                 table[key].append(position)
-    return found
+    return duplicates

@@ -56,12 +56,12 @@ def open_rgb(path: Path) -> Image.Image:
     """
     with strict_decoding:
         try:
-            return patiently(lambda: _decoded(path), path)
+            return patiently(lambda: _decode(path), path)
         except (Image.DecompressionBombError, *BROKEN) as error:
             raise as_image_error(error) from None
 
 
-def _decoded(path: Path) -> Image.Image:
+def _decode(path: Path) -> Image.Image:
     with Image.open(path, formats=FORMATS) as image:
         image.load()
         check_mode(image)
@@ -78,24 +78,24 @@ def content_hash(data: bytes) -> str:
 
 def file_hash(file: IO[bytes]) -> str:
     """Compute ``content_hash`` of an open file from its current position on, in pieces."""
-    found = xxhash.xxh3_128()
-    while piece := file.read(2**20):
-        found.update(piece)
-    return found.hexdigest()
+    hasher = xxhash.xxh3_128()
+    while block := file.read(2**20):
+        hasher.update(block)
+    return hasher.hexdigest()
 
 
-def hash_at(path: Path) -> str:
+def file_hash_at(path: Path) -> str:
     """Compute ``content_hash`` of an existing file.
 
     Raises:
         EnvironmentFault: the file cannot be read, or is missing.
     """
 
-    def read() -> str:
+    def compute() -> str:
         with path.open("rb") as file:
             return file_hash(file)
 
-    return patiently(read, path)
+    return patiently(compute, path)
 
 
 def check_unchanged(path: Path, image_hash: str | None) -> None:
@@ -108,7 +108,7 @@ def check_unchanged(path: Path, image_hash: str | None) -> None:
     Raises:
         EnvironmentFault: the file has changed, or cannot be read.
     """
-    if image_hash is not None and hash_at(path) != image_hash:
+    if image_hash is not None and file_hash_at(path) != image_hash:
         raise EnvironmentFault(f"{path} has changed since its row was read: run again", str(path))
 
 

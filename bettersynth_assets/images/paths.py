@@ -55,23 +55,23 @@ def image_path(root: Path | str, image: str, roots: Roots = ()) -> str:
         EnvironmentFault: the file system does not allow access.
     """
     if URL.match(image):
-        raise ImageError("url_refused", f"{_shown(image)} is a URL: download the image and name the file")
+        raise ImageError("url_refused", f"{_quoted(image)} is a URL: download the image and name the file")
     if len(image) > LONGEST:
-        raise ImageError("missing_image", f"{_shown(image)} is too long for a path: write the image to a file")
+        raise ImageError("missing_image", f"{_quoted(image)} is too long for a path: write the image to a file")
     if ABSOLUTE.match(image) or (".." in image and ".." in SEPARATOR.split(image)):
         raise ImageError(
-            "path_escape", f"{_shown(image)} is absolute or contains `..`: write a path relative to the seed file"
+            "path_escape", f"{_quoted(image)} is absolute or contains `..`: write a path relative to the seed file"
         )
     try:
-        path, found = patiently(lambda: _look(str(root), image, roots), f"{root}/{image}", seen=False)
+        path, status = patiently(lambda: _resolve(str(root), image, roots), f"{root}/{image}", seen=False)
     except OSError as error:
-        raise _missing(str(root), image, error) from None
+        raise _missing_image_error(str(root), image, error) from None
     except ImageError:
         raise
     except ValueError as error:  # NUL or a lone surrogate in the name
-        raise ImageError("missing_image", f"{_shown(image)}: {error}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise ImageError("missing_image", f"{_shown(image)} is not a regular file")
+        raise ImageError("missing_image", f"{_quoted(image)}: {error}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("missing_image", f"{_quoted(image)} is not a regular file")
     return path
 
 
@@ -81,26 +81,26 @@ def real_roots(image_roots: Iterable[str]) -> Roots:
     Raises:
         ConfigError: a folder does not exist.
     """
-    found = []
-    for named in image_roots:
-        path = absolute(named)
+    resolved = []
+    for name in image_roots:
+        path = absolute(name)
         if not path.is_dir():
             raise ConfigError(
-                f"image_roots: {named!r} is not a folder: mount it, correct it, or remove it from the profile"
+                f"image_roots: {name!r} is not a folder: mount it, correct it, or remove it from the profile"
             )
-        found.append(os.path.realpath(path))
-    return tuple(found)
+        resolved.append(os.path.realpath(path))
+    return tuple(resolved)
 
 
-def _look(root: str, image: str, roots: Roots) -> tuple[str, os.stat_result]:
+def _resolve(root: str, image: str, roots: Roots) -> tuple[str, os.stat_result]:
     folder, _, name = image.rpartition("/")
     path = _real_folder(root, folder, roots) + name
-    found = os.lstat(path)
-    if stat.S_ISLNK(found.st_mode):
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
         path = os.path.realpath(path)
         _check_inside(root, path, os.path.dirname(path), roots)  # noqa: PTH120 - strings are faster; runs for every row
-        found = os.stat(path)  # noqa: PTH116
-    return path, found
+        status = os.stat(path)  # noqa: PTH116
+    return path, status
 
 
 @lru_cache(maxsize=4096)
@@ -114,7 +114,7 @@ def _real_folder(root: str, folder: str, roots: Roots) -> str:
 def _check_inside(root: str, real: str, folder: str, roots: Roots) -> None:
     """Refuse a resolved path outside the allowed roots; the error names ``folder`` as the root to add."""
     allowed = (_real_root(root), *roots)
-    if not any(real == place or real.startswith(os.path.join(place, "")) for place in allowed):  # noqa: PTH118
+    if not any(real == allowed_root or real.startswith(os.path.join(allowed_root, "")) for allowed_root in allowed):  # noqa: PTH118
         raise ImageError(
             "path_escape",
             f"a link points out of the image root: add {folder!r} to `image_roots` in the profile to allow it ({real})",
@@ -126,23 +126,23 @@ def _real_root(root: str) -> str:
     return os.path.realpath(root)
 
 
-def _missing(root: str, image: str, error: OSError) -> ImageError:
+def _missing_image_error(root: str, image: str, error: OSError) -> ImageError:
     """Explain a missing file: its folder is missing too, or the file exists under another spelling."""
-    detail = f"{_shown(image)}: {error.strerror}"
-    if other := next(_other_spellings(root, image), None):
-        return ImageError("missing_image", f"{detail}; {other}")
-    parts = image.split("/")[:-1]
-    above = ["/".join(parts[: number + 1]) for number in range(len(parts))]
+    detail = f"{_quoted(image)}: {error.strerror}"
+    if spelling := next(_other_spellings(root, image), None):
+        return ImageError("missing_image", f"{detail}; {spelling}")
+    folders = image.split("/")[:-1]
+    above = ["/".join(folders[: number + 1]) for number in range(len(folders))]
     if file := next((folder for folder in above if os.path.isfile(f"{root}/{folder}")), None):  # noqa: PTH113
-        return ImageError("missing_image", f"{detail}; {_shown(file)} is a file: unpack it if it is an archive")
-    if gone := next((folder for folder in above if not os.path.lexists(f"{root}/{folder}")), None):
-        return FolderGoneError("missing_image", f"{detail}; folder {_shown(gone)} does not exist", f"{gone}/")
-    if above and _is_gone(f"{root}/{above[-1]}"):
+        return ImageError("missing_image", f"{detail}; {_quoted(file)} is a file: unpack it if it is an archive")
+    if missing := next((folder for folder in above if not os.path.lexists(f"{root}/{folder}")), None):
+        return FolderGoneError("missing_image", f"{detail}; folder {_quoted(missing)} does not exist", f"{missing}/")
+    if above and _is_empty_or_missing(f"{root}/{above[-1]}"):
         return FolderGoneError("missing_image", f"{detail}; its folder is empty or missing", f"{above[-1]}/")
     return ImageError("missing_image", detail)
 
 
-def _is_gone(folder: str) -> bool:
+def _is_empty_or_missing(folder: str) -> bool:
     """Return whether a folder is empty, like a mount point without its disk, or a dangling link."""
     try:
         with os.scandir(folder) as entries:
@@ -168,9 +168,9 @@ def _other_spellings(root: str, image: str) -> Iterator[str]:
                 continue
             if os.path.lexists(f"{root}/{name}"):
                 difference = ", ".join(filter(None, (form, norm and f"Unicode {norm}")))
-                yield f"{_shown(name)} exists ({difference}): write that in the seed"
+                yield f"{_quoted(name)} exists ({difference}): write that in the seed"
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     """Quote a field of the seed for a message, cut to ``SHOWN`` characters: it may hold image data."""
     return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}… ({len(text)} characters)"

@@ -10,10 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+    from transformers import BaseImageProcessor
 
 
 class Frame(NamedTuple):
@@ -37,17 +43,17 @@ class Resizing:
     frame: Callable[[int, int], Frame]
     """Computes the frame from the width and height of an image."""
 
-    def __call__(self, rgb: Any) -> Any:
+    def __call__(self, rgb: Image) -> Tensor:
         import torch
-        from PIL import Image
+        from PIL.Image import Resampling
 
         to = self.frame(rgb.width, rgb.height)
-        resized = rgb.resize((to.width, to.height), Image.Resampling(self.resample))
+        resized = rgb.resize((to.width, to.height), Resampling(self.resample))
         box = (to.left, to.top, to.left + self.width, to.top + self.height)
         return torch.from_numpy(np.array(resized.crop(box)))
 
 
-def resizing(processor: Any) -> tuple[Callable[[Any], Any], Any]:
+def resizing(processor: BaseImageProcessor) -> tuple[Callable[[Image], Tensor], Tensor | None]:
     """Split a transformers image processor into a resizing and a normalization table.
 
     Returns:
@@ -95,13 +101,19 @@ def middle_square(side: int, resample: int, half: Callable[[int], int] = lambda 
 
     def frame(width: int, height: int) -> Frame:
         short = min(width, height)
-        wide, high = (side if edge == short else int(side * edge / short) for edge in (width, height))
-        return Frame(wide, high, left=half(wide - side), top=half(high - side))
+        scaled_width, scaled_height = (side if edge == short else int(side * edge / short) for edge in (width, height))
+        return Frame(scaled_width, scaled_height, left=half(scaled_width - side), top=half(scaled_height - side))
 
     return Resizing(width=side, height=side, resample=resample, frame=frame)
 
 
-def as_pixels(images: Sequence[Any], prepare: Callable[[Any], Any], levels: Any, device: str, dtype: Any) -> Any:
+def as_pixels(
+    images: Sequence[Any],
+    prepare: Callable[[Image], Tensor],
+    levels: Tensor | None,
+    device: str,
+    dtype: torch.dtype,
+) -> Tensor:
     """Convert images to a model's input (B, 3, H, W) on a device.
 
     Args:
@@ -117,7 +129,7 @@ def as_pixels(images: Sequence[Any], prepare: Callable[[Any], Any], levels: Any,
     return (prepared if levels is None else as_floats(prepared, levels)).to(dtype)
 
 
-def stacked(images: Sequence[Any], prepare: Callable[[Any], Any]) -> Any:
+def stacked(images: Sequence[Any] | Tensor, prepare: Callable[[Image], Tensor]) -> Tensor:
     """Stack RGB images, or results of ``prepare``, in one tensor."""
     import torch
 
@@ -132,8 +144,8 @@ def filter_weights(edge: int, to: int, first: int, count: int, resample: int) ->
 
     These are Pillow's own weights before it rounds them to 22 bits, computed by resizing the identity matrix.
     """
-    from PIL import Image
+    from PIL.Image import Resampling, fromarray
 
-    unit = Image.fromarray(np.eye(edge, dtype=np.float32))
-    weights = np.asarray(unit.resize((to, edge), Image.Resampling(resample)))  # (edge, to)
+    unit = fromarray(np.eye(edge, dtype=np.float32))
+    weights = np.asarray(unit.resize((to, edge), Resampling(resample)))  # (edge, to)
     return np.ascontiguousarray(weights.T[first : first + count])

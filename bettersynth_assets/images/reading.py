@@ -17,10 +17,13 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bettersynth_assets.images.segments import JPEG_SCAN, Frame, jpeg_frame, jpeg_segments
 from toolkit.worker_pools import MOST_ATTEMPTS, WorkerKilledError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LARGEST = 1024
 """Longest side of a plain image, in pixels: larger images would slow down the rest of their batch."""
@@ -36,7 +39,7 @@ _SAMPLINGS = (b"\x11\x11\x11", b"\x21\x11\x11", b"\x22\x11\x11")
 """4:4:4, 4:2:2 and 4:2:0: sampling factors of each component, horizontal and vertical, one byte per component."""
 
 
-class Place(NamedTuple):
+class Span(NamedTuple):
     """Position of a plain file in its slot, and the image's size."""
 
     begin: int
@@ -45,47 +48,47 @@ class Place(NamedTuple):
     height: int
 
 
-def read_plain(parts: Sequence[Sequence[str]]) -> Iterator[tuple[Any, list[Place | None]]]:
-    """Read files, several parts ahead of the caller.
+def read_plain(groups: Sequence[Sequence[str]]) -> Iterator[tuple[Tensor, list[Span | None]]]:
+    """Read files, several groups ahead of the caller.
 
     Args:
-        parts: paths of files, grouped by the slot that they are read into.
+        groups: paths of files, grouped by the slot that they are read into.
 
     Yields:
-        For each part, its slot, (SLOT,) uint8, and for each path its place in the slot, or None if the file is not
-        plain. A slot is valid until the part after the next one is requested.
+        For each group, its slot, (SLOT,) uint8, and for each path its span in the slot, or None if the file is not
+        plain. A slot is valid until the group after the next one is requested.
     """
-    done, killed = 0, 0
-    while done < len(parts):
+    finished, killed = 0, 0
+    while finished < len(groups):
         try:
-            with closing(_read_ahead(parts[done:])) as readings:
-                for reading in readings:
-                    done += 1
-                    yield reading
-        except BrokenProcessPool:  # a reader was killed: new readers read its part again
+            with closing(_read_ahead(groups[finished:])) as readings:
+                for group in readings:
+                    finished += 1
+                    yield group
+        except BrokenProcessPool:  # a reader was killed: new readers read its group again
             _readers.cache_clear()
             killed += 1
             if killed == MOST_ATTEMPTS:
                 raise WorkerKilledError("reading of images", killed) from None
 
 
-def _read_ahead(parts: Sequence[Sequence[str]]) -> Generator[tuple[Any, list[Place | None]], None, None]:
+def _read_ahead(groups: Sequence[Sequence[str]]) -> Generator[tuple[Tensor, list[Span | None]], None, None]:
     import torch
 
     pool, memory, block = _readers()
     slots = torch.frombuffer(block, dtype=torch.uint8).view(SLOTS, SLOT)
     if torch.cuda.is_initialized() and not slots.is_pinned():  # page-lock, to avoid a copy on the way to the GPU
         torch.cuda.cudart().cudaHostRegister(slots.data_ptr(), slots.nbytes, 0)
-    waiting: deque[tuple[int, Future[list[Place | None]]]] = deque()
+    waiting: deque[tuple[int, Future[list[Span | None]]]] = deque()
     try:
-        for number in range(len(parts)):
-            for ahead in range(number + len(waiting), min(number + SLOTS - 1, len(parts))):
+        for number in range(len(groups)):
+            for ahead in range(number + len(waiting), min(number + SLOTS - 1, len(groups))):
                 slot = ahead % SLOTS
-                waiting.append((slot, pool.submit(_read, os.getpid(), memory, slot, list(parts[ahead]))))
-            slot, read = waiting.popleft()
-            yield slots[slot], read.result()
+                waiting.append((slot, pool.submit(_read_into_slot, os.getpid(), memory, slot, list(groups[ahead]))))
+            slot, reading = waiting.popleft()
+            yield slots[slot], reading.result()
     finally:
-        wait([read for _, read in waiting])  # no reader may write into a slot that the next caller uses
+        wait([reading for _, reading in waiting])  # no reader may write into a slot that the next caller uses
 
 
 @cache
@@ -120,29 +123,29 @@ def _block(process: int, memory: int) -> mmap.mmap:
         os.close(file)
 
 
-def _read(process: int, memory: int, slot: int, paths: Sequence[str]) -> list[Place | None]:
+def _read_into_slot(process: int, memory: int, slot: int, paths: Sequence[str]) -> list[Span | None]:
     """Read files into a slot; runs in a reader."""
     room = memoryview(_block(process, memory))[slot * SLOT : (slot + 1) * SLOT]
-    places: list[Place | None] = []
-    at = 0
+    spans: list[Span | None] = []
+    offset = 0
     for path in paths:
-        data = _bytes(path, SLOT - at)
+        data = _file_bytes(path, SLOT - offset)
         size = plain_size(data) if data else None
-        places.append(None if size is None or data is None else Place(at, at + len(data), *size))
+        spans.append(None if size is None or data is None else Span(offset, offset + len(data), *size))
         if size is not None and data is not None:
-            room[at : at + len(data)] = data
-            at += len(data)
-    return places
+            room[offset : offset + len(data)] = data
+            offset += len(data)
+    return spans
 
 
-def _bytes(path: str, most: int) -> bytes | None:
+def _file_bytes(path: str, limit: int) -> bytes | None:
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:
         return None
     try:
         size = os.fstat(file).st_size
-        data = os.read(file, size) if size <= most else b""
+        data = os.read(file, size) if size <= limit else b""
         return data if len(data) == size else None
     except OSError:
         return None
@@ -164,14 +167,14 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
             frame = jpeg_frame(data, begin)
             components = frame.components
             is_plain = frame.bits == 8 and _is_grey_or_ycbcr(data[begin + 5 : end])
-            size = (frame.width, frame.height) if is_plain and _fits(frame) else None
+            size = (frame.width, frame.height) if is_plain and _has_supported_size(frame) else None
         # APP1 may hold a rotation; APP14 may declare RGB or CMYK.
         elif marker in (0xE1, 0xEE, 0xD9) or marker in _OTHER_FRAMES:
             return None
     return None
 
 
-def _fits(frame: Frame) -> bool:
+def _has_supported_size(frame: Frame) -> bool:
     return 0 < frame.width <= LARGEST and 0 < frame.height <= LARGEST
 
 

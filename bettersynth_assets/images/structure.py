@@ -71,10 +71,10 @@ def _plain_jpeg(head: bytes) -> tuple[int, int, str] | None:
 
 def _png(file: IO[bytes], size: int) -> Structure:
     metadata, seen_pixels, late_metadata = 0, False, False
-    for kind, length, end in png_chunks(file, size):
+    for kind, length, chunk_end in png_chunks(file, size):
         if kind == b"IEND":
             # Pillow reads (and limits) metadata after the pixels only while decoding.
-            return Structure(suspicious=late_metadata or end > size, metadata_bytes=metadata)
+            return Structure(suspicious=late_metadata or chunk_end > size, metadata_bytes=metadata)
         seen_pixels = seen_pixels or kind == b"IDAT"
         if kind not in PNG_DATA:
             metadata += length

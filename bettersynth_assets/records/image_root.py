@@ -27,14 +27,14 @@ def link_images(root: Path, *, seed_images: Path, regenerated: Path) -> None:
     Raises:
         SeedError: the seed file's folder has an entry ``regenerated``.
     """
-    wanted = {entry.name: Path(entry.path) for entry in os.scandir(seed_images)}
-    if REGENERATED in wanted:
+    targets = {entry.name: Path(entry.path) for entry in os.scandir(seed_images)}
+    if REGENERATED in targets:
         raise SeedError(
-            f"{wanted[REGENERATED]}: the name is reserved for images that the recipe regenerates: rename it"
+            f"{targets[REGENERATED]}: the name is reserved for images that the recipe regenerates: rename it"
         )
-    wanted[REGENERATED] = regenerated
+    targets[REGENERATED] = regenerated
     root.mkdir(parents=True, exist_ok=True)
-    for name, target in wanted.items():
+    for name, target in targets.items():
         link = root / name
         if not link.is_symlink() or link.readlink() != target:
             with replacing(link, durable=False) as partial:

@@ -21,17 +21,17 @@ def input_versions(seed: SeedSource) -> Versions:
     if seed.is_generated:
         return {}
     files = {"seed file": seed.checked_file(), "questions file": seed.questions}
-    return {f"{what} {path}": _version(path) for what, path in files.items()}
+    return {f"{kind} {path}": _version(path) for kind, path in files.items()}
 
 
-def refuse_changed(before: Versions, now: Versions) -> None:
+def refuse_changed(at_start: Versions, current: Versions) -> None:
     """Compare the versions at the start of a run with the current ones.
 
     Raises:
         SeedError: a file has changed; the message names it.
     """
-    for name in before.keys() | now.keys():
-        if before.get(name) != now.get(name):
+    for name in at_start.keys() | current.keys():
+        if at_start.get(name) != current.get(name):
             raise SeedError(f"{name} has changed during this run, which would mix two versions of it: run again")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.records.reserved import find_reserved
-from bettersynth_assets.records.seed_file import SeedIndex, remove_older, seed_index, version_name
+from bettersynth_assets.records.seed_file import SeedIndex, remove_older_versions, seed_index, version_name
 from bettersynth_assets.records.seed_rows import parse_row
 from bettersynth_assets.records.seed_source import SeedSource
 from toolkit.files import sha256_once, write_atomically
@@ -67,15 +67,16 @@ def _check(path: Path, marker: Path, seed_ids: Callable[[], set[str]]) -> None:
     """Check a questions file unless a process has done so before: reading 400,000 questions takes seconds."""
     if marker in _checked or marker.is_file():
         return
-    text_only = {row_id for row_id, question in _read(path) if question is None}
-    if both := sorted(text_only & seed_ids()) if text_only else []:
+    text_only = {row_id for row_id, question in _read_rows(path) if question is None}
+    if conflicting := sorted(text_only & seed_ids()) if text_only else []:
         raise ConfigError(
-            f"questions file {path}, id {both[0]!r}: no <image> in the question, but the seed's row has an image: {FIX}"
+            f"questions file {path}, id {conflicting[0]!r}: no <image> in the question, but the seed's row has an "
+            f"image: {FIX}"
         )
     _checked.add(marker)
     with suppress(OSError):  # with a read-only data root, every process checks the file
         write_atomically(marker, f"{path}\n")
-        remove_older(marker)
+        remove_older_versions(marker)
 
 
 def read_questions(seed: SeedSource) -> dict[str, str]:
@@ -86,20 +87,20 @@ def read_questions(seed: SeedSource) -> dict[str, str]:
     """
     path = questions_file(seed)
     if path is None:
-        return _own_questions(seed_index(seed))
-    return {row_id: question for row_id, question in _read(path) if question is not None}
+        return _questions_of_seed(seed_index(seed))
+    return {row_id: question for row_id, question in _read_rows(path) if question is not None}
 
 
 def _ids(index: SeedIndex) -> set[str]:
     """Return the ids of all readable rows."""
-    found = set()
+    ids = set()
     for line in index.lines(0, 1):
         with suppress(RowError):  # quarantined by seed_dataset
-            found.add(read_line(line.raw)["id"])
-    return found
+            ids.add(read_line(line.raw)["id"])
+    return ids
 
 
-def _read(path: Path) -> Iterator[tuple[str, str | None]]:
+def _read_rows(path: Path) -> Iterator[tuple[str, str | None]]:
     """Yield ids and human turns of a questions file, checked by the rules for seed rows; None for text-only rows."""
     from toolkit.preprocess.dj_to_llava import ConversionError, iterate_questions
 
@@ -112,13 +113,13 @@ def _read(path: Path) -> Iterator[tuple[str, str | None]]:
         raise ConfigError(f"questions file {error}: expected LLaVA JSON with id and conversations: {FIX}") from None
 
 
-def _own_questions(index: SeedIndex) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _questions_of_seed(index: SeedIndex) -> dict[str, str]:
+    questions: dict[str, str] = {}
     for line in index.conversations():
         try:
             row = parse_row(read_line(line.raw))
         except RowError:  # quarantined by seed_dataset
             continue
         if row.question:
-            found.setdefault(row.id, with_image(row.question))
-    return found
+            questions.setdefault(row.id, with_image(row.question))
+    return questions

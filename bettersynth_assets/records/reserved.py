@@ -53,5 +53,5 @@ def find_reserved(text: str) -> str | None:
     Ignores case and spaces inside the brackets, because a text mapper or a tokenizer's normalizer may remove these
     differences later.
     """
-    found = _RESERVED.search(text)
-    return found.group() if found else None
+    match = _RESERVED.search(text)
+    return match.group() if match else None

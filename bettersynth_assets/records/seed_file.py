@@ -30,7 +30,7 @@ from toolkit.preprocess.row_files import RowFileError, plain_file
 from toolkit.preprocess.row_lines import RowError, read_line, spans
 
 SHOWN_LINES = 5
-MOST_FIELDS = 1000
+MAX_FIELDS = 1000
 CONVERSATION = b'"conversations"'
 Signature = tuple[int, int, int]
 """Size in bytes, modification time in ns, and inode; these change when a file is replaced."""
@@ -65,7 +65,7 @@ class SeedIndex:
     bad: dict[str, list[int]] = field(default_factory=dict)
     """Numbers of bad rows by reason."""
     fields: set[str] = field(default_factory=set)
-    """Names of extra fields (see ``field_names``), at most ``MOST_FIELDS``."""
+    """Names of extra fields (see ``field_names``), at most ``MAX_FIELDS``."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -73,9 +73,9 @@ class SeedIndex:
     def lines(self, shard: int, shards: int) -> Iterator[SeedLine]:
         """Yield the rows of one shard in file order."""
         with self._opened() as file:
-            for place in self._places(shard, shards):
-                number = self.numbers[place]
-                yield SeedLine(number, self._raw(file, place), self.repeats.get(number, 0))
+            for position in self._positions(shard, shards):
+                number = self.numbers[position]
+                yield SeedLine(number, self._raw(file, position), self.repeats.get(number, 0))
 
     def digest(self, shard: int, shards: int) -> str:
         """Return a sha256 over a shard's lines, their numbers, and the size and times of their images.
@@ -88,15 +88,15 @@ class SeedIndex:
         Raises:
             EnvironmentFault: an image may exist, but its state cannot be read.
         """
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         root = str(self.path.parent)
         with self._opened() as file:
-            for place in self._places(shard, shards):
-                number, raw = self.numbers[place], self._raw(file, place)
-                state = _image_state(root, self.images[place])
-                found.update(b"%d %d %d %s\n" % (number, self.repeats.get(number, 0), len(raw), state))
-                found.update(raw)
-        return found.hexdigest()
+            for position in self._positions(shard, shards):
+                number, raw = self.numbers[position], self._raw(file, position)
+                state = _image_state(root, self.images[position])
+                digest.update(b"%d %d %d %s\n" % (number, self.repeats.get(number, 0), len(raw), state))
+                digest.update(raw)
+        return digest.hexdigest()
 
     def conversations(self) -> Iterator[SeedLine]:
         """Yield the rows that contain a conversation, and thus a question."""
@@ -104,10 +104,10 @@ class SeedIndex:
 
     def questions_digest(self) -> str:
         """Return a sha256 over the rows that contain a question; for a kit file, that of no bytes."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for line in self.conversations():
-            found.update(line.raw)
-        return found.hexdigest()
+            digest.update(line.raw)
+        return digest.hexdigest()
 
     def check_share(self, limits: Limits) -> None:
         """Refuse a file with too many bad lines, before anything is computed from it.
@@ -117,27 +117,27 @@ class SeedIndex:
         """
         if not len(self):
             raise SeedError(f"seed file {self.path} holds no rows: name a file with one JSON object per line")
-        bad = sum(len(numbers) for numbers in self.bad.values())
-        if bad / len(self) <= limits.max_bad_line_share:
+        bad_rows = sum(len(numbers) for numbers in self.bad.values())
+        if bad_rows / len(self) <= limits.max_bad_line_share:
             return
-        parts = [f"{reason} {_share(numbers, len(self))}" for reason, numbers in sorted(self.bad.items())]
+        shares = [f"{reason} {_share(numbers, len(self))}" for reason, numbers in sorted(self.bad.items())]
         raise SeedError(
-            f"seed file {self.path}: {bad} of {len(self)} lines ({bad / len(self):.1%}) cannot be used, over "
-            f"max_bad_line_share = {limits.max_bad_line_share:.1%}: {'; '.join(parts)}. Fix these lines, or raise "
+            f"seed file {self.path}: {bad_rows} of {len(self)} lines ({bad_rows / len(self):.1%}) cannot be used, over "
+            f"max_bad_line_share = {limits.max_bad_line_share:.1%}: {'; '.join(shares)}. Fix these lines, or raise "
             "`limits: {max_bad_line_share: …}` in the profile to quarantine them and continue with the rest"
         )
 
-    def _places(self, shard: int, shards: int) -> list[int]:
+    def _positions(self, shard: int, shards: int) -> list[int]:
         import numpy as np
 
         numbers = np.frombuffer(self.numbers, dtype=np.int64)
-        places: list[int] = np.flatnonzero((numbers - 1) % shards == shard).tolist()
-        return places
+        positions: list[int] = np.flatnonzero((numbers - 1) % shards == shard).tolist()
+        return positions
 
-    def _raw(self, file: int, place: int) -> bytes:
+    def _raw(self, file: int, position: int) -> bytes:
         # No memory map: reading a map of a file that has been truncated kills the process.
-        start = self.starts[place]
-        return os.pread(file, self.ends[place] - start, start)
+        start = self.starts[position]
+        return os.pread(file, self.ends[position] - start, start)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -174,10 +174,10 @@ def seed_fields(seed: SeedSource) -> frozenset[str] | None:
     """Return the names of the seed's extra fields; fields of nested objects with dots (``meta.score``).
 
     Returns:
-        None if there are more than ``MOST_FIELDS``; then a name can be neither confirmed nor refused.
+        None if there are more than ``MAX_FIELDS``; then a name can be neither confirmed nor refused.
     """
     fields = seed_index(seed).fields
-    return frozenset(fields) if len(fields) < MOST_FIELDS else None
+    return frozenset(fields) if len(fields) < MAX_FIELDS else None
 
 
 def plain_rows(path: Path, folder: Path) -> Path:
@@ -192,7 +192,7 @@ def plain_rows(path: Path, folder: Path) -> Path:
     except RowFileError as error:
         raise SeedError(str(error)) from None
     if plain == decoded:
-        remove_older(decoded)
+        remove_older_versions(decoded)
     return plain
 
 
@@ -202,11 +202,11 @@ def version_name(path: Path) -> str:
     return "-".join(map(str, (name, *signature_of(path))))
 
 
-def remove_older(newest: Path) -> None:
+def remove_older_versions(newest: Path) -> None:
     """Remove the files that belong to older versions of the same source file."""
-    for old in newest.parent.glob(f"{newest.name.partition('-')[0]}-*{newest.suffix}"):
-        if old != newest:
-            old.unlink(missing_ok=True)
+    for file in newest.parent.glob(f"{newest.name.partition('-')[0]}-*{newest.suffix}"):
+        if file != newest:
+            file.unlink(missing_ok=True)
 
 
 def _plain(path: Path, signature: Signature, decoded: Path) -> Path:
@@ -232,7 +232,7 @@ def _scan(path: Path, signature: Signature, plain: Path) -> SeedIndex:
                 index.numbers.append(number)
                 index.starts.append(start)
                 index.ends.append(end)
-                index.images.append(_note(index, first_rows, number, data[start:end]))
+                index.images.append(_add_row(index, first_rows, number, data[start:end]))
         except RowError as error:
             index.refuse_changed()
             raise SeedError(f"seed file {path}: {error.detail}: fix the file's end or its brackets") from None
@@ -240,7 +240,7 @@ def _scan(path: Path, signature: Signature, plain: Path) -> SeedIndex:
     return index
 
 
-def _note(index: SeedIndex, first_rows: dict[str, int], number: int, raw: bytes) -> str:
+def _add_row(index: SeedIndex, first_rows: dict[str, int], number: int, raw: bytes) -> str:
     """Record one row's id, faults and extra fields in the index; return its image field."""
     try:
         values = read_line(raw)
@@ -251,14 +251,14 @@ def _note(index: SeedIndex, first_rows: dict[str, int], number: int, raw: bytes)
     if first != number:
         index.repeats[number] = first
         index.bad.setdefault("duplicate_id", []).append(number)
-    if len(values) > 3 and len(index.fields) < MOST_FIELDS:
+    if len(values) > 3 and len(index.fields) < MAX_FIELDS:
         index.fields.update(field_names(values))
     return _image_field(values)
 
 
 def _image_field(values: dict[str, Any]) -> str:
-    found = image_field(values)
-    image = found[0] if isinstance(found, list) and found else found
+    value = image_field(values)
+    image = value[0] if isinstance(value, list) and value else value
     return image if isinstance(image, str) and len(image) <= LONGEST else ""
 
 
@@ -269,9 +269,9 @@ def _image_state(root: str, image: str) -> bytes:
     path = f"{root}/{image}"
     try:
         try:
-            found = os.stat(path)  # noqa: PTH116 - faster; runs for every row
+            status = os.stat(path)  # noqa: PTH116 - faster; runs for every row
         except OSError:
-            found = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116
+            status = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116
     except (OSError, ValueError):
         return b"-"
     except EnvironmentFault:
@@ -280,16 +280,16 @@ def _image_state(root: str, image: str) -> bytes:
         except ImageError:  # refused regardless of the file system
             return b"-"
         raise
-    return b"%d %d %d" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return b"%d %d %d" % (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def signature_of(path: Path) -> Signature:
     """Return values that identify a version of a file without reading it."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _share(numbers: list[int], rows: int) -> str:
     shown = ", ".join(str(number) for number in numbers[:SHOWN_LINES])
-    more = ", …" if len(numbers) > SHOWN_LINES else ""
-    return f"{len(numbers) / rows:.1%} (lines {shown}{more})"
+    suffix = ", …" if len(numbers) > SHOWN_LINES else ""
+    return f"{len(numbers) / rows:.1%} (lines {shown}{suffix})"

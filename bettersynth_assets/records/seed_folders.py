@@ -15,7 +15,7 @@ FEW_ROWS = 3
 """A shard with at least this many missing images and no existing one is a fault of the environment."""
 
 
-def check_folders(done: Ingested, index: SeedIndex, limits: Limits) -> None:
+def check_folders(ingested: Ingested, index: SeedIndex, limits: Limits) -> None:
     """Tell missing folders, e.g. of a disk that is not mounted, from rows that name an image that never existed.
 
     Missing or empty folders are a fault of the environment if their rows are so large a share of the whole seed that
@@ -26,24 +26,24 @@ def check_folders(done: Ingested, index: SeedIndex, limits: Limits) -> None:
         EnvironmentFault: folders are missing; the message names them.
     """
     root = index.path.parent
-    if done.gone:
-        folders = tuple(sorted(done.gone))
+    if ingested.missing_folders:
+        folders = tuple(sorted(ingested.missing_folders))
         rows = sum(image.startswith(folders) for image in index.images)
         if rows > limits.max_quarantined_share * len(index):
             shown = ", ".join(str(root / folder) for folder in folders[:SHOWN_FOLDERS])
             share = math.ceil(1000 * rows / len(index)) / 1000
-            more = f" and {len(folders) - SHOWN_FOLDERS} more" if len(folders) > SHOWN_FOLDERS else ""
+            suffix = f" and {len(folders) - SHOWN_FOLDERS} more" if len(folders) > SHOWN_FOLDERS else ""
             raise EnvironmentFault(
-                f"folder {shown}{more} is missing or empty, and {rows} of the seed's {len(index)} rows name images in "
-                "it: mount or restore it and run again (to quarantine the rows instead, set "
+                f"folder {shown}{suffix} is missing or empty, and {rows} of the seed's {len(index)} rows name images "
+                "in it: mount or restore it and run again (to quarantine the rows instead, set "
                 f"`limits.max_quarantined_share` in the profile to at least {share})",
                 str(root / folders[0]),
                 errno.ENOENT,
             )
-    if done.missing >= FEW_ROWS and not done.found:
+    if ingested.missing >= FEW_ROWS and not ingested.existing:
         raise EnvironmentFault(
-            f"none of the {done.missing} images of this shard is under {root}: image paths are relative to the seed "
-            "file's folder; put the images there and run again",
+            f"none of the {ingested.missing} images of this shard is under {root}: image paths are relative to the "
+            "seed file's folder; put the images there and run again",
             str(root),
             errno.ENOENT,
         )

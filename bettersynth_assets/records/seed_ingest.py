@@ -30,11 +30,11 @@ class Ingested:
 
     kept: pa.Table
     quarantine: pa.Table
-    found: int = 0
+    existing: int = 0
     """Number of rows whose image file exists, valid or not."""
     missing: int = 0
     """Number of rows whose image file does not exist."""
-    gone: Counter[str] = field(default_factory=Counter)
+    missing_folders: Counter[str] = field(default_factory=Counter)
     """Number of rows with a missing or empty folder, by folder; included in ``missing``."""
 
 
@@ -51,7 +51,7 @@ def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots =
     Raises:
         EnvironmentFault: a file cannot be accessed or read.
     """
-    found, missing, gone = 0, 0, Counter[str]()
+    existing, missing, missing_folders = 0, 0, Counter[str]()
     kept: list[dict[str, Any]] = []
     quarantine: list[dict[str, Any]] = []
     for line in lines:
@@ -65,18 +65,18 @@ def ingest(lines: Sequence[SeedLine], root: Path, limits: Limits, roots: Roots =
         except (RowError, ImageError) as error:
             if isinstance(error, ImageError):
                 missing += error.reason == "missing_image"
-                found += error.reason not in ("missing_image", "path_escape", "url_refused")
+                existing += error.reason not in ("missing_image", "path_escape", "url_refused")
             if isinstance(error, FolderGoneError):
-                gone[error.folder] += 1
+                missing_folders[error.folder] += 1
             quarantine.append(
                 {"id": row_id, "line": line.number, "stage": stage, "reason": error.reason, "detail": error.detail}
             )
     return Ingested(
         kept=rows_table(kept, SEED),
         quarantine=rows_table(quarantine, QUARANTINE),
-        found=found + len(kept),
+        existing=existing + len(kept),
         missing=missing,
-        gone=gone,
+        missing_folders=missing_folders,
     )
 
 

@@ -95,23 +95,23 @@ def _names(values: Mapping[str, Any], above: str, levels: int) -> Iterator[str]:
 
 
 def _extra(values: dict[str, Any]) -> str | None:
-    found = {name: value for name, value in values.items() if name not in OWN_FIELDS}
-    if not found:
+    extra = {name: value for name, value in values.items() if name not in OWN_FIELDS}
+    if not extra:
         return None
     try:
-        return json.dumps(found, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return json.dumps(extra, sort_keys=True, ensure_ascii=False, allow_nan=False)
     except ValueError:  # e.g. 1e999, which is valid JSON but parses as infinity
-        raise RowError("nan", f"a number in {', '.join(sorted(found))} is too large") from None
+        raise RowError("nan", f"a number in {', '.join(sorted(extra))} is too large") from None
     except RecursionError:
-        raise RowError("invalid_json", f"objects nested too deep in {', '.join(sorted(found))}") from None
+        raise RowError("invalid_json", f"objects nested too deep in {', '.join(sorted(extra))}") from None
 
 
 def _images(values: dict[str, Any]) -> list[str]:
-    found = image_field(values)
-    images = [found] if isinstance(found, str) else found
+    value = image_field(values)
+    images = [value] if isinstance(value, str) else value
     images = [image for image in images if image is not None] if isinstance(images, list) else images
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
-        raise RowError("missing_field", f"`images` must be a path or a list of paths, found {found!r}")
+        raise RowError("missing_field", f"`images` must be a path or a list of paths, found {value!r}")
     return images
 
 
@@ -119,7 +119,7 @@ def _turns(conversations: Any) -> tuple[str, str]:
     """Return the texts of the human and gpt turn of a conversation that has exactly these two turns."""
     turns = conversations if isinstance(conversations, list) else []
     pairs = [(turn.get("from"), turn.get("value")) for turn in turns if isinstance(turn, dict)]
-    if [who for who, _ in pairs] != ["human", "gpt"] or len(pairs) != len(turns):
+    if [speaker for speaker, _ in pairs] != ["human", "gpt"] or len(pairs) != len(turns):
         raise RowError("missing_field", "`conversations` must be one human and one gpt turn")
     (_, prompt), (_, answer) = pairs
     if not isinstance(prompt, str) or not isinstance(answer, str):

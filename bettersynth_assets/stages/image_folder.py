@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bettersynth_assets.engine.store import write_table
-from bettersynth_assets.images.opening import hash_at
+from bettersynth_assets.images.opening import file_hash_at
 from toolkit.file_errors import EnvironmentFault, patiently
 from toolkit.files import digest_of
 
@@ -65,7 +65,7 @@ def images_hash(folder: Path, names: Iterable[str], memo: Path) -> str:
     states = {name: _state(folder / name) for name in sorted({*names})}
     moved = [name for name, state in states.items() if state is not None and known.get(name, (None,))[0] != state]
     with ThreadPoolExecutor(READERS) as pool:
-        read = dict(zip(moved, pool.map(lambda name: hash_at(folder / name), moved), strict=True))
+        read = dict(zip(moved, pool.map(lambda name: file_hash_at(folder / name), moved), strict=True))
     found = {name: (state, read.get(name) or known[name][1]) for name, state in states.items() if state is not None}
     if moved:
         rows = [(name, *state, content) for name, (state, content) in found.items()]

@@ -101,9 +101,9 @@ def _pooled(lines: list[SeedLine], following: list[SeedLine], root: Path, limits
     return Ingested(
         kept=pa.concat_tables([SEED.empty_table(), *(part.kept for part in parts)]),
         quarantine=pa.concat_tables([QUARANTINE.empty_table(), *(part.quarantine for part in parts)]),
-        found=sum(part.found for part in parts),
+        existing=sum(part.existing for part in parts),
         missing=sum(part.missing for part in parts),
-        gone=sum((part.gone for part in parts), Counter()),
+        missing_folders=sum((part.missing_folders for part in parts), Counter()),
     )
 
 

@@ -10,7 +10,14 @@ import pytest
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.resolved_model import resolve_model
-from bettersynth_assets.models.batch_size import MAX_BATCH, PROBES, fit_batch, initial_batch, largest_fitting, once
+from bettersynth_assets.models.batch_size import (
+    MAX_BATCH,
+    PROBES,
+    fit_batch,
+    initial_batch,
+    largest_fitting,
+    stored_number,
+)
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.captioners.captioner import load_captioner
 from bettersynth_assets.models.scorers.clip_score import load_scorer
@@ -72,7 +79,7 @@ def test_the_batch_size_is_measured_once_and_kept(tmp_path):
 def test_concurrent_workers_get_the_same_batch_size(tmp_path):
     answers = iter(range(1, 100))
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: once(tmp_path / "sizes.json", "m", lambda: next(answers)), range(8)))
+        found = set(pool.map(lambda _: stored_number(tmp_path / "sizes.json", "m", lambda: next(answers)), range(8)))
     assert found == {1}
 
 

@@ -226,8 +226,8 @@ def test_a_replaced_fine_tuning_image_changes_the_hash_and_only_modified_files_a
     data.write_text(json.dumps([{"id": "t"}, *[{"id": str(at), "image": f"{at}.bmp"} for at in range(4)]]))
     first = finetune_images_hash(data, folder, memo)
     read = []
-    original = image_folder.hash_at
-    monkeypatch.setattr(image_folder, "hash_at", lambda path: read.append(path.name) or original(path))
+    original = image_folder.file_hash_at
+    monkeypatch.setattr(image_folder, "file_hash_at", lambda path: read.append(path.name) or original(path))
 
     def again() -> str:
         image_folder._hash.cache_clear()

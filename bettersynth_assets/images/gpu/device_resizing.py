@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bettersynth_assets.images.gpu.nvjpeg_library import Images
 from bettersynth_assets.images.pixels import Frame, Resizing, filter_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BITS = 22
 """Fractional bits of a weight, as in Pillow for 8-bit images."""
@@ -74,7 +77,7 @@ extern "C" __global__ void down(
 """
 
 
-def resized(images: Images, to: Resizing) -> Any:
+def resized(images: Images, to: Resizing) -> Tensor:
     """Resize decoded images.
 
     Args:
@@ -139,12 +142,12 @@ class Taps(NamedTuple):
 def taps(edge: int, to: int, first: int, count: int, resample: int) -> Taps:
     """Convert the dense weights of ``pixels.filter_weights`` (same arguments) to ``Taps``."""
     dense = filter_weights(edge, to, first, count, resample)
-    there = dense != 0
-    begin = there.argmax(1)
-    longest = int((edge - there[:, ::-1].argmax(1) - begin).max())
+    nonzero = dense != 0
+    begin = nonzero.argmax(1)
+    longest = int((edge - nonzero[:, ::-1].argmax(1) - begin).max())
     begin = np.minimum(begin, edge - longest)
-    some = np.take_along_axis(dense, begin[:, None] + np.arange(longest), axis=1).T.astype(np.float64)
-    return Taps(begin.astype(np.int32), np.rint(some * 2**BITS).astype(np.int32))
+    selected = np.take_along_axis(dense, begin[:, None] + np.arange(longest), axis=1).T.astype(np.float64)
+    return Taps(begin.astype(np.int32), np.rint(selected * 2**BITS).astype(np.int32))
 
 
 class _Table:
@@ -154,25 +157,25 @@ class _Table:
         self._device, self._count, self._resample = device, count, resample
         self._rows: dict[tuple[int, int, int], int] = {}
         self._taps: list[Taps] = []
-        self.firsts: Any = None
+        self.firsts: Tensor
         """(kinds, count) int32"""
-        self.weights: Any = None
+        self.weights: Tensor
         """(kinds, K, count) int32"""
 
     def rows(self, kinds: Sequence[tuple[int, int, int]]) -> list[int]:
         """Return the table row of each kind: (edge, edge after resizing, first pixel of the crop). Adds new kinds."""
         import torch
 
-        new = {*kinds} - self._rows.keys()
-        for kind in sorted(new):
+        new_kinds = {*kinds} - self._rows.keys()
+        for kind in sorted(new_kinds):
             self._rows[kind] = len(self._taps)
             self._taps.append(taps(*kind, self._count, self._resample))
-        if new:
-            longest = max(len(found.weights) for found in self._taps)
+        if new_kinds:
+            longest = max(len(entry.weights) for entry in self._taps)
             weights = np.zeros((len(self._taps), longest, self._count), np.int32)
-            for row, found in enumerate(self._taps):
-                weights[row, : len(found.weights)] = found.weights
-            self.firsts = torch.from_numpy(np.stack([found.first for found in self._taps])).to(self._device)
+            for row, entry in enumerate(self._taps):
+                weights[row, : len(entry.weights)] = entry.weights
+            self.firsts = torch.from_numpy(np.stack([entry.first for entry in self._taps])).to(self._device)
             self.weights = torch.from_numpy(weights).to(self._device)
         return [self._rows[kind] for kind in kinds]
 

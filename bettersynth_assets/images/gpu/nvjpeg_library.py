@@ -11,13 +11,17 @@ import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bettersynth_assets.errors import DeviceError
-from bettersynth_assets.images.reading import Place
+from bettersynth_assets.images.reading import Span
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _RGB = 3
 """NVJPEG_OUTPUT_RGB: planar."""
@@ -30,7 +34,7 @@ _NO_PIPELINE = 1
 class Images(NamedTuple):
     """Decoded images of any sizes in one tensor on a GPU, each contiguous (3, height, width) uint8."""
 
-    memory: Any
+    memory: Tensor
     """(bytes,) uint8"""
     starts: NDArray[np.int64]
     """(B,): offset of each image in bytes."""
@@ -41,7 +45,7 @@ class Images(NamedTuple):
         return len(self.starts)
 
 
-def in_one_tensor(widths: NDArray[np.int64], heights: NDArray[np.int64], device: Any) -> Images:
+def in_one_tensor(widths: NDArray[np.int64], heights: NDArray[np.int64], device: torch.device) -> Images:
     """Allocate memory for images, each aligned to 512 bytes."""
     import torch
 
@@ -75,22 +79,22 @@ class Decoder:
         if status:
             raise DeviceError(f"nvJPEG cannot be used on {device} (status {status}): set `gpu.decode: pillow`")
 
-    def decode(self, slot: Any, places: Sequence[Place], stream: Any) -> Images | None:
+    def decode(self, slot: Tensor, spans: Sequence[Span], stream: torch.cuda.Stream) -> Images | None:
         """Enqueue the decoding of files on a stream.
 
         Args:
             slot: (bytes,) uint8 with the files; must not change until the stream has finished decoding.
-            places: positions of 1 to ``batch`` files in the slot.
+            spans: positions of 1 to ``batch`` files in the slot.
             stream: the GPU's current stream.
 
         Returns:
             The images, valid once the stream has finished decoding; None if nvJPEG refuses one of the files.
         """
-        begin, end, widths, heights = np.array(places, np.int64).T
+        begin, end, widths, heights = np.array(spans, np.int64).T
         images = in_one_tensor(widths, heights, stream.device)
         # The unused entries of a partial batch decode the first file again, into the same memory.
         row = np.arange(self._batch)
-        row[len(places) :] = 0
+        row[len(spans) :] = 0
         files = (slot.data_ptr() + begin)[row].astype(np.uint64)
         lengths = (end - begin)[row].astype(np.uint64)
         into = np.zeros((self._batch, 8), np.uint64)  # nvjpegImage_t: 4 plane pointers, 4 pitches

@@ -53,8 +53,8 @@ def scorer_kind(name: str) -> str:
         hub = "hf-hub:org/name" if Path(name).is_dir() else f"{HUB_PREFIX}{name}"
         raise ConfigError(
             f"models.clip = {name!r}: {description}, but scorers are of type {', '.join(SCORERS.names())}: use a "
-            f"checkpoint of one of these types as written by save_pretrained, a folder with open_clip_config.json, or {hub} for a "
-            "model of OpenCLIP on the hub"
+            f"checkpoint of one of these types as written by save_pretrained, a folder with open_clip_config.json, or "
+            f"{hub} for a model of OpenCLIP on the hub"
         )
     return kind
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bettersynth_assets.images.decoding import Chunk, one_ahead
+from bettersynth_assets.images.decoding import Chunk, prefetched
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.scorers.clip_score import ClipScorer, Pairs
 from toolkit.progress import Progress
@@ -56,7 +56,7 @@ def score_files(
             progress.add(chunk.files)
 
     size = scorer.batch.requested
-    texts = one_ahead(scorer.tokens(captions[first : first + size]) for first in range(0, len(captions), size))
+    texts = prefetched(scorer.tokens(captions[first : first + size]) for first in range(0, len(captions), size))
     pending: tuple[Chunk, Callable[[], Pairs]] | None = None
     for chunk, tokens in zip(scorer.chunks(paths), texts, strict=True):
         readable_tokens = tokens[[at - chunk.first for at in chunk.good]] if chunk.errors else tokens

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bettersynth_assets.images.decoding import one_ahead
+from bettersynth_assets.images.decoding import prefetched
 from bettersynth_assets.images.gpu.device_resizing import BITS, resized, taps
 from bettersynth_assets.images.gpu.nvjpeg_library import in_one_tensor
 from bettersynth_assets.images.opening import ImageError
@@ -139,16 +139,16 @@ def test_killed_readers_are_replaced_and_their_part_is_read_again(tmp_path):
     assert [place.width for _, (place,) in read_plain(parts)] == [40, 40, 40]
 
 
-def test_one_ahead_keeps_the_order_and_propagates_errors():
+def test_prefetching_keeps_the_order_and_propagates_errors():
     def numbers():
         yield from range(5)
         raise KeyError("end")
 
     seen = []
     with pytest.raises(KeyError, match="end"):
-        seen.extend(one_ahead(numbers()))
+        seen.extend(prefetched(numbers()))
     assert seen == [0, 1, 2, 3, 4]
-    assert list(one_ahead(range(7))) == list(range(7)) and list(one_ahead([])) == []
+    assert list(prefetched(range(7))) == list(range(7)) and list(prefetched([])) == []
 
 
 @needs_gpu
