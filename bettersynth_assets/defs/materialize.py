@@ -200,7 +200,7 @@ def prepare_inputs(name: str, stages: Sequence[Stage], selected: Set[str], run: 
     by_name = {stage.name: stage for stage in stages}
     wanted = [by_name[one] for one in sorted(selected | {name}) if one in by_name]
     for stage in wanted:  # the list grows while it is iterated
-        sources = (by_name[source] for source in (*stage.inputs, *stage.also(run)))
+        sources = (by_name[source] for source in (*stage.inputs, *stage.additional_inputs(run)))
         wanted += [source for source in sources if source not in wanted]
     for prepare in {stage.prepare for stage in wanted}:
         prepare(run)

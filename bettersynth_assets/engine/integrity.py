@@ -23,8 +23,8 @@ class DamagedFileError(UserError):
 def seal(path: Path) -> dict[str, Any]:
     """Flush a finished file to disk; return its entry for the manifest: ``{"bytes": …, "sha256": …}``."""
     flush(path)
-    found = path.stat()
-    return {"bytes": found.st_size, "sha256": _sha256(path, found)}
+    status = path.stat()
+    return {"bytes": status.st_size, "sha256": _sha256(path, status)}
 
 
 def fault_of(path: Path, entry: dict[str, Any], *, sizes_only: bool = False) -> str:
@@ -41,9 +41,9 @@ def fault_of(path: Path, entry: dict[str, Any], *, sizes_only: bool = False) -> 
         return f"{path} is not a file"
     if state.st_size != entry["bytes"]:
         return f"{path} has {state.st_size} bytes, but {entry['bytes']} were written"
-    found = entry["sha256"] if sizes_only else _sha256(path, state)
-    if found != entry["sha256"]:
-        return f"{path} has changed since it was written (sha256 {found[:12]}, was {entry['sha256'][:12]})"
+    digest = entry["sha256"] if sizes_only else _sha256(path, state)
+    if digest != entry["sha256"]:
+        return f"{path} has changed since it was written (sha256 {digest[:12]}, was {entry['sha256'][:12]})"
     return ""
 
 

@@ -65,8 +65,8 @@ def leasing(stage: Stage) -> Stage:
         devices = chosen_devices(gpu, visible_devices())
         with lease(devices, work.log):
             # Within the lease's mask, devices are numbered from 0.
-            kept = gpu.batch_sizes or str(work.settings.profile_root / "batch_sizes.json")
-            inside = gpu.model_copy(update={"devices": "auto" if devices else "cpu", "batch_sizes": kept})
-            return stage.run(replace(work, run=work.run.with_gpu(inside)))
+            sizes_file = gpu.batch_sizes or str(work.settings.profile_root / "batch_sizes.json")
+            leased_gpu = gpu.model_copy(update={"devices": "auto" if devices else "cpu", "batch_sizes": sizes_file})
+            return stage.run(replace(work, run=work.run.with_gpu(leased_gpu)))
 
     return replace(stage, run=run)

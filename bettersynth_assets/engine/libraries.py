@@ -24,15 +24,17 @@ def installed_versions(libraries: tuple[str, ...]) -> dict[str, str]:
 
 def key_versions(libraries: tuple[str, ...]) -> dict[str, str]:
     """Return the part of each installed version that keys contain."""
-    return {library: counted_part(library, found) for library, found in installed_versions(libraries).items()}
+    return {
+        library: counted_part(library, full_version) for library, full_version in installed_versions(libraries).items()
+    }
 
 
-def counted_part(library: str, found: str) -> str:
+def counted_part(library: str, version_text: str) -> str:
     """Return the part of a version that keys contain; for a pre-release, all but its local part."""
     try:
-        parsed = Version(found)
+        parsed = Version(version_text)
     except InvalidVersion:
-        return found
+        return version_text
     if parsed.is_prerelease:
         return parsed.public
     return ".".join(map(str, parsed.release[: COUNTED_PARTS.get(library)]))

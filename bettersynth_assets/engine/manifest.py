@@ -97,8 +97,8 @@ class Manifest:
     def faults(self, *, sizes_only: bool = False) -> dict[str, str]:
         """Return the faults of the version's files by file name; empty if all files are intact."""
         folder = self.path
-        found = {name: fault_of(folder / name, entry, sizes_only=sizes_only) for name, entry in self.files.items()}
-        return {name: fault for name, fault in found.items() if fault}
+        faults = {name: fault_of(folder / name, entry, sizes_only=sizes_only) for name, entry in self.files.items()}
+        return {name: fault for name, fault in faults.items() if fault}
 
     def to_json(self) -> str:
         """Return the text of ``manifest.json``, without the folder, so that a data root can be moved."""
@@ -126,9 +126,9 @@ def read_manifest(path: Path) -> Manifest:
         raise DamagedFileError(f"{path} is not valid JSON ({error})" if raw else f"{path} is empty") from None
     if not isinstance(values, dict) or "sha256" not in values:
         raise DamagedFileError(f"{path} has no checksum: an earlier version of this project wrote it, or it was edited")
-    stated, found = values.pop("sha256"), values.pop("format", None)
-    if stated != digest_of({**values, "format": found}):
+    stated, file_format = values.pop("sha256"), values.pop("format", None)
+    if stated != digest_of({**values, "format": file_format}):
         raise DamagedFileError(f"{path} does not match its checksum: it was edited or damaged")
-    if found != FORMAT:
-        raise DamagedFileError(f"{path} has format {found!r}, but this version of the project reads format {FORMAT}")
+    if file_format != FORMAT:
+        raise DamagedFileError(f"{path} has format {file_format!r}, but this version of the project reads {FORMAT}")
     return Manifest(**values)

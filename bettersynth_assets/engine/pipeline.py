@@ -190,7 +190,7 @@ class Pipeline:
     def sources(self, name: str) -> tuple[str, ...]:
         """Return the names of the stages whose output a stage reads under these settings."""
         stage = self.stages[name]
-        return (*stage.inputs, *stage.also(self.run))
+        return (*stage.inputs, *stage.additional_inputs(self.run))
 
     def needed(self, name: str, shard: str, source: str) -> list[str]:
         """Return the shards of ``source`` that one shard of ``name`` is built from."""

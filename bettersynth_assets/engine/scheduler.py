@@ -37,16 +37,17 @@ class ShardScheduler:
         """
         failed: dict[str, str] = {}
         for source in self.pipeline.sources(name):
-            together = self.pipeline.needed(name, shards[0], source) == [shards[0]]
-            wanted = shards if together else self.pipeline.shards(source)
-            broken = self.prepare(source, wanted)
+            same_shard = self.pipeline.needed(name, shards[0], source) == [shards[0]]
+            source_shards = shards if same_shard else self.pipeline.shards(source)
+            failed_inputs = self.prepare(source, source_shards)
             if source not in self.pooled:
-                tried = {part: self.attempt(source, part) for part in wanted if part not in broken}
-                broken |= {part: reason for part, reason in tried.items() if reason}
+                pending = [source_shard for source_shard in source_shards if source_shard not in failed_inputs]
+                reasons = {source_shard: self.attempt(source, source_shard) for source_shard in pending}
+                failed_inputs |= {source_shard: reason for source_shard, reason in reasons.items() if reason}
             self.pipeline.admit(source)
-            for part, reason in broken.items():
-                for shard in [part] if together else shards:
-                    failed.setdefault(shard, f"{source} {part} failed: {reason}")
+            for source_shard, reason in failed_inputs.items():
+                for shard in [source_shard] if same_shard else shards:
+                    failed.setdefault(shard, f"{source} {source_shard} failed: {reason}")
         stale = [shard for shard in shards if shard not in failed and self.pipeline.found(name, shard) is None]
         if name in self.pooled and stale:
             with open_pool(self.job) as pool:
@@ -64,8 +65,8 @@ class ShardScheduler:
 def task_of(pipeline: Pipeline, name: str, shard: str) -> ShardTask:
     """Return a worker's task for one shard, whose inputs must be up to date in ``pipeline``."""
     inputs = [
-        pipeline.found(source, part)
+        pipeline.found(source, source_shard)
         for source in pipeline.sources(name)
-        for part in pipeline.needed(name, shard, source)
+        for source_shard in pipeline.needed(name, shard, source)
     ]
     return name, shard, [manifest for manifest in inputs if manifest is not None]

@@ -82,10 +82,10 @@ class Work:
                 return pq.read_table(path)
             self.log_with_shard(f"{path} has changed since it was written and is rebuilt")
             path.unlink()
-        written = folder / f".{stem}.partial"  # its name has the hash of its bytes, which are known once it is written
-        write_table(written, make())
-        path = folder / f"{stem}-{file_sha256(written)[:16]}.parquet"
-        written.replace(path)
+        partial = folder / f".{stem}.partial"  # its name has the hash of its bytes, which are known once it is written
+        write_table(partial, make())
+        path = folder / f"{stem}-{file_sha256(partial)[:16]}.parquet"
+        partial.replace(path)
         self.memos.append(path.name)
         return pq.read_table(path)
 
@@ -105,16 +105,16 @@ def no_log(line: str) -> None:
     """No-op log."""
 
 
-def nothing_to_check(run: ResolvedRun) -> tuple[str, ...]:
+def no_checks(run: ResolvedRun) -> tuple[str, ...]:
     """Preflight check that always passes."""
     return ()
 
 
-def nothing_to_prepare(run: ResolvedRun) -> None:
+def no_preparation(run: ResolvedRun) -> None:
     """No-op preparation."""
 
 
-def nothing_more(run: ResolvedRun) -> tuple[str, ...]:
+def no_additional_inputs(run: ResolvedRun) -> tuple[str, ...]:
     return ()
 
 
@@ -136,17 +136,17 @@ class Stage:
     inputs: tuple[str, ...] = ()
     by_value: tuple[str, ...] = ()
     """Inputs whose digests are not part of the key; ``depends`` returns the values that count, e.g. one threshold."""
-    also: Callable[[ResolvedRun], tuple[str, ...]] = nothing_more
+    additional_inputs: Callable[[ResolvedRun], tuple[str, ...]] = no_additional_inputs
     """Returns additional inputs that only some recipes require; other recipes neither build nor read them."""
     scope: Scope = "recipe"
     """What the output depends on, besides the profile. It is stored once for all recipes of the same scope."""
     libraries: tuple[str, ...] = ()
     resume: bool = False
     """True if the function can resume from the files that a killed run left in its folder."""
-    prepare: Callable[[ResolvedRun], None] = nothing_to_prepare
+    prepare: Callable[[ResolvedRun], None] = no_preparation
     """Generates files outside the graph that the stage reads and the profile does not name. Called at the start of each
     run that reads the stage's set."""
-    preflight: Callable[[ResolvedRun], Sequence[str]] = nothing_to_check
+    preflight: Callable[[ResolvedRun], Sequence[str]] = no_checks
     """Checks the recipe or the user's files for this stage; returns warnings. Called at the start of each run that
     includes this stage, so that a fault is reported before earlier stages run, and at the latest before this stage
     builds its first shard. Raises ``UserError``."""

@@ -144,8 +144,8 @@ class Slot:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._committed_or_none() != manifest:  # another run has committed meanwhile
                     return []
-                done = self._set_link(manifest)  # first: it may point to an old version that is removed next
-                return done + self._remove(self._leftovers(manifest))
+                actions = self._set_link(manifest)  # first: it may point to an old version that is removed next
+                return actions + self._remove(self._leftovers(manifest))
         except BlockingIOError:
             return []
         except OSError as error:
@@ -185,22 +185,22 @@ class Slot:
     def _leftovers(self, manifest: Manifest | None) -> list[Path]:
         """Return leftovers of killed runs: other versions, partial files at any depth, memos not in ``manifest``."""
         version = version_name(manifest.key) if manifest else ""
-        top, found = str(self.folder), []
+        top, leftovers = str(self.folder), []
         folders = [top]
         while folders:
-            here = folders.pop()
-            with suppress(FileNotFoundError), os.scandir(here) as entries:  # another process may write here
+            folder = folders.pop()
+            with suppress(FileNotFoundError), os.scandir(folder) as entries:  # another process may write here
                 for entry in entries:
                     name = entry.name
-                    is_old = here == top and (
+                    is_old = folder == top and (
                         (name.startswith("v-") and name != version)
                         or (manifest is not None and name not in manifest.memos and _MEMO.fullmatch(name))
                     )
                     if is_old or (name.startswith(".") and _PARTIAL.fullmatch(name)):
-                        found.append(Path(entry.path))
+                        leftovers.append(Path(entry.path))
                     elif entry.is_dir(follow_symlinks=False) and ".aside-" not in name:
                         folders.append(entry.path)
-        return found
+        return leftovers
 
     def _remove(self, paths: list[Path]) -> list[str]:
         for path in paths:

@@ -37,11 +37,11 @@ def _describe_sign(sign: Sign) -> str:
 
 def rich_caption(scene: Scene, rng: random.Random | None = None) -> str:
     """Name everything in the scene in at most 20 words: things by cell, then signs top-down; ``rng`` shuffles them."""
-    parts = [_describe_thing(t) for t in sorted(scene.things, key=lambda t: (t.row, t.column))]
-    parts += [_describe_sign(s) for s in sorted(scene.signs, key=lambda s: s.row)]
+    descriptions = [_describe_thing(t) for t in sorted(scene.things, key=lambda t: (t.row, t.column))]
+    descriptions += [_describe_sign(s) for s in sorted(scene.signs, key=lambda s: s.row)]
     if rng is not None:
-        rng.shuffle(parts)
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+        rng.shuffle(descriptions)
+    return descriptions[0] if len(descriptions) == 1 else ", ".join(descriptions[:-1]) + " and " + descriptions[-1]
 
 
 def poor_caption(scene: Scene, rng: random.Random) -> str:
@@ -70,11 +70,11 @@ def swap_attribute(caption: str, scene: Scene, rng: random.Random) -> str | None
     """
     shown = set(re.findall(r"\w+", scene.content()))
     words = caption.split()
-    places = [k for k, word in enumerate(words) if word in _CONTENT]
-    if not places:
+    positions = [k for k, word in enumerate(words) if word in _CONTENT]
+    if not positions:
         return None
-    place = rng.choice(places)
-    words[place] = rng.choice([w for w in _CONTENT[words[place]] if w not in shown])
+    position = rng.choice(positions)
+    words[position] = rng.choice([w for w in _CONTENT[words[position]] if w not in shown])
     return " ".join(words)
 
 

@@ -69,8 +69,8 @@ def generate_world(
     """
     sizes = sizes or SetSizes()
     paths = WorldPaths(root=root)
-    wanted = {"version": GENERATOR_VERSION, "rows": rows, "seed": random_seed, "sizes": sizes.as_dict()}
-    if _marker_of(root) == wanted:
+    marker = {"version": GENERATOR_VERSION, "rows": rows, "seed": random_seed, "sizes": sizes.as_dict()}
+    if _marker_of(root) == marker:
         return paths
     planned = plan_rows(rows, random_seed)
     _remove_leftovers(root)
@@ -79,8 +79,8 @@ def generate_world(
         with naming_the_path(root.parent):
             shutil.rmtree(fresh, ignore_errors=True)
             _write_world(WorldPaths(root=fresh), planned, sizes, random_seed, workers)
-            write_atomically(fresh / MARKER, json.dumps(wanted, indent=1) + "\n")
-            _put_in_place(fresh, root, wanted)
+            write_atomically(fresh / MARKER, json.dumps(marker, indent=1) + "\n")
+            _put_in_place(fresh, root, marker)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return paths
@@ -102,16 +102,16 @@ def _remove_leftovers(root: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _put_in_place(fresh: Path, root: Path, wanted: object) -> None:
+def _put_in_place(fresh: Path, root: Path, marker: object) -> None:
     """Move the finished world to its place, unless another process has put an equal one there."""
     if root.exists():
-        if _marker_of(root) == wanted:
+        if _marker_of(root) == marker:
             shutil.rmtree(fresh)
             return
         # Rename before removal: an interrupted removal in place would leave the marker in an incomplete world.
-        old = root.with_name(f".{root.name}.{os.getpid()}-old.partial")
-        root.rename(old)
-        shutil.rmtree(old)
+        replaced = root.with_name(f".{root.name}.{os.getpid()}-old.partial")
+        root.rename(replaced)
+        shutil.rmtree(replaced)
     fresh.rename(root)
 
 

@@ -17,21 +17,21 @@ from toolkit.tokens import with_image
 SEMANTIC = {"color": "attr", "shape": "attr", "size": "attr", "position": "rel", "count": "global"}
 
 
-def _asked(count: int, split: Split, random_seed: int) -> list[tuple[Scene, Question]]:
+def _draw_questions(count: int, split: Split, random_seed: int) -> list[tuple[Scene, Question]]:
     """Draw scenes and questions, cycling through the kinds."""
     rng = random.Random(random_seed)
-    found = []
+    drawn = []
     for number in range(count):
         scene = make_scene(rng, split)
-        found.append((scene, ask(scene, rng, THING_KINDS[number % len(THING_KINDS)])))
-    return found
+        drawn.append((scene, ask(scene, rng, THING_KINDS[number % len(THING_KINDS)])))
+    return drawn
 
 
 def gqa_rows(count: int, random_seed: int) -> tuple[dict[str, dict[str, Any]], list[tuple[str, Scene]]]:
     """Return the questions by id, and each image's name with its scene."""
     questions: dict[str, dict[str, Any]] = {}
     images = []
-    for number, (scene, question) in enumerate(_asked(count, "evaluation", random_seed)):
+    for number, (scene, question) in enumerate(_draw_questions(count, "evaluation", random_seed)):
         id_, image_id = f"{number:08d}", f"n{number:06d}"
         types = {"structural": "query", "semantic": SEMANTIC[question.kind], "detailed": question.kind}
         questions[id_] = {
@@ -46,7 +46,7 @@ def gqa_rows(count: int, random_seed: int) -> tuple[dict[str, dict[str, Any]], l
 def gqa_finetune_rows(count: int, random_seed: int) -> list[tuple[dict[str, Any], Scene]]:
     """Return LLaVA rows with GQA-style questions in LLaVA's wording, about scenes of the split ``finetune``."""
     rows: list[tuple[dict[str, Any], Scene]] = []
-    for number, (scene, question) in enumerate(_asked(count, "finetune", random_seed)):
+    for number, (scene, question) in enumerate(_draw_questions(count, "finetune", random_seed)):
         turns = [
             {"from": "human", "value": with_image(f"{question.text}\n{SHORT_SUFFIX}")},
             {"from": "gpt", "value": question.answer},

@@ -62,8 +62,8 @@ def soft_slots(scene: Scene, rng: random.Random) -> Slots:
 def _spread(grid: Slots, words: list[str], cells: list[int], rng: random.Random) -> None:
     """Write all words to the first cell and a random part of them to the others, like tokens of real images."""
     for number, cell in enumerate(cells):
-        kept = [word for word in words if number == 0 or rng.random() < 0.75] or words
-        grid[cell] = [f" {word}" for word in kept]
+        written = [word for word in words if number == 0 or rng.random() < 0.75] or words
+        grid[cell] = [f" {word}" for word in written]
 
 
 def draw_lesson(rng: random.Random) -> Lesson:

@@ -41,16 +41,16 @@ class FilterQuality:
     rejected: int
     faulty: int
     """Rows with the fault among those that entered the stage."""
-    right: int
+    correct: int
     """Rejected rows that have the fault."""
 
     @property
     def precision(self) -> float | None:
-        return self.right / self.rejected if self.rejected else None
+        return self.correct / self.rejected if self.rejected else None
 
     @property
     def recall(self) -> float | None:
-        return self.right / self.faulty if self.faulty else None
+        return self.correct / self.faulty if self.faulty else None
 
 
 def truth_by_id(truth: pa.Table) -> Truth:
@@ -116,10 +116,12 @@ def filter_quality(rejects: pa.Table, entered: Collection[str], truth: Truth) ->
     ids, operators = rejects["id"].to_pylist(), rejects["operator"].to_pylist()
     measured = []
     for operator, is_target in TARGETS.items():
-        mine = _rows([i for i, name in zip(ids, operators, strict=True) if name == operator], truth)
-        if mine:
-            faulty, right = sum(map(is_target, all_rows)), sum(map(is_target, mine))
-            measured.append(FilterQuality(operator=operator, rejected=len(mine), faulty=faulty, right=right))
+        rejected_rows = _rows([i for i, name in zip(ids, operators, strict=True) if name == operator], truth)
+        if rejected_rows:
+            faulty, correct = sum(map(is_target, all_rows)), sum(map(is_target, rejected_rows))
+            measured.append(
+                FilterQuality(operator=operator, rejected=len(rejected_rows), faulty=faulty, correct=correct)
+            )
     return measured
 
 
@@ -137,23 +139,23 @@ def caption_quality(captions: pa.Table, truth: Truth) -> dict[str, float | None]
         captions that are in the image.
     """
     rows = _rows(captions["id"].to_pylist(), truth)
-    any_right = shown = right = named = signs = read = words_in_captions = 0
+    captions_with_match = shown = correct = named = signs = words_read = claimed_total = 0
     for caption, row in zip(captions["caption"].to_pylist(), rows, strict=True):
         scene = scene_from_json(row["scene"])
         things = {(thing.color, thing.shape) for thing in scene.things}
         pairs = set(_PAIR.findall(caption or ""))
-        words, claimed = {sign.word for sign in scene.signs}, set(_WORD.findall(caption or ""))
-        any_right += bool(things & pairs)
-        shown, right, named = shown + len(things), right + len(things & pairs), named + len(pairs)
-        signs, read, words_in_captions = (
-            signs + len(words),
-            read + len(words & claimed),
-            words_in_captions + len(claimed),
+        sign_words, claimed = {sign.word for sign in scene.signs}, set(_WORD.findall(caption or ""))
+        captions_with_match += bool(things & pairs)
+        shown, correct, named = shown + len(things), correct + len(things & pairs), named + len(pairs)
+        signs, words_read, claimed_total = (
+            signs + len(sign_words),
+            words_read + len(sign_words & claimed),
+            claimed_total + len(claimed),
         )
     return {
-        "names_a_thing": any_right / len(rows) if rows else None,
-        "things_named": right / shown if shown else None,
-        "things_true": right / named if named else None,
-        "words_read": read / signs if signs else None,
-        "words_true": read / words_in_captions if words_in_captions else None,
+        "names_a_thing": captions_with_match / len(rows) if rows else None,
+        "things_named": correct / shown if shown else None,
+        "things_true": correct / named if named else None,
+        "words_read": words_read / signs if signs else None,
+        "words_true": words_read / claimed_total if claimed_total else None,
     }

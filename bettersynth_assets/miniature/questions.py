@@ -103,11 +103,11 @@ def with_options(question: Question, rng: random.Random) -> Choice:
 
 def ocr_tokens(scene: Scene, rng: random.Random, *, wrong: float = 0.5) -> list[str]:
     """Simulate an imperfect OCR: the signs' words, each missed with chance 0.1, plus one word with chance ``wrong``."""
-    found = [sign.word for sign in scene.signs if rng.random() >= 0.1]
+    tokens = [sign.word for sign in scene.signs if rng.random() >= 0.1]
     if scene.signs and rng.random() < wrong:
-        found.append(rng.choice([w for w in WORDS if w not in {s.word for s in scene.signs}]))
-    rng.shuffle(found)
-    return found
+        tokens.append(rng.choice([w for w in WORDS if w not in {s.word for s in scene.signs}]))
+    rng.shuffle(tokens)
+    return tokens
 
 
 def short_prompt(question: Question, tokens: list[str]) -> str:

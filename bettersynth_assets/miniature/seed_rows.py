@@ -100,7 +100,7 @@ def plan_rows(rows: int, random_seed: int) -> list[PlannedRow]:
             planned.append(replace(original, id=row_id, duplicate_of=original.id))
         else:
             planned.append(_plan_row(row_id, rng))
-    return _break_some(planned, rng)
+    return _apply_faults(planned, rng)
 
 
 def _plan_row(row_id: str, rng: random.Random) -> PlannedRow:
@@ -132,9 +132,9 @@ def _caption_of_other_scene(scene: Scene, rng: random.Random) -> str:
         word for s in scene.signs for word in (s.color, s.word)
     }
     while True:
-        other = make_scene(rng, "seed")
-        named = {w for t in other.things for w in (t.color, t.shape)} | {s.word for s in other.signs}
-        caption = poor_caption(other, rng)
+        other_scene = make_scene(rng, "seed")
+        named = {w for t in other_scene.things for w in (t.color, t.shape)} | {s.word for s in other_scene.signs}
+        caption = poor_caption(other_scene, rng)
         if (named - shown) & set(caption.split()):
             return caption
 
@@ -155,16 +155,16 @@ def _draw_size(rng: random.Random) -> tuple[int, int]:
     return (short, long) if rng.random() < 0.4 else (long, short)
 
 
-def _break_some(planned: list[PlannedRow], rng: random.Random) -> list[PlannedRow]:
+def _apply_faults(planned: list[PlannedRow], rng: random.Random) -> list[PlannedRow]:
     """Apply ``BROKEN_RATES``; rows that have duplicates stay intact."""
     originals = {row.duplicate_of for row in planned}
     free = [k for k, row in enumerate(planned) if not row.duplicate_of and row.id not in originals]
     broken = list(planned)
     for kind, rate in BROKEN_RATES.items():
         for _ in range(max(1, round(rate * len(planned)))):
-            place = free.pop(rng.randrange(len(free)))
-            caption = {"empty_caption": "", "reserved_token": f"{planned[place].caption} {IMAGE_TOKEN}"}.get(
-                kind, planned[place].caption
+            index = free.pop(rng.randrange(len(free)))
+            caption = {"empty_caption": "", "reserved_token": f"{planned[index].caption} {IMAGE_TOKEN}"}.get(
+                kind, planned[index].caption
             )
-            broken[place] = replace(planned[place], broken=kind, caption=caption)
+            broken[index] = replace(planned[index], broken=kind, caption=caption)
     return broken

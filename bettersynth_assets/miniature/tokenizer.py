@@ -86,8 +86,8 @@ def make_tokenizer(flavour: Flavour) -> PreTrainedTokenizerFast:
     backend = Tokenizer.from_str(base_tokenizer().to_str())
     bos = (BOS, backend.token_to_id(BOS))
     end = (END_OF_TEXT, backend.token_to_id(END_OF_TEXT))
-    after = f" {END_OF_TEXT}" if flavour == "clip" else ""
-    backend.post_processor = TemplateProcessing(single=f"{BOS} $A{after}", special_tokens=[bos, end])
+    suffix = f" {END_OF_TEXT}" if flavour == "clip" else ""
+    backend.post_processor = TemplateProcessing(single=f"{BOS} $A{suffix}", special_tokens=[bos, end])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=BOS, eos_token=END_OF_TEXT if flavour == "clip" else EOS, unk_token=UNKNOWN,
         pad_token=PAD, model_max_length=77 if flavour == "clip" else 512, padding_side="right",

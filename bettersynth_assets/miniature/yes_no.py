@@ -46,28 +46,32 @@ def ask_pair(task: str, rng: random.Random) -> Pair:
         scene = make_scene(rng, "evaluation")
     thing = rng.choice(scene.things)
     if task == "existence":
-        absent = [shape for shape in SHAPES if shape not in {one.shape for one in scene.things}]
-        asked = "Is there a {} in this image?", thing.shape, rng.choice(absent)
+        absent = [shape for shape in SHAPES if shape not in {other_thing.shape for other_thing in scene.things}]
+        template_and_answers = "Is there a {} in this image?", thing.shape, rng.choice(absent)
     elif task == "count":
         number = NUMBERS[len(scene.things)]
-        asked = (
+        template_and_answers = (
             "Is the number of objects in this image {}?",
             number,
             rng.choice([n for n in NUMBERS[1:] if n != number]),
         )
     elif task == "position":
-        places = [f"{row} {column}" for row in ROWS for column in COLUMNS]
+        positions = [f"{row} {column}" for row in ROWS for column in COLUMNS]
         template = f"Is the {thing.color} {thing.shape} in the {{}}?"
-        asked = template, thing.place, rng.choice([place for place in places if place != thing.place])
+        template_and_answers = (
+            template,
+            thing.place,
+            rng.choice([position for position in positions if position != thing.place]),
+        )
     elif task == "color":
         template = f"Is there a {{}} {thing.shape} in this image?"
-        asked = template, thing.color, rng.choice([color for color in COLORS if color != thing.color])
+        template_and_answers = template, thing.color, rng.choice([color for color in COLORS if color != thing.color])
     else:
         sign = rng.choice(scene.signs)
         template = f"Is the word {{}} on the {sign.color} sign?"
-        asked = template, sign.word, rng.choice([word for word in WORDS if word != sign.word])
-    template, right, wrong = asked
-    return Pair(task=task, scene=scene, true=template.format(right), false=template.format(wrong))
+        template_and_answers = template, sign.word, rng.choice([word for word in WORDS if word != sign.word])
+    template, true_answer, false_answer = template_and_answers
+    return Pair(task=task, scene=scene, true=template.format(true_answer), false=template.format(false_answer))
 
 
 def mme_pairs(count: int, random_seed: int) -> list[Pair]:
@@ -104,20 +108,23 @@ def pope_rows(count: int, random_seed: int) -> tuple[dict[str, list[dict[str, An
     names = [f"pope_{number:04d}.jpg" for number in range(count)]
     shown = [[thing.shape for thing in scene.things] for scene in scenes]
     frequent = Counter(itertools.chain.from_iterable(shown))
-    together = Counter(itertools.chain.from_iterable(itertools.permutations(some, 2) for some in shown))
+    pair_counts = Counter(itertools.chain.from_iterable(itertools.permutations(shapes, 2) for shapes in shown))
     sets: dict[str, list[dict[str, Any]]] = {name: [] for name in POPE_SETS}
-    for image, there in zip(names, shown, strict=True):
-        asked = rng.sample(there, PER_ANSWER)
-        absent = rng.sample([shape for shape in SHAPES if shape not in there], len(SHAPES) - len(there))
+    for image, present in zip(names, shown, strict=True):
+        present_sample = rng.sample(present, PER_ANSWER)
+        absent = rng.sample([shape for shape in SHAPES if shape not in present], len(SHAPES) - len(present))
         chosen = {
             "random": absent,
             "popular": sorted(absent, key=lambda name: -frequent[name]),
-            "adversarial": sorted(absent, key=lambda name, there=there: -sum(together[name, one] for one in there)),  # type: ignore[misc]
+            "adversarial": sorted(
+                absent,
+                key=lambda name, present=present: -sum(pair_counts[name, other] for other in present),  # type: ignore[misc]
+            ),
         }
         for name, rows in sets.items():
-            for yes, no in zip(asked, chosen[name][:PER_ANSWER], strict=True):
-                for thing, label in ((yes, "yes"), (no, "no")):
-                    text = f"Is there a {thing} in the image?"
+            for yes, no in zip(present_sample, chosen[name][:PER_ANSWER], strict=True):
+                for asked, label in ((yes, "yes"), (no, "no")):
+                    text = f"Is there a {asked} in the image?"
                     rows.append({"question_id": len(rows) + 1, "image": image, "text": text, "label": label})
     return sets, list(zip(names, scenes, strict=True))
 

@@ -30,7 +30,7 @@ NO_ROOM = "`no image: the gallery is full`"
 Opener = Callable[[Path], "Image"]
 
 
-def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | None = None, each: int = 2) -> str:
+def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | None = None, per_kind: int = 2) -> str:
     """Show the highest, lowest and borderline rows by ``clip_score``, or the first rows if there are no scores.
 
     Args:
@@ -38,26 +38,26 @@ def gallery(rows: pa.Table, *, image_root: Path, opener: Opener, limit: float | 
         image_root: folder that the ``image`` paths are relative to.
         opener: reads an image as RGB; a ``ValueError``, ``OSError`` or ``EnvironmentFault`` is shown in its place.
         limit: score that separates kept from rejected rows; None for the median of these rows.
-        each: rows of each kind.
+        per_kind: rows of each kind.
     """
     entries = []
-    for title, indices in _choices(rows, limit, each).items():
+    for title, indices in _choices(rows, limit, per_kind).items():
         for index in indices:
             row = {name: rows[name][index].as_py() for name in ("id", "image", "caption")}
             score = f"{rows['clip_score'][index].as_py():.4f} " if "clip_score" in rows.column_names else ""
-            words = [f"**{title}** {score}{code(row['id'])}", code(row["caption"])]
+            texts = [f"**{title}** {score}{code(row['id'])}", code(row["caption"])]
             if "original_caption" in rows.column_names:
-                words.append(f"was {code(rows['original_caption'][index].as_py())}")
-            entries.append((words, image_root / row["image"]))
-    left = GALLERY_BYTES - sum(len(f"{word}\n\n{NO_ROOM}\n\n".encode()) for words, _ in entries for word in words)
+                texts.append(f"was {code(rows['original_caption'][index].as_py())}")
+            entries.append((texts, image_root / row["image"]))
+    bytes_left = GALLERY_BYTES - sum(len(f"{line}\n\n{NO_ROOM}\n\n".encode()) for texts, _ in entries for line in texts)
     lines = []
-    for (title, *words), path in entries:
+    for (title, *texts), path in entries:
         image = thumbnail(path, opener)
-        if len(image) > left:
+        if len(image) > bytes_left:
             image = NO_ROOM
         else:
-            left -= len(image)
-        lines += [title, image, *words]
+            bytes_left -= len(image)
+        lines += [title, image, *texts]
     return "\n\n".join(lines) or "no rows"
 
 
@@ -84,11 +84,11 @@ def thumbnail(path: Path, opener: Opener) -> str:
     return code("no image: too many bytes")
 
 
-def _choices(rows: pa.Table, limit: float | None, each: int) -> dict[str, Sequence[int]]:
+def _choices(rows: pa.Table, limit: float | None, per_kind: int) -> dict[str, Sequence[int]]:
     if "clip_score" not in rows.column_names:
-        return {"first": range(min(each, rows.num_rows))}
+        return {"first": range(min(per_kind, rows.num_rows))}
     order: list[int] = pc.sort_indices(rows, sort_keys=[("clip_score", "descending"), ("id", "ascending")]).to_pylist()
     edge = limit if limit is not None else rows["clip_score"][order[len(order) // 2]].as_py() if order else 0.0
-    rest = order[each : max(each, len(order) - each)]
-    near = sorted(rest, key=lambda index: abs(rows["clip_score"][index].as_py() - edge))[:each]
-    return {"highest": order[:each], "borderline": near, "lowest": order[each:][-each:]}
+    middle = order[per_kind : max(per_kind, len(order) - per_kind)]
+    near = sorted(middle, key=lambda index: abs(rows["clip_score"][index].as_py() - edge))[:per_kind]
+    return {"highest": order[:per_kind], "borderline": near, "lowest": order[per_kind:][-per_kind:]}

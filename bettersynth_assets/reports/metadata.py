@@ -141,13 +141,13 @@ def distributions(table: pa.Table) -> Metadata:
 
 
 def _distribution(name: str, stats: Mapping[str, Any]) -> Metadata:
-    shown: Metadata = {f"{name}_{part}": _rounded(stats[part]) for part in ("mean", "sd") if part in stats}
-    for part in ("k_sigma", "percentiles"):
-        if part in stats:
-            values = stats[part]
+    shown: Metadata = {f"{name}_{key}": _rounded(stats[key]) for key in ("mean", "sd") if key in stats}
+    for key in ("k_sigma", "percentiles"):
+        if key in stats:
+            values = stats[key]
             pairs = values.items() if isinstance(values, Mapping) else zip(("low", "high"), values, strict=True)
             # Text, because the UI sorts the keys of JSON.
-            shown[f"{name}_{part}"] = ", ".join(f"{key}: {_rounded(value)}" for key, value in pairs)
+            shown[f"{name}_{key}"] = ", ".join(f"{label}: {_rounded(value)}" for label, value in pairs)
     bins = stats["histogram"]
     shown[f"{name}_histogram"] = dg.MetadataValue.md(histogram(bins["edges"], bins["counts"]))
     shown[f"{name}_line"] = sparkline(bins["counts"])

@@ -20,13 +20,13 @@ def operator_order_metadata(manifest: Manifest, settings: Settings) -> dict[str,
     slots = [
         Slot(root=settings.recipe_root, stage="filtered_set", shard=name) for name in settings.profile.shard_names()
     ]
-    found = [shard for slot in slots if (shard := slot.read()) is not None]
-    if found:
+    shards = [shard for slot in slots if (shard := slot.read()) is not None]
+    if shards:
         shown |= {
-            "actual_seconds": round(sum(shard.seconds for shard in found), 3),
-            "actual_rows": sum(shard.rows_in for shard in found),
-            "actual_shards": len(found),
-            "actual_order": ", ".join(sorted({str(shard.stats.get("order", "written")) for shard in found})),
+            "actual_seconds": round(sum(shard.seconds for shard in shards), 3),
+            "actual_rows": sum(shard.rows_in for shard in shards),
+            "actual_shards": len(shards),
+            "actual_order": ", ".join(sorted({str(shard.stats.get("order", "written")) for shard in shards})),
         }
     return shown
 

@@ -36,8 +36,8 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, bins: int = 20) 
     width = max(1, _WIDTH // len(merged))
     heights = [max(1, round(count / tallest * _HEIGHT)) if count else 0 for count in merged]
     path = f"M0 {_HEIGHT}" + "".join(f"V{_HEIGHT - height}h{width}" for height in heights) + f"V{_HEIGHT}z"
-    words = f"{edges[0]:.4g} to {edges[-1]:.4g}, {len(merged)} bins, tallest {tallest:,} rows"
-    return _within(f"{_image('histogram', path, fill='#4f7ecb')} {words}", otherwise=words)
+    caption = f"{edges[0]:.4g} to {edges[-1]:.4g}, {len(merged)} bins, tallest {tallest:,} rows"
+    return _within(f"{_image('histogram', path, fill='#4f7ecb')} {caption}", otherwise=caption)
 
 
 def curve(values: Sequence[float], *, points: int = 40) -> str:
@@ -52,8 +52,8 @@ def curve(values: Sequence[float], *, points: int = 40) -> str:
         f"{'L' if index else 'M'}{index * step} {round((high - value) / span * _HEIGHT)}"
         for index, value in enumerate(finite)
     )
-    words = f"from {finite[0]:.4g} to {finite[-1]:.4g}"
-    return _within(f"{_image('curve', path, stroke='#4f7ecb')} {words}", otherwise=words)
+    caption = f"from {finite[0]:.4g} to {finite[-1]:.4g}"
+    return _within(f"{_image('curve', path, stroke='#4f7ecb')} {caption}", otherwise=caption)
 
 
 def sparkline(values: Sequence[float], *, points: int = 30) -> str:

@@ -41,16 +41,18 @@ def summarize(settings: Settings) -> Summary:
         there is none, ``note`` on the validity of the figures, and ``quality`` for the miniature.
     """
     pipeline = Pipeline(STAGES, ResolvedRun(settings))
-    found = {name: manifests for name in pipeline.stages if (manifests := pipeline.current(name))}
-    results = {name: found[name][0] for name in ("eval_results", "baseline_results") if name in found}
+    stage_manifests = {name: manifests for name in pipeline.stages if (manifests := pipeline.current(name))}
+    results = {
+        name: stage_manifests[name][0] for name in ("eval_results", "baseline_results") if name in stage_manifests
+    }
     summary: Summary = {
         "profile": settings.profile.name,
         "recipe": settings.recipe.name,
         "seed": settings.profile.seed or "the generated miniature world",
         "data_root": str(settings.data_root),
-        "note": _worth(settings),
-        "stages": [_stage(name, manifests) for name, manifests in found.items()],
-        "thresholds": _thresholds(found),
+        "note": _validity_note(settings),
+        "stages": [_stage(name, manifests) for name, manifests in stage_manifests.items()],
+        "thresholds": _thresholds(stage_manifests),
         "arms": {
             name: _arm(results[stage])
             for name, stage in ((settings.recipe.name, "eval_results"), ("baseline", "baseline_results"))
@@ -60,8 +62,8 @@ def summarize(settings: Settings) -> Summary:
         "kit_score_sd": results["eval_results"].stats.get("kit_score_sd") if "eval_results" in results else None,
         "no_kit_score": results["eval_results"].stats.get("no_kit_score") if "eval_results" in results else None,
     }
-    if settings.profile.seed is None and found:
-        summary["quality"] = world_quality(settings.world.truth, found)
+    if settings.profile.seed is None and stage_manifests:
+        summary["quality"] = world_quality(settings.world.truth, stage_manifests)
     return summary
 
 
@@ -86,7 +88,7 @@ def as_text(summary: Summary) -> str:
     rows = [
         [
             stage["name"],
-            *(f"{stage[part]:,}" for part in ("shards", "rows_in", "kept")),
+            *(f"{stage[key]:,}" for key in ("shards", "rows_in", "kept")),
             f"{sum(stage['rejected'].values()):,}",
             f"{sum(stage['quarantined'].values()):,}",
             f"{stage['seconds']:,.1f}",
@@ -116,9 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m bettersynth_assets.reports.summary", description="Print the results of a recipe."
     )
     parser.add_argument("recipe", nargs="?", help="name of a recipe, or path of its file; default: the profile's")
-    given = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
-        print(as_text(write_summary(load_settings(recipe=given.recipe))))
+        print(as_text(write_summary(load_settings(recipe=parsed.recipe))))
     except ValueError as error:  # a UserError, or rows of a world that was replaced
         print(error, file=sys.stderr)
         return 1
@@ -147,14 +149,14 @@ def _stage(name: str, manifests: list[Manifest]) -> dict[str, Any]:
     }
 
 
-def _thresholds(found: dict[str, list[Manifest]]) -> dict[str, Any]:
+def _thresholds(stage_manifests: dict[str, list[Manifest]]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
-    if "seed_profile" in found:
-        score = found["seed_profile"][0].stats["clip_score"]
+    if "seed_profile" in stage_manifests:
+        score = stage_manifests["seed_profile"][0].stats["clip_score"]
         shown["similarity of the seed, mean"] = round(score["mean"], 6)
         shown["similarity of the seed, sd"] = round(score["sd"], 6)
-    for stage, part in (("filtered_set", "process"), ("recaptioned_set", "refilter")):
-        for operator in found[stage][0].stats.get(part, []) if stage in found else []:
+    for stage, key in (("filtered_set", "process"), ("recaptioned_set", "refilter")):
+        for operator in stage_manifests[stage][0].stats.get(key, []) if stage in stage_manifests else []:
             ((name, arguments),) = operator.items()
             shown[f"{stage} {name}"] = json.dumps(arguments, sort_keys=True)
     return shown
@@ -165,9 +167,9 @@ def _arm(manifest: Manifest) -> dict[str, Any]:
     arm: dict[str, Any] = {}
     for row in manifest.table().to_pylist():
         benchmark, metric = row["benchmark"], row["metric"]
-        known = {**manifest.stats["metrics"][benchmark][metric], "per_seed": {}}
-        found = arm.setdefault(benchmark, {}).setdefault(metric, known)
-        found["per_seed"][str(row["seed"])] = row["value"]
+        summary = {**manifest.stats["metrics"][benchmark][metric], "per_seed": {}}
+        entry = arm.setdefault(benchmark, {}).setdefault(metric, summary)
+        entry["per_seed"][str(row["seed"])] = row["value"]
     return arm
 
 
@@ -185,7 +187,11 @@ def _arm_tables(arms: dict[str, dict[str, Any]]) -> list[str]:
             lines += ["", "log-probability of the correct answer per token, nats:"]
             heads = [_title(name) for name in shown]
         rows = [
-            [name, *(_cell(arm.get(one, {}).get(metrics[one]), digits) for one in shown), str(_seeds(arm))]
+            [
+                name,
+                *(_cell(arm.get(benchmark, {}).get(metrics[benchmark]), digits) for benchmark in shown),
+                str(_seeds(arm)),
+            ]
             for name, arm in arms.items()
         ]
         lines += _columns(("arm", *heads, "seeds"), rows)
@@ -211,20 +217,20 @@ def _seeds(arm: dict[str, Any]) -> int:
     return max(len(figures["per_seed"]) for metrics in arm.values() for figures in metrics.values())
 
 
-def _worth(settings: Settings) -> str:
+def _validity_note(settings: Settings) -> str:
     """Return a warning about the validity of the scores, or an empty text."""
-    small = [
+    miniature_models = [
         role
         for role, name in settings.profile.models.model_dump().items()
         if name is not None and (PROJECT_ROOT / name).is_relative_to(MINIATURE_MODELS)
     ]
-    if not small:
+    if not miniature_models:
         return ""
     generated = settings.profile.seed is None
     world = "" if generated else ", and the seed file is not from the world that they were trained on"
     return (
-        f"The small models of the miniature were used ({', '.join(small)}){world}: the figures show how the pipeline "
-        "behaves and say nothing about MGM-2B."
+        f"The small models of the miniature were used ({', '.join(miniature_models)}){world}: the figures show how the "
+        "pipeline behaves and say nothing about MGM-2B."
     )
 
 
@@ -239,11 +245,11 @@ def _flat(values: dict[str, Any], prefix: str = "  ") -> list[str]:
 
 
 def _columns(heads: Sequence[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[place]) for row in [list(heads), *rows]) for place in range(len(heads))]
+    widths = [max(len(row[column]) for row in [list(heads), *rows]) for column in range(len(heads))]
     return [
         "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in [list(heads), *rows]
     ]

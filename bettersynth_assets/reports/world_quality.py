@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.operators.thresholds import NAME as CLIP_SCORE_FILTER
 
-Found = dict[str, list[Manifest]]
+ManifestsBySet = dict[str, list[Manifest]]
 
 
-def world_quality(truth_file: Path, found: Found) -> dict[str, Any]:
+def world_quality(truth_file: Path, manifests: ManifestsBySet) -> dict[str, Any]:
     """Measure the stages on disk; parts whose stage has not run are omitted.
 
     Returns:
@@ -31,11 +31,11 @@ def world_quality(truth_file: Path, found: Found) -> dict[str, Any]:
 
     truth = truth_by_id(pq.read_table(truth_file))
     quality: dict[str, Any] = {}
-    if scores := found.get("clip_scores"):
+    if scores := manifests.get("clip_scores"):
         table = _rows(scores)
         entered = table["id"].to_pylist()
-        rejects = {"seed_profile": _under(table, found), "filtered_set": _rejects(found)}
-        measured = {name: filter_quality(rows, entered, truth) for name, rows in rejects.items() if name in found}
+        rejects = {"seed_profile": _below_mean(table, manifests), "filtered_set": _rejects(manifests)}
+        measured = {name: filter_quality(rows, entered, truth) for name, rows in rejects.items() if name in manifests}
         quality["similarity"] = score_quality(table, truth)
         quality["filters"] = {
             f"{name}: {item.operator}": {
@@ -45,8 +45,8 @@ def world_quality(truth_file: Path, found: Found) -> dict[str, Any]:
             for item in items
         }
     for name, stage in (("seed", "seed_dataset"), ("chosen", "recaptioned_set")):
-        if stage in found:
-            quality[f"captions, {name}"] = caption_quality(_rows(found[stage]), truth)
+        if stage in manifests:
+            quality[f"captions, {name}"] = caption_quality(_rows(manifests[stage]), truth)
     return quality
 
 
@@ -54,14 +54,14 @@ def _rows(manifests: list[Manifest], name: str = "kept") -> pa.Table:
     return pa.concat_tables([item.table(name) for item in manifests])
 
 
-def _rejects(found: Found) -> pa.Table | None:
-    return _rows(found["filtered_set"], "rejects") if "filtered_set" in found else None
+def _rejects(manifests: ManifestsBySet) -> pa.Table | None:
+    return _rows(manifests["filtered_set"], "rejects") if "filtered_set" in manifests else None
 
 
-def _under(scored: pa.Table, found: Found) -> pa.Table | None:
+def _below_mean(scored: pa.Table, manifests: ManifestsBySet) -> pa.Table | None:
     """Return the rows that a similarity filter at the seed file's mean would reject, as a rejects table."""
-    if "seed_profile" not in found:
+    if "seed_profile" not in manifests:
         return None
-    mean = found["seed_profile"][0].stats["clip_score"]["mean"]
+    mean = manifests["seed_profile"][0].stats["clip_score"]["mean"]
     ids = scored.filter(pc.less(scored["clip_score"], mean))["id"]
     return pa.table({"id": ids, "operator": pa.array([CLIP_SCORE_FILTER] * len(ids))})

@@ -85,7 +85,7 @@ def _event(line: str) -> Event | None:
     if not line.startswith("{"):
         return None
     try:
-        found = json.loads(line)
+        event = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) else None
+    return event if isinstance(event, dict) else None

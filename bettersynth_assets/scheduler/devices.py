@@ -27,9 +27,9 @@ def device_numbers(gpu: Gpu, available: int) -> list[int]:
         raise DeviceError("gpu.devices = []: name at least one GPU, e.g. [0], or set `devices: cpu`")
     absent = [index for index in gpu.devices if not 0 <= index < available]
     if absent:
-        found = f"{available} GPU(s), numbered from 0" if available else "no GPU"
+        visible = f"{available} GPU(s), numbered from 0" if available else "no GPU"
         raise DeviceError(
-            f"gpu.devices = {gpu.devices} requests GPU {', '.join(map(str, absent))}, but this process sees {found}: "
+            f"gpu.devices = {gpu.devices} requests GPU {', '.join(map(str, absent))}, but this process sees {visible}: "
             "set `devices: cpu` or `devices: auto` in the profile's `gpu` section"
         )
     return gpu.devices

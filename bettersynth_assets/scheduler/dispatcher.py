@@ -14,7 +14,7 @@ from bettersynth_assets.scheduler.job import Log, Result, Task
 from bettersynth_assets.scheduler.pool import Pool, Worker
 from toolkit.progress import Pace
 
-MOST_DEATHS = 2
+MAX_DEATHS = 2
 """Number of workers that may die on one shard before the shard fails. Also the number of workers per place that may die
 before they receive a shard."""
 SECONDS_BETWEEN_NOTICES = 30.0
@@ -77,8 +77,8 @@ class Dispatcher:
 
     def run(self) -> dict[str, str]:
         try:
-            for place in range(min(self.pool.size, len(self.queue))):
-                self.workers.append(self.pool.start(place))
+            for index in range(min(self.pool.size, len(self.queue))):
+                self.workers.append(self.pool.start(index))
             while self.queue or any(worker.shard for worker in self.workers):
                 self._poll()
                 # Reporting a result may take as long as a small shard, so assign the next shards first.
@@ -93,9 +93,9 @@ class Dispatcher:
 
     def _poll(self) -> None:
         """Handle one message of each worker that has one, and assign shards to idle workers."""
-        ready = self.pool.wait(self.workers, 0 if self.results else 1)
+        workers_ready = self.pool.wait(self.workers, 0 if self.results else 1)
         for worker in list(self.workers):
-            if worker in ready:
+            if worker in workers_ready:
                 message = worker.message()
                 if message is None:
                     self._reap(worker)
@@ -129,14 +129,14 @@ class Dispatcher:
         self.workers.remove(worker)
         worker.end()
         self.deaths[shard] += 1
-        if shard is None and self.deaths[None] >= MOST_DEATHS * self.pool.size:
+        if shard is None and self.deaths[None] >= MAX_DEATHS * self.pool.size:
             raise WorkerError(
                 f"{self.name}: workers exit before they receive a shard ({reason}); see their output above"
             )
-        if shard is not None and self.deaths[shard] >= MOST_DEATHS:
-            self.failed[shard] = f"{MOST_DEATHS} workers died while processing it, the last one: {reason}"
+        if shard is not None and self.deaths[shard] >= MAX_DEATHS:
+            self.failed[shard] = f"{MAX_DEATHS} workers died while processing it, the last one: {reason}"
         elif shard is not None:
             self.queue.append(shard)
             self.log(f"{self.name} {shard}: its worker died ({reason}); another worker processes it again")
         if self.queue:
-            self.workers.append(self.pool.start(worker.place))
+            self.workers.append(self.pool.start(worker.index))

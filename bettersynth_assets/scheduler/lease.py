@@ -54,12 +54,13 @@ def lease(devices: list[str], log: Callable[[str], None], folder: Path | None = 
         log: called once for each busy device.
         folder: folder of the lock files; by default one per user in the system's temporary folder.
     """
-    place = folder or Path(tempfile.gettempdir()) / f"bettersynth-gpu-{os.getuid()}"
-    place.mkdir(mode=0o700, exist_ok=True)
+    lock_folder = folder or Path(tempfile.gettempdir()) / f"bettersynth-gpu-{os.getuid()}"
+    lock_folder.mkdir(mode=0o700, exist_ok=True)
     inherited = os.environ.get(MASK)
     with ExitStack() as stack:
         files = [
-            stack.enter_context((place / f"{name.replace(os.sep, '_')}.lock").open("w")) for name in sorted(devices)
+            stack.enter_context((lock_folder / f"{name.replace(os.sep, '_')}.lock").open("w"))
+            for name in sorted(devices)
         ]
         for name, file in zip(sorted(devices), files, strict=True):
             try:

@@ -32,8 +32,8 @@ class LocalWorker(Worker):
     Messages are pickled and sent over an anonymous pipe that only the worker and its parent can access.
     """
 
-    def __init__(self, place: int, process: subprocess.Popen[bytes], connection: Connection) -> None:
-        super().__init__(place)
+    def __init__(self, index: int, process: subprocess.Popen[bytes], connection: Connection) -> None:
+        super().__init__(index)
         self.process, self.connection = process, connection
 
     def send(self, task: Task) -> None:
@@ -80,20 +80,20 @@ class LocalPool:
         devices = "auto" if self.devices else "cpu"  # numbered from 0 within the worker's mask
         self.job = pickle.dumps(job.with_gpu(gpu.model_copy(update={"devices": devices})))
 
-    def start(self, place: int) -> LocalWorker:
-        ours, theirs = Pipe()
+    def start(self, index: int) -> LocalWorker:
+        parent_end, child_end = Pipe()
         path = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH"))))
         env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(self.threads)}
-        env[MASK] = self.devices[place] if self.devices else ""
-        with theirs:
+        env[MASK] = self.devices[index] if self.devices else ""
+        with child_end:
             process = subprocess.Popen(
-                [sys.executable, "-m", __spec__.name, str(theirs.fileno())],
-                env=env, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", __spec__.name, str(child_end.fileno())],
+                env=env, stdin=subprocess.DEVNULL, pass_fds=[child_end.fileno()],
             )  # fmt: skip
 
         with suppress(OSError):  # if the worker has already died, `wait` reports it
-            ours.send_bytes(self.job)
-        return LocalWorker(place, process, ours)
+            parent_end.send_bytes(self.job)
+        return LocalWorker(index, process, parent_end)
 
     def wait(self, workers: Sequence[LocalWorker], seconds: float) -> Sequence[Worker]:
         ready = wait([worker.connection for worker in workers], timeout=seconds)

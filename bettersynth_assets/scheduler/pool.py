@@ -17,11 +17,11 @@ class Worker(ABC):
     """The parent's end of a worker.
 
     Args:
-        place: index of the worker's device or share of the cores, from 0 to ``Pool.size`` - 1.
+        index: number of the worker's device or share of the cores, from 0 to ``Pool.size`` - 1.
     """
 
-    def __init__(self, place: int) -> None:
-        self.place = place
+    def __init__(self, index: int) -> None:
+        self.index = index
         self.is_ready = False
         self.shard: str | None = None
         """The shard that the worker is processing."""
@@ -49,7 +49,7 @@ class Pool(Protocol):
     size: int
     """Maximum number of workers at a time."""
 
-    def start(self, place: int) -> Worker:
+    def start(self, index: int) -> Worker:
         """Start a worker; may return before the worker is scheduled or ready."""
 
     def wait(self, workers: Sequence[Any], seconds: float) -> Sequence[Worker]:

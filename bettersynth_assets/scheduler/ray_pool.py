@@ -27,8 +27,8 @@ from bettersynth_assets.scheduler.pool import Pool, Worker
 class RayWorker(Worker):
     """An actor, and the stream of messages from its current task."""
 
-    def __init__(self, place: int, actor: Any) -> None:
-        super().__init__(place)
+    def __init__(self, index: int, actor: Any) -> None:
+        super().__init__(index)
         self.actor = actor
         self.reason: str | None = None
         self.stream: Any = actor.process.options(num_returns="streaming").remote(None)
@@ -85,11 +85,11 @@ class RayPool:
             )
         self.job = job.with_gpu(gpu.model_copy(update={"devices": "auto" if self.with_gpu else "cpu"}))
 
-    def start(self, place: int) -> RayWorker:
+    def start(self, index: int) -> RayWorker:
         import ray
 
-        needs = {"num_cpus": 1, "num_gpus": int(self.with_gpu), "max_restarts": 0}
-        return RayWorker(place, ray.remote(_Actor).options(**needs).remote(self.job))
+        options = {"num_cpus": 1, "num_gpus": int(self.with_gpu), "max_restarts": 0}
+        return RayWorker(index, ray.remote(_Actor).options(**options).remote(self.job))
 
     def wait(self, workers: Sequence[RayWorker], seconds: float) -> Sequence[Worker]:
         import ray
@@ -140,7 +140,7 @@ def ray_pool(job: Job) -> Iterator[Pool]:
         ConfigError: no cluster at the profile's address, or settings that Ray does not support.
         DeviceError: the profile requests more workers than the cluster has GPUs.
     """
-    address = _checked(job.gpu)
+    address = _check_settings(job.gpu)
     import ray
 
     joined = not ray.is_initialized()
@@ -158,7 +158,7 @@ def ray_pool(job: Job) -> Iterator[Pool]:
             ray.shutdown()
 
 
-def _checked(gpu: Gpu) -> str:
+def _check_settings(gpu: Gpu) -> str:
     """Check that Ray supports the profile's settings; return the cluster's address."""
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("gpu.pool = 'ray', but Ray is not installed: pip install '.[ray]'")

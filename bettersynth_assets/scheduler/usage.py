@@ -29,25 +29,25 @@ def measured() -> Iterator[dict[str, Any]]:
         if torch used a GPU, ``gpu`` (its name), ``gpu_peak_gib`` (allocated by torch) and ``gpu_utilization`` (mean, in
         percent).
     """
-    found: dict[str, Any] = {"process": f"{platform.node()}:{os.getpid()}"}
+    usage: dict[str, Any] = {"process": f"{platform.node()}:{os.getpid()}"}
     samples: list[float] = []
-    ended = threading.Event()
-    sampler = threading.Thread(target=_sample, args=(samples, ended), daemon=True)
+    stop = threading.Event()
+    sampler = threading.Thread(target=_sample, args=(samples, stop), daemon=True)
     reset_peak_memory()
     if cuda := _cuda():
         cuda.reset_peak_memory_stats()
     sampler.start()
     try:
-        yield found
+        yield usage
     finally:
-        ended.set()
+        stop.set()
         sampler.join()
-        found["peak_rss_gib"] = round(peak_memory_gib(), 3)
+        usage["peak_rss_gib"] = round(peak_memory_gib(), 3)
         if cuda := _cuda():
-            found["gpu"] = cuda.get_device_name()
-            found["gpu_peak_gib"] = round(cuda.max_memory_allocated() / GIB, 3)
+            usage["gpu"] = cuda.get_device_name()
+            usage["gpu_peak_gib"] = round(cuda.max_memory_allocated() / GIB, 3)
             if samples:
-                found["gpu_utilization"] = round(fmean(samples), 1)
+                usage["gpu_utilization"] = round(fmean(samples), 1)
 
 
 def _cuda() -> Any:
@@ -57,8 +57,8 @@ def _cuda() -> Any:
     return cuda if hasattr(cuda, "max_memory_allocated") and cuda.is_initialized() else None
 
 
-def _sample(samples: list[float], ended: threading.Event) -> None:
-    while not ended.wait(SECONDS_BETWEEN_SAMPLES):
+def _sample(samples: list[float], stop: threading.Event) -> None:
+    while not stop.wait(SECONDS_BETWEEN_SAMPLES):
         if cuda := _cuda():
             refusal = getattr(sys.modules.get("pynvml"), "NVMLError", RuntimeError)
             try:

@@ -17,27 +17,27 @@ ROW_STAGES = {
 """The stages that the rows of a set pass before it."""
 
 
-def nothing_left(stage: str, settings: Settings, here: Mapping[str, int] | None = None) -> EmptySetError:
+def empty_set_error(stage: str, settings: Settings, own_rejects: Mapping[str, int] | None = None) -> EmptySetError:
     """Name what removed most of the rows before ``stage``.
 
     Args:
         stage: the stage that found no rows, one of ``ROW_STAGES``.
         settings: settings, to locate the manifests of earlier stages.
-        here: rows that the stage itself rejected, by operator.
+        own_rejects: rows that the stage itself rejected, by operator.
     """
-    taken = Counter({(stage, f"operator {operator}"): count for operator, count in (here or {}).items()})
+    removed = Counter({(stage, f"operator {operator}"): count for operator, count in (own_rejects or {}).items()})
     rows = 0
     for name in ROW_STAGES[stage]:
         for manifest in _manifests(name, settings):
             rows += manifest.rows_in if name == "seed_dataset" else 0
-            taken.update({(name, f"operator {operator}"): count for operator, count in manifest.rejected.items()})
-            taken.update({(name, f"quarantine {reason}"): count for reason, count in manifest.quarantined.items()})
-    if not taken:
+            removed.update({(name, f"operator {operator}"): count for operator, count in manifest.rejected.items()})
+            removed.update({(name, f"quarantine {reason}"): count for reason, count in manifest.quarantined.items()})
+    if not removed:
         return EmptySetError(f"{stage}: no rows arrive, because the seed file has none: check the seed file")
-    (where, what), most = taken.most_common(1)[0]
-    others = ", ".join(f"{name} ({place}) {count}" for (place, name), count in taken.most_common()[1:])
+    (where, cause), largest = removed.most_common(1)[0]
+    others = ", ".join(f"{name} ({stage_name}) {count}" for (stage_name, name), count in removed.most_common()[1:])
     return EmptySetError(
-        f"{stage}: no rows are left of {rows}. {what} of {where} removed most, {most}"
+        f"{stage}: no rows are left of {rows}. {cause} of {where} removed most, {largest}"
         + (f"; the others: {others}" if others else "")
         + f". Loosen it in recipe {settings.recipe.name!r}, or correct the quarantined rows in the seed file"
     )

@@ -25,7 +25,7 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.records.questions import questions_key, read_questions
 from bettersynth_assets.records.schema import BUDGETED, QUARANTINE, REJECTS, SEED, rows_table
-from bettersynth_assets.stages.accounting import nothing_left
+from bettersynth_assets.stages.accounting import empty_set_error
 from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.rules import BUDGET_MET, EVERY_ROW_SET
 from bettersynth_assets.stages.seed import seed_versions
@@ -68,7 +68,7 @@ def run(work: Work, *, name: str, source: str, section_of: Section) -> Result:
     section = section_of(settings)
     offered = work.rows(source).sort_by("line")
     if not offered.num_rows:
-        raise nothing_left(name, settings)
+        raise empty_set_error(name, settings)
     selected = select_rows(work, offered, stage=name) if section.select else None
     rows = selected.kept if selected else offered
     drawn = draw_rows(rows.num_rows, section)
@@ -194,7 +194,7 @@ BUDGETED_SET = Stage(
     sharded=False,
     inputs=("recaptioned_set",),
     by_value=("seed_profile",),
-    also=select_inputs,
+    additional_inputs=select_inputs,
     preflight=check_recipe,
 )
 BASELINE_SET = Stage(

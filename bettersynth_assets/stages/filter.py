@@ -35,7 +35,7 @@ def run(work: Work) -> Result:
     """Filter one shard."""
     recipe, table = work.settings.recipe, work.rows("clip_scores")
     limits = process_list(work.run, work.inputs)
-    done = process_rows(
+    processed = process_rows(
         work,
         table,
         build_list(work, limits),
@@ -47,10 +47,10 @@ def run(work: Work) -> Result:
     )
     return Result(
         rows_in=table.num_rows,
-        kept=done.kept.cast(FILTERED),
-        rejects=done.rejects,
-        quarantine=done.quarantine,
-        stats={"process": limits, "order": recipe.order, "operators": done.operators},
+        kept=processed.kept.cast(FILTERED),
+        rejects=processed.rejects,
+        quarantine=processed.quarantine,
+        stats={"process": limits, "order": recipe.order, "operators": processed.operators},
     )
 
 
@@ -59,7 +59,7 @@ def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
     return {"process": process_list(run, inputs), "models": list_key(run, run.recipe.process)}
 
 
-def also(run: ResolvedRun) -> tuple[str, ...]:
+def additional_inputs(run: ResolvedRun) -> tuple[str, ...]:
     """Return operator_plan if the recipe uses its order."""
     return (PLAN,) if run.recipe.order == "planned" else ()
 
@@ -74,7 +74,7 @@ FILTERED_SET = Stage(
     sharded=True,
     inputs=("clip_scores", "seed_profile"),
     by_value=("seed_profile", PLAN),
-    also=also,
+    additional_inputs=additional_inputs,
     preflight=check_recipe,
     libraries=("py-data-juicer", "torch", "transformers", "pillow"),
 )

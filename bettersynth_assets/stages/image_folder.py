@@ -61,20 +61,22 @@ def _hash(data: Path, state: State, images: Path, memo: Path) -> str:
 
 def images_hash(folder: Path, names: Iterable[str], memo: Path) -> str:
     """Hash the names and contents of images; a missing image has the hash ""."""
-    known = _known(memo)
+    stored = _stored_hashes(memo)
     states = {name: _state(folder / name) for name in sorted({*names})}
-    moved = [name for name, state in states.items() if state is not None and known.get(name, (None,))[0] != state]
+    changed = [name for name, state in states.items() if state is not None and stored.get(name, (None,))[0] != state]
     with ThreadPoolExecutor(READERS) as pool:
-        read = dict(zip(moved, pool.map(lambda name: file_hash_at(folder / name), moved), strict=True))
-    found = {name: (state, read.get(name) or known[name][1]) for name, state in states.items() if state is not None}
-    if moved:
-        rows = [(name, *state, content) for name, (state, content) in found.items()]
+        new_hashes = dict(zip(changed, pool.map(lambda name: file_hash_at(folder / name), changed), strict=True))
+    hashes = {
+        name: (state, new_hashes.get(name) or stored[name][1]) for name, state in states.items() if state is not None
+    }
+    if changed:
+        rows = [(name, *state, content) for name, (state, content) in hashes.items()]
         columns = [
             pa.array(list(column), field.type) for column, field in zip(zip(*rows, strict=True), HASHES, strict=True)
         ]
         with suppress(OSError, EnvironmentFault):  # a read-only data root
             write_table(memo, pa.Table.from_arrays(columns, schema=HASHES))
-    return digest_of([[name, found[name][1] if name in found else ""] for name in states])
+    return digest_of([[name, hashes[name][1] if name in hashes else ""] for name in states])
 
 
 def _names(data: Path) -> list[str]:
@@ -82,11 +84,11 @@ def _names(data: Path) -> list[str]:
         rows = json.loads(data.read_bytes())
     except ValueError:
         return []
-    found = [row.get("image") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    return [name for name in found if isinstance(name, str) and name and "\0" not in name]
+    names = [row.get("image") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return [name for name in names if isinstance(name, str) and name and "\0" not in name]
 
 
-def _known(memo: Path) -> dict[str, tuple[State, str]]:
+def _stored_hashes(memo: Path) -> dict[str, tuple[State, str]]:
     if not memo.is_file():
         return {}
     try:
@@ -98,7 +100,7 @@ def _known(memo: Path) -> dict[str, tuple[State, str]]:
 
 def _state(path: Path) -> State | None:
     try:
-        found = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116
+        status = patiently(lambda: os.stat(path), path, seen=False)  # noqa: PTH116
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

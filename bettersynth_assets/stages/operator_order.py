@@ -27,7 +27,7 @@ from bettersynth_assets.operators.data_juicer import BuiltOperator, compares_ima
 from bettersynth_assets.operators.order import Measured, planned_order, predicted_seconds
 from bettersynth_assets.operators.process import Processed
 from bettersynth_assets.operators.seed_scores import with_limits
-from bettersynth_assets.stages.accounting import nothing_left
+from bettersynth_assets.stages.accounting import empty_set_error
 from bettersynth_assets.stages.filter import PLAN
 from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
@@ -58,54 +58,57 @@ Run = Callable[[pa.Table, Sequence[BuiltOperator]], Processed]
 def sample_of(rows: pa.Table, count: int = SAMPLE_ROWS) -> pa.Table:
     """Return ``count`` rows spread evenly over all, or all if there are fewer; deterministic."""
     count = min(count, rows.num_rows)
-    return rows.take([place * rows.num_rows // count for place in range(count)])
+    return rows.take([index * rows.num_rows // count for index in range(count)])
 
 
 def embeddings_of(sample: pa.Table, rows: pa.Table, work: Work) -> dict[str, NDArray[np.float32]]:
     """Return the embeddings by clip_scores of the sample's images, by id, as filtered_set will use them."""
-    stored, wanted = read_embeddings(work.inputs["clip_scores"]), {*sample["id"].to_pylist()}
-    return {name: stored[at] for at, name in enumerate(rows["id"].to_pylist()) if name in wanted}
+    stored, sample_ids = read_embeddings(work.inputs["clip_scores"]), {*sample["id"].to_pylist()}
+    return {name: stored[at] for at, name in enumerate(rows["id"].to_pylist()) if name in sample_ids}
 
 
 def run(work: Work) -> Result:
     """Measure each operator, order them, and run both orders on the sample."""
-    entries, after = work.settings.recipe.process, work.settings.recipe.refilter
+    entries, refilter = work.settings.recipe.process, work.settings.recipe.refilter
     rows = work.rows("clip_scores")
     if not rows.num_rows:
-        raise nothing_left(PLAN, work.settings)
-    first, second = (build_list(work, with_limits(part, work.inputs["seed_profile"][0])) for part in (entries, after))
+        raise empty_set_error(PLAN, work.settings)
+    first, second = (
+        build_list(work, with_limits(operator_list, work.inputs["seed_profile"][0]))
+        for operator_list in (entries, refilter)
+    )
 
     sample = sample_of(rows)
     embeddings = embeddings_of(sample, rows, work) if compares_images(entries) else {}
 
-    def runner(part: Sequence[Operator]) -> Run:
+    def runner(operator_list: Sequence[Operator]) -> Run:
         def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
-            found = [embeddings[name] for name in table["id"].to_pylist()] if embeddings else []
+            selected = [embeddings[name] for name in table["id"].to_pylist()] if embeddings else []
             return process_rows(
                 work,
                 table,
                 operators,
-                entries=part,
+                entries=operator_list,
                 stage=PLAN,
                 image_root=work.run.seed.images,
-                embeddings=np.stack(found) if found else None,
+                embeddings=np.stack(selected) if selected else None,
             )
 
         return process
 
     process = runner(entries)
     measured = probe(sample, first, process, work.log)
-    written, planned = list(range(len(first))), planned_order(measured)
-    kept = process(sample, first).kept
-    moved = planned != written
-    differ = differing(kept, process(sample, [first[position] for position in planned]).kept) if moved else 0
-    shown = operator_rows(measured, planned) + refilter_rows(probe(sample, second, runner(after), work.log))
+    recipe_order, planned = list(range(len(first))), planned_order(measured)
+    kept_rows = process(sample, first).kept
+    moved = planned != recipe_order
+    differ = differing(kept_rows, process(sample, [first[position] for position in planned]).kept) if moved else 0
+    shown = operator_rows(measured, planned) + refilter_rows(probe(sample, second, runner(refilter), work.log))
     table = pa.Table.from_pylist(shown, schema=OPERATORS)
-    order = written if differ else planned
+    order = recipe_order if differ else planned
     seconds = {
-        f"predicted_seconds_{name}_{words}": predicted_seconds(measured, positions, count)
-        for words, count in (("100k", PER_ROWS), ("seed", rows.num_rows))
-        for name, positions in (("written", written), ("planned", planned))
+        f"predicted_seconds_{name}_{unit}": predicted_seconds(measured, positions, count)
+        for unit, count in (("100k", PER_ROWS), ("seed", rows.num_rows))
+        for name, positions in (("written", recipe_order), ("planned", planned))
     }
     return Result(
         rows_in=table.num_rows,
@@ -114,7 +117,7 @@ def run(work: Work) -> Result:
             "order": order,
             "seed_rows": rows.num_rows,
             "sample_rows": sample.num_rows,
-            "sample_rows_kept": kept.num_rows,
+            "sample_rows_kept": kept_rows.num_rows,
             "kept_rows_that_differ": differ,
             **seconds,
         },
@@ -131,27 +134,27 @@ def probe(
         with suppress(UserError):  # warm-up only; errors on the whole sample are raised below
             process(sample.slice(0, FIRST_ROWS), [built])
         load_seconds = time.monotonic() - start
-        done = process(sample, [built])
-        found = Measured(
+        processed = process(sample, [built])
+        result = Measured(
             name=built.name,
             is_filter=built.is_filter,
             needs_set=built.needs_set,
             rows=sample.num_rows,
-            rejected=done.rejects.num_rows,
-            quarantined=done.quarantine.num_rows,
-            seconds=max(done.operators[0]["seconds"], 1e-6),
+            rejected=processed.rejects.num_rows,
+            quarantined=processed.quarantine.num_rows,
+            seconds=max(processed.operators[0]["seconds"], 1e-6),
             load_seconds=load_seconds,
         )
-        log(f"{PLAN}: {built.name}: {found.rows / found.seconds:.0f} rows/s, {found.share_kept:.1%} kept")
-        measured.append(found)
-        if not built.is_filter and not built.needs_set and done.kept.num_rows:
-            sample = done.kept
+        log(f"{PLAN}: {built.name}: {result.rows / result.seconds:.0f} rows/s, {result.share_kept:.1%} kept")
+        measured.append(result)
+        if not built.is_filter and not built.needs_set and processed.kept.num_rows:
+            sample = processed.kept
     return measured
 
 
-def differing(one: pa.Table, other: pa.Table) -> int:
+def differing(first: pa.Table, second: pa.Table) -> int:
     """Count rows that are in one table only or differ between both."""
-    left, right = ({row["id"]: row for row in table.to_pylist()} for table in (one, other))
+    left, right = ({row["id"]: row for row in table.to_pylist()} for table in (first, second))
     return sum(left.get(name) != right.get(name) for name in left.keys() | right.keys())
 
 
@@ -162,14 +165,14 @@ def operator_rows(measured: Sequence[Measured], planned: Sequence[int]) -> list[
             "list": "process",
             "position": position + 1,
             "planned": planned.index(position) + 1,
-            "operator": found.name,
-            "rows_per_second": found.rows / found.seconds,
-            "load_seconds": found.load_seconds,
-            "share_kept": found.share_kept,
-            "seconds_per_reject": found.cost_per_reject if math.isfinite(found.cost_per_reject) else None,
-            "moves": found.moves,
+            "operator": result.name,
+            "rows_per_second": result.rows / result.seconds,
+            "load_seconds": result.load_seconds,
+            "share_kept": result.share_kept,
+            "seconds_per_reject": result.cost_per_reject if math.isfinite(result.cost_per_reject) else None,
+            "moves": result.moves,
         }
-        for position, found in enumerate(measured)
+        for position, result in enumerate(measured)
     ]
 
 
@@ -181,11 +184,11 @@ def refilter_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
     register_operators(run)
-    entries, after = run.recipe.process, run.recipe.refilter
+    entries, refilter = run.recipe.process, run.recipe.refilter
     return {
         "process": with_limits(entries, inputs["seed_profile"][0]),
-        "refilter": with_limits(after, inputs["seed_profile"][0]),
-        "models": list_key(run, [*entries, *after]),
+        "refilter": with_limits(refilter, inputs["seed_profile"][0]),
+        "models": list_key(run, [*entries, *refilter]),
         "gpu": run.gpu.key(),
         "sample_rows": SAMPLE_ROWS,
     }

@@ -61,14 +61,19 @@ def run(work: Work) -> Result:
     recipe = work.settings.recipe
     section = recipe.caption if table.num_rows else None
     if section is None:
-        done, quarantine = recaptioned_table([choose_caption(row, None, None) for row in table.to_pylist()]), NOTHING
+        recaptioned, quarantine = (
+            recaptioned_table([choose_caption(row, None, None) for row in table.to_pylist()]),
+            NOTHING,
+        )
     else:
-        done, quarantine = _recaption(work, table, section)
-    result = Result(rows_in=table.num_rows, kept=done, quarantine=quarantine, stats=summary(done))
-    if recipe.regenerate and done.num_rows:
-        made = regenerate_rows(work, done, recipe.regenerate)
-        result = replace(result, kept=made.rows, files=made.files, stats={**result.stats, **made.stats})
-    return _refilter(work, result, section) if section and section.refilter and done.num_rows else result
+        recaptioned, quarantine = _recaption(work, table, section)
+    result = Result(rows_in=table.num_rows, kept=recaptioned, quarantine=quarantine, stats=summary(recaptioned))
+    if recipe.regenerate and recaptioned.num_rows:
+        regenerated = regenerate_rows(work, recaptioned, recipe.regenerate)
+        result = replace(
+            result, kept=regenerated.rows, files=regenerated.files, stats={**result.stats, **regenerated.stats}
+        )
+    return _refilter(work, result, section) if section and section.refilter and recaptioned.num_rows else result
 
 
 def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa.Table, pa.Table]:
@@ -78,20 +83,26 @@ def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa
         Rows of schema ``RECAPTIONED``; rows whose image cannot be decoded, for the quarantine.
     """
     rows = table.to_pylist()
-    todo = positions_to_recaption(
+    positions = positions_to_recaption(
         table.column("clip_score").to_pylist(), section, low_score(section, work.inputs["seed_profile"][0])
     )
-    made = _captions(work, [rows[index] for index in todo], section)
-    by_row = dict(zip(todo, made, strict=True))
+    captions = _captions(work, [rows[index] for index in positions], section)
+    by_row = dict(zip(positions, captions, strict=True))
     kept, quarantine = [], []
     for index, row in enumerate(rows):
-        found = by_row.get(index)
-        if isinstance(found, ImageError):
+        caption = by_row.get(index)
+        if isinstance(caption, ImageError):
             quarantine.append(
-                {"id": row["id"], "line": row["line"], "stage": NAME, "reason": found.reason, "detail": found.detail}
+                {
+                    "id": row["id"],
+                    "line": row["line"],
+                    "stage": NAME,
+                    "reason": caption.reason,
+                    "detail": caption.detail,
+                }
             )
         else:
-            kept.append(choose_caption(row, found, section))
+            kept.append(choose_caption(row, caption, section))
     return recaptioned_table(kept), rows_table(quarantine, QUARANTINE)
 
 
@@ -102,47 +113,47 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
         EnvironmentFault: the captioner failed for more rows than the profile allows.
     """
     run = work.run
-    most = int(run.settings.profile.limits.max_failed_captions_share * len(rows))
+    limit = int(run.settings.profile.limits.max_failed_captions_share * len(rows))
     is_new = False
 
-    def ask(some: Sequence[dict[str, Any]], max_failed: int | None = None) -> list[Synthetic | ImageError]:
-        paths = [Path(run.seed.images, row["image"]) for row in some]
-        made = synthesise(
+    def generate(selected: Sequence[dict[str, Any]], max_failed: int | None = None) -> list[Synthetic | ImageError]:
+        paths = [Path(run.seed.images, row["image"]) for row in selected]
+        results = synthesise(
             paths,
-            [row["id"] for row in some],
+            [row["id"] for row in selected],
             RunModels(run).captioner,
             RunModels(run).scorer,
             section,
-            Progress(work.log, f"{NAME} {work.shard}", len(some)),
+            Progress(work.log, f"{NAME} {work.shard}", len(selected)),
             max_failed,
         )
-        for path, row, found in zip(paths, some, made, strict=True):
-            if isinstance(found, ImageError):
+        for path, row, result in zip(paths, selected, results, strict=True):
+            if isinstance(result, ImageError):
                 check_unchanged(path, row["image_hash"])
-        return made
+        return results
 
-    def make() -> pa.Table:
+    def generate_all() -> pa.Table:
         nonlocal is_new
         is_new = True
-        return synthetic_table(ask(rows, most))
+        return synthetic_table(generate(rows, limit))
 
     identity = ("id", "image_hash")
     key = digest_of([[row[name] for name in identity] for row in rows], caption_key(run, section))
-    made = synthetic_rows(work.memo("captions", key, make))
-    failed = [at for at, found in enumerate(made) if isinstance(found, Synthetic) and found.has_failed]
+    captions = synthetic_rows(work.memo("captions", key, generate_all))
+    failed = [at for at, caption in enumerate(captions) if isinstance(caption, Synthetic) and caption.has_failed]
     if failed and not is_new:
-        for at, found in zip(failed, ask([rows[at] for at in failed]), strict=True):
-            made[at] = found
+        for at, caption in zip(failed, generate([rows[at] for at in failed]), strict=True):
+            captions[at] = caption
         work.forget("captions", key)
-        work.memo("captions", key, lambda: synthetic_table(made))
-    check_failed({row["id"]: found for row, found in zip(rows, made, strict=True)}, len(rows), most)
-    return made
+        work.memo("captions", key, lambda: synthetic_table(captions))
+    check_failed({row["id"]: caption for row, caption in zip(rows, captions, strict=True)}, len(rows), limit)
+    return captions
 
 
 def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
     """Run the ``refilter`` list over the chosen captions."""
     limits = with_limits(section.refilter, work.inputs["seed_profile"][0])
-    done = process_rows(
+    processed = process_rows(
         work,
         result.kept,
         build_list(work, limits),
@@ -153,10 +164,10 @@ def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
     )
     return replace(
         result,
-        kept=done.kept.cast(RECAPTIONED),
-        rejects=done.rejects,
-        quarantine=pa.concat_tables([result.quarantine, done.quarantine]),
-        stats={**result.stats, "refilter": limits, "operators": done.operators},
+        kept=processed.kept.cast(RECAPTIONED),
+        rejects=processed.rejects,
+        quarantine=pa.concat_tables([result.quarantine, processed.quarantine]),
+        stats={**result.stats, "refilter": limits, "operators": processed.operators},
     )
 
 

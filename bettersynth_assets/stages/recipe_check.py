@@ -43,7 +43,7 @@ def check_recipe(run: ResolvedRun) -> list[str]:
     """
     register_operators(run)
     section_models(run)
-    lists, profile, models = lists_of(run.recipe), run.settings.profile, run.operator_models
+    lists, profile, models = operator_lists(run.recipe), run.settings.profile, run.operator_models
     if all(_is_plain(entry, models) for entries in lists.values() for entry in entries):
         return []
     for entries in lists.values():
@@ -52,12 +52,12 @@ def check_recipe(run: ResolvedRun) -> list[str]:
     check_select(run.recipe.budget.select)
     # On the CPU, because the checking process may not be one of those that use the GPUs.
     cpu = run.gpu.model_copy(update={"devices": "cpu", "decode": "pillow"})
-    for place, entries in lists.items():
-        shards = 1 if place == "budget.select" else profile.shards
+    for location, entries in lists.items():
+        shards = 1 if location == "budget.select" else profile.shards
         build_operators(entries, models, cpu, shards=shards, trusted_code=profile.trusted_code)
     names = sorted({entry_of(entry)[0] for entries in lists.values() for entry in entries} - custom_names())
     modules = registry().modules
-    return [words for name in names if (words := warning(name, modules[name]))]
+    return [message for name in names if (message := warning(name, modules[name]))]
 
 
 def recipe_key(settings: Settings) -> str:
@@ -66,7 +66,7 @@ def recipe_key(settings: Settings) -> str:
     return digest_of(settings.recipe.model_dump(), content_of(settings.recipe.custom_operators), profile)
 
 
-def lists_of(recipe: Recipe) -> dict[str, list[Operator]]:
+def operator_lists(recipe: Recipe) -> dict[str, list[Operator]]:
     """Return a recipe's lists of operators by their location in it."""
     return {"process": recipe.process, "caption.refilter": recipe.refilter, "budget.select": recipe.budget.select}
 
@@ -88,20 +88,20 @@ def section_models(run: ResolvedRun) -> list[ResolvedModel]:
     return models
 
 
-def _check_captioner(settings: Settings, wanted: str) -> None:
+def _check_captioner(settings: Settings, required: str) -> None:
     """Check that the profile has the kind of captioner that the recipe is written for; name the profiles that fit."""
-    found = captioner_kind(settings.profile.models.captioner)
-    if found == wanted:
+    kind = captioner_kind(settings.profile.models.captioner)
+    if kind == required:
         return
-    fitting = [
+    suitable = [
         name
         for name in sorted(shipped_files("profiles"))
-        if captioner_kind(load_profile(name).models.captioner) == wanted
+        if captioner_kind(load_profile(name).models.captioner) == required
     ]
     raise ConfigError(
-        f"recipe {settings.recipe.name!r} needs `captioner: {wanted}`, but models.captioner of profile "
-        f"{settings.profile.name!r} is {'a ' + found if found else 'of an unknown kind'}: set BETTERSYNTH_PROFILE to "
-        f"{' or '.join(fitting) or 'a profile with such a captioner'}, or remove `captioner` from the recipe"
+        f"recipe {settings.recipe.name!r} needs `captioner: {required}`, but models.captioner of profile "
+        f"{settings.profile.name!r} is {'a ' + kind if kind else 'of an unknown kind'}: set BETTERSYNTH_PROFILE to "
+        f"{' or '.join(suitable) or 'a profile with such a captioner'}, or remove `captioner` from the recipe"
     )
 
 
@@ -112,12 +112,12 @@ def _is_plain(entry: Operator, models: OperatorModels) -> bool:
     if spec.limits and spec.check:
         spec.check(arguments)
         return True
-    known = spec.known_values
-    if known is None:
+    tests = spec.known_values
+    if tests is None:
         return False
     if spec.model:
         models.model(spec.model.role)
-    return all(argument in known and known[argument](value) for argument, value in arguments.items())
+    return all(argument in tests and tests[argument](value) for argument, value in arguments.items())
 
 
 def _seed_fields(run: ResolvedRun, entries: list[Operator]) -> Collection[str] | None:

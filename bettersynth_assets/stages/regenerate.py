@@ -82,15 +82,15 @@ def regenerate_rows(work: Work, rows: pa.Table, section: RegenerateSection) -> R
     link_image_root(work.run)
     below = limit(section, work.inputs["seed_profile"][0])
     values = rows.to_pylist()
-    todo = [index for index, row in enumerate(values) if row["clip_score"] < below]
-    parents = [values[index] for index in todo]
+    positions = [index for index, row in enumerate(values) if row["clip_score"] < below]
+    parents = [values[index] for index in positions]
     paths = _make_images(work, parents, section)
     scores = _scores(work.run, paths, [row["caption"] for row in parents])
-    made = zip(parents, paths, scores, strict=True)
-    ledger = [_entry(*each, policy=section.policy, shard=work.shard) for each in made]
-    for index, path, entry in zip(todo, paths, ledger, strict=True):
+    results = zip(parents, paths, scores, strict=True)
+    ledger = [_entry(*result, policy=section.policy, shard=work.shard) for result in results]
+    for index, path, entry in zip(positions, paths, ledger, strict=True):
         values[index] = _row(values[index], path, entry)
-    _remove_others(work, paths)
+    _remove_unused(work, paths)
     write_table(work.folder / LEDGER, pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA))
     used = sorted(f"../{FOLDER}/{Path(entry['image']).name}" for entry in ledger if entry["outcome"] == "replaced")
     table = pa.Table.from_pylist(values, schema=RECAPTIONED)
@@ -119,16 +119,18 @@ def _make_images(work: Work, rows: Sequence[dict[str, Any]], section: Regenerate
 
 def _scores(run: ResolvedRun, paths: Sequence[Path | None], captions: Sequence[str]) -> list[float | None]:
     """Score new images with their captions; None if there is no image."""
-    there = [at for at, path in enumerate(paths) if path is not None]
-    if not there:
+    existing = [position for position, path in enumerate(paths) if path is not None]
+    if not existing:
         return [None] * len(paths)
     scorer = RunModels(run).scorer
-    scored = score_files(scorer, [path for path in paths if path is not None], [captions[at] for at in there])
-    for at, error in scored.errors.items():  # just written: the disk is at fault, not the row
-        path = paths[there[at]]
+    scored = score_files(
+        scorer, [path for path in paths if path is not None], [captions[position] for position in existing]
+    )
+    for position, error in scored.errors.items():  # just written: the disk is at fault, not the row
+        path = paths[existing[position]]
         raise EnvironmentFault(f"{path}: {error}: remove the file and run again", str(path))
-    found = dict(zip(there, scored.scores.tolist(), strict=True))
-    return [found.get(at) for at in range(len(paths))]
+    score_at = dict(zip(existing, scored.scores.tolist(), strict=True))
+    return [score_at.get(position) for position in range(len(paths))]
 
 
 def _entry(row: dict[str, Any], path: Path | None, score: float | None, *, policy: str, shard: str) -> dict[str, Any]:
@@ -138,19 +140,19 @@ def _entry(row: dict[str, Any], path: Path | None, score: float | None, *, polic
     else:
         outcome = "replaced" if policy == "replace" or score > row["clip_score"] else "parent_better"
         image = f"{REGENERATED}/{shard}/{FOLDER}/{path.name}"
-    before = {name: row[name] for name in ("id", "caption")}
-    before |= {"parent_image": row["image"], "score_before": row["clip_score"]}
-    return {**before, "image": image, "score_after": score, "outcome": outcome}
+    common = {name: row[name] for name in ("id", "caption")}
+    common |= {"parent_image": row["image"], "score_before": row["clip_score"]}
+    return {**common, "image": image, "score_after": score, "outcome": outcome}
 
 
 def _row(row: dict[str, Any], path: Path | None, entry: dict[str, Any]) -> dict[str, Any]:
     """Return the row for the output table."""
     if entry["outcome"] == "replaced" and path is not None:
-        return {**row, **_of_file(path), "image": entry["image"], "clip_score": entry["score_after"]}
+        return {**row, **_image_fields(path), "image": entry["image"], "clip_score": entry["score_after"]}
     return row if path is not None else {**row, "flags": [*row["flags"], "regeneration_refused"]}
 
 
-def _of_file(path: Path) -> dict[str, Any]:
+def _image_fields(path: Path) -> dict[str, Any]:
     """Return the fields of a row that describe its image file."""
     from PIL import Image
 
@@ -161,12 +163,12 @@ def _of_file(path: Path) -> dict[str, Any]:
     return {**size, **of_bytes, "mode": "RGB", "format": "JPEG", "flags": ["regenerated"]}
 
 
-def _remove_others(work: Work, paths: Sequence[Path | None]) -> None:
+def _remove_unused(work: Work, paths: Sequence[Path | None]) -> None:
     """Remove images of earlier captions, limits or models."""
-    there = set(paths)
-    for old in (work.folder.parent / FOLDER).glob("*.jpg"):
-        if old not in there:
-            old.unlink()
+    existing = set(paths)
+    for path in (work.folder.parent / FOLDER).glob("*.jpg"):
+        if path not in existing:
+            path.unlink()
 
 
 def _stats(ledger: Sequence[dict[str, Any]], below: float) -> dict[str, Any]:

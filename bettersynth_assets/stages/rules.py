@@ -17,9 +17,11 @@ def conservation(evidence: Evidence) -> Verdict:
         for source, manifests in evidence.upstream.items():
             digests = item.inputs.get(source)
             # A shard built from another version of its input is stale; it is checked once it has been rebuilt.
-            current = [other for other in manifests if len(digests or []) > 1 or other.shard in (item.shard, "all")]
-            if digests == [other.digest for other in current]:
-                difference = sum(other.kept for other in current) - item.rows_in
+            current = [
+                manifest for manifest in manifests if len(digests or []) > 1 or manifest.shard in (item.shard, "all")
+            ]
+            if digests == [manifest.digest for manifest in current]:
+                difference = sum(manifest.kept for manifest in current) - item.rows_in
                 if difference:
                     lost[f"{source} -> {item.shard}"] = difference
     rows = sum(item.rows_in for item in evidence.manifests)
@@ -30,35 +32,35 @@ def conservation(evidence: Evidence) -> Verdict:
 def schema(evidence: Evidence) -> Verdict:
     """The kept table has the declared columns and types."""
     assert evidence.columns is not None
-    wrong = {}
+    differing = {}
     for item in evidence.manifests:
-        found = pq.read_schema(item.file("kept.parquet"))
-        if not found.equals(evidence.columns, check_metadata=False):
-            wrong[item.shard] = sorted(
+        columns = pq.read_schema(item.file("kept.parquet"))
+        if not columns.equals(evidence.columns, check_metadata=False):
+            differing[item.shard] = sorted(
                 str(name)
-                for name in {*found.names, *evidence.columns.names}
-                if name not in found.names
+                for name in {*columns.names, *evidence.columns.names}
+                if name not in columns.names
                 or name not in evidence.columns.names
-                or found.field(name).type != evidence.columns.field(name).type
+                or columns.field(name).type != evidence.columns.field(name).type
             )
-    summary = f"{len(evidence.columns)} columns as declared" if not wrong else f"columns that differ: {wrong}"
-    return Verdict(passed=not wrong, summary=summary)
+    summary = f"{len(evidence.columns)} columns as declared" if not differing else f"columns that differ: {differing}"
+    return Verdict(passed=not differing, summary=summary)
 
 
 def quarantine_share(evidence: Evidence) -> Verdict:
     """The share of quarantined rows is within the profile's limit."""
     rows = sum(item.rows_in for item in evidence.manifests)
-    bad = sum(sum(item.quarantined.values()) for item in evidence.manifests)
+    count = sum(sum(item.quarantined.values()) for item in evidence.manifests)
     limit = evidence.settings.profile.limits.max_quarantined_share
-    share = bad / rows if rows else 0.0
+    share = count / rows if rows else 0.0
     return Verdict(
         passed=share <= limit,
-        summary=f"{bad:,} of {rows:,} rows quarantined ({share:.2%}); limits.max_quarantined_share is {limit:.2%}",
+        summary=f"{count:,} of {rows:,} rows quarantined ({share:.2%}); limits.max_quarantined_share is {limit:.2%}",
         numbers={"share": round(share, 6), "limit": limit},
     )
 
 
-def some_rows_left(evidence: Evidence) -> Verdict:
+def rows_left(evidence: Evidence) -> Verdict:
     """At least 1% of the rows are kept."""
     rows = sum(item.rows_in for item in evidence.manifests)
     kept = sum(item.kept for item in evidence.manifests)
@@ -74,7 +76,7 @@ def thresholds(evidence: Evidence) -> Verdict:
     """The statistics of the similarity are finite, within [-1, 1], not constant, and cover every scored row."""
     (item,) = evidence.manifests
     score = item.stats["clip_score"]
-    scored = sum(other.kept for other in evidence.upstream.get("clip_scores", []))
+    scored = sum(manifest.kept for manifest in evidence.upstream.get("clip_scores", []))
     faults = []
     values = [score["mean"], score["sd"], *score["k_sigma"], *score["percentiles"].values()]
     if not all(math.isfinite(value) for value in values):
@@ -106,12 +108,12 @@ def budget_met(evidence: Evidence) -> Verdict:
     """The exposures equal the budget; with `order: keep`, a smaller set is shown once, as in the original kit."""
     (item,) = evidence.manifests
     exposures = sum(item.table()["exposures"].to_pylist())
-    gone = sum(item.quarantined.values()) + sum(item.rejected.values()) - item.rejected.get("budget", 0)
-    as_it_is = item.stats.get("order") == "keep" and exposures == item.rows_in - gone < evidence.settings.budget
+    removed = sum(item.quarantined.values()) + sum(item.rejected.values()) - item.rejected.get("budget", 0)
+    is_kept_as_is = item.stats.get("order") == "keep" and exposures == item.rows_in - removed < evidence.settings.budget
     summary = f"{exposures:,} exposures of {item.kept:,} rows; the budget is {evidence.settings.budget:,}"
     return Verdict(
-        passed=exposures == evidence.settings.budget or as_it_is,
-        summary=summary + (", which `order: keep` does not have to meet" if as_it_is else ""),
+        passed=exposures == evidence.settings.budget or is_kept_as_is,
+        summary=summary + (", which `order: keep` does not have to meet" if is_kept_as_is else ""),
         numbers={"exposures": exposures, "budget": evidence.settings.budget},
     )
 
@@ -120,10 +122,12 @@ def finite_loss(evidence: Evidence) -> Verdict:
     """Every training seed has a finite final loss."""
     (item,) = evidence.manifests
     losses = {row["seed"]: row["final_loss"] for row in item.table().to_pylist()}
-    wanted = set(evidence.settings.profile.training.seeds)
-    bad = sorted(seed for seed in wanted if not math.isfinite(losses.get(seed, math.nan)))
-    summary = f"training seeds without a finite loss: {bad}" if bad else f"{len(wanted)} training seeds, all finite"
-    return Verdict(passed=not bad, summary=summary)
+    expected = set(evidence.settings.profile.training.seeds)
+    failed = sorted(seed for seed in expected if not math.isfinite(losses.get(seed, math.nan)))
+    summary = (
+        f"training seeds without a finite loss: {failed}" if failed else f"{len(expected)} training seeds, all finite"
+    )
+    return Verdict(passed=not failed, summary=summary)
 
 
 def all_answered(evidence: Evidence) -> Verdict:
@@ -132,14 +136,14 @@ def all_answered(evidence: Evidence) -> Verdict:
     answered: Counter[tuple[str, int]] = Counter()
     for row in item.table("questions").select(["seed", "benchmark", "answer"]).to_pylist():
         answered[row["benchmark"], row["seed"]] += row["answer"] is not None
-    wanted = {
+    expected = {
         (name, seed): item.stats["questions"].get(name, 0)
         for name in evidence.settings.profile.evaluation.chosen()
         for seed in evidence.settings.profile.training.seeds
     }
     missing = {
         f"{name} of seed {seed}": count - answered[name, seed] if count else "no questions"
-        for (name, seed), count in wanted.items()
+        for (name, seed), count in expected.items()
         if count != answered[name, seed] or not count
     }
     summary = f"answers missing: {missing}" if missing else f"{sum(answered.values()):,} answers"
@@ -154,7 +158,7 @@ QUARANTINE = Rule(
     judge=quarantine_share,
     fix="the shards' quarantine tables name each row and its fault; fix the rows, or raise the limit in the profile",
 )
-ROWS_LEFT = Rule(name="rows_left", description=some_rows_left.__doc__ or "", judge=some_rows_left, blocking=False)
+ROWS_LEFT = Rule(name="rows_left", description=rows_left.__doc__ or "", judge=rows_left, blocking=False)
 THRESHOLDS = Rule(name="threshold_sanity", description=thresholds.__doc__ or "", judge=thresholds)
 SAME_KEPT = Rule(name="same_kept_rows", description=same_kept.__doc__ or "", judge=same_kept)
 BUDGET_MET = Rule(name="budget_met", description=budget_met.__doc__ or "", judge=budget_met)

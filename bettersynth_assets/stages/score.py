@@ -46,9 +46,9 @@ def add_scores(table: pa.Table, scored: Scored) -> Result:
     columns = {"clip_score": pa.array(scored.scores), "text_truncated": pa.array(scored.truncated, pa.bool_())}
     for name, column in columns.items():
         table = table.append_column(name, column)
-    good = np.ones(table.num_rows, bool)
-    good[list(scored.errors)] = False
-    kept = table.filter(pa.array(good)).cast(SCORED)
+    is_decoded = np.ones(table.num_rows, bool)
+    is_decoded[list(scored.errors)] = False
+    kept = table.filter(pa.array(is_decoded)).cast(SCORED)
     rows = table.select(["id", "line"]).to_pylist()
     quarantine: list[dict[str, object]] = [
         {**rows[index], "stage": NAME, "reason": error.reason, "detail": error.detail}
@@ -85,8 +85,8 @@ def run(work: Work) -> Result:
 
 def read_embeddings(manifests: Sequence[Manifest]) -> NDArray[np.float32]:
     """Read the embeddings of the kept rows of some shards, in their order."""
-    found = [np.load(manifest.file(EMBEDDINGS_FILE), allow_pickle=False) for manifest in manifests]
-    return np.concatenate([part for part in found if len(part)] or found[:1])
+    arrays = [np.load(manifest.file(EMBEDDINGS_FILE), allow_pickle=False) for manifest in manifests]
+    return np.concatenate([array for array in arrays if len(array)] or arrays[:1])
 
 
 def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:

@@ -37,7 +37,7 @@ from toolkit.worker_pools import repeated
 NAME = "seed_dataset"
 POOL_ROWS = 20_000
 """Minimum rows of a seed file for which starting worker processes is faster."""
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 
 
 def seed_versions(run: ResolvedRun) -> Versions:
@@ -63,19 +63,19 @@ def _run(work: Work) -> Result:
 
     def complete() -> Ingested:
         if len(index) < POOL_ROWS:
-            done = ingest(lines, root, limits, roots, stage=NAME)
+            ingested = ingest(lines, root, limits, roots, stage=NAME)
         else:
             following = list(index.lines(number + 1, shards)) if number + 1 < shards else []
-            done = repeated(
+            ingested = repeated(
                 lambda: _pooled(lines, following, root, limits, roots),
                 _replace_pool,
                 f"{NAME} {work.shard}, {len(lines)} rows",
             )
-        check_folders(done, index, limits)
-        return done
+        check_folders(ingested, index, limits)
+        return ingested
 
-    done = patiently(complete, root)
-    return Result(rows_in=len(lines), kept=done.kept, quarantine=done.quarantine, stats=_stats(done.kept))
+    ingested = patiently(complete, root)
+    return Result(rows_in=len(lines), kept=ingested.kept, quarantine=ingested.quarantine, stats=_stats(ingested.kept))
 
 
 def _stats(kept: pa.Table) -> dict[str, Any]:
@@ -94,16 +94,16 @@ _ahead: list[tuple[list[SeedLine], Path, Limits, Roots, list[Future[Ingested]]]]
 
 def _pooled(lines: list[SeedLine], following: list[SeedLine], root: Path, limits: Limits, roots: Roots) -> Ingested:
     """Ingest in worker processes, which start the next shard while this one is written."""
-    begun = [futures for *what, futures in _ahead if what == [lines, root, limits, roots]]
-    futures = begun[0] if begun else _begin(lines, root, limits, roots)
+    started = [futures for *arguments, futures in _ahead if arguments == [lines, root, limits, roots]]
+    futures = started[0] if started else _begin(lines, root, limits, roots)
     _ahead[:] = [(following, root, limits, roots, _begin(following, root, limits, roots))] if following else []
-    parts = [future.result() for future in futures]
+    results = [future.result() for future in futures]
     return Ingested(
-        kept=pa.concat_tables([SEED.empty_table(), *(part.kept for part in parts)]),
-        quarantine=pa.concat_tables([QUARANTINE.empty_table(), *(part.quarantine for part in parts)]),
-        existing=sum(part.existing for part in parts),
-        missing=sum(part.missing for part in parts),
-        missing_folders=sum((part.missing_folders for part in parts), Counter()),
+        kept=pa.concat_tables([SEED.empty_table(), *(result.kept for result in results)]),
+        quarantine=pa.concat_tables([QUARANTINE.empty_table(), *(result.quarantine for result in results)]),
+        existing=sum(result.existing for result in results),
+        missing=sum(result.missing for result in results),
+        missing_folders=sum((result.missing_folders for result in results), Counter()),
     )
 
 
@@ -114,7 +114,7 @@ def _begin(lines: list[SeedLine], root: Path, limits: Limits, roots: Roots) -> l
 
 
 def _workers() -> int:
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
 
 
 @cache

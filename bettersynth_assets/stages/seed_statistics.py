@@ -15,7 +15,7 @@ from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.operators.seed_scores import SCORES_FILE
 from bettersynth_assets.records.distribution import PERCENTILES, describe
-from bettersynth_assets.stages.accounting import nothing_left
+from bettersynth_assets.stages.accounting import empty_set_error
 from bettersynth_assets.stages.rules import THRESHOLDS
 
 NAME = "seed_profile"
@@ -34,12 +34,14 @@ def run(work: Work) -> Result:
     """Compute the statistics of all shards together."""
     rows = work.rows("clip_scores")
     if not rows.num_rows:
-        raise nothing_left(NAME, work.settings)
-    found = {name: describe(rows.column(name)) for name in MEASURES}
+        raise empty_set_error(NAME, work.settings)
+    statistics = {name: describe(rows.column(name)) for name in MEASURES}
     write_table(work.folder / SCORES_FILE, rows.select(["id", "clip_score"]))
-    figures = pa.Table.from_pylist([_figures(name, values) for name, values in found.items()], schema=FIGURES)
+    figures = pa.Table.from_pylist([_figures(name, values) for name, values in statistics.items()], schema=FIGURES)
     # Its rows are measures, not pairs; the stats hold the number of pairs.
-    return Result(rows_in=figures.num_rows, kept=figures, stats={"rows": rows.num_rows, **found}, files=(SCORES_FILE,))
+    return Result(
+        rows_in=figures.num_rows, kept=figures, stats={"rows": rows.num_rows, **statistics}, files=(SCORES_FILE,)
+    )
 
 
 def _figures(name: str, values: dict[str, Any]) -> dict[str, Any]:

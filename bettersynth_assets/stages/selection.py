@@ -18,7 +18,7 @@ from bettersynth_assets.engine.stage import Inputs, Work
 from bettersynth_assets.operators.data_juicer import compares_images
 from bettersynth_assets.operators.process import Processed
 from bettersynth_assets.operators.seed_scores import with_limits
-from bettersynth_assets.stages.accounting import nothing_left
+from bettersynth_assets.stages.accounting import empty_set_error
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.score import read_embeddings
 
@@ -38,7 +38,7 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
         EmptySetError: no row is left; names the operator that removed most.
     """
     entries = work.settings.recipe.budget.select
-    done = process_rows(
+    processed = process_rows(
         work,
         rows,
         build_list(work, with_limits(entries, work.inputs["seed_profile"][0]), has_all_rows=True),
@@ -48,17 +48,17 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
         embeddings=embeddings_of(work, rows) if compares_images(entries) else None,
         log=work.log,
     )
-    if not done.kept.num_rows:
-        raise nothing_left(stage, work.settings, Counter(done.rejects["operator"].to_pylist()))
-    return done
+    if not processed.kept.num_rows:
+        raise empty_set_error(stage, work.settings, Counter(processed.rejects["operator"].to_pylist()))
+    return processed
 
 
 def embeddings_of(work: Work, rows: pa.Table) -> list[np.ndarray | None]:
     """Return each row's embedding by clip_scores; None if its image has been replaced."""
     scored = work.rows("clip_scores")
-    places = {pair: place for place, pair in enumerate(_images(scored))}
-    found = read_embeddings(work.inputs["clip_scores"])
-    return [None if (place := places.get(pair)) is None else found[place] for pair in _images(rows)]
+    positions = {pair: position for position, pair in enumerate(_images(scored))}
+    embeddings = read_embeddings(work.inputs["clip_scores"])
+    return [None if (position := positions.get(pair)) is None else embeddings[position] for pair in _images(rows)]
 
 
 def _images(rows: pa.Table) -> zip[tuple[str, str]]:

@@ -72,14 +72,14 @@ def benchmarks_key(run: ResolvedRun) -> dict[str, Any]:
 def _key_of(chosen: ChosenBenchmark, memos: Path) -> dict[str, Any]:
     from toolkit.evaluation.keys import benchmark_key
 
-    found = benchmark_key(chosen)
+    key = benchmark_key(chosen)
     # Left out where empty, so that benchmarks without them keep their keys.
     for name in ("options", "code"):
-        if not found[name]:
-            del found[name]
+        if not key[name]:
+            del key[name]
     if set(chosen.files) - set(chosen.given_files()):
-        found["folders"] = _folders_hash(chosen, memos)
-    return found
+        key["folders"] = _folders_hash(chosen, memos)
+    return key
 
 
 def _folders_hash(chosen: ChosenBenchmark, root: Path) -> str:
@@ -95,8 +95,10 @@ def _folders_hash(chosen: ChosenBenchmark, root: Path) -> str:
         folder = folder_of(image, folders) or image.parent
         names.setdefault(folder, []).append(image.relative_to(folder).as_posix())
     memos = (root / f"images-{chosen.name}-{number}.parquet" for number in range(len(names)))
-    pictures = [images_hash(folder, some, memo) for (folder, some), memo in zip(names.items(), memos, strict=True)]
-    return digest_of([pictures, questions_hash(questions)])
+    hashes = [
+        images_hash(folder, image_names, memo) for (folder, image_names), memo in zip(names.items(), memos, strict=True)
+    ]
+    return digest_of([hashes, questions_hash(questions)])
 
 
 @contextmanager

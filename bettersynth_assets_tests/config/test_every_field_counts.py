@@ -155,7 +155,7 @@ def keys(values: dict[str, Any], root: Path) -> dict[str, str]:
     for stage in STAGES:
         shard = settings.profile.shard_names()[0] if stage.sharded else "all"
         found[stage.name] = digest_of(
-            stage.depends(ResolvedRun(settings), shard, inputs), stage.also(ResolvedRun(settings))
+            stage.depends(ResolvedRun(settings), shard, inputs), stage.additional_inputs(ResolvedRun(settings))
         )
     return found | {
         "shards": digest_of(settings.profile.shard_names()),

@@ -47,7 +47,7 @@ def test_filters_are_measured_against_the_fault_that_they_target() -> None:
     truth = truth_of(a={"watermark": True}, b={}, c={"watermark": True}, d={"mismatch": "easy"}, e={})
     rejects = pa.table({"id": ["a", "b", "d"], "operator": ["image_watermark_filter"] * 2 + ["clip_score_filter"]})
     watermark, score = filter_quality(rejects, list("abcde"), truth)
-    assert watermark == FilterQuality(operator="image_watermark_filter", rejected=2, faulty=2, right=1)
+    assert watermark == FilterQuality(operator="image_watermark_filter", rejected=2, faulty=2, correct=1)
     assert (watermark.precision, watermark.recall) == (0.5, 0.5)
     assert (score.precision, score.recall) == (1.0, 1.0)
 

@@ -39,7 +39,7 @@ def test_a_recaptioned_row_shows_both_captions(tmp_path):
 
 
 def test_a_row_is_shown_only_once_if_there_are_few_rows(tmp_path):
-    shown = gallery(rows([0.1, 0.2, 0.3]), image_root=tmp_path, opener=opener, each=2)
+    shown = gallery(rows([0.1, 0.2, 0.3]), image_root=tmp_path, opener=opener, per_kind=2)
     assert [shown.count(f"`r{index}`\n\n`no image") for index in range(3)] == [1, 1, 1]
     assert gallery(rows([]), image_root=tmp_path, opener=opener) == "no rows"
 
@@ -96,7 +96,7 @@ def test_a_gallery_has_a_byte_limit_for_any_images_and_captions(tmp_path):
         captions = pa.array([caption] * count)
         table = noise.set_column(2, "caption", captions).append_column("original_caption", captions)
         for each in (2, 3):
-            shown = gallery(table, image_root=tmp_path, opener=opener, each=each)
+            shown = gallery(table, image_root=tmp_path, opener=opener, per_kind=each)
             pictures = re.findall(r"data:image/jpeg;base64,([^)]+)\)", shown)
             assert len(shown.encode()) <= GALLERY_BYTES and len(pictures) + shown.count(NO_ROOM) == 3 * each
             assert NO_ROOM in shown or each == 2

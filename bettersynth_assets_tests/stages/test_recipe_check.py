@@ -16,7 +16,7 @@ from bettersynth_assets.operators import stock
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.recipe_lists import check_operators
 from bettersynth_assets.stages import recipe_check
-from bettersynth_assets.stages.recipe_check import check_recipe, lists_of
+from bettersynth_assets.stages.recipe_check import check_recipe, operator_lists
 from bettersynth_assets_tests.helpers.operators import operators_key
 from bettersynth_assets_tests.helpers.rows import tiny_profile
 
@@ -45,7 +45,7 @@ def test_a_shipped_recipe_is_accepted_only_if_the_profile_has_what_it_needs(reci
 
 def test_shipped_recipes_are_checked_without_data_juicer_which_also_accepts_them(tmp_path, monkeypatch):
     for name in shipped_files("recipes"):
-        for entries in lists_of(load_recipe(name)).values():
+        for entries in operator_lists(load_recipe(name)).values():
             check_operators(entries)
     monkeypatch.setattr(
         recipe_check, "check_operators", lambda *arguments, **more: pytest.fail("looked at Data-Juicer")

@@ -16,8 +16,8 @@ from bettersynth_assets.stages.rules import (
     conservation,
     finite_loss,
     quarantine_share,
+    rows_left,
     schema,
-    some_rows_left,
     thresholds,
 )
 
@@ -87,8 +87,8 @@ def test_the_quarantine_rule_uses_the_profiles_limit(evidence):
 
 
 def test_a_filter_that_rejects_nearly_all_rows_is_reported(evidence):
-    assert not some_rows_left(evidence(manifest(rows_in=1000, kept=9, rejected={"f": 991}))).passed
-    assert some_rows_left(evidence(manifest(rows_in=1000, kept=10, rejected={"f": 990}))).passed
+    assert not rows_left(evidence(manifest(rows_in=1000, kept=9, rejected={"f": 991}))).passed
+    assert rows_left(evidence(manifest(rows_in=1000, kept=10, rejected={"f": 990}))).passed
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,13 @@ def _draw_images(task: tuple[Path, int, int, int]) -> None:
         arrays["square"][row] = np.asarray(square)
         arrays["squashed"][row] = np.asarray(image.resize((SQUASHED, SQUASHED), Image.Resampling.BICUBIC))
         arrays["watermark"][row] = watermark
-        _put(arrays["full"][row], encode(rich_caption(scene)).ids)
+        _write_padded(arrays["full"][row], encode(rich_caption(scene)).ids)
         for k in range(2):
-            _put(arrays["rich"][row, k], encode(rich_caption(scene, rng)).ids)
-            _put(arrays["poor"][row, k], encode(poor_caption(scene, rng)).ids)
+            _write_padded(arrays["rich"][row, k], encode(rich_caption(scene, rng)).ids)
+            _write_padded(arrays["poor"][row, k], encode(poor_caption(scene, rng)).ids)
 
 
-def _put(target: np.ndarray, ids: list[int]) -> None:
+def _write_padded(target: np.ndarray, ids: list[int]) -> None:
     target[:] = 0
     target[: len(ids)] = ids
 
@@ -132,7 +132,7 @@ def _draw_lessons(task: tuple[Path, int, int, int]) -> None:
         else:
             bags = [[encode(word).ids[0] for word in words] or [blank] for words in lesson.slots]
         for slot, bag in enumerate(bags):
-            _put(arrays["slots"][row, slot], bag)
+            _write_padded(arrays["slots"][row, slot], bag)
         prompt, answer = encode(after_image(lesson.prompt)).ids, encode(full_answer(lesson.answer)).ids
-        _put(arrays["after"][row], prompt + answer)
+        _write_padded(arrays["after"][row], prompt + answer)
         arrays["answer"][row] = len(prompt)

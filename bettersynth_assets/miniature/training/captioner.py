@@ -26,7 +26,7 @@ from bettersynth_assets.miniature.captions import STOCK_TAIL
 from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.bank import SQUASHED, load
 from bettersynth_assets.miniature.training.loop import held_out, on, train
-from bettersynth_assets.miniature.training.towers import Contrast, Words, normalise
+from bettersynth_assets.miniature.training.towers import Contrast, TextEncoder, normalise
 
 QUERIES = 16
 
@@ -74,7 +74,7 @@ def train_captioner(
     torch.manual_seed(random_seed)
     model = on(build(vocabulary), device)
     pixels, ids = load(bank, "squashed", device), targets(bank, device)
-    contrast, rich = Contrast(128, Words(vocabulary)).to(device), load(bank, "rich", device)
+    contrast, rich = Contrast(128, TextEncoder(vocabulary)).to(device), load(bank, "rich", device)
     rich = rich[..., : int((rich != 0).sum(-1).max())]
     text: Any = model.config.text_config
     start = torch.tensor([[vocabulary] * QUERIES + [text.bos_token_id]], device=device)

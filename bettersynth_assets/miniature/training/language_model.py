@@ -62,9 +62,9 @@ class Lessons:
         """Return logits (S, V) and targets (S,) of the supervised tokens, and the row of each (S,)."""
         hidden = model.model(inputs_embeds=self.embed(model, rows), use_cache=False).last_hidden_state
         start = len(self.before) + SLOTS - 1
-        wanted = self.supervised(rows)
-        logits = model.lm_head(hidden[:, start : start + wanted.shape[1]][wanted])
-        return logits.float(), self.after[rows][wanted], wanted.nonzero()[:, 0]
+        mask = self.supervised(rows)
+        logits = model.lm_head(hidden[:, start : start + mask.shape[1]][mask])
+        return logits.float(), self.after[rows][mask], mask.nonzero()[:, 0]
 
 
 def train_language_model(
@@ -88,16 +88,16 @@ def train_language_model(
 def _measure(model: GemmaForCausalLM, lessons: Lessons, device: str) -> dict[str, float]:
     """Teacher-forced exact answers for letters, other short answers and captions (longer than 6 tokens)."""
     rows = torch.tensor(list(held_out(len(lessons))), device=device)
-    right, length, letter = [], [], []
+    exact, length, letter = [], [], []
     letters = torch.tensor([make_tokenizer("gemma").convert_tokens_to_ids(x) for x in "ABCD"], device=device)
-    for part in rows.split(256):
-        logits, target, owner = lessons.logits_and_targets(model, part)
-        wrong = torch.zeros(len(part), device=device).index_add_(0, owner, (logits.argmax(-1) != target).float())
-        right.append(wrong == 0)
-        length.append(lessons.supervised(part).sum(1))
-        first = lessons.after[part].gather(1, lessons.answer[part, None])[:, 0]
+    for batch in rows.split(256):
+        logits, target, owner = lessons.logits_and_targets(model, batch)
+        errors = torch.zeros(len(batch), device=device).index_add_(0, owner, (logits.argmax(-1) != target).float())
+        exact.append(errors == 0)
+        length.append(lessons.supervised(batch).sum(1))
+        first = lessons.after[batch].gather(1, lessons.answer[batch, None])[:, 0]
         letter.append(torch.isin(first, letters))
-    ok, long, choice = torch.cat(right), torch.cat(length) > 6, torch.cat(letter)
+    ok, long, choice = torch.cat(exact), torch.cat(length) > 6, torch.cat(letter)
     model.cpu()
     share = lambda chosen: float(ok[chosen].float().mean()) if chosen.any() else 0.0  # noqa: E731
     return {"choice_exact": share(choice), "short_exact": share(~choice & ~long), "caption_exact": share(long)}

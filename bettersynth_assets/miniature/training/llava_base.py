@@ -65,7 +65,7 @@ def as_llama(name: str, tensor: Tensor, width: int) -> Tensor:
 def scaled_tower(name: str, tensor: Tensor, factor: float) -> Tensor:
     """Scale one of CLIP's tensors so that the residual stream grows by ``factor``."""
     writes = ("pre_layrnorm.", "self_attn.out_proj.", "mlp.fc2.")
-    return tensor * factor if any(part in name for part in writes) else tensor
+    return tensor * factor if any(module in name for module in writes) else tensor
 
 
 def assemble(mgm: Path, folder: Path) -> dict[str, float]:
@@ -100,11 +100,13 @@ def assemble(mgm: Path, folder: Path) -> dict[str, float]:
 
 def _load(model: LlavaForConditionalGeneration, prefix: str, tensors: dict[str, Tensor]) -> None:
     # Depending on its release, transformers puts ``vision_model.`` into the names of a tower's tensors.
-    own = {k.removeprefix(prefix).removeprefix("vision_model."): k for k in model.state_dict() if k.startswith(prefix)}
-    missing = set(own) ^ set(tensors)
+    model_names = {
+        k.removeprefix(prefix).removeprefix("vision_model."): k for k in model.state_dict() if k.startswith(prefix)
+    }
+    missing = set(model_names) ^ set(tensors)
     if missing:
         raise ValueError(f"the MGM base lacks weights of {prefix} {sorted(missing)[:5]}; train it again")
-    model.load_state_dict({own[name]: tensor for name, tensor in tensors.items()}, strict=False)
+    model.load_state_dict({model_names[name]: tensor for name, tensor in tensors.items()}, strict=False)
 
 
 @torch.no_grad()

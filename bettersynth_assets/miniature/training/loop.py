@@ -50,7 +50,7 @@ def train(
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(random_seed)
-    warm_up, limit, losses, begun = max(1, min(200, steps // 10)), held_out(rows).start, [], time.monotonic()
+    warm_up, limit, losses, start = max(1, min(200, steps // 10)), held_out(rows).start, [], time.monotonic()
     for step in range(steps):
         rate = min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
@@ -65,11 +65,11 @@ def train(
         if step >= steps - 20 or step % max(1, steps // 10) == 0:
             losses.append(float(loss.detach()))
             if step % max(1, steps // 10) == 0:
-                print(f"{name} step {step}/{steps} loss {losses[-1]:.4f} {time.monotonic() - begun:.0f} s", flush=True)
+                print(f"{name} step {step}/{steps} loss {losses[-1]:.4f} {time.monotonic() - start:.0f} s", flush=True)
     final = sum(losses[-20:]) / len(losses[-20:])
     if not math.isfinite(final):
         raise FloatingPointError(f"{name}: the loss is {final} after {steps} steps; lower the learning rate")
-    print(f"{name} done loss {final:.4f} {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"{name} done loss {final:.4f} {time.monotonic() - start:.0f} s", flush=True)
     return final
 
 

@@ -36,12 +36,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--bank", type=Path, help="folder that keeps the training data for later calls")
     options = parser.parse_args(arguments)
-    wanted = options.only.split(",")
-    if unknown := set(wanted) - set(MODELS) - {"bank"}:
+    selected = options.only.split(",")
+    if unknown := set(selected) - set(MODELS) - {"bank"}:
         parser.error(f"--only names unknown models {sorted(unknown)}; use {', '.join(MODELS)}")
     with tempfile.TemporaryDirectory() as temporary:
         bank = options.bank or Path(temporary)
-        _make(wanted, bank, options.out, options.device or _best_device(), options.budget)
+        _train_selected(selected, bank, options.out, options.device or _best_device(), options.budget)
 
 
 def _best_device() -> str:
@@ -50,7 +50,7 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) -> None:
+def _train_selected(selected: list[str], bank: Path, out: Path, device: str, budget: float) -> None:
     import torch
 
     from bettersynth_assets.miniature.tokenizer import base_tokenizer
@@ -58,23 +58,23 @@ def _make(wanted: list[str], bank: Path, out: Path, device: str, budget: float) 
     from toolkit.tensor_files import apply_umask
 
     torch.backends.cuda.matmul.allow_tf32 = True
-    begun = time.monotonic()
+    start = time.monotonic()
     # A smaller budget also means fewer rows, but enough to hold some out.
     scale = min(1.0, budget)
     images, lessons = max(2000, int(IMAGES * scale)), max(2000, int(LESSONS * scale))
-    if wanted != ["llava"]:  # llava is converted from the MGM base
+    if selected != ["llava"]:  # llava is converted from the MGM base
         make_bank(bank, images=images, lessons=lessons, random_seed=SEED)
-    print(f"bank ready after {time.monotonic() - begun:.0f} s", flush=True)
+    print(f"bank ready after {time.monotonic() - start:.0f} s", flush=True)
     vocabulary = base_tokenizer().get_vocab_size()
     for name, make in _makers(bank, out, device, vocabulary, budget).items():
-        if name in wanted:
-            begun = time.monotonic()
+        if name in selected:
+            start = time.monotonic()
             figures = make()
             apply_umask(out)
-            spent: dict[str, object] = {"seconds": round(time.monotonic() - begun), "device": device}
+            spent: dict[str, object] = {"seconds": round(time.monotonic() - start), "device": device}
             if name in STEPS:
                 spent |= {"steps": _steps(name, budget), "rows": lessons if name == "language" else images}
-            _note(out, name, {**figures, **spent})
+            _record_figures(out, name, {**figures, **spent})
 
 
 def _steps(name: str, budget: float) -> int:
@@ -115,24 +115,24 @@ def _makers(
     def tower(kind: str) -> dict[str, float]:
         from bettersynth_assets.miniature.training import mgm_base, towers
 
-        part, figures = towers.train_tower(
+        model, figures = towers.train_tower(
             kind,
             bank,
             vocabulary=vocabulary,
             **settings(f"{kind}_tower"),  # type: ignore[arg-type]
         )
-        mgm_base.save_part(part, bank / f"{kind}_tower.safetensors")
+        mgm_base.save_part(model, bank / f"{kind}_tower.safetensors")
         return figures
 
     def language() -> dict[str, float]:
         from bettersynth_assets.miniature.training import language_model, mgm_base
 
-        part, figures = language_model.train_language_model(
+        model, figures = language_model.train_language_model(
             bank,
             vocabulary=vocabulary,
             **settings("language"),  # type: ignore[arg-type]
         )
-        mgm_base.save_part(part, bank / "language.safetensors")
+        mgm_base.save_part(model, bank / "language.safetensors")
         return figures
 
     def mgm() -> dict[str, float]:
@@ -152,7 +152,7 @@ def _makers(
     }  # fmt: skip
 
 
-def _note(out: Path, name: str, figures: dict[str, object]) -> None:
+def _record_figures(out: Path, name: str, figures: dict[str, object]) -> None:
     """Print the figures of one model and add them to ``QUALITY.json``."""
     print(name, json.dumps(figures), flush=True)
     path = out / "QUALITY.json"
@@ -160,8 +160,8 @@ def _note(out: Path, name: str, figures: dict[str, object]) -> None:
     # Several processes may train different models at the same time.
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = json.loads(path.read_text()) if path.is_file() else {}
-        path.write_text(json.dumps({**known, name: figures}, indent=2, sort_keys=True) + "\n")
+        figures_by_model = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps({**figures_by_model, name: figures}, indent=2, sort_keys=True) + "\n")
     (out / ".lock").unlink(missing_ok=True)
 
 

@@ -80,8 +80,8 @@ def assemble(parts: Path, folder: Path, vocabulary: int) -> dict[str, float]:
             f"the trained parts do not fit MGM; train them again: missing {missing[:5]}, unexpected {unexpected[:5]}"
         )
     model.tie_weights()
-    kept = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(PROJECTOR)}
-    parameters = sum(v.numel() for v in kept.values())
-    model.half().save_pretrained(folder, state_dict=kept)  # empties the dictionary
+    saved = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(PROJECTOR)}
+    parameters = sum(v.numel() for v in saved.values())
+    model.half().save_pretrained(folder, state_dict=saved)  # empties the dictionary
     MGMProcessor.for_config(config, make_tokenizer("gemma")).save_pretrained(folder)
     return {**counts, "embedding_sd": deviation, "parameters": parameters}

@@ -47,10 +47,12 @@ def train_scorer(bank: Path, *, vocabulary: int, steps: int, batch: int, device:
     model = CLIP(**model_config(vocabulary)).to(device)
     pixels = load(bank, "square", device)
     ids = texts(bank, vocabulary, device)
-    wrong = torch.rand(len(pixels), generator=torch.Generator().manual_seed(random_seed)).to(device) < WRONG_CAPTIONS
+    has_wrong_caption = (
+        torch.rand(len(pixels), generator=torch.Generator().manual_seed(random_seed)).to(device) < WRONG_CAPTIONS
+    )
 
     def loss_of(rows: Tensor) -> Tensor:
-        shown = torch.where(wrong[rows], rows.roll(1), rows)
+        shown = torch.where(has_wrong_caption[rows], rows.roll(1), rows)
         image, text = model(prepare(pixels[rows]), ids[shown, int(rows[0]) % 4])[:2]
         logits = (image @ text.T * model.logit_scale.exp().clamp(max=100)).float()
         target = torch.arange(len(rows), device=device)
@@ -85,8 +87,12 @@ def measure(model: CLIP, bank: Path, vocabulary: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, k in (("rich", 0), ("poor", 2)):
         text = F.normalize(model.encode_text(ids[rows, k]), dim=-1)
-        own, other = (image * text).sum(-1), (image * text.roll(1, 0)).sum(-1)
-        figures |= {f"auc_{name}": auc(own, other), f"mean_{name}": float(own.mean()), f"sd_{name}": float(own.std())}
+        matching, mismatched = (image * text).sum(-1), (image * text.roll(1, 0)).sum(-1)
+        figures |= {
+            f"auc_{name}": auc(matching, mismatched),
+            f"mean_{name}": float(matching.mean()),
+            f"sd_{name}": float(matching.std()),
+        }
     return figures
 
 

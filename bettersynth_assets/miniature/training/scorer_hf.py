@@ -16,20 +16,22 @@ from bettersynth_assets.miniature.tokenizer import make_tokenizer
 from bettersynth_assets.miniature.training.scorer import SIDE, SPACE, model_config
 
 
-def _block(source: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+def _block(source: dict[str, Tensor], old_prefix: str, new_prefix: str) -> dict[str, Tensor]:
     """Rename the tensors of one transformer block; OpenCLIP keeps query, key and value in one matrix."""
     renamed: dict[str, Tensor] = {}
     for parameter in ("weight", "bias"):
-        parts = source[f"{old}.attn.in_proj_{parameter}"].chunk(3)
-        renamed |= {f"{new}.self_attn.{n}_proj.{parameter}": p for n, p in zip("qkv", parts, strict=True)}
-        renamed[f"{new}.self_attn.out_proj.{parameter}"] = source[f"{old}.attn.out_proj.{parameter}"]
+        chunks = source[f"{old_prefix}.attn.in_proj_{parameter}"].chunk(3)
+        renamed |= {f"{new_prefix}.self_attn.{n}_proj.{parameter}": p for n, p in zip("qkv", chunks, strict=True)}
+        renamed[f"{new_prefix}.self_attn.out_proj.{parameter}"] = source[f"{old_prefix}.attn.out_proj.{parameter}"]
         for open_clip_name, transformers_name in (
             ("ln_1", "layer_norm1"),
             ("ln_2", "layer_norm2"),
             ("mlp.c_fc", "mlp.fc1"),
             ("mlp.c_proj", "mlp.fc2"),
         ):
-            renamed[f"{new}.{transformers_name}.{parameter}"] = source[f"{old}.{open_clip_name}.{parameter}"]
+            renamed[f"{new_prefix}.{transformers_name}.{parameter}"] = source[
+                f"{old_prefix}.{open_clip_name}.{parameter}"
+            ]
     return renamed
 
 
@@ -51,27 +53,27 @@ def convert(model: CLIP, vocabulary: int) -> CLIPModel:
             "bos_token_id": make_tokenizer("clip").bos_token_id, "pad_token_id": 0,
         },
     )  # fmt: skip
-    old = model.state_dict()
-    new: dict[str, Tensor] = {
-        "logit_scale": old["logit_scale"],
-        "visual_projection.weight": old["visual.proj"].T,
-        "text_projection.weight": old["text_projection"].T,
-        "vision_model.embeddings.class_embedding": old["visual.class_embedding"],
-        "vision_model.embeddings.patch_embedding.weight": old["visual.conv1.weight"],
-        "vision_model.embeddings.position_embedding.weight": old["visual.positional_embedding"],
-        "text_model.embeddings.token_embedding.weight": old["token_embedding.weight"],
-        "text_model.embeddings.position_embedding.weight": old["positional_embedding"],
+    state = model.state_dict()
+    converted_state: dict[str, Tensor] = {
+        "logit_scale": state["logit_scale"],
+        "visual_projection.weight": state["visual.proj"].T,
+        "text_projection.weight": state["text_projection"].T,
+        "vision_model.embeddings.class_embedding": state["visual.class_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": state["visual.conv1.weight"],
+        "vision_model.embeddings.position_embedding.weight": state["visual.positional_embedding"],
+        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
     }
     for kind in ("weight", "bias"):
-        new[f"vision_model.pre_layrnorm.{kind}"] = old[f"visual.ln_pre.{kind}"]
-        new[f"vision_model.post_layernorm.{kind}"] = old[f"visual.ln_post.{kind}"]
-        new[f"text_model.final_layer_norm.{kind}"] = old[f"ln_final.{kind}"]
+        converted_state[f"vision_model.pre_layrnorm.{kind}"] = state[f"visual.ln_pre.{kind}"]
+        converted_state[f"vision_model.post_layernorm.{kind}"] = state[f"visual.ln_post.{kind}"]
+        converted_state[f"text_model.final_layer_norm.{kind}"] = state[f"ln_final.{kind}"]
     for k in range(vision["layers"]):
-        new |= _block(old, f"visual.transformer.resblocks.{k}", f"vision_model.encoder.layers.{k}")
+        converted_state |= _block(state, f"visual.transformer.resblocks.{k}", f"vision_model.encoder.layers.{k}")
     for k in range(text["layers"]):
-        new |= _block(old, f"transformer.resblocks.{k}", f"text_model.encoder.layers.{k}")
+        converted_state |= _block(state, f"transformer.resblocks.{k}", f"text_model.encoder.layers.{k}")
     converted = CLIPModel(config)
-    converted.load_state_dict({k: v.contiguous() for k, v in new.items()}, strict=True)
+    converted.load_state_dict({k: v.contiguous() for k, v in converted_state.items()}, strict=True)
     return converted.eval()
 
 

@@ -50,26 +50,26 @@ def word_families(device: str) -> list[Tensor]:
     return [torch.tensor([find(f"Ġ{word}") for word in family], device=device) for family in families]
 
 
-class Words(nn.Module):
+class TextEncoder(nn.Module):
     """Text encoder: a small transformer. ids (B, L), 0 = padding -> (B, L, width)."""
 
     def __init__(self, vocabulary: int, width: int = 128, layers: int = 3, length: int = 48) -> None:
         super().__init__()
-        self.embed, self.place = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(length, width))
+        self.embed, self.positions = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(length, width))
         layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.blocks = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
 
     def forward(self, ids: Tensor) -> Tensor:
-        hidden = self.embed(ids) + self.place[: ids.shape[1]]
+        hidden = self.embed(ids) + self.positions[: ids.shape[1]]
         return self.blocks(hidden, src_key_padding_mask=ids == 0)
 
 
 class Contrast(nn.Module):
     """Projects tokens and words to one space and contrasts them; see the module docstring."""
 
-    def __init__(self, width: int, words: Words, text_width: int = 128, space: int = 64) -> None:
+    def __init__(self, width: int, text_encoder: TextEncoder, text_width: int = 128, space: int = 64) -> None:
         super().__init__()
-        self.words = words
+        self.text_encoder = text_encoder
         self.norm = nn.LayerNorm(width)
         self.image_out, self.text_out = nn.Linear(width, 2 * space), nn.Linear(text_width, 2 * space)
         self.scale = nn.Parameter(torch.tensor([2.7, 2.7]))
@@ -78,20 +78,20 @@ class Contrast(nn.Module):
         """(B, N, width) and (C, L) -> cosine of the means (B, C) and mean best cosine of the words (B, C)."""
         real = (ids != 0).unsqueeze(-1)
         image_mean, image_local = self.image_out(self.norm(tokens)).chunk(2, dim=-1)
-        text_mean, text_local = self.text_out(self.words(ids)).chunk(2, dim=-1)
+        text_mean, text_local = self.text_out(self.text_encoder(ids)).chunk(2, dim=-1)
         global_scores = F.normalize(image_mean.mean(1), dim=-1) @ F.normalize((text_mean * real).sum(1), dim=-1).T
         image_local, text_local = F.normalize(image_local, dim=-1), F.normalize(text_local, dim=-1)
         pairs = torch.einsum("bnd,cld->bcnl", image_local, text_local).amax(dim=2)
         local_scores = (pairs * real.squeeze(-1)).sum(-1) / real.sum(1).squeeze(-1)
         return global_scores, local_scores
 
-    def against_wrong(self, tokens: Tensor, ids: Tensor, wrong: Tensor) -> Tensor:
+    def against_wrong(self, tokens: Tensor, ids: Tensor, corrupted_ids: Tensor) -> Tensor:
         """Contrast each image's caption (B, L) with its K corrupted versions (B, K, L); return the loss."""
-        candidates = torch.cat([ids[:, None], wrong], dim=1)
+        candidates = torch.cat([ids[:, None], corrupted_ids], dim=1)
         count, length = candidates.shape[1:]
         real = (candidates != 0).unsqueeze(-1)
         image_mean, image_local = self.image_out(self.norm(tokens)).chunk(2, dim=-1)
-        text = self.text_out(self.words(candidates.flatten(0, 1))).view(len(ids), count, length, -1)
+        text = self.text_out(self.text_encoder(candidates.flatten(0, 1))).view(len(ids), count, length, -1)
         text_mean, text_local = text.chunk(2, dim=-1)
         global_scores = torch.einsum(
             "bd,bkd->bk", F.normalize(image_mean.mean(1), dim=-1), F.normalize((text_mean * real).sum(2), dim=-1)
@@ -124,12 +124,12 @@ def corrupted(ids: Tensor, families: list[Tensor], copies: int) -> Tensor:
         families: ids of words that can replace each other.
         copies: corrupted versions of each caption.
     """
-    wrong = ids[:, None].repeat(1, copies, 1)
+    result = ids[:, None].repeat(1, copies, 1)
     for family in families:
-        drawn = family[torch.randint(len(family), wrong.shape, device=ids.device)]
-        change = torch.isin(wrong, family) & (torch.rand(wrong.shape, device=ids.device) < 0.5)
-        wrong = torch.where(change, drawn, wrong)
-    return wrong
+        drawn = family[torch.randint(len(family), result.shape, device=ids.device)]
+        change = torch.isin(result, family) & (torch.rand(result.shape, device=ids.device) < 0.5)
+        result = torch.where(change, drawn, result)
+    return result
 
 
 class SignCaptions:
@@ -159,10 +159,10 @@ class SignCaptions:
             contrast: the two projections.
             tokens: (B, N, width) image tokens. ids: (B, L) full captions of the images.
         """
-        row, place = (ids == self.saying).nonzero(as_tuple=True)
-        word, color = self.word_of[ids[row, place + 1]], self.color_of[ids[row, place - 2]]
+        row, position = (ids == self.saying).nonzero(as_tuple=True)
+        word, color = self.word_of[ids[row, position + 1]], self.color_of[ids[row, position - 2]]
         image = F.normalize(contrast.image_out(contrast.norm(tokens)).chunk(2, dim=-1)[1], dim=-1)
-        text = F.normalize(contrast.text_out(contrast.words(self.ids)).chunk(2, dim=-1)[1], dim=-1)
+        text = F.normalize(contrast.text_out(contrast.text_encoder(self.ids)).chunk(2, dim=-1)[1], dim=-1)
         captions = text.view(len(COLORS), len(WORDS), *text.shape[1:])[color]
         best = torch.einsum("snd,swld->swnl", image[row], captions).amax(dim=2).mean(-1)
         logits = (best * contrast.scale[1].exp().clamp(max=100)).float()
@@ -203,17 +203,17 @@ def train_tower(
     """
     torch.manual_seed(random_seed)
     tokens: _ClipTokens | _ConvNextTokens = (_ClipTokens() if kind == "clip" else _ConvNextTokens()).to(device)
-    contrast = Contrast(128, Words(vocabulary)).to(device)
+    contrast = Contrast(128, TextEncoder(vocabulary)).to(device)
     pixels, ids = load(bank, "square", device), load(bank, "rich", device)
     ids = ids[..., : int((ids != 0).sum(-1).max())]
 
     families, signs = word_families(device), SignCaptions(device)
 
     def loss_of(rows: Tensor) -> Tensor:
-        captions, seen = ids[rows, int(rows[0]) % 2], tokens(pixels[rows])
-        wrong = corrupted(captions, families, WRONG_COPIES)
-        loss = contrast(seen, captions) + contrast.against_wrong(seen, captions, wrong)
-        return loss + signs.loss(contrast, seen, captions)[0]
+        captions, features = ids[rows, int(rows[0]) % 2], tokens(pixels[rows])
+        corrupted_ids = corrupted(captions, families, WRONG_COPIES)
+        loss = contrast(features, captions) + contrast.against_wrong(features, captions, corrupted_ids)
+        return loss + signs.loss(contrast, features, captions)[0]
 
     train(f"tower {kind}", [tokens, contrast], loss_of, rows=len(pixels), steps=steps, batch=batch,
           learning_rate=1e-3, device=device, random_seed=random_seed)  # fmt: skip
@@ -232,16 +232,16 @@ def _retrieval(tokens: nn.Module, contrast: Contrast, pixels: Tensor, ids: Tenso
     Share of images whose own caption ranks first among at most 1,024, and of signs whose own word ranks first of 16.
     """
     rows = torch.tensor(list(held_out(len(pixels)))[:1024], device=pixels.device)
-    features = torch.cat([tokens(pixels[part]) for part in rows.split(256)])
-    found = torch.zeros(2)
+    features = torch.cat([tokens(pixels[batch]) for batch in rows.split(256)])
+    hits = torch.zeros(2)
     for start in range(0, len(rows), 64):
         for k, similarity in enumerate(contrast.similarities(features[start : start + 64], ids[rows, 0])):
-            own = torch.arange(start, start + len(similarity), device=pixels.device)
-            found[k] += (similarity.argmax(1) == own).sum().cpu()
+            targets = torch.arange(start, start + len(similarity), device=pixels.device)
+            hits[k] += (similarity.argmax(1) == targets).sum().cpu()
     reading = SignCaptions(str(pixels.device)).loss(contrast, features, ids[rows, 0])[1]
     return {
         "reading": float(reading),
         "candidates": len(rows),
-        "r_at_1_mean": float(found[0]) / len(rows),
-        "r_at_1_local": float(found[1]) / len(rows),
+        "r_at_1_mean": float(hits[0]) / len(rows),
+        "r_at_1_local": float(hits[1]) / len(rows),
     }

@@ -42,14 +42,16 @@ def train_watermark(
     model.eval()
     rows = torch.tensor(list(held_out(len(pixels))), device=device)
     with torch.no_grad():
-        chance = torch.cat([model(prepare(pixels[part])).logits.softmax(-1)[:, 1] for part in rows.split(256)]).float()
+        chance = torch.cat(
+            [model(prepare(pixels[chunk])).logits.softmax(-1)[:, 1] for chunk in rows.split(256)]
+        ).float()
     truth = marked[rows]
-    said = chance >= 0.8
-    right = float((said & truth).sum())
+    predicted = chance >= 0.8
+    true_positives = float((predicted & truth).sum())
     model.cpu().half().save_pretrained(folder)
     ViTImageProcessor(size={"height": SQUASHED, "width": SQUASHED}).save_pretrained(folder)
     return {
-        "precision": right / max(1.0, float(said.sum())),
-        "recall": right / max(1.0, float(truth.sum())),
+        "precision": true_positives / max(1.0, float(predicted.sum())),
+        "recall": true_positives / max(1.0, float(truth.sum())),
         "auc": auc(chance[truth], chance[~truth]),
     }
