@@ -80,24 +80,24 @@ def main() -> None:
     model = make_model(tiny=args.tiny, device=device)
     config: Any = model.config
     processor = MGMProcessor.for_config(config, make_tokenizer())
-    ours = Answerer(
+    answerer = Answerer(
         model=model, processor=processor, batch_size=args.batch_size, max_new_tokens=args.new_tokens,
         workers=args.workers, stop=frozenset(),
     )  # fmt: skip
     fast = speed_for({"compiled": args.compiled}, device)
     with tempfile.TemporaryDirectory() as folder:
         prompts = make_prompts(Path(folder), args.prompts, args.per_picture)
-        some = prompts[: args.original]
+        peer_prompts = prompts[: args.original]
         model.speed = fast
-        ours(prompts[: max(2 * args.batch_size, 4 * PART)])
-        first, answers, memory = timed(lambda: ours(prompts))
+        answerer(prompts[: max(2 * args.batch_size, 4 * PART)])
+        first, answers, memory = timed(lambda: answerer(prompts))
         model.speed = REFERENCE
-        peer = partial(original, model, processor, some, args.new_tokens)
-        textvqa, expected = each_after_the_first(peer(workers=4)) if some else (None, [])
-        mmbench = each_after_the_first(peer(workers=0))[0] if some else None
+        peer = partial(original, model, processor, peer_prompts, args.new_tokens)
+        textvqa, expected = each_after_the_first(peer(workers=4)) if peer_prompts else (None, [])
+        mmbench = each_after_the_first(peer(workers=0))[0] if peer_prompts else None
         model.speed = fast
-        second, _, _ = timed(lambda: ours(prompts))
-        parts = part_times(ours, prompts[: args.batch_size])
+        second, _, _ = timed(lambda: answerer(prompts))
+        part_seconds = part_times(answerer, prompts[: args.batch_size])
     rate = len(prompts) / ((first + second) / 2)
     lengths = [processor.positions(processor.encode_prompt(with_image(p.text))) for p in prompts]
     result = {
@@ -113,14 +113,14 @@ def main() -> None:
         "compiled": args.compiled,
         "answers_per_s": round(rate, 2),
         "answers_per_s_of_each_pass": [round(len(prompts) / seconds, 2) for seconds in (first, second)],
-        "original_prompts": len(some),
+        "original_prompts": len(peer_prompts),
         "original_answers_per_s": textvqa and round(1 / textvqa, 2),
         "original_answers_per_s_pictures_in_line": mmbench and round(1 / mmbench, 2),
         "ratio": textvqa and round(rate * textvqa, 2),
         "ratio_pictures_in_line": mmbench and round(rate * mmbench, 2),
-        "same_answers": f"{sum(a.text == b for a, b in zip(answers, expected, strict=False))} of {len(some)}",
+        "same_answers": f"{sum(a.text == b for a, b in zip(answers, expected, strict=False))} of {len(peer_prompts)}",
         "peak_gib": memory,
-        "milliseconds": parts,
+        "milliseconds": part_seconds,
     }
     print(json.dumps(result))
 
@@ -205,45 +205,45 @@ def original(
         ids = torch.tensor([processor.encode_prompt(with_image(prompt.text))], device=model.device)
         images, images_aux = (p.to(model.device, model.dtype) for p in pixels)
         with torch.inference_mode():
-            new = model.generate(
+            generated = model.generate(
                 ids, images=images, images_aux=images_aux, do_sample=False, max_new_tokens=new_tokens, pad_token_id=0
             )
-        yield processor.tokenizer.batch_decode(new, skip_special_tokens=True)[0].strip()
+        yield processor.tokenizer.batch_decode(generated, skip_special_tokens=True)[0].strip()
 
 
 def each_after_the_first(answers: Iterator[str]) -> tuple[float, list[str]]:
     """Return mean seconds per answer and the answers; the first, which starts workers and warms up, is not timed."""
-    found = [next(answers)]
-    seconds, rest, _ = timed(lambda: list(answers))
-    return seconds / len(rest), found + rest
+    first_answer = [next(answers)]
+    seconds, remaining, _ = timed(lambda: list(answers))
+    return seconds / len(remaining), first_answer + remaining
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any, float]:
+def timed(function: Callable[[], Any]) -> tuple[float, Any, float]:
     """Return seconds, the result, and the peak GPU memory in GiB."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
-    result = work()
+    start = time.perf_counter()
+    result = function()
     if on_gpu:
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return seconds, result, round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else 0.0
 
 
 @torch.inference_mode()
-def part_times(ours: Answerer, prompts: Sequence[Prompt]) -> dict[str, float]:
+def part_times(answerer: Answerer, prompts: Sequence[Prompt]) -> dict[str, float]:
     """Time each part of this toolkit alone, in milliseconds: ``PART`` images, one batch of questions, one token."""
-    model, processor = ours.model, ours.processor
+    model, processor = answerer.model, answerer.processor
     files = [prompt.image for prompt in prompts][:PART]
 
-    def best(work: Callable[[], Any]) -> tuple[float, Any]:
-        runs = [timed(work) for _ in range(3)]
+    def best(function: Callable[[], Any]) -> tuple[float, Any]:
+        runs = [timed(function) for _ in range(3)]
         return round(1000 * min(run[0] for run in runs), 2), runs[-1][1]
 
     prepare, squares = best(lambda: processor.squares([read_image(file, sample_id="") for file in files], aspect="pad"))
-    there = squares.to(model.device)
-    towers, features = best(lambda: model.encode_images(*(p.to(model.dtype) for p in processor.normalise(there))))
+    on_device = squares.to(model.device)
+    towers, features = best(lambda: model.encode_images(*(p.to(model.dtype) for p in processor.normalise(on_device))))
     project, embeds = best(lambda: model.project_images(features))
     ids = [processor.encode_prompt(with_image(prompt.text)) for prompt in prompts]
     at = ids[0].index(IMAGE_TOKEN_INDEX)

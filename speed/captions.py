@@ -66,14 +66,14 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
         additional_special_tokens=["<image>"],
     )  # fmt: skip
     config = Blip2Config(**(TINY if tiny else {"text_config": OPT}), image_token_index=IMAGE_TOKEN, num_query_tokens=32)
-    before = torch.get_default_dtype()
+    dtype_before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         torch.manual_seed(0)
         with torch.device(device):
             model = Blip2ForConditionalGeneration(config)
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(dtype_before)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 1
     model.save_pretrained(folder)
@@ -82,21 +82,23 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
     ).save_pretrained(folder)
 
 
-def ours(model: Path, paths: list[Path], device: str, dtype: str, batch: int, new_tokens: int) -> dict[str, Any]:
+def toolkit_captions(
+    model: Path, paths: list[Path], device: str, dtype: str, batch: int, new_tokens: int
+) -> dict[str, Any]:
     """Measure captions per second from files, after a warm-up batch."""
     captioner = Blip2Captioner(str(model), device=device, dtype=dtype, batch=batch)
     decode = "pillow" if device == "cpu" else "nvjpeg"
 
     def caption(files: list[Path]) -> list[str]:
-        made = []
+        captions = []
         for chunk in chunks(files, batch, [captioner.prepare], decode=decode, device=device):
-            made += captioner.captions(chunk.inputs[0], max_new_tokens=new_tokens)
-        return made
+            captions += captioner.captions(chunk.inputs[0], max_new_tokens=new_tokens)
+        return captions
 
     caption(paths[:batch])
-    began = time.perf_counter()
+    start = time.perf_counter()
     first = caption(paths)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return {"captions_per_s": round(len(paths) / seconds, 2), "again_the_same": caption(paths[:batch]) == first[:batch]}
 
 
@@ -129,10 +131,10 @@ def data_juicer(model: Path, paths: list[Path], device: str, at_once: int, new_t
 
     with operator_environment(), tokens(loaded, new_tokens):
         caption(paths[:at_once])
-        began = time.perf_counter()
+        start = time.perf_counter()
         for first in range(0, len(paths), at_once):
             caption(paths[first : first + at_once])
-        return len(paths) / (time.perf_counter() - began)
+        return len(paths) / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -158,7 +160,7 @@ def main() -> None:
             "cores": len(os.sched_getaffinity(0)),
             "batch": args.batch,
             "new_tokens": args.new_tokens,
-            **ours(model, paths, device, dtype, args.batch, args.new_tokens),
+            **toolkit_captions(model, paths, device, dtype, args.batch, args.new_tokens),
             "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if device != "cpu" else None,
         }
         for at_once in (1, 8) * bool(args.peer_rows):

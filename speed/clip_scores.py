@@ -129,13 +129,13 @@ def write_rows(folder: Path, rows: int) -> tuple[list[Path], list[str]]:
     return [folder / f"{number % 512}.jpg" for number in range(rows)], captions
 
 
-def ours(model: Path, paths: list[Path], captions: list[str], batch: int, **options: Any) -> dict[str, Any]:
+def project_scores(model: Path, paths: list[Path], captions: list[str], batch: int, **options: Any) -> dict[str, Any]:
     """Score all rows; measure rows per second after two warm-up batches."""
     scorer = ClipScorer(str(model), batch=batch, **options)
     score_files(scorer, paths[: 2 * batch], captions[: 2 * batch])
-    began = time.perf_counter()
+    start = time.perf_counter()
     scored = score_files(scorer, paths, captions)
-    return {"rows_per_s": len(paths) / (time.perf_counter() - began), "scores": scored.scores}
+    return {"rows_per_s": len(paths) / (time.perf_counter() - start), "scores": scored.scores}
 
 
 def data_juicer(model: Path, paths: list[Path], captions: list[str], device: str) -> dict[str, Any]:
@@ -152,9 +152,9 @@ def data_juicer(model: Path, paths: list[Path], captions: list[str], device: str
 
     with operator_environment():
         score(paths[0], captions[0])
-        began = time.perf_counter()
+        start = time.perf_counter()
         scores = [score(path, caption) for path, caption in zip(paths, captions, strict=True)]
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
     return {"rows_per_s": len(paths) / seconds, "scores": np.asarray(scores, np.float32)}
 
 
@@ -199,32 +199,34 @@ def main() -> None:
         model = Path(root, "clip")
         write_model(model, SIZES["tiny" if args.tiny else args.model])
         paths, captions = read_rows(args.seed, args.rows) if args.seed else write_rows(Path(root, "images"), args.rows)
-        some, exact_rows = min(args.peer_rows, args.rows), args.exact_rows or args.rows
-        found = {}
-        for way in dict.fromkeys(["float32", *args.ways]):
-            dtype, *extra = way.split("+")
+        peer_count, exact_rows = min(args.peer_rows, args.rows), args.exact_rows or args.rows
+        results = {}
+        for variant in dict.fromkeys(["float32", *args.ways]):
+            dtype, *extra = variant.split("+")
             options = {"decode": "nvjpeg" if "nvjpeg" in extra else "pillow", "compiled": "compiled" in extra}
-            rows = exact_rows if way == "float32" else args.rows
-            found[way] = ours(model, paths[:rows], captions[:rows], args.batch, dtype=dtype, device=device, **options)
+            rows = exact_rows if variant == "float32" else args.rows
+            results[variant] = project_scores(
+                model, paths[:rows], captions[:rows], args.batch, dtype=dtype, device=device, **options
+            )
         size = SIZES["tiny" if args.tiny else args.model]
         # Data-Juicer's operator uses CLIP's logits as scores; SigLIP's logits are not scores.
-        has_peer = some and "class" not in size
-        peer = data_juicer(model, paths[:some], captions[:some], device) if has_peer else None
-    exact = found["float32"]["scores"]
+        has_peer = peer_count and "class" not in size
+        peer = data_juicer(model, paths[:peer_count], captions[:peer_count], device) if has_peer else None
+    exact = results["float32"]["scores"]
     result = {
         "model": "tiny" if args.tiny else args.model,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "cores": len(os.sched_getaffinity(0)),
         "batch": args.batch,
         "data_juicer_rows_per_s": peer and round(peer["rows_per_s"], 2),
-        "float32_against_data_juicer": peer and compared(exact[:some], peer["scores"]),
+        "float32_against_data_juicer": peer and compared(exact[:peer_count], peer["scores"]),
         "ways": {
-            way: {
-                "rows_per_s": round(part["rows_per_s"], 2),
-                "ratio": peer and round(part["rows_per_s"] / peer["rows_per_s"], 2),
-                **compared(part["scores"][:exact_rows], exact),
+            variant: {
+                "rows_per_s": round(measured["rows_per_s"], 2),
+                "ratio": peer and round(measured["rows_per_s"] / peer["rows_per_s"], 2),
+                **compared(measured["scores"][:exact_rows], exact),
             }
-            for way, part in found.items()
+            for variant, measured in results.items()
         },
     }
     print(json.dumps(result))

@@ -37,9 +37,9 @@ ENTRIES: list[dict[str, Any]] = [
 
 def seed_rows(paths: list[Path], captions: list[str], limits: Limits) -> tuple[pa.Table, float]:
     """Return rows as in the output of ``clip_scores``, and the seconds for reading the headers."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     headers = [read_header(path, limits) for path in paths]
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     rows = [
         {
             "id": str(number), "line": number + 1, "image": str(path), "caption": caption, "width": header.width,
@@ -53,14 +53,14 @@ def seed_rows(paths: list[Path], captions: list[str], limits: Limits) -> tuple[p
 
 def by_data_juicer(operator: Any, table: pa.Table) -> tuple[list[str], float]:
     """Run Data-Juicer's operator row by row; return the ids that it keeps, and its seconds."""
-    kept = []
+    kept_rows = []
     with operator_environment():
-        began = time.perf_counter()
+        start = time.perf_counter()
         for row in table.select(["id", "image"]).to_pylist():
             batch = {"text": [""], "images": [[row["image"]]], "__dj__stats__": [{}], "__dj__meta__": [{}]}
             if bool(next(iter(operator.process(operator.compute_stats(batch))))):
-                kept.append(row["id"])
-        return kept, time.perf_counter() - began
+                kept_rows.append(row["id"])
+        return kept_rows, time.perf_counter() - start
 
 
 def main() -> None:
@@ -76,25 +76,26 @@ def main() -> None:
         table, reading = seed_rows(paths, captions, profile.limits)
         for entry in ENTRIES:
             (built,) = build_operators([entry], OperatorModels(profile.models), profile.gpu)
-            done = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
-            began = time.perf_counter()
-            done = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
-            seconds = time.perf_counter() - began
-            some = table.slice(0, args.peer_rows)
-            theirs, peer_seconds = by_data_juicer(built.operator, some)
-            ours = [row_id for row_id in done.kept["id"].to_pylist() if int(row_id) < some.num_rows]
-            peer = some.num_rows / peer_seconds
+            processed = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
+            start = time.perf_counter()
+            processed = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
+            seconds = time.perf_counter() - start
+            sample = table.slice(0, args.peer_rows)
+            data_juicer_rows, peer_seconds = by_data_juicer(built.operator, sample)
+            project_rows = [row_id for row_id in processed.kept["id"].to_pylist() if int(row_id) < sample.num_rows]
+            peer = sample.num_rows / peer_seconds
             decoding = decoding or peer  # set by the shape filter, the first one
-            filtering = done.operators[0]["rows_in"] / done.operators[0]["seconds"]
-            whole = table.num_rows / (seconds + reading)
+            filtering = processed.operators[0]["rows_in"] / processed.operators[0]["seconds"]
+            total = table.num_rows / (seconds + reading)
             result = {
                 "operator": built.name, "cores": len(os.sched_getaffinity(0)), "rows": table.num_rows,
-                "kept": done.kept.num_rows, "same_rows_kept": ours == theirs, "data_juicer_rows_per_s": round(peer),
+                "kept": processed.kept.num_rows, "same_rows_kept": project_rows == data_juicer_rows,
+                "data_juicer_rows_per_s": round(peer),
                 "filter_rows_per_s": round(filtering), "ratio_to_decoding": round(filtering / decoding, 1),
                 "with_tables_rows_per_s": round(table.num_rows / seconds),
                 "with_tables_ratio_to_decoding": round(table.num_rows / seconds / decoding, 1),
-                "with_headers_too_rows_per_s": round(whole),
-                "with_headers_too_ratio_to_decoding": round(whole / decoding, 1),
+                "with_headers_too_rows_per_s": round(total),
+                "with_headers_too_ratio_to_decoding": round(total / decoding, 1),
             }  # fmt: skip
             print(json.dumps(result), flush=True)
 

@@ -71,7 +71,7 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
     tower = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
     vision = CLIPVisionConfig(**(SMALL if tiny else tower), image_size=336, patch_size=14)
     language = LlamaConfig(**(SMALL if tiny else {}), vocab_size=VOCABULARY, max_position_embeddings=4096)
-    before = torch.get_default_dtype()
+    dtype_before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         torch.manual_seed(0)
@@ -80,7 +80,7 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
                 LlavaConfig(vision_config=vision, text_config=language, image_token_index=IMAGE_TOKEN)
             )
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(dtype_before)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
     model.generation_config.do_sample = True  # Data-Juicer's operator sets only a temperature
@@ -93,21 +93,21 @@ def write_model(folder: Path, device: str, *, tiny: bool) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
-def ours(captioner: Captioner, paths: list[Path], decode: str, **how: Any) -> tuple[float, list[str]]:
+def project_captions(captioner: Captioner, paths: list[Path], decode: str, **how: Any) -> tuple[float, list[str]]:
     """Measure captions per second from files after a warm-up batch; also return the captions."""
     size = captioner.batch.requested
 
     def caption(files: list[Path]) -> list[str]:
-        made = []
+        generated = []
         for chunk in chunks(files, size, [captioner.prepare], decode=decode, device=captioner.device):
             keys = {"keys": [str(at) for at in chunk.good]} if "sampling" in how else {}
-            made += captioner.captions(chunk.inputs[0], prompt=captioner.default_prompt, **how, **keys)
-        return made
+            generated += captioner.captions(chunk.inputs[0], prompt=captioner.default_prompt, **how, **keys)
+        return generated
 
     caption(paths[:size])
-    began = time.perf_counter()
-    made = caption(paths)
-    return len(paths) / (time.perf_counter() - began), made
+    start = time.perf_counter()
+    captions = caption(paths)
+    return len(paths) / (time.perf_counter() - start), captions
 
 
 def by_generate(captioner: LlavaCaptioner) -> Callable[..., Any]:
@@ -131,10 +131,10 @@ def data_juicer(model: Path, paths: list[Path], device: str, new_tokens: int) ->
     loaded, _ = get_model(operator.model_key, rank, on_gpu)
     with operator_environment(), tokens(loaded, new_tokens):
         operator.process_single({"text": PROMPT, "images": [str(paths[0])]}, rank=rank)
-        began = time.perf_counter()
+        start = time.perf_counter()
         for path in paths:
             operator.process_single({"text": PROMPT, "images": [str(path)]}, rank=rank)
-        return len(paths) / (time.perf_counter() - began)
+        return len(paths) / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -157,10 +157,10 @@ def main() -> None:
         write_model(model, device, tiny=args.tiny)
         paths, _ = write_rows(Path(root, "images"), args.rows)
         captioner: Any = LlavaCaptioner(str(model), device=device, dtype=dtype, batch=args.batch)
-        rate, captions = ours(captioner, paths, decode, max_new_tokens=args.new_tokens)
-        drawn, _ = ours(captioner, paths, decode, max_new_tokens=args.new_tokens, sampling=Sampling())
+        rate, captions = project_captions(captioner, paths, decode, max_new_tokens=args.new_tokens)
+        drawn, _ = project_captions(captioner, paths, decode, max_new_tokens=args.new_tokens, sampling=Sampling())
         captioner._decoded_tokens = by_generate(captioner)
-        plain, by_loop = ours(captioner, paths, decode, max_new_tokens=args.new_tokens)
+        plain, by_loop = project_captions(captioner, paths, decode, max_new_tokens=args.new_tokens)
         peak = round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None
         del captioner
         gc.collect()
@@ -169,7 +169,7 @@ def main() -> None:
         if args.vllm:
             with served(args.vllm, model, args.at_once) as address:
                 captioner = ServedCaptioner(address, batch=args.at_once)
-                speed, by_vllm = ours(captioner, paths, "pillow", max_new_tokens=args.new_tokens)
+                speed, by_vllm = project_captions(captioner, paths, "pillow", max_new_tokens=args.new_tokens)
             extra["captions_per_s_by_vllm"] = round(speed, 2)
             extra["same_captions_by_vllm"] = sum(a == b for a, b in zip(captions, by_vllm, strict=True))
         peer = data_juicer(model, paths[: args.peer_rows], device, args.new_tokens)

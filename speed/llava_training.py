@@ -70,9 +70,9 @@ def main() -> None:
         write_data(root, args.stage, rows=256 * args.steps)
         write_base(root / "base", tiny=args.tiny)
         batch = args.batch or BATCH[args.stage]
-        made = train(root, "ours", args.stage, args.steps, batch, "auto", args)
+        result = train(root, "ours", args.stage, args.steps, batch, "auto", args)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        print(json.dumps({**made, "model": "llava-0.5b", "device": device}))
+        print(json.dumps({**result, "model": "llava-0.5b", "device": device}))
     finally:
         shutil.rmtree(root)
 

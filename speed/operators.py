@@ -194,9 +194,9 @@ def by_data_juicer(built: BuiltOperator, table: pa.Table) -> float:
     rows = table.select(["caption", "image"]).to_pylist()
     with operator_environment():
         work(rows[:1])
-        began = time.perf_counter()
+        start = time.perf_counter()
         work(rows)
-        return len(rows) / (time.perf_counter() - began)
+        return len(rows) / (time.perf_counter() - start)
 
 
 def forget_captions() -> None:
@@ -229,14 +229,14 @@ def measure(case: Case, table: pa.Table, profile: Profile, peer_rows: int) -> di
     speeds, peers = [], []
     for _ in range(ROUNDS):
         forget_captions()
-        done = run(table)
-        assert not done.quarantine.num_rows, done.quarantine.to_pylist()[0]
-        speeds.append(table.num_rows / done.operators[0]["seconds"])
+        processed = run(table)
+        assert not processed.quarantine.num_rows, processed.quarantine.to_pylist()[0]
+        speeds.append(table.num_rows / processed.operators[0]["seconds"])
         if case.peer:
             peers.append(by_data_juicer(built, table.slice(0, peer_rows)))
     line: dict[str, Any] = {
         "operator": case.name, "reads": "embedding" if case.embedded else case.reads, "rows": table.num_rows,
-        "kept": done.kept.num_rows, "rows_per_s": round(max(speeds), 1),
+        "kept": processed.kept.num_rows, "rows_per_s": round(max(speeds), 1),
     }  # fmt: skip
     if case.peer:
         line |= {"data_juicer_rows_per_s": round(max(peers), 1), "ratio": round(max(speeds) / max(peers), 2)}
@@ -261,9 +261,9 @@ def main() -> None:
             paths, captions = read_rows(args.seed, args.rows)
         else:
             paths, captions = write_rows(root / "images", args.rows)[0], draw_captions(args.rows)
-        wanted = [case for case in CASES if not args.only or case.name in args.only]
-        cases = [case for case in wanted if not missing_package(case)]
-        for case in wanted:
+        selected = [case for case in CASES if not args.only or case.name in args.only]
+        cases = [case for case in selected if not missing_package(case)]
+        for case in selected:
             if package := missing_package(case):
                 print(json.dumps({"operator": case.name, "skipped": f"package {package} is not installed"}), flush=True)
         named = write_models(root, captions, set().union(*map(roles_of, cases)), full=args.full)

@@ -13,10 +13,10 @@ def random_model(
 ) -> MGMGemmaForCausalLM:
     """Build a model; equal arguments give equal weights."""
     torch.manual_seed(seed)
-    before = torch.get_default_dtype()
+    dtype_before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
             return MGMGemmaForCausalLM(config)
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(dtype_before)

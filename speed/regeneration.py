@@ -62,7 +62,7 @@ def write_pipeline(folder: Path, clip: Path, size: dict[str, Any]) -> Path:
     return folder
 
 
-def ours(maker: ImageMaker, captions: list[str], folder: Path) -> float:
+def project_images(maker: ImageMaker, captions: list[str], folder: Path) -> float:
     """Measure images per second after a warm-up batch, written as by the recipe's section."""
     section = RegenerateSection(steps=STEPS, tries=1)
     keys = [str(number) for number in range(len(captions))]
@@ -72,9 +72,9 @@ def ours(maker: ImageMaker, captions: list[str], folder: Path) -> float:
             save_image(image, folder / f"{at}.jpg")
 
     make(maker.batch.size)
-    began = time.perf_counter()
+    start = time.perf_counter()
     make(len(captions))
-    return len(captions) / (time.perf_counter() - began)
+    return len(captions) / (time.perf_counter() - start)
 
 
 def data_juicer(model: Path, paths: list[Path], captions: list[str], folder: Path, device: str) -> float:
@@ -90,10 +90,10 @@ def data_juicer(model: Path, paths: list[Path], captions: list[str], folder: Pat
 
     with operator_environment():
         make(paths[0], captions[0])
-        began = time.perf_counter()
+        start = time.perf_counter()
         for path, caption in zip(paths[1:], captions[1:], strict=True):
             make(path, caption)
-        return (len(paths) - 1) / (time.perf_counter() - began)
+        return (len(paths) - 1) / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -116,13 +116,13 @@ def main() -> None:
         (root / "made").mkdir()
         (root / "theirs").mkdir()
         maker = ImageMaker(str(model), device=device, dtype=args.dtype, batch=args.batch)
-        found = {"rows_per_s": round(ours(maker, captions, root / "made"), 3)}
+        results = {"rows_per_s": round(project_images(maker, captions, root / "made"), 3)}
         if args.peer_rows:
-            some = args.peer_rows + 1
-            peer = data_juicer(model, paths[:some], captions[:some], root / "theirs", device)
-            found |= {"data_juicer_rows_per_s": round(peer, 3), "ratio": round(found["rows_per_s"] / peer, 2)}
+            peer_count = args.peer_rows + 1
+            peer = data_juicer(model, paths[:peer_count], captions[:peer_count], root / "theirs", device)
+            results |= {"data_juicer_rows_per_s": round(peer, 3), "ratio": round(results["rows_per_s"] / peer, 2)}
     where = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "steps": STEPS}
-    print(json.dumps(vars(args) | where | {"cores": len(os.sched_getaffinity(0))} | found))
+    print(json.dumps(vars(args) | where | {"cores": len(os.sched_getaffinity(0))} | results))
 
 
 if __name__ == "__main__":

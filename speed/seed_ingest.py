@@ -76,13 +76,13 @@ class PeakMemory:
     def _watch(self) -> None:
         # Listing children iterates over all processes of the machine, so it is done rarely; the workers do not change.
         while not self._done.wait(1):
-            found = 0
+            memory = 0
             for process in own_processes():
                 try:
-                    found += process.memory_info().rss
+                    memory += process.memory_info().rss
                 except psutil.NoSuchProcess:
                     continue
-            self.peak = max(self.peak, found)
+            self.peak = max(self.peak, memory)
 
 
 def own_processes() -> list[psutil.Process]:
@@ -109,12 +109,12 @@ def plain_loop(seed_file: Path, rows: int, use: Callable[[Image.Image], object])
 def measure(settings: Settings, seed_file: Path, rows: int) -> dict[str, float]:
     """Ingest twice, then run the plain loops on the first rows."""
     with PeakMemory() as memory:
-        start, before = time.monotonic(), processor_seconds()
+        start, processor_before = time.monotonic(), processor_seconds()
         manifests = Pipeline([SEED_DATASET], ResolvedRun(settings)).ensure_all(SEED_DATASET.name)
-        seconds, processor = time.monotonic() - start, processor_seconds() - before
+        seconds, processor = time.monotonic() - start, processor_seconds() - processor_before
     start = time.monotonic()
     Pipeline([SEED_DATASET], ResolvedRun(settings)).ensure_all(SEED_DATASET.name)
-    again = time.monotonic() - start
+    second_run = time.monotonic() - start
     sample = min(rows, 20_000)
     headers = plain_loop(seed_file, sample, lambda image: image.verify())
     decoding = plain_loop(seed_file, min(sample, 4000), lambda image: image.load())
@@ -128,7 +128,7 @@ def measure(settings: Settings, seed_file: Path, rows: int) -> dict[str, float]:
         "processor_seconds": round(processor, 1),
         "rows_per_second": round(rows / seconds),
         "peak_memory_gb": round(memory.peak / 1e9, 2),
-        "seconds_when_nothing_changed": round(again, 1),
+        "seconds_when_nothing_changed": round(second_run, 1),
         "plain_loop_headers_rows_per_second": round(headers),
         "plain_loop_decoding_rows_per_second": round(decoding),
         "times_plain_loop_headers": round(rows / seconds / headers, 2),

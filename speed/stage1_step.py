@@ -60,21 +60,21 @@ def make_batch(config: MGMConfig, rows: int, device: str, seed: int) -> dict[str
 def measure(model: MGMGemmaForCausalLM, batches: list[dict[str, Any]], steps: int) -> dict[str, float]:
     """Median time of a forward and backward pass after two warm-up rounds over the batches."""
     on_gpu = model.device.type == "cuda"
-    began = time.monotonic()
+    start = time.monotonic()
     for batch in batches * 2:
         model(**batch).loss.backward()
     if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    warm_up = time.monotonic() - began
+    warm_up = time.monotonic() - start
     times = []
     for step in range(steps):
-        began = time.monotonic()
+        start = time.monotonic()
         loss = model(**batches[step % len(batches)]).loss
         loss.backward()
         if on_gpu:
             torch.cuda.synchronize()
-        times.append(time.monotonic() - began)
+        times.append(time.monotonic() - start)
     model.zero_grad()
     rows, middle = len(batches[0]["input_ids"]), sorted(times)[len(times) // 2]
     peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0.0
@@ -86,13 +86,13 @@ def measure(model: MGMGemmaForCausalLM, batches: list[dict[str, Any]], steps: in
 
 def variants() -> dict[str, Any]:
     """Return the switches by name of the variant."""
-    made: dict[str, Any] = {"auto": GPU}
+    variants_by_name: dict[str, Any] = {"auto": GPU}
     for field in dataclasses.fields(GPU):
         flipped = {field.name: not getattr(GPU, field.name)}
         if field.name == "fused_decoder":
             flipped["labelled_last_layer"] = False
-        made[f"{field.name}={flipped[field.name]}"] = dataclasses.replace(GPU, **flipped)
-    return made | {"reference": REFERENCE}
+        variants_by_name[f"{field.name}={flipped[field.name]}"] = dataclasses.replace(GPU, **flipped)
+    return variants_by_name | {"reference": REFERENCE}
 
 
 def main() -> None:

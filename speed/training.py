@@ -105,15 +105,15 @@ def loader_rate(root: Path, phase: str, batch: int, workers: int, seconds: float
     loader = torch.utils.data.DataLoader(
         exposures, batch_size=batch, num_workers=workers, collate_fn=collator, prefetch_factor=4 if workers else None
     )
-    batches, done = iter(loader), 0
+    batches, loaded = iter(loader), 0
     for _ in range(2 * max(1, workers)):
         next(batches)
-    began = time.monotonic()
-    for ready in batches:
-        done += len(ready["sample_ids"])
-        if time.monotonic() - began > seconds:
+    start = time.monotonic()
+    for loaded_batch in batches:
+        loaded += len(loaded_batch["sample_ids"])
+        if time.monotonic() - start > seconds:
             break
-    return done / (time.monotonic() - began)
+    return loaded / (time.monotonic() - start)
 
 
 def train(
@@ -133,7 +133,7 @@ def train(
     }  # fmt: skip
     (root / f"{name}.json").write_text(json.dumps(plan))
     command = [sys.executable, "-m", "toolkit.training.run", str(root / f"{name}.json")]
-    began = time.monotonic()
+    start = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     events = []
@@ -145,14 +145,15 @@ def train(
             child.kill()  # the checkpoint is not needed
             break
     child.wait()
-    done = [event for event in events if event["event"] == "step"]
-    if len(done) < steps:
-        raise SystemExit(f"{name} ended after {len(done)} of {steps} steps: {events[-1:]}")
-    rates = [event["samples_per_s"] for event in done[FIRST_STEP - 1 :]]
+    steps_done = [event for event in events if event["event"] == "step"]
+    if len(steps_done) < steps:
+        raise SystemExit(f"{name} ended after {len(steps_done)} of {steps} steps: {events[-1:]}")
+    rates = [event["samples_per_s"] for event in steps_done[FIRST_STEP - 1 :]]
     return {
         "way": name, "stage": phase, "micro_batch": batch, "samples_per_s": round(statistics.median(rates), 2),
-        "slowest": min(rates), "fastest": max(rates), "peak_gib": done[-1].get("peak_gib"),
-        "first_and_last_loss": [done[0]["loss"], done[-1]["loss"]], "seconds": round(time.monotonic() - began, 1),
+        "slowest": min(rates), "fastest": max(rates), "peak_gib": steps_done[-1].get("peak_gib"),
+        "first_and_last_loss": [steps_done[0]["loss"], steps_done[-1]["loss"]],
+        "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
 
 
@@ -174,8 +175,8 @@ def main() -> None:
     batch = args.batch or OURS[args.stage]
     root = args.root or Path(tempfile.mkdtemp())
     try:
-        for old in ("images", "ours", "reference"):
-            shutil.rmtree(root / old, ignore_errors=True)
+        for name in ("images", "ours", "reference"):
+            shutil.rmtree(root / name, ignore_errors=True)
         root.mkdir(exist_ok=True)
         write_data(root, args.stage, rows=256 * max(args.steps, 8))
         if not (root / "original/config.json").exists():
@@ -187,12 +188,16 @@ def main() -> None:
             json.dumps({"loader_images_per_s": round(rate, 1), "workers": args.workers, "jpeg_bytes": round(size)}),
             flush=True,
         )
-        ours = train(root, "ours", args.stage, args.steps, batch, "auto", args)
-        print(json.dumps(ours), flush=True)
-        theirs = train(root, "reference", args.stage, args.reference_steps, 8, "reference", args)
-        print(json.dumps(theirs), flush=True)
+        ours_result = train(root, "ours", args.stage, args.steps, batch, "auto", args)
+        print(json.dumps(ours_result), flush=True)
+        reference_result = train(root, "reference", args.stage, args.reference_steps, 8, "reference", args)
+        print(json.dumps(reference_result), flush=True)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        print(json.dumps({"ratio": round(ours["samples_per_s"] / theirs["samples_per_s"], 3), "device": device}))
+        print(
+            json.dumps(
+                {"ratio": round(ours_result["samples_per_s"] / reference_result["samples_per_s"], 3), "device": device}
+            )
+        )
     finally:
         if args.root is None:
             shutil.rmtree(root)

@@ -66,9 +66,9 @@ def pipeline(root: Path, args: argparse.Namespace) -> Pipeline:
 
 def look(root: Path, args: argparse.Namespace) -> float:
     """Return the CPU seconds of checking every shard."""
-    began, found = time.process_time(), pipeline(root, args)
-    assert all(found.found("embeddings", shard) for shard in found.shards("embeddings"))
-    return round(time.process_time() - began, 2)
+    start, checked = time.process_time(), pipeline(root, args)
+    assert all(checked.found("embeddings", shard) for shard in checked.shards("embeddings"))
+    return round(time.process_time() - start, 2)
 
 
 def main() -> int:
@@ -83,13 +83,18 @@ def main() -> int:
         pipeline(root, args).ensure_all("embeddings")
         written = [path for path in root.rglob("v-*/*") if path.is_file()]
         megabytes = round(sum(path.stat().st_size for path in written) / 1e6, 1)
-        first, again = [], []
+        first, second = [], []
         for _ in range(3):
             files._sha256_of_state.cache_clear()
             first.append(look(root, args))
-            again.append(look(root, args))
-    found = {"files": len(written), "megabytes": megabytes, "cpu_seconds": min(first), "cpu_seconds_again": min(again)}
-    print(json.dumps({**vars(args), **found}))
+            second.append(look(root, args))
+    figures = {
+        "files": len(written),
+        "megabytes": megabytes,
+        "cpu_seconds": min(first),
+        "cpu_seconds_again": min(second),
+    }
+    print(json.dumps({**vars(args), **figures}))
     return 0
 
 

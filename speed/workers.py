@@ -73,14 +73,14 @@ def write_project(root: Path, args: argparse.Namespace) -> Settings:
 def seconds_to_ready(settings: Settings) -> float:
     """Start one worker, measure the time until it is ready, and stop it."""
     pool = LocalPool(PipelineJob(stages=STAGES, leased=frozenset(), run=ResolvedRun(settings)))
-    began = time.perf_counter()
+    start = time.perf_counter()
     worker = pool.start(0)
     message = None
     while message is None and pool.wait([worker], 60.0):
         message = worker.message()
         if message is None and worker.exit_reason(0) is not None:
             break
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     worker.end()
     if message is None:
         raise SystemExit("the worker ended before it was ready")
@@ -89,16 +89,16 @@ def seconds_to_ready(settings: Settings) -> float:
 
 def measure(settings: Settings, workers: int, pool: str) -> dict[str, Any]:
     """Process all shards of clip_scores from the existing seed rows; 0 workers: in this process."""
-    place = settings.shared_root / CLIP_SCORES.name
-    if place.exists():
-        place.rename(place.with_name(f"before-{time.time_ns()}"))
+    folder = settings.shared_root / CLIP_SCORES.name
+    if folder.exists():
+        folder.rename(folder.with_name(f"before-{time.time_ns()}"))
     gpu = settings.profile.gpu.model_copy(update={"workers": workers or 1, "pool": pool})
     settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
     job = PipelineJob(stages=STAGES, leased=frozenset({CLIP_SCORES.name}), run=ResolvedRun(settings))
-    began = time.perf_counter()
-    made: list[tuple[float, Manifest]] = []
+    start = time.perf_counter()
+    events: list[tuple[float, Manifest]] = []
     pipeline = job.pipeline(
-        log=lambda text: None, on_materialized=lambda manifest: made.append((time.perf_counter() - began, manifest))
+        log=lambda text: None, on_materialized=lambda manifest: events.append((time.perf_counter() - start, manifest))
     )
     shards, cpu = settings.profile.shard_names(), _cpu_seconds()
     if workers == 0:
@@ -117,14 +117,14 @@ def measure(settings: Settings, workers: int, pool: str) -> dict[str, Any]:
         if failed:
             raise SystemExit(f"failed: {failed}")
     cpu = round(_cpu_seconds() - cpu, 1)
-    kept = hashlib.sha256(
+    digest = hashlib.sha256(
         b"".join((item.path / "kept.parquet").read_bytes() for item in pipeline.current("clip_scores"))
     )
-    seen = [manifest.usage["gpu_utilization"] for _, manifest in made if "gpu_utilization" in manifest.usage]
-    usage = made[-1][1].usage | (
-        {"gpu_utilization": round(fmean(seen), 1), "shards_with_it": len(seen)} if seen else {}
+    utilizations = [manifest.usage["gpu_utilization"] for _, manifest in events if "gpu_utilization" in manifest.usage]
+    usage = events[-1][1].usage | (
+        {"gpu_utilization": round(fmean(utilizations), 1), "shards_with_it": len(utilizations)} if utilizations else {}
     )
-    return {"workers": workers, **figures(made), "cpu_s": cpu, "kept": kept.hexdigest()[:16], "usage": usage}
+    return {"workers": workers, **figures(events), "cpu_s": cpu, "kept": digest.hexdigest()[:16], "usage": usage}
 
 
 def _cpu_seconds() -> float:
@@ -133,18 +133,20 @@ def _cpu_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def figures(made: list[tuple[float, Manifest]]) -> dict[str, Any]:
+def figures(events: list[tuple[float, Manifest]]) -> dict[str, Any]:
     """Compute the figures listed in the module docstring."""
     by_worker: dict[str, list[tuple[float, float]]] = {}
-    for at, manifest in made:
+    for at, manifest in events:
         by_worker.setdefault(manifest.usage["process"], []).append((at, manifest.seconds))
-    begin, end = max(times[0][0] for times in by_worker.values()), made[-1][0]
-    rows = sum(manifest.rows_in for at, manifest in made if at > begin)
-    warm = [(at - before, seconds) for times in by_worker.values() for (before, _), (at, seconds) in pairwise(times)]
+    begin, finish = max(times[0][0] for times in by_worker.values()), events[-1][0]
+    rows = sum(manifest.rows_in for at, manifest in events if at > begin)
+    warm = [
+        (at - previous, seconds) for times in by_worker.values() for (previous, _), (at, seconds) in pairwise(times)
+    ]
     return {
-        "first_shard_s": round(made[0][0], 2),
-        "rows_per_s": round(sum(manifest.rows_in for _, manifest in made) / end, 1),
-        "steady": round(rows / (end - begin), 1) if rows else None,
+        "first_shard_s": round(events[0][0], 2),
+        "rows_per_s": round(sum(manifest.rows_in for _, manifest in events) / finish, 1),
+        "steady": round(rows / (finish - begin), 1) if rows else None,
         "stage_s": round(fmean(seconds for _, seconds in warm), 3) if warm else None,
         "overhead_s": round(fmean(gap - seconds for gap, seconds in warm), 4) if warm else None,
     }
@@ -170,15 +172,17 @@ def main() -> None:
             SEED_DATASET.name
         )
         counts = [workers for workers in args.workers if not gpus or workers <= gpus]
-        found, ready = [], seconds_to_ready(settings)
+        results, start_seconds = [], seconds_to_ready(settings)
         for workers in (0, *counts):
-            found.append(measure(settings, workers, args.pool))
-            print(json.dumps(found[-1]), flush=True)
-    alone = found[0]["steady"]
-    ratios = {part["workers"]: round(part["steady"] / alone, 2) for part in found if part["steady"] and alone}
+            results.append(measure(settings, workers, args.pool))
+            print(json.dumps(results[-1]), flush=True)
+    alone = results[0]["steady"]
+    ratios = {result["workers"]: round(result["steady"] / alone, 2) for result in results if result["steady"] and alone}
     where = {"gpus": gpus, "cores": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[0], 1)}
-    same = len({part["kept"] for part in found}) == 1
-    print(json.dumps({**vars(args), **where, "ratio_to_one_process": ratios, "ready_s": ready, "same_rows": same}))
+    same = len({result["kept"] for result in results}) == 1
+    print(
+        json.dumps({**vars(args), **where, "ratio_to_one_process": ratios, "ready_s": start_seconds, "same_rows": same})
+    )
 
 
 if __name__ == "__main__":
