@@ -24,7 +24,7 @@ def rows(scores: list[float]) -> pa.Table:
 
 
 def test_a_gallery_shows_the_highest_the_lowest_and_the_rows_nearest_to_the_limit(tmp_path):
-    shown = gallery(rows([0.1, 0.9, 0.5, 0.3, 0.2]), image_root=tmp_path, opener=opener, limit=0.31, each=1)
+    shown = gallery(rows([0.1, 0.9, 0.5, 0.3, 0.2]), image_root=tmp_path, opener=opener, limit=0.31, per_kind=1)
     assert re.findall(r"\*\*(highest|borderline|lowest)\*\* \S+ `(r\d)`", shown) == [
         ("highest", "r1"),
         ("borderline", "r3"),
