@@ -10,7 +10,7 @@ LONGEST_NAME = 100
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 """Dagster's tags for the first and last partition of a run."""
 RESERVED_NAMES = frozenset(
-    {"all", "arms", "batch_sizes.json", "current", "features", "miniature-world", "runs", "shared"}
+    {"all", "arms", "batch_sizes.json", "current", "experiments", "features", "miniature-world", "runs", "shared"}
 )
 """Names that the project itself uses for files and folders of the data root; compared case-insensitively."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

@@ -67,6 +67,16 @@ class Settings:
         return self.profile_root / "shared"
 
     @property
+    def runs_root(self) -> Path:
+        """Folder of all training runs of this profile."""
+        return self.shared_root / "runs"
+
+    @property
+    def experiments_root(self) -> Path:
+        """Folder of the long tables of all runs and answers of this profile."""
+        return self.profile_root / "experiments"
+
+    @property
     def baseline_root(self) -> Path:
         """Folder of the baseline of this budget and draw, for all recipes with this budget."""
         return self.shared_root / f"budget_{self.budget}_draw_{self.draw_seed}"

@@ -102,7 +102,8 @@ CARDS = (
         kinds=frozenset({"pytorch", "huggingface"}),
         description=(
             "One row is one trained model, for one training seed. Pre-training trains the projector, fine-tuning the "
-            "projector and the language model. It has the checkpoint's path, last loss, steps and samples per second."
+            "projector and the language model. It has the run's name, last loss, steps, exposures and supervised "
+            "tokens. Runs are shared by all recipes: one that is stored already is linked, not trained again."
         ),
         uses_models=True,
         also_after=("recaptioned_set",),

@@ -12,5 +12,6 @@
                                          │
                          leaderboard ─ conclusions ─► Markdown, JSON, CSV      plan: cost and power before the first run
 
-Pure functions on NumPy arrays. Nothing here imports Dagster, torch, pandas or ``scipy.stats``.
+These are pure functions on NumPy arrays. ``run_store`` keeps the trainings, ``long_tables`` keeps their results, and
+``scores`` reads these for a comparison (docs/runs.md). Nothing here imports Dagster, torch, pandas or ``scipy.stats``.
 """

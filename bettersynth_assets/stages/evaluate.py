@@ -5,6 +5,8 @@
     kept       one row per training seed, benchmark and metric; a benchmark's first metric is its headline
     questions  one row per training seed and question; see ``toolkit.evaluation.question_rows``
 
+The same rows are added to the long tables of all runs (``experiments.long_tables``), by run instead of training seed.
+
 A unit (``toolkit.evaluation.units``) holds the answers of one checkpoint to one benchmark. All recipes share it, under
 a key of that checkpoint and that benchmark only. A run answers the missing units and assembles both tables and a copy
 of the answers from the units. An added or changed benchmark is therefore the only one that is answered, and after a
@@ -25,22 +27,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.engine.libraries import key_versions
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
+from bettersynth_assets.stages.answers import LIBRARIES, add_to_long_tables, rows_of, run_key, unit_places
 from bettersynth_assets.stages.compare import arm_stats, compare
 from bettersynth_assets.stages.rules import ALL_ANSWERED
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
-from bettersynth_assets.stages.train import architecture_key, folder_of
+from bettersynth_assets.stages.train import folder_of
 from bettersynth_assets.stages.world import prepare_benchmarks
 from toolkit.evaluation.output import RESULTS as RESULTS_FILE
 from toolkit.evaluation.question_rows import ROWS
 from toolkit.evaluation.units import Unit, UnitLocation, finished, summary
-from toolkit.files import digest_of, write_json
+from toolkit.files import write_json
 
-LIBRARIES = ("torch", "transformers")
 MODULE = "toolkit.evaluation.run"
 RESULTS = pa.schema(
     [
@@ -80,7 +81,8 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     """
     (checkpoints,) = work.inputs[source]
     checkpoints.verify()
-    models = {row["seed"]: checkpoints.path / row["path"] for row in checkpoints.table().to_pylist()}
+    rows = checkpoints.table().to_pylist()
+    models = {row["seed"]: checkpoints.path / row["path"] for row in rows}
     places = {training_seed: unit_places(work.run, model) for training_seed, model in models.items()}
     plans = {}
     for training_seed, model in models.items():
@@ -93,22 +95,14 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     units = {training_seed: _units(places[training_seed]) for training_seed in models}
     for training_seed, model in models.items():
         _copy(work.folder / folder_of(training_seed), places[training_seed], units[training_seed], model)
+    for row in rows:
+        add_to_long_tables(work.run, row["run"], places[row["seed"]], units[row["seed"]])
     return [
         {"seed": training_seed, **row}
         for training_seed in models
         for unit in units[training_seed]
         for row in unit.results
     ]
-
-
-def unit_places(run: ResolvedRun, model: Path) -> dict[str, UnitLocation]:
-    """Return the folder and key of one checkpoint's answers, by benchmark, in the profile's order."""
-    from toolkit.evaluation.keys import VERSION, checkpoint_hashes
-
-    common = [VERSION, checkpoint_hashes(model), _run_key(run), key_versions(LIBRARIES)]
-    keys = {name: digest_of(name, key, *common) for name, key in benchmarks_key(run).items()}
-    root = run.settings.shared_root / "answers"
-    return {name: UnitLocation(folder=root / f"{name}-{key[:16]}", key=key) for name, key in keys.items()}
 
 
 def evaluation_plan(run: ResolvedRun, output: Path, model: Path, missing: Mapping[str, UnitLocation]) -> dict[str, Any]:
@@ -194,8 +188,7 @@ def _questions(folder: Path, seeds: Sequence[int], names: Sequence[str]) -> pa.T
     rows = []
     for training_seed in seeds:
         for name in names:
-            for line in (folder / folder_of(training_seed) / name / ROWS).read_text(encoding="utf-8").split("\n")[:-1]:
-                row = json.loads(line)
+            for row in rows_of(folder / folder_of(training_seed) / name / ROWS):
                 rows.append({"seed": training_seed, "benchmark": name, **row, "options": list(row["options"].items())})
     return pa.Table.from_pylist(rows, schema=QUESTIONS)
 
@@ -233,16 +226,7 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
 
 
 def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
-    return {"benchmarks": benchmarks_key(run), **_run_key(run)}
-
-
-def _run_key(run: ResolvedRun) -> dict[str, Any]:
-    """Return the settings that the answers to every benchmark depend on."""
-    return {
-        **architecture_key(run),
-        "evaluation": run.settings.profile.evaluation.key(),
-        "gpu": run.gpu.key("evaluation"),
-    }
+    return {"benchmarks": benchmarks_key(run), **run_key(run)}
 
 
 EVAL_RESULTS = Stage(

@@ -1,16 +1,19 @@
 """mgm_checkpoint and baseline_checkpoint. In: the exposures in training order. Out: a trained model per training seed.
 
-One child process trains the seeds one after the other (on the CPU several at a time), each through stage 1 (projector)
-and stage 2 (projector and language model) into its folder ``seed-<n>``. After a kill, a new run skips finished seeds
-and finished stages of a seed, and continues an unfinished stage from its newest checkpoint.
+Runs are kept in a store that all recipes, budgets and baselines share (``experiments.run_store``). The set is a view of
+the store: a run that another recipe, or another list of seeds, has trained is linked into the set's folder ``seed-<n>``
+and not trained again. One child process trains the missing runs (on the CPU one per core, with several GPUs one per
+GPU), each through pre-training (projector) and fine-tuning (projector and language model). After a kill, a new run
+continues at the newest checkpoint.
 
-kept: seed int64, final_loss float64, steps int64 (of both stages), path string (checkpoint, relative to the folder).
+kept: seed int64, run string (name in the store and in the long tables), final_loss float64, steps int64 (of both
+phases), path string (checkpoint, relative to the folder), and of each phase: exposures, unique_rows, supervised_tokens.
 Durations are in the stats, not in the rows, so equal data, settings and seeds give equal rows.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,109 +21,91 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.config.profile import resolve
 from bettersynth_assets.engine.resolved_run import ResolvedRun
-from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
-from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
+from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
+from bettersynth_assets.experiments.long_tables import LongTables
+from bettersynth_assets.experiments.run_store import PHASES, TRAINER, Commit, Identity, Run, RunStore
+from bettersynth_assets.scheduler.child_process import run_child
 from bettersynth_assets.stages.budget import LLAVA_FILE
-from bettersynth_assets.stages.image_folder import finetune_images_hash
 from bettersynth_assets.stages.rules import FINITE_LOSS
 from bettersynth_assets.stages.side_inputs import check_finetune
+from bettersynth_assets.stages.training_log import Reporter
+from bettersynth_assets.stages.training_plan import (
+    LIBRARIES,
+    arm_digest,
+    launcher,
+    run_identity,
+    training_key,
+    training_plan,
+)
 from bettersynth_assets.stages.world import prepare_finetune
-from toolkit.files import sha256_once
-from toolkit.models import ARCHITECTURES, ArchitectureError, model_type
-from toolkit.training.file_record import MarkerError, read_marker
-from toolkit.training.settings import PhaseSettings
 
-MODULE = "toolkit.training.run"
-STAGES = ("pretrain", "finetune")
+COUNTS = ("exposures", "unique_rows", "supervised_tokens")
 CHECKPOINTS = pa.schema(
-    [("seed", pa.int64()), ("final_loss", pa.float64()), ("steps", pa.int64()), ("path", pa.string())]
+    [
+        ("seed", pa.int64()),
+        ("run", pa.string()),
+        ("final_loss", pa.float64()),
+        ("steps", pa.int64()),
+        ("path", pa.string()),
+        *((f"{phase}_{name}", pa.int64()) for phase in PHASES for name in COUNTS),
+    ]
 )
 _CURVE_POINTS = 100
-_MARKER = "manifest.json"
 
 
 def run(work: Work, *, source: str) -> Result:
-    """Train all seeds of the profile.
+    """Collect the runs of the profile's seeds; train the missing ones.
 
     Raises:
-        ChildError: the trainer refuses the data or a loss, or ends before its last step; finished seeds are kept.
+        ChildError: the trainer refuses the data or a loss, or ends before its last step; finished runs are kept.
     """
-    seeds = work.settings.profile.training.seeds
-    data = work.inputs[source][0].file(LLAVA_FILE)
-    plans = {
-        work.folder / f"plan-{training_seed}.json": training_plan(work.run, work.folder, data, training_seed)
-        for training_seed in seeds
-    }
-    run_child(
-        MODULE,
-        plans,
-        on_event=Reporter(source, work.log),
-        log=work.log,
-        launcher=launcher(work.run),
-    )
-    done = {training_seed: _read(work.folder / folder_of(training_seed)) for training_seed in seeds}
-    rows = [
-        {
-            "seed": training_seed,
-            "final_loss": stages["finetune"]["loss_curve"][-1],
-            "steps": sum(stages[name]["final_step"] for name in STAGES),
-            "path": f"{folder_of(training_seed)}/finetune",
-        }
-        for training_seed, stages in done.items()
-    ]
-    names = [name for training_seed in seeds for name in _written(work.folder, folder_of(training_seed))]
+    runs = ensure_runs(work, source, work.settings.profile.training.seeds)
+    tables = LongTables(work.settings.experiments_root)
+    names = []
+    for one in runs:
+        tables.add_run(one)
+        folder = folder_of(one.training_seed)
+        names += [f"{folder}/{name}" for name in one.link_into(work.folder / folder)]
     return Result(
-        rows_in=len(seeds),
-        kept=pa.Table.from_pylist(rows, schema=CHECKPOINTS),
-        stats=_stats(done),
+        rows_in=len(runs),
+        kept=pa.Table.from_pylist([_row(one) for one in runs], schema=CHECKPOINTS),
+        stats=_stats(runs),
         files=tuple(name for name in names if name.endswith(".safetensors")),
         other_files=tuple(name for name in names if not name.endswith(".safetensors")),
     )
 
 
-def _written(folder: Path, seed_folder: str) -> list[str]:
-    """Return the files of a finished seed, relative to ``folder``, without those needed only for resuming."""
-    found = [path.relative_to(folder) for path in sorted((folder / seed_folder).rglob("[!.]*")) if path.is_file()]
-    return [path.as_posix() for path in found if "checkpoints" not in path.parts]
+def ensure_runs(work: Work, source: str, seeds: Sequence[int]) -> list[Run]:
+    """Return the runs of a training set with these training seeds; train the missing ones.
+
+    Args:
+        work: the run, and a folder for plans.
+        source: the input with the training file.
+        seeds: training seeds.
+
+    Raises:
+        ChildError: see ``run``.
+    """
+    (budgeted,) = work.inputs[source]
+    arm = arm_digest(budgeted)
+    store = RunStore(work.settings.runs_root, work.log)
+    identities = [run_identity(work.run, arm, seed) for seed in seeds]
+    return store.ensure(identities, partial(_train, work, source, budgeted.file(LLAVA_FILE)))
 
 
-def training_plan(run: ResolvedRun, folder: Path, data: Path, training_seed: int) -> dict[str, Any]:
-    """Return one seed's plan for ``toolkit.training.plan``; what the contest fixes is the default there."""
-    settings, gpu, finetune = run.settings, run.gpu, run.finetune
-    training = settings.profile.training
-    return {
-        "base_model": run.base.name,
-        "output_dir": str(folder / folder_of(training_seed)),
-        "extensions": settings.profile.extension_files(),
-        "seed": training_seed,
-        "device": "cpu" if gpu.devices == "cpu" else "auto",
-        "dtype": gpu.dtype,
-        "cache_dir": str(settings.profile_root / "features") if training.feature_cache else None,
-        "memory_limit_gib": gpu.memory_limit_gib,
-        **training.of_the_plan(),
-        "stages": [
-            {
-                "name": "pretrain", "data": str(data), "images": str(run.image_root), "trained": "projector",
-                "image_aspect": "square", **_parameters(training.stage_1),
-            },
-            {
-                "name": "finetune", "data": str(finetune.data), "images": str(finetune.images),
-                "trained": "projector+llm", "image_aspect": "pad", "group_by_modality_length": True,
-                **_parameters(training.stage_2),
-            },
-        ],
-    }  # fmt: skip
-
-
-def launcher(run: ResolvedRun) -> list[str]:
-    """Return the profile's launcher; commands of this Python environment are found even if ``PATH`` lacks them."""
-    command = list(run.settings.profile.training.launcher)
-    if command and (own := Path(sys.executable).parent / command[0]).is_file():
-        command[0] = str(own)
-    return command
+def _train(work: Work, source: str, data: Path, runs: Mapping[Path, Identity], commit: Commit) -> None:
+    seeds = {folder: int(identity["training_seed"]) for folder, identity in runs.items()}
+    run_child(
+        TRAINER,
+        {
+            work.folder / f"plan-{seed}.json": training_plan(work.run, folder, data, seed)
+            for folder, seed in seeds.items()
+        },
+        on_event=Reporter(source, work.log, seeds, commit),
+        log=work.log,
+        launcher=launcher(work.run),
+    )
 
 
 def folder_of(training_seed: int) -> str:
@@ -128,119 +113,50 @@ def folder_of(training_seed: int) -> str:
     return f"seed-{training_seed}"
 
 
-def _parameters(stage: PhaseSettings) -> dict[str, Any]:
-    return stage.model_dump(mode="json") | {"deepspeed": stage.deepspeed and resolve(stage.deepspeed)}
+def _row(run: Run) -> dict[str, Any]:
+    return {
+        "seed": run.training_seed,
+        "run": run.name,
+        "final_loss": run.cost["finetune"]["final_loss"],
+        "steps": sum(run.cost[phase]["steps"] for phase in PHASES),
+        "path": f"{folder_of(run.training_seed)}/finetune",
+        **{f"{phase}_{name}": run.cost[phase].get(name) for phase in PHASES for name in COUNTS},
+    }
 
 
-class Reporter:
-    """Logs a child's events; the training seeds are interleaved."""
-
-    def __init__(self, source: str, log: Log) -> None:
-        self.source, self.log = source, log
-
-    def __call__(self, event: Event) -> None:
-        """Log one event."""
-        folder = Path(event.get("output_dir", "")).name.replace("-", " ")
-        kind, where = event.get("event"), f"{self.source} {folder} {event.get('stage', '')}".rstrip()
-        if kind == "start":
-            self.log(f"{where}: {event['steps']} steps over {event['rows']} rows")
-        elif kind == "resume":
-            self.log(f"{where}: continues after step {event['step']}")
-        elif kind == "damaged":
-            self.log(f"{where}: {event['message']}")
-        elif kind == "features":
-            self.log(f"{where}: features of {event['computed']} images in {event['seconds']:.1f} s")
-        elif kind == "step":
-            rate = f"{event['samples_per_s']:.1f} samples/s"
-            self.log(f"{where}: step {event['step']}/{event['steps']}, loss {event['loss']:.4f}, {rate}")
-        elif kind == "done":
-            self.log(
-                f"{where}: " + ("finished earlier" if event["cached"] else f"finished in {event['seconds']:.1f} s")
-            )
-
-
-def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read a seed's manifests by stage; the toolkit writes them last.
-
-    A launcher may return 0 although its trainer died, so the exit code alone is not sufficient.
-
-    Raises:
-        ChildError: a stage has no manifest, or its manifest does not confirm the last step.
-    """
-    return {name: _finished(folder / name / _MARKER) for name in STAGES}
-
-
-def _finished(marker: Path) -> dict[str, Any]:
-    try:
-        found = read_marker(marker, ("final_step", "planned_steps", "loss_curve", "cost", "samples_per_s"))
-    except MarkerError as error:
-        raise ChildError(f"{MODULE} ended with exit code 0 before its last step: {error}; check its output") from error
-    if found["final_step"] != found["planned_steps"]:
-        steps = f"step {found['final_step']} of {found['planned_steps']}"
-        raise ChildError(f"{MODULE} ended with exit code 0 but after {steps}: {marker}; check its output")
-    return found
-
-
-def _stats(done: dict[int, dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    stats: dict[str, Any] = {"seeds": len(done)}
-    for name in STAGES:
-        stats[f"{name}_steps"] = next(iter(done.values()))[name]["final_step"]
-        rates = [stages[name]["samples_per_s"] for stages in done.values()]
-        stats[f"{name}_samples_per_second"] = round(sum(rates) / len(rates), 2)
-        stats[f"{name}_seconds"] = round(sum(stages[name]["cost"]["seconds"] for stages in done.values()), 2)
-        for training_seed, stages in done.items():
-            curve = stages[name]["loss_curve"]
-            stats[f"loss_{name}_seed_{training_seed}"] = curve[:: max(1, len(curve) // _CURVE_POINTS)]
+def _stats(runs: Sequence[Run]) -> dict[str, Any]:
+    stats: dict[str, Any] = {"seeds": len(runs)}
+    for phase in PHASES:
+        costs, manifests = [run.cost[phase] for run in runs], [run.phase(phase) for run in runs]
+        stats[f"{phase}_steps"] = costs[0]["steps"]
+        stats[f"{phase}_supervised_tokens"] = costs[0].get("supervised_tokens")
+        rates = [manifest["samples_per_s"] for manifest in manifests]
+        stats[f"{phase}_samples_per_second"] = round(sum(rates) / len(rates), 2)
+        stats[f"{phase}_seconds"] = round(sum(cost["seconds"] for cost in costs), 2)
+        for name in ("gpu_seconds", "energy_joules"):
+            known = [cost[name] for cost in costs if cost.get(name) is not None]
+            stats[f"{phase}_{name}"] = round(sum(known), 2) if len(known) == len(costs) else None
+        for name in ("peak_rss_gib", "gpu_peak_gib"):
+            stats[f"{phase}_{name}"] = max((cost[name] for cost in costs if cost.get(name) is not None), default=None)
+        for run, manifest in zip(runs, manifests, strict=True):
+            curve = manifest["loss_curve"]
+            stats[f"loss_{phase}_seed_{run.training_seed}"] = curve[:: max(1, len(curve) // _CURVE_POINTS)]
     return stats
 
 
 def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
-    training, finetune = run.settings.profile.training, run.finetune
-    return {
-        "base": run.base.fingerprint,
-        **architecture_key(run),
-        "training": training.key(),
-        "deepspeed": [_deepspeed(stage) for stage in (training.stage_1, training.stage_2)],
-        "finetune": finetune.fingerprint(),
-        "finetune_images": finetune_images_hash(
-            finetune.data, finetune.images, run.settings.shared_root / "finetune_images.parquet"
-        ),
-        "gpu": run.gpu.key("training"),
-    }
-
-
-def architecture_key(run: ResolvedRun) -> dict[str, str]:
-    """Return the hash of the base model's architecture if it comes from an extension.
-
-    Raises:
-        ConfigError: no architecture is registered for a local base model.
-    """
-    base = Path(run.base.name)
-    if not (base / "config.json").is_file():
-        return {}
-    try:
-        code = ARCHITECTURES.fingerprint(model_type(base))
-    except ArchitectureError as error:
-        raise ConfigError(f"models.base: {error}") from error
-    return {} if code is None else {"architecture": code}
-
-
-def _deepspeed(stage: PhaseSettings) -> str | None:
-    """Return the hash of a stage's DeepSpeed file; a missing file is reported by the training plan."""
-    file = None if stage.deepspeed is None else Path(resolve(stage.deepspeed))
-    return sha256_once(file) if file is not None and file.is_file() else None
+    return {**training_key(run), "seeds": run.settings.profile.training.seeds}
 
 
 MGM_CHECKPOINT = Stage(
     name="mgm_checkpoint",
-    version=3,
+    version=4,
     rules=(FINITE_LOSS,),
     run=partial(run, source="budgeted_set"),
     depends=depends,
     sharded=False,
     inputs=("budgeted_set",),
-    libraries=("torch", "transformers", "accelerate"),
-    resume=True,
+    libraries=LIBRARIES,
     prepare=prepare_finetune,
     preflight=check_finetune,
 )

@@ -134,7 +134,7 @@ def _complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     scores = pa.table({"id": ["a"], "clip_score": pa.array([0.2], pa.float32())})
     pq.write_table(scores, tmp_path / SCORES_FILE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bettersynth_assets.stages.train.finetune_images_hash", lambda *_: "")
+    monkeypatch.setattr("bettersynth_assets.stages.training_plan.finetune_images_hash", lambda *_: "")
     monkeypatch.setattr("bettersynth_assets.stages.evaluate.benchmarks_key", lambda settings: {})
     stage = {"global_batch": 16, "per_device_batch": 2, "learning_rate": 0.001}
     training = {"seeds": [0], "stage_1": stage, "stage_2": stage, "finetune_json": str(tmp_path / "tune.json")}

@@ -1,10 +1,12 @@
 """Child processes: ordered reports, errors with reasons, one visible GPU unless a launcher uses more."""
 
+from pathlib import Path
+
 import pytest
 
 from bettersynth_assets.scheduler.child_process import ChildError, run_child
 from bettersynth_assets.scheduler.lease import MASK
-from bettersynth_assets.stages.train import Reporter
+from bettersynth_assets.stages.training_log import Reporter
 from toolkit.process import ChildFailedError
 
 MODULE = "bettersynth_assets_tests.helpers.fake_child"
@@ -50,8 +52,10 @@ def test_a_launcher_replaces_python_and_sees_all_leased_gpus(tmp_path, monkeypat
 
 def test_training_events_are_logged_by_seed():
     logged: list[str] = []
-    report = Reporter("budgeted_set", logged.append)
-    four, seven = ({"output_dir": f"data/seed-{seed}"} for seed in (4, 7))
+    done: list[Path] = []
+    folders = {Path("runs/0a"): 4, Path("runs/7b"): 7}
+    report = Reporter("budgeted_set", logged.append, folders, done.append)
+    four, seven = ({"output_dir": str(folder)} for folder in folders)
     report({**four, "event": "start", "stage": "pretrain", "steps": 9, "rows": 12})
     report({**four, "event": "step", "stage": "pretrain", "step": 9, "steps": 9, "loss": 1.25, "samples_per_s": 3.0})
     report({**four, "event": "done", "cached": False, "seconds": 2.0})
@@ -62,3 +66,4 @@ def test_training_events_are_logged_by_seed():
         "budgeted_set seed 4: finished in 2.0 s",
         "budgeted_set seed 7: finished earlier",
     ]
+    assert done == list(folders)

@@ -32,10 +32,10 @@ import pytest
 import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.experiments.run_store import TRAINER
 from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.scheduler.lease import MASK
-from bettersynth_assets.stages.train import MODULE
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from toolkit.models.mgm.tiny import save_tiny
 
@@ -212,9 +212,7 @@ class Training:
 
 def newest_checkpoint(server: Server) -> int:
     """Return the last step with a complete checkpoint; 0 if there is none."""
-    found = server.root.glob(
-        f"data/long/shared/budget_12_draw_1024/{ASSET}/all/v-*/seed-0/pretrain/checkpoints/step-*[0-9]/complete.json"
-    )
+    found = server.root.glob("data/long/shared/runs/*/pretrain/checkpoints/step-*[0-9]/complete.json")
     return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
 
@@ -239,7 +237,7 @@ def start_training(server: Server) -> Training:
     (trainer,) = (
         process
         for process in tree
-        if MODULE in process.cmdline() and process.parent().cmdline()[1].endswith("toolkit/process.py")
+        if TRAINER in process.cmdline() and process.parent().cmdline()[1].endswith("toolkit/process.py")
     )
     loaders = trainer.children(recursive=True)
     step = trainer.parent().parent()

@@ -115,7 +115,7 @@ def test_the_stage_evaluates_an_added_benchmark_and_checks_and_summary_show_it(
 ) -> None:
     save_tiny(folder / "models" / "finetune", initializer_range=0.5)
     check_benchmarks(ResolvedRun(settings))
-    checkpoint = _finished(folder / "models", [{"seed": 0, "path": "finetune"}])
+    checkpoint = _finished(folder / "models", [{"seed": 0, "run": "0123456789abcdef", "path": "finetune"}])
     run = ResolvedRun(settings)
     work = Work(run=run, shard=WHOLE, folder=folder / "made", inputs={"baseline_checkpoint": [checkpoint]},
                 log=no_log)  # fmt: skip

@@ -11,8 +11,9 @@ from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets.stages import evaluate
 from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets.stages.training_plan import launcher, training_plan
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from toolkit.evaluation.run import make_plan
 from toolkit.evaluation.units import UnitLocation
@@ -59,7 +60,7 @@ def project(tmp_path, monkeypatch):
 
 def test_the_toolkit_accepts_the_training_plan_and_it_is_the_contests(project):
     root = project(stage_2={**STAGE, "max_steps": 50, "max_grad_norm": 1.0})
-    made = parse_plan(train.training_plan(ResolvedRun(load_settings()), root / "out", root / "tune.json", 3))
+    made = parse_plan(training_plan(ResolvedRun(load_settings()), root / "out" / "seed-3", root / "tune.json", 3))
     first, second = made.stages
     assert (made.seed, made.device, made.dtype, made.cache_dir) == (3, "cpu", "float32", None)
     assert made.output_dir == root / "out" / "seed-3"
@@ -76,9 +77,7 @@ def test_both_arms_share_the_features_of_the_towers(project):
     project(feature_cache=True)
     settings = load_settings()
     caches = {
-        train.training_plan(ResolvedRun(load_settings(recipe=recipe)), settings.data_root, settings.data_root, 3)[
-            "cache_dir"
-        ]
+        training_plan(ResolvedRun(load_settings(recipe=recipe)), settings.data_root, settings.data_root, 3)["cache_dir"]
         for recipe in ("third_place", "baseline_random")
     }
     assert caches == {str(settings.data_root / "p" / "features")}
@@ -149,10 +148,10 @@ def test_settings_of_resources_and_logs_go_to_the_trainer_and_not_into_the_key(p
     assert stage.depends(ResolvedRun(settings), "all", {}) == before
     gpu = settings.profile.gpu.model_copy(update={"memory_limit_gib": 20.5})
     settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
-    made = parse_plan(train.training_plan(ResolvedRun(settings), root / "out", root / "tune.json", 3))
+    made = parse_plan(training_plan(ResolvedRun(settings), root / "out" / "seed-3", root / "tune.json", 3))
     assert (made.checkpoint_every, made.checkpoint_limit, made.log_every) == (50, 3, 5)
     assert (made.memory_limit_gib, made.stages[0].workers, made.stages[1].workers) == (20.5, 2, 0)
-    assert train.launcher(ResolvedRun(settings)) == [str(Path(sys.executable).parent / "python"), "-m"]
+    assert launcher(ResolvedRun(settings)) == [str(Path(sys.executable).parent / "python"), "-m"]
     project(stage_1={**STAGE, "per_device_batch": STAGE["per_device_batch"] + 1, "pad_multiple": 8}, speed="reference")
     assert stage.depends(ResolvedRun(load_settings()), "all", {}) == before
     project(stage_1={**STAGE, "loss_group": 1})

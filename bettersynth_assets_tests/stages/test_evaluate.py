@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -22,6 +23,7 @@ from bettersynth_assets.engine.store import WHOLE, Manifest, write_table
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.scheduler.child_process import ChildError
 from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets.stages.answers import evaluations
 from bettersynth_assets.stages.side_inputs import check_benchmarks, check_finetune
 from bettersynth_assets_tests.helpers.broken_pictures import png_without_pixels
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
@@ -29,6 +31,7 @@ from toolkit.evaluation.run import evaluate as answer
 from toolkit.evaluation.run import make_plan
 from toolkit.models.mgm.tiny import save_tiny
 
+RUN = "0123456789abcdef"
 HEAD = "index\tquestion\tA\tB\tanswer\timage\n"
 
 
@@ -44,7 +47,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         json.dumps({"data": [{"image_id": "i1", "question": "What?", "answers": ["x"] * 10}]})
     )
     image = base64.b64encode((folder / "red.png").read_bytes()).decode()
-    (folder / "m.tsv").write_text(f"{HEAD}7\tWhich?\tred\tblue\tA\t{image}\n")
+    (folder / "m.tsv").write_text(f"{HEAD}2000007\tWhich?\tred\tblue\tA\t{image}\n")
     textvqa = {"questions": "q.jsonl", "annotations": "a.json", "images": "images"}
     named = {
         "textvqa": {role: str(folder / file) for role, file in textvqa.items()},
@@ -134,7 +137,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint, as the stage finds it."""
     folder = tmp_path_factory.mktemp("checkpoints")
     save_tiny(folder / "finetune", initializer_range=0.5)
-    write_table(folder / "kept.parquet", pa.Table.from_pylist([{"seed": 3, "path": "finetune"}]))
+    write_table(folder / "kept.parquet", pa.Table.from_pylist([{"seed": 3, "run": RUN, "path": "finetune"}]))
     return folder
 
 
@@ -198,6 +201,7 @@ def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_equals_tha
     assert sorted(answered) == ["mmbench", "textvqa"]
     assert added.kept.equals(together.kept) and added.files == together.files
     assert _bytes(tmp_path / "added") == _bytes(tmp_path / "together")
+    _check_long_tables(settings)
     removed, answered = _evaluate(_with(settings, mmbench=None), model, tmp_path / "removed")
     assert (
         answered == [] and removed.kept.equals(first.kept) and _bytes(tmp_path / "removed") == _bytes(tmp_path / "one")
@@ -213,6 +217,17 @@ def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_equals_tha
 
 
 @pytest.mark.slow
+def _check_long_tables(settings: Settings) -> None:
+    root, keys = settings.experiments_root, evaluations(ResolvedRun(settings))
+    names = {f"{RUN}-{name}-{key}.parquet" for name, key in keys.items()}
+    assert {path.name for path in (root / "questions").iterdir()} == names
+    assert {path.name for path in (root / "metrics").iterdir()} == names
+    (row,) = pq.read_table(root / "questions" / f"{RUN}-mmbench-{keys['mmbench']}.parquet").to_pylist()
+    assert (row["question_id"], row["cluster"], row["run"]) == ("2000007", "7", RUN) and row["log_probability"] < 0
+    (row,) = pq.read_table(root / "questions" / f"{RUN}-textvqa-{keys['textvqa']}.parquet").to_pylist()
+    assert (row["question_id"], row["cluster"]) == ("i1", "i1.bmp") and 0 <= row["score"] <= 1
+
+
 def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_run_continues(
     settings: Settings, model: Path, tmp_path: Path
 ) -> None:

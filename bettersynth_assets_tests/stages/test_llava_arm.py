@@ -22,6 +22,7 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Work
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.stages import evaluate, train
+from bettersynth_assets_tests.helpers.budgeted import budgeted
 from bettersynth_assets_tests.helpers.linear_llava import make_linear_base, write_extension
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
 from toolkit.model_files import first_damaged
@@ -82,7 +83,7 @@ def _train_and_answer(settings: Settings, tmp_path: Path) -> list[dict[str, Any]
     """Train into ``trained`` and answer into ``answered``; return the rows of the results."""
     for folder in ("trained", "answered"):
         (tmp_path / folder).mkdir()
-    inputs = {"budgeted_set": [cast(Any, SimpleNamespace(file=lambda name: tmp_path / "budgeted" / name))]}
+    inputs = {"budgeted_set": [budgeted(tmp_path / "budgeted" / "llava.json", tmp_path / "budgeted" / "images")]}
     work = Work(
         run=ResolvedRun(settings), shard="all", folder=tmp_path / "trained", inputs=inputs, log=lambda line: None
     )

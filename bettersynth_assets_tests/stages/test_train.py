@@ -1,24 +1,28 @@
-"""The training stage with its real child process resumes after an interruption; only the last step completes it."""
+"""The training stage with its real child process: runs are resumed, shared, and equal to the trainer's own."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
 from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Work
+from bettersynth_assets.experiments.run_store import PHASES
 from bettersynth_assets.scheduler.child_process import ChildError
 from bettersynth_assets.stages import train
+from bettersynth_assets.stages.training_plan import run_identity, training_plan
+from bettersynth_assets_tests.helpers.budgeted import budgeted
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
 from toolkit.models.mgm.tiny import save_tiny
+from toolkit.training.plan import parse_plan
+
+MakeWork = Callable[..., Work]
 
 
 class Interrupted(Exception):
@@ -26,23 +30,30 @@ class Interrupted(Exception):
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWork:
     """Builds a unit of work whose log stops the run at a given line."""
     save_tiny(tmp_path / "base")
     data = write_rows(tmp_path, pictures=4, text_only=2)
-    shutil.copytree(tmp_path / "images", tmp_path / "budgeted" / "images")
-    shutil.copy(data, tmp_path / "budgeted" / "llava.json")
-    stage = {"global_batch": 4, "per_device_batch": 4, "learning_rate": 1e-3, "max_steps": 3}
+    for name in ("budgeted_set", "baseline_set"):
+        (tmp_path / name).mkdir()
+        shutil.copy(data, tmp_path / name / "llava.json")
+    phase = {"global_batch": 4, "per_device_batch": 4, "learning_rate": 1e-3, "max_steps": 3}
     (tmp_path / "images" / "seed.jsonl").touch()
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(tmp_path / "p.yaml"))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
 
-    def build(folder: str, logged: list[str], stop_at: str = "never", launcher: Sequence[str] = ()) -> Work:
+    def build(
+        folder: str,
+        logged: list[str],
+        stop_at: str = "never",
+        launcher: Sequence[str] = (),
+        seeds: Sequence[int] = (3,),
+    ) -> Work:
         write_profile(
             tmp_path / "p.yaml",
             seed=str(tmp_path / "images" / "seed.jsonl"),
             models={"clip": "none", "watermark": "none", "captioner": "none", "base": str(tmp_path / "base")},
-            training={"seeds": [3], "stage_1": stage, "stage_2": stage, "finetune_json": str(data),
+            training={"seeds": list(seeds), "stage_1": phase, "stage_2": phase, "finetune_json": str(data),
                       "finetune_images": str(tmp_path / "images"), "checkpoint_every": 1, "log_every": 1,
                       "launcher": list(launcher)},
         )  # fmt: skip
@@ -53,54 +64,63 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 raise Interrupted
 
         (tmp_path / folder).mkdir(exist_ok=True)
-        inputs = {"budgeted_set": [cast(Any, SimpleNamespace(file=lambda name: tmp_path / "budgeted" / name))]}
+        inputs = {
+            name: [budgeted(tmp_path / name / "llava.json", tmp_path / "images")]
+            for name in ("budgeted_set", "baseline_set")
+        }
         return Work(run=ResolvedRun(load_settings()), shard="all", folder=tmp_path / folder, inputs=inputs, log=log)
 
     return build
 
 
+def hashes(folder: Path) -> dict[str, str]:
+    """Return the hashes of what a run has trained, without records that contain durations or paths."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("manifest.json", "run.json", "cost.json")
+    }
+
+
 @pytest.mark.slow
-def test_an_interrupted_stage_resumes_at_its_last_step(work: Any) -> None:
+def test_an_interrupted_run_is_resumed_and_another_set_with_equal_rows_trains_only_an_added_seed(
+    work: MakeWork, tmp_path: Path
+) -> None:
+    from toolkit.training.session import train as train_plan
+
     logged: list[str] = []
     with pytest.raises(Interrupted):
         train.run(work("run", logged, stop_at="finetune: step 2/3"), source="budgeted_set")
     logged.clear()
     made = train.run(work("run", logged), source="budgeted_set")
-    assert any("finetune: continues after step" in line for line in logged)
+    assert any("seed 3 finetune: continues after step" in line for line in logged)
     assert not any("pretrain:" in line for line in logged)
-    assert [row["steps"] for row in made.kept.to_pylist()] == [6]
+    (row,) = made.kept.to_pylist()
+    assert (row["seed"], row["steps"], row["pretrain_exposures"], row["finetune_unique_rows"]) == (3, 6, 12, 6)
     assert set(made.files) == {"seed-3/pretrain/projector.safetensors", "seed-3/finetune/model.safetensors"}
-    phase = {
-        f"seed-3/{name}/{file}" for name in train.STAGES for file in ("config.json", "samples.jsonl", "manifest.json")
-    }
-    assert phase | {"seed-3/finetune/tokenizer.json"} < set(made.other_files)
+    phase = {f"seed-3/{name}/{file}" for name in PHASES for file in ("config.json", "samples.jsonl", "manifest.json")}
+    assert phase | {"seed-3/finetune/tokenizer.json", "seed-3/cost.json"} < set(made.other_files)
+
+    logged.clear()
+    baseline = train.run(work("baseline", logged, seeds=[4, 3]), source="baseline_set")
+    assert not any("seed 3" in line for line in logged) and any("seed 4: finished in" in line for line in logged)
+    assert baseline.kept.to_pylist()[1] == row
+    assert hashes(tmp_path / "baseline" / "seed-3") == hashes(tmp_path / "run" / "seed-3")
+
+    data = tmp_path / "budgeted_set" / "llava.json"
+    plan = training_plan(work("alone", []).run, tmp_path / "alone" / "out", data, 3)
+    train_plan(parse_plan({**plan, "checkpoint_every": None}), lambda event: None)
+    assert hashes(tmp_path / "alone" / "out") == hashes(tmp_path / "run" / "seed-3")
 
 
-def test_a_trainer_that_ends_with_0_and_without_its_last_step_has_failed(work: Any, tmp_path: Path) -> None:
+def test_a_trainer_that_ends_with_0_and_without_its_last_step_has_failed(work: MakeWork) -> None:
     """Fault 30: a launcher may return 0 although its trainer died."""
-
-    def run() -> None:
+    with pytest.raises(ChildError, match=r"exit code 0 before its last step: .*pretrain/manifest\.json is missing"):
         train.run(work("run", [], launcher=["true"]), source="budgeted_set")
 
-    folder = tmp_path / "run" / "seed-3"
-    with pytest.raises(ChildError, match=r"exit code 0 before its last step: .*pretrain/manifest\.json is missing"):
-        run()
-    for stage in train.STAGES:
-        (folder / stage).mkdir(parents=True)
-    marks = [folder / stage / "manifest.json" for stage in train.STAGES]
-    marks[0].write_text("")
-    with pytest.raises(ChildError, match=r"exit code 0 before its last step: .*pretrain/manifest\.json is empty"):
-        run()
-    whole = {
-        "planned_steps": 3,
-        "final_step": 3,
-        "loss_curve": [1.0] * 3,
-        "cost": {"seconds": 1.0},
-        "samples_per_s": 12.0,
-    }
-    marks[0].write_text(json.dumps(whole))
-    marks[1].write_text(json.dumps({**whole, "final_step": 2}))
-    with pytest.raises(ChildError, match=r"exit code 0 but after step 2 of 3: .*finetune/manifest\.json"):
-        run()
-    marks[1].write_text(json.dumps(whole))
-    run()
+
+def test_fewer_seeds_change_the_key_of_the_set_and_no_identity_of_a_run(work: MakeWork) -> None:
+    one, two = work("run", [], seeds=[3]).run, work("run", [], seeds=[3, 4]).run
+    assert train.depends(one, "all", {}) != train.depends(two, "all", {})
+    assert run_identity(one, "arm", 3) == run_identity(two, "arm", 3)
+    assert run_identity(one, "arm", 3) != run_identity(one, "arm", 4)

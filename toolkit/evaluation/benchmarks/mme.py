@@ -54,6 +54,7 @@ class MME(Benchmark):
         File(role="root", about="MME_Benchmark_release_version, or the folder of the Parquet files", kind="folder"),
     )
     output_files = (ANSWERS, *(f"{UPLOAD}/{task}.txt" for task in TASKS))
+    from_questions = None
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
         """Read all subtasks that have files."""

@@ -137,6 +137,9 @@ class Benchmark(ABC):
     options: ClassVar[type[Options]] = Options
     output_files: ClassVar[tuple[str, ...]] = (ANSWERS,)
     """Paths of the files that ``write`` writes, relative to its folder."""
+    from_questions: ClassVar[Literal["mean", "all_of_cluster"] | None] = "mean"
+    """How the headline follows from the questions' scores, in percent: their mean, the share of clusters of which all
+    questions are right, or neither (None)."""
 
     @abstractmethod
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
@@ -175,6 +178,15 @@ class Benchmark(ABC):
             for row, text in zip(questions.rows, answers, strict=True)
         ]
         write_answers(folder / ANSWERS, rows, model=model)
+
+    def cluster(self, question_id: str, image: str) -> str:
+        """Cluster of a question: questions that share content, e.g. an image, are not independent.
+
+        Args:
+            question_id: as in ``QuestionRow``.
+            image: name of the image, or a hash of its bytes.
+        """
+        return image
 
     def add_score_options(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of ``toolkit.evaluation.score <name>``: files without images, options, and ``--answers``."""

@@ -12,6 +12,7 @@ from toolkit.evaluation.benchmarks.mmbench.letters import LETTERS, parse_letter
 from toolkit.evaluation.benchmarks.mmbench.metric import Prediction, evaluate
 from toolkit.evaluation.benchmarks.mmbench.rotations import mark_incomplete
 from toolkit.evaluation.benchmarks.mmbench.table import (
+    GROUP,
     check_answers,
     clean_questions,
     options_of,
@@ -44,6 +45,7 @@ class MMBench(Benchmark):
     title = "MMBench"
     files = (File(role="table", about="the benchmark's TSV, e.g. mmbench_dev_20230712.tsv"),)
     output_files = (ANSWERS, f"{UPLOAD}.tsv", f"{UPLOAD}.xlsx")
+    from_questions = "all_of_cluster"
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
         """Read the table; ``Questions.source`` is the table with cleaned texts."""
@@ -82,6 +84,10 @@ class MMBench(Benchmark):
             right=result["scores"],
             notes={key: result[key] for key in ("right", "missing", "incomplete") if key in result},
         )
+
+    def cluster(self, question_id: str, image: str) -> str:
+        """The question of which this is a rotation."""
+        return str(int(question_id.partition("#")[0]) % GROUP)
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
         """Write the kit's answers file and the table for the benchmark's server."""
