@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.config.profile import absolute
@@ -22,6 +22,9 @@ from bettersynth_assets.config.resolved_model import files_fingerprint
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.spec import PIECES, Need
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PARSED = 4096
 """Number of parsed captions that are cached, so that two operators of a list parse a caption once."""
@@ -177,7 +180,7 @@ def _loaders(role: str, base: Path) -> dict[str, Callable[..., Any]]:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(path: str) -> Any:
+def _tokenizer(path: str) -> PreTrainedTokenizerBase:
     import transformers
 
     return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)

@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "decode_attention"
 BLOCK = 64
@@ -26,7 +26,7 @@ BLOCK = 64
 
 
 @contextmanager
-def decode_attention_in(model: Any) -> Iterator[None]:
+def decode_attention_in(model: PreTrainedModel) -> Iterator[None]:
     """Use this attention in a ``...ForCausalLM`` within the block; all its prompts must begin at position 0."""
     config = model.config.get_text_config()
     previous, config._attn_implementation = config._attn_implementation, NAME
@@ -37,7 +37,7 @@ def decode_attention_in(model: Any) -> Iterator[None]:
 
 
 def attend(
-    module: Any,
+    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +47,13 @@ class Backend:
     parameters: int
     image_layers: Sequence[nn.Module] = ()
     """Layers of the image tower that ``compiled`` compiles; the text tower is excluded, as its lengths vary."""
-    patches: Any = None
+    patches: nn.Conv2d | None = None
     """The convolution that makes patches, if its windows do not overlap; else None."""
     can_record: bool = True
     """Whether ``image_features`` launches equal kernels for equal batch sizes, so that a CUDA graph can replay it."""
 
 
-def patch_convolution(convolution: Any) -> Any:
+def patch_convolution(convolution: object) -> nn.Conv2d | None:
     """Return a convolution that ``as_product`` can replace; None for other layers."""
     from torch.nn import Conv2d
 
@@ -67,7 +67,7 @@ def patch_convolution(convolution: Any) -> Any:
     return convolution if convolution.kernel_size == convolution.stride == (side, side) else None
 
 
-def as_product(convolution: Any) -> None:
+def as_product(convolution: nn.Conv2d) -> None:
     """Run a convolution with non-overlapping windows as a matrix product, which is several times faster."""
     from torch.nn.functional import linear
 
@@ -83,4 +83,4 @@ def as_product(convolution: Any) -> None:
         product = linear(patches, convolution.weight.flatten(1), convolution.bias)
         return product.transpose(1, 2).unflatten(2, (rows, columns))
 
-    convolution.forward = forward
+    convolution.forward = forward  # type: ignore[method-assign, assignment]

@@ -19,6 +19,8 @@ from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_con
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
+    from torch import Tensor, nn
 
 
 def load_open_clip(name: str, device: str, dtype: torch.dtype) -> Backend:
@@ -90,7 +92,7 @@ def _tokens(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
     return tokens
 
 
-def _image_tower(visual: Any) -> tuple[list[Any], Any]:
+def _image_tower(visual: nn.Module) -> tuple[list[nn.Module], nn.Conv2d | None]:
     """Return the layers of an image tower, and the convolution that makes patches; see ``Backend``.
 
     timm calls a sequence of layers ``blocks`` in all towers that have one: once in transformers, per stage elsewhere.
@@ -108,9 +110,9 @@ def _image_tower(visual: Any) -> tuple[list[Any], Any]:
     return layers, patch_convolution(getattr(getattr(trunk, "patch_embed", None), "proj", None))
 
 
-def _split(transform: Any) -> tuple[Callable[[Any], Any], Any]:
+def _split(transform: Callable[[Image], Tensor]) -> tuple[Callable[[Image], Tensor], Tensor | None]:
     """``resizing`` for OpenCLIP's transform: the resizing and the levels of the rest; or the transform, and None."""
-    from PIL import Image
+    from PIL.Image import fromarray
     from torchvision.transforms import CenterCrop, Normalize, Resize, ToTensor
     from torchvision.transforms.functional import pil_modes_mapping
 
@@ -127,5 +129,5 @@ def _split(transform: Any) -> tuple[Callable[[Any], Any], Any]:
         resized = stretched(width=size[1], height=size[0], resample=resample)
     else:
         return transform, None
-    ramp = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))
+    ramp = fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))
     return resized, steps[-1](steps[-2](ramp))[:, 0]

@@ -7,7 +7,7 @@ the last position, so batches cannot be shortened.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_con
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 
 def load_siglip(name: str, device: str, dtype: torch.dtype) -> Backend:
@@ -38,7 +39,7 @@ def load_siglip(name: str, device: str, dtype: torch.dtype) -> Backend:
     )
 
 
-def full_length_tokens(tokenizer: Any, positions: int) -> Callable[[Sequence[str]], Tokens]:
+def full_length_tokens(tokenizer: PreTrainedTokenizerBase, positions: int) -> Callable[[Sequence[str]], Tokens]:
     """Return a tokenise function that pads to the tokenizer's limit or, if that is less, the model's.
 
     Args:

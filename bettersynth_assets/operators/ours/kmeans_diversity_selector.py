@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from data_juicer.ops.base_op import OPERATORS, Selector
 from data_juicer.utils.constant import Fields
+from numpy.typing import NDArray
 
 from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.images.opening import ImageError
@@ -123,7 +124,7 @@ class KmeansDiversitySelector(Selector):
             if rank >= quota[label]
         }
 
-    def _preferences(self, samples: Sequence[dict[str, Any]], distances: Any) -> list[float]:
+    def _preferences(self, samples: Sequence[dict[str, Any]], distances: NDArray[np.float32]) -> list[float]:
         if self.prefer == "centre":
             return [-value for value in distances.tolist()]
         if self.prefer == "first":
