@@ -1,4 +1,4 @@
-"""Parallel execution of independent plans, one process per core. In: a task and its items. Out: every item processed.
+"""Parallel execution of independent plans, one process per core or per GPU. In: plans. Out: every plan processed.
 
 A small model gains little from a second thread and slows down on a busy machine. It therefore always uses one thread,
 and the other cores run other plans: on two cores, two trainings in parallel finish sooner than two in sequence. One
@@ -8,15 +8,21 @@ thread also makes the weights independent of the number of cores.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from itertools import takewhile
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TypeVar
 
 from toolkit.worker_pools import naming_killed_workers
 
 SMALL_MODEL = 20_000_000
 """Models with fewer parameters use one thread on the CPU."""
+
+MASK = "CUDA_VISIBLE_DEVICES"
 
 T = TypeVar("T")
 
@@ -49,6 +55,43 @@ def run_all(task: Callable[[T], None], items: Sequence[T], jobs: int) -> None:
         for future in futures:
             if future in done:
                 future.result()
+
+
+def devices_for(items: int, *, on_cpu: bool) -> list[str]:
+    """Return the GPUs on which items run side by side: those of ``CUDA_VISIBLE_DEVICES``, at most one per item.
+
+    Returns:
+        Nothing for the CPU, a single item or GPU, and under a launcher, which distributes one training over all GPUs.
+    """
+    if on_cpu or "WORLD_SIZE" in os.environ:
+        return []
+    names = list(takewhile(lambda name: name not in ("", "-1"), map(str.strip, os.environ.get(MASK, "").split(","))))
+    devices = names[:items]
+    return devices if len(devices) > 1 else []
+
+
+def run_on_devices(module: str, plans: Sequence[Path], devices: Sequence[str], *, stdout: int) -> int:
+    """Run a command's plans in one process per GPU, each of which sees its GPU only; wait for all of them.
+
+    Args:
+        module: the command, for ``python -m``.
+        plans: files of the plans; dealt to the GPUs in turn.
+        devices: entries for ``CUDA_VISIBLE_DEVICES``.
+        stdout: descriptor for the progress events.
+
+    Returns:
+        0, or the exit code of the first process that failed; the others are not interrupted.
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, plans[at :: len(devices)])],
+            env={**os.environ, MASK: device},
+            stdout=stdout,
+        )
+        for at, device in enumerate(devices)
+    ]
+    codes = [process.wait() for process in processes]
+    return next((code if code > 0 else 128 - code for code in codes if code), 0)
 
 
 def limit_threads(parameters: int, *, on_cpu: bool) -> None:

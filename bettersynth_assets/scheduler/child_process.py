@@ -33,6 +33,7 @@ def run_child(
     on_event: Callable[[Event], None],
     log: Callable[[str], None],
     launcher: Sequence[str] = (),
+    on_all_gpus: bool = False,
 ) -> None:
     """Run ``python -m <module> <plan file> …`` and wait for it to exit.
 
@@ -43,6 +44,7 @@ def run_child(
         log: called with each other line.
         launcher: replaces ``python -m``, e.g. ``[torchrun, --nproc_per_node=8, -m]``; without a launcher, the child is
             a single process that sees one GPU.
+        on_all_gpus: let the child see all GPUs if there are several plans, which it then runs side by side.
 
     Raises:
         ChildError: the child failed and reported the reason.
@@ -65,18 +67,23 @@ def run_child(
 
     command = [*(launcher or (sys.executable, "-m")), module, *map(str, plans)]
     try:
-        run_lines(command, on_line=on_line, env=_environment(bool(launcher)), pass_fds=held_locks())
+        run_lines(
+            command,
+            on_line=on_line,
+            env=_environment(bool(launcher) or (on_all_gpus and len(plans) > 1)),
+            pass_fds=held_locks(),
+        )
     except ChildFailedError:
         if reasons:
             raise ChildError(f"{module}: {reasons[-1]}") from None
         raise
 
 
-def _environment(has_launcher: bool) -> dict[str, str]:
+def _environment(sees_all_gpus: bool) -> dict[str, str]:
     # Lets the child import the package even if it is not installed.
     path = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH"))))
     env = {**os.environ, **strict_decoding.environment(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    if not has_launcher and env.get(MASK):
+    if not sees_all_gpus and env.get(MASK):
         env[MASK] = env[MASK].split(",")[0]
     return env
 

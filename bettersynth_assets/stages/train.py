@@ -105,6 +105,7 @@ def _train(work: Work, source: str, data: Path, runs: Mapping[Path, Identity], c
         on_event=Reporter(source, work.log, seeds, commit),
         log=work.log,
         launcher=launcher(work.run),
+        on_all_gpus=True,
     )
 
 

@@ -42,6 +42,14 @@ def test_a_single_process_sees_one_of_the_leased_gpus(tmp_path, monkeypatch):
     assert run(tmp_path, {"asks": MASK})[0] == [{"event": "answer", "value": "3"}]
 
 
+def test_several_plans_see_all_leased_gpus_if_they_run_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setenv(MASK, "3,5")
+    asks = {"asks": MASK}
+    assert [event["value"] for event in run(tmp_path, asks, asks)[0]] == ["3", "3"]
+    assert [event["value"] for event in run(tmp_path, asks, asks, on_all_gpus=True)[0]] == ["3,5", "3,5"]
+    assert [event["value"] for event in run(tmp_path, asks, on_all_gpus=True)[0]] == ["3"]
+
+
 def test_a_launcher_replaces_python_and_sees_all_leased_gpus(tmp_path, monkeypatch):
     import sys
 

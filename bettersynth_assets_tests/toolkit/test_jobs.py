@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from toolkit.jobs import SMALL_MODEL, jobs_for, limit_threads, run_all
+from toolkit.jobs import MASK, SMALL_MODEL, devices_for, jobs_for, limit_threads, run_all, run_on_devices
+
+FAKE = "bettersynth_assets_tests.helpers.fake_child"
 
 
 def _note(item: str, folder: Path) -> None:
@@ -39,6 +42,35 @@ def test_the_cpu_gets_a_job_per_plan_or_core_and_other_devices_one(monkeypatch: 
     assert jobs_for(5, on_cpu=False) == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert jobs_for(5, on_cpu=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "items", "devices"),
+    [("3,5", 3, ["3", "5"]), ("3,5,7", 2, ["3", "5"]), ("3,5", 1, []), ("3", 4, []), ("", 4, []), ("3,-1,5", 4, [])],
+)
+def test_plans_are_dealt_to_the_visible_gpus_if_there_are_several(
+    monkeypatch: pytest.MonkeyPatch, mask: str, items: int, devices: list[str]
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv(MASK, mask)
+    assert devices_for(items, on_cpu=False) == devices
+    assert devices_for(items, on_cpu=True) == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert devices_for(items, on_cpu=False) == []
+
+
+def test_a_process_per_gpu_sees_its_gpu_and_its_plans(tmp_path: Path) -> None:
+    plans = [tmp_path / f"{number}.json" for number in range(3)]
+    for plan in plans:
+        plan.write_text(json.dumps({"asks": MASK}))
+    with (tmp_path / "out").open("w") as out:
+        assert run_on_devices(FAKE, plans, ["3", "5"], stdout=out.fileno()) == 0
+    events = map(json.loads, (tmp_path / "out").read_text().splitlines())
+    assert sorted(event["value"] for event in events) == ["3", "3", "5"]
+    plans[0].write_text(json.dumps({"code": 3}))
+    with (tmp_path / "out").open("w") as out:
+        assert run_on_devices(FAKE, plans, ["3", "5"], stdout=out.fileno()) == 3
+    assert json.loads((tmp_path / "out").read_text())["value"] == "5", "the other GPU's plan was interrupted"
 
 
 def test_only_a_small_model_on_the_cpu_is_limited_to_one_core() -> None:

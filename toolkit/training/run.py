@@ -13,8 +13,8 @@ manifest exists and all hashes match.
 
 Progress events go to stdout, one JSON object per line, each with its ``output_dir``: ``damaged`` (a file that is not
 used, and the consequence), ``features``, ``start``, ``resume``, ``step``, ``stage_done``, ``done``, ``error``. All
-other output goes to stderr. Several plans on the CPU are trained in parallel, one per core (``--jobs``). The command
-can also be started by torchrun or by DeepSpeed's launcher.
+other output goes to stderr. Several plans on the CPU are trained in parallel, one per core (``--jobs``); with several
+GPUs in ``CUDA_VISIBLE_DEVICES``, one per GPU. The command can also be started by torchrun or by DeepSpeed's launcher.
 
 Exit codes: 0 done; 2 invalid plan, data or files; 3 a loss that is NaN, infinite or diverging. A launcher may return
 its own exit code instead.
@@ -30,8 +30,10 @@ from pathlib import Path
 
 from toolkit.events import json_lines
 from toolkit.file_errors import EnvironmentFault
-from toolkit.jobs import jobs_for, run_all
+from toolkit.jobs import devices_for, jobs_for, run_all, run_on_devices
 from toolkit.training.plan import LossError, read_plan
+
+MODULE = "toolkit.training.run"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,10 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     emit = json_lines()
     try:
         plans = [read_plan(path) for path in options.plan]
+        on_cpu = all(plan.device == "cpu" for plan in plans)
+        if not options.jobs and (devices := devices_for(len(plans), on_cpu=on_cpu)):
+            return run_on_devices(MODULE, options.plan, devices, stdout=emit.descriptor)
         # Imports torch and transformers: only after the plans are validated, so that an error appears at once.
         from toolkit.training.session import train
 
-        jobs = options.jobs or jobs_for(len(plans), on_cpu=all(plan.device == "cpu" for plan in plans))
+        jobs = options.jobs or jobs_for(len(plans), on_cpu=on_cpu)
         run_all(partial(train, emit=emit), plans, jobs)
     except (ValueError, EnvironmentFault, LossError) as error:
         emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
