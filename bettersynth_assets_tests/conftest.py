@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
+import signal
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,13 @@ os.environ.setdefault("BETTERSYNTH_FILE_PATIENCE", "0.05")  # do not wait for fi
 
 
 def pytest_configure() -> None:
-    """Put all temporary folders into one whose name has spaces, so that all tests cover such paths."""
+    """Put all temporary folders into one whose name has spaces, so that all tests cover such paths.
+
+    Also make SIGINT effective: a script's shell starts background commands with SIGINT ignored, children inherit that,
+    and tests that interrupt a child would wait for it forever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
         root = Path(tempfile.gettempdir()) / f"a folder with spaces {os.getuid()}"
         root.mkdir(exist_ok=True)
