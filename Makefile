@@ -2,6 +2,7 @@
 # PYTHON=/path/to/python3.12 selects another Python, VENV=.venv312 another folder.
 #
 # make demo       build the default recipe on the miniature, train, evaluate, and print the results
+# make experiment compare four recipes on the miniature and print verdicts
 # make ui         start the Dagster UI on http://127.0.0.1:3000
 # make test       run the test suite in two processes (JOBS=4: in four)
 # make test-fast  the same without tests marked slow or e2e
@@ -31,11 +32,14 @@ export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 # Tests and the graph start many processes; without its bytecode each would compile this project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast lint ui lock schema weights clean venv help
+.PHONY: demo experiment test test-fast lint ui lock schema weights clean venv help
 
 demo: $(READY)
 	dagster job execute -j third_place
 	python -m bettersynth_assets.reports.summary third_place
+
+experiment: $(READY)
+	bettersynth experiment run miniature
 
 # Files in the order of conftest.py: those with the longest tests first.
 PYTEST := python -m pytest --numprocesses "$(JOBS)" --dist loadfile --no-loadscope-reorder

@@ -34,6 +34,9 @@ class Arm(ConfigModel):
     set: dict[str, Any] = Field(default_factory=dict)
     """Values that replace the recipe's, by dotted key, e.g. ``budget.exposures: 2000``. A list or a value in a section
     is replaced as a whole."""
+    draws: int = Field(default=1, ge=1)
+    """Number of training sets that differ in the random seed of the budget (``budget.seed``); runs take them in turn. 1
+    gives all runs the same set. With several, the result does not depend on one draw of rows."""
 
     @field_validator("set")
     @classmethod
@@ -197,7 +200,8 @@ def recipes_of(experiment: Experiment, find: Callable[[str], Recipe]) -> dict[st
 
 def is_random_rows(recipe: Recipe) -> bool:
     """Tell whether a recipe only draws rows of the seed file, so that another random seed draws another sample."""
-    return not (recipe.process or recipe.caption or recipe.regenerate or recipe.budget.select)
+    budget = recipe.budget
+    return not (recipe.process or recipe.caption or recipe.regenerate or budget.select or budget.rows)
 
 
 def _found(find: Callable[[str], Recipe], name: str, where: str) -> Recipe:

@@ -6,7 +6,8 @@ back. The rows do not depend on the process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -61,12 +62,18 @@ def leasing(stage: Stage) -> Stage:
     """Return a copy of a stage that leases its GPUs while it runs."""
 
     def run(work: Work) -> Result:
-        gpu = work.run.gpu
-        devices = chosen_devices(gpu, visible_devices())
-        with lease(devices, work.log):
-            # Within the lease's mask, devices are numbered from 0.
-            sizes_file = gpu.batch_sizes or str(work.settings.profile_root / "batch_sizes.json")
-            leased_gpu = gpu.model_copy(update={"devices": "auto" if devices else "cpu", "batch_sizes": sizes_file})
-            return stage.run(replace(work, run=work.run.with_gpu(leased_gpu)))
+        with under_lease(work.run, work.log) as leased:
+            return stage.run(replace(work, run=leased))
 
     return replace(stage, run=run)
+
+
+@contextmanager
+def under_lease(run: ResolvedRun, log: Log) -> Iterator[ResolvedRun]:
+    """Hold the GPUs of a run; yield the run as it is to be used meanwhile."""
+    devices = chosen_devices(run.gpu, visible_devices())
+    with lease(devices, log):
+        # Within the lease's mask, devices are numbered from 0.
+        sizes_file = run.gpu.batch_sizes or str(run.settings.profile_root / "batch_sizes.json")
+        leased_devices = "auto" if devices else "cpu"
+        yield run.with_gpu(run.gpu.model_copy(update={"devices": leased_devices, "batch_sizes": sizes_file}))

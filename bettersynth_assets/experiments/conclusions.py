@@ -37,7 +37,8 @@ def conclusion(row: Row, baseline: str, *, first_look: int, baseline_runs: int) 
     if len(words) == 1 and (word := next(iter(words))).startswith(Word.EQUIVALENT.value):
         return f"{row.arm} and {baseline} are {word} points: {_figures(row.to_baseline)}"
     if all(word.startswith(Word.INDISTINGUISHABLE.value) for word in words):
-        return f"{row.arm} and {baseline} are indistinguishable: {_figures(row.to_baseline, with_verdict=True)}"
+        figures = _figures(row.to_baseline, with_verdict=True).replace(f"{Word.INDISTINGUISHABLE.value} ", "")
+        return f"{row.arm} and {baseline} are indistinguishable: {figures}"
     return f"{row.arm} against {baseline}: {_figures(row.to_baseline, with_verdict=True)}"
 
 

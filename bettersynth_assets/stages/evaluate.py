@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,27 +82,58 @@ def answer(work: Work, source: str) -> list[dict[str, Any]]:
     (checkpoints,) = work.inputs[source]
     checkpoints.verify()
     rows = checkpoints.table().to_pylist()
-    models = {row["seed"]: checkpoints.path / row["path"] for row in rows}
-    places = {training_seed: unit_places(work.run, model) for training_seed, model in models.items()}
-    plans = {}
-    for training_seed, model in models.items():
-        missing = {name: place for name, place in places[training_seed].items() if finished(place) is None}
-        if missing:
-            folder = work.folder / folder_of(training_seed)
-            plans[work.folder / f"plan-{training_seed}.json"] = evaluation_plan(work.run, folder, model, missing)
-    if plans:
-        run_child(MODULE, plans, on_event=Reporter(source, work.log), log=work.log)
-    units = {training_seed: _units(places[training_seed]) for training_seed in models}
-    for training_seed, model in models.items():
-        _copy(work.folder / folder_of(training_seed), places[training_seed], units[training_seed], model)
-    for row in rows:
-        add_to_long_tables(work.run, row["run"], places[row["seed"]], units[row["seed"]])
+    models = [Model(label=folder_of(row["seed"]), run=row["run"], path=checkpoints.path / row["path"]) for row in rows]
+    answers = answer_models(work.run, models, work.folder, source, work.log)
+    for model in models:
+        _copy(work.folder / model.label, *answers[model.label], model.path)
     return [
-        {"seed": training_seed, **row}
-        for training_seed in models
-        for unit in units[training_seed]
-        for row in unit.results
+        {"seed": row["seed"], **result}
+        for row, model in zip(rows, models, strict=True)
+        for unit in answers[model.label][1]
+        for result in unit.results
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained checkpoint: its name in log lines and folders, the name of its training run, its folder."""
+
+    label: str
+    run: str
+    path: Path
+
+
+def answer_models(
+    run: ResolvedRun, models: Sequence[Model], folder: Path, source: str, log: Log
+) -> dict[str, tuple[dict[str, UnitLocation], list[Unit]]]:
+    """Let trained models answer their unanswered benchmarks; add all answers to the long tables.
+
+    Args:
+        run: profile with the benchmarks.
+        models: the checkpoints.
+        folder: for plans and output.
+        source: what log lines begin with.
+        log: called with progress lines.
+
+    Returns:
+        Locations and units by label.
+
+    Raises:
+        ChildError: answers are missing; benchmarks that were finished before the failure are kept.
+    """
+    places = {model.label: unit_places(run, model.path) for model in models}
+    plans = {}
+    for model in models:
+        missing = {name: place for name, place in places[model.label].items() if finished(place) is None}
+        if missing:
+            plan = evaluation_plan(run, folder / model.label, model.path, missing)
+            plans[folder / f"plan-{model.label}.json"] = plan
+    if plans:
+        run_child(MODULE, plans, on_event=Reporter(source, log), log=log)
+    found = {label: (locations, _units(locations)) for label, locations in places.items()}
+    for model in models:
+        add_to_long_tables(run, model.run, *found[model.label])
+    return found
 
 
 def evaluation_plan(run: ResolvedRun, output: Path, model: Path, missing: Mapping[str, UnitLocation]) -> dict[str, Any]:

@@ -26,6 +26,8 @@ pytestmark = pytest.mark.e2e
 
 COMMAND = "dagster asset materialize --select recaptioned_set+"
 RECIPE_NAME = "tiny_recipe"
+ARM = "which_filter.half"
+"""Recipe of an arm of a shipped experiment that changes values of another recipe."""
 UNSET = ("DAGSTER_", "BETTERSYNTH_")
 NEEDED = [stage for stage in STAGES if stage.name != "operator_plan"]
 """What the command makes. Where a recipe keeps its written order, the plan is nobody's input and made on request."""
@@ -112,11 +114,13 @@ def test_the_summary_is_written_with_both_arms(ran, project):
 
 
 def asset_keys() -> set[str]:
-    """Return all assets: those with plain names, and those of every shipped recipe."""
+    """Return all assets: those with plain names, of every shipped recipe, and of every shipped experiment."""
     own = [stage.name for stage in STAGES if stage.scope == "recipe"]
-    return {stage.name for stage in STAGES} | {
-        f"{recipe}/{name}" for recipe in shipped_files("recipes") for name in own
-    }
+    recipes = {f"{recipe}/{name}" for recipe in (*shipped_files("recipes"), ARM) for name in own}
+    baseline = {f"budget_2000/{stage.name}" for stage in STAGES if stage.scope == "budget"}
+    parts = ("runs", "comparisons", "leaderboard")
+    experiments = {f"experiment_{name}/{part}" for name in shipped_files("experiments") for part in parts}
+    return {stage.name for stage in STAGES} | recipes | baseline | experiments
 
 
 def test_runs_have_the_tags_of_recipe_profile_and_seed_file(ran, project):
@@ -159,7 +163,9 @@ def test_dg_checks_and_lists_the_definitions(dg_project):
     found = json.loads(listed.stdout)
     assert {asset["asset_key"] for asset in found["assets"]} == asset_keys()
     assert all(asset["description"] and asset["group_name"] and asset["kinds"] for asset in found["assets"])
-    assert {job["name"] for job in found["jobs"]} == {RECIPE_NAME, *shipped_files("recipes")}
+    experiments = {f"experiment_{name}" for name in shipped_files("experiments")}
+    recipes = {RECIPE_NAME, *shipped_files("recipes"), ARM.replace(".", "_")}
+    assert {job["name"] for job in found["jobs"]} == recipes | experiments
 
 
 def test_dg_launches_the_selected_assets_over_all_shards_or_a_named_one(ran, dg_project):

@@ -22,7 +22,7 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "seed.jsonl").touch()
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "tiny.yaml")))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path))
-    for name in ("BETTERSYNTH_RECIPE", "BETTERSYNTH_RECIPES", "BETTERSYNTH_SEED"):
+    for name in ("BETTERSYNTH_RECIPE", "BETTERSYNTH_RECIPES", "BETTERSYNTH_EXPERIMENTS", "BETTERSYNTH_SEED"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

@@ -47,12 +47,25 @@ def _pass_on(work: Work) -> Result:
 
 
 def toy_pipeline(settings: Settings, *, least: float = -1.0) -> Pipeline:
-    """Return a pipeline of all data stages with artificial scores; rows below ``least`` are rejected, captions kept."""
+    """Return a pipeline of ``toy_stages``."""
+    return Pipeline(toy_stages(least=least), ResolvedRun(settings))
+
+
+def toy_stages(*, least: float = -1.0, of_baseline: float | None = None) -> tuple[Stage, ...]:
+    """Return all data stages with artificial scores; rows below ``least`` are rejected, captions kept.
+
+    Args:
+        least: for all recipes.
+        of_baseline: for recipes that are a baseline; None uses ``least``.
+    """
+
+    def least_of(run: ResolvedRun) -> float:
+        return of_baseline if run.recipe.baseline and of_baseline is not None else least
 
     def same(run: ResolvedRun, shard: str, inputs: object) -> object:
         return least
 
-    stages = [
+    return (
         SEED_DATASET,
         Stage(
             name="clip_scores",
@@ -62,17 +75,21 @@ def toy_pipeline(settings: Settings, *, least: float = -1.0) -> Pipeline:
             sharded=True,
             inputs=("seed_dataset",),
             scope="seed",
+            columns=SCORED,
         ),
         SEED_PROFILE,
         Stage(
-            name="filtered_set", version=1, run=lambda work: _filter(work, least), depends=same, sharded=True,
-            inputs=("clip_scores",),
+            name="filtered_set", version=1, run=lambda work: _filter(work, least_of(work.run)), sharded=True,
+            depends=lambda run, shard, inputs: least_of(run), inputs=("clip_scores",),
+            columns=RECAPTIONED,
         ),
-        Stage(name="recaptioned_set", version=1, run=_pass_on, depends=same, sharded=True, inputs=("filtered_set",)),
+        Stage(
+            name="recaptioned_set", version=1, run=_pass_on, depends=same, sharded=True, inputs=("filtered_set",),
+            columns=RECAPTIONED,
+        ),
         BUDGETED_SET,
         BASELINE_SET,
-    ]  # fmt: skip
-    return Pipeline(stages, ResolvedRun(settings))
+    )  # fmt: skip
 
 
 def all_rows(pipeline: Pipeline, stage: str, table: str = "kept") -> pa.Table:

@@ -22,7 +22,8 @@ import pytest
 from dagster._cli import create_dagster_cli
 from dagster_dg_cli.cli import create_dg_cli
 
-from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets.config.model import PROJECT_ROOT, shipped_files
+from bettersynth_assets.main import parser
 
 DOCS = sorted((PROJECT_ROOT / "docs").rglob("*.md"))
 PAGES = [PROJECT_ROOT / name for name in ("README.md", "CONTRIBUTING.md", "toolkit/README.md")] + DOCS
@@ -121,6 +122,15 @@ def check_script(words: list[str]) -> None:
     assert callable(getattr(import_module(module), function))
 
 
+def check_bettersynth(words: list[str]) -> None:
+    """The parser accepts the arguments, and experiments and recipes that are named exist."""
+    arguments = parser().parse_args(words[1:])
+    if "file" in arguments:
+        assert arguments.file in shipped_files("experiments")
+    if "recipe" in arguments:
+        assert arguments.recipe in shipped_files("recipes")
+
+
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": check_make,
     "dagster": check_dagster,
@@ -128,6 +138,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "python": check_python,
     "bash": check_bash,
     "pip": check_pip,
+    "bettersynth": check_bettersynth,
     "bettersynth-init": check_script,
     "bettersynth-train-mgm-2b-stage-1": check_script,
     "bettersynth-download-mgm-2b": check_script,

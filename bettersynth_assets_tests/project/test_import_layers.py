@@ -26,6 +26,7 @@ LAYERS = (
     "miniature",
     "experiments",
     "stages",
+    "experiment_runs",
     "reports",
     "defs",
 )

@@ -22,41 +22,39 @@ if TYPE_CHECKING:
     from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
 
     from toolkit.models.mgm.backbone import MGMGemmaModel
-    from toolkit.models.mgm.common.speed import Speed
+    from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 
 
 def loss_and_logits(
-    core: MGMGemmaModel, head: Tensor, layout: Mapping[str, Tensor], embeds: Tensor, weights: Tensor | None, *,
-    speed: Speed, **kwargs: Any,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    model: MGMGemmaForCausalLM, layout: Mapping[str, Tensor], embeds: Tensor, weights: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
     """Compute loss and logits of merged embeddings.
 
     Args:
-        core: the model without its head.
-        head: (vocabulary, h) weights of the head.
+        model: its ``speed`` selects the implementation.
         layout: from :func:`toolkit.models.mgm.language.merging.lay_out`, with labels.
         embeds: (B, L, h), padded on the right.
         weights: (B,) weight of each row's tokens; None averages over all tokens.
-        speed: selects the implementation.
         kwargs: passed to transformers' Gemma if ``speed.fused_decoder`` is off.
 
     Returns:
         The loss, and logits (S, vocabulary) of the S labelled positions.
     """
-    labelled = layout["labelled"]
+    speed, labelled = model.speed, layout["labelled"]
     if speed.fused_decoder:
-        hidden = decode(core, embeds, speed, layout["label_at"])
+        hidden = decode(model.model, embeds, speed, layout["label_at"])
         if speed.labelled_last_layer:
             labelled = layout["label_slot"]
     else:
-        hidden = _transformers_decoder(core, embeds, layout["mask"], **kwargs)
+        hidden = _transformers_decoder(model.model, embeds, layout["mask"], **kwargs)
+    head = model.lm_head.weight.to(hidden.dtype)
     targets = layout["targets"]
-    logits = F.linear(hidden.flatten(0, 1)[labelled], head.to(hidden.dtype))
+    logits = F.linear(hidden.flatten(0, 1)[labelled], head)
     run = compiled(token_losses) if speed.compiled else token_losses
     if speed.compiled:
         maybe_mark_dynamic(logits, 0)
         maybe_mark_dynamic(targets, 0)
-    losses = run(logits, targets, core.config.logits_dtype == "float32").float()
+    losses = run(logits, targets, model.config.logits_dtype == "float32").float()
     if weights is None:
         return losses.sum() / len(targets), logits
     return (losses * weights[layout["label_row"]]).sum(), logits

@@ -1,0 +1,83 @@
+"""All experiments that have assets. In: the profile and the environment. Out: the experiments and their recipes.
+
+They are those of the project (or the package) and of the folders in ``BETTERSYNTH_EXPERIMENTS``, which are separated as
+in ``PATH``. An experiment whose deciding benchmarks the profile does not evaluate has no assets.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bettersynth_assets.config.experiment import Experiment, load_experiment, recipes_of
+from bettersynth_assets.config.model import shipped_files
+from bettersynth_assets.config.profile import Profile
+from bettersynth_assets.config.recipe import Recipe, load_recipe
+from bettersynth_assets.errors import ConfigError
+from toolkit.suggest import nearest
+
+FOLDERS = "BETTERSYNTH_EXPERIMENTS"
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownExperiment:
+    """An experiment and the recipe of each of its arms."""
+
+    experiment: Experiment
+    recipes: Mapping[str, Recipe]
+
+
+def load_experiments(
+    profile: Profile, recipes: Sequence[Recipe], env: Mapping[str, str] = os.environ
+) -> tuple[KnownExperiment, ...]:
+    """Load every experiment that the profile can evaluate.
+
+    Args:
+        profile: the active profile.
+        recipes: all recipes that arms may name.
+        env: the environment.
+
+    Raises:
+        ConfigError: a file is not a valid experiment, an arm's recipe is unknown, two experiments have the same name,
+            or a folder does not exist.
+    """
+    by_name = {recipe.name: recipe for recipe in recipes}
+
+    def find(name: str) -> Recipe:
+        if name.endswith(_SUFFIXES):
+            return load_recipe(name)
+        if name not in by_name:
+            raise ConfigError(f"recipe {name!r} not found: {nearest(name, by_name)}, or give the path of a .yaml file")
+        return by_name[name]
+
+    found: dict[str, KnownExperiment] = {}
+    benchmarks = profile.evaluation.chosen()
+    for path in [*shipped_files("experiments").values(), *_own_files(env)]:
+        experiment = load_experiment(str(path))
+        if experiment.name in found:
+            raise ConfigError(f"{path}: another experiment has the name {experiment.name!r}: set another `name`")
+        if set(experiment.decide.benchmarks) <= benchmarks.keys():
+            found[experiment.name] = KnownExperiment(experiment=experiment, recipes=recipes_of(experiment, find))
+    return tuple(found.values())
+
+
+def with_arms(recipes: Sequence[Recipe], experiments: Sequence[KnownExperiment]) -> tuple[Recipe, ...]:
+    """Return the recipes, followed by those that only arms of experiments have."""
+    found = {recipe.name: recipe for recipe in recipes}
+    for known in experiments:
+        for recipe in known.recipes.values():
+            found.setdefault(recipe.name, recipe)
+    return tuple(found.values())
+
+
+def _own_files(env: Mapping[str, str]) -> list[Path]:
+    files: list[Path] = []
+    for named in filter(None, env.get(FOLDERS, "").split(os.pathsep)):
+        folder = Path(named).expanduser().absolute()
+        if not folder.is_dir():
+            raise ConfigError(f"{FOLDERS}: {str(folder)!r} is not a folder: name folders of experiment files (.yaml)")
+        files += sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    return list(dict.fromkeys(files))

@@ -1,0 +1,254 @@
+"""Assets, job and schedule of each experiment. In: experiments and their recipes. Out: a group ``experiment_<name>``.
+
+::
+
+    runs (partitions <arm>|<seed>) ─► comparisons ─► leaderboard
+
+``runs`` trains and evaluates the selected cells of the grid. ``comparisons`` runs the looks of the experiment: it
+builds the cells that the verdicts need and reports them under ``runs``, so the grid shows what was trained.
+The experiment's job materializes ``comparisons`` and ``leaderboard``; cells that no verdict needs stay empty.
+
+``runs`` names its training sets in its metadata and does not depend on them in Dagster: their downstream selection,
+``key:"recaptioned_set"+``, would otherwise train whole experiments, and cannot mix shards and cells in one run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+# Private: the type that `dg.define_asset_job` returns has no public name.
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from bettersynth_assets.config.experiment import BASELINE
+from bettersynth_assets.config.experiments import KnownExperiment
+from bettersynth_assets.config.profile import Profile
+from bettersynth_assets.defs.assets import GPU_POOL
+from bettersynth_assets.defs.cards import OWNER, Card
+from bettersynth_assets.defs.materialize import user_errors_as_failures
+from bettersynth_assets.defs.recipe_assets import RecipeAssets
+from bettersynth_assets.defs.resources.executor import die_with_run
+from bettersynth_assets.defs.resources.gpu import SectionResource
+from bettersynth_assets.defs.resources.settings import RunSettings
+from bettersynth_assets.defs.run_tags import tag_run
+from bettersynth_assets.engine.resolved_run import ResolvedRun
+from bettersynth_assets.engine.stage import Stage
+from bettersynth_assets.engine.store import WHOLE, Manifest
+from bettersynth_assets.experiment_runs.cells import Cell, grid, parse_cells
+from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
+from bettersynth_assets.experiment_runs.result import rows_of
+from bettersynth_assets.experiment_runs.runs import Wanted
+from bettersynth_assets.experiments.checks import DESCRIPTIONS
+from bettersynth_assets.experiments.comparison_table import as_markdown as comparisons_as_markdown
+from bettersynth_assets.experiments.conclusions import conclusions
+from bettersynth_assets.experiments.leaderboard_files import as_markdown
+from bettersynth_assets.reports.metadata import describe
+
+TAG = "bettersynth/experiment"
+_SHOWN = ("run", "training_seed", "pretrain_exposures", "pretrain_unique_rows", "pretrain_supervised_tokens",
+          "pretrain_seconds", "finetune_seconds", "finetune_final_loss", "pretrain_device")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentAssets:
+    """Names of an experiment's assets, and the assets of its arms' recipes."""
+
+    known: KnownExperiment
+    stages: Mapping[str, Stage]
+    recipes: Mapping[str, RecipeAssets]
+    """By name of the recipe."""
+    leased: frozenset[str]
+
+    @property
+    def group(self) -> str:
+        """Name of the group, of the job, and of the keys' first part."""
+        return f"experiment_{self.known.experiment.name}"
+
+    def key(self, name: str) -> dg.AssetKey:
+        return dg.AssetKey([self.group, name])
+
+    def sets(self) -> list[dg.AssetKey]:
+        """Return the training sets that the runs are trained on."""
+        found = [self.recipes[recipe.name].key(self.stages["budgeted_set"]) for arm, recipe in
+                 self.known.recipes.items() if arm != BASELINE]  # fmt: skip
+        baseline = self.recipes[self.known.recipes[BASELINE].name].key(self.stages["baseline_set"])
+        return list(dict.fromkeys([baseline, *found]))
+
+    def set_key(self, manifest: Manifest, run: ResolvedRun) -> dg.AssetKey | None:
+        """Return the asset of a set that was built; None for a further draw of rows, which has none."""
+        owner = self.recipes.get(run.recipe.name)
+        stage = self.stages[manifest.stage]
+        is_draw = stage.scope == "budget" and run.settings.draw_seed != type(run.settings).draw_seed
+        return None if owner is None or is_draw else owner.key(stage)
+
+
+def name_experiments(
+    experiments: Sequence[KnownExperiment],
+    recipes: Sequence[RecipeAssets],
+    stages: Sequence[Stage],
+    cards: Sequence[Card],
+) -> list[ExperimentAssets]:
+    """Name the assets of all experiments."""
+    leased = frozenset(card.name for card in cards if card.uses_models)
+    by_recipe = {assets.recipe.name: assets for assets in recipes}
+    by_name = {stage.name: stage for stage in stages}
+    return [ExperimentAssets(known=one, stages=by_name, recipes=by_recipe, leased=leased) for one in experiments]
+
+
+class ExperimentStep:
+    """An experiment in one step of a Dagster run; reports to Dagster what it builds."""
+
+    def __init__(
+        self, context: dg.AssetExecutionContext, own: ExperimentAssets, settings: RunSettings, gpu: SectionResource
+    ) -> None:
+        self.context, self.own = context, own
+        known = own.known
+        loaded = gpu.apply(settings.load(known.recipes[BASELINE]))
+        tag_run(context, loaded.profile, list(known.recipes.values()))
+        self.opened = ExperimentRun(
+            known.experiment,
+            known.recipes,
+            loaded,
+            leased=own.leased,
+            stages=tuple(own.stages.values()),
+            log=context.log.info,
+            on_built=self.built,
+            on_cell=self.trained,
+        )
+
+    def built(self, manifest: Manifest, run: ResolvedRun) -> None:
+        """Report a shard of a training set under its own asset."""
+        key = self.own.set_key(manifest, run)
+        if key is not None:
+            metadata = describe(manifest, run, rows=self.own.stages[manifest.stage].columns is not None)
+            partition = None if manifest.shard == WHOLE else manifest.shard
+            self.context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=partition))
+
+    def trained(self, cell: Cell, wanted: Wanted) -> None:
+        """Report a cell of the grid."""
+        event = dg.AssetMaterialization(self.own.key("runs"), metadata=self.metadata(wanted), partition=cell.partition)
+        self.context.log_event(event)
+
+    def metadata(self, wanted: Wanted) -> dict[str, Any]:
+        """Return what the UI shows about a run."""
+        (row,) = rows_of(self.opened.settings.experiments_root, [wanted.name])
+        return {name: row[name] for name in _SHOWN if row[name] is not None}
+
+
+def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsDefinition]:
+    """Build the three assets of one experiment."""
+    experiment = own.known.experiment
+    shared: dict[str, Any] = {"group_name": own.group, "owners": [OWNER], "tags": {TAG: experiment.name}}
+
+    @dg.asset(
+        key=own.key("runs"),
+        partitions_def=dg.StaticPartitionsDefinition([cell.partition for cell in grid(experiment, profile)]),
+        metadata={"training_sets": [key.to_user_string() for key in own.sets()]},
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=GPU_POOL,
+        kinds={"pytorch", "parquet"},
+        description=(
+            "One partition is one training run: an arm and a training seed. A run that exists already, also of another "
+            "experiment or recipe with the same training data, is not trained again."
+        ),
+        **shared,
+    )
+    def runs(context: dg.AssetExecutionContext, settings: RunSettings, gpu: SectionResource) -> dg.MaterializeResult:
+        die_with_run()
+        with user_errors_as_failures():
+            step = ExperimentStep(context, own, settings, gpu)
+            cells = parse_cells(context.partition_keys)
+            step.opened.bring(cells)
+            for cell in cells:
+                if wanted := step.opened.wanted(cell):
+                    context.add_asset_metadata(step.metadata(wanted), partition_key=cell.partition)
+        return dg.MaterializeResult()
+
+    @dg.asset(
+        key=own.key("comparisons"),
+        deps=[own.key("runs")],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=GPU_POOL,
+        kinds={"python", "scipy"},
+        description=(
+            "One row is one comparison of two arms in one benchmark, with its verdict. Trains the runs that the "
+            "verdicts need, look by look, and no others."
+        ),
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=own.key("comparisons"), description=text)
+            for name, text in DESCRIPTIONS.items()
+        ],
+        **shared,
+    )
+    def comparisons(
+        context: dg.AssetExecutionContext, settings: RunSettings, gpu: SectionResource
+    ) -> dg.MaterializeResult:
+        die_with_run()
+        with user_errors_as_failures():
+            result = ExperimentStep(context, own, settings, gpu).opened.decide()
+        return dg.MaterializeResult(
+            metadata={
+                "conclusions": dg.MetadataValue.md("\n".join(f"- {one}" for one in conclusions(result.board))),
+                "comparisons": dg.MetadataValue.md(comparisons_as_markdown(result.table.comparisons)),
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=check.name,
+                    passed=check.passed,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    description=check.summary,
+                )
+                for check in result.checks
+            ],
+        )
+
+    @dg.asset(
+        key=own.key("leaderboard"),
+        deps=[own.key("comparisons")],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        kinds={"python", "markdown"},
+        description=(
+            "One row is one arm, sorted by the mean of the deciding benchmarks. It has intervals, differences to the "
+            "baseline and to the best arm, verdicts and cost; also as JSON and CSV."
+        ),
+        **shared,
+    )
+    def leaderboard(
+        context: dg.AssetExecutionContext, settings: RunSettings, gpu: SectionResource
+    ) -> dg.MaterializeResult:
+        with user_errors_as_failures():
+            opened = ExperimentStep(context, own, settings, gpu).opened
+            result = opened.result()
+            files = result.write(opened.folder)
+        return dg.MaterializeResult(
+            metadata={
+                "leaderboard": dg.MetadataValue.md(as_markdown(result.board)),
+                **{file.suffix[1:]: dg.MetadataValue.path(file) for file in files},
+            }
+        )
+
+    return [runs, comparisons, leaderboard]
+
+
+def build_experiment_job(own: ExperimentAssets) -> UnresolvedAssetJobDefinition:
+    """Build the job that runs an experiment to its verdicts."""
+    return dg.define_asset_job(
+        own.group,
+        selection=dg.AssetSelection.assets(own.key("comparisons"), own.key("leaderboard")),
+        description=f"Runs the experiment {own.known.experiment.name}: {own.known.experiment.description}",
+    )
+
+
+def build_experiment_schedules(all_own: Sequence[ExperimentAssets]) -> list[dg.ScheduleDefinition]:
+    """Build the schedules of the experiments that name one; they are stopped by default."""
+    return [
+        dg.ScheduleDefinition(
+            name=f"{own.group}_schedule",
+            job_name=own.group,
+            cron_schedule=own.known.experiment.schedule,
+            default_status=dg.DefaultScheduleStatus.STOPPED,
+        )
+        for own in all_own
+        if own.known.experiment.schedule is not None
+    ]

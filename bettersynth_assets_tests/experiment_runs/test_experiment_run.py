@@ -1,0 +1,178 @@
+"""The loop of an experiment on real training sets: which runs it adds, what it shares, and how it continues."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.experiment_runs.cells import Cell
+from bettersynth_assets.experiment_runs.curve import as_text, curve_experiment, judge_curve
+from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
+from bettersynth_assets.experiment_runs.planning import plan_of
+from bettersynth_assets.experiments import diff
+from bettersynth_assets_tests.helpers.fake_experiment import BUDGET, FakeExperiments, fake_experiments
+
+ARMS = {
+    "third_place": {},
+    "copy": {"recipe": "third_place"},
+    "half": {"recipe": "third_place", "set": {"budget.exposures": BUDGET // 2}},
+}
+SEEDS = {"start": 3, "step": 2, "max": 7}
+MEANS = {"baseline": 40.0, "third_place": 80.0, "half": 80.5}
+WOBBLE = (0.0, 1.0, -1.0, 0.5, -0.5, 0.8, -0.8)
+
+
+def score(arm: str, seed: int) -> float:
+    return MEANS.get(arm, 50.0) + WOBBLE[(seed + len(arm)) % len(WOBBLE)]
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeExperiments:
+    return fake_experiments(tmp_path, monkeypatch, score)
+
+
+def test_only_arms_without_a_verdict_get_more_seeds_and_equal_arms_are_trained_once(fake: FakeExperiments) -> None:
+    opened = fake.open(ARMS, seeds=SEEDS)
+    result = opened.decide()
+    assert opened.same_as() == {"copy": "third_place"}
+    assert opened.counts() == {"baseline": 3, "third_place": 7, "copy": 7, "half": 7}
+    expected = {
+        f"{arm}|{seed}" for arm, count in (("baseline", 3), ("third_place", 7), ("half", 7)) for seed in range(count)
+    }
+    assert sorted(fake.trained) == sorted(expected)
+    words = {(one.arm, one.other): str(one.verdict.word) for one in result.table.comparisons}
+    assert words == {
+        ("third_place", "baseline"): "better",
+        ("half", "baseline"): "better",
+        ("third_place", "half"): "indistinguishable",
+    }
+    assert result.board.rows[-1].arm == "baseline" and result.board.rows[0].facts.recipe_hash
+    assert {row.arm: row.facts.same_as for row in result.board.rows}["third_place"] == ("copy",)
+
+
+def test_a_second_run_trains_nothing_and_gives_the_same_result(fake: FakeExperiments) -> None:
+    first = fake.open(ARMS, seeds=SEEDS).decide()
+    fake.trained.clear()
+    again = fake.open(ARMS, seeds=SEEDS)
+    assert again.decide() == first == again.result() and fake.trained == []
+
+
+def test_an_interrupted_run_continues(fake: FakeExperiments) -> None:
+    fake.fails_after = 4
+    reported: list[Cell] = []
+    opened = fake.open(ARMS, seeds=SEEDS)
+    opened.on_cell = lambda cell, wanted: reported.append(cell)
+    with pytest.raises(ValueError, match="on purpose"):
+        opened.decide()
+    assert len(fake.trained) == 4 and {cell.partition for cell in reported} >= {*fake.trained}
+    fake.fails_after = None
+    fake.open(ARMS, seeds=SEEDS).decide()
+    assert len(fake.trained) == len(set(fake.trained)) == 3 + 7 + 7
+
+
+def test_another_experiment_uses_the_same_runs(fake: FakeExperiments) -> None:
+    fake.open(ARMS, seeds=SEEDS).decide()
+    fake.trained.clear()
+    other = {"mine_too": {"recipe": "third_place"}}
+    fake.open(other, seeds={"start": 3, "step": 1, "max": 3}).decide()
+    assert fake.trained == []
+
+
+def test_every_run_of_the_baseline_draws_its_own_rows_unless_draws_are_limited(fake: FakeExperiments) -> None:
+    arms = {"third_place": {}}
+    seeds = {"start": 3, "step": 1, "max": 3}
+
+    def digests(opened: ExperimentRun) -> list[str]:
+        found = [opened.wanted(Cell(arm="baseline", seed=seed)) for seed in range(3)]
+        return [one.training_set.digest for one in found if one]
+
+    opened = fake.open(arms, seeds=seeds)
+    opened.decide()
+    assert len(set(digests(opened))) == 3
+    limited = fake.open(arms, seeds=seeds, baseline={"draws": 2})
+    limited.decide()
+    first, second, third = digests(limited)
+    assert first == third != second
+
+
+def test_a_single_missing_cell_is_trained_alone(fake: FakeExperiments) -> None:
+    opened = fake.open(ARMS, seeds=SEEDS)
+    assert opened.bring([Cell(arm="half", seed=5)]) == [Cell(arm="half", seed=5)]
+    assert fake.trained == ["half|5"] and opened.counts()["half"] == 0
+    assert opened.bring([Cell(arm="half", seed=5)]) == []
+
+
+def test_seeds_can_be_added_up_to_the_declared_maximum(fake: FakeExperiments) -> None:
+    opened = fake.open(ARMS, seeds=SEEDS)
+    opened.add_seeds(2)
+    assert set(opened.counts().values()) == {2}
+    board = opened.result().board
+    assert not any(against.value for row in board.rows for against in row.to_baseline.values())
+    with pytest.raises(ConfigError, match=r"6 more seeds would make 8, but seeds\.max = 7"):
+        opened.add_seeds(6)
+
+
+def test_the_checks_accept_a_budget_that_the_file_sets(fake: FakeExperiments) -> None:
+    result = fake.open(ARMS, seeds=SEEDS).decide()
+    checks = {check.name: check for check in result.checks}
+    assert all(check.passed for check in checks.values())
+    assert checks["budget_equal"].summary == f"exposures of the baseline: {BUDGET}; half: {BUDGET // 2}, as declared"
+
+
+def test_the_leaderboard_is_written_in_three_forms(fake: FakeExperiments) -> None:
+    opened = fake.open(ARMS, seeds=SEEDS)
+    files = opened.decide().write(opened.folder)
+    assert [file.name for file in files] == ["leaderboard.md", "leaderboard.json", "leaderboard.csv"]
+    assert all(file.parent == fake.settings.profile_root / "experiments" / "mine" for file in files)
+    found = json.loads(files[1].read_text())
+    assert found["conclusions"][0].startswith(("third_place is better than random rows: ", "half is better than"))
+
+
+def test_a_plan_counts_what_is_missing_and_uses_the_measured_noise(fake: FakeExperiments) -> None:
+    assert plan_of(fake.open(ARMS, seeds=SEEDS), {}).costs[0].runs == 4 * 3
+    fake.open(ARMS, seeds=SEEDS).decide()
+    plan = plan_of(fake.open(ARMS, seeds=SEEDS), {"mmbench": 3.0})
+    assert [cost.runs for cost in plan.costs] == [0, 2, 4]  # of the baseline
+    assert plan.costs[2].device_hours == pytest.approx(4 * 2 * 1.5 / 3600)
+    assert plan.noise["mmbench"].source == "given" and 0.5 < plan.noise["textvqa"].sd < 1.5
+
+
+def test_nothing_is_compared_without_runs(fake: FakeExperiments) -> None:
+    with pytest.raises(
+        ConfigError, match="experiment mine has no runs yet: start them with `bettersynth experiment run"
+    ):
+        fake.open(ARMS).result()
+    assert not fake.settings.data_root.exists()
+
+
+def test_a_benchmark_that_the_profile_does_not_evaluate_is_refused(fake: FakeExperiments) -> None:
+    with pytest.raises(ConfigError, match=r"experiment mine: decide\.benchmarks: 'pope' is not evaluated"):
+        fake.open(ARMS, decide={"benchmarks": ["pope"]})
+
+
+def test_a_curve_compares_the_recipe_with_random_rows_at_each_number_of_repeats(fake: FakeExperiments) -> None:
+    experiment = curve_experiment("third_place", fake.open(ARMS).recipes["third_place"], [2, 4], 3, fake.settings)
+    opened = fake.opened(experiment)
+    opened.decide()
+    points = judge_curve(opened, [2, 4])
+    assert [point.recipe.facts.exposures for point in points] == [BUDGET, BUDGET]
+    assert [one.verdict.word for point in points for one in point.differences] == ["indistinguishable"] * 4
+    rows = [opened.wanted(Cell(arm=f"x{number}", seed=0)).training_set.manifest.kept for number in (2, 4)]  # type: ignore[union-attr]
+    assert rows == [BUDGET // 2, BUDGET // 4]
+    assert as_text(points).startswith("2 x (measured ") and "random rows" in as_text(points)
+
+
+def test_a_diff_shows_recipes_sets_and_scores(fake: FakeExperiments) -> None:
+    opened = fake.open(ARMS, seeds=SEEDS, decide={"pairs": "baseline"})
+    result = opened.decide()
+    recipes = [opened.recipes[arm].model_dump(mode="json") for arm in ("third_place", "half")]
+    found = diff.recipe_differences(*recipes)
+    assert found["budget.exposures"] == (None, BUDGET // 2)
+    compared = diff.comparisons_of("third_place", "half", result.table, result.scores, opened.declaration)
+    assert compared[1] is False and len(compared[0]) == 2
+    facts = {row.arm: row.facts for row in result.board.rows}
+    text = diff.as_text(("third_place", "half"), found, (facts["third_place"], facts["half"]), compared)
+    assert f"  budget.exposures: - | {BUDGET // 2}" in text and "not declared by the experiment" in text
