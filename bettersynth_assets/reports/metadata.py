@@ -55,7 +55,9 @@ def describe(manifest: Manifest, run: ResolvedRun, *, rows: bool) -> Metadata:
     for name, counts in (("rejected_by_operator", manifest.rejected), ("quarantined_by_reason", manifest.quarantined)):
         if counts:
             metadata[name] = dg.MetadataValue.json(counts)
-    metadata |= figures({name: value for name, value in manifest.stats.items() if not name.endswith("metrics")})
+    metadata |= figures(
+        {name: value for name, value in manifest.stats.items() if not name.endswith(("metrics", "_values"))}
+    )
     if rows and table.num_rows:
         metadata |= distributions(table)
         metadata["gallery"] = dg.MetadataValue.md(_gallery(table, run, lowest_score(manifest.stats)))

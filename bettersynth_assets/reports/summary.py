@@ -19,6 +19,7 @@ from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors.storage import is_read_only
+from bettersynth_assets.reports.verdict import conclusion_of
 from bettersynth_assets.reports.world_quality import world_quality
 from bettersynth_assets.stages.graph import STAGES
 from toolkit.evaluation.benchmarks import BENCHMARKS
@@ -38,7 +39,8 @@ def summarize(settings: Settings) -> Summary:
     Returns:
         JSON values: ``stages`` (rows in and out, seconds), ``thresholds``, ``arms`` (by benchmark and metric, headline
         metric first: mean, sd, n and values per training seed), ``kit_score``, or ``no_kit_score`` with the reason why
-        there is none, ``note`` on the validity of the figures, and ``quality`` for the miniature.
+        there is none, ``conclusion`` (the comparison with the baseline in one sentence), ``note`` on the validity of
+        the figures, and ``quality`` for the miniature.
     """
     pipeline = Pipeline(STAGES, ResolvedRun(settings))
     stage_manifests = {name: manifests for name in pipeline.stages if (manifests := pipeline.current(name))}
@@ -59,9 +61,11 @@ def summarize(settings: Settings) -> Summary:
             if stage in results
         },
         "kit_score": results["eval_results"].stats.get("kit_score") if "eval_results" in results else None,
-        "kit_score_sd": results["eval_results"].stats.get("kit_score_sd") if "eval_results" in results else None,
+        "kit_score_se": results["eval_results"].stats.get("kit_score_se") if "eval_results" in results else None,
         "no_kit_score": results["eval_results"].stats.get("no_kit_score") if "eval_results" in results else None,
     }
+    if len(results) == 2:
+        summary["conclusion"] = conclusion_of(settings.recipe.name, *results.values())
     if settings.profile.seed is None and stage_manifests:
         summary["quality"] = world_quality(settings.world.truth, stage_manifests)
     return summary
@@ -100,16 +104,19 @@ def as_text(summary: Summary) -> str:
     if summary["arms"]:
         lines += ["", *_arm_tables(summary["arms"])]
     if summary["kit_score"] is not None:
-        spread = (
-            f", sd {summary['kit_score_sd']:.4f} over training seeds" if summary["kit_score_sd"] is not None else ""
+        score = (
+            f"{summary['kit_score']:.3f} ± {summary['kit_score_se']:.3f} (standard error, with the baseline's noise)"
         )
-        lines += ["", f"kit score against the baseline: {summary['kit_score']:.4f}{spread}"]
+        lines += ["", f"kit score against the baseline: {score}"]
     elif summary["no_kit_score"]:
         lines += ["", f"no kit score: {summary['no_kit_score']}"]
     if "quality" in summary:
         lines += ["", "compared with the ground truth of the miniature world:", *_flat(summary["quality"])]
     lines += ["", *([summary["note"]] if summary["note"] else []), f"{FILE}: {_path_of(summary)}"]
-    return "\n".join([*lines, f"UI: {OPEN_UI}"])
+    lines += [f"UI: {OPEN_UI}"]
+    if summary.get("conclusion"):
+        lines += ["", summary["conclusion"]]
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

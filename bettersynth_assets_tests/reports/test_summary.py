@@ -27,8 +27,8 @@ def results(**values: list[float]) -> list[dict[str, object]]:
     ]
 
 
-ROWS = results(textvqa=[20.0, 22.0], mmbench=[12.0, 12.0])
-BASE = results(textvqa=[10.0], mmbench=[6.0])
+ROWS = results(textvqa=[20.0, 22.0, 21.0], mmbench=[12.0, 12.0, 12.0])
+BASE = results(textvqa=[9.0, 10.0, 11.0], mmbench=[6.0, 6.0, 6.0])
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_rows_are_summed_over_the_shards(finished):
 def test_both_arms_are_shown_with_their_spread_and_the_score(finished):
     summary = write_summary(finished)
     textvqa = summary["arms"]["third_place"]["textvqa"]["accuracy"]
-    assert (textvqa["mean"], textvqa["per_seed"]) == (21.0, {"0": 20.0, "1": 22.0})
+    assert (textvqa["mean"], textvqa["per_seed"]) == (21.0, {"0": 20.0, "1": 22.0, "2": 21.0})
     mmbench = summary["arms"]["baseline"]["mmbench"]["accuracy"]
-    assert mmbench == {"mean": 6.0, "sd": None, "n": 50, "per_seed": {"0": 6.0}}
+    assert mmbench == {"mean": 6.0, "sd": 0.0, "n": 50, "per_seed": {"0": 6.0, "1": 6.0, "2": 6.0}}
     assert summary["kit_score"] == 2.05
 
 
@@ -85,21 +85,38 @@ def test_the_printed_summary_equals_the_written_one(finished, capsys):
     printed = capsys.readouterr().out
     assert json.loads((finished.recipe_root / FILE).read_text()) == write_summary(finished)
     assert 'filtered_set clip_score_filter: {"min_score": 0.25}' in printed
-    assert "kit score against the baseline: 2.0500, sd 0.0707 over training seeds" in printed
+    assert "kit score against the baseline: 2.050 ± 0.067 (standard error, with the baseline's noise)" in printed
+    assert printed.splitlines()[-1] == json.loads((finished.recipe_root / FILE).read_text())["conclusion"]
     row = next(line.split() for line in printed.splitlines() if line.startswith("filtered_set "))
     assert row == ["filtered_set", "2", "20", "12", "6", "2", "3.0"]
     assert "dagster dev" in printed
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     at = lines.index("arm TextVQA accuracy, n 50 MMBench accuracy, n 50 seeds")
-    assert lines[at + 1 : at + 3] == ["third_place 21.00 ± 1.41 12.00 ± 0.00 2", "baseline 10.00 6.00 1"]
+    assert lines[at + 1 : at + 3] == ["third_place 21.00 ± 1.00 12.00 ± 0.00 3", "baseline 10.00 ± 1.00 6.00 ± 0.00 3"]
     at = lines.index("log-probability of the correct answer per token, nats:")
     assert lines[at + 1 : at + 4] == [
-        "arm TextVQA MMBench seeds", "third_place -2.1000 ± 0.1414 -1.2000 ± 0.0000 2", "baseline -1.0000 -0.6000 1",
+        "arm TextVQA MMBench seeds",
+        "third_place -2.1000 ± 0.1000 -1.2000 ± 0.0000 3",
+        "baseline -1.0000 ± 0.1000 -0.6000 ± 0.0000 3",
     ]  # fmt: skip
 
 
+def test_the_summary_ends_with_the_verdict(finished):
+    found = write_summary(finished)["conclusion"]
+    assert found == "third_place is better than random rows: TextVQA +11.0 [8.7, 13.3], MMBench +6.0 [6.0, 6.0]"
+
+
+def test_two_seeds_are_too_few_and_show_no_score_of_a_comparison(settings):
+    few = results(textvqa=[20.0, 22.0], mmbench=[12.0, 12.0])
+    put(settings, "baseline_results", rows=BASE, stats=arm_stats(BASE))
+    put(settings, "eval_results", rows=few, stats=compare(few, arm_stats(BASE)))
+    text = as_text(write_summary(settings))
+    assert text.endswith("third_place and random rows: too few seeds (2; 3 are the fewest), no comparison")
+    assert "no kit score: 2 training seed(s) in mmbench; 3 are needed for each arm" in text
+
+
 def test_a_baseline_that_scores_zero_is_reported_instead_of_a_kit_score(settings):
-    nothing = results(textvqa=[10.0], mmbench=[0.0])
+    nothing = results(textvqa=[10.0] * 3, mmbench=[0.0] * 3)
     put(settings, "baseline_results", rows=nothing, stats=arm_stats(nothing))
     put(settings, "eval_results", rows=ROWS, stats=compare(ROWS, arm_stats(nothing)))
     summary = write_summary(settings)
@@ -108,12 +125,12 @@ def test_a_baseline_that_scores_zero_is_reported_instead_of_a_kit_score(settings
 
 
 def test_an_arm_without_one_of_the_contests_benchmarks_has_its_columns_and_no_score(settings):
-    some = results(pope=[60.0])
+    some = results(pope=[60.0] * 3)
     put(settings, "baseline_results", rows=some, stats=arm_stats(some))
     put(settings, "eval_results", rows=some, stats=compare(some, arm_stats(some)))
     summary = write_summary(settings)
     assert list(summary["arms"]["baseline"]) == ["pope"]
-    assert "no kit score: it needs textvqa and mmbench, and textvqa and mmbench are not evaluated" in as_text(summary)
+    assert "no kit score: mmbench is not evaluated" in as_text(summary)
 
 
 def test_the_summary_is_empty_before_the_first_run(settings):

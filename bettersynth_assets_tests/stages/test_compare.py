@@ -2,21 +2,7 @@
 
 import pytest
 
-from bettersynth_assets.stages.compare import arm_stats, compare, kit_score
-
-
-def test_the_score_is_the_mean_of_the_two_ratios():
-    assert kit_score(44.0, 26.0, textvqa_base=40.0, mmbench_base=13.0) == 1.55
-    assert kit_score(40.0, 13.0, textvqa_base=40.0, mmbench_base=13.0) == 1.0
-
-
-def test_the_score_is_truncated_and_not_rounded():
-    assert kit_score(1.99999, 1.99999, textvqa_base=1.0, mmbench_base=1.0) == 1.9999
-    assert kit_score(1.2345, 1.2345, textvqa_base=1.0, mmbench_base=1.0) == 1.2345
-
-
-def test_a_baseline_without_correct_answers_gives_no_score():
-    assert kit_score(40.0, 13.0, textvqa_base=40.0, mmbench_base=0.0) is None
+from bettersynth_assets.stages.compare import arm_stats, compare
 
 
 def rows(**values: list[float]) -> list[dict[str, object]]:
@@ -48,25 +34,32 @@ def test_every_metric_of_a_benchmark_has_mean_sd_and_n_and_the_first_is_the_head
     assert stats["pope_mean"] == 65.0
 
 
-def test_an_arm_is_compared_by_its_means_and_spreads_over_its_seeds():
-    baseline = arm_stats(rows(textvqa=[10.0], mmbench=[10.0]))
-    found = compare(rows(textvqa=[20.0, 10.0], mmbench=[10.0, 10.0]), baseline)
+def test_an_arm_is_compared_by_its_means_with_the_noise_of_both_arms():
+    baseline = arm_stats(rows(textvqa=[9.0, 10.0, 11.0], mmbench=[10.0, 10.0, 10.0]))
+    found = compare(rows(textvqa=[20.0, 10.0, 15.0], mmbench=[10.0, 10.0, 10.0]), baseline)
     assert found["kit_score"] == 1.25
-    assert found["kit_score_per_seed"] == {"3": 1.5, "5": 1.0}
-    assert found["kit_score_sd"] == 0.3536
-    assert (found["baseline_textvqa_mean"], found["baseline_textvqa_sd"]) == (10.0, None)
+    # TextVQA alone has noise: ¼ (25 / 3 / 10² + 15² / 3 / 10⁴).
+    assert found["kit_score_se"] == pytest.approx(((25 / 3 / 100 + 225 / 3 / 10_000) / 4) ** 0.5)
+    assert (found["baseline_textvqa_mean"], found["baseline_textvqa_sd"]) == (10.0, 1.0)
     assert "no_kit_score" not in found
 
 
+def test_two_seeds_are_not_compared():
+    three = arm_stats(rows(textvqa=[9.0, 10.0, 11.0], mmbench=[9.0, 10.0, 11.0]))
+    found = compare(rows(textvqa=[20.0, 10.0], mmbench=[10.0, 11.0]), three)
+    assert (found["kit_score"], found["kit_score_se"]) == (None, None)
+    assert found["no_kit_score"] == "2 training seed(s) in mmbench; 3 are needed for each arm"
+
+
 def test_a_subset_without_one_of_the_contests_benchmarks_has_no_score_but_a_reason():
-    some = rows(textvqa=[20.0], pope=[60.0])
+    some = rows(textvqa=[20.0, 21.0, 22.0], pope=[60.0, 60.0, 60.0])
     found = compare(some, arm_stats(some))
-    assert (found["kit_score"], found["kit_score_sd"]) == (None, None)
-    assert found["no_kit_score"] == "it needs textvqa and mmbench, and mmbench is not evaluated"
+    assert found["kit_score"] is None and found["no_kit_score"] == "mmbench is not evaluated"
     assert found["baseline_pope_mean"] == 60.0
 
 
 def test_a_baseline_without_correct_answers_is_reported_with_the_benchmark():
-    found = compare(rows(textvqa=[20.0], mmbench=[1.0]), arm_stats(rows(textvqa=[20.0], mmbench=[0.0])))
+    arm, nothing = rows(textvqa=[20.0] * 3, mmbench=[1.0] * 3), rows(textvqa=[20.0] * 3, mmbench=[0.0] * 3)
+    found = compare(arm, arm_stats(nothing))
     assert found["kit_score"] is None
     assert found["no_kit_score"] == "the baseline has nothing right in mmbench, so there is no ratio to it"
