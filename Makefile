@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python3.12 selects another Python, VENV=.venv312 another folder.
 #
 # make demo       build the default recipe on the miniature, train, evaluate, and print the results
-# make experiment compare four recipes on the miniature and print verdicts
+# make experiment compare four recipes on the miniature, and one of them at several numbers of repeats
 # make ui         start the Dagster UI on http://127.0.0.1:3000
 # make test       run the test suite in two processes (JOBS=4: in four)
 # make test-fast  the same without tests marked slow or e2e
@@ -40,6 +40,7 @@ demo: $(READY)
 
 experiment: $(READY)
 	bettersynth experiment run miniature
+	bettersynth experiment curve clip_top_k --repeats 1,4,16 --seeds 3
 
 # Files in the order of conftest.py: those with the longest tests first.
 PYTEST := python -m pytest --numprocesses "$(JOBS)" --dist loadfile --no-loadscope-reorder

@@ -50,6 +50,10 @@ def test_wrong_arguments_end_with_2(words: str, message: str, capsys: pytest.Cap
         ("experiment plan miniature --noise gqa=2", "error: --noise gqa: not a deciding benchmark: Valid: mmbench"),
         ("experiment diff miniature clip_topk baseline", "has no arm 'clip_topk': did you mean 'clip_top_k'?"),
         ("experiment add-seeds miniature 9", "9 more seeds would make 9, but seeds.max = 3"),
+        (
+            "experiment curve baseline_random",
+            "error: recipe baseline_random is random rows, with which a curve compares",
+        ),
         ("experiment curve clip_top_k --repeats 2,2", "error: --repeats 2,2: give numbers from 1 to 4000, each once"),
     ],
 )

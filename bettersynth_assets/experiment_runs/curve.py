@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bettersynth_assets.config.experiment import Experiment
+from bettersynth_assets.config.experiment import Experiment, is_random_rows
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.recipes import identifier
 from bettersynth_assets.config.settings import Settings
@@ -46,8 +46,10 @@ def curve_experiment(name: str, recipe: Recipe, repeats: Sequence[int], seeds: i
         settings: of the active profile.
 
     Raises:
-        ConfigError: a number is given twice, or leaves no row.
+        ConfigError: a number is given twice or leaves no row, or the recipe is random rows itself.
     """
+    if is_random_rows(recipe):
+        raise ConfigError(f"recipe {recipe.name} is random rows, with which a curve compares: name another recipe")
     exposures = replace(settings, recipe=recipe).budget
     if len(set(repeats)) != len(repeats) or max(repeats) > exposures:
         raise ConfigError(f"--repeats {','.join(map(str, repeats))}: give numbers from 1 to {exposures}, each once")

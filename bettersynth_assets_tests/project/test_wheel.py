@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bettersynth_assets.config.model import PROJECT_ROOT
-from bettersynth_assets.config.schema import PROFILE, RECIPE
+from bettersynth_assets.config.schema import EXPERIMENT, PROFILE, RECIPE
 from bettersynth_assets_tests.helpers.seeds import kit_row, write_images, write_lines
 
 pytestmark = pytest.mark.e2e
@@ -83,10 +83,16 @@ def test_profiles_recipes_and_models_are_found_from_an_empty_folder(installed: P
     assert found["data"] == str(tmp_path / "data")
     site = Path(found["code"][0]).parents[1]
     assert site.is_relative_to(installed.parent) and Path(found["code"][1]).parents[1] == site
-    for file in (PROFILE, RECIPE):  # the schema that the first line of the YAML files next to it names
+    for file in (PROFILE, RECIPE, EXPERIMENT):  # the schema that the first line of the YAML files next to it names
         assert (site / "bettersynth_assets" / "shipped" / file).read_text() == (PROJECT_ROOT / file).read_text()
     assert Path(found["clip"]).is_dir() and Path(found["clip"]).is_relative_to(site)
     assert Path(found["deepspeed"]).is_file() and Path(found["deepspeed"]).is_relative_to(site)
+
+
+def test_the_command_plans_a_shipped_experiment(installed: Path, tmp_path: Path) -> None:
+    done = use(installed, tmp_path, "bettersynth", "experiment", "plan", "which_filter")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("which_filter: 5 arms") and not list(tmp_path.iterdir())
 
 
 def test_recipes_in_the_working_folder_are_found_by_name(installed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""A whole experiment with tiny models: real sets, trainings and answers, by the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from bettersynth_assets.main import main
+from bettersynth_assets_tests.helpers.tiny_project import write_tiny_project
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENT = """
+name: tiny
+arms: {tiny_recipe: {}, fewer: {recipe: tiny_recipe, set: {budget.exposures: 8}}}
+seeds: {start: 3, step: 1, max: 3}
+decide: {benchmarks: [textvqa, mmbench]}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in write_tiny_project(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("BETTERSYNTH_SEED", raising=False)
+    (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
+    return str(tmp_path / "tiny.yaml")
+
+
+def test_an_experiment_is_run_once_and_read_afterwards(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data" / "tiny"
+    assert main(["experiment", "table", file]) == 1 and "no runs yet" in capsys.readouterr().err
+
+    assert main(["experiment", "run", file]) == 0
+    shown = capsys.readouterr()
+    assert "tiny: 9 of 9 runs are missing: baseline|0" in shown.err
+    assert "check tokens_reported: passed: 9 runs, all with tokens" in shown.err
+    sentences = shown.out.splitlines()
+    assert [line.split()[0] for line in sentences] != [] and all("random rows" in line for line in sentences)
+
+    runs = ds.dataset(root / "experiments" / "runs").to_table().to_pylist()
+    assert len(runs) == 9 and {run["training_seed"] for run in runs} == {0, 1, 2}
+    assert {run["pretrain_exposures"] for run in runs} == {4}  # one step of the tiny profile
+    # Each run of the baseline has rows of its own, the others share their arm's.
+    assert len({run["arm"] for run in runs}) == 3 + 2
+
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.safetensors")}
+    assert main(["experiment", "run", file]) == 0
+    again = capsys.readouterr()
+    assert again.out == shown.out and "are missing" not in again.err
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.safetensors")} == before
+
+    assert main(["experiment", "table", file, "--json"]) == 0
+    board = json.loads(capsys.readouterr().out)
+    assert {row["facts"]["arm"] for row in board["rows"]} == {"baseline", "tiny_recipe", "fewer"}
+    assert board["conclusions"] == sentences
+    assert main(["experiment", "diff", file, "tiny_recipe", "fewer"]) == 0
+    assert "budget.exposures: - | 8" in capsys.readouterr().out
