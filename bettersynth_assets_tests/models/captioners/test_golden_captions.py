@@ -50,15 +50,16 @@ def test_cleaning_of_the_golden_captions_is_unchanged():
     assert clean(GOLDEN[5]) == (cut, ("tail_cut",))
 
 
-def test_versions_of_the_libraries_that_decide_a_caption_are_part_of_its_key(settings_of_miniature):
-    found = recaption.caption_key(settings_of_miniature, CaptionSection())["libraries"]
+def test_versions_of_the_libraries_that_decide_a_caption_are_part_of_its_key(run_of_miniature):
+    found = recaption.caption_key(run_of_miniature, CaptionSection())["libraries"]
     assert {"torch", "transformers", "open_clip_torch", "pillow"} <= set(found)
     assert all(version(name).startswith(counted) and counted for name, counted in found.items())
     assert set(recaption.LIBRARIES) <= set(recaption.RECAPTIONED_SET.libraries)
 
 
 @pytest.fixture
-def settings_of_miniature(tmp_path):
+def run_of_miniature(tmp_path):
     from bettersynth_assets.config.settings import load_settings
+    from bettersynth_assets.engine.resolved_run import ResolvedRun
 
-    return load_settings({"BETTERSYNTH_DATA": str(tmp_path)})
+    return ResolvedRun(settings=load_settings({"BETTERSYNTH_DATA": str(tmp_path)}))
