@@ -199,7 +199,8 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
             if image_embeds is None:
                 image_embeds = word_embeds.new_zeros(0, self.config.image_tokens, word_embeds.shape[-1])
             embeds = place(layout, word_embeds, image_embeds)
-            loss, logits = loss_and_logits(self, layout, embeds, loss_weights, **kwargs)
+            head = self.lm_head.weight
+            loss, logits = loss_and_logits(self.model, head, layout, embeds, loss_weights, speed=self.speed, **kwargs)
             return CausalLMOutputWithPast(loss=cast(torch.FloatTensor, loss), logits=cast(torch.FloatTensor, logits))
         if input_ids is not None and inputs_embeds is None:
             merged = self.merge_images(input_ids, attention_mask=attention_mask, **image_inputs)

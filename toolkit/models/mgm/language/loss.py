@@ -22,39 +22,41 @@ if TYPE_CHECKING:
     from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
 
     from toolkit.models.mgm.backbone import MGMGemmaModel
-    from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
+    from toolkit.models.mgm.common.speed import Speed
 
 
 def loss_and_logits(
-    model: MGMGemmaForCausalLM, layout: Mapping[str, Tensor], embeds: Tensor, weights: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, Tensor]:
+    core: MGMGemmaModel, head: Tensor, layout: Mapping[str, Tensor], embeds: Tensor, weights: Tensor | None, *,
+    speed: Speed, **kwargs: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Compute loss and logits of merged embeddings.
 
     Args:
-        model: its ``speed`` selects the implementation.
+        core: the model without its head.
+        head: (vocabulary, h) weights of the head.
         layout: from :func:`toolkit.models.mgm.language.merging.lay_out`, with labels.
         embeds: (B, L, h), padded on the right.
         weights: (B,) weight of each row's tokens; None averages over all tokens.
+        speed: selects the implementation.
         kwargs: passed to transformers' Gemma if ``speed.fused_decoder`` is off.
 
     Returns:
         The loss, and logits (S, vocabulary) of the S labelled positions.
     """
-    speed, labelled = model.speed, layout["labelled"]
+    labelled = layout["labelled"]
     if speed.fused_decoder:
-        hidden = decode(model.model, embeds, speed, layout["label_at"])
+        hidden = decode(core, embeds, speed, layout["label_at"])
         if speed.labelled_last_layer:
             labelled = layout["label_slot"]
     else:
-        hidden = _transformers_decoder(model.model, embeds, layout["mask"], **kwargs)
-    head = model.lm_head.weight.to(hidden.dtype)
+        hidden = _transformers_decoder(core, embeds, layout["mask"], **kwargs)
     targets = layout["targets"]
-    logits = F.linear(hidden.flatten(0, 1)[labelled], head)
+    logits = F.linear(hidden.flatten(0, 1)[labelled], head.to(hidden.dtype))
     run = compiled(token_losses) if speed.compiled else token_losses
     if speed.compiled:
         maybe_mark_dynamic(logits, 0)
         maybe_mark_dynamic(targets, 0)
-    losses = run(logits, targets, model.config.logits_dtype == "float32").float()
+    losses = run(logits, targets, core.config.logits_dtype == "float32").float()
     if weights is None:
         return losses.sum() / len(targets), logits
     return (losses * weights[layout["label_row"]]).sum(), logits
