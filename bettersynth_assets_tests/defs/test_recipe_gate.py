@@ -46,6 +46,7 @@ def test_a_refused_recipe_stops_only_its_own_assets(recipe, materialize, instanc
     assert materialize("rows", "copies").success
 
 
+@pytest.mark.slow
 def test_a_recipe_is_checked_once_per_run_and_its_warnings_are_logged(recipe, materialize, instance, monkeypatch):
     recipe(process=[{"text_length_filter": {"min_len": 1}}])
     asked, check = [], recipe_gate.check_recipe

@@ -51,6 +51,7 @@ def test_a_captioner_accepts_an_empty_batch(tiny_models, tmp_path, kind):
         assert captioner.captions(images, prompt="", max_new_tokens=3) == []
 
 
+@pytest.mark.slow
 def test_an_image_maker_accepts_an_empty_batch(tiny_models, tmp_path):
     maker = ImageMaker(str(make_stable_diffusion(tmp_path / "sd", tiny_models.clip)))
     assert list(maker.images([], [], RegenerateSection(steps=1))) == []

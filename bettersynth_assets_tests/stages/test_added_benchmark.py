@@ -79,6 +79,7 @@ def settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
+@pytest.mark.slow
 def test_the_command_answers_and_scores_a_benchmark_of_an_extension_file(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

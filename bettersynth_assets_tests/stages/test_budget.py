@@ -124,6 +124,7 @@ def test_exposures_come_from_filtered_rows_and_those_of_the_baseline_from_the_wh
     assert "clip_score" not in baseline.table().column_names
 
 
+@pytest.mark.slow
 def test_the_number_of_shards_does_not_change_the_exposures(seed: Path) -> None:
     digests = {
         toy_pipeline(replace(one, data_root=one.data_root / str(shards))).ensure("budgeted_set").digest

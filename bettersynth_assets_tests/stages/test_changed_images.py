@@ -66,6 +66,7 @@ def test_a_damaged_file_repaired_with_equal_length_is_scored(pipeline: Make, see
     assert len(rows_of(again, "clip_scores")) == 30 and rows_of(again, "clip_scores", "quarantine") == []
 
 
+@pytest.mark.slow
 def test_a_replaced_image_gets_a_new_score_and_caption_and_other_shards_are_not_redone(
     pipeline: Make, seed_root: Path
 ) -> None:

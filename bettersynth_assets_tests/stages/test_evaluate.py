@@ -89,6 +89,7 @@ def test_a_broken_benchmark_is_a_fault_of_the_profile(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_replaced_image_of_equal_size_changes_the_key(settings: Settings, tmp_path: Path) -> None:
     before = _key(settings)
     image = tmp_path / "bench" / "images" / "i1.bmp"
@@ -188,6 +189,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*files, folder / "questions.parquet"]}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_child")
 def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_equals_that_of_one_run(
     settings: Settings, model: Path, tmp_path: Path
@@ -228,6 +230,7 @@ def _check_long_tables(settings: Settings) -> None:
     assert (row["question_id"], row["cluster"]) == ("i1", "i1.bmp") and 0 <= row["score"] <= 1
 
 
+@pytest.mark.slow
 def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_run_continues(
     settings: Settings, model: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +244,7 @@ def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_ru
     assert answered == ["textvqa"] and set(result.kept["benchmark"].to_pylist()) == {"textvqa", "mmbench"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_child")
 def test_only_a_damaged_answer_file_is_answered_again(settings: Settings, model: Path, tmp_path: Path) -> None:
     first, _ = _evaluate(settings, model, tmp_path / "first")
@@ -251,6 +255,7 @@ def test_only_a_damaged_answer_file_is_answered_again(settings: Settings, model:
     assert again.kept.equals(first.kept)
 
 
+@pytest.mark.slow
 def test_a_launch_can_select_some_of_the_profiles_benchmarks(settings: Settings) -> None:
     some = RunSettings(benchmarks=["mmbench"]).load(settings.recipe)
     assert list(some.profile.evaluation.chosen()) == ["mmbench"]
@@ -259,6 +264,7 @@ def test_a_launch_can_select_some_of_the_profiles_benchmarks(settings: Settings)
         RunSettings(benchmarks=["pope"]).load(settings.recipe)
 
 
+@pytest.mark.slow
 def test_the_key_depends_on_file_contents_and_the_selected_benchmarks(settings: Settings, tmp_path: Path) -> None:
     before = _key(settings)
     (tmp_path / "bench" / "m.tsv").write_text((tmp_path / "bench" / "m.tsv").read_text().replace("blue", "green"))

@@ -53,6 +53,7 @@ def rows_of(shards):
     return [row for shard in shards for row in shard.table("kept").to_pylist()]
 
 
+@pytest.mark.slow
 def test_an_external_scorer_and_captioner_work_in_the_stages(settings_with_colours, seed_root):
     settings, code = settings_with_colours
     before = scorer_key(ResolvedRun(settings).scorer, settings.profile.gpu)

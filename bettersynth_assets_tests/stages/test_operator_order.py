@@ -67,6 +67,7 @@ def test_the_planned_order_keeps_the_same_rows(planning):
     ]
 
 
+@pytest.mark.slow
 def test_new_timings_of_the_same_order_keep_every_shard(planning):
     first = planning(DEAR_FIRST, order="planned")
     first.ensure_all("filtered_set")

@@ -53,6 +53,7 @@ def test_each_policy_keeps_every_row_with_both_captions_and_their_real_scores(pi
     assert choices == {"original": 30 - len(synthetic), "synthetic": len(synthetic)}
 
 
+@pytest.mark.slow
 def test_the_second_filter_applies_the_seeds_limits_to_the_chosen_captions(pipeline):
     refilter = [{"words_num_filter": {"min_num": 4}}, {"clip_score_filter": {"method": "mean"}}]
     plain = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))

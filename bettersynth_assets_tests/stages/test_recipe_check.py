@@ -31,6 +31,7 @@ def settings_of(profile, tmp_path, **sections):
     return Settings(profile=profile, recipe=Recipe.parse(values, where="test"), data_root=tmp_path / "data")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", shipped_files("recipes"))
 @pytest.mark.parametrize("profile", shipped_files("profiles"))
 def test_a_shipped_recipe_is_accepted_only_if_the_profile_has_what_it_needs(recipe, profile, tmp_path):

@@ -25,7 +25,7 @@ def server():
     with serving(None) as state:
         state.script = lambda body: completion(f"a picture {row_of(body)} pixels wide")
         yield state
-    captioner._reach.cache_clear()
+    captioner._connect.cache_clear()
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def by_id(manifests):
     return {row["id"]: row for manifest in manifests for row in manifest.table().to_pylist()}
 
 
+@pytest.mark.slow
 def test_a_row_without_a_new_caption_keeps_its_original_flagged_and_a_later_run_retries_it(run, server):
     answers = server.script
     server.script = lambda body: completion(None) if row_of(body) in (3, 4, 17) else answers(body)
@@ -78,6 +79,7 @@ def test_a_row_without_a_new_caption_keeps_its_original_flagged_and_a_later_run_
     assert not any("caption_failed" in row["caption_flags"] for row in rows.values())
 
 
+@pytest.mark.slow
 def test_more_failures_than_the_profile_allows_fail_the_shard_and_name_the_first(run, server):
     answers = server.script
     server.script = lambda body: (200, {}, b"<html>") if row_of(body) in range(3, 10) else answers(body)
@@ -93,6 +95,7 @@ def test_more_failures_than_the_profile_allows_fail_the_shard_and_name_the_first
         run("best_of", allowed=0.0, shards=1).ensure_all("recaptioned_set")
 
 
+@pytest.mark.slow
 def test_captions_with_reserved_tokens_are_replaced_by_the_original_in_both_formats(run, server):
     tokens = (
         "<image>",
@@ -119,6 +122,7 @@ def test_captions_with_reserved_tokens_are_replaced_by_the_original_in_both_form
         assert caption == rows[line["id"]]["caption"]
 
 
+@pytest.mark.slow
 def test_no_output_of_a_run_contains_the_api_key(run, server, monkeypatch, settings):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     answers = server.script

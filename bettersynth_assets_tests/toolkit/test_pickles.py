@@ -24,6 +24,7 @@ def _calls() -> Iterator[tuple[str, str, ast.Call]]:
                     yield path.relative_to(ROOT).as_posix(), ast.unparse(node.func), node
 
 
+@pytest.mark.slow
 def test_every_reader_of_arrays_and_tensors_refuses_code() -> None:
     seen = set()
     for path, name, call in _calls():
@@ -36,6 +37,7 @@ def test_every_reader_of_arrays_and_tensors_refuses_code() -> None:
     assert seen == {"np.load", "torch.load"}
 
 
+@pytest.mark.slow
 def test_pickles_are_read_only_from_our_own_processes() -> None:
     readers = {path for path, name, _ in _calls() if name in {"pickle.load", "pickle.loads", "pickle.Unpickler"}}
     assert readers == OWN_PROCESS

@@ -110,6 +110,7 @@ def test_a_busy_server_is_retried_a_few_times_after_the_delay_that_it_asks_for(s
     assert pauses == [0.5, 1.0, 2.0, 4.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reply", [(0, {}, b""), (200, {"Content-Length": "99"}, b'{"choices": ')])
 def test_a_broken_connection_fails_only_its_row_after_several_attempts(server, pauses, monkeypatch, reply):
     monkeypatch.setattr(served_answers, "SECONDS", 0.5)

@@ -138,6 +138,7 @@ def test_overlapping_or_padded_windows_use_the_convolution():
     torch.testing.assert_close(uneven(pixels), expected)
 
 
+@pytest.mark.slow
 def test_compiling_a_timm_tower_compiles_its_layers(folders):
     folder = folders["open_clip", "siglip"]
     compiled = ClipScorer(str(folder), batch=6, compiled=True)

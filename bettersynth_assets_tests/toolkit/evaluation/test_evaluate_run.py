@@ -51,6 +51,7 @@ def _metrics(results: dict[str, Any], benchmark: str) -> dict[str, Any]:
     return {row["metric"]: row for row in results["results"] if row["benchmark"] == benchmark}
 
 
+@pytest.mark.slow
 def test_cached_features_give_a_second_checkpoint_the_same_answers(bench: Path, tmp_path: Path) -> None:
     results = []
     for number in range(2):
@@ -209,6 +210,7 @@ def test_a_run_that_fails_in_its_first_benchmark_keeps_an_earlier_models_output(
     assert sorted(path.name for path in output.iterdir()) == ["mmbench", "results.json", "textvqa"]
 
 
+@pytest.mark.slow
 def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_a_rerun_continues(
     bench: Path, output: Path, other: str, tmp_path: Path
 ) -> None:
@@ -232,6 +234,7 @@ def _answered(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return results, list(dict.fromkeys(event["benchmark"] for event in events if event["event"] == "progress"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in", ["answers", "swap"])
 def test_a_killed_run_never_leaves_answers_of_two_models(
     bench: Path, output: Path, other: str, monkeypatch: pytest.MonkeyPatch, killed_in: str
@@ -268,6 +271,7 @@ def test_a_killed_run_never_leaves_answers_of_two_models(
     assert answered == ["mmbench"] and list(results["benchmarks"]) == ["textvqa", "mmbench"]
 
 
+@pytest.mark.slow
 def test_only_an_added_or_changed_benchmark_is_answered(bench: Path, tmp_path: Path) -> None:
     both = _values(bench, tmp_path / "out")
     _, answered = _answered(_changed(both, "mmbench"))
@@ -285,6 +289,7 @@ def test_only_an_added_or_changed_benchmark_is_answered(bench: Path, tmp_path: P
     assert added["results"] == fresh["results"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["image", "annotations", "max_new_tokens", "answers"])
 def test_the_key_contains_everything_that_answers_depend_on(bench: Path, tmp_path: Path, change: str) -> None:
     shutil.copytree(bench, tmp_path / "bench")
@@ -303,6 +308,7 @@ def test_the_key_contains_everything_that_answers_depend_on(bench: Path, tmp_pat
     assert _answered({**values, "batch_size": 3})[1] == expected
 
 
+@pytest.mark.slow
 def test_a_run_of_some_benchmarks_keeps_units_of_the_same_model_and_removes_those_of_others(
     bench: Path, output: Path, other: str
 ) -> None:
@@ -321,6 +327,7 @@ def test_a_run_of_some_benchmarks_keeps_units_of_the_same_model_and_removes_thos
     assert (answer["model_id"], results["model"]) == ("other", other)
 
 
+@pytest.mark.slow
 def test_units_with_a_key_from_the_caller_are_kept_in_the_folders_of_the_plan(bench: Path, tmp_path: Path) -> None:
     values = _values(bench, tmp_path / "out")
     units = {name: {"folder": str(tmp_path / "units" / name), "unit_key": "k"} for name in values["benchmarks"]}
@@ -333,6 +340,7 @@ def test_units_with_a_key_from_the_caller_are_kept_in_the_folders_of_the_plan(be
     assert answered == ["mmbench"] and again["results"] == results["results"]
 
 
+@pytest.mark.slow
 def test_two_runs_cannot_write_to_the_same_folder(
     bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -347,6 +355,7 @@ def test_two_runs_cannot_write_to_the_same_folder(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_only_the_named_benchmarks_of_a_plan_are_run(
     bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +371,7 @@ def test_only_the_named_benchmarks_of_a_plan_are_run(
         assert message in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_image_tokens_are_removed_from_questions(bench: Path, earlier: Path, tmp_path: Path) -> None:
     table = read_table(bench / "m.tsv")
     table["image"] = "data:image/png;base64," + table["image"]

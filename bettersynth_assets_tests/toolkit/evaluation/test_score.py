@@ -217,6 +217,7 @@ def test_a_tsv_upload_keeps_characters_that_a_workbook_cannot_contain(tmp_path: 
         assert list(upload["prediction"]) == ["A", "B", text, "C", "B"]
 
 
+@pytest.mark.slow
 @golden
 def test_golden_predictions_get_the_same_score_in_every_layout(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

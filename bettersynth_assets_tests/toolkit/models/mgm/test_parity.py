@@ -118,6 +118,7 @@ def test_loss_and_every_gradient_equal_the_originals(
         assert ours[name].norm().item() < TOLERANCE * scale
 
 
+@pytest.mark.slow
 def test_greedy_answers_equal_the_originals_one_by_one_and_in_a_padded_batch(
     model: MGMGemmaForCausalLM, batch: dict[str, torch.Tensor], numbers: dict[str, np.ndarray]
 ) -> None:
@@ -143,6 +144,7 @@ def test_greedy_answers_equal_the_originals_one_by_one_and_in_a_padded_batch(
 PROCESSOR = CLIPImageProcessorPil(size={"shortest_edge": 768}, crop_size={"height": 768, "width": 768})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aspect", ["square", "pad"])
 @pytest.mark.parametrize("name", sorted(_json("pictures.json")["made"]))
 def test_tensors_of_images_of_unusual_shapes_and_modes_equal_the_originals(name: str, aspect: Any) -> None:
