@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping, MutableMapping, Sequence, Set
 from pathlib import Path
 
-from bettersynth_assets.config.names import RANGE_TAGS
+from bettersynth_assets.config.names import EXPERIMENT, RANGE_TAGS
 
 LIST_MODULE = "DAGSTER_CLI_ASSET_LIST_MODULE_NAME"
 MODULE = "DAGSTER_CLI_ASSET_MATERIALIZE_MODULE_NAME"
@@ -105,19 +105,23 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
     # Dagster recommends `dg`. The older commands keep working, because Dagster's version is pinned.
     warnings.filterwarnings("ignore", message="Function `.*_command` is superseded")
     program, command = Path(argv[0]).name, list(argv[1:3])
+    has_shards = not any(
+        EXPERIMENT in argument for argument in argv[1:]
+    )  # an experiment's assets have other partitions
     if program == "dg":
-        if command[:1] == ["launch"]:
+        if command[:1] == ["launch"] and has_shards:
             _set_range(env, DG_RANGE, typed)
     elif command == ["asset", "list"]:
         env.setdefault(LIST_MODULE, _DEFINITIONS)
     elif command == ["asset", "materialize"]:
         env.setdefault(MODULE, _DEFINITIONS)
-        _set_range(env, RANGE, typed)
+        if has_shards:
+            _set_range(env, RANGE, typed)
     elif command in JOB_RUNS:
         kind = command[1].upper()
         env.setdefault(JOB_MODULE.format(kind), _DEFINITIONS)
         # These commands have no option for partitions; run tags select the shards.
-        if "--tags" not in typed and (value := shard_range(env)):
+        if "--tags" not in typed and has_shards and (value := shard_range(env)):
             env.setdefault(JOB_TAGS.format(kind), json.dumps(dict(zip(RANGE_TAGS, value.split("..."), strict=True))))
 
 

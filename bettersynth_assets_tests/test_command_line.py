@@ -125,6 +125,20 @@ def test_dg_launch_covers_all_shards(tmp_path):
     assert DG_RANGE not in filled([*command, "--partition", "shard-00001"], tmp_path, BETTERSYNTH_PROFILE=profile)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["/bin/dg", "launch", "--job", "experiment_which_filter"],
+        ["/bin/dg", "launch", "--assets", 'key:"experiment_which_filter/comparisons"'],
+        ["/bin/dagster", "asset", "materialize", "--select", 'key:"experiment_which_filter/comparisons"+'],
+        ["/bin/dagster", "job", "execute", "-j", "experiment_which_filter"],
+    ],
+)
+def test_an_experiment_has_no_shards(tmp_path, command):
+    env = filled(command, tmp_path)
+    assert not {RANGE, DG_RANGE} & env.keys() and not any(name.endswith("_TAGS") for name in env)
+
+
 @pytest.mark.parametrize("typed", [["--partition", "shard-00001"], ["--partition-range=a...b"]])
 def test_a_given_partition_is_not_changed(tmp_path, typed):
     env = filled([*COMMAND, *typed], tmp_path)

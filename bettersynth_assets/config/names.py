@@ -7,6 +7,8 @@ import re
 from bettersynth_assets.errors import ConfigError
 
 LONGEST_NAME = 100
+EXPERIMENT = "experiment_"
+"""What the names of an experiment's group, job and asset keys begin with."""
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 """Dagster's tags for the first and last partition of a run."""
 RESERVED_NAMES = frozenset(

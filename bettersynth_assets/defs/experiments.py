@@ -23,6 +23,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from bettersynth_assets.config.experiment import BASELINE
 from bettersynth_assets.config.experiments import KnownExperiment
+from bettersynth_assets.config.names import EXPERIMENT
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.defs.assets import GPU_POOL
 from bettersynth_assets.defs.cards import OWNER, Card
@@ -63,7 +64,7 @@ class ExperimentAssets:
     @property
     def group(self) -> str:
         """Name of the group, of the job, and of the keys' first part."""
-        return f"experiment_{self.known.experiment.name}"
+        return f"{EXPERIMENT}{self.known.experiment.name}"
 
     def key(self, name: str) -> dg.AssetKey:
         return dg.AssetKey([self.group, name])

@@ -19,6 +19,7 @@ from typing import Self
 
 import dagster as dg
 
+from bettersynth_assets.config.names import EXPERIMENT
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.recipes import identifier
@@ -76,7 +77,7 @@ def recipes_of(keys: Set[dg.AssetKey], recipes: Sequence[RecipeAssets], stages: 
 
 
 def check_names(recipes: Sequence[Recipe], stages: Sequence[Stage], groups: Collection[str]) -> None:
-    """Refuse recipe names that are names of sets, of groups, or of the baselines of a budget.
+    """Refuse recipe names that are names of sets, of groups, of experiments, or of the baselines of a budget.
 
     Raises:
         ConfigError: the name is used; the message names it.
@@ -84,7 +85,7 @@ def check_names(recipes: Sequence[Recipe], stages: Sequence[Stage], groups: Coll
     used = {*groups, *(stage.name for stage in stages)}
     for recipe in recipes:
         name = identifier(recipe.name)
-        if name in used or re.fullmatch(_BUDGET.format(r"\d+"), name):
+        if name in used or name.startswith(EXPERIMENT) or re.fullmatch(_BUDGET.format(r"\d+"), name):
             raise ConfigError(
                 f"recipe name {recipe.name!r} is the name of a set or a group of assets: rename the recipe's file, or "
                 "set another `name` in it"

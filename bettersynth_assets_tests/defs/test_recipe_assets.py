@@ -87,7 +87,7 @@ def test_the_job_of_a_recipe_builds_its_sets_and_no_other_recipes(definitions: d
     assert keys("my_half") == shared | own | {f"budget_{HALF}/{name}" for name in BASELINE}
 
 
-@pytest.mark.parametrize("name", ["seed", "training", "baseline", "filtered_set", "budget_2000"])
+@pytest.mark.parametrize("name", ["seed", "training", "baseline", "filtered_set", "budget_2000", "experiment_mine"])
 def test_the_name_of_a_set_or_a_group_is_refused_for_a_recipe(name: str) -> None:
     with pytest.raises(ConfigError, match=f"recipe name '{name}' is the name of a set or a group"):
         check_names([recipe(name)], STAGES, {card.group for card in CARDS})
