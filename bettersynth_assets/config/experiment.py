@@ -53,7 +53,7 @@ class Baseline(ConfigModel):
     recipe: str = "baseline_random"
     """Name or path of the recipe."""
     draws: int | None = Field(default=None, ge=1)
-    """Number of random draws of the rows of a baseline of random rows. None draws the rows of every run anew. With
+    """Number of random draws of the rows of a baseline of random rows. None draws new rows for every run. With
     fewer draws than runs, some runs share their rows, and the baseline looks less noisy than random rows are."""
 
 

@@ -88,7 +88,9 @@ class ChatTemplate:
             messages.append(self._message("assistant", answer, has_image=False))
             longer = self._render(messages, opened=False)
             if not (longer.startswith(opening) and longer.startswith(text)):
-                raise ValueError(f"row {row_id!r}: the chat template changes earlier turns, so answers cannot be told")
+                raise ValueError(
+                    f"row {row_id!r}: the chat template changes earlier turns, so answers cannot be located"
+                )
             text = longer
             end = text.find(answer, len(opening)) + len(answer)
             mark = self._special.match(text, end + (text[end : end + 1] == " "))
