@@ -124,11 +124,9 @@ def check_script(words: list[str]) -> None:
 
 def check_bettersynth(words: list[str]) -> None:
     """The parser accepts the arguments, and experiments and recipes that are named exist."""
-    arguments = parser().parse_args(words[1:])
-    if "file" in arguments:
-        assert arguments.file in shipped_files("experiments")
-    if "recipe" in arguments:
-        assert arguments.recipe in shipped_files("recipes")
+    arguments = vars(parser().parse_args(words[1:]))
+    assert arguments.get("file", "FILE") in {"FILE", *shipped_files("experiments")}
+    assert arguments.get("recipe", "RECIPE") in {"RECIPE", *shipped_files("recipes")}
 
 
 CHECKS: dict[str, Callable[[list[str]], None]] = {
