@@ -41,7 +41,7 @@ def arm(point: str) -> None:
 
     def on_step_end(self: Progress, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         take_step(self, args, state, control, **kwargs)
-        if kind == "step" and (self.stage, str(state.global_step)) == (stage, number):
+        if kind == "step" and (self.phase, str(state.global_step)) == (stage, number):
             die()
 
     def half_saved(trainer: Any, folder: Path) -> None:

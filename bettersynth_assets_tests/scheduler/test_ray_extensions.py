@@ -87,10 +87,10 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     (tmp_path / "tiny_profile.yaml").write_text(yaml.safe_dump(profile))
     recipe = {
         "baseline": True,
-        "custom_operators": ["odd_filter.py"],
+        "custom_operators": [str(tmp_path / "odd_filter.py")],
         "process": [{"odd_filter": {}}, {"clip_score_filter": {"method": "mean"}}],
     }
-    (tmp_path / "tiny_recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "recipes" / "tiny_recipe.yaml").write_text(yaml.safe_dump(recipe))
     return load_settings(environment)
 
 
