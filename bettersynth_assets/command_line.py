@@ -15,6 +15,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence, Set
+from itertools import pairwise
 from pathlib import Path
 
 from bettersynth_assets.config.names import EXPERIMENT, RANGE_TAGS
@@ -105,23 +106,21 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
     # Dagster recommends `dg`. The older commands keep working, because Dagster's version is pinned.
     warnings.filterwarnings("ignore", message="Function `.*_command` is superseded")
     program, command = Path(argv[0]).name, list(argv[1:3])
-    has_shards = not any(
-        EXPERIMENT in argument for argument in argv[1:]
-    )  # an experiment's assets have other partitions
+    is_experiment = any(EXPERIMENT in argument for argument in argv[1:])  # its assets have other partitions
     if program == "dg":
-        if command[:1] == ["launch"] and has_shards:
+        if command[:1] == ["launch"] and not is_experiment and selects_shards(_option(argv, "--assets")):
             _set_range(env, DG_RANGE, typed)
     elif command == ["asset", "list"]:
         env.setdefault(LIST_MODULE, _DEFINITIONS)
     elif command == ["asset", "materialize"]:
         env.setdefault(MODULE, _DEFINITIONS)
-        if has_shards:
+        if not is_experiment and selects_shards(_option(argv, "--select")):
             _set_range(env, RANGE, typed)
     elif command in JOB_RUNS:
         kind = command[1].upper()
         env.setdefault(JOB_MODULE.format(kind), _DEFINITIONS)
         # These commands have no option for partitions; run tags select the shards.
-        if "--tags" not in typed and has_shards and (value := shard_range(env)):
+        if "--tags" not in typed and not is_experiment and (value := shard_range(env)):
             env.setdefault(JOB_TAGS.format(kind), json.dumps(dict(zip(RANGE_TAGS, value.split("..."), strict=True))))
 
 
@@ -129,6 +128,32 @@ def _set_range(env: MutableMapping[str, str], variable: str, typed: Set[str]) ->
     """Select all shards unless the user selected some."""
     if not typed & _PARTITIONS and (value := shard_range(env)):
         env.setdefault(variable, value)
+
+
+def _option(argv: Sequence[str], name: str) -> str | None:
+    """Return the value of ``--name value`` or ``--name=value``."""
+    typed = [part for argument in argv for part in argument.split("=", 1 if argument.startswith(name) else 0)]
+    return next((value for option, value in pairwise(typed) if option == name), None)
+
+
+def selects_shards(selection: str | None) -> bool:
+    """Return whether a selection of assets contains partitioned ones, which need a range of partitions.
+
+    Dagster refuses a range for assets without partitions. True without a selection, or if it cannot be read, which the
+    command then reports.
+    """
+    if selection is None:
+        return True
+    import dagster as dg
+
+    from bettersynth_assets.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    try:
+        keys = dg.AssetSelection.from_string(selection).resolve(graph)
+    except dg.DagsterError:
+        return True
+    return any(graph.get(key).partitions_def is not None for key in keys)
 
 
 def use_home(env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:

@@ -253,3 +253,23 @@ def test_the_literal_command_reports_the_fault_in_one_line(project, command):
     assert (done.returncode, done.stdout) == (2, "")
     names = ", ".join(sorted(path.stem for path in (PROJECT_ROOT / "profiles").glob("*.yaml")))
     assert done.stderr == f"error: profile 'no-such' not found: Valid: {names}, or give the path of a .yaml file\n"
+
+
+@pytest.mark.parametrize(
+    ("selection", "has_shards"),
+    [
+        ("recaptioned_set+", True),
+        ("+eval_results", True),
+        ('key:"clip_top_k/recaptioned_set"+', True),
+        ("operator_plan", False),
+        ("mgm_checkpoint+", False),
+        ('key:"clip_top_k/budgeted_set"', False),
+        ("not a selection (", True),
+    ],
+)
+@pytest.mark.parametrize("form", ["two words", "one word"])
+def test_only_a_selection_with_shards_gets_their_range(tmp_path, selection, has_shards, form):
+    option = ["--select", selection] if form == "two words" else [f"--select={selection}"]
+    env = {"BETTERSYNTH_DATA": str(tmp_path)}
+    set_defaults(["/bin/dagster", "asset", "materialize", *option], env, tmp_path)
+    assert (RANGE in env) is has_shards
