@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping, MutableMapping, Sequence, Set
+from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,12 +62,14 @@ def refusal(argv: Sequence[str], env: Mapping[str, str] = os.environ, folder: Pa
     if not _loads_ours(argv, folder or Path.cwd(), by_default=command[0] == "asset" or command in JOB_RUNS):
         return None
 
+    from bettersynth_assets.config.experiments import load_experiments
     from bettersynth_assets.config.recipes import load_recipes
     from bettersynth_assets.config.settings import check_data_root, data_root, load_active_profile
     from bettersynth_assets.errors import ConfigError
 
     try:
-        load_recipes(load_active_profile(env), env)
+        profile = load_active_profile(env)
+        load_experiments(profile, load_recipes(profile, env), env)
         if command == ["asset", "materialize"]:
             check_data_root(data_root(env))
     except ConfigError as error:
@@ -106,42 +108,38 @@ def set_defaults(argv: Sequence[str], env: MutableMapping[str, str] = os.environ
     # Dagster recommends `dg`. The older commands keep working, because Dagster's version is pinned.
     warnings.filterwarnings("ignore", message="Function `.*_command` is superseded")
     program, command = Path(argv[0]).name, list(argv[1:3])
-    is_experiment = any(EXPERIMENT in argument for argument in argv[1:])  # its assets have other partitions
     if program == "dg":
-        if command[:1] == ["launch"] and not is_experiment and selects_shards(_option(argv, "--assets")):
-            _set_range(env, DG_RANGE, typed)
+        if command[:1] == ["launch"] and not typed & _PARTITIONS and has_shards(argv):
+            _set_range(env, DG_RANGE)
     elif command == ["asset", "list"]:
         env.setdefault(LIST_MODULE, _DEFINITIONS)
     elif command == ["asset", "materialize"]:
         env.setdefault(MODULE, _DEFINITIONS)
-        if not is_experiment and selects_shards(_option(argv, "--select")):
-            _set_range(env, RANGE, typed)
+        if not typed & _PARTITIONS and has_shards(argv):
+            _set_range(env, RANGE)
     elif command in JOB_RUNS:
         kind = command[1].upper()
         env.setdefault(JOB_MODULE.format(kind), _DEFINITIONS)
         # These commands have no option for partitions; run tags select the shards.
-        if "--tags" not in typed and not is_experiment and (value := shard_range(env)):
+        if "--tags" not in typed and has_shards(argv) and (value := shard_range(env)):
             env.setdefault(JOB_TAGS.format(kind), json.dumps(dict(zip(RANGE_TAGS, value.split("..."), strict=True))))
 
 
-def _set_range(env: MutableMapping[str, str], variable: str, typed: Set[str]) -> None:
-    """Select all shards unless the user selected some."""
-    if not typed & _PARTITIONS and (value := shard_range(env)):
+def _set_range(env: MutableMapping[str, str], variable: str) -> None:
+    """Select all shards."""
+    if value := shard_range(env):
         env.setdefault(variable, value)
 
 
-def _option(argv: Sequence[str], name: str) -> str | None:
-    """Return the value of ``--name value`` or ``--name=value``."""
-    typed = [part for argument in argv for part in argument.split("=", 1 if argument.startswith(name) else 0)]
-    return next((value for option, value in pairwise(typed) if option == name), None)
+def has_shards(argv: Sequence[str]) -> bool:
+    """Return whether a command selects assets with shards, which need a range of partitions.
 
-
-def selects_shards(selection: str | None) -> bool:
-    """Return whether a selection of assets contains partitioned ones, which need a range of partitions.
-
-    Dagster refuses a range for assets without partitions. True without a selection, or if it cannot be read, which the
-    command then reports.
+    Dagster refuses the range for other assets: those without partitions, and the runs of an experiment. True if the
+    selection is missing or cannot be read, which the command then reports.
     """
+    if job := _option(argv, "-j", "--job"):
+        return not job.startswith(EXPERIMENT)
+    selection = _option(argv, "--select", "--assets")
     if selection is None:
         return True
     import dagster as dg
@@ -153,7 +151,13 @@ def selects_shards(selection: str | None) -> bool:
         keys = dg.AssetSelection.from_string(selection).resolve(graph)
     except dg.DagsterError:
         return True
-    return any(graph.get(key).partitions_def is not None for key in keys)
+    return any(graph.get(key).partitions_def is not None and not key.path[0].startswith(EXPERIMENT) for key in keys)
+
+
+def _option(argv: Sequence[str], *names: str) -> str | None:
+    """Return the value of an option, given as ``--name value`` or ``--name=value``."""
+    parts = [part for argument in argv for part in argument.split("=", 1 if argument.startswith("--") else 0)]
+    return next((value for option, value in pairwise(parts) if option in names), None)
 
 
 def use_home(env: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> None:

@@ -264,6 +264,7 @@ def test_the_literal_command_reports_the_fault_in_one_line(project, command):
         ("operator_plan", False),
         ("mgm_checkpoint+", False),
         ('key:"clip_top_k/budgeted_set"', False),
+        ('key:"experiment_which_filter/runs"', False),
         ("not a selection (", True),
     ],
 )
@@ -273,3 +274,15 @@ def test_only_a_selection_with_shards_gets_their_range(tmp_path, selection, has_
     env = {"BETTERSYNTH_DATA": str(tmp_path)}
     set_defaults(["/bin/dagster", "asset", "materialize", *option], env, tmp_path)
     assert (RANGE in env) is has_shards
+
+
+def test_other_options_may_contain_the_word_that_experiments_begin_with(tmp_path):
+    command = ["/bin/dagster", "asset", "materialize", "--select", "recaptioned_set+", "--config", "experiment_1.yaml"]
+    assert RANGE in filled(command, tmp_path)
+
+
+def test_an_invalid_experiment_is_refused_in_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text("arms: {nowhere: {}}\ndecide: {benchmarks: [textvqa]}\n")
+    env = {"BETTERSYNTH_EXPERIMENTS": str(tmp_path), "BETTERSYNTH_DATA": str(tmp_path / "data")}
+    message = refusal(["/bin/dagster", "asset", "materialize", "--select", "recaptioned_set+"], env, tmp_path)
+    assert message is not None and "nowhere" in message and "\n" not in message
