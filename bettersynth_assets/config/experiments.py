@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from bettersynth_assets.config.experiment import Experiment, load_experiment, recipes_of
-from bettersynth_assets.config.model import shipped_files
+from bettersynth_assets.config.model import files_of_folders, shipped_files
 from bettersynth_assets.config.profile import Profile
-from bettersynth_assets.config.recipe import Recipe, load_recipe
+from bettersynth_assets.config.recipe import Recipe
+from bettersynth_assets.config.recipes import choose_recipe
 from bettersynth_assets.errors import ConfigError
-from toolkit.suggest import nearest
 
 FOLDERS = "BETTERSYNTH_EXPERIMENTS"
-_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +43,10 @@ def load_experiments(
         ConfigError: a file is not a valid experiment, an arm's recipe is unknown, two experiments have the same name,
             or a folder does not exist.
     """
-    by_name = {recipe.name: recipe for recipe in recipes}
-
-    def find(name: str) -> Recipe:
-        if name.endswith(_SUFFIXES):
-            return load_recipe(name)
-        if name not in by_name:
-            raise ConfigError(f"recipe {name!r} not found: {nearest(name, by_name)}, or give the path of a .yaml file")
-        return by_name[name]
-
+    find = partial(choose_recipe, recipes=recipes)
     found: dict[str, KnownExperiment] = {}
     benchmarks = profile.evaluation.chosen()
-    for path in [*shipped_files("experiments").values(), *_own_files(env)]:
+    for path in [*shipped_files("experiments").values(), *files_of_folders(FOLDERS, env, "experiment")]:
         experiment = load_experiment(str(path))
         if experiment.name in found:
             raise ConfigError(f"{path}: another experiment has the name {experiment.name!r}: set another `name`")
@@ -71,13 +62,3 @@ def with_arms(recipes: Sequence[Recipe], experiments: Sequence[KnownExperiment])
         for recipe in known.recipes.values():
             found.setdefault(recipe.name, recipe)
     return tuple(found.values())
-
-
-def _own_files(env: Mapping[str, str]) -> list[Path]:
-    files: list[Path] = []
-    for named in filter(None, env.get(FOLDERS, "").split(os.pathsep)):
-        folder = Path(named).expanduser().absolute()
-        if not folder.is_dir():
-            raise ConfigError(f"{FOLDERS}: {str(folder)!r} is not a folder: name folders of experiment files (.yaml)")
-        files += sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
-    return list(dict.fromkeys(files))

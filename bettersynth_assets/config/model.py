@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ SHIPPED = Path(__file__).resolve().parents[1] / "shipped"
 """In an installed package: its copies of the checkout's ``profiles``, ``recipes`` and ``dagster.yaml``."""
 PROJECT_ROOT = Path.cwd() if SHIPPED.is_dir() else PACKAGE_ROOT
 """The checkout; for an installed package, the working directory at import. The default data root is below it."""
+
+
+SUFFIXES = (".yaml", ".yml")
 
 
 class ConfigModel(SettingsModel):
@@ -38,6 +43,21 @@ def shipped_files(folder: str) -> dict[str, Path]:
     return {file.stem: file for place in places for file in sorted(place.glob("*.yaml"))}
 
 
+def files_of_folders(variable: str, env: Mapping[str, str], kind: str) -> list[Path]:
+    """Return the YAML files of the user's folders, which an environment variable names as ``PATH`` does.
+
+    Raises:
+        ConfigError: a folder does not exist.
+    """
+    files: list[Path] = []
+    for named in filter(None, env.get(variable, "").split(os.pathsep)):
+        folder = Path(named).expanduser().absolute()
+        if not folder.is_dir():
+            raise ConfigError(f"{variable}: {str(folder)!r} is not a folder: name folders of {kind} files (.yaml)")
+        files += sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    return list(dict.fromkeys(files))
+
+
 def read_yaml(name: str, folder: str) -> tuple[dict[str, Any], Path]:
     """Read a profile or recipe, by the name of a shipped one or by the path of the user's own file.
 
@@ -53,7 +73,7 @@ def read_yaml(name: str, folder: str) -> tuple[dict[str, Any], Path]:
             that cannot be used for a folder.
     """
     kind = folder[:-1]
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(SUFFIXES):
         path = Path(name).expanduser()
         if not path.is_file():
             raise ConfigError(f"{kind} {name!r} not found: no such file {path.absolute()}")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bettersynth_assets.config.model import shipped_files
+from bettersynth_assets.config.model import SUFFIXES, files_of_folders, shipped_files
 from bettersynth_assets.config.profile import Profile, resolve
 from bettersynth_assets.config.recipe import Recipe, load_recipe
 from bettersynth_assets.errors import ConfigError
@@ -19,7 +19,6 @@ from toolkit.suggest import nearest
 
 FOLDERS = "BETTERSYNTH_RECIPES"
 REMOVED = "BETTERSYNTH_RECIPE"
-_SUFFIXES = (".yaml", ".yml")
 
 
 def load_recipes(profile: Profile, env: Mapping[str, str] = os.environ) -> tuple[Recipe, ...]:
@@ -31,10 +30,10 @@ def load_recipes(profile: Profile, env: Mapping[str, str] = os.environ) -> tuple
     """
     refuse_removed_variable(env)
     found: dict[str, tuple[Path, Recipe]] = {}
-    for path in [*shipped_files("recipes").values(), *_own_files(env)]:
+    for path in [*shipped_files("recipes").values(), *files_of_folders(FOLDERS, env, "recipe")]:
         _add(found, path)
     name = profile.default_recipe
-    if name.endswith(_SUFFIXES):
+    if name.endswith(SUFFIXES):
         path = Path(resolve(name)).expanduser()
         known = [recipe.name for file, recipe in found.values() if file.absolute() == path.absolute()]
         name = known[0] if known else _add(found, path).name
@@ -50,12 +49,21 @@ def find_recipe(name: str, profile: Profile, env: Mapping[str, str] = os.environ
     Raises:
         ConfigError: see ``load_recipes``, or no recipe has this name.
     """
-    if name.endswith(_SUFFIXES):
+    return choose_recipe(name, () if name.endswith(SUFFIXES) else load_recipes(profile, env))
+
+
+def choose_recipe(name: str, recipes: Sequence[Recipe]) -> Recipe:
+    """Return the recipe of this name, or that of the file at this path.
+
+    Raises:
+        ConfigError: no recipe has this name, or the file is not a valid recipe.
+    """
+    if name.endswith(SUFFIXES):
         return load_recipe(name)
-    recipes = {recipe.name: recipe for recipe in load_recipes(profile, env)}
-    if name not in recipes:
-        raise ConfigError(f"recipe {_unknown(name, recipes)}, or give the path of a .yaml file")
-    return recipes[name]
+    by_name = {recipe.name: recipe for recipe in recipes}
+    if name not in by_name:
+        raise ConfigError(f"recipe {_unknown(name, by_name)}, or give the path of a .yaml file")
+    return by_name[name]
 
 
 def identifier(name: str) -> str:
@@ -75,23 +83,13 @@ def refuse_removed_variable(env: Mapping[str, str]) -> None:
 
 def how_to_select(value: str) -> str:
     """Return how to select the assets of a recipe, given its name or the path of its file."""
-    name = Path(value).stem if value.endswith(_SUFFIXES) else value
-    folder = f"put the file into a folder that {FOLDERS} names and " if value.endswith(_SUFFIXES) else ""
+    name = Path(value).stem if value.endswith(SUFFIXES) else value
+    folder = f"put the file into a folder that {FOLDERS} names and " if value.endswith(SUFFIXES) else ""
     return (
         f"every recipe has its own assets; {folder}select them, e.g. `dg launch --assets "
         f"'key:\"{name}/recaptioned_set\"+'` or `dg launch --job {identifier(name)}` (the assets of the profile's "
         "default_recipe have plain names: `--assets 'recaptioned_set+'`)"
     )
-
-
-def _own_files(env: Mapping[str, str]) -> list[Path]:
-    files: list[Path] = []
-    for named in filter(None, env.get(FOLDERS, "").split(os.pathsep)):
-        folder = Path(named).expanduser().absolute()
-        if not folder.is_dir():
-            raise ConfigError(f"{FOLDERS}: {str(folder)!r} is not a folder: name folders of recipe files (.yaml)")
-        files += sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
-    return list(dict.fromkeys(files))
 
 
 def _add(found: dict[str, tuple[Path, Recipe]], path: Path) -> Recipe:

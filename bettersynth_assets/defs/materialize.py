@@ -97,10 +97,8 @@ class StepRun:
         Raises:
             UserError: settings or the user's files are at fault, or an input fails a blocking check; raised at once.
         """
-        gpu = self.job.gpu
-        alone = gpu.workers == 1 and gpu.pool == "local"
-        pooled = frozenset(name for name in self.job.leased if self.pipeline.stages[name].sharded and not alone)
-        scheduler = ShardScheduler(pipeline=self.pipeline, pooled=pooled, job=self.job, attempt=self.attempt)
+        job = self.job
+        scheduler = ShardScheduler(pipeline=self.pipeline, pooled=job.pooled, job=job, attempt=self.attempt)
         return scheduler.prepare(self.name, shards)
 
     def attempt(self, name: str, shard: str) -> str | None:

@@ -36,6 +36,13 @@ class PipelineJob:
     def gpu(self) -> Gpu:
         return self.run.gpu
 
+    @property
+    def pooled(self) -> frozenset[str]:
+        """Stages whose shards workers process; none if the profile configures no workers."""
+        if self.gpu.workers == 1 and self.gpu.pool == "local":
+            return frozenset()
+        return frozenset(stage.name for stage in self.stages if stage.sharded and stage.name in self.leased)
+
     def with_gpu(self, gpu: Gpu) -> Self:
         return replace(self, run=self.run.with_gpu(gpu))
 

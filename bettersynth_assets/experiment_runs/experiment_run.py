@@ -87,9 +87,8 @@ class ExperimentRun:
         found = self.sets.find(set_of(cell, self.experiment, self.recipes, self.settings))
         return None if found is None else Wanted(label=cell.partition, training_set=found, seed=cell.seed)
 
-    def is_done(self, cell: Cell) -> bool:
-        """Tell whether a cell has been trained and evaluated."""
-        wanted = self.wanted(cell)
+    def is_done(self, wanted: Wanted | None) -> bool:
+        """Tell whether the run of a cell has been trained and evaluated."""
         return wanted is not None and is_done(wanted, self.declaration.benchmarks, self.evaluations)
 
     def counts(self) -> dict[str, int]:
@@ -97,7 +96,7 @@ class ExperimentRun:
         seeds = training_seeds(self.settings.profile, self.experiment.seeds.max)
         found = {}
         for arm in self.arms:
-            done = (self.is_done(Cell(arm=arm, seed=seed)) for seed in seeds)
+            done = (self.is_done(self.wanted(Cell(arm=arm, seed=seed))) for seed in seeds)
             found[arm] = next((at for at, one in enumerate(done) if not one), len(seeds))
         return found
 
@@ -112,7 +111,7 @@ class ExperimentRun:
         """
         cells = list(cells)
         self.sets.build(set_of(cell, self.experiment, self.recipes, self.settings) for cell in cells)
-        missing = {cell: wanted for cell in cells if (wanted := self.wanted(cell)) and not self.is_done(cell)}
+        missing = {cell: wanted for cell in cells if (wanted := self.wanted(cell)) and not self.is_done(wanted)}
         if missing:
             check_data_root(self.settings.data_root, writing=True)
             self.log(f"{self.experiment.name}: {len(missing)} of {len(cells)} runs are missing: {_named(missing)}")
@@ -120,7 +119,7 @@ class ExperimentRun:
                 train_and_answer([*missing.values()], self.run, self.experiment.name, self.log)
             finally:
                 for cell, wanted in missing.items():
-                    if self.is_done(cell):
+                    if self.is_done(wanted):
                         self.on_cell(cell, wanted)
         return [*missing]
 
@@ -131,10 +130,11 @@ class ExperimentRun:
             UserError: see ``bring``.
         """
         while True:
-            counts = self.counts()
+            counts, same = self.counts(), self.same_as()
             comparisons = self.result(counts).table.comparisons if all(counts.values()) else ()
-            wanted = seeds_wanted(comparisons, self._owners(counts), self.declaration)
-            wanted = {arm: max(counts[arm], wanted.get(self.same_as().get(arm, arm), 0)) for arm in self.arms}
+            owners = {arm: count for arm, count in counts.items() if arm not in same}
+            wanted = seeds_wanted(comparisons, owners, self.declaration)
+            wanted = {arm: max(counts[arm], wanted.get(same.get(arm, arm), 0)) for arm in self.arms}
             if wanted == counts:
                 result = self.result(counts)
                 open_ones = undecided(result.table.comparisons)
@@ -196,10 +196,6 @@ class ExperimentRun:
     def facts(self, arm: str, runs: Sequence[str], same_as: Sequence[str]) -> ArmFacts:
         """Return what the leaderboard says about an arm besides its scores."""
         return arm_facts(arm, self.recipes[arm], self.settings.experiments_root, runs, same_as)
-
-    def _owners(self, counts: Mapping[str, int]) -> dict[str, int]:
-        same = self.same_as()
-        return {arm: count for arm, count in counts.items() if arm not in same}
 
 
 def _named(cells: Iterable[Cell]) -> str:

@@ -16,12 +16,12 @@ from bettersynth_assets.engine.job import under_lease
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.experiment_runs.sets import BuiltSet
 from bettersynth_assets.experiments.long_tables import LongTables
-from bettersynth_assets.experiments.run_store import NAME_DIGITS, TRAINER, Commit, Identity, Run, RunStore, run_key
-from bettersynth_assets.scheduler.child_process import run_child
+from bettersynth_assets.experiments.run_store import NAME_DIGITS, Commit, Identity, Run, RunStore, run_key
 from bettersynth_assets.stages.budget import LLAVA_FILE
 from bettersynth_assets.stages.evaluate import Model, answer_models
+from bettersynth_assets.stages.train import run_trainer
 from bettersynth_assets.stages.training_log import Reporter
-from bettersynth_assets.stages.training_plan import launcher, run_identity, training_plan
+from bettersynth_assets.stages.training_plan import run_identity, training_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +92,9 @@ def _train(
 
     def train(missing: Mapping[Path, Identity], commit: Commit) -> None:
         chosen = {folder: by_folder[folder] for folder in missing}
-        run_child(
-            TRAINER,
-            {plans / f"train-{folder.name}.json": _plan(one, folder, leased) for folder, one in chosen.items()},
-            on_event=Reporter(label, log, {folder: one.seed for folder, one in chosen.items()}, commit),
-            log=log,
-            launcher=launcher(leased),
-            on_all_gpus=True,
-        )
+        files = {plans / f"train-{folder.name}.json": _plan(one, folder, leased) for folder, one in chosen.items()}
+        seeds = {folder: one.seed for folder, one in chosen.items()}
+        run_trainer(files, leased, Reporter(label, log, seeds, commit))
 
     return store.ensure([one.identity for one in wanted], train)
 

@@ -100,10 +100,8 @@ def _ensure(job: PipelineJob, pipeline: Pipeline, stage: str) -> None:
         pipeline.ensure(name, shard)
         return None
 
-    gpu = job.gpu
-    alone = gpu.workers == 1 and gpu.pool == "local"
-    pooled = frozenset(name for name in job.leased if pipeline.stages[name].sharded and not alone)
-    failed = ShardScheduler(pipeline=pipeline, pooled=pooled, job=job, attempt=attempt).prepare(stage, [WHOLE])
+    scheduler = ShardScheduler(pipeline=pipeline, pooled=job.pooled, job=job, attempt=attempt)
+    failed = scheduler.prepare(stage, [WHOLE])
     if failed:
         raise UserError(f"{pipeline.settings.recipe.name}: {stage} cannot be built: {failed[WHOLE]}")
     pipeline.ensure(stage)

@@ -96,17 +96,19 @@ def ensure_runs(work: Work, source: str, seeds: Sequence[int]) -> list[Run]:
 
 def _train(work: Work, source: str, data: Path, runs: Mapping[Path, Identity], commit: Commit) -> None:
     seeds = {folder: int(identity["training_seed"]) for folder, identity in runs.items()}
-    run_child(
-        TRAINER,
-        {
-            work.folder / f"plan-{seed}.json": training_plan(work.run, folder, data, seed)
-            for folder, seed in seeds.items()
-        },
-        on_event=Reporter(source, work.log, seeds, commit),
-        log=work.log,
-        launcher=launcher(work.run),
-        on_all_gpus=True,
-    )
+    plans = {
+        work.folder / f"plan-{seed}.json": training_plan(work.run, folder, data, seed) for folder, seed in seeds.items()
+    }
+    run_trainer(plans, work.run, Reporter(source, work.log, seeds, commit))
+
+
+def run_trainer(plans: Mapping[Path, Mapping[str, Any]], run: ResolvedRun, report: Reporter) -> None:
+    """Train plans in one child process, with the profile's launcher; on several GPUs without one, a plan per GPU.
+
+    Raises:
+        ChildError: the trainer refuses a plan or a loss, or does not end with exit code 0.
+    """
+    run_child(TRAINER, plans, on_event=report, log=report.log, launcher=launcher(run), on_all_gpus=True)
 
 
 def folder_of(training_seed: int) -> str:
