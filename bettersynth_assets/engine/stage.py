@@ -65,40 +65,49 @@ class Work:
         """Return all rows of an input in shard order."""
         return pa.concat_tables([manifest.table(table) for manifest in self.inputs[stage]])
 
-    def memo(self, name: str, key: str, make: Callable[[], pa.Table]) -> pa.Table:
-        """Return an expensive intermediate table, stored next to the shard's versions with its hash in the file name.
-
-        A memo survives a killed run. Older memos are removed when the version that used this one is committed.
+    def stored(self, name: str, key: str) -> pa.Table | None:
+        """Return a memo: an expensive intermediate table that an earlier version, or a killed run, has stored.
 
         Args:
             name: name of the table, e.g. ``captions``.
             key: hash of everything that the table depends on; fewer values than the result depends on.
-            make: computes the table; called only if no intact table with this key exists.
+
+        Returns:
+            The table; None if no intact table with this key exists.
         """
-        folder, stem = self.folder.parent, f"{name}-{key[:12]}"
-        for path in sorted(folder.glob(f"{stem}-*.parquet")):
-            if file_sha256(path)[:16] == path.stem.removeprefix(f"{stem}-"):
+        for path in self._memo_paths(name, key):
+            if file_sha256(path)[:16] == path.stem.rpartition("-")[2]:
                 self.memos.append(path.name)
                 return pq.read_table(path)
             self.log_with_shard(f"{path} has changed since it was written and is rebuilt")
             path.unlink()
-        partial = folder / f".{stem}.partial"  # its name has the hash of its bytes, which are known once it is written
-        write_table(partial, make())
-        path = folder / f"{stem}-{file_sha256(partial)[:16]}.parquet"
-        partial.replace(path)
-        self.memos.append(path.name)
-        return pq.read_table(path)
+        return None
 
-    def forget(self, name: str, key: str) -> None:
-        """Remove a stored memo, so that the next call of ``memo`` computes it again."""
-        for path in self.folder.parent.glob(f"{name}-{key[:12]}*.parquet"):
-            path.unlink()
-            self.memos[:] = [memo for memo in self.memos if memo != path.name]
+    def store(self, name: str, key: str, table: pa.Table) -> None:
+        """Store a memo next to the shard's versions, in the place of one with the same key.
+
+        Its name holds the hash of its bytes. Older memos are removed when the version that used this one is committed.
+        """
+        stem = _memo_stem(name, key)
+        partial = self.folder.parent / f".{stem}.partial"  # the hash is known once the file is written
+        write_table(partial, table)
+        memo = partial.replace(partial.with_name(f"{stem}-{file_sha256(partial)[:16]}.parquet"))
+        replaced = {path.name for path in self._memo_paths(name, key)} - {memo.name}
+        for file_name in replaced:
+            memo.with_name(file_name).unlink()
+        self.memos[:] = [*(used for used in self.memos if used not in replaced), memo.name]
+
+    def _memo_paths(self, name: str, key: str) -> list[Path]:
+        return sorted(self.folder.parent.glob(f"{_memo_stem(name, key)}-*.parquet"))
 
     def stats(self, stage: str) -> dict[str, Any]:
         """Return the stats of an unsharded input."""
         (manifest,) = self.inputs[stage]
         return manifest.stats
+
+
+def _memo_stem(name: str, key: str) -> str:
+    return f"{name}-{key[:12]}"
 
 
 def no_log(line: str) -> None:

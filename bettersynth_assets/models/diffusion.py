@@ -1,4 +1,4 @@
-"""Generates images from captions. In: captions and one key per row. Out: RGB images, or None if refused at every try.
+"""Generates images from captions. In: captions and one key per row. Out: images, or None if refused at every try.
 
 Supports any text-to-image pipeline of ``diffusers`` (Stable Diffusion 1, 2, XL, 3). A row's noise depends on its key
 and the recipe's seed and is drawn on the CPU, so it is the same next to any neighbours, in any batch and on any device;
@@ -22,6 +22,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize, batches, threads_for
 from bettersynth_assets.scheduler.devices import limit_memory, resolve_devices
 from toolkit.files import replacing
+from toolkit.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -132,6 +133,37 @@ def save_image(image: Image, path: Path) -> None:
     """Write an image as a JPEG file atomically; equal images give equal bytes."""
     with replacing(path) as partial:
         image.convert("RGB").save(partial, "JPEG", quality=QUALITY, subsampling=0)
+
+
+def image_files(
+    maker: ImageMaker,
+    captions: Sequence[str],
+    keys: Sequence[str],
+    paths: Sequence[Path],
+    section: RegenerateSection,
+    progress: Progress,
+) -> list[Path | None]:
+    """Generate one image file per caption, each written as soon as it is generated.
+
+    Args:
+        maker: the profile's pipeline.
+        captions: length n.
+        keys: see ``ImageMaker.images``.
+        paths: n files to write.
+        section: the recipe's ``regenerate`` section.
+        progress: advanced by each caption.
+
+    Returns:
+        ``paths``, with None for each caption that was refused at every try.
+    """
+    written: list[Path | None] = list(paths)
+    for position, image in maker.images(captions, keys, section):
+        if image is None:
+            written[position] = None
+        else:
+            save_image(image, paths[position])
+        progress.add(1)
+    return written
 
 
 def _generator(random_seed: int, attempt: int, key: str) -> torch.Generator:

@@ -17,6 +17,7 @@ from bettersynth_assets.records.schema import FILTERED
 from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
+from bettersynth_assets.stages.run_models import RunModels
 from bettersynth_assets.stages.score import read_embeddings
 
 NAME = "filtered_set"
@@ -33,16 +34,18 @@ def process_list(run: ResolvedRun, inputs: Inputs) -> list[Operator]:
 
 def run(work: Work) -> Result:
     """Filter one shard."""
-    recipe, table = work.settings.recipe, work.rows("clip_scores")
-    limits = process_list(work.run, work.inputs)
+    run, recipe, table = work.run, work.run.recipe, work.rows("clip_scores")
+    limits = process_list(run, work.inputs)
+    operators = build_list(run, limits)
+    embeddings = read_embeddings(work.inputs["clip_scores"]) if compares_images(recipe.process) else None
     processed = process_rows(
-        work,
         table,
-        build_list(work, limits),
+        operators,
         entries=recipe.process,
         stage=NAME,
-        image_root=work.run.seed.images,
-        embeddings=read_embeddings(work.inputs["clip_scores"]) if compares_images(recipe.process) else None,
+        image_root=run.seed.images,
+        models=RunModels(run),
+        embeddings=embeddings,
         log=work.log_with_shard,
     )
     return Result(

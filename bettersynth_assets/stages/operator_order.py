@@ -32,6 +32,7 @@ from bettersynth_assets.stages.filter import PLAN
 from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.rules import SAME_KEPT
+from bettersynth_assets.stages.run_models import RunModels
 from bettersynth_assets.stages.score import read_embeddings
 
 SAMPLE_ROWS = 256
@@ -74,7 +75,7 @@ def run(work: Work) -> Result:
     if not rows.num_rows:
         raise empty_set_error(PLAN, work.settings)
     first, second = (
-        build_list(work, with_limits(operator_list, work.inputs["seed_profile"][0]))
+        build_list(work.run, with_limits(operator_list, work.inputs["seed_profile"][0]))
         for operator_list in (entries, refilter)
     )
 
@@ -85,12 +86,12 @@ def run(work: Work) -> Result:
         def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
             selected = [embeddings[name] for name in table["id"].to_pylist()] if embeddings else []
             return process_rows(
-                work,
                 table,
                 operators,
                 entries=operator_list,
                 stage=PLAN,
                 image_root=work.run.seed.images,
+                models=RunModels(work.run),
                 embeddings=np.stack(selected) if selected else None,
             )
 

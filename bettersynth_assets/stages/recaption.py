@@ -21,18 +21,19 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.images.opening import ImageError, check_unchanged
+from bettersynth_assets.models.captioners.caption_files import caption_files
 from bettersynth_assets.models.captioners.captioner import captioner_key
-from bettersynth_assets.models.scorers.clip_score import scorer_key
-from bettersynth_assets.operators.recaption import (
-    choose_caption,
-    positions_to_recaption,
-    recaptioned_table,
-    summary,
-    synthesise,
+from bettersynth_assets.models.captioners.synthetic import (
+    Synthetic,
+    check_failed,
+    has_failed,
+    synthetic_rows,
+    synthetic_table,
 )
+from bettersynth_assets.models.scorers.clip_score import scorer_key
 from bettersynth_assets.operators.seed_scores import with_limits
-from bettersynth_assets.operators.synthetic import Synthetic, check_failed, synthetic_rows, synthetic_table
-from bettersynth_assets.records.schema import QUARANTINE, RECAPTIONED, rows_table
+from bettersynth_assets.records.schema import RECAPTIONED
+from bettersynth_assets.stages.caption_choice import choice_stats, choose_captions, positions_to_recaption
 from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
@@ -44,7 +45,6 @@ from toolkit.progress import Progress
 NAME = "recaptioned_set"
 VERSION = 3
 """Increment it when equal rows would get other captions, other scores or another choice."""
-NOTHING = QUARANTINE.empty_table()
 LIBRARIES = ("torch", "transformers", "open_clip_torch", "pillow")
 """Libraries whose version can change a caption or its score."""
 
@@ -57,53 +57,21 @@ def low_score(section: CaptionSection, seed_profile: Manifest) -> float:
 
 def run(work: Work) -> Result:
     """Recaption one shard."""
-    table = work.rows("filtered_set")
-    recipe = work.settings.recipe
-    section = recipe.caption if table.num_rows else None
-    if section is None:
-        recaptioned, quarantine = (
-            recaptioned_table([choose_caption(row, None, None) for row in table.to_pylist()]),
-            NOTHING,
-        )
-    else:
-        recaptioned, quarantine = _recaption(work, table, section)
-    result = Result(rows_in=table.num_rows, kept=recaptioned, quarantine=quarantine, stats=summary(recaptioned))
+    rows = work.rows("filtered_set").to_pylist()
+    recipe, (seed_profile,) = work.run.recipe, work.inputs["seed_profile"]
+    section = recipe.caption if rows else None
+    captions: dict[int, Synthetic | ImageError] = {}
+    if section:
+        threshold = low_score(section, seed_profile)
+        positions = positions_to_recaption([row["clip_score"] for row in rows], section, threshold)
+        captions = dict(zip(positions, _captions(work, [rows[at] for at in positions], section), strict=True))
+    recaptioned, quarantine = choose_captions(rows, captions, section, stage=NAME)
+    result = Result(rows_in=len(rows), kept=recaptioned, quarantine=quarantine, stats=choice_stats(recaptioned))
     if recipe.regenerate and recaptioned.num_rows:
         regenerated = regenerate_rows(work, recaptioned, recipe.regenerate)
-        result = replace(
-            result, kept=regenerated.rows, files=regenerated.files, stats={**result.stats, **regenerated.stats}
-        )
+        stats = {**result.stats, **regenerated.stats}
+        result = replace(result, kept=regenerated.rows, files=regenerated.files, stats=stats)
     return _refilter(work, result, section) if section and section.refilter and recaptioned.num_rows else result
-
-
-def _recaption(work: Work, table: pa.Table, section: CaptionSection) -> tuple[pa.Table, pa.Table]:
-    """Generate and choose captions.
-
-    Returns:
-        Rows of schema ``RECAPTIONED``; rows whose image cannot be decoded, for the quarantine.
-    """
-    rows = table.to_pylist()
-    positions = positions_to_recaption(
-        table.column("clip_score").to_pylist(), section, low_score(section, work.inputs["seed_profile"][0])
-    )
-    captions = _captions(work, [rows[index] for index in positions], section)
-    by_row = dict(zip(positions, captions, strict=True))
-    kept, quarantine = [], []
-    for index, row in enumerate(rows):
-        caption = by_row.get(index)
-        if isinstance(caption, ImageError):
-            quarantine.append(
-                {
-                    "id": row["id"],
-                    "line": row["line"],
-                    "stage": NAME,
-                    "reason": caption.reason,
-                    "detail": caption.detail,
-                }
-            )
-        else:
-            kept.append(choose_caption(row, caption, section))
-    return recaptioned_table(kept), rows_table(quarantine, QUARANTINE)
 
 
 def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSection) -> list[Synthetic | ImageError]:
@@ -112,54 +80,39 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
     Raises:
         EnvironmentFault: the captioner failed for more rows than the profile allows.
     """
-    run = work.run
+    run, models = work.run, RunModels(work.run)
     limit = int(run.settings.profile.limits.max_failed_captions_share * len(rows))
-    is_new = False
-
-    def generate(selected: Sequence[dict[str, Any]], max_failed: int | None = None) -> list[Synthetic | ImageError]:
-        paths = [Path(run.seed.images, row["image"]) for row in selected]
-        results = synthesise(
-            paths,
-            [row["id"] for row in selected],
-            RunModels(run).captioner,
-            RunModels(run).scorer,
-            section,
-            Progress(work.log, f"{NAME} {work.shard}", len(selected)),
-            max_failed,
-        )
-        for path, row, result in zip(paths, selected, results, strict=True):
-            if isinstance(result, ImageError):
-                check_unchanged(path, row["image_hash"])
-        return results
-
-    def generate_all() -> pa.Table:
-        nonlocal is_new
-        is_new = True
-        return synthetic_table(generate(rows, limit))
-
-    identity = ("id", "image_hash")
-    key = digest_of([[row[name] for name in identity] for row in rows], caption_key(run, section))
-    captions = synthetic_rows(work.memo("captions", key, generate_all))
-    failed = [at for at, caption in enumerate(captions) if isinstance(caption, Synthetic) and caption.has_failed]
-    if failed and not is_new:
-        for at, caption in zip(failed, generate([rows[at] for at in failed]), strict=True):
+    depends = caption_key(run, section)
+    key = digest_of([[row["id"], row["image_hash"]] for row in rows], depends)
+    stored = work.stored("captions", key)
+    captions = {} if stored is None else dict(enumerate(synthetic_rows(stored)))
+    missing = [at for at in range(len(rows)) if at not in captions or has_failed(captions[at])]
+    if missing or stored is None:
+        paths = [Path(run.seed.images, rows[at]["image"]) for at in missing]
+        progress = Progress(work.log, f"{NAME} {work.shard}", len(missing))
+        ids = [rows[at]["id"] for at in missing]
+        max_failed = limit if stored is None else None  # a retry is stored before it is refused
+        generated = caption_files(paths, ids, models.captioner, models.scorer, section, progress, max_failed)
+        for at, path, caption in zip(missing, paths, generated, strict=True):
+            if isinstance(caption, ImageError):
+                check_unchanged(path, rows[at]["image_hash"])
             captions[at] = caption
-        work.forget("captions", key)
-        work.memo("captions", key, lambda: synthetic_table(captions))
-    check_failed({row["id"]: caption for row, caption in zip(rows, captions, strict=True)}, len(rows), limit)
-    return captions
+        work.store("captions", key, synthetic_table([captions[at] for at in range(len(rows))]))
+    check_failed({row["id"]: captions[at] for at, row in enumerate(rows)}, len(rows), limit)
+    return [captions[at] for at in range(len(rows))]
 
 
 def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
     """Run the ``refilter`` list over the chosen captions."""
-    limits = with_limits(section.refilter, work.inputs["seed_profile"][0])
+    run, limits = work.run, with_limits(section.refilter, work.inputs["seed_profile"][0])
+    operators = build_list(run, limits)
     processed = process_rows(
-        work,
         result.kept,
-        build_list(work, limits),
+        operators,
         entries=section.refilter,
         stage=NAME,
-        image_root=work.run.image_root,
+        image_root=run.image_root,
+        models=RunModels(run),
         log=work.log_with_shard,
     )
     return replace(

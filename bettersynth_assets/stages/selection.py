@@ -20,6 +20,7 @@ from bettersynth_assets.operators.process import Processed
 from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.stages.accounting import empty_set_error
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
+from bettersynth_assets.stages.run_models import RunModels
 from bettersynth_assets.stages.score import read_embeddings
 
 LIBRARIES = ("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow")
@@ -37,15 +38,17 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
         ConfigError: a Mapper, or an unusable operator.
         EmptySetError: no row is left; names the operator that removed most.
     """
-    entries = work.settings.recipe.budget.select
+    run, entries = work.run, work.run.recipe.budget.select
+    operators = build_list(run, with_limits(entries, work.inputs["seed_profile"][0]), has_all_rows=True)
+    embeddings = embeddings_of(work, rows) if compares_images(entries) else None
     processed = process_rows(
-        work,
         rows,
-        build_list(work, with_limits(entries, work.inputs["seed_profile"][0]), has_all_rows=True),
+        operators,
         entries=entries,
         stage=stage,
-        image_root=work.run.image_root,
-        embeddings=embeddings_of(work, rows) if compares_images(entries) else None,
+        image_root=run.image_root,
+        models=RunModels(run),
+        embeddings=embeddings,
         log=work.log,
     )
     if not processed.kept.num_rows:

@@ -16,18 +16,13 @@ REGENERATING = "recaptioned_set"
 
 
 def prepare_seed(run: ResolvedRun) -> None:
-    """Generate the world if the profile names no seed file; link the image root."""
-    if run.settings.profile.seed is None:
-        _generate(run.settings)
-    link_image_root(run)
-
-
-def link_image_root(run: ResolvedRun) -> None:
-    """Combine the seed's images and those that the recipe regenerates; no-op for a recipe that regenerates none.
+    """Generate the world if the profile names no seed file; link the image root of a recipe that regenerates images.
 
     Raises:
         SeedError: the seed file's folder has an entry with the reserved name.
     """
+    if run.settings.profile.seed is None:
+        _generate(run.settings)
     if run.recipe.regenerate is not None:
         seed_images = run.seed.checked_file().parent
         link_images(run.image_root, seed_images=seed_images, regenerated=run.settings.recipe_root / REGENERATING)

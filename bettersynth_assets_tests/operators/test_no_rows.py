@@ -9,14 +9,14 @@ import torch
 from bettersynth_assets.config.recipe import CaptionSection, RegenerateSection
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.captioners.blip2 import Blip2Captioner
+from bettersynth_assets.models.captioners.caption_files import caption_files
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
+from bettersynth_assets.models.captioners.synthetic import Synthetic, synthetic_rows, synthetic_table
 from bettersynth_assets.models.diffusion import ImageMaker
 from bettersynth_assets.models.scorers.clip_files import embed_files, score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.classifier_models import load_classifier
 from bettersynth_assets.operators.process import run_process
-from bettersynth_assets.operators.recaption import synthesise
-from bettersynth_assets.operators.synthetic import Synthetic, synthetic_rows, synthetic_table
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile, write_images
 from tiny_models.synthesis import make_llava, make_stable_diffusion
@@ -111,9 +111,10 @@ def test_a_batch_of_degenerate_captions_keeps_every_original(tiny_models, tmp_pa
     names = write_images(tmp_path, 4)
     captioner = Says(text, Blip2Captioner(str(tiny_models.captioner), batch=2))
     scorer, progress = ClipScorer(str(tiny_models.clip)), Progress(lambda line: None, "captions", 4)
-    made = synthesise([tmp_path / name for name in names], names, captioner, scorer, CaptionSection(), progress)
-    assert made == [Synthetic(raw=text, text="", flags=(flag,), score=None)] * 4
-    assert synthetic_rows(synthetic_table(made)) == made
+    paths = [tmp_path / name for name in names]
+    captions = caption_files(paths, names, captioner, scorer, CaptionSection(), progress)
+    assert captions == [Synthetic(raw=text, text="", flags=(flag,), score=None)] * 4
+    assert synthetic_rows(synthetic_table(captions)) == captions
 
 
 def test_a_batch_of_broken_images_gives_their_errors(tiny_models, tmp_path):
@@ -123,7 +124,7 @@ def test_a_batch_of_broken_images_gives_their_errors(tiny_models, tmp_path):
     paths = [tmp_path / name for name in names]
     captioner, scorer = Blip2Captioner(str(tiny_models.captioner), batch=2), ClipScorer(str(tiny_models.clip), batch=2)
     progress = Progress(lambda line: None, "captions", 4)
-    made = synthesise(paths, names, captioner, scorer, CaptionSection(), progress)
-    assert [isinstance(item, ImageError) for item in made] == [True, True, False, False]
+    captions = caption_files(paths, names, captioner, scorer, CaptionSection(), progress)
+    assert [isinstance(caption, ImageError) for caption in captions] == [True, True, False, False]
     scored = score_files(scorer, paths, ["a dog"] * 4)
     assert np.isnan(scored.scores).tolist() == [True, True, False, False] and sorted(scored.errors) == [0, 1]

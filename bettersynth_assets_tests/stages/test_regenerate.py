@@ -39,15 +39,14 @@ def diffusion(tmp_path_factory, tiny_models):
 def regenerating(settings, diffusion):
     """A pipeline for a recipe's sections, up to budgeted_set."""
 
-    def make(model=diffusion, **sections):
+    def make(model=diffusion, *, is_prepared=True, **sections):
         recipe = Recipe.parse({"name": "test", "budget": {"exposures": 40}, **sections}, where="test")
         models = settings.profile.models.model_copy(update={"diffusion": str(model)})
         profile = settings.profile.model_copy(update={"models": models})
-        return Pipeline(
-            (*STAGES, BUDGETED_SET),
-            ResolvedRun(replace(settings, profile=profile, recipe=recipe)),
-            log=lambda line: None,
-        )
+        run = ResolvedRun(replace(settings, profile=profile, recipe=recipe))
+        if is_prepared:
+            prepare_seed(run)
+        return Pipeline((*STAGES, BUDGETED_SET), run, log=lambda line: None)
 
     return make
 
@@ -122,6 +121,7 @@ def test_the_same_recipe_gives_the_same_bytes_for_any_number_of_shards(regenerat
     profile = run.settings.profile.model_copy(update={"shards": 1})
     other = replace(run.settings, profile=profile, data_root=settings.data_root / "other")
     whole = Pipeline(STAGES, ResolvedRun(other), log=lambda line: None)
+    prepare_seed(whole.run)
     assert file_bytes(whole, all_rows(whole.ensure_all("recaptioned_set"))) == file_bytes(run, all_rows(first))
     seeded = regenerating(regenerate={**FEW, "seed": 7})
     expected = file_bytes(run, all_rows(first))  # read before the images of the other seed replace them
@@ -198,7 +198,7 @@ def test_select_compares_the_new_images_and_not_their_parents(regenerating):
 
 
 def test_the_image_root_links_to_the_seeds_images_and_is_the_seeds_folder_without_new_images(regenerating, seed_root):
-    run = regenerating(regenerate={**FEW})
+    run = regenerating(is_prepared=False, regenerate={**FEW})
     root = run.run.image_root
     assert not root.exists()  # until a run begins
     prepare_seed(run.run)
@@ -218,7 +218,7 @@ def test_the_image_root_links_to_the_seeds_images_and_is_the_seeds_folder_withou
 def test_a_seed_with_a_folder_of_that_name_is_refused(regenerating, seed_root):
     (seed_root / "regenerated").mkdir()
     with pytest.raises(SeedError, match=r"seed/regenerated: the name is reserved for images"):
-        prepare_seed(regenerating(regenerate={**FEW}).run)
+        regenerating(regenerate={**FEW})
 
 
 def test_a_recipe_without_the_section_has_unchanged_keys(pipeline):

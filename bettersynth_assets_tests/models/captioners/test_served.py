@@ -7,11 +7,11 @@ import pytest
 from bettersynth_assets.config.recipe import CaptionSection, Sampling
 from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.models.captioners.caption_files import caption_files
 from bettersynth_assets.models.captioners.captioner import captioner_key, load_captioner
 from bettersynth_assets.models.captioners.llava import LlavaCaptioner
 from bettersynth_assets.models.captioners.served import ServedCaptioner
 from bettersynth_assets.models.scorers.clip_score import load_scorer
-from bettersynth_assets.operators.recaption import synthesise
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets_tests.helpers.caption_server import NAME, serving
 from bettersynth_assets_tests.helpers.rows import tiny_profile
@@ -60,10 +60,10 @@ def test_a_profile_can_name_a_server_and_its_captions_are_scored_like_others(
     paths[2].write_bytes(b"no image")
     ids = [str(at) for at in range(len(paths))]
 
-    def made(captioner):
+    def captions_of(captioner):
         section = CaptionSection(max_new_tokens=12)
         progress = Progress(lambda text: None, "captions", len(paths))
-        return synthesise(
+        return caption_files(
             paths,
             ids,
             captioner,
@@ -76,10 +76,11 @@ def test_a_profile_can_name_a_server_and_its_captions_are_scored_like_others(
     assert isinstance(served, ServedCaptioner) and served is load_captioner(
         resolve_model(f"{server.address}/#{NAME}", role="captioner"), profile.gpu
     )
-    found, expected = made(served), made(load_captioner(resolve_model(str(folder), role="captioner"), profile.gpu))
-    assert [getattr(item, "reason", None) for item in found] == [getattr(item, "reason", None) for item in expected]
-    assert [getattr(item, "raw", "") for item in found] == [getattr(item, "raw", "") for item in expected]
-    assert sum(item.score is not None for item in found if hasattr(item, "score")) > 3
+    captions = captions_of(served)
+    expected = captions_of(load_captioner(resolve_model(str(folder), role="captioner"), profile.gpu))
+    for field in ("reason", "raw"):
+        assert [getattr(one, field, "") for one in captions] == [getattr(one, field, "") for one in expected]
+    assert sum(getattr(caption, "score", None) is not None for caption in captions) > 3
 
 
 def test_the_sampling_seed_depends_on_the_row_and_not_on_its_position(server, images):

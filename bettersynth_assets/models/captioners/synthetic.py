@@ -1,4 +1,4 @@
-"""Synthetic captions before they join their rows. In: results of ``recaption.synthesise``. Out: a table, and back."""
+"""Synthetic captions before they join their rows. In: results of ``caption_files``. Out: a table, and back."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ class Synthetic:
     text: str
     """Caption after cleaning; "" if degenerate."""
     flags: tuple[str, ...]
-    score: float | None
-    """Cosine; None if degenerate."""
+    score: float | None = None
+    """Cosine; None if degenerate, or before scoring."""
     detail: str | None = None
     """Why the captioner failed."""
 
     @property
     def has_failed(self) -> bool:
         return FAILED in self.flags
+
+
+def has_failed(result: Synthetic | ImageError) -> bool:
+    """Whether the captioner failed; False if the image cannot be decoded."""
+    return isinstance(result, Synthetic) and result.has_failed
 
 
 def check_failed(results: Mapping[str, Synthetic | ImageError], total: int, limit: int) -> None:
@@ -43,9 +48,7 @@ def check_failed(results: Mapping[str, Synthetic | ImageError], total: int, limi
     Raises:
         EnvironmentFault: more rows failed; names the first. This shard fails, the others continue.
     """
-    failed = [
-        (row, result.detail) for row, result in results.items() if isinstance(result, Synthetic) and result.has_failed
-    ]
+    failed = [(row, result.detail) for row, result in results.items() if has_failed(result)]
     if len(failed) > limit:
         row, detail = failed[0]
         raise EnvironmentFault(
@@ -67,10 +70,10 @@ SYNTHETIC = pa.schema(
 
 
 def synthetic_table(results: Sequence[Synthetic | ImageError]) -> pa.Table:
-    """Convert results of ``synthesise`` to a table of schema ``SYNTHETIC``."""
+    """Convert results of ``caption_files`` to a table of schema ``SYNTHETIC``."""
     rows = [
-        {"reason": item.reason, "detail": item.detail} if isinstance(item, ImageError) else asdict(item)
-        for item in results
+        {"reason": result.reason, "detail": result.detail} if isinstance(result, ImageError) else asdict(result)
+        for result in results
     ]
     return pa.Table.from_pylist(rows, schema=SYNTHETIC)
 
