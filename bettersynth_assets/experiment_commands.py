@@ -19,7 +19,7 @@ from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
 from bettersynth_assets.experiment_runs.planning import plan_of
 from bettersynth_assets.experiment_runs.result import Result
 from bettersynth_assets.experiments import diff, plan
-from bettersynth_assets.experiments.conclusions import conclusions
+from bettersynth_assets.experiments.conclusions import conclusions, near_floor
 from bettersynth_assets.experiments.leaderboard_files import FORMATS
 from toolkit.suggest import nearest
 
@@ -107,4 +107,4 @@ def _print(opened: ExperimentRun, result: Result) -> None:
     for check in result.checks:
         print(f"check {check.name}: {'passed' if check.passed else 'FAILED'}: {check.summary}", file=sys.stderr)
     print(f"leaderboard: {', '.join(str(path) for path in files)}", file=sys.stderr)
-    print("\n".join(conclusions(result.board)))
+    print("\n".join([*conclusions(result.board), *near_floor(result.board)]))

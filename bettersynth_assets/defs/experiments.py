@@ -42,7 +42,7 @@ from bettersynth_assets.experiment_runs.result import rows_of
 from bettersynth_assets.experiment_runs.runs import Wanted
 from bettersynth_assets.experiments.checks import DESCRIPTIONS
 from bettersynth_assets.experiments.comparison_table import as_markdown as comparisons_as_markdown
-from bettersynth_assets.experiments.conclusions import conclusions
+from bettersynth_assets.experiments.conclusions import conclusions, near_floor
 from bettersynth_assets.experiments.leaderboard_files import as_markdown
 from bettersynth_assets.reports.metadata import describe
 
@@ -188,9 +188,10 @@ def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsD
         die_with_run()
         with user_errors_as_failures():
             result = ExperimentStep(context, own, settings, gpu).opened.decide()
+        sentences = [*conclusions(result.board), *near_floor(result.board)]
         return dg.MaterializeResult(
             metadata={
-                "conclusions": dg.MetadataValue.md("\n".join(f"- {one}" for one in conclusions(result.board))),
+                "conclusions": dg.MetadataValue.md("\n".join(f"- {one}" for one in sentences)),
                 "comparisons": dg.MetadataValue.md(comparisons_as_markdown(result.table.comparisons)),
             },
             check_results=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -66,6 +66,7 @@ def judge(
         facts: by arm.
     """
     found = read_scores(root, runs, declaration.benchmarks, evaluations)
+    declaration = replace(declaration, chance=found.chance)
     table = compare_arms(found.scores, declaration, found.questions)
     board = leaderboard(experiment.name, table, declaration, facts)
     rows = {arm: rows_of(root, names) for arm, names in runs.items()}

@@ -24,7 +24,7 @@ class Declaration:
         confidence: 1 - chance of a false verdict in the whole family.
         paired: compare runs of equal training seeds (``seeds.paired``).
         pairs: ``all`` compares each two arms, ``baseline`` each arm with the baseline only: a smaller family.
-        chance: score of a model that guesses, by benchmark.
+        chance: chance levels of the headline metrics, by benchmark, as far as they are known.
 
     Raises:
         ConfigError: values that cannot be used.
@@ -50,7 +50,7 @@ class Declaration:
             raise ConfigError(f"margin {self.margin}: use a positive number of points, or leave it out")
 
     @classmethod
-    def of(cls, experiment: Experiment, chance: Mapping[str, float] | None = None) -> Self:
+    def of(cls, experiment: Experiment) -> Self:
         """Return what the file of an experiment declares."""
         decide = experiment.decide
         return cls(
@@ -61,7 +61,6 @@ class Declaration:
             confidence=decide.confidence,
             paired=decide.paired,
             pairs=decide.pairs,
-            chance=chance or {},
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -51,7 +51,7 @@ def kit_score(
     Args:
         arm: values per training run, by benchmark.
         baseline: the same for the baseline; its runs must not be the arm's.
-        chance: score of a model that guesses, by benchmark; 0 where it is not given.
+        chance: chance levels, by benchmark; 0, the lowest possible, where none is given.
 
     Raises:
         ValueError: what ``why_no_score`` says.
@@ -82,20 +82,12 @@ def why_no_score(arm: Mapping[str, Floats], baseline: Mapping[str, Floats]) -> s
 
 
 def near_floor(values: Floats, chance: float) -> bool:
-    """Tell whether runs are hard to tell from guessing: mean - chance < ``NEAR`` standard deviations of one run."""
-    values = np.asarray(values, dtype=np.float64)
-    return bool(values.mean() - chance < NEAR * values.std(ddof=1))
+    """Tell whether runs are hard to tell from guessing: mean - chance < ``NEAR`` standard deviations of one run.
 
-
-def circular_chance(options: Sequence[int]) -> float:
-    """Percent that a guesser gets right if a question counts only when right in each of its rotations.
-
-    A question with k options is asked k times: k^-k, averaged over the questions.
-
-    Args:
-        options: numbers of options of the questions.
+    False with fewer than ``MIN_SEEDS`` runs, which do not show how far runs spread.
     """
-    return float(100 * np.mean([k**-k for k in map(float, options)]))
+    values = np.asarray(values, dtype=np.float64)
+    return len(values) >= MIN_SEEDS and bool(values.mean() - chance < NEAR * values.std(ddof=1))
 
 
 def against_itself(baseline: Mapping[str, Floats], size: int = 2) -> Floats:

@@ -99,6 +99,10 @@ class Leaderboard:
     counts: tuple[int, ...]
     """Looks: numbers of seeds at which the experiment decides."""
     confidence: float
+    chance: Mapping[str, float | None]
+    """Chance level of each benchmark (docs/statistics.md); None if it is not known."""
+    near_floor: tuple[str, ...]
+    """Benchmarks in which the baseline is near the chance level."""
     rows: tuple[Row, ...]
 
 
@@ -141,6 +145,8 @@ def leaderboard(experiment: str, table: Table, declaration: Declaration, facts: 
         benchmarks=declaration.benchmarks,
         counts=declaration.looks.counts,
         confidence=declaration.confidence,
+        chance={name: declaration.chance.get(name) for name in declaration.benchmarks},
+        near_floor=table.near_floor,
         rows=tuple(rows),
     )
 

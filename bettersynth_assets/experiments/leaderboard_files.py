@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from bettersynth_assets.experiments.conclusions import conclusions, difference, title
+from bettersynth_assets.experiments.conclusions import conclusions, difference, near_floor, title
 from bettersynth_assets.experiments.leaderboard import Against, Leaderboard, Row
 from bettersynth_assets.experiments.table import ArmMean
 
@@ -20,13 +20,16 @@ def as_markdown(board: Leaderboard) -> str:
     """Format a table for the UI and the terminal, and the conclusions below it."""
     heads = ["", "arm", "runs", "unique rows", "repeats", "tokens"]
     for name in board.benchmarks:
-        heads += [title(name), f"{title(name)} to {board.baseline}", "verdict", "to the best"]
+        chance = board.chance[name]
+        head = title(name) if chance is None else f"{title(name)} (chance {chance:.2f})"
+        heads += [head, f"{title(name)} to {board.baseline}", "verdict", "to the best"]
     heads += ["kit score", "device hours", "hours per point", "recipe", "commit"]
     rows = [_cells(row, board) for row in board.rows]
     lines = [_line(heads), _line(["---"] * len(heads)), *map(_line, rows), ""]
     if any(row.among_best for row in board.rows):
         lines += [f"{MARK} not shown to be worse than the best arm in any benchmark", ""]
-    return "\n".join([*lines, *(f"- {sentence}" for sentence in conclusions(board)), ""])
+    sentences = [*conclusions(board), *near_floor(board)]
+    return "\n".join([*lines, *(f"- {sentence}" for sentence in sentences), ""])
 
 
 def as_json(board: Leaderboard) -> str:
@@ -92,8 +95,7 @@ def _mean(mean: ArmMean) -> str:
     if mean.mean is None:
         return ""
     interval = "" if mean.low is None else f" [{mean.low:.1f}, {mean.high:.1f}]"
-    chance = "" if not mean.chance else f" (chance {mean.chance:.1f})"
-    return f"{mean.mean:.1f}{interval}{chance}"
+    return f"{mean.mean:.1f}{interval}"
 
 
 def _difference(against: Against | None) -> str:

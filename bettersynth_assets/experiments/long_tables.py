@@ -8,7 +8,8 @@
 
 Files are added and never changed, so that ``read_parquet('.../questions/*.parquet')`` is the whole table. Deleting a
 trained model or its answers keeps its rows here. ``evaluation`` is a hash of all that determines answers apart from the
-model: files and options of the benchmark, code, generation settings, libraries.
+model: files and options of the benchmark, code, generation settings, libraries. Files of older versions lack newer
+columns; reading them with the schemas below gives null there.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ METRICS = pa.schema(
         ("unparsed", pa.int64()),
         ("protocol", pa.string()),
         ("from_questions", pa.string()),
+        ("chance", pa.float64()),
     ]
 )
 QUESTIONS = pa.schema(
@@ -107,6 +109,7 @@ class LongTables:
         metrics: Iterable[Mapping[str, Any]],
         questions: Callable[[], Questions],
         from_questions: str | None,
+        chance: Mapping[str, float],
     ) -> None:
         """Add the rows of a run's answers to one benchmark.
 
@@ -117,6 +120,7 @@ class LongTables:
             metrics: rows of the toolkit's results; the first is the headline.
             questions: returns the rows of ``questions.jsonl`` with ``cluster``; called only if they are missing here.
             from_questions: how the headline follows from the questions' scores; see ``Benchmark.from_questions``.
+            chance: chance levels, by metric; metrics whose level is not known are left out.
         """
         keys = {"run": run, "benchmark": benchmark, "evaluation": evaluation}
         name = "-".join(keys.values())
@@ -125,9 +129,10 @@ class LongTables:
             return [_selected({**row, "score": row["right"], **keys}, QUESTIONS) for row in questions()]
 
         of_metrics = [
-            _selected({**row, **keys, "headline": at == 0, "from_questions": from_questions}, METRICS)
+            _selected({**row, **keys, "headline": at == 0, "from_questions": from_questions,
+                       "chance": chance.get(row["metric"])}, METRICS)
             for at, row in enumerate(metrics)
-        ]
+        ]  # fmt: skip
         self._add(f"questions/{name}", rows, QUESTIONS)
         self._add(f"metrics/{name}", lambda: of_metrics, METRICS)
 

@@ -28,10 +28,12 @@ class ArmScores:
         scores: headline metric by arm, benchmark and training seed.
         questions: scores per question by benchmark and arm, in the units of the metric; a benchmark whose headline
             does not follow from its questions' scores is left out.
+        chance: chance level of the headline metric, by benchmark; a benchmark without a known one is left out.
     """
 
     scores: Scores
     questions: Questions
+    chance: Mapping[str, float]
 
 
 def read_scores(
@@ -56,19 +58,24 @@ def read_scores(
             raise ConfigError(f"{arm} has several runs with one training seed ({', '.join(runs)}): use one of them")
     scores: dict[str, dict[str, dict[int, float]]] = {arm: {} for arm in arms}
     questions: dict[str, dict[str, QuestionScores]] = {}
+    chance: dict[str, float] = {}
     for benchmark in benchmarks:
         evaluation = (evaluations or {}).get(benchmark) or _only_evaluation(root, benchmark, list(arm_of))
         names = {run: f"{run}-{benchmark}-{evaluation}.parquet" for run in arm_of}
         headlines = {run: _headline(root / "metrics" / name, run, benchmark) for run, name in names.items()}
         for arm, runs in arms.items():
             scores[arm][benchmark] = {seeds[run]: headlines[run]["value"] for run in runs}
+        # One evaluation asks the same questions, so all runs that know the level have the same.
+        known = [row["chance"] for row in headlines.values() if row["chance"] is not None]
+        if known:
+            chance[benchmark] = known[0]
         rule = {row["from_questions"] for row in headlines.values()}
         if rule <= {"mean", "all_of_cluster"} and len(rule) == 1:
             tables = {run: pq.read_table(root / "questions" / name, schema=QUESTIONS) for run, name in names.items()}
             found = question_scores(_long(tables, arm_of, seeds), benchmark)
             circular = rule == {"all_of_cluster"}
             questions[benchmark] = {arm: as_circular(one) if circular else one for arm, one in found.items()}
-    return ArmScores(scores=scores, questions=questions)
+    return ArmScores(scores=scores, questions=questions, chance=chance)
 
 
 def _long(tables: Mapping[str, pa.Table], arm_of: Mapping[str, str], seeds: Mapping[str, int]) -> dict[str, Any]:

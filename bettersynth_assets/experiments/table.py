@@ -15,14 +15,17 @@ from scipy.special import stdtrit
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.experiments.comparison import Comparison, Questions, Scores, judge, pair_of
 from bettersynth_assets.experiments.declaration import Declaration
-from bettersynth_assets.experiments.kit_score import KitScore, kit_score, why_no_score
+from bettersynth_assets.experiments.kit_score import KitScore, kit_score, near_floor, why_no_score
 from bettersynth_assets.experiments.seeds import variance_of_mean
 from bettersynth_assets.experiments.verdict import Word
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmMean:
-    """Mean of an arm over its ``n`` runs with its t interval; without runs there is no mean, with one no spread."""
+    """Mean of an arm over its ``n`` runs with its t interval; without runs there is no mean, with one no spread.
+
+    ``chance`` is the chance level of the benchmark; None if it is not known.
+    """
 
     arm: str
     benchmark: str
@@ -43,12 +46,14 @@ class Table:
         comparisons: in the order of ``Declaration.family``.
         kit_scores: by arm, without the baseline.
         no_kit_score: reasons, for the arms without a kit score.
+        near_floor: benchmarks in which the baseline is near the chance level (``kit_score.near_floor``).
     """
 
     means: tuple[ArmMean, ...]
     comparisons: tuple[Comparison, ...]
     kit_scores: Mapping[str, KitScore]
     no_kit_score: Mapping[str, str]
+    near_floor: tuple[str, ...]
 
     def group_of_best(self, benchmark: str) -> tuple[str, ...]:
         """Name the arm with the highest mean, then those that it is compared with and not shown to be better than."""
@@ -93,6 +98,9 @@ def compare_arms(scores: Scores, declaration: Declaration, questions: Questions 
             arm: kit_score(values[arm], baseline, chance=declaration.chance) for arm, why in reasons.items() if not why
         },
         no_kit_score={arm: why for arm, why in reasons.items() if why},
+        near_floor=tuple(
+            name for name in declaration.benchmarks if near_floor(baseline[name], declaration.chance.get(name, 0.0))
+        ),
     )
 
 

@@ -28,7 +28,7 @@ TABLE_ROWS = 20
 METRIC_ROWS = 100
 METRICS = pa.schema(
     [("benchmark", pa.string()), ("metric", pa.string()), ("n", pa.int64()),
-     ("mean", pa.float64()), ("sd", pa.float64()), ("baseline", pa.float64())]
+     ("mean", pa.float64()), ("sd", pa.float64()), ("baseline", pa.float64()), ("chance", pa.float64())]
 )  # fmt: skip
 Metadata = dict[str, Any]
 """Values that Dagster accepts as metadata: numbers, text and ``MetadataValue``."""
@@ -56,7 +56,7 @@ def describe(manifest: Manifest, run: ResolvedRun, *, rows: bool) -> Metadata:
         if counts:
             metadata[name] = dg.MetadataValue.json(counts)
     metadata |= figures(
-        {name: value for name, value in manifest.stats.items() if not name.endswith(("metrics", "_values"))}
+        {name: value for name, value in manifest.stats.items() if not name.endswith(("metrics", "_values", "chance"))}
     )
     if rows and table.num_rows:
         metadata |= distributions(table)
@@ -79,13 +79,14 @@ def describe(manifest: Manifest, run: ResolvedRun, *, rows: bool) -> Metadata:
 
 
 def metric_table(results: pa.Table, stats: Mapping[str, Any]) -> pa.Table:
-    """One row per benchmark and metric: n, mean and sd over the training seeds, and the baseline's mean."""
-    base = stats.get("baseline_metrics", {})
+    """One row per benchmark and metric: n, mean and sd over the training seeds, the baseline's mean, chance level."""
+    base, chance = stats.get("baseline_metrics", {}), stats.get("chance", {})
     names = dict.fromkeys(zip(*(results[name].to_pylist() for name in ("benchmark", "metric")), strict=True))
     return pa.Table.from_pylist(
         [
             {"benchmark": benchmark, "metric": metric, **stats["metrics"][benchmark][metric],
-             "baseline": base.get(benchmark, {}).get(metric, {}).get("mean")}
+             "baseline": base.get(benchmark, {}).get(metric, {}).get("mean"),
+             "chance": chance.get(benchmark, {}).get(metric)}
             for benchmark, metric in names
         ],
         schema=METRICS,

@@ -38,9 +38,9 @@ def summarize(settings: Settings) -> Summary:
 
     Returns:
         JSON values: ``stages`` (rows in and out, seconds), ``thresholds``, ``arms`` (by benchmark and metric, headline
-        metric first: mean, sd, n and values per training seed), ``kit_score``, or ``no_kit_score`` with the reason why
-        there is none, ``conclusion`` (the comparison with the baseline in one sentence), ``note`` on the validity of
-        the figures, and ``quality`` for the miniature.
+        metric first: mean, sd, n, chance level (null if unknown) and values per training seed), ``kit_score``, or
+        ``no_kit_score`` with the reason why there is none, ``conclusion`` (the comparison with the baseline in one
+        sentence), ``note`` on the validity of the figures, and ``quality`` for the miniature.
     """
     pipeline = Pipeline(STAGES, ResolvedRun(settings))
     stage_manifests = {name: manifests for name in pipeline.stages if (manifests := pipeline.current(name))}
@@ -174,7 +174,8 @@ def _arm(manifest: Manifest) -> dict[str, Any]:
     arm: dict[str, Any] = {}
     for row in manifest.table().to_pylist():
         benchmark, metric = row["benchmark"], row["metric"]
-        summary = {**manifest.stats["metrics"][benchmark][metric], "per_seed": {}}
+        chance = manifest.stats.get("chance", {}).get(benchmark, {}).get(metric)
+        summary = {**manifest.stats["metrics"][benchmark][metric], "chance": chance, "per_seed": {}}
         entry = arm.setdefault(benchmark, {}).setdefault(metric, summary)
         entry["per_seed"][str(row["seed"])] = row["value"]
     return arm
@@ -189,7 +190,7 @@ def _arm_tables(arms: dict[str, dict[str, Any]]) -> list[str]:
         shown = [name for name in benchmarks if any(metrics[name] in arm.get(name, {}) for arm in arms.values())]
         if not shown:
             continue
-        heads = [f"{_title(name)} {metrics[name]}, n {_count(arms, name, metrics[name])}" for name in shown]
+        heads = [f"{_title(name)} {metrics[name]}, {_size_and_chance(arms, name, metrics[name])}" for name in shown]
         if metrics is not headlines:
             lines += ["", "log-probability of the correct answer per token, nats:"]
             heads = [_title(name) for name in shown]
@@ -216,8 +217,10 @@ def _title(benchmark: str) -> str:
     return BENCHMARKS.get(benchmark).title if benchmark in BENCHMARKS.names() else benchmark
 
 
-def _count(arms: dict[str, dict[str, Any]], benchmark: str, metric: str) -> int:
-    return next(int(arm[benchmark][metric]["n"]) for arm in arms.values() if metric in arm.get(benchmark, {}))
+def _size_and_chance(arms: dict[str, dict[str, Any]], benchmark: str, metric: str) -> str:
+    found = next(arm[benchmark][metric] for arm in arms.values() if metric in arm.get(benchmark, {}))
+    chance = "" if found["chance"] is None else f", chance {found['chance']:.2f}"
+    return f"n {int(found['n'])}{chance}"
 
 
 def _seeds(arm: dict[str, Any]) -> int:

@@ -54,6 +54,7 @@ def add_to_long_tables(
             metrics=unit.results,
             questions=partial(_with_clusters, file, benchmark.cluster),
             from_questions=benchmark.from_questions,
+            chance=unit.made.get("chance", {}),  # units of older versions have none
         )
 
 

@@ -242,6 +242,7 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
     write_table(work.folder / "questions.parquet", _questions(work.folder, seeds, names))
     made = _results(work.folder / folder_of(seeds[0]))["benchmarks"]
     asked = {name: made[name]["questions"] for name in names}
+    chance = {name: made[name].get("chance", {}) for name in names}  # answers of older versions have none
     answers = (
         f"{folder_of(training_seed)}/{file}"
         for training_seed in seeds
@@ -250,7 +251,7 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
     return Result(
         rows_in=len(rows),
         kept=pa.Table.from_pylist(rows, schema=RESULTS),
-        stats={**stats, "questions": asked},
+        stats={**stats, "questions": asked, "chance": chance},
         files=("questions.parquet", *answers),
         other_files=tuple(f"{folder_of(training_seed)}/{RESULTS_FILE}" for training_seed in seeds),
     )

@@ -121,6 +121,21 @@ def test_the_files_hold_the_same_values() -> None:
     assert "| 5.00 | 5,000 |" in lines[2] and len({line.count("|") for line in lines[:6]}) == 1
 
 
+def test_the_chance_level_is_in_every_form_and_a_baseline_near_it_is_named() -> None:
+    found = board(chance={"mmbench": 8.25})
+    lines = as_markdown(found).splitlines()
+    assert "| MMBench (chance 8.25) | MMBench to baseline |" in lines[0] and "| TextVQA | TextVQA to" in lines[0]
+    assert lines[-1] == (
+        "- MMBench is near its floor: the baseline has 10.0 with a standard deviation of 1.0 over seeds, close to the "
+        "chance level 8.25; ratios to it are large and unstable"
+    )
+    values = json.loads(as_json(found))
+    assert (values["chance"], values["near_floor"]) == ({"mmbench": 8.25, "textvqa": None}, ["mmbench"])
+    table = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [(row["mmbench_chance"], row["textvqa_chance"]) for row in table] == [("8.25", "")] * 4
+    assert board(chance={"mmbench": 5.0}).near_floor == board(2, chance={"mmbench": 8.25}).near_floor == ()
+
+
 def test_an_arm_names_those_with_the_same_training_file() -> None:
     facts = FACTS | {"filtered": replace(FACTS["filtered"], same_as=("copy",))}
     text = as_markdown(leaderboard("mine", compare_arms(SCORES, DECLARED), DECLARED, facts))

@@ -44,6 +44,7 @@ def add(tables: LongTables, run: Run, scores: Sequence[float], *, evaluation: st
         tables.add_answers(
             run.name, benchmark, evaluation, metrics=[metric("accuracy", value), metric("other", 0.0)],
             questions=lambda: questions(scores), from_questions=rule,
+            chance={"accuracy": 12.5} if benchmark == "textvqa" else {},
         )  # fmt: skip
 
 
@@ -105,6 +106,22 @@ def test_answers_of_several_evaluations_need_a_choice(root: Path, arms: dict[str
     with pytest.raises(ConfigError, match=r"several sets of answers to textvqa: choose one of \['e1', 'e2'\]"):
         read_scores(root, arms, ["textvqa"])
     assert read_scores(root, arms, ["textvqa"], {"textvqa": "e2"}).scores["good"]["textvqa"][0] == 0.0
+
+
+def test_the_chance_level_is_that_of_the_headline_where_it_is_known(root: Path, arms: dict[str, list[str]]) -> None:
+    assert read_scores(root, arms, ["textvqa", "mmbench"]).chance == {"textvqa": 12.5}
+
+
+def test_tables_of_older_versions_lack_columns_and_are_read(root: Path, arms: dict[str, list[str]]) -> None:
+    before = read_scores(root, arms, ["textvqa"])
+    for path in (root / "metrics").glob(f"{arms['good'][0]}-*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["chance"]), path)
+    assert read_scores(root, arms, ["textvqa"]).chance == {"textvqa": 12.5}  # of the other runs
+    for path in (root / "metrics").glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.select([name for name in table.column_names if name != "chance"]), path)
+    after = read_scores(root, arms, ["textvqa"])
+    assert after.chance == {} and after.scores == before.scores
 
 
 def test_missing_runs_and_answers_are_named(root: Path, arms: dict[str, list[str]]) -> None:

@@ -69,7 +69,9 @@ class FakeExperiments:
             value = self.score(one.label.partition("|")[0], one.seed)
             metric = {"metric": "accuracy", "value": value, "n": 1, "unparsed": 0, "protocol": "p"}
             for name in ("textvqa", "mmbench"):
-                tables.add_answers(one.name, name, "e", metrics=[metric], questions=list, from_questions=None)
+                tables.add_answers(
+                    one.name, name, "e", metrics=[metric], questions=list, from_questions=None, chance={"accuracy": 2.5}
+                )
 
 
 def fake_experiments(root: Path, monkeypatch: pytest.MonkeyPatch, score: Score) -> FakeExperiments:

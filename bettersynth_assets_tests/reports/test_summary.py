@@ -76,7 +76,7 @@ def test_both_arms_are_shown_with_their_spread_and_the_score(finished):
     textvqa = summary["arms"]["third_place"]["textvqa"]["accuracy"]
     assert (textvqa["mean"], textvqa["per_seed"]) == (21.0, {"0": 20.0, "1": 22.0, "2": 21.0})
     mmbench = summary["arms"]["baseline"]["mmbench"]["accuracy"]
-    assert mmbench == {"mean": 6.0, "sd": 0.0, "n": 50, "per_seed": {"0": 6.0, "1": 6.0, "2": 6.0}}
+    assert mmbench == {"mean": 6.0, "sd": 0.0, "n": 50, "chance": None, "per_seed": {"0": 6.0, "1": 6.0, "2": 6.0}}
     assert summary["kit_score"] == 2.05
 
 

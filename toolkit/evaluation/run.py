@@ -11,7 +11,8 @@ A benchmark is answered if its files are given; ``--benchmarks`` selects some. O
 
     model, device, dtype
     seconds: answering and scoring, all benchmarks
-    benchmarks: {name: files_sha256 by role, questions, answers, answers_per_s, seconds, files, and notes}
+    benchmarks: {name: files_sha256 by role, questions, answers, answers_per_s, seconds, files, chance level of each
+        metric as far as known (``chance``), and notes}
     results: [{benchmark, metric, value, n, unparsed, protocol}, …]     per benchmark its headline metric first
 
 Each benchmark is committed when it is finished (see ``units``), so a run that fails keeps the benchmarks before the
@@ -175,7 +176,8 @@ def _run(
     metrics = [*scored.metrics, *likelihood_metrics(rows, questions.protocol)]
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     seconds = round(time.monotonic() - began, 2)
-    return {**entry, "seconds": seconds, "files": files, **scored.notes}, [
+    chance = dict(benchmark.chance(questions))
+    return {**entry, "seconds": seconds, "files": files, "chance": chance, **scored.notes}, [
         {"benchmark": benchmark.name, "metric": (values := asdict(metric)).pop("name"), **values} for metric in metrics
     ]
 

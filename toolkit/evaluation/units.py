@@ -50,7 +50,8 @@ class Unit:
         benchmark: its name.
         key, run: see ``UnitLocation``.
         facts: device, dtype and settings of the model that answered.
-        made: the benchmark's entry in ``results.json``: hashes of its inputs, counts, rate, seconds, notes, files.
+        made: the benchmark's entry in ``results.json``: hashes of its inputs, counts, rate, seconds, chance
+            levels, notes, files.
         results: one row per metric (benchmark, metric, value, n, unparsed, protocol), the headline first.
         files: sha256 by path relative to the unit's folder.
     """

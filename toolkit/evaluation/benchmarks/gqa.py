@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.protocol import ANSWERS, Benchmark, File, Question, Questions, Scored, share
 from toolkit.files import write_atomically
 from toolkit.questions.answer_files import AnswerError, decode_json, id_text, relative_image
@@ -69,15 +70,18 @@ class GQA(Benchmark):
         """Accuracy over all questions, over open and binary ones, and over each structural type."""
         parsed = [self.parse(row, text) for row, text in zip(questions.rows, answers, strict=True)]
         right = [float(answer == row.right) for row, answer in zip(questions.rows, parsed, strict=True)]
-        binary = [kind for kind in STRUCTURAL if kind != OPEN]
-        parts = {"": STRUCTURAL, "/open": [OPEN], "/binary": binary, **{f"/{kind}": [kind] for kind in STRUCTURAL}}
         metrics = []
-        for part, types in parts.items():
-            at = [i for i, row in enumerate(questions.rows) if row.fields["structural"] in types]
-            if at:
-                subset = [right[i] for i in at], [parsed[i] for i in at]
-                metrics.append(share(f"accuracy{part}", *subset, questions.protocol))
+        for name, at in _parts(questions).items():
+            subset = [right[i] for i in at], [parsed[i] for i in at]
+            metrics.append(share(name, *subset, questions.protocol))
         return Scored(metrics=metrics, right=right)
+
+    def chance(self, questions: Questions) -> dict[str, float]:
+        """Of the best constant answer in each part."""
+        scores = [{row.right: float(_prediction(row.right) == row.right)} for row in questions.rows]
+        return {
+            name: chance.of_constant_answer(scores[i] for i in indices) for name, indices in _parts(questions).items()
+        }
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
         """Write LLaVA's answers file and the predictions that ``eval.py`` reads."""
@@ -87,6 +91,17 @@ class GQA(Benchmark):
             for row, text in zip(questions.rows, answers, strict=True)
         ]
         write_atomically(folder / PREDICTIONS, json.dumps(predictions, ensure_ascii=False))
+
+
+def _parts(questions: Questions) -> dict[str, list[int]]:
+    """Positions of the questions that each metric is computed over, by its name; parts without questions are absent."""
+    binary = [kind for kind in STRUCTURAL if kind != OPEN]
+    parts = {"": STRUCTURAL, "/open": [OPEN], "/binary": binary, **{f"/{kind}": [kind] for kind in STRUCTURAL}}
+    found = {
+        f"accuracy{part}": [i for i, row in enumerate(questions.rows) if row.fields["structural"] in types]
+        for part, types in parts.items()
+    }
+    return {name: indices for name, indices in found.items() if indices}
 
 
 def _prediction(text: str) -> str:

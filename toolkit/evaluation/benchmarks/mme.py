@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.protocol import (
     ANSWERS,
     Benchmark,
@@ -37,6 +38,8 @@ PERCEPTION = (
 )  # fmt: skip
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 TASKS = (*PERCEPTION, *COGNITION)
+SUMS = {"score": TASKS, "perception": PERCEPTION, "cognition": COGNITION}
+"""Subtasks of each sum, by its name."""
 SUFFIX = "Please answer yes or no."
 INSTRUCTION = "Answer the question using a single word or phrase."
 """LLaVA's replacement of ``SUFFIX``."""
@@ -89,13 +92,25 @@ class MME(Benchmark):
             _sum(name, [sums[task] for task in sums if task in subset], accuracy, sum(
                 row.fields["task"] in subset for row in questions.rows
             ))
-            for name, subset in (("score", TASKS), ("perception", PERCEPTION), ("cognition", COGNITION))
+            for name, subset in SUMS.items()
             if any(task in subset for task in sums)
         ]  # fmt: skip
         absent = [task for task in TASKS if task not in tasks]
         return Scored(
             metrics=[*totals, accuracy, accuracy_plus, *by_task], right=right, notes={"absent_subtasks": absent}
         )
+
+    def chance(self, questions: Questions) -> dict[str, float]:
+        """Of accuracy and accuracy+ over all questions and over each subtask, and of their sums."""
+        levels, sums = dict(_chance("", questions.rows)), {}
+        for task in dict.fromkeys(row.fields["task"] for row in questions.rows):
+            of_task = _chance(f"/{task}", [row for row in questions.rows if row.fields["task"] == task])
+            sums[task] = math.fsum(of_task.values())
+            levels |= {f"score/{task}": sums[task], **of_task}
+        for name, subset in SUMS.items():
+            if any(task in subset for task in sums):
+                levels[name] = round(math.fsum(sums[task] for task in sums if task in subset), DECIMALS)
+        return levels
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
         """Write LLaVA's answers file and the official tool's lines: image, question, right answer, answer."""
@@ -120,6 +135,14 @@ def _both(
         unparsed=accuracy.unparsed, protocol=f"{protocol}, pictures with both right",
     )  # fmt: skip
     return accuracy, accuracy_plus
+
+
+def _chance(part: str, rows: Sequence[Question]) -> dict[str, float]:
+    """Chance levels of the metrics of ``_both``."""
+    return {
+        f"accuracy{part}": chance.of_options(rows),
+        f"accuracy_plus{part}": chance.of_groups(rows, lambda row: row.id),
+    }
 
 
 def _sum(name: str, values: Sequence[float], like: Metric, n: int) -> Metric:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.protocol import Benchmark, File, Metric, Question, Questions, Scored
 from toolkit.questions.answer_files import DECIMALS, AnswerError, id_text, percent, read_lines, relative_image
 from toolkit.questions.prompt_text import clean_prompt
@@ -98,6 +99,15 @@ class POPE(Benchmark):
         for name, values in by_name.items():
             found += metrics(f"/{name}", values, len(by_set[name]))
         return Scored(metrics=found, right=right)
+
+    def chance(self, questions: Questions) -> dict[str, float]:
+        """Of accuracy, over all questions and over each set."""
+        sets = dict.fromkeys(row.fields["set"] for row in questions.rows)
+        by_set = {
+            f"accuracy/{name}": chance.of_options([row for row in questions.rows if row.fields["set"] == name])
+            for name in sets
+        }
+        return {"accuracy": chance.of_options(questions.rows), **by_set}
 
 
 def figures(pairs: Sequence[tuple[str, str]]) -> dict[str, float]:

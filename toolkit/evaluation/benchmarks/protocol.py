@@ -179,6 +179,10 @@ class Benchmark(ABC):
         ]
         write_answers(folder / ANSWERS, rows, model=model)
 
+    def chance(self, questions: Questions) -> Mapping[str, float]:
+        """Chance levels, by name of the metric; metrics whose level is not known are left out (see ``chance``)."""
+        return {}
+
     def cluster(self, question_id: str, image: str) -> str:
         """Cluster of a question: questions that share content, e.g. an image, are not independent.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.mmbench.answers import of_answers, of_upload
 from toolkit.evaluation.benchmarks.mmbench.letters import LETTERS, parse_letter
 from toolkit.evaluation.benchmarks.mmbench.metric import Prediction, evaluate
@@ -84,6 +85,11 @@ class MMBench(Benchmark):
             right=result["scores"],
             notes={key: result[key] for key in ("right", "missing", "incomplete") if key in result},
         )
+
+    def chance(self, questions: Questions) -> dict[str, float]:
+        """Of CircularEval: k^-k for a question with k options, all of which are rotated."""
+        circular = chance.of_groups(questions.rows, lambda row: int(row.id) % GROUP)
+        return {"accuracy": circular, "row_accuracy": chance.of_options(questions.rows)}
 
     def cluster(self, question_id: str, image: str) -> str:
         """The question of which this is a rotation."""

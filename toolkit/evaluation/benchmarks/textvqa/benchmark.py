@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.protocol import (
     ANSWERS,
     Benchmark,
@@ -20,7 +21,7 @@ from toolkit.evaluation.benchmarks.protocol import (
     write_answers,
 )
 from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answer
-from toolkit.evaluation.benchmarks.textvqa.metric import answer_score, evaluate, match
+from toolkit.evaluation.benchmarks.textvqa.metric import answer_score, answer_scores, evaluate, match
 from toolkit.questions.answer_files import AnswerError, percent, read_lines, relative_image
 from toolkit.questions.prompt_text import clean_prompt
 
@@ -67,6 +68,10 @@ class TextVQA(Benchmark):
         return Scored(
             metrics=[Metric(name="accuracy", value=value, n=n, unparsed=0, protocol=questions.protocol)], right=scores
         )
+
+    def chance(self, questions: Questions) -> dict[str, float]:
+        """Of the best constant answer."""
+        return {"accuracy": chance.of_constant_answer(answer_scores(row.fields["humans"]) for row in questions.rows)}
 
     def write(self, folder: Path, questions: Questions, answers: Sequence[str], *, model: str) -> None:
         """Write the kit's answers file."""

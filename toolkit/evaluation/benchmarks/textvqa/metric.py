@@ -22,7 +22,7 @@ from toolkit.evaluation.benchmarks.textvqa.answer_processing import process_answ
 from toolkit.questions.answer_files import AnswerError, id_text, percent
 from toolkit.tokens import with_image
 
-__all__ = ["AnswerError", "Prompted", "answer_score", "evaluate", "match", "read_prompt"]
+__all__ = ["AnswerError", "Prompted", "answer_score", "answer_scores", "evaluate", "match", "read_prompt"]
 
 INSTRUCTION = "Answer the question using a single word or phrase."
 _OCR = "Reference OCR token:"
@@ -42,7 +42,17 @@ def answer_score(prediction: str, humans: Sequence[str]) -> float:
     if len(humans) != HUMANS:
         raise AnswerError(f"a question has {len(humans)} human answers; the metric needs {HUMANS}")
     wanted = process_answer(prediction)
-    same = [process_answer(human) == wanted for human in humans]
+    return _score([process_answer(human) == wanted for human in humans])
+
+
+def answer_scores(humans: Sequence[str]) -> dict[str, float]:
+    """Leave-one-out score of each different human answer, by its normalised text; any other answer has 0."""
+    processed = [process_answer(human) for human in humans]
+    return {answer: _score([human == answer for human in processed]) for answer in dict.fromkeys(processed)}
+
+
+def _score(same: Sequence[bool]) -> float:
+    """Leave-one-out score of an answer that equals these human answers."""
     if not any(same):
         return 0.0
     parts = [min(1.0, (sum(same) - left_out) / 3) for left_out in same]
