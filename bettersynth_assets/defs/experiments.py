@@ -48,7 +48,7 @@ from bettersynth_assets.reports.metadata import describe
 
 TAG = "bettersynth/experiment"
 _SHOWN = ("run", "training_seed", "pretrain_exposures", "pretrain_unique_rows", "pretrain_supervised_tokens",
-          "pretrain_seconds", "finetune_seconds", "finetune_final_loss", "pretrain_device")  # fmt: skip
+          "pretrain_seconds", "finetune_seconds", "finetune_final_loss", "pretrain_device", "commit")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

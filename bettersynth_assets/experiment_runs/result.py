@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from bettersynth_assets.config.experiment import BASELINE, Experiment
-from bettersynth_assets.config.model import PROJECT_ROOT, SHIPPED
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.experiments.checks import Check, aa_contains_one, budget_equal, enough_seeds, tokens_reported
 from bettersynth_assets.experiments.comparison import Scores
@@ -27,6 +24,8 @@ from toolkit.files import digest_of, write_atomically
 
 NAME = "leaderboard"
 OWN_BUDGET = ("budget.exposures", "budget")
+UNKNOWN = "unknown"
+"""Stands for the version of the code in runs of older versions, which did not store it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ def arm_facts(arm: str, recipe: Recipe, root: Path, runs: Sequence[str], same_as
         tokens=_mean([row["pretrain_supervised_tokens"] for row in rows]),
         device_hours=device_hours(rows),
         recipe_hash=recipe_hash(recipe),
-        commit=commit(),
+        commits=commits_of(rows),
     )
 
 
@@ -116,18 +115,10 @@ def recipe_hash(recipe: Recipe) -> str:
     return digest_of(recipe.model_dump(mode="json", exclude={"name", "description"}))[:8]
 
 
-@cache
-def commit() -> str:
-    """Return the commit of this checkout, with ``+`` if files were changed; the version of an installed package."""
-    from importlib.metadata import version
-
-    if SHIPPED.is_dir() or not (PROJECT_ROOT / ".git").exists():
-        return version("bettersynth-assets")
-    command = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return version("bettersynth-assets")
+def commits_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the versions of the code that trained runs, each once; empty if none is known."""
+    found = dict.fromkeys(row["commit"] or UNKNOWN for row in rows)
+    return () if [*found] == [UNKNOWN] else tuple(found)
 
 
 def _mean(values: Sequence[int | None]) -> float | None:

@@ -27,7 +27,7 @@ class ArmFacts:
         tokens: supervised tokens of a run, mean over the runs.
         device_hours: of all runs together: hours in which a run held a device, or the CPU.
         recipe_hash: of the recipe's values.
-        commit: of the code that trained, or several.
+        commits: of the code that trained the runs, or versions of an installed package; empty if not known.
     """
 
     arm: str
@@ -37,7 +37,7 @@ class ArmFacts:
     tokens: float | None = None
     device_hours: float | None = None
     recipe_hash: str = ""
-    commit: str = ""
+    commits: tuple[str, ...] = ()
 
     @property
     def repeats(self) -> float | None:

@@ -14,6 +14,8 @@ from bettersynth_assets.experiments.table import ArmMean
 
 MARK = "●"
 """Marks the arms that are not shown to be worse than the best one."""
+MOST_COMMITS = 2
+"""Of an arm's runs in a cell of the Markdown table; with more, the cell has their number."""
 
 
 def as_markdown(board: Leaderboard) -> str:
@@ -64,7 +66,7 @@ def _cells(row: Row, board: Leaderboard) -> list[str]:
         cells += [_mean(row.means[benchmark]), _difference(own), own.verdict if own else "", _difference(best)]
     score = f"{row.kit_score.value:.3f} ± {row.kit_score.se:.3f}" if row.kit_score else ""
     cells += [score, _number(facts.device_hours, ".3f"), _number(row.hours_per_point, ".4f")]
-    return [*cells, facts.recipe_hash, facts.commit]
+    return [*cells, facts.recipe_hash, _commits(facts.commits)]
 
 
 def _flat(row: Row, board: Leaderboard) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def _flat(row: Row, board: Leaderboard) -> dict[str, Any]:
     score = row.kit_score
     return values | {
         "kit_score": score and score.value, "kit_score_se": score and score.se, "device_hours": facts.device_hours,
-        "hours_per_point": row.hours_per_point, "recipe_hash": facts.recipe_hash, "commit": facts.commit,
+        "hours_per_point": row.hours_per_point, "recipe_hash": facts.recipe_hash, "commits": " ".join(facts.commits),
     }  # fmt: skip
 
 
@@ -100,6 +102,10 @@ def _mean(mean: ArmMean) -> str:
 
 def _difference(against: Against | None) -> str:
     return difference(against) if against and against.value is not None else ""
+
+
+def _commits(commits: tuple[str, ...]) -> str:
+    return ", ".join(commits) if len(commits) <= MOST_COMMITS else f"{len(commits)} commits"
 
 
 def _number(value: float | None, form: str) -> str:

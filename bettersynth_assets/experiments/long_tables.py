@@ -47,6 +47,7 @@ RUNS = pa.schema(
         ("training_seed", pa.int64()),
         ("identity", pa.string()),
         *((f"{phase}_{name}", kind) for phase in PHASES for name, kind in _COST),
+        ("commit", pa.string()),
     ]
 )
 METRICS = pa.schema(
@@ -97,6 +98,7 @@ class LongTables:
             "training_seed": run.training_seed,
             "identity": json.dumps(run.identity, sort_keys=True),
             **{f"{phase}_{name}": run.cost[phase].get(name) for phase in PHASES for name, _ in _COST},
+            "commit": run.commit or None,
         }
         self._add(f"runs/{run.name}", lambda: [row], RUNS)
 

@@ -6,7 +6,7 @@
         run.json        of the trainer: its plan, and what it identifies a training by
         pretrain/       projector, samples of every step, manifest with losses and cost
         finetune/       the trained checkpoint, and the same
-        cost.json       cost of both phases
+        cost.json       cost of both phases, and the commit of the code that trained
         manifest.json   key, the identity that it is the hash of, sha256 of every file; written last
 
 A run is one training: of one training file and its images, with one training seed, and with one value of everything
@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bettersynth_assets.engine.code_version import code_version
 from bettersynth_assets.scheduler.child_process import ChildError
 from toolkit.committed_folder import damaged_files, locked, read_record, write_record
 from toolkit.files import digest_of, sha256_once, write_json
@@ -55,6 +56,7 @@ class Run:
         identity: what determined its weights.
         files: sha256 by path relative to the folder.
         cost: by phase; see ``toolkit.training.cost``, and ``steps``, ``final_loss``, ``device``, ``processes``.
+        commit: of the code that finished the run, or the version of an installed package; "" in older runs.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Run:
     identity: Identity
     files: Mapping[str, str]
     cost: Mapping[str, Mapping[str, Any]]
+    commit: str = ""
 
     @property
     def name(self) -> str:
@@ -133,10 +136,11 @@ class RunStore:
             for folder in todo:
                 self._remove_damaged(folder)
             if todo:
-                train(todo, lambda folder: _commit(folder, todo[folder]))
-            for folder, one in todo.items():
-                if not (folder / RECORD).exists():
-                    _commit(folder, one)
+                code = code_version()  # before the training: the checkout may change meanwhile
+                train(todo, lambda folder: _commit(folder, todo[folder], code))
+                for folder, one in todo.items():
+                    if not (folder / RECORD).exists():
+                        _commit(folder, one, code)
             return [self._stored(one) for one in identities]
 
     def _stored(self, identity: Identity) -> Run:
@@ -149,7 +153,7 @@ class RunStore:
         if record is None or cost is None:
             return None
         try:
-            return Run(folder=folder, cost=cost, **record)
+            return Run(folder=folder, commit=cost.pop("commit", ""), cost=cost, **record)
         except TypeError:
             return None
 
@@ -192,10 +196,10 @@ def finished_phase(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _commit(folder: Path, identity: Identity) -> None:
+def _commit(folder: Path, identity: Identity, code: str) -> None:
     """Write the cost and, last, the manifest of a run that the trainer has finished."""
     phases = {name: finished_phase(folder / name) for name in PHASES}
-    write_json(folder / COST, {name: _cost(manifest) for name, manifest in phases.items()})
+    write_json(folder / COST, {**{name: _cost(found) for name, found in phases.items()}, "commit": code})
     known = {
         f"{name}/{file}": entry["sha256"]
         for name, manifest in phases.items()

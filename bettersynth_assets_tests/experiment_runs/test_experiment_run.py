@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from bettersynth_assets.errors import ConfigError
@@ -120,6 +121,17 @@ def test_the_checks_accept_a_budget_that_the_file_sets(fake: FakeExperiments) ->
     checks = {check.name: check for check in result.checks}
     assert all(check.passed for check in checks.values())
     assert checks["budget_equal"].summary == f"exposures of the baseline: {BUDGET}; half: {BUDGET // 2}, as declared"
+
+
+def test_the_leaderboard_has_the_commits_of_the_code_that_trained(fake: FakeExperiments) -> None:
+    opened = fake.open(ARMS, seeds=SEEDS)
+    opened.add_seeds(2)
+    fake.commit = "34cd"
+    result = opened.decide()
+    assert {row.facts.commits for row in result.board.rows} == {("12ab", "34cd")}
+    for path in (fake.settings.experiments_root / "runs").glob("*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["commit"]), path)  # as older versions wrote it
+    assert {row.facts.commits for row in opened.result().board.rows} == {()}
 
 
 def test_the_leaderboard_is_written_in_three_forms(fake: FakeExperiments) -> None:

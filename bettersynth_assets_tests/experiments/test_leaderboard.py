@@ -29,7 +29,7 @@ SCORES = {
 }
 DECLARED = Declaration(baseline="baseline", benchmarks=("mmbench", "textvqa"), looks=Looks((3,)))
 FACTS = {
-    arm: ArmFacts(arm=arm, exposures=4000, unique_rows=800, tokens=5000.4, device_hours=1.5, commit="12ab")
+    arm: ArmFacts(arm=arm, exposures=4000, unique_rows=800, tokens=5000.4, device_hours=1.5, commits=("12ab",))
     for arm in SCORES
 }
 
@@ -134,6 +134,17 @@ def test_the_chance_level_is_in_every_form_and_a_baseline_near_it_is_named() -> 
     table = list(csv.DictReader(io.StringIO(as_csv(found))))
     assert [(row["mmbench_chance"], row["textvqa_chance"]) for row in table] == [("8.25", "")] * 4
     assert board(chance={"mmbench": 5.0}).near_floor == board(2, chance={"mmbench": 8.25}).near_floor == ()
+
+
+def test_the_commits_of_an_arm_are_listed_or_counted() -> None:
+    facts = FACTS | {"filtered": replace(FACTS["filtered"], commits=("12ab", "34cd")),
+                     "captioned": replace(FACTS["captioned"], commits=("1", "2", "unknown")),
+                     "harmful": replace(FACTS["harmful"], commits=())}  # fmt: skip
+    found = leaderboard("mine", compare_arms(SCORES, DECLARED), DECLARED, facts)
+    cells = [line.split("|")[-2].strip() for line in as_markdown(found).splitlines()[2:6]]
+    assert cells == ["3 commits", "12ab, 34cd", "12ab", ""]
+    table = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [row["commits"] for row in table] == ["1 2 unknown", "12ab 34cd", "12ab", ""]
 
 
 def test_an_arm_names_those_with_the_same_training_file() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bettersynth_assets.experiments.run_store import RunStore
+from bettersynth_assets.experiments import run_store
+from bettersynth_assets.experiments.run_store import RunStore, run_key
 from bettersynth_assets.scheduler.child_process import ChildError
 from bettersynth_assets_tests.helpers.fake_trainer import Trainer, identity, write_phase
 
@@ -52,8 +53,23 @@ def test_the_record_says_what_determined_the_run_and_what_it_cost(store: RunStor
     (run,) = store.ensure([identity("a", 5)], Trainer())
     assert run.folder == store.root / run.key[:16] and run.identity == identity("a", 5)
     assert {"run.json", "cost.json", "pretrain/manifest.json", "finetune/model.safetensors"} <= set(run.files)
-    assert json.loads((run.folder / "cost.json").read_text()) == run.cost
+    assert json.loads((run.folder / "cost.json").read_text()) == {**run.cost, "commit": run.commit}
     assert run.cost["finetune"]["supervised_tokens"] == 124 and run.cost["finetune"]["final_loss"] == 1.25
+
+
+def test_a_run_keeps_the_commit_of_the_code_that_trained_it(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_store, "code_version", lambda: "12ab")
+    store.ensure([identity("a", 0)], Trainer())
+    monkeypatch.setattr(run_store, "code_version", lambda: "34cd+")
+    runs = store.ensure([identity("a", 0), identity("a", 1)], Trainer())
+    assert [run.commit for run in runs] == ["12ab", "34cd+"]
+    assert runs[0].key == run_key(identity("a", 0))
+    cost = runs[0].folder / "cost.json"
+    values = json.loads(cost.read_text())
+    del values["commit"]  # as runs of older versions
+    cost.write_text(json.dumps(values))
+    (old,) = [run for run in store.all() if run.name == runs[0].name]
+    assert (old.commit, old.cost) == ("", runs[0].cost)
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_text("x"), lambda path: path.unlink()])

@@ -45,6 +45,7 @@ class FakeExperiments:
         self.score = score
         self.trained: list[str] = []
         self.fails_after: int | None = None
+        self.commit = "12ab"
 
     def open(self, arms: Mapping[str, Any], **values: Any) -> ExperimentRun:
         decide = {"benchmarks": ["textvqa", "mmbench"], **values.pop("decide", {})}
@@ -65,7 +66,8 @@ class FakeExperiments:
             exposures = one.training_set.manifest.stats["exposures"]
             phase = {**COST, "steps": 3, "final_loss": 1.0, "device": "cpu", "processes": 1, "exposures": exposures}
             cost = {"pretrain": phase, "finetune": phase}
-            tables.add_run(Run(folder=Path(), key=one.name * 4, identity=one.identity, files={}, cost=cost))
+            tables.add_run(Run(folder=Path(), key=one.name * 4, identity=one.identity, files={}, cost=cost,
+                               commit=self.commit))  # fmt: skip
             value = self.score(one.label.partition("|")[0], one.seed)
             metric = {"metric": "accuracy", "value": value, "n": 1, "unparsed": 0, "protocol": "p"}
             for name in ("textvqa", "mmbench"):
