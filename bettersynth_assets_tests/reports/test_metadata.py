@@ -77,7 +77,9 @@ def test_results_are_shown_as_a_row_per_benchmark_and_metric_with_the_baseline()
         ("pope", "f1"), ("pope", "accuracy"), ("mme", "accuracy"),
     ]  # fmt: skip
     assert shown.records[0].data["mean"] == 2.0 and shown.records[0].data["baseline"] == 1.0
-    assert shown.records[2].data["baseline"] is None
+    assert shown.records[2].data["baseline"] is None and shown.records[2].data["chance"] is None
+    shown = small_table(metric_table(pa.Table.from_pylist(rows), stats | {"chance": {"pope": {"accuracy": 50.0}}}))
+    assert [row.data["chance"] for row in shown.records] == [None, 50.0, None]
 
 
 def test_dagster_accepts_every_value_and_each_fits_in_a_few_kilobytes():

@@ -101,6 +101,15 @@ def test_the_printed_summary_equals_the_written_one(finished, capsys):
     ]  # fmt: skip
 
 
+def test_the_chance_level_stands_next_to_each_benchmark(settings):
+    levels = {"chance": {"textvqa": {"accuracy": 3.5}, "mmbench": {}}}
+    put(settings, "eval_results", rows=ROWS, stats={**arm_stats(ROWS), **levels})
+    summary = write_summary(settings)
+    assert summary["arms"]["third_place"]["textvqa"]["accuracy"]["chance"] == 3.5
+    heads = " ".join(as_text(summary).split())
+    assert "TextVQA accuracy, n 50, chance 3.50 MMBench accuracy, n 50 seeds" in heads
+
+
 def test_the_summary_ends_with_the_verdict(finished):
     found = write_summary(finished)["conclusion"]
     assert found == "third_place is better than random rows: TextVQA +11.0 [8.7, 13.3], MMBench +6.0 [6.0, 6.0]"

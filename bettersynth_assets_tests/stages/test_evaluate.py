@@ -226,6 +226,9 @@ def _check_long_tables(settings: Settings) -> None:
     assert {path.name for path in (root / "metrics").iterdir()} == names
     (row,) = pq.read_table(root / "questions" / f"{RUN}-mmbench-{keys['mmbench']}.parquet").to_pylist()
     assert (row["question_id"], row["cluster"], row["run"]) == ("2000007", "7", RUN) and row["log_probability"] < 0
+    for name, chance in (("mmbench", 50.0), ("textvqa", 100.0)):  # two options; ten equal answers to one question
+        headline, *others = pq.read_table(root / "metrics" / f"{RUN}-{name}-{keys[name]}.parquet").to_pylist()
+        assert headline["chance"] == chance and others[-1]["chance"] is None
     (row,) = pq.read_table(root / "questions" / f"{RUN}-textvqa-{keys['textvqa']}.parquet").to_pylist()
     assert (row["question_id"], row["cluster"]) == ("i1", "i1.bmp") and 0 <= row["score"] <= 1
 
