@@ -4,19 +4,23 @@ Two rules, both on the mean loss per token (nats):
 
 * Single step: the loss exceeds ``CEILING`` times the larger of the first step's loss and ln(vocabulary), the loss of
   uniform guessing. A training that can recover has no such step.
-* Trend: the median of the last ``WINDOW`` steps exceeds the lowest median of any ``WINDOW`` earlier steps both by the
-  factor ``RATIO`` and by ``MARGIN``. The median ignores single spikes. The margin (a factor of e^3 = 20 in perplexity)
-  ignores batches of a different kind, whose loss may be several times as large while it is still small.
+* Trend: the mean of the last window of steps exceeds the lowest mean of an earlier window both by the factor ``RATIO``
+  and by ``MARGIN``. A window has ``ROWS`` rows, because the loss of a small batch depends mostly on its rows: among
+  8 rows, a single row of noise decides whether it is low or high. The mean leaves out the largest losses of a window
+  and so ignores spikes. The margin (a factor of e^3 = 20 in perplexity) ignores batches of a different kind, whose loss
+  may be several times as large while it is still small.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from statistics import median
 
 CEILING = 3.0
-WINDOW = 8
+ROWS = 256
+SHORTEST_WINDOW = 8
+LEFT_OUT = 1 / 8
+"""Share of a window's losses, the largest, that its mean leaves out."""
 RATIO = 2.0
 MARGIN = 3.0
 
@@ -26,12 +30,14 @@ class LossWatch:
 
     Args:
         vocabulary: vocabulary size of the model.
+        global_batch: rows of a step.
     """
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, global_batch: int) -> None:
         self.uniform = math.log(vocabulary)
+        self.window = max(SHORTEST_WINDOW, ROWS // global_batch)
         self._first: float | None = None
-        self._last: deque[float] = deque(maxlen=2 * WINDOW)
+        self._last: deque[float] = deque(maxlen=2 * self.window)
         self._best = math.inf
 
     def add(self, loss: float) -> str | None:
@@ -42,11 +48,19 @@ class LossWatch:
         ceiling = CEILING * max(self._first, self.uniform)
         if loss > ceiling:
             return f"over {ceiling:.4g}, {CEILING:g} times the larger of the first step's loss and that of guessing"
-        if len(self._last) < 2 * WINDOW:
+        if len(self._last) < 2 * self.window:
             return None
         steps = list(self._last)
-        self._best = min(self._best, median(steps[:WINDOW]))
-        now = median(steps[WINDOW:])
+        self._best = min(self._best, _mean(steps[: self.window]))
+        now = _mean(steps[self.window :])
         if now > max(RATIO * self._best, self._best + MARGIN):
-            return f"the median of the last {WINDOW} steps, {now:.4g}, is far above the lowest so far, {self._best:.4g}"
+            return (
+                f"the mean of the last {self.window} steps, {now:.4g}, is far above the lowest so far, {self._best:.4g}"
+            )
         return None
+
+
+def _mean(losses: list[float]) -> float:
+    """Return the mean without the largest losses."""
+    kept = sorted(losses)[: len(losses) - int(LEFT_OUT * len(losses))]
+    return sum(kept) / len(kept)

@@ -58,7 +58,7 @@ class ExposureTrainer(Trainer):
         # If False, Trainer neither counts labels nor passes their number to the model.
         self.model_accepts_loss_kwargs = False
         self.losses: list[float] = []
-        self._watch = LossWatch(architecture.vocabulary(cast(PreTrainedModel, self.model)))
+        self._watch = LossWatch(architecture.vocabulary(cast(PreTrainedModel, self.model)), exposures.global_batch)
         self._micro_losses: list[Tensor] = []
         self._micro_ids: list[list[str]] = []
         self._scale = self.args.world_size * (self.args.gradient_accumulation_steps if self.is_deepspeed_enabled else 1)
