@@ -11,15 +11,14 @@ have the recorded hashes. Writers hold the folder's lock; readers need none.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from toolkit.files import flush, sha256_once, write_json
+from toolkit.locks import locked_folder, no_wait
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -49,47 +48,22 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: sha256_once(folder / name) for name in names}
 
 
-def no_wait() -> None:
-    """No-op callback of a lock that is held by another process."""
-
-
 @contextmanager
 def locked(folder: Path, on_wait: Callable[[], None] = no_wait) -> Iterator[None]:
     """Hold a folder; a second process that wants it waits here.
 
-    The folder is created, and removed at the end if nothing was written to it. The kernel releases the lock when the
-    process exits for any reason.
+    The folder is created, and removed at the end if nothing was written to it.
 
     Args:
         folder: the folder.
         on_wait: called once if another process holds the folder.
     """
-    handle = _lock(folder, on_wait)
-    try:
-        yield
-    finally:
-        os.close(handle)
-        with suppress(OSError):  # not empty: something was committed, or can be resumed
-            folder.rmdir()
-
-
-def _lock(folder: Path, on_wait: Callable[[], None]) -> int:
-    """Return a descriptor that holds the folder; retry if another process has removed the folder meanwhile."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder, on_wait):
         try:
-            handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if folder.stat().st_ino == os.fstat(handle).st_ino:
-                return handle
-        os.close(handle)
+            yield
+        finally:
+            with suppress(OSError):  # not empty: something was committed, or can be resumed
+                folder.rmdir()
 
 
 def _sha256(path: Path) -> str | None:

@@ -27,10 +27,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,6 +38,7 @@ from bettersynth_assets.engine.integrity import DamagedFileError, fault_of
 from bettersynth_assets.engine.manifest import FILE, Manifest, read_manifest
 from bettersynth_assets.errors.storage import CANNOT_WRITE, naming_the_path
 from toolkit.files import flush, replacing, write_atomically
+from toolkit.locks import locked_file
 
 __all__ = ["WHOLE", "Manifest", "Slot", "write_table"]
 
@@ -92,32 +92,15 @@ class Slot:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock this shard; a second run waits. The kernel releases the lock when the process exits for any reason.
+        """Lock this shard; a second run waits.
 
         Raises:
             StorageError: the folder or the lock file cannot be created.
         """
-        with naming_the_path(self.folder):
-            file = self._lock()
-        with file:
+        with ExitStack() as stack:
+            with naming_the_path(self.folder):
+                stack.enter_context(locked_file(self.folder / LOCK))
             yield
-
-    def _lock(self) -> IO[str]:
-        """Open and lock the lock file; retry if another run has removed the file meanwhile (``abandon``)."""
-        path = self.folder / LOCK
-        while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                file = path.open("w")
-            except FileNotFoundError:
-                if path.is_symlink():  # a dangling link
-                    raise
-                continue
-            fcntl.flock(file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                    return file
-            file.close()
 
     def abandon(self, key: str) -> None:
         """Remove the empty folders that a stage leaves when it refuses its settings; the lock must be held."""

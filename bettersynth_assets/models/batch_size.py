@@ -7,7 +7,6 @@ then read from the file by every worker and every later run, regardless of the f
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Literal, Protocol
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.models.batching import BatchSize
 from toolkit.files import write_atomically
+from toolkit.locks import locked_file
 
 RequestedBatch = int | Literal["auto"]
 MAX_BATCH = 2048
@@ -90,9 +90,7 @@ def largest_fitting(peak: Callable[[int], int], free: Callable[[], int]) -> int:
 
 def stored_number(path: Path, name: str, find: Callable[[], int]) -> int:
     """Return the number stored in a file under a name; the first process to ask finds and stores it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked_file(path.with_suffix(".lock")):
         try:
             numbers = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except ValueError as error:

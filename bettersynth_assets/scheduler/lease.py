@@ -7,16 +7,17 @@ that the lease lasts as long as any process that may still use the GPU's memory.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
 from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.scheduler.devices import device_numbers
+from toolkit.locks import acquire
 
 MASK = "CUDA_VISIBLE_DEVICES"
 _held: list[int] = []
@@ -63,11 +64,7 @@ def lease(devices: list[str], log: Callable[[str], None], folder: Path | None = 
             for name in sorted(devices)
         ]
         for name, file in zip(sorted(devices), files, strict=True):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log(f"GPU {name} is busy with another run: waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
+            acquire(file.fileno(), partial(log, f"GPU {name} is busy with another run: waiting for it"))
         os.environ[MASK] = ",".join(devices)
         _held.extend(file.fileno() for file in files)
         try:

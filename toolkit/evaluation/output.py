@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +11,7 @@ from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.evaluation.plan import EvaluationPlan
 from toolkit.evaluation.units import Unit, UnitLocation, finished, read_unit, remove_units_of_other_runs, summary
 from toolkit.files import flush, write_json
+from toolkit.locks import locked_folder
 from toolkit.questions.answer_files import AnswerError
 
 RESULTS = "results.json"
@@ -28,22 +27,20 @@ def locked(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise AnswerError(f"output: {str(folder)!r} is a file; give a folder")
+
+    def refuse() -> None:
+        raise AnswerError(
+            f"output: another evaluation is writing to {folder}; wait for it or give another folder"
+        ) from None
+
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with locked_folder(folder, on_wait=refuse):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AnswerError(
-                f"output: another evaluation is writing to {folder}; wait for it or give another folder"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
-        if is_new:
-            with suppress(OSError):  # not empty: it holds finished benchmarks
-                folder.rmdir()
+            yield
+        finally:
+            if is_new:
+                with suppress(OSError):  # not empty: it holds finished benchmarks
+                    folder.rmdir()
 
 
 def begin_commit(folder: Path, place: UnitLocation) -> None:

@@ -10,7 +10,6 @@ small ``--budget`` (share of the full training steps).
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import tempfile
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import toolkit  # noqa: F401 (makes torchvision importable with a CPU build of torch)
+from toolkit.locks import locked_folder
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 MODELS = ("clip", "watermark", "blip2", "clip_tower", "convnext_tower", "language", "mgm", "llava")
@@ -156,13 +156,9 @@ def _record_figures(out: Path, name: str, figures: dict[str, object]) -> None:
     """Print the figures of one model and add them to ``QUALITY.json``."""
     print(name, json.dumps(figures), flush=True)
     path = out / "QUALITY.json"
-    out.mkdir(parents=True, exist_ok=True)
-    # Several processes may train different models at the same time.
-    with (out / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked_folder(out):  # several processes may train different models at the same time
         figures_by_model = json.loads(path.read_text()) if path.is_file() else {}
         path.write_text(json.dumps({**figures_by_model, name: figures}, indent=2, sort_keys=True) + "\n")
-    (out / ".lock").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
