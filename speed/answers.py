@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from toolkit.images.reading import read_image
 from toolkit.images.squares import pad_to_square
-from toolkit.models.mgm.answering.answerer import PART, Answerer
+from toolkit.models.mgm.answering.answerer import GROUP_SIZE, Answerer
 from toolkit.models.mgm.answering.greedy import Batch
 from toolkit.models.mgm.answering.prefixes import read_prefixes
 from toolkit.models.mgm.common.names import IMAGE_TOKEN_INDEX
@@ -89,7 +89,7 @@ def main() -> None:
         prompts = make_prompts(Path(folder), args.prompts, args.per_picture)
         peer_prompts = prompts[: args.original]
         model.speed = fast
-        answerer(prompts[: max(2 * args.batch_size, 4 * PART)])
+        answerer(prompts[: max(2 * args.batch_size, 4 * GROUP_SIZE)])
         first, answers, memory = timed(lambda: answerer(prompts))
         model.speed = REFERENCE
         peer = partial(original, model, processor, peer_prompts, args.new_tokens)
@@ -233,9 +233,9 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any, float]:
 
 @torch.inference_mode()
 def part_times(answerer: Answerer, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Time each part of this toolkit alone, in milliseconds: ``PART`` images, one batch of questions, one token."""
+    """Time each part of this toolkit alone, in ms: ``GROUP_SIZE`` images, one batch of questions, one token."""
     model, processor = answerer.model, answerer.processor
-    files = [prompt.image for prompt in prompts][:PART]
+    files = [prompt.image for prompt in prompts][:GROUP_SIZE]
 
     def best(function: Callable[[], Any]) -> tuple[float, Any]:
         runs = [timed(function) for _ in range(3)]

@@ -108,8 +108,8 @@ def sha256_once(path: Path, state: os.stat_result | None = None) -> str:
         path: the file.
         state: the result of ``path.stat()``, if the caller has it already.
     """
-    found = state or path.stat()
-    return _sha256_of_state(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    status = state or path.stat()
+    return _sha256_of_state(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -72,10 +72,10 @@ class Registry(Generic[T]):
             module, _, attribute = self._built_in[name].partition(":")
             value: T = getattr(importlib.import_module(module), attribute)
             return value
-        found = self._entry_points().get(name)
-        if found is None:
+        entry_point = self._entry_points().get(name)
+        if entry_point is None:
             raise RegistryError(f"unknown {self.kind} {name!r}: {nearest(name, self.names())}")
-        loaded: T = found.load()
+        loaded: T = entry_point.load()
         return loaded
 
     def fingerprint(self, name: str) -> str | None:
@@ -87,9 +87,9 @@ class Registry(Generic[T]):
         """
         if name in self._built_in:
             return None
-        found = self._entry_points().get(name)
-        if name not in self._added and found is not None and found.dist is not None:
-            return f"{found.dist.name} {found.dist.version}"
+        entry_point = self._entry_points().get(name)
+        if name not in self._added and entry_point is not None and entry_point.dist is not None:
+            return f"{entry_point.dist.name} {entry_point.dist.version}"
         value = self.get(name)
         module = sys.modules.get(getattr(value, "__module__", type(value).__module__))
         file = getattr(module, "__file__", None)

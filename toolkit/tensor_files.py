@@ -67,5 +67,5 @@ def writing(path: Path) -> Iterator[None]:
 
 def _is_full(path: Path) -> bool:
     folder = next(folder for folder in path.parents if folder.is_dir())
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize < _FULL_BELOW
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _FULL_BELOW

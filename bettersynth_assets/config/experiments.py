@@ -44,21 +44,21 @@ def load_experiments(
             or a folder does not exist.
     """
     find = partial(choose_recipe, recipes=recipes)
-    found: dict[str, KnownExperiment] = {}
+    by_name: dict[str, KnownExperiment] = {}
     benchmarks = profile.evaluation.chosen()
     for path in [*shipped_files("experiments").values(), *files_of_folders(FOLDERS, env, "experiment")]:
         experiment = load_experiment(str(path))
-        if experiment.name in found:
+        if experiment.name in by_name:
             raise ConfigError(f"{path}: another experiment has the name {experiment.name!r}: set another `name`")
         if set(experiment.decide.benchmarks) <= benchmarks.keys():
-            found[experiment.name] = KnownExperiment(experiment=experiment, recipes=recipes_of(experiment, find))
-    return tuple(found.values())
+            by_name[experiment.name] = KnownExperiment(experiment=experiment, recipes=recipes_of(experiment, find))
+    return tuple(by_name.values())
 
 
 def with_arms(recipes: Sequence[Recipe], experiments: Sequence[KnownExperiment]) -> tuple[Recipe, ...]:
     """Return the recipes, followed by those that only arms of experiments have."""
-    found = {recipe.name: recipe for recipe in recipes}
+    by_name = {recipe.name: recipe for recipe in recipes}
     for known in experiments:
         for recipe in known.recipes.values():
-            found.setdefault(recipe.name, recipe)
-    return tuple(found.values())
+            by_name.setdefault(recipe.name, recipe)
+    return tuple(by_name.values())

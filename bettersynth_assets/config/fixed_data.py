@@ -50,7 +50,7 @@ def benchmark_files(evaluation: EvaluationSettings, world: WorldPaths) -> dict[s
     Raises:
         ConfigError: a file that the profile names is missing, or none is named and the miniature world has none.
     """
-    found = {}
+    entries = {}
     for name, values in evaluation.chosen().items():
         roles = [file.role for file in BENCHMARKS.get(name).files]
         options = {key: value for key, value in values.items() if key not in roles}
@@ -60,8 +60,8 @@ def benchmark_files(evaluation: EvaluationSettings, world: WorldPaths) -> dict[s
             files = {role: _existing(f"{where}.{role}", path) for role, path in named.items()}
         else:
             files = _of_the_world(world, name, roles)
-        found[name] = {role: str(path) for role, path in files.items()} | options
-    return found
+        entries[name] = {role: str(path) for role, path in files.items()} | options
+    return entries
 
 
 def _of_the_world(world: WorldPaths, name: str, roles: list[str]) -> dict[str, Path]:

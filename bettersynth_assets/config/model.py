@@ -89,8 +89,8 @@ def read_yaml(name: str, folder: str) -> tuple[dict[str, Any], Path]:
     except OSError as error:
         raise ConfigError(f"{kind} {path} cannot be read: {error.strerror}") from None
     if not isinstance(values, dict):
-        found = "nothing" if values is None else type(values).__name__
-        raise ConfigError(f"{path}: expected a mapping of keys, found {found}")
+        type_name = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type_name}")
     try:
         check_name(kind, values.setdefault("name", path.stem))
     except ConfigError as error:

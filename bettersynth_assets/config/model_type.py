@@ -21,10 +21,10 @@ def model_type(name: str) -> tuple[str | None, str]:
 
 def _in_folder(folder: Path) -> tuple[str | None, str]:
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
-        found = None
-    return _said(found)
+        kind = None
+    return _said(kind)
 
 
 @lru_cache(maxsize=16)
@@ -37,5 +37,5 @@ def _on_the_hub(name: str) -> tuple[str | None, str]:
         return None, f"its config.json cannot be downloaded ({str(error).splitlines()[0]})"
 
 
-def _said(found: str | None) -> tuple[str | None, str]:
-    return found, f"its config.json says model_type {found!r}" if found else "it has no config.json with a model_type"
+def _said(kind: str | None) -> tuple[str | None, str]:
+    return kind, f"its config.json says model_type {kind!r}" if kind else "it has no config.json with a model_type"

@@ -17,8 +17,8 @@ class OperatorModels:
 
     def named(self, role: str) -> str | None:
         """Return a role's folder, file or hub id as the profile names it; None if it names none."""
-        found: str | None = getattr(self.models, role)
-        return found
+        model_name: str | None = getattr(self.models, role)
+        return model_name
 
     def model(self, role: str) -> ResolvedModel | None:
         """Return the model of a role; None if the profile names none.

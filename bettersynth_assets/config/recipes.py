@@ -29,17 +29,17 @@ def load_recipes(profile: Profile, env: Mapping[str, str] = os.environ) -> tuple
             recipe is unknown, or the environment has the variable that earlier versions used.
     """
     refuse_removed_variable(env)
-    found: dict[str, tuple[Path, Recipe]] = {}
+    by_name: dict[str, tuple[Path, Recipe]] = {}
     for path in [*shipped_files("recipes").values(), *files_of_folders(FOLDERS, env, "recipe")]:
-        _add(found, path)
+        _add(by_name, path)
     name = profile.default_recipe
     if name.endswith(SUFFIXES):
         path = Path(resolve(name)).expanduser()
-        known = [recipe.name for file, recipe in found.values() if file.absolute() == path.absolute()]
-        name = known[0] if known else _add(found, path).name
-    if name not in found:
-        raise ConfigError(f"profile {profile.name!r}: default_recipe = {_unknown(name, found)}")
-    recipes = {key: recipe for key, (_, recipe) in found.items()}
+        known = [recipe.name for file, recipe in by_name.values() if file.absolute() == path.absolute()]
+        name = known[0] if known else _add(by_name, path).name
+    if name not in by_name:
+        raise ConfigError(f"profile {profile.name!r}: default_recipe = {_unknown(name, by_name)}")
+    recipes = {key: recipe for key, (_, recipe) in by_name.items()}
     return recipes.pop(name), *recipes.values()
 
 
@@ -92,16 +92,16 @@ def how_to_select(value: str) -> str:
     )
 
 
-def _add(found: dict[str, tuple[Path, Recipe]], path: Path) -> Recipe:
+def _add(by_name: dict[str, tuple[Path, Recipe]], path: Path) -> Recipe:
     recipe = load_recipe(str(path))
-    for other, (file, _) in found.items():
+    for other, (file, _) in by_name.items():
         # Upper and lower case are the same folder on some file systems.
         if identifier(other).lower() == identifier(recipe.name).lower():
             raise ConfigError(
                 f"{path}: the recipe's name {recipe.name!r} and {other!r} of {file} are the same name in Dagster: set "
                 "another `name` in one of the files, or rename it"
             )
-    found[recipe.name] = (path, recipe)
+    by_name[recipe.name] = (path, recipe)
     return recipe
 
 

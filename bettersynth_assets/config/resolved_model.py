@@ -93,11 +93,11 @@ def files_fingerprint(*paths: Path) -> str:
     Files of 64 MiB and more count by size and modification time instead, because hashing them for each shard would take
     longer than the shard.
     """
-    found = [(path, root) for root in paths for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
+    files = [(path, root) for root in paths for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
     return digest_of(
         [
             (path.relative_to(root).as_posix() if path != root else path.name, _file_mark(path))
-            for path, root in found
+            for path, root in files
             if path.is_file() and not path.name.startswith(".")
         ]
     )

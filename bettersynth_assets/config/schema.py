@@ -121,10 +121,10 @@ def _relaxed(section: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
     name = section["$ref"].removeprefix("#/$defs/")
     loose = f"{name}Part"
     if loose not in definitions:
-        found = definitions[loose] = copy.deepcopy(definitions[name])
-        found.pop("required", None)
-        found.pop("oneOf", None)
-        for key, inner in found["properties"].items():
+        definition = definitions[loose] = copy.deepcopy(definitions[name])
+        definition.pop("required", None)
+        definition.pop("oneOf", None)
+        for key, inner in definition["properties"].items():
             if "$ref" in inner:
-                found["properties"][key] = _relaxed(inner, definitions)
+                definition["properties"][key] = _relaxed(inner, definitions)
     return {**section, "$ref": f"#/$defs/{loose}"}

@@ -60,14 +60,14 @@ def build_sensor(profile: Profile, job: str) -> dg.SensorDefinition:
         path = PROJECT_ROOT / profile.seed
         if not path.is_file():
             return dg.SkipReason(f"seed file {path} does not exist")
-        found = fingerprint(path)
+        state = fingerprint(path)
         if context.cursor is None:
             return dg.SensorResult(
-                cursor=found, skip_reason=dg.SkipReason(f"first check of {path}; its state is recorded")
+                cursor=state, skip_reason=dg.SkipReason(f"first check of {path}; its state is recorded")
             )
-        if context.cursor == found:
+        if context.cursor == state:
             return dg.SkipReason(f"{path} has not changed")
-        return dg.SensorResult(run_requests=[dg.RunRequest(tags=all_shards(profile))], cursor=found)
+        return dg.SensorResult(run_requests=[dg.RunRequest(tags=all_shards(profile))], cursor=state)
 
     return seed_file_changed
 

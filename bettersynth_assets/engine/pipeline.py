@@ -81,8 +81,8 @@ class Pipeline:
 
     def current(self, name: str) -> list[Manifest]:
         """Return the manifests on disk, up to date or not; omit shards without a manifest."""
-        found = (self.slot(name, shard).read() for shard in self.shards(name))
-        return [manifest for manifest in found if manifest is not None]
+        manifests = (self.slot(name, shard).read() for shard in self.shards(name))
+        return [manifest for manifest in manifests if manifest is not None]
 
     def ensure_all(self, name: str) -> list[Manifest]:
         """Bring every shard of a stage up to date; return the manifests in order."""
@@ -158,12 +158,14 @@ class Pipeline:
             UserError: see ``ensure``.
         """
         for source in self.sources(name):
-            wanted = list(dict.fromkeys(part for shard in shards for part in self.needed(name, shard, source)))
-            missing = [part for part in wanted if part not in self._current[source]]
+            wanted = list(
+                dict.fromkeys(source_shard for shard in shards for source_shard in self.needed(name, shard, source))
+            )
+            missing = [source_shard for source_shard in wanted if source_shard not in self._current[source]]
             if missing:
                 self.ensure_inputs(source, missing)
-                for part in missing:
-                    self.ensure(source, part)
+                for source_shard in missing:
+                    self.ensure(source, source_shard)
             self.admit(source)
 
     def admit(self, name: str) -> None:
@@ -184,8 +186,8 @@ class Pipeline:
 
     def up_to_date(self, name: str) -> list[Manifest]:
         """Return the manifests of a set's shards that are up to date, in order; builds nothing."""
-        found = (self.found(name, shard) for shard in self.shards(name))
-        return [manifest for manifest in found if manifest is not None]
+        manifests = (self.found(name, shard) for shard in self.shards(name))
+        return [manifest for manifest in manifests if manifest is not None]
 
     def sources(self, name: str) -> tuple[str, ...]:
         """Return the names of the stages whose output a stage reads under these settings."""
@@ -204,10 +206,10 @@ class Pipeline:
         inputs: dict[str, list[Manifest]] = {}
         for source in self.sources(name):
             inputs[source] = []
-            for part in self.needed(name, shard, source):
-                if (item := self.found(source, part)) is None:
+            for source_shard in self.needed(name, shard, source):
+                if (source_manifest := self.found(source, source_shard)) is None:
                     return None
-                inputs[source].append(item)
+                inputs[source].append(source_manifest)
         try:
             key = self._key(self.stages[name], shard, inputs)
         except EnvironmentFault:  # reported when the shard is brought up to date
@@ -242,11 +244,11 @@ class Pipeline:
     def _reused(self, stage: Stage, slot: Slot, key: str) -> Manifest | None:
         """Copy the version with this key that another recipe has built; None if there is none."""
         roots = sorted(self.settings.profile_root.glob("*/")) if stage.scope == "recipe" else []
-        found = reuse.find(slot, key, roots)
-        if found is None:
+        version = reuse.find(slot, key, roots)
+        if version is None:
             return None
-        self.log(f"{slot.stage} {slot.shard}: copied from {found.path.parent}, which has the same key")
-        return reuse.copy(found, slot)
+        self.log(f"{slot.stage} {slot.shard}: copied from {version.path.parent}, which has the same key")
+        return reuse.copy(version, slot)
 
     def trust(self, manifest: Manifest) -> None:
         """Accept a shard as up to date and its set as checked, because the parent process has verified both."""

@@ -28,27 +28,27 @@ def find(slot: Slot, key: str, roots: Iterable[Path]) -> Manifest | None:
     for root in roots:
         if root != slot.root:
             with suppress(DamagedFileError, EnvironmentFault):
-                found = Slot(root=root, stage=slot.stage, shard=slot.shard).committed()
-                if found is not None and found.key == key and not found.faults():
-                    return found
+                manifest = Slot(root=root, stage=slot.stage, shard=slot.shard).committed()
+                if manifest is not None and manifest.key == key and not manifest.faults():
+                    return manifest
     return None
 
 
-def copy(found: Manifest, slot: Slot) -> Manifest | None:
+def copy(manifest: Manifest, slot: Slot) -> Manifest | None:
     """Commit a copy of a version; the slot's lock must be held.
 
     Returns:
         The copy; None if the version was removed or changed meanwhile, so that the shard must be built.
     """
-    folder = slot.begin(found.key, resume=False)
+    folder = slot.begin(manifest.key, resume=False)
     try:
-        for name in found.files:
+        for name in manifest.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found.path / name, folder / name)
-        for name in found.memos:
-            shutil.copyfile(found.path.parent / name, folder.parent / name)
+            shutil.copyfile(manifest.path / name, folder / name)
+        for name in manifest.memos:
+            shutil.copyfile(manifest.path.parent / name, folder.parent / name)
     except FileNotFoundError:
         return None
-    if any(fault_of(folder / name, entry) for name, entry in found.files.items()):
+    if any(fault_of(folder / name, entry) for name, entry in manifest.files.items()):
         return None
-    return slot.commit(found)
+    return slot.commit(manifest)

@@ -34,10 +34,10 @@ def naming_the_path(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EnvironmentFault) as error:
-        found = storage_error(error, folder)
-        if found is None:
+        reported = storage_error(error, folder)
+        if reported is None:
             raise
-        raise found from error
+        raise reported from error
 
 
 def storage_error(error: OSError | EnvironmentFault, folder: Path) -> StorageError | None:
@@ -68,9 +68,9 @@ def is_read_only(error: OSError | EnvironmentFault) -> bool:
 
 def _blocking(folder: Path) -> str:
     """Describe what blocks the creation of a folder: a file or dangling link in its path. Empty if nothing does."""
-    for part in (*reversed(folder.parents), folder):
-        if part.is_symlink() and not part.exists():
-            return f"{part} is a link to {part.readlink()}, which does not exist"
-        if part.exists() and not part.is_dir():
-            return f"{part} is a file"
+    for path in (*reversed(folder.parents), folder):
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to {path.readlink()}, which does not exist"
+        if path.exists() and not path.is_dir():
+            return f"{path} is a file"
     return ""

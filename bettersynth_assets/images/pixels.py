@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
     from transformers import BaseImageProcessor
+
+    ImageBatch = Sequence[Image | Tensor] | Tensor
+    """RGB images, tensors that a ``prepare`` function has made of them, or such tensors stacked in one."""
 
 
 class Frame(NamedTuple):
@@ -108,7 +111,7 @@ def middle_square(side: int, resample: int, half: Callable[[int], int] = lambda 
 
 
 def as_pixels(
-    images: Sequence[Any],
+    images: ImageBatch,
     prepare: Callable[[Image], Tensor],
     levels: Tensor | None,
     device: str,
@@ -129,7 +132,7 @@ def as_pixels(
     return (prepared if levels is None else as_floats(prepared, levels)).to(dtype)
 
 
-def stacked(images: Sequence[Any] | Tensor, prepare: Callable[[Image], Tensor]) -> Tensor:
+def stacked(images: ImageBatch, prepare: Callable[[Image], Tensor]) -> Tensor:
     """Stack RGB images, or results of ``prepare``, in one tensor."""
     import torch
 

@@ -55,15 +55,21 @@ def inspect_file(file: IO[bytes], size: int) -> Structure:
 
 def _plain_jpeg(head: bytes) -> tuple[int, int, str] | None:
     """Return width, height and mode if all segments before the first scan are plain."""
-    found = None
+    size_and_mode = None
     for marker, begin, _ in jpeg_segments(head):
         if marker == JPEG_SCAN:
-            return found
+            return size_and_mode
         if marker in JPEG_FRAMES:
             frame = jpeg_frame(head, begin)
-            if found or frame.bits != 8 or frame.components not in JPEG_MODES or not frame.width or not frame.height:
+            if (
+                size_and_mode
+                or frame.bits != 8
+                or frame.components not in JPEG_MODES
+                or not frame.width
+                or not frame.height
+            ):
                 return None
-            found = frame.width, frame.height, JPEG_MODES[frame.components]
+            size_and_mode = frame.width, frame.height, JPEG_MODES[frame.components]
         elif marker not in JPEG_PLAIN:
             return None
     return None

@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from bettersynth_assets.errors import DeviceError
 from toolkit.gpu_memory import halve_until_it_fits
 
-Item = TypeVar("Item")
-Out = TypeVar("Out")
 HALVINGS = 3
 SMALL_MODEL = 20_000_000  # parameters; CLIP ViT-B/32 has 151 million
+
+
+class Sliceable(Protocol):
+    """Rows of which a slice is a batch: a sequence, a range of positions, or a tensor."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
+Rows = TypeVar("Rows", bound=Sliceable)
+Out = TypeVar("Out")
 
 
 @dataclass
@@ -36,11 +46,11 @@ class BatchSize:
         return max(1, self.requested >> HALVINGS)
 
 
-def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Out]) -> Iterator[Out]:
+def batches(items: Rows, batch: BatchSize, run: Callable[[Rows], Out]) -> Iterator[Out]:
     """Run a model over items in batches.
 
     Args:
-        items: rows, in order; any sequence that supports slices.
+        items: rows, in order.
         batch: the size; halved here, also for later calls, when the GPU runs out of memory.
         run: computes the result of one batch.
 
@@ -68,7 +78,7 @@ def batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Ite
         yield result
 
 
-def in_batches(items: Sequence[Item], batch: BatchSize, run: Callable[[Sequence[Item]], Sequence[Out]]) -> list[Out]:
+def in_batches(items: Rows, batch: BatchSize, run: Callable[[Rows], Sequence[Out]]) -> list[Out]:
     """Concatenate ``batches`` of a function that returns one result per item."""
     results = [result for batch_results in batches(items, batch, run) for result in batch_results]
     assert len(results) == len(items)

@@ -17,6 +17,7 @@ from bettersynth_assets.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 BACKEND = "pil"
 """Variant of image processors that transformers is asked for."""
@@ -41,7 +42,7 @@ def tensors_only(label: str) -> Iterator[None]:
         ) from error
 
 
-def load_model(model_class: Any, name: str, *, dtype: torch.dtype, label: str) -> Any:
+def load_model(model_class: type[PreTrainedModel], name: str, *, dtype: torch.dtype, label: str) -> Any:
     """Load a checkpoint in evaluation mode on the CPU.
 
     Args:
@@ -58,9 +59,10 @@ def load_model(model_class: Any, name: str, *, dtype: torch.dtype, label: str) -
     transformers.logging.disable_progress_bar()  # one bar per model on the step's stderr
     # List weights of another shape like missing ones; the error of transformers lacks the checkpoint's name.
     with tensors_only(label):
-        model, loading_info = model_class.from_pretrained(
+        loaded: Any = model_class.from_pretrained(
             name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
+    model, loading_info = loaded
     # Buffers are not weights: they follow from the configuration.
     parameters = {key for key, _ in model.named_parameters()}
     missing = sorted(

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
@@ -22,7 +22,7 @@ from bettersynth_assets.operators.spec import ClassifierHead
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, ProcessorMixin
 
 AT_ONCE = {"cpu": 64, "cuda": 256}
@@ -41,7 +41,7 @@ class ClassifierModel:
 
     operator: BuiltOperator
     head: ClassifierHead
-    model: Any
+    model: PreTrainedModel
     prepare: Callable[[Image.Image], Tensor]
     """Converts an RGB image to a uint8 tensor, or to a float tensor if there are no ``levels``."""
     levels: Tensor | None
@@ -61,7 +61,7 @@ class ClassifierModel:
         rows, error = attempt(lambda: self.tokenize(texts) if self.tokenize else [])
         if error is not None:
             return [error] if len(texts) == 1 else [tokenized for text in texts for tokenized in self.tokens([text])]
-        vocabulary_size = self.model.get_input_embeddings().num_embeddings
+        vocabulary_size = cast("nn.Embedding", self.model.get_input_embeddings()).num_embeddings
         return [
             tokens
             if max(tokens, default=0) < vocabulary_size
@@ -93,7 +93,7 @@ class ClassifierModel:
                 values: list[float] = head.score(output.float(), self.operator.operator).tolist()
                 return values
 
-        return in_batches(range(len(tokens)), self.batch, run)  # type: ignore[arg-type]
+        return in_batches(range(len(tokens)), self.batch, run)
 
     def _padded(self, tokens: Sequence[Tokens]) -> dict[str, Tensor]:
         """Return padded tokens and their mask on the device, both (B, length) int64."""

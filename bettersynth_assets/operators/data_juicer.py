@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.config.operator_models import OperatorModels
@@ -33,6 +36,9 @@ from bettersynth_assets.operators.sandbox import operator_environment, registry
 from bettersynth_assets.operators.trust import PLACE, nested
 from bettersynth_assets.scheduler.devices import resolve_devices
 
+if TYPE_CHECKING:
+    from data_juicer.ops.base_op import OP
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltOperator:
@@ -41,8 +47,8 @@ class BuiltOperator:
     name: str
     limits: str
     """The recipe's arguments with resolved limits, as JSON, for the table of rejects."""
-    operator: Any
-    """The ``OP`` object of Data-Juicer."""
+    operator: OP
+    """The operator's object of Data-Juicer."""
     is_filter: bool
     rank: int | None
     """GPU number for operators with a model; None for the CPU."""
@@ -58,7 +64,7 @@ class BuiltOperator:
     """Type of an image classifier's weights."""
 
 
-def resolve_limits(entries: Sequence[Operator], scores: Any, ids: Sequence[str]) -> list[Operator]:
+def resolve_limits(entries: Sequence[Operator], scores: NDArray[np.float32], ids: Sequence[str]) -> list[Operator]:
     """Replace the methods by which operators choose limits with numbers.
 
     Args:
@@ -204,7 +210,7 @@ def _build(
     arguments = json.loads(arguments_json)
     accelerator = {"accelerator": "cpu"} if device == "cpu" else {}
     with operator_context(name, arguments_json, "while it was built"), operator_environment(), loading_from(local):
-        operator: Any = kind(
+        operator: OP = kind(
             **{"skip_op_error": False, "auto_op_parallelism": False, "num_proc": None, **accelerator, **arguments}
         )
         uses_gpu = device != "cpu" and operator.use_cuda()

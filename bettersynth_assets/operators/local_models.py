@@ -24,6 +24,10 @@ from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.spec import PIECES, Need
 
 if TYPE_CHECKING:
+    import kenlm
+    from fasttext.FastText import _FastText
+    from sentencepiece import SentencePieceProcessor
+    from spacy.tokens import Doc
     from transformers import PreTrainedTokenizerBase
 
 PARSED = 4096
@@ -187,14 +191,14 @@ def _tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 @lru_cache(maxsize=1)
-def _fasttext(path: str) -> Any:
+def _fasttext(path: str) -> _FastText:
     import fasttext
 
     return fasttext.load_model(path)
 
 
 @lru_cache(maxsize=1)
-def _spacy(path: str, lang: str) -> Any:
+def _spacy(path: str, lang: str) -> Callable[[str], Doc]:
     """Load one pipeline for both operators, without unused components; it caches the parses of recent captions.
 
     Raises:
@@ -209,14 +213,14 @@ def _spacy(path: str, lang: str) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _sentencepiece(path: str) -> Any:
+def _sentencepiece(path: str) -> SentencePieceProcessor:
     import sentencepiece
 
     return sentencepiece.SentencePieceProcessor(model_file=path)
 
 
 @lru_cache(maxsize=1)
-def _kenlm(path: str) -> Any:
+def _kenlm(path: str) -> kenlm.Model:
     import kenlm
 
     quiet = kenlm.Config()
@@ -224,7 +228,7 @@ def _kenlm(path: str) -> Any:
     return kenlm.Model(path, quiet)
 
 
-def _pos_tag(folder: str) -> Any:
+def _pos_tag(folder: str) -> Callable[..., list[tuple[str, str]]]:
     """Return NLTK's tagger; it and the tokenizer read their data from the folder."""
     import nltk
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.errors import ConfigError
@@ -21,6 +21,9 @@ from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.spec import OperatorSpec
 from bettersynth_assets.operators.trust import check_trust
 from toolkit.suggest import nearest
+
+if TYPE_CHECKING:
+    from data_juicer.ops.base_op import OP
 
 NEEDS_SET = ("Deduplicator", "Selector")
 OTHER_ROWS = ("Grouper", "Aggregator", "Pipeline")
@@ -146,5 +149,5 @@ def _check_arguments(spec: OperatorSpec, arguments: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name}: {argument} = {value!r} would keep no row: use a share above 0")
 
 
-def _parameters(operator_class: Any) -> list[str]:
-    return [item for item in inspect.signature(operator_class.__init__).parameters if item != "self"]
+def _parameters(operator_class: type[OP]) -> list[str]:
+    return [name for name in inspect.signature(operator_class.__init__).parameters if name != "self"]

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.operators.apply import Row, columns
 from bettersynth_assets.operators.data_juicer import BuiltOperator
 from bettersynth_assets.operators.sample import STATS
 
+if TYPE_CHECKING:
+    from data_juicer.ops.base_op import OP
+
 
 @contextmanager
-def _recorded(operator: Any) -> Iterator[list[tuple[Any, Any, Any]]]:
+def _recorded(operator: OP) -> Iterator[list[tuple[Any, Any, Any]]]:
     """Record (value, low, high) of each comparison by which an operator of Data-Juicer refuses a row."""
     refused: list[tuple[Any, Any, Any]] = []
     original = type(operator).get_keep_boolean

@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from bettersynth_assets.errors import FetchRefusedError
 from bettersynth_assets.operators import stock_models
 from toolkit.image_decoding import strict_decoding
+
+if TYPE_CHECKING:
+    from data_juicer.utils.registry import Registry
 
 OURS = "bettersynth_assets.operators.ours"
 """Registers our operators on import: the plugin of the entry point ``data_juicer.ops``."""
@@ -72,7 +75,7 @@ def _refuse_pickles(**arguments: object) -> NoReturn:
 
 
 @lru_cache(maxsize=1)
-def registry() -> Any:
+def registry() -> Registry:
     """Import Data-Juicer and our operators.
 
     Returns:

@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
+    from data_juicer.ops.base_op import OP
     from torch import Tensor
 
 Arguments = Mapping[str, Any]
@@ -51,7 +55,7 @@ class ClassifierHead:
     stat: str
     output: str
     """Attribute of the model's output, shape (B, ...)."""
-    score: Callable[[Tensor, Any], Tensor]
+    score: Callable[[Tensor, OP], Tensor]
     """Maps (that output in float32, the operator) to the stat's values, shape (B,)."""
     reads_caption: bool = False
 
@@ -84,7 +88,7 @@ class OperatorSpec:
     """Raises ConfigError for unusable arguments; called again after the profile's model is filled in."""
     fields: Callable[[Arguments], Iterable[str]] | None = None
     """Fields of a row that it reads, besides those named by ``field_key`` and similar arguments."""
-    limits: Callable[[Arguments, Any, Sequence[str]], Arguments] | None = None
+    limits: Callable[[Arguments, NDArray[np.float32], Sequence[str]], Arguments] | None = None
     """Maps its arguments, all scores of the seed file (n,) and their ids to arguments with numeric limits. If set,
     ``check`` is the only check of the recipe's arguments."""
     known_values: Mapping[str, Callable[[object], bool]] | None = None

@@ -18,6 +18,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.operators.spec import PIECES, Arguments, ClassifierHead, ModelRole, Need, OperatorSpec
 
 if TYPE_CHECKING:
+    from data_juicer.ops.base_op import OP
     from torch import Tensor
 
 _PURE = """
@@ -106,11 +107,11 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float)
 
 
-def _second_probability(logits: Tensor, operator: Any) -> Tensor:
+def _second_probability(logits: Tensor, operator: OP) -> Tensor:
     return logits.softmax(-1)[:, 1]
 
 
-def _aesthetics(logits: Tensor, operator: Any) -> Tensor:
+def _aesthetics(logits: Tensor, operator: OP) -> Tensor:
     return logits.flatten() / (10.0 if operator.need_normalized_by_ten else 1.0)
 
 

@@ -8,14 +8,17 @@ removed: Owl-ViT's ``post_process_object_detection`` of the processor, and featu
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth_assets.models.checkpoints import load_model, load_processor
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 
 
 def load_huggingface(
     pretrained_model_name_or_path: str, *, return_model: bool = True, return_pipe: bool = False, **parameters: Any
-) -> Any:
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Replacement for ``model_utils.prepare_huggingface_model``, which still loads pipelines and lone processors."""
     import torch
     import transformers
@@ -36,7 +39,9 @@ def load_huggingface(
     return model, processor
 
 
-def load_aesthetics(pretrained_model_name_or_path: str, *, device: str = "cpu", **parameters: Any) -> Any:
+def load_aesthetics(
+    pretrained_model_name_or_path: str, *, device: str = "cpu", **parameters: Any
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """Replacement for ``model_utils.prepare_simple_aesthetics_model``, whose package needs transformers 4."""
     import torch
     from data_juicer.utils import model_utils
@@ -49,7 +54,7 @@ def load_aesthetics(pretrained_model_name_or_path: str, *, device: str = "cpu", 
     return model, CLIPImageProcessorPil.from_pretrained(name)
 
 
-def text_pair_model(*which: Any) -> Any:
+def text_pair_model(*which: Any) -> tuple[SimpleNamespace, ProcessorMixin]:
     """Replacement for ``get_model`` in ``text_pair_similarity_filter``, which expects features as plain tensors."""
     from data_juicer.utils.model_utils import get_model
 

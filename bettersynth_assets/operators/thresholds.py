@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bettersynth_assets.errors import ConfigError, EmptySetError
 from bettersynth_assets.operators.sample import SIMILARITY
@@ -77,7 +77,7 @@ def _check_combination(method: str, arguments: Mapping[str, Any]) -> None:
         raise ConfigError(f"{NAME}: percentile low = {arguments.get('low', 0)} is not below high = {arguments['high']}")
 
 
-def score_limits(arguments: Mapping[str, Any], scores: Any) -> tuple[float | None, float | None]:
+def score_limits(arguments: Mapping[str, Any], scores: ArrayLike) -> tuple[float | None, float | None]:
     """Compute the inclusive limits of a similarity filter.
 
     Args:
@@ -139,7 +139,7 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def resolved_limits(arguments: Mapping[str, Any], scores: Any, ids: Sequence[str]) -> dict[str, Any]:
+def resolved_limits(arguments: Mapping[str, Any], scores: NDArray[np.float32], ids: Sequence[str]) -> dict[str, Any]:
     """Fill in ``min_score`` and ``max_score``, and ``last_tied_id`` if a tie is cut."""
     arguments = {"method": "mean", **arguments}
     low, high = score_limits(arguments, scores)

@@ -99,13 +99,13 @@ def warning(name: str, operator: type) -> str | None:
 def nested(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
     """Yield every (path, key, value) in nested arguments; ``model_params.device_map`` is a path."""
     if isinstance(value, Mapping):
-        for key, item in value.items():
+        for key, inner_value in value.items():
             inner = f"{path}.{key}" if path else str(key)
-            yield inner, str(key), item
-            yield from nested(item, inner)
+            yield inner, str(key), inner_value
+            yield from nested(inner_value, inner)
     elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from nested(item, f"{path}[{index}]")
+        for index, inner_value in enumerate(value):
+            yield from nested(inner_value, f"{path}[{index}]")
 
 
 def _parameters(operator: type) -> set[str]:

@@ -141,18 +141,18 @@ def _path_of(summary: Summary) -> Path:
 def _stage(name: str, manifests: list[Manifest]) -> dict[str, Any]:
     rejected: dict[str, int] = {}
     quarantined: dict[str, int] = {}
-    for item in manifests:
-        for total, counts in ((rejected, item.rejected), (quarantined, item.quarantined)):
+    for manifest in manifests:
+        for total, counts in ((rejected, manifest.rejected), (quarantined, manifest.quarantined)):
             for reason, count in counts.items():
                 total[reason] = total.get(reason, 0) + count
     return {
         "name": name,
         "shards": len(manifests),
-        "rows_in": sum(item.rows_in for item in manifests),
-        "kept": sum(item.kept for item in manifests),
+        "rows_in": sum(manifest.rows_in for manifest in manifests),
+        "kept": sum(manifest.kept for manifest in manifests),
         "rejected": dict(sorted(rejected.items())),
         "quarantined": dict(sorted(quarantined.items())),
-        "seconds": round(sum(item.seconds for item in manifests), 3),
+        "seconds": round(sum(manifest.seconds for manifest in manifests), 3),
     }
 
 
@@ -218,9 +218,9 @@ def _title(benchmark: str) -> str:
 
 
 def _size_and_chance(arms: dict[str, dict[str, Any]], benchmark: str, metric: str) -> str:
-    found = next(arm[benchmark][metric] for arm in arms.values() if metric in arm.get(benchmark, {}))
-    chance = "" if found["chance"] is None else f", chance {found['chance']:.2f}"
-    return f"n {int(found['n'])}{chance}"
+    figures = next(arm[benchmark][metric] for arm in arms.values() if metric in arm.get(benchmark, {}))
+    chance = "" if figures["chance"] is None else f", chance {figures['chance']:.2f}"
+    return f"n {int(figures['n'])}{chance}"
 
 
 def _seeds(arm: dict[str, Any]) -> int:

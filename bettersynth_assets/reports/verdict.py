@@ -40,9 +40,9 @@ def conclusion_of(recipe: str, results: Manifest, baseline: Manifest) -> str:
 
 def _headlines(manifest: Manifest) -> dict[str, dict[int, float]]:
     """Return the headline metrics, by benchmark and training seed."""
-    found: dict[str, dict[int, float]] = {}
+    scores: dict[str, dict[int, float]] = {}
     metrics: dict[str, str] = {}
     for row in manifest.table().to_pylist():
         if metrics.setdefault(row["benchmark"], row["metric"]) == row["metric"]:
-            found.setdefault(row["benchmark"], {})[row["seed"]] = row["value"]
-    return found
+            scores.setdefault(row["benchmark"], {})[row["seed"]] = row["value"]
+    return scores

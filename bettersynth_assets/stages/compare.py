@@ -33,11 +33,11 @@ def arm_stats(rows: Rows) -> dict[str, Any]:
         metrics.setdefault(row["benchmark"], {}).setdefault(row["metric"], {"values": [], "n": row["n"]})
         metrics[row["benchmark"]][row["metric"]]["values"].append(row["value"])
     stats: dict[str, Any] = {}
-    values = {benchmark: next(iter(found.values()))["values"] for benchmark, found in metrics.items()}
-    for benchmark, found in metrics.items():
-        for metric, figures in found.items():
-            found[metric] = {**_spread(figures["values"]), "n": figures["n"]}
-        headline = next(iter(found.values()))
+    values = {benchmark: next(iter(by_metric.values()))["values"] for benchmark, by_metric in metrics.items()}
+    for benchmark, by_metric in metrics.items():
+        for metric, figures in by_metric.items():
+            by_metric[metric] = {**_spread(figures["values"]), "n": figures["n"]}
+        headline = next(iter(by_metric.values()))
         stats |= {f"{benchmark}_mean": headline["mean"], f"{benchmark}_sd": headline["sd"]}
         stats[f"{benchmark}_values"] = values[benchmark]
     return {**stats, "metrics": metrics}

@@ -130,10 +130,10 @@ def answer_models(
             plans[folder / f"plan-{model.label}.json"] = plan
     if plans:
         run_child(MODULE, plans, on_event=Reporter(source, log), log=log)
-    found = {label: (locations, _units(locations)) for label, locations in places.items()}
+    answers = {label: (locations, _units(locations)) for label, locations in places.items()}
     for model in models:
-        add_to_long_tables(run, model.run, *found[model.label])
-    return found
+        add_to_long_tables(run, model.run, *answers[model.label])
+    return answers
 
 
 def evaluation_plan(run: ResolvedRun, output: Path, model: Path, missing: Mapping[str, UnitLocation]) -> dict[str, Any]:
@@ -164,18 +164,18 @@ class Reporter:
         folder = Path(event.get("output", "")).name
         where = f"{self.source} {folder}"
         if event.get("event") == "progress":
-            found = (event["benchmark"], 10 * event["done"] // event["total"])
-            if found != self.last.get(folder):
+            progress = (event["benchmark"], 10 * event["done"] // event["total"])
+            if progress != self.last.get(folder):
                 rate = f"{event['answers_per_s']:.1f} answers/s"
                 self.log(f"{where} {event['benchmark']}: {event['done']}/{event['total']}, {rate}")
-            self.last[folder] = found
+            self.last[folder] = progress
         elif event.get("event") == "done":
             headlines = {row["benchmark"]: row["value"] for row in reversed(event["results"])}
             scores = ", ".join(f"{name} {headlines[name]:.2f}" for name in event["benchmarks"])
             self.log(f"{where}: {scores}, {event['seconds']:.1f} s")
-            for name, made in event["benchmarks"].items():
-                if "incomplete" in made:
-                    self.log(f"{where} {name}: incomplete, {made.get('missing', '?')} rows are missing")
+            for name, counts in event["benchmarks"].items():
+                if "incomplete" in counts:
+                    self.log(f"{where} {name}: incomplete, {counts.get('missing', '?')} rows are missing")
 
 
 def _units(places: Mapping[str, UnitLocation]) -> list[Unit]:
@@ -184,12 +184,12 @@ def _units(places: Mapping[str, UnitLocation]) -> list[Unit]:
     Raises:
         ChildError: a unit is missing or damaged although the child reported success.
     """
-    found = {name: finished(place) for name, place in places.items()}
-    if missing := [name for name, unit in found.items() if unit is None]:
+    units = {name: finished(place) for name, place in places.items()}
+    if missing := [name for name, unit in units.items() if unit is None]:
         raise ChildError(
             f"{MODULE} ended with exit code 0 but without complete answers to {', '.join(missing)}; check its output"
         )
-    return [unit for unit in found.values() if unit is not None]
+    return [unit for unit in units.values() if unit is not None]
 
 
 def _copy(folder: Path, places: Mapping[str, UnitLocation], units: Sequence[Unit], model: Path) -> None:
@@ -210,8 +210,8 @@ def _files(folder: Path) -> list[str]:
 
 
 def _results(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
-    return found
+    results: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    return results
 
 
 def _questions(folder: Path, seeds: Sequence[int], names: Sequence[str]) -> pa.Table:
@@ -240,9 +240,9 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
     names = list(work.settings.profile.evaluation.chosen())
     seeds = list(dict.fromkeys(row["seed"] for row in rows))
     write_table(work.folder / "questions.parquet", _questions(work.folder, seeds, names))
-    made = _results(work.folder / folder_of(seeds[0]))["benchmarks"]
-    asked = {name: made[name]["questions"] for name in names}
-    chance = {name: made[name].get("chance", {}) for name in names}  # answers of older versions have none
+    by_benchmark = _results(work.folder / folder_of(seeds[0]))["benchmarks"]
+    asked = {name: by_benchmark[name]["questions"] for name in names}
+    chance = {name: by_benchmark[name].get("chance", {}) for name in names}  # answers of older versions have none
     answers = (
         f"{folder_of(training_seed)}/{file}"
         for training_seed in seeds

@@ -12,19 +12,21 @@ from bettersynth_assets.engine.rules import Evidence, Rule, Verdict
 
 def conservation(evidence: Evidence) -> Verdict:
     """Rows in = kept + rejected + quarantined, and rows in = rows kept by the previous stage."""
-    lost = {item.shard: item.lost for item in evidence.manifests if item.lost}
-    for item in evidence.manifests:
+    lost = {manifest.shard: manifest.lost for manifest in evidence.manifests if manifest.lost}
+    for manifest in evidence.manifests:
         for source, manifests in evidence.upstream.items():
-            digests = item.inputs.get(source)
+            digests = manifest.inputs.get(source)
             # A shard built from another version of its input is stale; it is checked once it has been rebuilt.
             current = [
-                manifest for manifest in manifests if len(digests or []) > 1 or manifest.shard in (item.shard, "all")
+                source_manifest
+                for source_manifest in manifests
+                if len(digests or []) > 1 or source_manifest.shard in (manifest.shard, "all")
             ]
-            if digests == [manifest.digest for manifest in current]:
-                difference = sum(manifest.kept for manifest in current) - item.rows_in
+            if digests == [source_manifest.digest for source_manifest in current]:
+                difference = sum(source_manifest.kept for source_manifest in current) - manifest.rows_in
                 if difference:
-                    lost[f"{source} -> {item.shard}"] = difference
-    rows = sum(item.rows_in for item in evidence.manifests)
+                    lost[f"{source} -> {manifest.shard}"] = difference
+    rows = sum(manifest.rows_in for manifest in evidence.manifests)
     summary = f"{rows:,} rows in, none lost" if not lost else f"rows that no table accounts for: {lost}"
     return Verdict(passed=not lost, summary=summary, numbers={"rows_in": rows, "lost": sum(map(abs, lost.values()))})
 
@@ -33,10 +35,10 @@ def schema(evidence: Evidence) -> Verdict:
     """The kept table has the declared columns and types."""
     assert evidence.columns is not None
     differing = {}
-    for item in evidence.manifests:
-        columns = pq.read_schema(item.file("kept.parquet"))
+    for manifest in evidence.manifests:
+        columns = pq.read_schema(manifest.file("kept.parquet"))
         if not columns.equals(evidence.columns, check_metadata=False):
-            differing[item.shard] = sorted(
+            differing[manifest.shard] = sorted(
                 str(name)
                 for name in {*columns.names, *evidence.columns.names}
                 if name not in columns.names
@@ -49,8 +51,8 @@ def schema(evidence: Evidence) -> Verdict:
 
 def quarantine_share(evidence: Evidence) -> Verdict:
     """The share of quarantined rows is within the profile's limit."""
-    rows = sum(item.rows_in for item in evidence.manifests)
-    count = sum(sum(item.quarantined.values()) for item in evidence.manifests)
+    rows = sum(manifest.rows_in for manifest in evidence.manifests)
+    count = sum(sum(manifest.quarantined.values()) for manifest in evidence.manifests)
     limit = evidence.settings.profile.limits.max_quarantined_share
     share = count / rows if rows else 0.0
     return Verdict(
@@ -62,8 +64,8 @@ def quarantine_share(evidence: Evidence) -> Verdict:
 
 def rows_left(evidence: Evidence) -> Verdict:
     """At least 1% of the rows are kept."""
-    rows = sum(item.rows_in for item in evidence.manifests)
-    kept = sum(item.kept for item in evidence.manifests)
+    rows = sum(manifest.rows_in for manifest in evidence.manifests)
+    kept = sum(manifest.kept for manifest in evidence.manifests)
     share = kept / rows if rows else 0.0
     return Verdict(
         passed=share >= 0.01,
@@ -74,9 +76,9 @@ def rows_left(evidence: Evidence) -> Verdict:
 
 def thresholds(evidence: Evidence) -> Verdict:
     """The statistics of the similarity are finite, within [-1, 1], not constant, and cover every scored row."""
-    (item,) = evidence.manifests
-    score = item.stats["clip_score"]
-    scored = sum(manifest.kept for manifest in evidence.upstream.get("clip_scores", []))
+    (manifest,) = evidence.manifests
+    score = manifest.stats["clip_score"]
+    scored = sum(scored_shard.kept for scored_shard in evidence.upstream.get("clip_scores", []))
     faults = []
     values = [score["mean"], score["sd"], *score["k_sigma"], *score["percentiles"].values()]
     if not all(math.isfinite(value) for value in values):
@@ -85,17 +87,17 @@ def thresholds(evidence: Evidence) -> Verdict:
         faults.append("the mean is outside [-1, 1]")
     if not score["sd"] > 0:
         faults.append("all scores are the same")
-    if item.stats["rows"] != scored:
-        faults.append(f"{item.stats['rows']:,} rows measured of {scored:,} scored")
+    if manifest.stats["rows"] != scored:
+        faults.append(f"{manifest.stats['rows']:,} rows measured of {scored:,} scored")
     summary = f"mean {score['mean']:.4f}, sd {score['sd']:.4f}" + "".join(f"; {fault}" for fault in faults)
     return Verdict(passed=not faults, summary=summary, numbers={"mean": score["mean"], "sd": score["sd"]})
 
 
 def same_kept(evidence: Evidence) -> Verdict:
     """The written and the planned order of operators keep the same rows of the sample, byte for byte."""
-    (item,) = evidence.manifests
-    rows, differ = item.stats["sample_rows"], item.stats["kept_rows_that_differ"]
-    summary = f"{item.stats['sample_rows_kept']:,} of {rows:,} sample rows kept in the recipe's order"
+    (manifest,) = evidence.manifests
+    rows, differ = manifest.stats["sample_rows"], manifest.stats["kept_rows_that_differ"]
+    summary = f"{manifest.stats['sample_rows_kept']:,} of {rows:,} sample rows kept in the recipe's order"
     return Verdict(
         passed=differ == 0,
         summary=summary
@@ -106,11 +108,13 @@ def same_kept(evidence: Evidence) -> Verdict:
 
 def budget_met(evidence: Evidence) -> Verdict:
     """The exposures equal the budget; with `order: keep`, a smaller set is shown once, as in the original kit."""
-    (item,) = evidence.manifests
-    exposures = sum(item.table()["exposures"].to_pylist())
-    removed = sum(item.quarantined.values()) + sum(item.rejected.values()) - item.rejected.get("budget", 0)
-    is_kept_as_is = item.stats.get("order") == "keep" and exposures == item.rows_in - removed < evidence.settings.budget
-    summary = f"{exposures:,} exposures of {item.kept:,} rows; the budget is {evidence.settings.budget:,}"
+    (manifest,) = evidence.manifests
+    exposures = sum(manifest.table()["exposures"].to_pylist())
+    removed = sum(manifest.quarantined.values()) + sum(manifest.rejected.values()) - manifest.rejected.get("budget", 0)
+    is_kept_as_is = (
+        manifest.stats.get("order") == "keep" and exposures == manifest.rows_in - removed < evidence.settings.budget
+    )
+    summary = f"{exposures:,} exposures of {manifest.kept:,} rows; the budget is {evidence.settings.budget:,}"
     return Verdict(
         passed=exposures == evidence.settings.budget or is_kept_as_is,
         summary=summary + (", which `order: keep` does not have to meet" if is_kept_as_is else ""),
@@ -120,8 +124,8 @@ def budget_met(evidence: Evidence) -> Verdict:
 
 def finite_loss(evidence: Evidence) -> Verdict:
     """Every training seed has a finite final loss."""
-    (item,) = evidence.manifests
-    losses = {row["seed"]: row["final_loss"] for row in item.table().to_pylist()}
+    (manifest,) = evidence.manifests
+    losses = {row["seed"]: row["final_loss"] for row in manifest.table().to_pylist()}
     expected = set(evidence.settings.profile.training.seeds)
     failed = sorted(seed for seed in expected if not math.isfinite(losses.get(seed, math.nan)))
     summary = (
@@ -132,12 +136,12 @@ def finite_loss(evidence: Evidence) -> Verdict:
 
 def all_answered(evidence: Evidence) -> Verdict:
     """Every question of every benchmark has an answer, for every training seed."""
-    (item,) = evidence.manifests
+    (manifest,) = evidence.manifests
     answered: Counter[tuple[str, int]] = Counter()
-    for row in item.table("questions").select(["seed", "benchmark", "answer"]).to_pylist():
+    for row in manifest.table("questions").select(["seed", "benchmark", "answer"]).to_pylist():
         answered[row["benchmark"], row["seed"]] += row["answer"] is not None
     expected = {
-        (name, seed): item.stats["questions"].get(name, 0)
+        (name, seed): manifest.stats["questions"].get(name, 0)
         for name in evidence.settings.profile.evaluation.chosen()
         for seed in evidence.settings.profile.training.seeds
     }

@@ -60,8 +60,8 @@ def write_results(plan: EvaluationPlan, places: Mapping[str, UnitLocation]) -> d
     units = [_whole(name, place) for name, place in places.items()]
     runs = {place.run for place in places.values()} - {""}
     others = [name for name in BENCHMARKS.names() if name not in places and runs]
-    found = [read_unit(plan.output / name) for name in others]
-    units += [unit for unit in found if unit is not None and unit.run in runs]
+    other_units = [read_unit(plan.output / name) for name in others]
+    units += [unit for unit in other_units if unit is not None and unit.run in runs]
     results = summary(units, model=str(plan.model))
     write_json(plan.output / RESULTS, results)
     flush(plan.output)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from toolkit.images.aspect import ASPECTS, Aspect
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor
+    from transformers import BaseImageProcessor, BatchFeature
 
 PAD_COLOUR = (122, 116, 104)
 """CLIP's mean colour; the kit's padding colour."""
@@ -68,7 +68,7 @@ def grey_levels(processor: BaseImageProcessor) -> Tensor:
     """Return the float32 value to which an image processor of transformers maps each uint8 value, (3, 256)."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     without = {"do_resize": False} | ({"do_center_crop": False} if hasattr(processor, "do_center_crop") else {})
-    batch: Any = processor.preprocess(ramp, input_data_format="channels_last", return_tensors="pt", **without)
+    batch: BatchFeature = processor.preprocess(ramp, input_data_format="channels_last", return_tensors="pt", **without)
     levels: Tensor = batch["pixel_values"][0, :, :, 0]
     return levels
 

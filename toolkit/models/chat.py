@@ -128,9 +128,9 @@ class ChatTemplate:
         return self._message("user", self._plain(text.replace(IMAGE_TOKEN, ""), row_id), has_image=IMAGE_TOKEN in text)
 
     def _plain(self, text: str, row_id: str) -> str:
-        if found := self._special.search(text):
+        if match := self._special.search(text):
             raise LabelError(
-                f"row {row_id!r}: its text holds {found[0]!r}, a special token; take it out or drop the row"
+                f"row {row_id!r}: its text holds {match[0]!r}, a special token; take it out or drop the row"
             )
         return text.strip()
 

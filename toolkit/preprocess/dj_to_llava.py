@@ -66,23 +66,23 @@ def to_llava(rows: Iterable[Row], questions: Mapping[str, str] | None = None) ->
 
 
 def _to_llava(row: Row, questions: Mapping[str, str] | None) -> Row:
-    found = row_id(row)
-    if found is None or not isinstance(row.get("text"), str):
+    row_key = row_id(row)
+    if row_key is None or not isinstance(row.get("text"), str):
         raise ConversionError(f"row {row.get('id')!r}: 'id' and 'text' must be strings")
     images = row.get("images") or row.get("image", row.get("images"))
     images = [images] if isinstance(images, str) else images
     if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
-        raise ConversionError(f"row {found!r}: needs exactly one image, has {images!r}")
-    question = question_for(found, questions)
+        raise ConversionError(f"row {row_key!r}: needs exactly one image, has {images!r}")
+    question = question_for(row_key, questions)
     if question.count(IMAGE_TOKEN) != 1:
         raise ConversionError(
-            f"row {found!r}: its question has {question.count(IMAGE_TOKEN)} {IMAGE_TOKEN} tokens, needs exactly one"
+            f"row {row_key!r}: its question has {question.count(IMAGE_TOKEN)} {IMAGE_TOKEN} tokens, needs exactly one"
         )
     turns = [
         {"from": "human", "value": question},
         {"from": "gpt", "value": caption_of(row["text"])},
     ]
-    return {"id": found, "image": images[0], "conversations": turns}
+    return {"id": row_key, "image": images[0], "conversations": turns}
 
 
 def to_kit(rows: Iterable[Row]) -> list[Row]:

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -30,6 +30,9 @@ from toolkit.training.plan import PlanError
 from toolkit.training.random_state import random_state, set_random_state
 from toolkit.training.torch_files import deepspeed_values, read_state, weights_only
 from toolkit.training.trainer import ExposureTrainer
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 FOLDER = "checkpoints"
 _MARK, _PARTIAL, _ENGINE = "complete.json", ".partial", "deepspeed"
@@ -186,7 +189,7 @@ def _trained(trainer: ExposureTrainer) -> dict[str, torch.nn.Parameter]:
 
 def _save(trainer: ExposureTrainer, folder: Path) -> None:
     if trainer.is_deepspeed_enabled:
-        engine: Any = trainer.model_wrapped
+        engine: DeepSpeedEngine = trainer.model_wrapped
         engine.save_checkpoint(str(folder), tag=_ENGINE, save_latest=False, exclude_frozen_parameters=True)
     if trainer.args.process_index:
         return
@@ -201,7 +204,7 @@ def _save(trainer: ExposureTrainer, folder: Path) -> None:
 def _restore(trainer: ExposureTrainer, folder: Path) -> None:
     assert trainer.lr_scheduler is not None and trainer.optimizer is not None
     if trainer.is_deepspeed_enabled:
-        engine: Any = trainer.model_wrapped
+        engine: DeepSpeedEngine = trainer.model_wrapped
         # Not strict, because it lacks the frozen weights; the run's key guarantees that the others match.
         with weights_only(folder), torch.serialization.safe_globals(deepspeed_values()):
             engine.load_checkpoint(str(folder), tag=_ENGINE, load_module_strict=False, load_lr_scheduler_states=False)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, Trainer
 
 from toolkit.data.exposures import Exposures
@@ -84,7 +84,7 @@ class ExposureTrainer(Trainer):
         ids = ", ".join(self.exposures.ids_of(step))
         raise NonFiniteLossError(f"{name} became NaN or infinite in step {step}; samples of the batch: {ids}")
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         return FromPosition(self.first_step * self.exposures.global_batch, len(self.exposures))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

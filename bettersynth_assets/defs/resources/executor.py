@@ -69,8 +69,8 @@ def die_with_run() -> None:
 
 
 def _holders(instance: dg.DagsterInstance, pool: str) -> set[str]:
-    found = instance.event_log_storage.get_concurrency_info(pool)
-    return {slot.run_id for slot in found.claimed_slots} | found.pending_run_ids | found.assigned_run_ids
+    info = instance.event_log_storage.get_concurrency_info(pool)
+    return {slot.run_id for slot in info.claimed_slots} | info.pending_run_ids | info.assigned_run_ids
 
 
 def _alive(instance: dg.DagsterInstance, run_id: str) -> bool:

@@ -18,6 +18,7 @@ from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.config.resolved_model import ResolvedModel
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.images.decoding import Prepare
 from bettersynth_assets.models.batch_size import RequestedBatch, fit_batch, initial_batch
 from bettersynth_assets.models.batching import BatchSize
 from bettersynth_assets.models.captioners import CAPTIONERS
@@ -37,7 +38,7 @@ class Captioner(Protocol):
     default_prompt: str
     """Prompt that is used if the recipe sets no ``caption.prompt``."""
 
-    prepare: Callable[[Any], Any]
+    prepare: Prepare
     """Converts one RGB image to the model's input; thread-safe."""
 
     def captions(

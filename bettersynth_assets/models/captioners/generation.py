@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bettersynth_assets.config.recipe import Sampling
 from bettersynth_assets.images.pixels import as_pixels, resizing
@@ -19,6 +19,8 @@ from bettersynth_assets.models.sampling import generate_arguments, uniforms_for
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from bettersynth_assets.images.pixels import ImageBatch
 
 
 class GenerativeCaptioner:
@@ -59,7 +61,7 @@ class GenerativeCaptioner:
 
     def captions(
         self,
-        images: Sequence[Any],
+        images: ImageBatch,
         *,
         prompt: str | None = None,
         max_new_tokens: int | None = None,
@@ -92,7 +94,7 @@ class GenerativeCaptioner:
                 batch_uniforms = None if uniforms is None else torch.from_numpy(uniforms[selected]).to(self.device)
                 return self._texts(make(pixels, row, limit, sampling, batch_uniforms))
 
-        return in_batches(range(len(images)), self.batch, caption_batch)  # type: ignore[arg-type]
+        return in_batches(range(len(images)), self.batch, caption_batch)
 
     def _decoder(self) -> TokenDecoder | None:
         """Return a decoder for the language model; None if it is not decoder-only."""

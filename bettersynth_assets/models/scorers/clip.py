@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_con
 
 if TYPE_CHECKING:
     import torch
+    from transformers import CLIPModel, MetaClip2Model
 
 
 def load_clip(name: str, device: str, dtype: torch.dtype) -> Backend:
@@ -31,7 +32,7 @@ def load_metaclip2(name: str, device: str, dtype: torch.dtype) -> Backend:
     return _load(MetaClip2Model, name, device, dtype)
 
 
-def _load(model_class: Any, name: str, device: str, dtype: torch.dtype) -> Backend:
+def _load(model_class: type[CLIPModel | MetaClip2Model], name: str, device: str, dtype: torch.dtype) -> Backend:
     import torch
 
     model = load_model(model_class, name, dtype=dtype, label=f"models.clip = {name!r}").to(device)

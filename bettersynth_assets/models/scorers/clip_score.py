@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from bettersynth_assets.images.pixels import ImageBatch
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -101,7 +103,7 @@ class ClipScorer:
         """Yield image files as model inputs, decoded ahead of the model."""
         return chunks(paths, self.batch.requested, [self.prepare], decode=self.decode, device=self.device)
 
-    def scores(self, images: Sequence[Any], captions: Sequence[str]) -> NDArray[np.float32]:
+    def scores(self, images: ImageBatch, captions: Sequence[str]) -> NDArray[np.float32]:
         """Score pairs.
 
         Args:
@@ -113,7 +115,7 @@ class ClipScorer:
         """
         return self.start(images, self.tokens(captions))().scores
 
-    def start(self, images: Sequence[Any], tokens: Tokens) -> Callable[[], Pairs]:
+    def start(self, images: ImageBatch, tokens: Tokens) -> Callable[[], Pairs]:
         """Start to score pairs; the returned function waits for the results."""
 
         def score(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -131,16 +133,16 @@ class ClipScorer:
 
         return pairs
 
-    def image_embeddings(self, images: Sequence[Any]) -> NDArray[np.float32]:
+    def image_embeddings(self, images: ImageBatch) -> NDArray[np.float32]:
         """Embed images, as in ``scores``: normalised float32 embeddings, (n, D)."""
         batch_results = list(batches(images, self.batch, self._embed))
         return _concatenate([embeddings.cpu() for embeddings in batch_results], (0, 0))
 
-    def _embed(self, images: Sequence[Any]) -> Tensor:
+    def _embed(self, images: ImageBatch) -> Tensor:
         import torch
         from torch.nn.functional import normalize
 
-        def run(prepared: Any) -> Tensor:
+        def run(prepared: ImageBatch) -> Tensor:
             pixels = as_pixels(prepared, self.prepare, self._backend.levels, self.device, self.dtype)
             return normalize(self._backend.image_features(pixels).float(), dim=-1)
 
@@ -151,7 +153,7 @@ class ClipScorer:
             graph = self._graphs.setdefault(size, CudaGraph(run, size))
             return graph(stacked(images, self.prepare).to(self.device, non_blocking=True))
 
-    def _score(self, images: Sequence[Any], tokens: Tokens) -> tuple[Tensor, Tensor]:
+    def _score(self, images: ImageBatch, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Return scores (B,) and embeddings (B, D), being copied to the CPU."""
         import torch
         from torch.nn.functional import normalize

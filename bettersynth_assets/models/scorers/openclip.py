@@ -7,7 +7,7 @@ captions are too long.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from bettersynth_assets.models.scorers.backend import Backend, Tokens, patch_con
 
 if TYPE_CHECKING:
     import torch
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
     from PIL.Image import Image
     from torch import Tensor, nn
 
@@ -63,7 +64,7 @@ def load_open_clip(name: str, device: str, dtype: torch.dtype) -> Backend:
     )
 
 
-def _tokens(tokenizer: Any) -> Callable[[Sequence[str]], Tokens]:
+def _tokens(tokenizer: HFTokenizer | SimpleTokenizer) -> Callable[[Sequence[str]], Tokens]:
     import torch
 
     context = int(tokenizer.context_length)

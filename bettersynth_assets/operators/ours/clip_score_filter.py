@@ -8,7 +8,7 @@ computes the limits of ``mean``, ``k_sigma``, ``percentile`` and ``top_k`` from 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_juicer.ops.base_op import OPERATORS, Filter
 from data_juicer.utils.constant import Fields, StatsKeys
@@ -17,6 +17,9 @@ from data_juicer.utils.mm_utils import load_image, remove_special_tokens
 from bettersynth_assets.config.resolved_model import resolve_model
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
 from bettersynth_assets.operators.thresholds import NAME, score_limits
+
+if TYPE_CHECKING:
+    from data_juicer.core import Exporter, NestedDataset, Tracer
 
 SCORE = StatsKeys.image_text_similarity
 
@@ -74,7 +77,7 @@ class ClipScoreFilter(Filter):
 
     def compute_stats_batched(
         self, samples: dict[str, list[Any]], rank: int | None = None, context: bool = False
-    ) -> Any:
+    ) -> dict[str, list[Any]]:
         """Score the rows that have no ``image_text_similarity`` yet; a row without an image gets an empty list."""
         stats = samples[Fields.stats]
         missing = [index for index, stat in enumerate(stats) if SCORE not in stat]
@@ -108,7 +111,14 @@ class ClipScoreFilter(Filter):
             return True
         return row_id <= self.last_tied_id
 
-    def run(self, dataset: Any, *, exporter: Any = None, tracer: Any = None, reduce: bool = True) -> Any:
+    def run(
+        self,
+        dataset: NestedDataset,
+        *,
+        exporter: Exporter | None = None,
+        tracer: Tracer | None = None,
+        reduce: bool = True,
+    ) -> NestedDataset:
         """Score all rows, compute the limits from them if none are set, then filter; called by Data-Juicer."""
         if reduce and not self.has_limits:
             dataset = super().run(dataset, exporter=exporter, tracer=tracer, reduce=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from data_juicer.ops.base_op import OPERATORS, Deduplicator
 from data_juicer.utils.constant import Fields
@@ -21,6 +21,9 @@ from bettersynth_assets.images.opening import ImageError, open_rgb
 from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.sample import similarity_of
 from bettersynth_assets.operators.spec import OperatorSpec
+
+if TYPE_CHECKING:
+    from data_juicer.core import NestedDataset
 
 NAME = "image_near_duplicate_deduplicator"
 HASH = "image_hash"
@@ -98,7 +101,7 @@ class ImageNearDuplicateDeduplicator(Deduplicator):
         sample[HASH] = image_hash(open_rgb(Path(images[0]))) if images else ""
         return sample
 
-    def process(self, dataset: Any, show_num: int = 0) -> tuple[Any, dict[str, Any]]:
+    def process(self, dataset: NestedDataset, show_num: int = 0) -> tuple[NestedDataset, dict[str, Any]]:
         """Deduplicate the dataset; called by Data-Juicer. Pairs for its tracer are not collected."""
         columns = [name for name in ("id", HASH, Fields.stats) if name in dataset.column_names]
         samples = dataset.select_columns(columns).to_list()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from data_juicer.ops.base_op import OPERATORS, Selector
@@ -22,6 +22,9 @@ from bettersynth_assets.operators.catalog import register_spec
 from bettersynth_assets.operators.diversity import clusters_of, quotas, ranks_in_clusters
 from bettersynth_assets.operators.sample import EMBEDDING, similarity_of
 from bettersynth_assets.operators.spec import ModelRole, OperatorSpec
+
+if TYPE_CHECKING:
+    from data_juicer.core import NestedDataset
 
 NAME = "kmeans_diversity_selector"
 CLUSTER = "image_cluster"
@@ -88,7 +91,9 @@ class KmeansDiversitySelector(Selector):
         self.clip_model, self.clip_batch, self.dtype = clip_model, clip_batch, dtype
         self._scorer: ClipScorer | None = None
 
-    def measure(self, samples: Sequence[dict[str, Any]], rank: int | None = None) -> list[Any | ImageError]:
+    def measure(
+        self, samples: Sequence[dict[str, Any]], rank: int | None = None
+    ) -> list[NDArray[np.float32] | ImageError]:
         """Embed each sample's first image, (D,) float32; undecodable images return their error."""
         if self._scorer is None:
             device = f"cuda:{rank or 0}" if self.use_cuda() else "cpu"
@@ -131,7 +136,7 @@ class KmeansDiversitySelector(Selector):
             return [0.0] * len(samples)
         return [similarity_of(sample) for sample in samples]
 
-    def process(self, dataset: Any) -> Any:
+    def process(self, dataset: NestedDataset) -> NestedDataset:
         """Select rows of the dataset; called by Data-Juicer.
 
         Raises:

@@ -125,23 +125,23 @@ class MME(Benchmark):
 
 
 def _both(
-    part: str, rows: Sequence[Question], right: Sequence[float], parsed: Sequence[str | None], protocol: str
+    suffix: str, rows: Sequence[Question], right: Sequence[float], parsed: Sequence[str | None], protocol: str
 ) -> tuple[Metric, Metric]:
     """Accuracy over questions and accuracy+ over images; the two questions of an image are adjacent."""
     pairs = [float(all(right[i : i + 2])) for i in range(0, len(rows), 2)]
-    accuracy = share(f"accuracy{part}", right, parsed, protocol)
+    accuracy = share(f"accuracy{suffix}", right, parsed, protocol)
     accuracy_plus = Metric(
-        name=f"accuracy_plus{part}", value=percent(math.fsum(pairs), len(pairs)), n=len(pairs),
+        name=f"accuracy_plus{suffix}", value=percent(math.fsum(pairs), len(pairs)), n=len(pairs),
         unparsed=accuracy.unparsed, protocol=f"{protocol}, pictures with both right",
     )  # fmt: skip
     return accuracy, accuracy_plus
 
 
-def _chance(part: str, rows: Sequence[Question]) -> dict[str, float]:
+def _chance(suffix: str, rows: Sequence[Question]) -> dict[str, float]:
     """Chance levels of the metrics of ``_both``."""
     return {
-        f"accuracy{part}": chance.of_options(rows),
-        f"accuracy_plus{part}": chance.of_groups(rows, lambda row: row.id),
+        f"accuracy{suffix}": chance.of_options(rows),
+        f"accuracy_plus{suffix}": chance.of_groups(rows, lambda row: row.id),
     }
 
 

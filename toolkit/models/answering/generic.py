@@ -69,9 +69,9 @@ class GenericAnswerer:
         batches = [order[at : at + self.batch_size] for at in range(0, len(order), self.batch_size)]
         device = self.model.device
         workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
-        parts = [[(prompts[number].image, prompts[number].id) for number in batch] for batch in batches]
+        groups = [[(prompts[number].image, prompts[number].id) for number in batch] for batch in batches]
         prepare = partial(padded_squares, self.processor)
-        batches_of_squares = loaded(parts, prepare, workers=workers, pin=device.type == "cuda")
+        batches_of_squares = loaded(groups, prepare, workers=workers, pin=device.type == "cuda")
         answers: dict[int, Answer] = {}
         size = self.batch_size
         for batch, squares in zip(batches, batches_of_squares, strict=True):
@@ -79,8 +79,8 @@ class GenericAnswerer:
             texts, size = halve_until_it_fits(partial(self._texts, encoded_batch, squares), size)
             scores, size = halve_until_it_fits(partial(self._scores, encoded_batch, squares), size)
             for number, text, sums in zip(batch, texts, scores, strict=True):
-                found = zip(prompts[number].candidates, sums, encoded[number].candidates, strict=True)
-                candidates = tuple(CandidateScore(t, value, len(ids), len(t.strip())) for t, value, ids in found)
+                scored = zip(prompts[number].candidates, sums, encoded[number].candidates, strict=True)
+                candidates = tuple(CandidateScore(t, value, len(ids), len(t.strip())) for t, value, ids in scored)
                 answers[number] = Answer(text, candidates)
             on_batch(len(answers))
         return [answers[number] for number in range(len(prompts))]

@@ -21,27 +21,27 @@ from toolkit.file_errors import EnvironmentFault
 from toolkit.images.reading import ImageError, read_image
 
 ImageSource = Path | bytes
-Part = Sequence[tuple[ImageSource, str]]
+ImageGroup = Sequence[tuple[ImageSource, str]]
 """Images, each with the id of a prompt for error messages."""
 T = TypeVar("T")
 
 
-class _Parts(Dataset[T | ImageError | EnvironmentFault], Generic[T]):
-    def __init__(self, parts: Sequence[Part], prepare: Callable[[Part], T]) -> None:
-        self.parts, self.prepare = parts, prepare
+class _Groups(Dataset[T | ImageError | EnvironmentFault], Generic[T]):
+    def __init__(self, groups: Sequence[ImageGroup], prepare: Callable[[ImageGroup], T]) -> None:
+        self.groups, self.prepare = groups, prepare
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.groups)
 
     def __getitem__(self, number: int) -> T | ImageError | EnvironmentFault:
         try:
-            return self.prepare(self.parts[number])
+            return self.prepare(self.groups[number])
         except (ImageError, EnvironmentFault) as error:
             # Returned, because an error raised in a worker arrives wrapped in the worker's traceback.
             return error
 
 
-def loaded(parts: Sequence[Part], prepare: Callable[[Part], T], *, workers: int, pin: bool) -> Iterator[T]:
+def loaded(groups: Sequence[ImageGroup], prepare: Callable[[ImageGroup], T], *, workers: int, pin: bool) -> Iterator[T]:
     """Yield the result of ``prepare`` for each group, in order.
 
     Args:
@@ -52,17 +52,17 @@ def loaded(parts: Sequence[Part], prepare: Callable[[Part], T], *, workers: int,
         ImageError: an image that cannot be read; the message names the prompt.
     """
     loader: DataLoader[T | ImageError | EnvironmentFault] = DataLoader(
-        _Parts(parts, prepare), batch_size=None, num_workers=min(workers, len(parts)), pin_memory=pin
+        _Groups(groups, prepare), batch_size=None, num_workers=min(workers, len(groups)), pin_memory=pin
     )
-    for item in loader:
-        if isinstance(item, ImageError | EnvironmentFault):
-            raise item
-        yield item
+    for prepared in loader:
+        if isinstance(prepared, ImageError | EnvironmentFault):
+            raise prepared
+        yield prepared
 
 
-def padded_squares(processor: Processor, part: Part) -> Tensor:
+def padded_squares(processor: Processor, group: ImageGroup) -> Tensor:
     """Return a group's images padded to squares, (P, S, S, 3) uint8."""
-    return processor.squares([read_image(image, sample_id=id_) for image, id_ in part], aspect="pad")
+    return processor.squares([read_image(image, sample_id=id_) for image, id_ in group], aspect="pad")
 
 
 def workers_for(device: torch.device, cores: int) -> int:

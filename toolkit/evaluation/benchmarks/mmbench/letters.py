@@ -42,10 +42,10 @@ def parse_letter(prediction: str, options: int | Sequence[str] = len(LETTERS)) -
     """
     texts = [""] * options if isinstance(options, int) else list(options)
     text = _plain(prediction)
-    found = _BEGINNING.match(text)
-    if found is None or LETTERS.index(found[1]) >= len(texts):
+    match = _BEGINNING.match(text)
+    if match is None or LETTERS.index(match[1]) >= len(texts):
         return None
-    letter, rest = found[1], text[found.end() :]
+    letter, rest = match[1], text[match.end() :]
     own = _words(texts[LETTERS.index(letter)])
     if own and _words(rest) == own and not rest.lstrip().startswith((",", ";", "、")):
         return letter
@@ -55,10 +55,10 @@ def parse_letter(prediction: str, options: int | Sequence[str] = len(LETTERS)) -
 
 def _further_letters(rest: str) -> Iterator[str]:
     """Letters that the text after the first letter names as options."""
-    yield from (found[1] for pattern in (_LINE, _ALTERNATIVE) for found in pattern.finditer(rest))
-    while found := _LISTED.match(rest) or _LABELLED.match(rest):
-        yield next(filter(None, found.groups()))
-        rest = rest[found.end() :]
+    yield from (match[1] for pattern in (_LINE, _ALTERNATIVE) for match in pattern.finditer(rest))
+    while match := _LISTED.match(rest) or _LABELLED.match(rest):
+        yield next(filter(None, match.groups()))
+        rest = rest[match.end() :]
 
 
 def _repeats(text: str, letter: str, option: str) -> bool:

@@ -64,12 +64,12 @@ def _indices(path: Path, cells: Sequence[str]) -> list[str]:
     """Normalise indices to the form ``7``; a spreadsheet may have turned it into ``7.0``."""
     seen: dict[str, int] = {}
     for number, cell in enumerate(cells, start=1):
-        found = re.fullmatch(r"([0-9]{1,18})(?:\.0+)?", cell.strip())
-        if found is None:
+        match = re.fullmatch(r"([0-9]{1,18})(?:\.0+)?", cell.strip())
+        if match is None:
             raise AnswerError(
                 f"{path}, row {number}: needs rows with a column 'index' of whole numbers; found {cell[:60]!r}"
             )
-        index = str(int(found[1]))
+        index = str(int(match[1]))
         if index in seen:
             raise AnswerError(f"{path}, row {number}: index {index} is that of row {seen[index]} too")
         seen[index] = number
@@ -180,12 +180,12 @@ def _decode_image(index: str, cell: str) -> bytes:
     elif "://" in cell[:20]:
         raise AnswerError(f"row {index}: its image is an address, {cell[:60]!r}; nothing is downloaded, give base64")
     try:
-        found = base64.b64decode("".join(cell.split()), validate=True)
+        data = base64.b64decode("".join(cell.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise AnswerError(f"row {index}: its image is no base64 ({error})") from None
-    if not found:
+    if not data:
         raise AnswerError(f"row {index}: has no image")
-    return found
+    return data
 
 
 def is_empty(cell: str) -> bool:

@@ -2,7 +2,7 @@
 
 ::
 
-    images, those with long questions first ─► squares, prefetched ─► towers, projector ─► prefixes, PART at a time
+    images, those with long questions first ─► squares, prefetched ─► towers, projector ─► prefixes, GROUP_SIZE at once
     questions whose prefix is computed      ─► their candidates' scores, then answers, batch_size at a time
 
 The prefix up to and including an image is computed once for all its questions, and a question once for its candidates
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from toolkit.gpu_memory import halve_until_it_fits
-from toolkit.models.answering.image_loading import Part, loaded, padded_squares, workers_for
+from toolkit.models.answering.image_loading import ImageGroup, loaded, padded_squares, workers_for
 from toolkit.models.mgm.answering.candidates import log_probabilities
 from toolkit.models.mgm.answering.greedy import Batch, answer
 from toolkit.models.mgm.answering.prefixes import Prefix, joined, read_prefixes
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
     from toolkit.models.mgm.processing_mgm import MGMProcessor
 
-PART = 16
+GROUP_SIZE = 16
 """Images per forward pass of the towers."""
 
 K = TypeVar("K", bound=Hashable)
@@ -143,32 +143,32 @@ class Answerer:
         lengths = [len(one.ids) for one in encoded]
         numbers = by_image({i: prompt.image for i, prompt in prompts.items()}, lengths)
         images = [(image, prompts[rows[0]].id) for image, rows in numbers.items()]
-        parts = [images[at : at + PART] for at in range(0, len(images), PART)]
+        groups = [images[at : at + GROUP_SIZE] for at in range(0, len(images), GROUP_SIZE)]
         first = encoded[0].ids
         at = first.index(IMAGE_TOKEN_INDEX)  # the template puts the image first, so this is the same in all prompts
         device = self.model.device
         workers = workers_for(device, len(os.sched_getaffinity(0))) if self.workers is None else self.workers
-        prepare: Callable[[Part], Tensor | TowerFeatures] = (
+        prepare: Callable[[ImageGroup], Tensor | TowerFeatures] = (
             partial(padded_squares, self.processor) if self.cache is None else partial(_features, self.cache)
         )
-        items = loaded(parts, prepare, workers=workers, pin=device.type == "cuda")
-        at_once, batch = PART, self.batch_size
+        prepared_groups = loaded(groups, prepare, workers=workers, pin=device.type == "cuda")
+        at_once, batch = GROUP_SIZE, self.batch_size
         waiting: list[_Question] = []
-        for part, item in zip(parts, items, strict=True):
-            prefixes, at_once = halve_until_it_fits(partial(self._read, item, first[:at]), at_once)
-            for place, (image, _) in enumerate(part):
+        for group, prepared in zip(groups, prepared_groups, strict=True):
+            prefixes, at_once = halve_until_it_fits(partial(self._read, prepared, first[:at]), at_once)
+            for place, (image, _) in enumerate(group):
                 for row in numbers[image]:
                     ids, candidates = encoded[row]
                     waiting.append(_Question(row, ids[at + 1 :], candidates, prefixes, place))
-            while len(waiting) >= batch or (waiting and part is parts[-1]):
+            while len(waiting) >= batch or (waiting and group is groups[-1]):
                 results, batch = halve_until_it_fits(partial(self._answer, waiting, defer_stragglers), batch)
                 waiting = waiting[batch:]
                 yield results
 
     @torch.inference_mode()
-    def _read(self, item: Tensor | TowerFeatures, before: Sequence[int], at_once: int) -> Prefix:
+    def _read(self, prepared: Tensor | TowerFeatures, before: Sequence[int], at_once: int) -> Prefix:
         """Prefixes of a group's images, ``at_once`` of them at a time."""
-        tensors = (item,) if isinstance(item, Tensor) else (item.low, *item.maps)
+        tensors = (prepared,) if isinstance(prepared, Tensor) else (prepared.low, *prepared.maps)
         prefixes = [
             read_prefixes(self.model, before, self._embeds(pieces, at_once))
             for pieces in zip(*(tensor.split(at_once) for tensor in tensors), strict=True)
@@ -211,9 +211,9 @@ class Answerer:
         return ends if self.stop is None else self.stop
 
 
-def _features(cache: FeatureCache, part: Part) -> TowerFeatures:
+def _features(cache: FeatureCache, group: ImageGroup) -> TowerFeatures:
     """Features of a group's images, which the cache must hold."""
-    return cache.load([image for image, _ in part])
+    return cache.load([image for image, _ in group])
 
 
 def _candidate_score(text: str, log_probability: float, ids: Sequence[int]) -> CandidateScore:
