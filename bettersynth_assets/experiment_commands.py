@@ -10,15 +10,16 @@ from functools import cache, partial
 from bettersynth_assets.config.experiment import Experiment, load_experiment, recipes_of
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.recipes import find_recipe
-from bettersynth_assets.config.settings import Settings, load_settings
+from bettersynth_assets.config.settings import Settings, data_root, load_settings
 from bettersynth_assets.defs.cards import CARDS
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.experiment_runs.curve import as_text as curve_text
 from bettersynth_assets.experiment_runs.curve import curve_experiment, judge_curve
 from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
+from bettersynth_assets.experiment_runs.ladder import read_ladder
 from bettersynth_assets.experiment_runs.planning import plan_of
 from bettersynth_assets.experiment_runs.result import Result
-from bettersynth_assets.experiments import diff, plan
+from bettersynth_assets.experiments import diff, ladder_files, plan
 from bettersynth_assets.experiments.conclusions import conclusions, near_floor
 from bettersynth_assets.experiments.leaderboard_files import FORMATS
 from toolkit.suggest import nearest
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one command."""
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "plan": _plan, "run": _run, "add-seeds": _add_seeds, "table": _table, "diff": _diff, "curve": _curve,
+        "ladder": _ladder,
     }  # fmt: skip
     return commands[arguments.command](arguments)
 
@@ -99,6 +101,13 @@ def _curve(arguments: argparse.Namespace) -> int:
     opened = open_experiment(experiment, settings, find)
     opened.decide()
     print(curve_text(judge_curve(opened, arguments.repeats)))
+    return 0
+
+
+def _ladder(arguments: argparse.Namespace) -> int:
+    experiment = load_experiment(arguments.file)
+    found = read_ladder(experiment.name, arguments.profiles or experiment.ladder, data_root())
+    print(ladder_files.FORMATS[arguments.form](found), end="")
     return 0
 
 

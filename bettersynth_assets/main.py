@@ -33,11 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add("run", "build the sets, train and evaluate until every comparison has a verdict; continues where it stopped")
     more = add("add-seeds", "train and evaluate more seeds of every arm")
     more.add_argument("seeds", metavar="N", type=_positive, help="number of training seeds to add to every arm")
-    table = add("table", "print the leaderboard of the runs that exist")
-    form = table.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="form", action="store_const", const="json", help="as JSON")
-    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="as CSV, one line per arm")
-    table.set_defaults(form="md")
+    _forms(add("table", "print the leaderboard of the runs that exist"), "one line per arm")
     pair = add("diff", "print what differs between two arms: recipes, training sets, scores")
     pair.add_argument("arms", metavar="ARM", nargs=2, help="names of two arms; `baseline` is the baseline's")
     curve = add("curve", "compare a recipe with itself at several numbers of repeats", file="RECIPE")
@@ -49,6 +45,14 @@ def parser() -> argparse.ArgumentParser:
         help="mean exposures of a row; default: 1,2,4,8,16",
     )
     curve.add_argument("--seeds", type=_positive, default=4, metavar="N", help="training seeds per arm; default: 4")
+    rungs = add("ladder", "print how far the results of several profiles order the arms alike; runs nothing")
+    rungs.add_argument(
+        "--profiles",
+        type=_names,
+        metavar="PROFILE,PROFILE,…",
+        help="names or paths of profiles; default: `ladder` of the experiment's file",
+    )
+    _forms(rungs, "one line per two profiles and benchmark")
     return top
 
 
@@ -68,6 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+
+
+def _forms(command: argparse.ArgumentParser, line: str) -> None:
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="as JSON")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help=f"as CSV, {line}")
+    command.set_defaults(form="md")
 
 
 def _noise(command: argparse.ArgumentParser) -> None:
@@ -90,6 +101,10 @@ def _positive(text: str) -> int:
 
 def _numbers(text: str) -> list[int]:
     return [_positive(part) for part in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _named_number(text: str) -> tuple[str, float]:

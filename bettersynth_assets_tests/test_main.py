@@ -10,7 +10,7 @@ import pytest
 
 from bettersynth_assets.main import main, parser
 
-COMMANDS = ("plan", "run", "add-seeds", "table", "diff", "curve")
+COMMANDS = ("plan", "run", "add-seeds", "table", "diff", "curve", "ladder")
 
 
 @pytest.fixture
@@ -54,6 +54,12 @@ def test_wrong_arguments_end_with_2(words: str, message: str, capsys: pytest.Cap
             "experiment curve baseline_random",
             "error: recipe baseline_random is random rows, with which a curve compares",
         ),
+        ("experiment ladder miniature", "error: ladder of miniature: no profile: name two profiles or more, each once"),
+        (
+            "experiment ladder miniature --profiles mgm-2b,mgm-2b",
+            "error: ladder of miniature: mgm-2b, mgm-2b: name two",
+        ),
+        ("experiment ladder miniature --profiles mgm-2b,mgm-3b", "error: profile 'mgm-3b' not found: did you mean"),
         ("experiment curve clip_top_k --repeats 2,2", "error: --repeats 2,2: give numbers from 1 to 4000, each once"),
     ],
 )
@@ -72,6 +78,15 @@ def test_a_plan_runs_nothing(data: Path, capsys: pytest.CaptureFixture[str]) -> 
     arms = "baseline, third_place, clip_top_k, low_score_recaption, half"
     assert text.startswith(f"which_filter: 5 arms ({arms}), 20 comparisons\n")
     assert "12 seeds per arm:   60 runs to train,      216,000 exposures, device hours unknown: no earlier run" in text
+    assert not data.exists()
+
+
+def test_a_ladder_without_results_names_what_is_not_measured(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "ladder", "miniature", "--profiles", "miniature,mgm-2b", "--csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        [name, "", "not measured"] for name in ("miniature", "mgm-2b")
+    ]
     assert not data.exists()
 
 

@@ -117,6 +117,8 @@ class Experiment(ConfigModel):
     baseline: Baseline = Field(default_factory=Baseline)
     seeds: Seeds = Field(default_factory=Seeds)
     decide: Decide
+    ladder: list[str] = Field(default_factory=list)
+    """Names or paths of profiles whose results the asset ``ladder`` compares. It reads them and runs nothing."""
     schedule: str | None = None
     """Cron schedule of the experiment's job; off until it is switched on in the UI. None makes no schedule."""
 

@@ -74,7 +74,7 @@ class Settings:
     @property
     def experiments_root(self) -> Path:
         """Folder of the long tables of all runs and answers of this profile."""
-        return self.profile_root / "experiments"
+        return experiments_root(self.data_root, self.profile.name)
 
     @property
     def baseline_root(self) -> Path:
@@ -137,6 +137,11 @@ def load_settings(env: Mapping[str, str] = os.environ, *, recipe: str | Recipe |
 def data_root(env: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of all results that the environment selects."""
     return Path(env.get("BETTERSYNTH_DATA") or PROJECT_ROOT / "data").expanduser().absolute()
+
+
+def experiments_root(root: Path, profile: str) -> Path:
+    """Return the folder of the long tables and the experiments of a profile, by its name."""
+    return root / profile / "experiments"
 
 
 def seed_label(profile: Profile) -> str | None:

@@ -2,7 +2,7 @@
 
 ::
 
-    runs (partitions <arm>|<seed>) ─► comparisons ─► leaderboard
+    runs (partitions <arm>|<seed>) ─► comparisons ─► leaderboard ─► ladder, if the experiment names profiles
 
 ``runs`` trains and evaluates the selected cells of the grid. ``comparisons`` runs the looks of the experiment: it
 builds the cells that the verdicts need and reports them under ``runs``, so the grid shows what was trained.
@@ -38,11 +38,14 @@ from bettersynth_assets.engine.stage import Stage
 from bettersynth_assets.engine.store import WHOLE, Manifest
 from bettersynth_assets.experiment_runs.cells import Cell, grid, parse_cells
 from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
-from bettersynth_assets.experiment_runs.result import rows_of
+from bettersynth_assets.experiment_runs.ladder import read_ladder
+from bettersynth_assets.experiment_runs.result import rows_of, write_forms
 from bettersynth_assets.experiment_runs.runs import Wanted
 from bettersynth_assets.experiments.checks import DESCRIPTIONS
 from bettersynth_assets.experiments.comparison_table import as_markdown as comparisons_as_markdown
 from bettersynth_assets.experiments.conclusions import conclusions, near_floor
+from bettersynth_assets.experiments.ladder_files import FORMATS as LADDER_FORMATS
+from bettersynth_assets.experiments.ladder_files import as_markdown as ladder_as_markdown
 from bettersynth_assets.experiments.leaderboard_files import as_markdown
 from bettersynth_assets.reports.metadata import describe
 
@@ -138,7 +141,7 @@ class ExperimentStep:
 
 
 def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsDefinition]:
-    """Build the three assets of one experiment."""
+    """Build the assets of one experiment."""
     experiment = own.known.experiment
     shared: dict[str, Any] = {"group_name": own.group, "owners": [OWNER], "tags": {TAG: experiment.name}}
 
@@ -230,14 +233,45 @@ def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsD
             }
         )
 
-    return [runs, comparisons, leaderboard]
+    return [runs, comparisons, leaderboard, *([_ladder(own, shared)] if experiment.ladder else [])]
+
+
+def _ladder(own: ExperimentAssets, shared: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """Build the asset that compares the leaderboards of the profiles that the experiment names."""
+
+    @dg.asset(
+        key=own.key("ladder"),
+        deps=[own.key("leaderboard")],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        kinds={"python", "markdown"},
+        description=(
+            "One row is two profiles and a benchmark: how far their results order the arms alike. Results of other "
+            "profiles are read from the data root; those that are missing are listed as not measured."
+        ),
+        **shared,
+    )
+    def ladder(settings: RunSettings) -> dg.MaterializeResult:
+        with user_errors_as_failures():
+            loaded = settings.load(own.known.recipes[BASELINE])
+            experiment = own.known.experiment
+            found = read_ladder(experiment.name, experiment.ladder, loaded.data_root)
+            files = write_forms(loaded.experiments_root / experiment.name, "ladder", LADDER_FORMATS, found)
+        return dg.MaterializeResult(
+            metadata={
+                "ladder": dg.MetadataValue.md(ladder_as_markdown(found)),
+                **{file.suffix[1:]: dg.MetadataValue.path(file) for file in files},
+            }
+        )
+
+    return ladder
 
 
 def build_experiment_job(own: ExperimentAssets) -> UnresolvedAssetJobDefinition:
     """Build the job that runs an experiment to its verdicts."""
+    names = ["comparisons", "leaderboard", *(["ladder"] if own.known.experiment.ladder else [])]
     return dg.define_asset_job(
         own.group,
-        selection=dg.AssetSelection.assets(own.key("comparisons"), own.key("leaderboard")),
+        selection=dg.AssetSelection.assets(*map(own.key, names)),
         description=f"Runs the experiment {own.known.experiment.name}: {own.known.experiment.description}",
     )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -23,6 +23,7 @@ from bettersynth_assets.experiments.table import Table, compare_arms
 from toolkit.files import digest_of, write_atomically
 
 NAME = "leaderboard"
+T = TypeVar("T")
 OWN_BUDGET = ("budget.exposures", "budget")
 UNKNOWN = "unknown"
 """Stands for the version of the code in runs of older versions, which did not store it."""
@@ -39,11 +40,16 @@ class Result:
 
     def write(self, folder: Path) -> list[Path]:
         """Write the leaderboard in all formats; return the files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {folder / f"{NAME}.{ending}": form(self.board) for ending, form in FORMATS.items()}
-        for path, text in files.items():
-            write_atomically(path, text)
-        return [*files]
+        return write_forms(folder, NAME, FORMATS, self.board)
+
+
+def write_forms(folder: Path, name: str, forms: Mapping[str, Callable[[T], str]], value: T) -> list[Path]:
+    """Write a value in several forms, by the ending of the file; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {folder / f"{name}.{ending}": form(value) for ending, form in forms.items()}
+    for path, text in files.items():
+        write_atomically(path, text)
+    return [*files]
 
 
 def judge(

@@ -11,7 +11,10 @@
                             └────────► table ◄─────┴─ kit_score, power
                                          │
                          leaderboard ─ conclusions ─► Markdown, JSON, CSV      plan: cost and power before the first run
+                               │
+                             ladder: agreement of the orders at several profiles
 
 These are pure functions on NumPy arrays. ``run_store`` keeps the trainings, ``long_tables`` keeps their results, and
-``scores`` reads these for a comparison (docs/runs.md). Nothing here imports Dagster, torch, pandas or ``scipy.stats``.
+``scores`` reads these for a comparison (docs/runs.md). Nothing here imports Dagster, torch or pandas; only ``ladder``
+imports ``scipy.stats``, when it compares.
 """

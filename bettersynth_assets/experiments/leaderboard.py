@@ -104,6 +104,8 @@ class Leaderboard:
     near_floor: tuple[str, ...]
     """Benchmarks in which the baseline is near the chance level."""
     rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    """All declared comparisons, in the declared direction."""
 
 
 def leaderboard(experiment: str, table: Table, declaration: Declaration, facts: Mapping[str, ArmFacts]) -> Leaderboard:
@@ -148,6 +150,7 @@ def leaderboard(experiment: str, table: Table, declaration: Declaration, facts: 
         chance={name: declaration.chance.get(name) for name in declaration.benchmarks},
         near_floor=table.near_floor,
         rows=tuple(rows),
+        comparisons=table.comparisons,
     )
 
 

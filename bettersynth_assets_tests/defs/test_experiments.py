@@ -97,6 +97,17 @@ def test_the_leaderboard_is_markdown_in_the_ui_and_files_on_disk(launcher: Launc
     assert Path(metadata["csv"].value) == folder / "leaderboard.csv"
 
 
+def test_a_ladder_compares_the_leaderboards_of_the_profiles_that_the_file_names(launcher: Launcher) -> None:
+    assert len(launcher.assets) == 3
+    laddered = Launcher(launcher.fake, launcher.instance, ladder=["miniature", "mgm-2b"])
+    assert laddered.launch("comparisons", "leaderboard").success
+    (event,) = laddered.launch("ladder").get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    file = launcher.fake.settings.profile_root / "experiments" / "mine" / "ladder.md"
+    assert file.read_text() == metadata["ladder"].value
+    assert "| miniature | 3 to 5 |" in file.read_text() and "| mgm-2b |  | not measured |" in file.read_text()
+
+
 def test_one_cell_is_trained_alone_and_shows_its_cost(launcher: Launcher) -> None:
     done = launcher.launch("runs", partition="half|4")
     assert done.success and launcher.fake.trained == ["half|4"] and launcher.cells() == {"half|4"}

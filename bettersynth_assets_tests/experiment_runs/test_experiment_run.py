@@ -12,6 +12,7 @@ from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.experiment_runs.cells import Cell
 from bettersynth_assets.experiment_runs.curve import as_text, curve_experiment, judge_curve
 from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
+from bettersynth_assets.experiment_runs.ladder import read_ladder
 from bettersynth_assets.experiment_runs.planning import plan_of
 from bettersynth_assets.experiments import diff
 from bettersynth_assets_tests.helpers.fake_experiment import BUDGET, FakeExperiments, fake_experiments
@@ -141,6 +142,20 @@ def test_the_leaderboard_is_written_in_three_forms(fake: FakeExperiments) -> Non
     assert all(file.parent == fake.settings.profile_root / "experiments" / "mine" for file in files)
     found = json.loads(files[1].read_text())
     assert found["conclusions"][0].startswith(("third_place is better than random rows: ", "half is better than"))
+
+
+def test_a_ladder_reads_the_leaderboards_of_several_profiles(fake: FakeExperiments) -> None:
+    opened = fake.open(ARMS, seeds=SEEDS)
+    result = opened.decide()
+    result.write(opened.folder)
+    root, own = fake.settings.data_root, fake.settings.profile.name
+    assert read_ladder("mine", [own, "mgm-2b"], root).not_measured == ("mgm-2b",)
+    result.write(root / "mgm-2b" / "experiments" / "mine")
+    found = read_ladder("mine", [own, "mgm-2b"], root)
+    # Equal leaderboards: both decide that the two recipes are better than the baseline, and not which of them is.
+    assert {(step.measure, step.arms, step.share, step.agree, step.disagree) for step in found.steps} == {
+        (measure, 3, 1.0, 2, 0) for measure in ("textvqa", "mmbench", "mean")
+    }
 
 
 def test_a_plan_counts_what_is_missing_and_uses_the_measured_noise(fake: FakeExperiments) -> None:
