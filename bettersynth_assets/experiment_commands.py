@@ -19,7 +19,7 @@ from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
 from bettersynth_assets.experiment_runs.ladder import read_ladder
 from bettersynth_assets.experiment_runs.planning import plan_of
 from bettersynth_assets.experiment_runs.result import Result
-from bettersynth_assets.experiments import diff, ladder_files, plan
+from bettersynth_assets.experiments import decisions, diff, ladder_files, plan
 from bettersynth_assets.experiments.conclusions import conclusions, near_floor
 from bettersynth_assets.experiments.leaderboard_files import FORMATS
 from toolkit.suggest import nearest
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one command."""
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "plan": _plan, "run": _run, "add-seeds": _add_seeds, "table": _table, "diff": _diff, "curve": _curve,
-        "ladder": _ladder,
+        "ladder": _ladder, "decisions": _decisions,
     }  # fmt: skip
     return commands[arguments.command](arguments)
 
@@ -108,6 +108,13 @@ def _ladder(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments.file)
     found = read_ladder(experiment.name, arguments.profiles or experiment.ladder, data_root())
     print(ladder_files.FORMATS[arguments.form](found), end="")
+    return 0
+
+
+def _decisions(arguments: argparse.Namespace) -> int:
+    opened = _open(arguments.file)
+    found = decisions.decision_accuracy(opened.result().scores, opened.declaration.benchmarks, sizes=arguments.seeds)
+    print(decisions.FORMATS[arguments.form](found), end="")
     return 0
 
 

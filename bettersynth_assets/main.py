@@ -34,6 +34,11 @@ def parser() -> argparse.ArgumentParser:
     more = add("add-seeds", "train and evaluate more seeds of every arm")
     more.add_argument("seeds", metavar="N", type=_positive, help="number of training seeds to add to every arm")
     _forms(add("table", "print the leaderboard of the runs that exist"), "one line per arm")
+    few = add("decisions", "print how often few training seeds order two arms as others do; runs nothing")
+    few.add_argument(
+        "--seeds", type=_numbers, default=[1, 2, 4], metavar="N,N,…", help="numbers of seeds; default: 1,2,4"
+    )
+    _forms(few, "one line per benchmark and number of seeds")
     pair = add("diff", "print what differs between two arms: recipes, training sets, scores")
     pair.add_argument("arms", metavar="ARM", nargs=2, help="names of two arms; `baseline` is the baseline's")
     curve = add("curve", "compare a recipe with itself at several numbers of repeats", file="RECIPE")

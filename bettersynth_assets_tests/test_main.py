@@ -10,7 +10,7 @@ import pytest
 
 from bettersynth_assets.main import main, parser
 
-COMMANDS = ("plan", "run", "add-seeds", "table", "diff", "curve", "ladder")
+COMMANDS = ("plan", "run", "add-seeds", "table", "diff", "curve", "ladder", "decisions")
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ("experiment", "the following arguments are required: COMMAND"),
         ("experiment table a --json --csv", "not allowed with argument"),
         ("experiment add-seeds a 0", "'0' is not a whole number of 1 or more"),
+        ("experiment decisions a --seeds 0", "'0' is not a whole number of 1 or more"),
         ("experiment curve a --repeats 1,x", "'x' is not a whole number of 1 or more"),
         ("experiment plan a --noise textvqa=x", "'textvqa=x': write BENCHMARK=SD with a positive number"),
     ],

@@ -44,6 +44,8 @@ from bettersynth_assets.experiment_runs.runs import Wanted
 from bettersynth_assets.experiments.checks import DESCRIPTIONS
 from bettersynth_assets.experiments.comparison_table import as_markdown as comparisons_as_markdown
 from bettersynth_assets.experiments.conclusions import conclusions, near_floor
+from bettersynth_assets.experiments.decisions import as_markdown as decisions_as_markdown
+from bettersynth_assets.experiments.decisions import decision_accuracy
 from bettersynth_assets.experiments.ladder_files import FORMATS as LADDER_FORMATS
 from bettersynth_assets.experiments.ladder_files import as_markdown as ladder_as_markdown
 from bettersynth_assets.experiments.leaderboard_files import as_markdown
@@ -196,6 +198,9 @@ def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsD
             metadata={
                 "conclusions": dg.MetadataValue.md("\n".join(f"- {one}" for one in sentences)),
                 "comparisons": dg.MetadataValue.md(comparisons_as_markdown(result.table.comparisons)),
+                "decision accuracy": dg.MetadataValue.md(
+                    decisions_as_markdown(decision_accuracy(result.scores, result.board.benchmarks))
+                ),
             },
             check_results=[
                 dg.AssetCheckResult(

@@ -13,6 +13,7 @@
                          leaderboard ─ conclusions ─► Markdown, JSON, CSV      plan: cost and power before the first run
                                │
                              ladder: agreement of the orders at several profiles
+    scores ─► decisions: agreement of the orders by few and by many seeds
 
 These are pure functions on NumPy arrays. ``run_store`` keeps the trainings, ``long_tables`` keeps their results, and
 ``scores`` reads these for a comparison (docs/runs.md). Nothing here imports Dagster, torch or pandas; only ``ladder``

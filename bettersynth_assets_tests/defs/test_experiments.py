@@ -80,6 +80,11 @@ def test_the_job_trains_the_cells_that_verdicts_need_and_reports_them_in_the_gri
     expected = {f"baseline|{seed}" for seed in range(3)}
     expected |= {f"{arm}|{seed}" for arm in ("third_place", "half") for seed in range(5)}
     assert launcher.cells() == expected == set(launcher.fake.trained)
+    events = {event.asset_key: event for event in done.get_asset_materialization_events()}
+    event = events[launcher.own.key("comparisons")]
+    shown = str(event.step_materialization_data.materialization.metadata["decision accuracy"].value)
+    # Three runs of the baseline: one or two seeds against one other.
+    assert "ordered alike by 1 other |" in shown and "| TextVQA | 2 |" in shown and "3 pairs of 3 arms" in shown
     sets = launcher.instance.get_latest_materialization_event(dg.AssetKey("budgeted_set"))
     assert sets is not None
     checks = {check.check_name: check.passed for check in done.get_asset_check_evaluations()}
