@@ -41,6 +41,8 @@ class Reporter:
             self.log(f"{where}: {event['message']}")
         elif kind == "features":
             self.log(f"{where}: features of {event['computed']} images in {event['seconds']:.1f} s")
+        elif kind == "projector":
+            self.log(f"{where}: projector fitted to {event['rows']} rows in {event['seconds']:.1f} s")
         elif kind == "step":
             rate = f"{event['samples_per_s']:.1f} samples/s"
             self.log(f"{where}: step {event['step']}/{event['steps']}, loss {event['loss']:.4f}, {rate}")

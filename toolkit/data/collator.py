@@ -37,11 +37,19 @@ class Collator:
         batch = self.processor.text_inputs(ids, labels, multiple=self.pad_multiple)
         batch["loss_weights"] = torch.tensor([exposure.weight for exposure in exposures])
         batch["sample_ids"] = [exposure.id for exposure in exposures]
+        return batch | self._images(exposures)
+
+    def images(self, exposures: Sequence[Exposure], device: torch.device) -> dict[str, Any]:
+        """Return the model's image inputs of a batch, on a device; texts are left out."""
+        inputs = self._images(exposures)
+        if "pixels" in inputs:
+            return self.processor.pixel_inputs(inputs["pixels"].to(device))
+        return {"features": [part.to(device) for part in inputs["features"]]}
+
+    def _images(self, exposures: Sequence[Exposure]) -> dict[str, Any]:
         if self.cache is not None:
-            batch["features"] = self.cache.inputs([e.image for e in exposures if e.image is not None])
-        else:
-            batch["pixels"] = self._pixels(exposures)
-        return batch
+            return {"features": self.cache.inputs([e.image for e in exposures if e.image is not None])}
+        return {"pixels": self._pixels(exposures)}
 
     def _pixels(self, exposures: Sequence[Exposure]) -> torch.Tensor:
         images = [read_image(e.image, sample_id=e.id) for e in exposures if e.image is not None]

@@ -101,6 +101,19 @@ class Architecture(ABC):
             if f"{name}.".startswith(self.projector) and callable(reset):
                 reset()
 
+    def projector_hidden(self, model: PreTrainedModel, images: dict[str, Any]) -> tuple[Tensor, nn.Linear]:
+        """Return the projector's hidden units (I, N, m) of images before its last layer, and that layer (h, m).
+
+        A plan with ``projector_start: regression`` requires it.
+
+        Args:
+            images: of ``Processor.pixel_inputs``, or ``features`` of the cache.
+
+        Raises:
+            NotImplementedError: the architecture does not say which layer that is.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.projector_hidden")
+
     def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Map the tensors of a public file to the model's names; by default names are unchanged."""
         return tensors

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from torch import nn
-from transformers import PreTrainedModel, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from toolkit.data.collator import Collator
 from toolkit.data.exposures import Exposures
 from toolkit.data.order import exposure_order, grouped_order, planned_steps
-from toolkit.data.protocols import FeatureCache, Processor
+from toolkit.data.protocols import Processor
 from toolkit.data.rows import Rows
 from toolkit.events import Emit, tagged
 from toolkit.file_errors import EnvironmentFault
@@ -32,6 +30,7 @@ from toolkit.training.arguments import training_arguments
 from toolkit.training.checkpoint import Checkpoint, Checkpoints, newest
 from toolkit.training.cost import Meter, exposure_counts
 from toolkit.training.plan import PhasePlan, PlanError, TrainingPlan
+from toolkit.training.preparation import fill_cache, fit_projector, prepare_model
 from toolkit.training.progress import Progress
 from toolkit.training.trainer import ExposureTrainer
 
@@ -52,17 +51,6 @@ class PhaseResult:
     device: str
     resumed_from: list[int]
     """Steps of the checkpoints from which the run was resumed."""
-
-
-def set_trained(architecture: Architecture, model: nn.Module, phase: PhasePlan) -> int:
-    """Enable gradients for the parameters that the phase trains and disable all others; return the trained numel."""
-    trained = 0
-    for name, parameter in model.named_parameters():
-        projector = name.startswith(architecture.projector)
-        language = phase.trained == "projector+llm" and not name.startswith(architecture.towers)
-        parameter.requires_grad_(projector or language)
-        trained += parameter.numel() if parameter.requires_grad else 0
-    return trained
 
 
 def order_of(rows: Rows, phase: PhasePlan, steps: int, random_seed: int) -> list[int]:
@@ -102,8 +90,8 @@ def train_phase(
             per_device_batch=phase.per_device_batch, processes=arguments.world_size,
             group=phase.group if plan.loss_average == "micro_batch" else None,
         )  # fmt: skip
-        _prepare(architecture, model, plan, phase, arguments)
-        cache = _fill_cache(architecture, model, processor, plan, phase, rows, arguments, emit)
+        prepare_model(architecture, model, plan, phase, arguments)
+        cache = fill_cache(architecture, model, processor, plan, phase, rows, arguments, emit)
         meter = Meter(arguments.device, arguments.world_size, start.cost if start else None)
         checkpoints = Checkpoints(
             folder, key, every=plan.checkpoint_every, limit=plan.checkpoint_limit, start=start, meter=meter
@@ -111,6 +99,8 @@ def train_phase(
         collator = Collator(
             processor=processor, aspect=phase.image_aspect, cache=cache, pad_multiple=phase.pad_multiple
         )
+        if start is None:
+            fit_projector(architecture, model, plan, phase, rows, collator, arguments, emit)
         trainer = _trainer(architecture, model, plan, phase, arguments, exposures, collator, checkpoints, emit)
         values = sum(p.numel() for p in model.parameters() if p.requires_grad)
         emit({"event": "start", "stage": phase.name, "steps": steps, "rows": len(rows), "trained_values": values})
@@ -148,46 +138,6 @@ def _newest(folder: Path, key: str, arguments: TrainingArguments, emit: Emit) ->
     if damaged and found[0] is None:
         emit({"event": "damaged", "message": "no intact checkpoint is left; the phase restarts from its first step"})
     return found[0]
-
-
-def _prepare(
-    architecture: Architecture, model: PreTrainedModel, plan: TrainingPlan, phase: PhasePlan,
-    arguments: TrainingArguments,
-) -> None:  # fmt: skip
-    """Prepare the model for a phase: memory limit, projector, trained parameters, speed, dtypes, random seed."""
-    if arguments.device.type == "cuda" and plan.memory_limit_gib is not None:
-        total = torch.cuda.get_device_properties(arguments.device).total_memory / 2**30
-        torch.cuda.set_per_process_memory_fraction(min(1.0, plan.memory_limit_gib / total), arguments.device)
-    fresh = phase.name == "pretrain" and plan.projector is None
-    if fresh if phase.fresh_projector is None else phase.fresh_projector:
-        architecture.start_projector(model, plan.seed)
-    set_trained(architecture, model, phase)
-    architecture.set_speed(model, plan.speed, arguments.device)
-    if plan.dtype == "bfloat16" and phase.deepspeed is None:
-        for parameter in model.parameters():
-            if not parameter.requires_grad:
-                parameter.data = parameter.data.bfloat16()
-    set_seed(plan.seed)
-
-
-def _fill_cache(
-    architecture: Architecture, model: PreTrainedModel, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
-    rows: Rows, arguments: TrainingArguments, emit: Emit,
-) -> FeatureCache | None:  # fmt: skip
-    if plan.cache_dir is None or not architecture.caches_features:
-        return None
-    cast(nn.Module, model).to(arguments.device).eval()
-    cache = architecture.feature_cache(plan.cache_dir, model, processor, phase.image_aspect)
-    if cache is None:
-        return None
-    numbered = ((rows.image(at), rows.ids[at]) for at in range(len(rows)))
-    images: dict[Path | bytes, str] = {image: id_ for image, id_ in numbered if image is not None}
-    began = time.monotonic()
-    computed = cache.fill(images, rank=arguments.process_index, world=arguments.world_size)
-    arguments.distributed_state.wait_for_everyone()
-    seconds = round(time.monotonic() - began, 2)
-    emit({"event": "features", "stage": phase.name, "computed": computed, "seconds": seconds})
-    return cache
 
 
 def _trainer(

@@ -81,6 +81,10 @@ class TrainingSettings(SettingsModel):
     loss_average: Literal["micro_batch", "token"] = "micro_batch"
     """How the loss of a step is averaged: ``micro_batch`` over groups of ``loss_group`` rows, as in the kit; ``token``
     over all tokens."""
+    projector_start: Literal["random", "regression"] = "random"
+    """Weights of a new projector: ``random`` depends on the training seed only, as in the contest; ``regression`` then
+    fits the last layer to the phase's rows, so that short trainings of small models differ less between seeds
+    (toolkit/training/projector_start.py)."""
     speed: Annotated[Literal["auto", "reference"] | dict[str, bool], ROUNDS] = "auto"
     """``auto`` selects the optimizations for the device. ``reference`` computes in the order of the original code, with
     activation checkpointing. A mapping sets single switches on top of ``auto``, e.g. ``{compiled: false}``

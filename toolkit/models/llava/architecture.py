@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 from toolkit.data.conversation import IGNORE_INDEX
 from toolkit.data.protocols import Processor
@@ -64,6 +64,17 @@ class LlavaArchitecture(Architecture):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         else:
             model.gradient_checkpointing_disable()
+
+    def projector_hidden(self, model: PreTrainedModel, images: dict[str, Any]) -> tuple[Tensor, nn.Linear]:
+        inner = cast(LlavaForConditionalGeneration, model).model
+        projector = inner.multi_modal_projector
+        hidden: list[Tensor] = []
+        handle = projector.act.register_forward_hook(lambda module, inputs, output: hidden.append(output))
+        try:
+            inner.get_image_features(**images)
+        finally:
+            handle.remove()
+        return hidden[0], projector.linear_2
 
     def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Also for the names of LLaVA's original ``mm_projector.bin``."""

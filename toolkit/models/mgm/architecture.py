@@ -18,6 +18,7 @@ from toolkit.models.mgm.configuration_mgm import MGMConfig
 from toolkit.models.mgm.modeling_mgm import MGMGemmaForCausalLM
 from toolkit.models.mgm.processing_mgm import MGMProcessor
 from toolkit.models.mgm.vision.feature_cache import FeatureCache as TowerFeatureCache
+from toolkit.models.mgm.vision.towers import TowerFeatures
 from toolkit.models.mgm.weights import load_projector, public_names
 
 AutoModelForImageTextToText.register(MGMConfig, MGMGemmaForCausalLM)
@@ -61,6 +62,16 @@ class MGMArchitecture(Architecture):
             for module in part.modules():
                 if isinstance(module, nn.Linear | nn.LayerNorm):
                     module.reset_parameters()
+
+    def projector_hidden(self, model: PreTrainedModel, images: dict[str, Any]) -> tuple[Tensor, nn.Linear]:
+        mgm = _mgm(model)
+        if "features" in images:
+            low, *maps = images["features"]
+            features = TowerFeatures(low, tuple(maps))
+        else:
+            features = mgm.encode_images(**images)
+        first, activation, last = mgm.model.mm_projector
+        return activation(first(mgm.mine_images(features))), cast(nn.Linear, last)
 
     def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return public_names(tensors)

@@ -13,7 +13,8 @@ separate, so that a caller can cache the tower features and skip both towers.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,20 +96,29 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         Float32 weights are cast to the features' dtype on use; their gradients are float32.
         """
         core, low = self.model, features.low
-
-        def run(part: Any, *arguments: Any) -> Any:
-            return (compiled(part, dynamic=False) if self.speed.compiled else part)(*arguments)
-
-        features_read: Windows | tuple[Tensor, ...] = features.maps
-        if self.speed.rearranged_mining:
-            n = core.config.tokens_per_side
-            resizes = resize_matrices(core.config.image_size_aux // 4 // n, len(features.maps), low.device)
-            # Compiled separately from the trained part, so that the backward pass stores the cells in their own dtype.
-            features_read = run(cut, features.maps, n, core.vlm_uni_aux_projector.norm.eps, resizes)
+        run = partial(_run, is_compiled=self.speed.compiled)
+        read = self._read_maps(features, run)
         mixed = core.mm_projector[0].weight.dtype != low.dtype
         with torch.autocast(low.device.type, dtype=low.dtype if mixed else None, enabled=mixed):
-            result: Tensor = run(_project, core, low, features_read)
+            result: Tensor = run(_project, core, low, read)
         return result
+
+    def mine_images(self, features: TowerFeatures) -> Tensor:
+        """Return what the projector receives (I, N, d), in the dtype of its weights and without compilation."""
+        dtype = self.model.mm_projector[0].weight.dtype
+        features = TowerFeatures(features.low.to(dtype), tuple(part.to(dtype) for part in features.maps))
+        return _mine(self.model, features.low, self._read_maps(features, _run))
+
+    def _read_maps(self, features: TowerFeatures, run: Callable[..., Any]) -> Windows | tuple[Tensor, ...]:
+        """Return what is mined: windows, or the four maps for the original computation."""
+        if not self.speed.rearranged_mining:
+            return features.maps
+        core = self.model
+        n = core.config.tokens_per_side
+        resizes = resize_matrices(core.config.image_size_aux // 4 // n, len(features.maps), features.low.device)
+        # Compiled separately from the trained part, so that the backward pass stores the cells in their own dtype.
+        windows: Windows = run(cut, features.maps, n, core.vlm_uni_aux_projector.norm.eps, resizes)
+        return windows
 
     def merge_images(
         self,
@@ -227,18 +237,25 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         return super().generate(inputs_embeds=merged.embeds, attention_mask=merged.attention_mask, **kwargs)
 
 
-def _project(core: MGMGemmaModel, low: Tensor, read: Windows | tuple[Tensor, ...]) -> Tensor:
-    """Mine and project; ``read`` holds windows, or the four maps for the original computation."""
+def _run(part: Callable[..., Any], *arguments: Any, is_compiled: bool = False) -> Any:
+    return (compiled(part, dynamic=False) if is_compiled else part)(*arguments)
+
+
+def _mine(core: MGMGemmaModel, low: Tensor, read: Windows | tuple[Tensor, ...]) -> Tensor:
+    """Add to each low-resolution token what it mines; ``read`` holds windows, or the four maps."""
     config = core.config
     if config.mm_feature_norm:
         low = F.layer_norm(low, low.shape[-1:])
     parts = core.vlm_uni_query_projector, core.vlm_uni_aux_projector, core.vlm_uni_val_projector
     if isinstance(read, Windows):
-        mined = mine(low, read, *parts)
-    else:
-        mined = mine_plain(low, read, config.tokens_per_side, *parts)
-    projected: Tensor = core.mm_projector(low + mined)
-    scale = config.mm_projector_output_scale
+        return low + mine(low, read, *parts)
+    return low + mine_plain(low, read, config.tokens_per_side, *parts)
+
+
+def _project(core: MGMGemmaModel, low: Tensor, read: Windows | tuple[Tensor, ...]) -> Tensor:
+    """Mine and project."""
+    projected: Tensor = core.mm_projector(_mine(core, low, read))
+    scale = core.config.mm_projector_output_scale
     return projected if scale == 1.0 else projected * scale
 
 
