@@ -14,8 +14,8 @@ manifest exists and all hashes match.
 Progress events go to stdout, one JSON object per line, each with its ``output_dir``: ``damaged`` (a file that is not
 used, and the consequence), ``features``, ``projector`` (fitted by regression), ``start``, ``resume``, ``step``,
 ``stage_done``, ``done``, ``error``. All other output goes to stderr. Several plans on the CPU are trained in parallel,
-one per core (``--jobs``); with several GPUs in ``CUDA_VISIBLE_DEVICES``, one per GPU. The command can also be started by
-torchrun or by DeepSpeed's launcher.
+one per core (``--jobs``); with several GPUs in ``CUDA_VISIBLE_DEVICES``, one per GPU. The command can also be started
+by torchrun or by DeepSpeed's launcher.
 
 Exit codes: 0 done; 2 invalid plan, data or files; 3 a loss that is NaN, infinite or diverging. A launcher may return
 its own exit code instead.
