@@ -38,7 +38,7 @@ def test_a_failure_is_raised_unchanged(tmp_path: Path, jobs: int) -> None:
 def test_the_cpu_gets_a_job_per_plan_or_core_and_other_devices_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    assert [jobs_for(items, on_cpu=True) for items in (0, 1, 2, 5)] == [1, 1, 2, 2]
+    assert [jobs_for(items, on_cpu=True) for items in (0, 1, 2, 3, 4, 5)] == [1, 1, 2, 3, 2, 3]  # 3: none waits alone
     assert jobs_for(5, on_cpu=False) == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert jobs_for(5, on_cpu=True) == 1

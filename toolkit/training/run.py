@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m toolkit.training.run", description="Train one or several plans.")
     parser.add_argument("plan", type=Path, nargs="+", help="YAML or JSON files")
     parser.add_argument(
-        "--jobs", type=int, default=0, help="plans to train in parallel (default: one per core if all use the CPU)"
+        "--jobs", type=int, default=0, help="plans to train in parallel (default on the CPU: about one per core)"
     )
     parser.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
