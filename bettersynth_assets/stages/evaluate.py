@@ -112,7 +112,7 @@ def answer_models(
         run: profile with the benchmarks.
         models: the checkpoints.
         folder: for plans and output.
-        source: what log lines begin with.
+        source: beginning of log lines.
         log: called with progress lines.
 
     Returns:

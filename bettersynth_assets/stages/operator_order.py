@@ -15,9 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.engine.resolved_run import ResolvedRun
@@ -33,7 +31,7 @@ from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.rules import SAME_KEPT
 from bettersynth_assets.stages.run_models import RunModels
-from bettersynth_assets.stages.score import read_embeddings
+from bettersynth_assets.stages.score import embeddings_of
 
 SAMPLE_ROWS = 256
 FIRST_ROWS = 8
@@ -62,12 +60,6 @@ def sample_of(rows: pa.Table, count: int = SAMPLE_ROWS) -> pa.Table:
     return rows.take([index * rows.num_rows // count for index in range(count)])
 
 
-def embeddings_of(sample: pa.Table, rows: pa.Table, work: Work) -> dict[str, NDArray[np.float32]]:
-    """Return the embeddings by clip_scores of the sample's images, by id, as filtered_set will use them."""
-    stored, sample_ids = read_embeddings(work.inputs["clip_scores"]), {*sample["id"].to_pylist()}
-    return {name: stored[at] for at, name in enumerate(rows["id"].to_pylist()) if name in sample_ids}
-
-
 def run(work: Work) -> Result:
     """Measure each operator, order them, and run both orders on the sample."""
     entries, refilter = work.settings.recipe.process, work.settings.recipe.refilter
@@ -80,11 +72,11 @@ def run(work: Work) -> Result:
     )
 
     sample = sample_of(rows)
-    embeddings = embeddings_of(sample, rows, work) if compares_images(entries) else {}
+    embeddings = embeddings_of(work, sample) if compares_images(entries) else []
+    by_id = dict(zip(sample["id"].to_pylist(), embeddings, strict=True)) if embeddings else {}
 
     def runner(operator_list: Sequence[Operator]) -> Run:
         def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
-            selected = [embeddings[name] for name in table["id"].to_pylist()] if embeddings else []
             return process_rows(
                 table,
                 operators,
@@ -92,7 +84,7 @@ def run(work: Work) -> Result:
                 stage=PLAN,
                 image_root=work.run.seed.images,
                 models=RunModels(work.run),
-                embeddings=np.stack(selected) if selected else None,
+                embeddings=[by_id[row_id] for row_id in table["id"].to_pylist()] if by_id else None,
             )
 
         return process

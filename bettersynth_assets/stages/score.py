@@ -89,6 +89,23 @@ def read_embeddings(manifests: Sequence[Manifest]) -> NDArray[np.float32]:
     return np.concatenate([array for array in arrays if len(array)] or arrays[:1])
 
 
+def embeddings_of(work: Work, rows: pa.Table) -> list[NDArray[np.float32] | None]:
+    """Return each row's embedding by this stage; None if its image has been replaced.
+
+    Args:
+        work: work of a stage with clip_scores as an input.
+        rows: rows with ``id`` and ``image_hash``.
+    """
+    scored = work.rows(NAME)
+    positions = {pair: position for position, pair in enumerate(_images(scored))}
+    embeddings = read_embeddings(work.inputs[NAME])
+    return [None if (position := positions.get(pair)) is None else embeddings[position] for pair in _images(rows)]
+
+
+def _images(rows: pa.Table) -> zip[tuple[str, str]]:
+    return zip(rows["id"].to_pylist(), rows["image_hash"].to_pylist(), strict=True)
+
+
 def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
     return scorer_key(run.scorer, run.gpu)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import pyarrow as pa
 
 from bettersynth_assets.engine.libraries import key_versions
@@ -21,7 +20,7 @@ from bettersynth_assets.operators.seed_scores import with_limits
 from bettersynth_assets.stages.accounting import empty_set_error
 from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
 from bettersynth_assets.stages.run_models import RunModels
-from bettersynth_assets.stages.score import read_embeddings
+from bettersynth_assets.stages.score import embeddings_of
 
 LIBRARIES = ("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow")
 
@@ -54,18 +53,6 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
     if not processed.kept.num_rows:
         raise empty_set_error(stage, work.settings, Counter(processed.rejects["operator"].to_pylist()))
     return processed
-
-
-def embeddings_of(work: Work, rows: pa.Table) -> list[np.ndarray | None]:
-    """Return each row's embedding by clip_scores; None if its image has been replaced."""
-    scored = work.rows("clip_scores")
-    positions = {pair: position for position, pair in enumerate(_images(scored))}
-    embeddings = read_embeddings(work.inputs["clip_scores"])
-    return [None if (position := positions.get(pair)) is None else embeddings[position] for pair in _images(rows)]
-
-
-def _images(rows: pa.Table) -> zip[tuple[str, str]]:
-    return zip(rows["id"].to_pylist(), rows["image_hash"].to_pylist(), strict=True)
 
 
 def select_inputs(run: ResolvedRun) -> tuple[str, ...]:

@@ -23,8 +23,7 @@ from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors import ConfigError, EmptySetError
 from bettersynth_assets.stages.budget import BUDGETED_SET
 from bettersynth_assets.stages.rules import budget_met, conservation
-from bettersynth_assets.stages.score import read_embeddings
-from bettersynth_assets.stages.selection import embeddings_of
+from bettersynth_assets.stages.score import embeddings_of, read_embeddings
 from bettersynth_assets_tests.helpers.rows import break_image
 from bettersynth_assets_tests.helpers.seed_stages import ROWS, STAGES
 from toolkit.file_errors import EnvironmentFault
