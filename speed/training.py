@@ -64,7 +64,7 @@ def write_data(root: Path, phase: str, rows: int, images: int = 512) -> None:
     def words(mean: float, deviation: float) -> str:
         return "".join(draw.choice(list(LETTERS), max(3, int(draw.normal(mean, deviation)))))
 
-    made = []
+    records = []
     for number in range(rows):
         turns = []
         for turn in range(1 if phase == "pretrain" else int(draw.integers(1, 5))):
@@ -74,8 +74,8 @@ def write_data(root: Path, phase: str, rows: int, images: int = 512) -> None:
                 {"from": "human", "value": question if turn else with_image(question)},
                 {"from": "gpt", "value": answer},
             ]
-        made.append({"id": str(number), "image": f"{number % images}.jpg", "conversations": turns})
-    (root / "data.json").write_text(json.dumps(made))
+        records.append({"id": str(number), "image": f"{number % images}.jpg", "conversations": turns})
+    (root / "data.json").write_text(json.dumps(records))
 
 
 def write_base(folder: Path, config: MGMConfig) -> None:

@@ -102,8 +102,8 @@ def test_history_is_stored_and_built_upstream_sets_are_materialized(ran, project
         assert run.status == dg.DagsterRunStatus.SUCCESS
         for stage in NEEDED:
             found = instance.get_materialized_partitions(dg.AssetKey(stage.name))
-            made = instance.get_latest_materialization_event(dg.AssetKey(stage.name))
-            assert made is not None, stage.name
+            event = instance.get_latest_materialization_event(dg.AssetKey(stage.name))
+            assert event is not None, stage.name
             assert len(found - {None}) == (SHARDS if stage.sharded else 0), stage.name
 
 

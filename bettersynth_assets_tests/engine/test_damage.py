@@ -101,8 +101,8 @@ def test_a_damaged_file_is_named_and_only_its_shard_is_rebuilt(
     damage(path)
     pipeline, _ = root.pipeline()
     assert pipeline.found("trained") is None
-    made, log = root.healed()
-    assert made == [rebuilt]
+    rebuilt_sets, log = root.healed()
+    assert rebuilt_sets == [rebuilt]
     assert [line for line in log if str(path) in line and "is rebuilt" in line]
     assert root.healed() == ([], [])
 
@@ -159,8 +159,8 @@ def test_a_memo_is_verified_before_it_is_reused(root: Root) -> None:
     assert memo.stat().st_mtime_ns == changed  # used again
     root.file("captioned/*/manifest.json").unlink()
     pq.write_table(pa.table({"caption": ["x", "y", "z"]}), memo)
-    made, log = root.healed()
-    assert made == ["captioned"]
+    rebuilt_sets, log = root.healed()
+    assert rebuilt_sets == ["captioned"]
     assert any(memo.name in line and "is rebuilt" in line for line in log)
 
 
@@ -181,6 +181,6 @@ def test_a_manifest_of_an_earlier_format_is_rebuilt_with_the_reason_in_the_log(r
     path.write_text(
         json.dumps({key: value for key, value in values.items() if key not in ("sha256", "format", "memos")})
     )
-    made, log = root.healed()
-    assert made == ["numbers"]
+    rebuilt_sets, log = root.healed()
+    assert rebuilt_sets == ["numbers"]
     assert any("has no checksum: an earlier version of this project wrote it" in line for line in log)

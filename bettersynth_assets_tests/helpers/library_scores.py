@@ -45,8 +45,8 @@ def open_clip_scores(folder: Path, images: Sequence[Any], captions: Sequence[str
     model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     with torch.inference_mode():
-        made = model.eval().encode_image(torch.stack([transform(image) for image in images]))
-        return torch.cosine_similarity(made, model.encode_text(tokenizer(list(captions)))).tolist()
+        embeddings = model.eval().encode_image(torch.stack([transform(image) for image in images]))
+        return torch.cosine_similarity(embeddings, model.encode_text(tokenizer(list(captions)))).tolist()
 
 
 def token_counter(folder: Path) -> Callable[[str], int]:

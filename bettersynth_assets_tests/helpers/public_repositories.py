@@ -139,12 +139,12 @@ def sentencepiece_model() -> bytes:
     """A SentencePiece model with the ids of T5's, as SigLIP has: padding 0, end 1, unknown 2."""
     import sentencepiece
 
-    made = io.BytesIO()
+    model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_sentences()), model_writer=made, vocab_size=80, hard_vocab_limit=False, pad_id=0,
+        sentence_iterator=iter(_sentences()), model_writer=model, vocab_size=80, hard_vocab_limit=False, pad_id=0,
         eos_id=1, unk_id=2, bos_id=-1, add_dummy_prefix=False, minloglevel=2,
     )  # fmt: skip
-    return made.getvalue()
+    return model.getvalue()
 
 
 def make_public_siglip(folder: Path) -> Path:

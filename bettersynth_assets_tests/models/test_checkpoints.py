@@ -58,14 +58,14 @@ def test_a_clip_vision_tower_loads_all_its_weights_with_and_without_the_prefix_o
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    made = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8))
-    made.save_pretrained(tmp_path / "saved")
+    model = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8))
+    model.save_pretrained(tmp_path / "saved")
     bare = lambda name: name.removeprefix("vision_model.")  # noqa: E731
     spellings = {"without": bare, "with": lambda name: f"vision_model.{bare(name)}"}
     for spelling, change in spellings.items():
         folder = renamed(tmp_path / "saved", tmp_path / spelling, change)
         found = load_model(CLIPVisionModel, str(folder), dtype=torch.float32, label="models.clip")
-        assert all(torch.equal(value, made.state_dict()[name]) for name, value in found.state_dict().items())
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.state_dict().items())
 
 
 @pytest.mark.parametrize("lost", ["visual_projection.weight", "text_model.final_layer_norm.bias"])

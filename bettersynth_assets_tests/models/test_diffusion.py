@@ -33,26 +33,26 @@ def pixels(found):
 
 
 def test_an_image_depends_only_on_caption_id_and_random_seed(maker, folder):
-    made = pixels(maker.images(CAPTIONS, IDS, SECTION))
-    assert all(image.shape == (16, 16, 3) for image in made)
+    images = pixels(maker.images(CAPTIONS, IDS, SECTION))
+    assert all(image.shape == (16, 16, 3) for image in images)
     again = pixels(ImageMaker(str(folder), batch=1).images(CAPTIONS[::-1], IDS[::-1], SECTION))
-    np.testing.assert_array_equal(again[::-1], made)
+    np.testing.assert_array_equal(again[::-1], images)
     (other_id,) = pixels(maker.images(CAPTIONS[:1], ["other"], SECTION))
     (other_caption,) = pixels(maker.images(["blue"], IDS[:1], SECTION))
     (other_seed,) = pixels(maker.images(CAPTIONS[:1], IDS[:1], SECTION.model_copy(update={"seed": 6})))
     for other in (other_id, other_caption, other_seed):
-        assert np.abs(other.astype(int) - made[0]).mean() > 1
+        assert np.abs(other.astype(int) - images[0]).mean() > 1
 
 
 def test_images_equal_those_of_the_plain_pipeline_with_the_same_noise(maker, folder, monkeypatch):
     from diffusers import StableDiffusionPipeline
 
     monkeypatch.setattr("bettersynth_assets.models.diffusion._generator", lambda *_: torch.Generator().manual_seed(9))
-    (made,) = pixels(maker.images(CAPTIONS[:1], IDS[:1], SECTION))
+    (single,) = pixels(maker.images(CAPTIONS[:1], IDS[:1], SECTION))
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     generator = torch.Generator().manual_seed(9)
     expected = pipeline(CAPTIONS[0], generator=generator, num_inference_steps=3, guidance_scale=7.5).images[0]
-    np.testing.assert_array_equal(made, np.asarray(expected))
+    np.testing.assert_array_equal(single, np.asarray(expected))
 
 
 def test_side_sets_the_size_of_the_images(maker):

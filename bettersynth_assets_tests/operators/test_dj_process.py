@@ -138,9 +138,9 @@ def test_plain_dj_process_runs_our_captioner_and_writes_the_same_captions(done, 
     folder, table = done["captions"]
     images = [open_rgb(folder / name) for name in table["image"].to_pylist()]
     how = {"max_new_tokens": 8, "sampling": Sampling(**SAMPLING), "keys": table["id"].to_pylist()}
-    made = [clean(text)[0] for text in Blip2Captioner(str(tiny_models.captioner)).captions(images, **how)]
-    expected = [text or caption for text, caption in zip(made, table["caption"].to_pylist(), strict=True)]
-    assert sum(map(bool, made)) > 5
+    cleaned = [clean(text)[0] for text in Blip2Captioner(str(tiny_models.captioner)).captions(images, **how)]
+    expected = [text or caption for text, caption in zip(cleaned, table["caption"].to_pylist(), strict=True)]
+    assert sum(map(bool, cleaned)) > 5
     assert [row["text"] for row in kept_in(folder)] == [kit_text(text) for text in expected]
 
 

@@ -121,8 +121,8 @@ def test_each_version_of_a_file_is_decoded_once_and_older_decoded_copies_are_rem
     path.write_bytes(gzip.compress(LINES))
     (decoded,) = _decoded(path)
     assert decoded.read_bytes() == LINES
-    made = decoded.stat().st_mtime_ns
-    assert [item.stat().st_mtime_ns for item in _decoded(path)] == [made]
+    written_at = decoded.stat().st_mtime_ns
+    assert [item.stat().st_mtime_ns for item in _decoded(path)] == [written_at]
     path.write_bytes(gzip.compress(LINES[: LINES.index(b"\n") + 1]))
     (other,) = _decoded(path)
     assert other != decoded and other.read_bytes().count(b"\n") == 1

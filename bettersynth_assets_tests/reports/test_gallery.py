@@ -97,7 +97,7 @@ def test_a_gallery_has_a_byte_limit_for_any_images_and_captions(tmp_path):
         table = noise.set_column(2, "caption", captions).append_column("original_caption", captions)
         for each in (2, 3):
             shown = gallery(table, image_root=tmp_path, opener=opener, per_kind=each)
-            pictures = re.findall(r"data:image/jpeg;base64,([^)]+)\)", shown)
-            assert len(shown.encode()) <= GALLERY_BYTES and len(pictures) + shown.count(NO_ROOM) == 3 * each
+            images = re.findall(r"data:image/jpeg;base64,([^)]+)\)", shown)
+            assert len(shown.encode()) <= GALLERY_BYTES and len(images) + shown.count(NO_ROOM) == 3 * each
             assert NO_ROOM in shown or each == 2
-            assert len(pictures) >= 3 and all(len(base64.b64decode(data)) <= THUMBNAIL_BYTES for data in pictures)
+            assert len(images) >= 3 and all(len(base64.b64decode(data)) <= THUMBNAIL_BYTES for data in images)

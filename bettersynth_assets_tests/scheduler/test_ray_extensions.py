@@ -55,13 +55,13 @@ def address() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     node: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=node)
+    cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
-        made.add_node(**node)
-        yield made.address
+        cluster.add_node(**node)
+        yield cluster.address
     finally:
         ray.shutdown()
-        made.shutdown()
+        cluster.shutdown()
 
 
 @pytest.fixture

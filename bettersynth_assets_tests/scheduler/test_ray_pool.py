@@ -27,14 +27,14 @@ def cluster() -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args=NODE)
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
     try:
         for _ in range(2):
-            made.add_node(**NODE)
-        yield made
+            cluster.add_node(**NODE)
+        yield cluster
     finally:
         ray.shutdown()
-        made.shutdown()
+        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -170,12 +170,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "BETTERSYNTH_"))}
     env |= {"BETTERSYNTH_PROFILE": str(profile), "BETTERSYNTH_DATA": str(root / "data"), "OMP_NUM_THREADS": "1"}
     env |= {"DAGSTER_HOME": str(root), "PYTHONPATH": str(PROJECT_ROOT), MASK: device()}
-    made = Server(root, env)
+    server = Server(root, env)
     try:
-        until("the code location is loaded", made.is_up)
-        yield made
+        until("the code location is loaded", server.is_up)
+        yield server
     finally:
-        made.stop()
+        server.stop()
         lock_file().unlink(missing_ok=True)
 
 

@@ -118,8 +118,8 @@ def test_only_stale_shards_go_to_workers_and_no_worker_starts_without_one(tmp_pa
     Run(tmp_path).prepare("squares", [ONE, TWO])
     second = Run(tmp_path)
     second.prepare("squares")
-    made = sorted(manifest.shard for manifest in second.pipeline.materialized if manifest.stage == "squares")
-    assert made == SHARDS[2:]
+    built = sorted(manifest.shard for manifest in second.pipeline.materialized if manifest.stage == "squares")
+    assert built == SHARDS[2:]
     before = Run(tmp_path).worked()
     monkeypatch.setattr(scheduler, "open_pool", None)  # opening a pool would fail
     again = Run(tmp_path)

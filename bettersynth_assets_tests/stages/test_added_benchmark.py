@@ -129,8 +129,8 @@ def test_the_stage_evaluates_an_added_benchmark_and_checks_and_summary_show_it(
     target = slot.begin("key", resume=False)
     for name in ("questions.parquet",):
         (target / name).write_bytes((work.folder / name).read_bytes())
-    made = _finished(target, result.kept.to_pylist(), stats=result.stats, more=("questions.parquet",))
-    slot.commit(made)
+    finished = _finished(target, result.kept.to_pylist(), stats=result.stats, more=("questions.parquet",))
+    slot.commit(finished)
     (manifest,) = Pipeline(STAGES, ResolvedRun(settings)).current("baseline_results")
     verdict = all_answered(Evidence(manifests=[manifest], upstream={}, settings=settings, columns=None))
     assert verdict.passed and verdict.summary == "4 answers"

@@ -32,9 +32,9 @@ def seed(tmp_path: Path) -> Path:
 
 
 def settings(seed: Path, exposures: int, order: str = "shuffle", **profile: Any) -> Settings:
-    made = settings_for(seed, seed.parent / "data", shards=4, **profile)
+    defaults = settings_for(seed, seed.parent / "data", shards=4, **profile)
     section = BudgetSection(exposures=exposures, order=order)  # type: ignore[arg-type]
-    return replace(made, recipe=made.recipe.model_copy(update={"budget": section}))
+    return replace(defaults, recipe=defaults.recipe.model_copy(update={"budget": section}))
 
 
 def kit_lines(manifest: Manifest) -> list[bytes]:

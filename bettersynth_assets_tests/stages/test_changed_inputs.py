@@ -62,12 +62,12 @@ def test_a_file_that_changes_between_two_shards_fails_the_run_with_the_fix(
 ) -> None:
     seed = Path(str(settings.profile.seed))
 
-    def made(manifest: Manifest) -> None:
+    def change_seed(manifest: Manifest) -> None:
         if (manifest.stage, manifest.shard) == (stage, "shard-00001"):
             change(seed)
 
     pipeline = toy_pipeline(settings)
-    pipeline.on_materialized = made
+    pipeline.on_materialized = change_seed
     with pytest.raises(SeedError, match=r"changed during this run.*run again|does not exist"):
         pipeline.ensure("budgeted_set")
     assert toy_pipeline(settings).slot("budgeted_set", "all").committed() is None

@@ -60,10 +60,10 @@ def project(tmp_path, monkeypatch):
 
 def test_the_toolkit_accepts_the_training_plan_and_it_is_the_contests(project):
     root = project(stage_2={**STAGE, "max_steps": 50, "max_grad_norm": 1.0})
-    made = parse_plan(training_plan(ResolvedRun(load_settings()), root / "out" / "seed-3", root / "tune.json", 3))
-    first, second = made.stages
-    assert (made.seed, made.device, made.dtype, made.cache_dir) == (3, "cpu", "float32", None)
-    assert made.output_dir == root / "out" / "seed-3"
+    plan = parse_plan(training_plan(ResolvedRun(load_settings()), root / "out" / "seed-3", root / "tune.json", 3))
+    first, second = plan.stages
+    assert (plan.seed, plan.device, plan.dtype, plan.cache_dir) == (3, "cpu", "float32", None)
+    assert plan.output_dir == root / "out" / "seed-3"
     assert (first.name, first.trained, first.image_aspect, first.group_by_modality_length, first.max_steps) == (
         "pretrain", "projector", "square", False, None,
     )  # fmt: skip
@@ -86,9 +86,9 @@ def test_both_arms_share_the_features_of_the_towers(project):
 def test_the_toolkit_accepts_the_evaluation_plan(project):
     root = project()
     places = {name: UnitLocation(folder=root / name, key="k") for name in FILES}
-    made = make_plan(evaluate.evaluation_plan(ResolvedRun(load_settings()), root / "out", root / "base", places))
-    assert (made.batch_size, made.device) == (32, "cpu")
-    files = {chosen.name: dict(chosen.files) for chosen in made.chosen()}
+    plan = make_plan(evaluate.evaluation_plan(ResolvedRun(load_settings()), root / "out", root / "base", places))
+    assert (plan.batch_size, plan.device) == (32, "cpu")
+    files = {chosen.name: dict(chosen.files) for chosen in plan.chosen()}
     assert files == {
         benchmark: {role: root / "bench" / name for role, name in roles.items()} for benchmark, roles in FILES.items()
     }
@@ -148,9 +148,9 @@ def test_settings_of_resources_and_logs_go_to_the_trainer_and_not_into_the_key(p
     assert stage.depends(ResolvedRun(settings), "all", {}) == before
     gpu = settings.profile.gpu.model_copy(update={"memory_limit_gib": 20.5})
     settings = replace(settings, profile=settings.profile.model_copy(update={"gpu": gpu}))
-    made = parse_plan(training_plan(ResolvedRun(settings), root / "out" / "seed-3", root / "tune.json", 3))
-    assert (made.checkpoint_every, made.checkpoint_limit, made.log_every) == (50, 3, 5)
-    assert (made.memory_limit_gib, made.stages[0].workers, made.stages[1].workers) == (20.5, 2, 0)
+    plan = parse_plan(training_plan(ResolvedRun(settings), root / "out" / "seed-3", root / "tune.json", 3))
+    assert (plan.checkpoint_every, plan.checkpoint_limit, plan.log_every) == (50, 3, 5)
+    assert (plan.memory_limit_gib, plan.stages[0].workers, plan.stages[1].workers) == (20.5, 2, 0)
     assert launcher(ResolvedRun(settings)) == [str(Path(sys.executable).parent / "python"), "-m"]
     project(stage_1={**STAGE, "per_device_batch": STAGE["per_device_batch"] + 1, "pad_multiple": 8}, speed="reference")
     assert stage.depends(ResolvedRun(load_settings()), "all", {}) == before

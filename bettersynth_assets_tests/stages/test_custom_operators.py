@@ -88,9 +88,9 @@ def test_the_documented_filter_rejects_with_value_and_reason(run: Make) -> None:
     assert sections["process"] == FILTER
     pipeline = run({"word_length_filter.py": EXAMPLE + SPEC}, **sections)
     assert check_recipe(ResolvedRun(pipeline.settings)) == []
-    made = pipeline.ensure_all("filtered_set")
-    kept, rejects = rows_of(made), rows_of(made, "rejects")
-    assert len(kept) == 24 and all(manifest.lost == 0 for manifest in made)
+    manifests = pipeline.ensure_all("filtered_set")
+    kept, rejects = rows_of(manifests), rows_of(manifests, "rejects")
+    assert len(kept) == 24 and all(manifest.lost == 0 for manifest in manifests)
     for row in rejects:
         assert (row["operator"], row["value"]) == ("word_length_filter", 4.0)
         assert row["reason"] == "mean word length 4.00 > max_length 3.9"

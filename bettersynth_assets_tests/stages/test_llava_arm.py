@@ -49,8 +49,8 @@ def profile_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     shutil.copytree(tmp_path / "images", tmp_path / "budgeted" / "images")
     shutil.copy(data, tmp_path / "budgeted" / "llava.json")
     (tmp_path / "images" / "seed.jsonl").touch()
-    picture = base64.b64encode((tmp_path / "images" / "0.png").read_bytes()).decode()
-    table = f"index\tquestion\tA\tB\tanswer\timage\n7\tWhich?\tred\tblue\tA\t{picture}\n"
+    encoded_image = base64.b64encode((tmp_path / "images" / "0.png").read_bytes()).decode()
+    table = f"index\tquestion\tA\tB\tanswer\timage\n7\tWhich?\tred\tblue\tA\t{encoded_image}\n"
     (tmp_path / "m.tsv").write_text(table)
     text = PROFILE
     for name, value in (
@@ -87,10 +87,10 @@ def _train_and_answer(settings: Settings, tmp_path: Path) -> list[dict[str, Any]
     work = Work(
         run=ResolvedRun(settings), shard="all", folder=tmp_path / "trained", inputs=inputs, log=lambda line: None
     )
-    made = train.run(work, source="budgeted_set")
-    assert [row["steps"] for row in made.kept.to_pylist()] == [4]
-    assert "seed-3/finetune/chat_template.jinja" in made.other_files
-    checkpoints = SimpleNamespace(verify=lambda: None, path=tmp_path / "trained", table=lambda: made.kept)
+    trained = train.run(work, source="budgeted_set")
+    assert [row["steps"] for row in trained.kept.to_pylist()] == [4]
+    assert "seed-3/finetune/chat_template.jinja" in trained.other_files
+    checkpoints = SimpleNamespace(verify=lambda: None, path=tmp_path / "trained", table=lambda: trained.kept)
     return evaluate.answer(
         replace(work, folder=tmp_path / "answered", inputs={"mgm_checkpoint": [cast(Any, checkpoints)]}),
         "mgm_checkpoint",

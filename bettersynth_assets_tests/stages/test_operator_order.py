@@ -86,36 +86,36 @@ def test_new_timings_of_the_same_order_keep_every_shard(planning):
 
 def test_each_operator_is_logged_with_its_position(planning):
     run = planning()
-    made = run.ensure("operator_plan")
-    rows = made.table().to_pylist()
+    plan = run.ensure("operator_plan")
+    rows = plan.table().to_pylist()
     assert [row["operator"] for row in rows] == [next(iter(entry)) for entry in PROCESS]
     assert sorted(row["planned"] for row in rows) == [1, 2, 3, 4, 5] and rows[2]["planned"] == 3
     assert rows[2]["moves"].startswith("fence: a mapper") and rows[0]["moves"] == "moves"
     assert 0 < rows[1]["share_kept"] < 1 and rows[1]["seconds_per_reject"] > 0
     assert rows[2]["share_kept"] == 1 and rows[2]["seconds_per_reject"] is None
-    shown = describe(made, run.run, rows=False)
+    shown = describe(plan, run.run, rows=False)
     assert "actual_seconds" not in shown and shown["predicted_seconds_planned_seed"] > 0
     assert "whitespace_normalization_mapper" in shown["operator order"].value
     assert (
         not {"table", "order"} & shown.keys() and max(map(len, shown)) <= 32
     )  # as wide as the column of names in the UI
     run.ensure_all("filtered_set")
-    shown = describe(made, run.run, rows=False)
+    shown = describe(plan, run.run, rows=False)
     assert (shown["actual_rows"], shown["actual_shards"], shown["actual_order"]) == (30, 3, "written")
 
 
 def test_the_refilter_is_measured_and_keeps_its_order(planning):
     later = [{"image_watermark_filter": {"prob_threshold": 0.9}}, {"clip_score_filter": {"method": "mean"}}]
     run = planning(DEAR_FIRST, baseline=False, caption={"policy": "replace", "refilter": later})
-    made = run.ensure("operator_plan")
-    rows = made.table().to_pylist()[len(PROCESS) :]
+    plan = run.ensure("operator_plan")
+    rows = plan.table().to_pylist()[len(PROCESS) :]
     assert [(row["list"], row["operator"], row["planned"]) for row in rows] == [
         ("caption.refilter", "image_watermark_filter", 1),
         ("caption.refilter", "clip_score_filter", 2),
     ]
     assert all(row["moves"] == operator_order.REFILTER_STAYS for row in rows) and 0 < rows[1]["share_kept"] < 1
-    assert len(made.stats["order"]) == len(PROCESS)
-    lines = describe(made, run.run, rows=False)["operator order"].value.splitlines()
+    assert len(plan.stats["order"]) == len(PROCESS)
+    lines = describe(plan, run.run, rows=False)["operator order"].value.splitlines()
     assert lines[-1] == operator_order.REFILTER_STAYS and operator_order.REFILTER_STAYS not in "".join(lines[:-1])
     lines = [line for line in lines if line.startswith("|")]
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["process"] * 5 + ["caption.refilter"] * 2
@@ -123,11 +123,11 @@ def test_the_refilter_is_measured_and_keeps_its_order(planning):
 
 def test_the_check_fails_if_the_orders_keep_different_rows(planning, monkeypatch):
     run = planning(DEAR_FIRST)
-    made = run.ensure("operator_plan")
-    evidence = Evidence(manifests=[made], upstream={}, settings=run.settings, columns=None)
-    assert SAME_KEPT.judge(evidence).passed and made.stats["kept_rows_that_differ"] == 0
+    plan = run.ensure("operator_plan")
+    evidence = Evidence(manifests=[plan], upstream={}, settings=run.settings, columns=None)
+    assert SAME_KEPT.judge(evidence).passed and plan.stats["kept_rows_that_differ"] == 0
     assert not SAME_KEPT.judge(
-        replace(evidence, manifests=[replace(made, stats={**made.stats, "kept_rows_that_differ": 2})])
+        replace(evidence, manifests=[replace(plan, stats={**plan.stats, "kept_rows_that_differ": 2})])
     ).passed
     one = pa.table({"id": ["a", "b", "c"], "stats": ["1", "2", "3"]})
     assert operator_order.differing(one, one) == 0
@@ -141,8 +141,8 @@ def test_the_sample_is_spread_over_all_rows():
 
 
 def test_a_recipe_without_operators_has_an_empty_plan(planning):
-    made = planning(process=[], order="planned").ensure("operator_plan")
-    assert made.kept == 0 and made.stats["order"] == []
+    plan = planning(process=[], order="planned").ensure("operator_plan")
+    assert plan.kept == 0 and plan.stats["order"] == []
 
 
 def test_an_unknown_order_is_named(planning):
@@ -160,5 +160,5 @@ def test_the_selector_gets_the_stored_embeddings(planning, settings, monkeypatch
     run = planning(process=[{"kmeans_diversity_selector": {"clusters": 3, "share": 0.5}}])
     one_shard = settings.profile.model_copy(update={"shards": 1})
     run.run = ResolvedRun(replace(run.settings, profile=one_shard))
-    made = run.ensure("operator_plan")
-    assert made.stats["sample_rows_kept"] == made.stats["sample_rows"] // 2 > 0
+    plan = run.ensure("operator_plan")
+    assert plan.stats["sample_rows_kept"] == plan.stats["sample_rows"] // 2 > 0

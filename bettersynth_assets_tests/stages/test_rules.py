@@ -70,12 +70,12 @@ def test_conservation_of_a_whole_set_sums_over_its_shards(evidence):
 
 
 def test_the_schema_rule_names_the_columns_that_differ(evidence, tmp_path):
-    made = kept(tmp_path, id=["a"], words=[1.0], extra=[1])
+    shard = kept(tmp_path, id=["a"], words=[1.0], extra=[1])
     columns = pa.schema([("id", pa.string()), ("words", pa.int64()), ("line", pa.int64())])
-    verdict = schema(evidence(made, columns=columns))
+    verdict = schema(evidence(shard, columns=columns))
     assert not verdict.passed
     assert "['extra', 'line', 'words']" in verdict.summary
-    assert schema(evidence(made, columns=pq.read_schema(tmp_path / "kept.parquet"))).passed
+    assert schema(evidence(shard, columns=pq.read_schema(tmp_path / "kept.parquet"))).passed
 
 
 def test_the_quarantine_rule_uses_the_profiles_limit(evidence):
@@ -111,8 +111,8 @@ def test_thresholds_must_be_cosines_with_a_spread(evidence, change, fault):
 
 def test_thresholds_cover_every_scored_row(evidence):
     score = {"mean": 0.3, "sd": 0.04, "k_sigma": [0.18, 0.42], "percentiles": {"50": 0.3}}
-    made = manifest(stats={"rows": 9, "clip_score": score})
-    verdict = thresholds(evidence(made, upstream={"clip_scores": [manifest(kept=10)]}))
+    statistics = manifest(stats={"rows": 9, "clip_score": score})
+    verdict = thresholds(evidence(statistics, upstream={"clip_scores": [manifest(kept=10)]}))
     assert verdict.summary == "mean 0.3000, sd 0.0400; 9 rows measured of 10 scored"
     assert not verdict.passed
 
@@ -126,8 +126,8 @@ def test_the_budget_rule_requires_the_exact_number_of_exposures(evidence, tmp_pa
 
 @pytest.mark.parametrize("loss", [[math.nan], [math.inf], []])
 def test_a_training_seed_without_a_finite_loss_is_named(evidence, tmp_path, loss):
-    made = kept(tmp_path, seed=pa.array([0] * len(loss), pa.int64()), final_loss=pa.array(loss, pa.float64()))
-    assert finite_loss(evidence(made)).summary == "training seeds without a finite loss: [0]"
+    trained = kept(tmp_path, seed=pa.array([0] * len(loss), pa.int64()), final_loss=pa.array(loss, pa.float64()))
+    assert finite_loss(evidence(trained)).summary == "training seeds without a finite loss: [0]"
     assert finite_loss(evidence(kept(tmp_path, seed=[0], final_loss=[0.5]))).passed
 
 

@@ -25,8 +25,8 @@ LENIENT = {"max_bad_line_share": 1.0}
 
 
 def settings(path: Path, **changes: Any) -> Any:
-    made = settings_for(path, path.parent / "data", shards=4)
-    limits = made.profile.limits.model_copy(update={**LENIENT, **changes})
+    defaults = settings_for(path, path.parent / "data", shards=4)
+    limits = defaults.profile.limits.model_copy(update={**LENIENT, **changes})
     return settings_for(path, path.parent / "data", shards=4, limits=limits)
 
 

@@ -92,14 +92,14 @@ def test_an_interrupted_run_is_resumed_and_another_set_with_equal_rows_trains_on
     with pytest.raises(Interrupted):
         train.run(work("run", logged, stop_at="finetune: step 2/3"), source="budgeted_set")
     logged.clear()
-    made = train.run(work("run", logged), source="budgeted_set")
+    trained = train.run(work("run", logged), source="budgeted_set")
     assert any("seed 3 finetune: continues after step" in line for line in logged)
     assert not any("pretrain:" in line for line in logged)
-    (row,) = made.kept.to_pylist()
+    (row,) = trained.kept.to_pylist()
     assert (row["seed"], row["steps"], row["pretrain_exposures"], row["finetune_unique_rows"]) == (3, 6, 12, 6)
-    assert set(made.files) == {"seed-3/pretrain/projector.safetensors", "seed-3/finetune/model.safetensors"}
+    assert set(trained.files) == {"seed-3/pretrain/projector.safetensors", "seed-3/finetune/model.safetensors"}
     phase = {f"seed-3/{name}/{file}" for name in PHASES for file in ("config.json", "samples.jsonl", "manifest.json")}
-    assert phase | {"seed-3/finetune/tokenizer.json", "seed-3/cost.json"} < set(made.other_files)
+    assert phase | {"seed-3/finetune/tokenizer.json", "seed-3/cost.json"} < set(trained.other_files)
 
     logged.clear()
     baseline = train.run(work("baseline", logged, seeds=[4, 3]), source="baseline_set")

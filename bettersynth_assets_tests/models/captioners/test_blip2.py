@@ -78,13 +78,15 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same_captions(tiny_models,
 def test_sampled_captions_depend_only_on_key_and_random_seed(captioner, images, tiny_models):
     ids = [f"row{index}" for index in range(10)]
     how = {"max_new_tokens": 8, "sampling": Sampling(temperature=1.5, top_k=12, top_p=0.95, seed=7)}
-    made = captioner.captions(images, keys=ids, **how)
-    assert captioner.captions(images[::-1], keys=ids[::-1], **how) == made[::-1]
-    assert [captioner.captions([image], keys=[key], **how)[0] for image, key in zip(images, ids, strict=True)] == made
-    assert Blip2Captioner(str(tiny_models.captioner), batch=7).captions(images, keys=ids, **how) == made
-    assert captioner.captions(images, keys=[f"other{key}" for key in ids], **how) != made
+    captions = captioner.captions(images, keys=ids, **how)
+    assert captioner.captions(images[::-1], keys=ids[::-1], **how) == captions[::-1]
+    assert [
+        captioner.captions([image], keys=[key], **how)[0] for image, key in zip(images, ids, strict=True)
+    ] == captions
+    assert Blip2Captioner(str(tiny_models.captioner), batch=7).captions(images, keys=ids, **how) == captions
+    assert captioner.captions(images, keys=[f"other{key}" for key in ids], **how) != captions
     other_seed = how | {"sampling": how["sampling"].model_copy(update={"seed": 8})}
-    assert captioner.captions(images, keys=ids, **other_seed) != made
+    assert captioner.captions(images, keys=ids, **other_seed) != captions
 
 
 def test_sampling_from_one_token_is_greedy_decoding(captioner, images):

@@ -36,13 +36,13 @@ def one_at_a_time(folder, images, text):
 
     model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
     processor = load_processor(folder)
-    made = []
+    captions = []
     for image in images:
         inputs = processor(images=image, text=text, return_tensors="pt")
         with torch.inference_mode():
             output = model.generate(**inputs, max_new_tokens=LIMIT, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        made.append((processor.decode(output, skip_special_tokens=True).strip(), 3 in output.tolist()))
-    return made
+        captions.append((processor.decode(output, skip_special_tokens=True).strip(), 3 in output.tolist()))
+    return captions
 
 
 def test_captions_equal_those_of_transformers_on_one_image_at_a_time(captioner, folder, images):
@@ -77,11 +77,11 @@ def test_images_are_resized_to_bytes_in_threads_and_other_processors_are_called_
 def test_sampled_captions_do_not_depend_on_position_or_batch(captioner, folder, images):
     ids = [f"row{index}" for index in range(10)]
     how = {"max_new_tokens": 8, "sampling": Sampling(temperature=1.5, top_p=0.9, seed=3)}
-    made = captioner.captions(images, keys=ids, **how)
-    assert LlavaCaptioner(str(folder), batch=3).captions(images[::-1], keys=ids[::-1], **how) == made[::-1]
-    assert made != captioner.captions(images, max_new_tokens=8)
+    captions = captioner.captions(images, keys=ids, **how)
+    assert LlavaCaptioner(str(folder), batch=3).captions(images[::-1], keys=ids[::-1], **how) == captions[::-1]
+    assert captions != captioner.captions(images, max_new_tokens=8)
     again = captioner.captions(images, keys=ids, max_new_tokens=8, sampling=Sampling(temperature=1.5, seed=4))
-    assert again != made
+    assert again != captions
 
 
 def test_the_default_question_asks_for_one_short_sentence():

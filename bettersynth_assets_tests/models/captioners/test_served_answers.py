@@ -73,11 +73,11 @@ def body(value):
 )  # fmt: skip
 def test_a_response_without_a_caption_fails_only_its_row(server, reply, why):
     server.script = lambda asked: reply if image_of(asked).width == BAD else completion("a red dog")
-    made = captions(server)
-    assert [made[0], *made[2:]] == ["a red dog"] * 3
-    assert isinstance(made[1], CaptionError) and made[1].reason == "caption_failed"
+    answers = captions(server)
+    assert [answers[0], *answers[2:]] == ["a red dog"] * 3
+    assert isinstance(answers[1], CaptionError) and answers[1].reason == "caption_failed"
     with pytest.raises(CaptionError, match=why):
-        raise made[1]
+        raise answers[1]
     asked = sum(image_of(item).width == BAD for item in server.asked)
     assert asked == (1 if reply[0] >= 400 else served_answers.ANSWER_TRIES)
 
@@ -97,8 +97,8 @@ def test_a_response_truncated_by_the_token_limit_ends_with_its_last_sentence(ser
 def test_a_busy_server_is_retried_a_few_times_after_the_delay_that_it_asks_for(server, pauses):
     busy = (429, {"Retry-After": "7"}, b"slow down")
     server.script = lambda asked: busy if image_of(asked).width == BAD else completion("a red dog")
-    made = captions(server)
-    assert "answered 429 (row r1) 5 times: slow down" in made[1].detail
+    answers = captions(server)
+    assert "answered 429 (row r1) 5 times: slow down" in answers[1].detail
     assert pauses == [7.0] * 4
     del pauses[:]
     server.script = lambda asked: (503, {"Retry-After": "86400"}, b"") if image_of(asked).width == BAD else busy
@@ -115,9 +115,9 @@ def test_a_busy_server_is_retried_a_few_times_after_the_delay_that_it_asks_for(s
 def test_a_broken_connection_fails_only_its_row_after_several_attempts(server, pauses, monkeypatch, reply):
     monkeypatch.setattr(served_answers, "SECONDS", 0.5)
     server.script = lambda asked: reply if image_of(asked).width == BAD else completion("a red dog")
-    made = captions(server)
-    assert [made[0], *made[2:]] == ["a red dog"] * 3
-    assert "broke off" in made[1].detail and "(row r1), 5 times" in made[1].detail
+    answers = captions(server)
+    assert [answers[0], *answers[2:]] == ["a red dog"] * 3
+    assert "broke off" in answers[1].detail and "(row r1), 5 times" in answers[1].detail
 
 
 def test_a_row_that_times_out_fails_alone(server, pauses, monkeypatch):
@@ -129,9 +129,9 @@ def test_a_row_that_times_out_fails_alone(server, pauses, monkeypatch):
         return completion("a red dog")
 
     server.script = slow
-    made = captions(server)
-    assert [made[0], *made[2:]] == ["a red dog"] * 3
-    assert "did not answer within 0.4 s (row r1), 2 times" in made[1].detail
+    answers = captions(server)
+    assert [answers[0], *answers[2:]] == ["a red dog"] * 3
+    assert "did not answer within 0.4 s (row r1), 2 times" in answers[1].detail
 
 
 def test_a_response_that_arrives_too_slowly_times_out(server):

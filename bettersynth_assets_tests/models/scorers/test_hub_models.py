@@ -93,29 +93,29 @@ def found(tmp_path_factory):
         [sys.executable, "-c", SCORE], cwd=PROJECT_ROOT, env=environment, input=lines, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    made = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(made) == len(tasks)
-    return {name: (*task, result) for (name, task), result in zip(tasks.items(), made, strict=True)}
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(results) == len(tasks)
+    return {name: (*task, result) for (name, task), result in zip(tasks.items(), results, strict=True)}
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
 def test_scores_of_a_hub_id_equal_those_of_its_library(found, name):
-    folder, task, made = found[name]
+    folder, task, result = found[name]
     images = [Image.open(path).convert("RGB") for path in task["images"]]
     captions = task["captions"]
     if name.startswith("hf-hub:"):
         expected = open_clip_scores(folder, images, captions)
     else:
         expected = transformers_scores(folder, images, captions, limit=LIMITS[name])
-    np.testing.assert_allclose(made["scores"], expected, atol=1e-5)
+    np.testing.assert_allclose(result["scores"], expected, atol=1e-5)
     assert np.ptp(expected) > 0.01
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
 def test_a_caption_at_a_hub_models_token_limit_is_complete_and_one_token_more_is_truncated(found, name):
-    _, task, made = found[name]
+    _, task, result = found[name]
     assert task["captions"][0] != task["captions"][2] or name not in CAPITALS
-    assert made["truncated"] == [False, True, False, True, False, False, True]
+    assert result["truncated"] == [False, True, False, True, False, False, True]
 
 
 def test_an_unavailable_repository_gives_an_error_with_the_fix(found):

@@ -26,8 +26,8 @@ CAPTIONS = ["a photo of the red Square", "two", "", "small dog on a large cat", 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("scorers")
-    made = {("transformers", name): make(root / name) for name, make in TRANSFORMERS.items()}
-    return made | {("open_clip", name): make(root / f"open_clip_{name}") for name, make in OPEN_CLIP.items()}
+    checkpoints = {("transformers", name): make(root / name) for name, make in TRANSFORMERS.items()}
+    return checkpoints | {("open_clip", name): make(root / f"open_clip_{name}") for name, make in OPEN_CLIP.items()}
 
 
 @pytest.fixture(scope="module")

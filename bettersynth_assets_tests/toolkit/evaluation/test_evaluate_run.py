@@ -72,8 +72,8 @@ def test_both_benchmarks_are_answered_scored_and_written(bench: Path, tmp_path: 
         "benchmark": "textvqa", "metric": "accuracy", "value": 0, "n": 3, "unparsed": 0,
         "protocol": "TextVQA 0.5.1 val, with OCR tokens, single word or phrase, leave-one-out",
     }  # fmt: skip
-    made = results["benchmarks"]["mmbench"]
-    assert (made["questions"], made["answers"], made["missing"]) == (6, 6, 0)
+    counts = results["benchmarks"]["mmbench"]
+    assert (counts["questions"], counts["answers"], counts["missing"]) == (6, 6, 0)
     found = _metrics(results, "mmbench")
     assert (found["accuracy"]["n"], found["row_accuracy"]["n"]) == (3, 6)
     again = score_mmbench(tmp_path / "mmbench" / "answers.jsonl", bench / "m.tsv")
@@ -392,8 +392,8 @@ def test_a_benchmark_with_missing_rotations_is_marked(bench: Path, tmp_path: Pat
     table.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
     values = _changed(_changed(_values(bench, tmp_path / "out"), "textvqa"), "mmbench", table=str(tmp_path / "m.tsv"))
     results = evaluate(make_plan(values), lambda event: None)
-    made = results["benchmarks"]["mmbench"]
-    assert (made["incomplete"], made["missing"]) == (1, 2)
+    counts = results["benchmarks"]["mmbench"]
+    assert (counts["incomplete"], counts["missing"]) == (1, 2)
     assert (
         _metrics(results, "mmbench")["accuracy"]["protocol"]
         == "incomplete, MMBench dev, CircularEval, letter asked for directly"

@@ -19,16 +19,16 @@ WAYS = {"one": 1, "two": 2, "zero2": 2, "one-token": 1, "two-token": 2}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Half of the rows have no image, so that a process often has a micro-batch without images."""
-    made = tmp_path_factory.mktemp("llava-processes")
-    save_tiny_llava(made / "base")
-    write_rows(made, pictures=8, text_only=8)
+    folder = tmp_path_factory.mktemp("llava-processes")
+    save_tiny_llava(folder / "base")
+    write_rows(folder, pictures=8, text_only=8)
     for name in WAYS:
         average = "token" if name.endswith("-token") else "micro_batch"
         write_plan(
-            made, name, deepspeed=name == "zero2", per_device_batch=1, checkpoint_every=None, loss_average=average
+            folder, name, deepspeed=name == "zero2", per_device_batch=1, checkpoint_every=None, loss_average=average
         )
-    run_all(made, "all", [(name, processes, "none") for name, processes in WAYS.items()])
-    return made
+    run_all(folder, "all", [(name, processes, "none") for name, processes in WAYS.items()])
+    return folder
 
 
 @pytest.mark.parametrize(("way", "one"), [("two", "one"), ("zero2", "one"), ("two-token", "one-token")])

@@ -161,9 +161,9 @@ def test_a_non_finite_loss_stops_before_the_weights_change_and_names_step_and_sa
     poisoned = 5
 
     def weights(*given: Any) -> Any:
-        made = loss_weights(*given)
-        made[poisoned] = np.nan
-        return made
+        weights_of_tokens = loss_weights(*given)
+        weights_of_tokens[poisoned] = np.nan
+        return weights_of_tokens
 
     monkeypatch.setattr("toolkit.data.exposures.loss_weights", weights)
     values = _values(world, tmp_path / "out", checkpoint_every=1)

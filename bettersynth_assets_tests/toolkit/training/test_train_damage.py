@@ -188,22 +188,22 @@ def test_no_inner_reader_may_load_code_even_if_it_asks_for_it(tmp_path: Path) ->
 
 def test_cached_features_contain_only_numbers_and_damaged_ones_are_computed_again(world: Path, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "cache", tiny_mgm(), PROCESSOR, "square")
-    picture = world / "images" / "0.png"
-    wanted: dict[Path | bytes, str] = {picture: "p0"}
+    image = world / "images" / "0.png"
+    wanted: dict[Path | bytes, str] = {image: "p0"}
     assert (cache.fill(wanted), cache.fill(wanted)) == (1, 0)
-    file = cache.path_of(picture)
+    file = cache.path_of(image)
     before = file.read_bytes()
     for harm in (_empty, _halve, _flip):
         harm(file)
         with pytest.raises(FeatureError, match=rf"{file}: cannot be read as features .*; remove it and run again"):
-            cache.load([picture])
+            cache.load([image])
         assert cache.fill(wanted) == 1 and file.read_bytes() == before
     buffer = io.BytesIO()
     np.save(buffer, np.array([_Code(tmp_path / "ran")], dtype=object), allow_pickle=True)
     file.write_bytes(buffer.getvalue() + xxhash.xxh3_128_digest(buffer.getvalue()))
     with pytest.raises(FeatureError, match="Object arrays cannot be loaded when allow_pickle=False"):
-        cache.load([picture])
+        cache.load([image])
     file.write_bytes(pickle.dumps(_Code(tmp_path / "ran")))
     with pytest.raises(FeatureError, match="cannot be read as features"):
-        cache.load([picture])
+        cache.load([image])
     assert not (tmp_path / "ran").exists()

@@ -43,10 +43,10 @@ KILLS = {
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny base model and a small LLaVA set of unequal lengths."""
-    made = tmp_path_factory.mktemp("resume")
-    save_tiny(made / "base")
-    write_rows(made, pictures=8, text_only=8)
-    return made
+    folder = tmp_path_factory.mktemp("resume")
+    save_tiny(folder / "base")
+    write_rows(folder, pictures=8, text_only=8)
+    return folder
 
 
 def test_a_folder_in_use_is_refused_until_the_other_run_ends(

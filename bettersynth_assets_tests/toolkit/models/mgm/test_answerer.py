@@ -240,9 +240,9 @@ def test_a_candidate_with_a_special_token_is_refused_with_the_prompts_id(
 
 
 def test_prompts_are_grouped_by_image_with_the_longest_first() -> None:
-    pictures = dict(enumerate("abcab"))
-    assert by_image(pictures, [3, 9, 5, 4, 1]) == {"b": [1, 4], "c": [2], "a": [0, 3]}
-    assert list(by_image(pictures, [3, 9, 5, 4, 1])) == ["b", "c", "a"]
+    images = dict(enumerate("abcab"))
+    assert by_image(images, [3, 9, 5, 4, 1]) == {"b": [1, 4], "c": [2], "a": [0, 3]}
+    assert list(by_image(images, [3, 9, 5, 4, 1])) == ["b", "c", "a"]
 
 
 def test_the_speed_test_gives_the_original_answers_and_prints_one_line(

@@ -57,20 +57,20 @@ def model(request: pytest.FixtureRequest) -> MGMGemmaForCausalLM:
         **rule.GEMMA, vision_config=rule.CLIP, vision_aux_config={**rule.CONVNEXT, "drop_path_rate": 0.1},
         image_size_aux=rule.IMAGE_SIZE_AUX,
     )  # fmt: skip
-    made = MGMGemmaForCausalLM(config)
+    model = MGMGemmaForCausalLM(config)
     with torch.no_grad():
-        for name, parameter in made.named_parameters():
+        for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(rule.weight(name, tuple(parameter.shape))))
-    made.set_speed(request.param)
-    return made.train()
+    model.set_speed(request.param)
+    return model.train()
 
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
     """The rule's batch in this project's convention: only rows with an image have one."""
-    made = {name: torch.from_numpy(values) for name, values in rule.batch().items()}
+    arrays = {name: torch.from_numpy(values) for name, values in rule.batch().items()}
     shown = [row for row in range(len(rule.LENGTHS)) if row != rule.TEXT_ONLY]
-    return {**made, "images": made["images"][shown], "images_aux": made["images_aux"][shown]}
+    return {**arrays, "images": arrays["images"][shown], "images_aux": arrays["images_aux"][shown]}
 
 
 def test_parameter_names_and_shapes_equal_the_originals(model: MGMGemmaForCausalLM) -> None:
@@ -171,9 +171,9 @@ def test_an_image_three_pixels_high_is_read_correctly_unlike_in_the_original() -
     assert torch.equal(_pixels(picture, "square").images_aux, pixels)
 
 
-def _pixels(picture: Image.Image, aspect: Any) -> Any:
-    made = squares([picture], side=768, resample=int(PROCESSOR.resample), aspect=aspect)
-    return normalise(made, grey_levels(PROCESSOR), image_size=336)
+def _pixels(image: Image.Image, aspect: Any) -> Any:
+    pixels = squares([image], side=768, resample=int(PROCESSOR.resample), aspect=aspect)
+    return normalise(pixels, grey_levels(PROCESSOR), image_size=336)
 
 
 def _sha256(tensor: torch.Tensor) -> str:

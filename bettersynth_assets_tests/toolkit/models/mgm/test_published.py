@@ -81,10 +81,10 @@ def test_a_converted_model_gives_the_results_of_the_published_one(
     own = model.state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in found.state_dict().items())
     ids = torch.tensor([[2, -200, 30, 31]])
-    pictures = {"images": torch.randn(1, 3, 28, 28), "images_aux": torch.randn(1, 3, 64, 64)}
+    images = {"images": torch.randn(1, 3, 28, 28), "images_aux": torch.randn(1, 3, 64, 64)}
     with torch.no_grad():
         # Equal weights at different memory addresses may be multiplied in a different order.
-        torch.testing.assert_close(found(ids, **pictures).logits, model(ids, **pictures).logits, rtol=2e-2, atol=2e-2)
+        torch.testing.assert_close(found(ids, **images).logits, model(ids, **images).logits, rtol=2e-2, atol=2e-2)
     assert MGMProcessor.from_pretrained(output).image_tokens == 4
 
 

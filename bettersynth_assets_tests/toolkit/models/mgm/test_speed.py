@@ -184,8 +184,8 @@ def test_the_depthwise_kernel_gets_maps_and_taps_in_the_expected_layout(monkeypa
             maps, taps, bias, result, height, width, pairs, band = args
             shape = 2, height, width, 2 * pairs
             weight = taps.view(7, 7, 2 * pairs).permute(2, 0, 1).unsqueeze(1)
-            made = _convolve(maps.view(torch.bfloat16).view(shape), weight, bias)
-            result.view(torch.bfloat16).copy_(made.view(shape))
+            convolved = _convolve(maps.view(torch.bfloat16).view(shape), weight, bias)
+            result.view(torch.bfloat16).copy_(convolved.view(shape))
             assert grid[0] * block[1] * columns >= width and grid[1] * band >= height and grid[2] == 2 * pairs // 32
 
         return launch

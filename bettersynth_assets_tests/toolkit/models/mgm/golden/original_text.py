@@ -23,8 +23,8 @@ def row_numbers(tokenizer: Any, turns: list[list[str]], has_image: bool) -> dict
     if has_image:
         data = SimpleNamespace(is_multimodal=True, mm_use_im_start_end=False)
         source = train.preprocess_multimodal([copy.deepcopy(source)], data)[0]
-    made = train.preprocess_gemma([source], tokenizer, has_image=has_image)
-    return {"input_ids": made["input_ids"][0].tolist(), "labels": made["labels"][0].tolist()}
+    encoded = train.preprocess_gemma([source], tokenizer, has_image=has_image)
+    return {"input_ids": encoded["input_ids"][0].tolist(), "labels": encoded["labels"][0].tolist()}
 
 
 def prompt_ids(tokenizer: Any, question: str) -> list[int]:
@@ -51,9 +51,9 @@ def make_tokenizer(folder: Path) -> tuple[Any, Any]:
             f"{scratch}/tokenizer.model", additional_special_tokens=["<start_of_turn>", "<end_of_turn>"]
         )
         slow.save_pretrained(scratch)
-        made = transformers.GemmaTokenizerFast.from_pretrained(scratch)
+        tokenizer = transformers.GemmaTokenizerFast.from_pretrained(scratch)
         # The public tokenizer.json lists the runs of line breaks as added tokens.
-        made.add_tokens([tokenizers.AddedToken(s, normalized=False) for s in rows.SYMBOLS if s.startswith("\n")])
-        made.save_pretrained(folder)
+        tokenizer.add_tokens([tokenizers.AddedToken(s, normalized=False) for s in rows.SYMBOLS if s.startswith("\n")])
+        tokenizer.save_pretrained(folder)
     (folder / "tokenizer.model").unlink(missing_ok=True)
     return slow, transformers.AutoTokenizer.from_pretrained(folder, model_max_length=2048, padding_side="right")
