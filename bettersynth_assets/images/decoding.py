@@ -47,21 +47,21 @@ def pillow_chunks(paths: Sequence[Path], size: int, prepares: Sequence[Prepare])
     """Decode files with Pillow, one chunk ahead of the caller (see ``models.image_chunks.chunks``)."""
     import torch
 
-    for first, items in opened(paths, size, lambda rgb: tuple(prepare(rgb) for prepare in prepares)):
-        decoded = [item for item in items if not isinstance(item, ImageError)]
+    for first, prepared in opened(paths, size, lambda rgb: tuple(prepare(rgb) for prepare in prepares)):
+        decoded = [results for results in prepared if not isinstance(results, ImageError)]
         yield Chunk(
             first=first,
-            good=[first + offset for offset, item in enumerate(items) if not isinstance(item, ImageError)],
-            errors={first + offset: item for offset, item in enumerate(items) if isinstance(item, ImageError)},
+            good=[first + offset for offset, results in enumerate(prepared) if not isinstance(results, ImageError)],
+            errors={first + offset: error for offset, error in enumerate(prepared) if isinstance(error, ImageError)},
             inputs=[_stack_or_list(results) for results in zip(*decoded, strict=True)]
             or [torch.empty(0) for _ in prepares],
         )
 
 
-def _stack_or_list(items: Sequence[Any]) -> Any:
+def _stack_or_list(results: Sequence[Any]) -> Any:
     import torch
 
-    return torch.stack(items) if isinstance(items[0], torch.Tensor) else list(items)  # type: ignore[arg-type]
+    return torch.stack(results) if isinstance(results[0], torch.Tensor) else list(results)  # type: ignore[arg-type]
 
 
 def opened(

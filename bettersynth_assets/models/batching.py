@@ -1,4 +1,4 @@
-"""Runs models over many rows in batches. In: items and a function on a batch. Out: results in the items' order.
+"""Runs models over many rows in batches. In: rows and a function on a batch. Out: results in the rows' order.
 
 ``in_batches`` uses batches of one fixed size, because the last bits of scores depend on it; when a GPU runs out of
 memory the size is halved, at most three times. Small models use one core and leave the others to image decoding.
@@ -46,11 +46,11 @@ class BatchSize:
         return max(1, self.requested >> HALVINGS)
 
 
-def batches(items: Rows, batch: BatchSize, run: Callable[[Rows], Out]) -> Iterator[Out]:
-    """Run a model over items in batches.
+def batches(rows: Rows, batch: BatchSize, run: Callable[[Rows], Out]) -> Iterator[Out]:
+    """Run a model over rows in batches.
 
     Args:
-        items: rows, in order.
+        rows: rows, in order.
         batch: the size; halved here, also for later calls, when the GPU runs out of memory.
         run: computes the result of one batch.
 
@@ -63,9 +63,9 @@ def batches(items: Rows, batch: BatchSize, run: Callable[[Rows], Out]) -> Iterat
 
     def run_batch(size: int) -> Out:
         batch.size = size  # a model may allocate memory for a full batch
-        return run(items[done : done + size])
+        return run(rows[done : done + size])
 
-    while done < len(items):
+    while done < len(rows):
         try:
             result, size = halve_until_it_fits(run_batch, batch.size, least=batch.smallest)
         except torch.OutOfMemoryError as error:
@@ -74,14 +74,14 @@ def batches(items: Rows, batch: BatchSize, run: Callable[[Rows], Out]) -> Iterat
                 f"{batch.requested}): set a smaller batch in the profile's `gpu` section, or free the GPU "
                 f"({str(error).splitlines()[0]})"
             ) from error
-        done += len(items[done : done + size])
+        done += len(rows[done : done + size])
         yield result
 
 
-def in_batches(items: Rows, batch: BatchSize, run: Callable[[Rows], Sequence[Out]]) -> list[Out]:
-    """Concatenate ``batches`` of a function that returns one result per item."""
-    results = [result for batch_results in batches(items, batch, run) for result in batch_results]
-    assert len(results) == len(items)
+def in_batches(rows: Rows, batch: BatchSize, run: Callable[[Rows], Sequence[Out]]) -> list[Out]:
+    """Concatenate ``batches`` of a function that returns one result per row."""
+    results = [result for batch_results in batches(rows, batch, run) for result in batch_results]
+    assert len(results) == len(rows)
     return results
 
 

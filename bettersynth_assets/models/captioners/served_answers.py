@@ -1,8 +1,9 @@
 """Requests to a server of OpenAI's chat protocol. In: a path, a body. Out: the caption, or why there is none.
 
-Faults either affect the run or one row. Without a server, with a refused key, an unknown model or path, or a redirect,
-a ``ConfigError`` is raised at once. Faults of a single request (a refused image, an answer without a caption, and 429,
-5xx and time-outs after several tries) raise a ``CaptionError``, and the row keeps its original caption.
+A fault affects either the run or one row. A ``ConfigError`` ends the run at once: there is no server, it refuses the
+key, it does not know the model or the path, or it redirects. A ``CaptionError`` concerns one row, which keeps its
+original caption: the server refuses the image, its answer holds no caption, or the request still fails with 429, 5xx or
+a time-out after several tries.
 """
 
 from __future__ import annotations

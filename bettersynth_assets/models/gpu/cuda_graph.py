@@ -1,8 +1,8 @@
 """CUDA graphs. In: a function that launches the same kernels at every call. Out: a graph that replays them.
 
 A replay is one call on the host instead of some hundred, which leaves the host's threads free to decode the next
-images. ``CudaGraph`` wraps a function of fixed-size batches and replaces calling it; elsewhere than on a GPU it is
-called. A smaller batch is padded. Its gain has not been measured separately.
+images. ``CudaGraph`` wraps a function of fixed-size batches: on a GPU it replays the function's kernels, elsewhere it
+calls the function. It pads smaller batches. Its gain has not been measured separately.
 """
 
 from __future__ import annotations
