@@ -3,6 +3,7 @@
     arms        recipes, each with optional changes (``set``)
     baseline    the recipe that every arm is compared with
     seeds       numbers of training seeds at which the experiment may decide
+    purpose     report, or tune: to choose settings
     decide      benchmarks and rules of the verdicts (docs/statistics.md)
 
 Everything that a verdict depends on is declared here, before the first run.
@@ -24,6 +25,7 @@ from bettersynth_assets.errors import ConfigError
 BASELINE = "baseline"
 """Name of the arm of the baseline."""
 Spending = Literal["obrien_fleming", "linear"]
+Purpose = Literal["report", "tune"]
 
 
 class Arm(ConfigModel):
@@ -119,6 +121,9 @@ class Experiment(ConfigModel):
     decide: Decide
     ladder: list[str] = Field(default_factory=list)
     """Names or paths of profiles whose results the asset ``ladder`` compares. It reads them and runs nothing."""
+    purpose: Purpose = "report"
+    """``tune`` evaluates on the benchmarks' split ``tune``, for choosing settings by their scores, e.g. a threshold or
+    the learning rate. Such scores are not to be published. ``report`` uses the profile's ``evaluation.split``."""
     schedule: str | None = None
     """Cron schedule of the experiment's job; off until it is switched on in the UI. None makes no schedule."""
 

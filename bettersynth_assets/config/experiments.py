@@ -45,12 +45,13 @@ def load_experiments(
     """
     find = partial(choose_recipe, recipes=recipes)
     by_name: dict[str, KnownExperiment] = {}
-    benchmarks = profile.evaluation.chosen()
+    evaluated = profile.evaluation.chosen()
+    can_tune = {name for name in evaluated if profile.evaluation.can_tune(name)}
     for path in [*shipped_files("experiments").values(), *files_of_folders(FOLDERS, env, "experiment")]:
         experiment = load_experiment(str(path))
         if experiment.name in by_name:
             raise ConfigError(f"{path}: another experiment has the name {experiment.name!r}: set another `name`")
-        if set(experiment.decide.benchmarks) <= benchmarks.keys():
+        if set(experiment.decide.benchmarks) <= (can_tune if experiment.purpose == "tune" else evaluated.keys()):
             by_name[experiment.name] = KnownExperiment(experiment=experiment, recipes=recipes_of(experiment, find))
     return tuple(by_name.values())
 

@@ -14,7 +14,7 @@ from bettersynth_assets.config.profile import Training, absolute
 from bettersynth_assets.config.world_paths import WorldPaths
 from bettersynth_assets.errors import ConfigError
 from toolkit.evaluation.benchmarks import BENCHMARKS
-from toolkit.evaluation.settings import EvaluationSettings
+from toolkit.evaluation.settings import EvaluationSettings, Split
 from toolkit.files import sha256_once
 
 
@@ -59,13 +59,13 @@ def benchmark_files(evaluation: EvaluationSettings, world: WorldPaths) -> dict[s
             where = f"evaluation.benchmarks.{name}"
             files = {role: _existing(f"{where}.{role}", path) for role, path in named.items()}
         else:
-            files = _of_the_world(world, name, roles)
+            files = _of_the_world(world, name, evaluation.split, roles)
         entries[name] = {role: str(path) for role, path in files.items()} | options
     return entries
 
 
-def _of_the_world(world: WorldPaths, name: str, roles: list[str]) -> dict[str, Path]:
-    files = world.benchmark(name)
+def _of_the_world(world: WorldPaths, name: str, split: Split, roles: list[str]) -> dict[str, Path]:
+    files = world.benchmark(name, split)
     if files is None:
         raise ConfigError(
             f"evaluation.benchmarks.{name} names no files, and the miniature world has none for it: set its "

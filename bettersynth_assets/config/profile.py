@@ -136,6 +136,10 @@ class Profile(ConfigModel):
     exists."""
     world_rows: Annotated[int, NotInKey("the generated files are in the key")] = Field(default=3000, ge=50)
     """Rows of the miniature world; used only if ``seed`` is None."""
+    world_report: Annotated[int, NotInKey("the generated files are in the key")] = Field(default=1, ge=1, le=100)
+    """Number of the miniature world's questions for reports (``evaluation.split``). Another number gives questions
+    about scenes that those of smaller numbers do not have: use the next one after settings were chosen by the scores of
+    a report."""
     shards: int = Field(ge=1, le=100_000)
     budget: int
     trusted_code: Annotated[bool, NotInKey("a permission that does not change what operators do")] = False

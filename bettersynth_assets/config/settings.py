@@ -102,6 +102,18 @@ class Settings:
             raise ConfigError(str(error)) from None
         return replace(self, profile=self.profile.model_copy(update={"evaluation": evaluation}))
 
+    def for_tuning(self) -> Settings:
+        """Return these settings with the questions of the split ``tune``.
+
+        Raises:
+            ConfigError: a benchmark has no such questions.
+        """
+        try:
+            evaluation = self.profile.evaluation.changed(split="tune")
+        except ValueError as error:
+            raise ConfigError(f"profile {self.profile.name}: evaluation: {error}") from None
+        return replace(self, profile=self.profile.model_copy(update={"evaluation": evaluation}))
+
 
 def load_active_profile(env: Mapping[str, str] = os.environ) -> Profile:
     """Load the profile that the environment selects; it determines the graph's structure (shards, schedule).

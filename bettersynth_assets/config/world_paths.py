@@ -20,40 +20,14 @@ BENCHMARK_FILES = {
     "pope": {"questions": "pope", "images": "pope/images"},
     "gqa": {"questions": "gqa/testdev_balanced_questions.json", "images": "gqa/images"},
 }
-"""Paths relative to the world's root, by benchmark and role."""
+"""Paths relative to a split's folder, by benchmark and role."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldPaths:
-    """Paths of a world's files."""
+class QuestionFiles:
+    """Paths of one split's evaluation sets."""
 
     root: Path
-
-    @property
-    def seed_file(self) -> Path:
-        return self.root / "seed" / "mgm_pretrain_stage_1.jsonl"
-
-    @property
-    def seed_images(self) -> Path:
-        """Folder to which image paths in the seed file are relative."""
-        return self.root / "seed"
-
-    @property
-    def questions(self) -> Path:
-        return self.root / "seed" / "stage_1.json"
-
-    @property
-    def truth(self) -> Path:
-        return self.root / "seed" / "truth.parquet"
-
-    @property
-    def finetune_json(self) -> Path:
-        return self.root / "finetune" / "finetune.json"
-
-    @property
-    def finetune_images(self) -> Path:
-        """Folder to which image paths in the fine-tuning set are relative."""
-        return self.root / "finetune" / "images"
 
     @property
     def textvqa_questions(self) -> Path:
@@ -93,7 +67,49 @@ class WorldPaths:
     def gqa_images(self) -> Path:
         return self.root / "gqa" / "images"
 
-    def benchmark(self, name: str) -> dict[str, Path] | None:
+    @property
+    def drawn(self) -> Path:
+        """Folder for MMBench's images until they are in its table."""
+        return self.mmbench.parent / "drawn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldPaths:
+    """Paths of a world's files."""
+
+    root: Path
+
+    @property
+    def seed_file(self) -> Path:
+        return self.root / "seed" / "mgm_pretrain_stage_1.jsonl"
+
+    @property
+    def seed_images(self) -> Path:
+        """Folder to which image paths in the seed file are relative."""
+        return self.root / "seed"
+
+    @property
+    def questions(self) -> Path:
+        return self.root / "seed" / "stage_1.json"
+
+    @property
+    def truth(self) -> Path:
+        return self.root / "seed" / "truth.parquet"
+
+    @property
+    def finetune_json(self) -> Path:
+        return self.root / "finetune" / "finetune.json"
+
+    @property
+    def finetune_images(self) -> Path:
+        """Folder to which image paths in the fine-tuning set are relative."""
+        return self.root / "finetune" / "images"
+
+    def split(self, name: str) -> QuestionFiles:
+        """Return the paths of ``tune`` or ``report``."""
+        return QuestionFiles(root=self.root / name)
+
+    def benchmark(self, name: str, split: str) -> dict[str, Path] | None:
         """Return the files of a benchmark by role; None if the world has no files for it."""
         roles = BENCHMARK_FILES.get(name)
-        return None if roles is None else {role: self.root / path for role, path in roles.items()}
+        return None if roles is None else {role: self.split(split).root / path for role, path in roles.items()}

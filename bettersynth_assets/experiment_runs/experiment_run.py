@@ -6,6 +6,7 @@ Everything is found by content: a run that is interrupted, or that another exper
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,8 +23,12 @@ from bettersynth_assets.experiment_runs.sets import OnBuilt, Sets, ignore
 from bettersynth_assets.experiments.declaration import Declaration
 from bettersynth_assets.experiments.leaderboard import ArmFacts
 from bettersynth_assets.experiments.looks import seeds_wanted, undecided
+from bettersynth_assets.experiments.tuning import other_settings
 from bettersynth_assets.stages.answers import evaluations
 from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets.stages.training_plan import settings_key
+from bettersynth_assets.stages.tuning import refuse_tuning_on_report
+from bettersynth_assets.stages.world import prepare_benchmarks
 
 OnCell = Callable[[Cell, Wanted], None]
 
@@ -62,14 +67,19 @@ class ExperimentRun:
         on_cell: OnCell = ignore_cell,
     ) -> None:
         try:
-            self.settings = settings.with_benchmarks(experiment.decide.benchmarks)
+            chosen = settings.with_benchmarks(experiment.decide.benchmarks)
         except ConfigError as error:
             raise ConfigError(f"experiment {experiment.name}: decide.{error}") from None
+        try:
+            self.settings = chosen.for_tuning() if experiment.purpose == "tune" else chosen
+        except ConfigError as error:
+            raise ConfigError(f"experiment {experiment.name}: purpose: tune: {error}") from None
         check_data_root(settings.data_root)
         self.experiment, self.recipes, self.log, self.on_cell = experiment, recipes, log, on_cell
         self.run = ResolvedRun(self.settings)
         self.sets = Sets(leased=leased, stages=stages, log=log, on_built=on_built)
-        self.declaration = Declaration.of(experiment)
+        split = self.settings.profile.evaluation.split
+        self.declaration = replace(Declaration.of(experiment), split=split)
         self.arms = (BASELINE, *experiment.arms)
 
     @property
@@ -110,10 +120,12 @@ class ExperimentRun:
             UserError: a set cannot be built, or a training or evaluation failed; finished runs are kept.
         """
         cells = list(cells)
+        self._renew_world()
         self.sets.build(set_of(cell, self.experiment, self.recipes, self.settings) for cell in cells)
         missing = {cell: wanted for cell in cells if (wanted := self.wanted(cell)) and not self.is_done(wanted)}
         if missing:
             check_data_root(self.settings.data_root, writing=True)
+            refuse_tuning_on_report(self.run, self.evaluations)
             self.log(f"{self.experiment.name}: {len(missing)} of {len(cells)} runs are missing: {_named(missing)}")
             try:
                 train_and_answer([*missing.values()], self.run, self.experiment.name, self.log)
@@ -129,6 +141,7 @@ class ExperimentRun:
         Raises:
             UserError: see ``bring``.
         """
+        self._renew_world()
         while True:
             counts, same = self.counts(), self.same_as()
             comparisons = self.result(counts).table.comparisons if all(counts.values()) else ()
@@ -141,6 +154,11 @@ class ExperimentRun:
                 self.log(f"{self.experiment.name}: finished; {open_ones} comparisons without a verdict")
                 return result
             self.bring(cells_of(wanted, self.settings.profile))
+
+    def _renew_world(self) -> None:
+        """Generate the miniature world again if it is one of an older version, which may lack the split's files."""
+        if self.settings.world.root.is_dir():
+            prepare_benchmarks(self.run)
 
     def add_seeds(self, number: int) -> list[Cell]:
         """Train and evaluate more seeds of every arm.
@@ -172,7 +190,9 @@ class ExperimentRun:
         same = self.same_as()
         owners = {arm: self.names(arm, counts[arm]) for arm in self.arms if arm not in same}
         facts = {arm: self.facts(arm, owners[arm], [a for a, owner in same.items() if owner == arm]) for arm in owners}
-        return judge(self.experiment, self.declaration, self.settings.experiments_root, owners, self.evaluations, facts)
+        root = self.settings.experiments_root
+        other = other_settings(root, self.evaluations, settings_key(self.run))
+        return judge(self.experiment, self.declaration, root, owners, self.evaluations, facts, other)
 
     def names(self, arm: str, count: int) -> list[str]:
         """Return the names of the first runs of an arm."""

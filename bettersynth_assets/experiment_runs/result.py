@@ -12,7 +12,14 @@ import pyarrow.parquet as pq
 
 from bettersynth_assets.config.experiment import BASELINE, Experiment
 from bettersynth_assets.config.recipe import Recipe
-from bettersynth_assets.experiments.checks import Check, aa_contains_one, budget_equal, enough_seeds, tokens_reported
+from bettersynth_assets.experiments.checks import (
+    Check,
+    aa_contains_one,
+    budget_equal,
+    enough_seeds,
+    not_tuned_on_report,
+    tokens_reported,
+)
 from bettersynth_assets.experiments.comparison import Scores
 from bettersynth_assets.experiments.declaration import Declaration
 from bettersynth_assets.experiments.leaderboard import ArmFacts, Leaderboard, leaderboard
@@ -20,6 +27,7 @@ from bettersynth_assets.experiments.leaderboard_files import FORMATS
 from bettersynth_assets.experiments.long_tables import RUNS
 from bettersynth_assets.experiments.scores import read_scores
 from bettersynth_assets.experiments.table import Table, compare_arms
+from bettersynth_assets.experiments.tuning import searched
 from toolkit.files import digest_of, write_atomically
 
 NAME = "leaderboard"
@@ -59,6 +67,7 @@ def judge(
     runs: Mapping[str, Sequence[str]],
     evaluations: Mapping[str, str],
     facts: Mapping[str, ArmFacts],
+    other: str | None = None,
 ) -> Result:
     """Compare the runs of all arms.
 
@@ -69,6 +78,7 @@ def judge(
         runs: names of the runs of each arm.
         evaluations: which answers count, by benchmark.
         facts: by arm.
+        other: training settings that have scores on the same questions (``tuning.other_settings``).
     """
     found = read_scores(root, runs, declaration.benchmarks, evaluations)
     declaration = replace(declaration, chance=found.chance)
@@ -81,6 +91,7 @@ def judge(
         aa_contains_one(found.scores[BASELINE], declaration.confidence),
         budget_equal({arm: [row["pretrain_exposures"] for row in of] for arm, of in rows.items()}, BASELINE, own),
         tokens_reported({arm: [row["pretrain_supervised_tokens"] for row in of] for arm, of in rows.items()}),
+        not_tuned_on_report(declaration.split, other, searched(experiment)),
     )
     return Result(table=table, board=board, checks=checks, scores=found.scores)
 

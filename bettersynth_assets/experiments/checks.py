@@ -16,6 +16,7 @@ DESCRIPTIONS = {
     "aa_contains_one": "The kit score of one half of the baseline's runs against the other half does not exclude 1.",
     "budget_equal": "Every run is shown as many pairs as the baseline's, except in arms that set their own budget.",
     "tokens_reported": "Every run reports its supervised tokens.",
+    "not_tuned_on_report": "No settings were compared by their scores on the split report.",
 }
 
 
@@ -79,3 +80,20 @@ def tokens_reported(tokens: Mapping[str, Sequence[int | None]]) -> Check:
     runs = sum(map(len, tokens.values()))
     summary = f"{runs} runs" + (f"; runs without tokens: {', '.join(missing)}" if missing else ", all with tokens")
     return Check(name="tokens_reported", passed=not missing, summary=summary)
+
+
+def not_tuned_on_report(split: str, other: str | None, searches: Sequence[str]) -> Check:
+    """Check that the scores have not been used to choose settings.
+
+    Args:
+        split: of the questions.
+        other: of ``tuning.other_settings``.
+        searches: of ``tuning.searched``.
+    """
+    name = "not_tuned_on_report"
+    if split == "tune":
+        return Check(name=name, passed=True, summary="split tune: the scores are for choosing settings")
+    found = [*([f"other training settings have scores on this report: {other}"] if other else []), *searches]
+    fix = "choose with `purpose: tune`, then report the chosen settings on questions of another world_report"
+    summary = "; ".join([*found, fix]) if found else "no other training settings, and no search over values"
+    return Check(name=name, passed=not found, summary=summary)

@@ -9,20 +9,23 @@ from bettersynth_assets.experiments.sequential import MIN_SEEDS
 from bettersynth_assets.experiments.verdict import Word
 from toolkit.evaluation.benchmarks import BENCHMARKS
 
+TUNE_ONLY = "split tune: choose by these scores, and do not report them"
+
 
 def conclusions(board: Leaderboard, *, baseline: str = "random rows") -> list[str]:
-    """Return a sentence for each arm except the baseline, in the order of the rows.
+    """Return a sentence for each arm except the baseline, in the order of the rows; one more for the split ``tune``.
 
     Args:
         board: the leaderboard.
         baseline: words for the baseline.
     """
     runs = {row.arm: row.runs for row in board.rows}
-    return [
+    sentences = [
         conclusion(row, baseline, first_look=board.counts[0], baseline_runs=runs[board.baseline])
         for row in board.rows
         if row.arm != board.baseline
     ]
+    return [*sentences, TUNE_ONLY] if board.split == "tune" else sentences
 
 
 def conclusion(row: Row, baseline: str, *, first_look: int, baseline_runs: int) -> str:

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from bettersynth_assets.config.experiment import BASELINE, Experiment
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.experiments.sequential import Looks
+from toolkit.evaluation.settings import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Declaration:
         paired: compare runs of equal training seeds (``seeds.paired``).
         pairs: ``all`` compares each two arms, ``baseline`` each arm with the baseline only: a smaller family.
         chance: chance levels of the headline metrics, by benchmark, as far as they are known.
+        split: of the benchmarks' questions. Scores of ``tune`` are for choosing settings only.
 
     Raises:
         ConfigError: values that cannot be used.
@@ -38,6 +40,7 @@ class Declaration:
     paired: bool = False
     pairs: Literal["all", "baseline"] = "all"
     chance: Mapping[str, float] = field(default_factory=dict)
+    split: Split = "report"
 
     def __post_init__(self) -> None:
         if not self.benchmarks or len(set(self.benchmarks)) != len(self.benchmarks):

@@ -13,6 +13,7 @@ from bettersynth_assets.experiments.declaration import Declaration
 from bettersynth_assets.experiments.kit_score import KitScore
 from bettersynth_assets.experiments.table import ArmMean, Table
 from bettersynth_assets.experiments.verdict import Word
+from toolkit.evaluation.settings import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,7 @@ class Leaderboard:
     """Chance level of each benchmark (docs/statistics.md); None if it is not known."""
     near_floor: tuple[str, ...]
     """Benchmarks in which the baseline is near the chance level."""
+    split: Split
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...]
     """All declared comparisons, in the declared direction."""
@@ -149,6 +151,7 @@ def leaderboard(experiment: str, table: Table, declaration: Declaration, facts: 
         confidence=declaration.confidence,
         chance={name: declaration.chance.get(name) for name in declaration.benchmarks},
         near_floor=table.near_floor,
+        split=declaration.split,
         rows=tuple(rows),
         comparisons=table.comparisons,
     )

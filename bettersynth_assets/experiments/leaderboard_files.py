@@ -30,6 +30,7 @@ def as_markdown(board: Leaderboard) -> str:
     lines = [_line(heads), _line(["---"] * len(heads)), *map(_line, rows), ""]
     if any(row.among_best for row in board.rows):
         lines += [f"{MARK} not shown to be worse than the best arm in any benchmark", ""]
+    lines += [f"split {board.split}", ""]
     sentences = [*conclusions(board), *near_floor(board)]
     return "\n".join([*lines, *(f"- {sentence}" for sentence in sentences), ""])
 
@@ -72,8 +73,8 @@ def _cells(row: Row, board: Leaderboard) -> list[str]:
 def _flat(row: Row, board: Leaderboard) -> dict[str, Any]:
     facts = row.facts
     values: dict[str, Any] = {
-        "arm": row.arm, "same_as": " ".join(facts.same_as), "among_best": row.among_best, "runs": row.runs,
-        "exposures": facts.exposures, "unique_rows": facts.unique_rows, "repeats": facts.repeats,
+        "arm": row.arm, "same_as": " ".join(facts.same_as), "among_best": row.among_best, "split": board.split,
+        "runs": row.runs, "exposures": facts.exposures, "unique_rows": facts.unique_rows, "repeats": facts.repeats,
         "tokens": facts.tokens, "mean": row.mean,
     }  # fmt: skip
     for name in board.benchmarks:

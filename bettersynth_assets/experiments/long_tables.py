@@ -63,6 +63,7 @@ METRICS = pa.schema(
         ("protocol", pa.string()),
         ("from_questions", pa.string()),
         ("chance", pa.float64()),
+        ("split", pa.string()),
     ]
 )
 QUESTIONS = pa.schema(
@@ -76,6 +77,7 @@ QUESTIONS = pa.schema(
         ("log_probability", pa.float64()),
         ("tokens", pa.int64()),
         ("characters", pa.int64()),
+        ("split", pa.string()),
     ]
 )
 
@@ -112,6 +114,7 @@ class LongTables:
         questions: Callable[[], Questions],
         from_questions: str | None,
         chance: Mapping[str, float],
+        split: str = "report",
     ) -> None:
         """Add the rows of a run's answers to one benchmark.
 
@@ -123,15 +126,16 @@ class LongTables:
             questions: returns the rows of ``questions.jsonl`` with ``cluster``; called only if they are missing here.
             from_questions: how the headline follows from the questions' scores; see ``Benchmark.from_questions``.
             chance: chance levels, by metric; metrics whose level is not known are left out.
+            split: of the questions: ``report`` or ``tune``.
         """
         keys = {"run": run, "benchmark": benchmark, "evaluation": evaluation}
         name = "-".join(keys.values())
 
         def rows() -> list[dict[str, Any]]:
-            return [_selected({**row, "score": row["right"], **keys}, QUESTIONS) for row in questions()]
+            return [_selected({**row, "score": row["right"], **keys, "split": split}, QUESTIONS) for row in questions()]
 
         of_metrics = [
-            _selected({**row, **keys, "headline": at == 0, "from_questions": from_questions,
+            _selected({**row, **keys, "headline": at == 0, "from_questions": from_questions, "split": split,
                        "chance": chance.get(row["metric"])}, METRICS)
             for at, row in enumerate(metrics)
         ]  # fmt: skip

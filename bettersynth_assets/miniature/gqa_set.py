@@ -8,6 +8,7 @@ keys that GQA's ``eval.py`` reads.
 from __future__ import annotations
 
 import random
+from collections.abc import Set
 from typing import Any
 
 from bettersynth_assets.miniature.questions import SHORT_SUFFIX, THING_KINDS, Question, ask
@@ -17,21 +18,25 @@ from toolkit.tokens import with_image
 SEMANTIC = {"color": "attr", "shape": "attr", "size": "attr", "position": "rel", "count": "global"}
 
 
-def _draw_questions(count: int, split: Split, random_seed: int) -> list[tuple[Scene, Question]]:
+def _draw_questions(
+    count: int, split: Split, random_seed: int, without: Set[str] = frozenset()
+) -> list[tuple[Scene, Question]]:
     """Draw scenes and questions, cycling through the kinds."""
     rng = random.Random(random_seed)
     drawn = []
     for number in range(count):
-        scene = make_scene(rng, split)
+        scene = make_scene(rng, split, without)
         drawn.append((scene, ask(scene, rng, THING_KINDS[number % len(THING_KINDS)])))
     return drawn
 
 
-def gqa_rows(count: int, random_seed: int) -> tuple[dict[str, dict[str, Any]], list[tuple[str, Scene]]]:
-    """Return the questions by id, and each image's name with its scene."""
+def gqa_rows(
+    count: int, random_seed: int, without: Set[str] = frozenset()
+) -> tuple[dict[str, dict[str, Any]], list[tuple[str, Scene]]]:
+    """Return the questions by id, and each image's name with its scene; contents in ``without`` are not drawn."""
     questions: dict[str, dict[str, Any]] = {}
     images = []
-    for number, (scene, question) in enumerate(_draw_questions(count, "evaluation", random_seed)):
+    for number, (scene, question) in enumerate(_draw_questions(count, "evaluation", random_seed, without)):
         id_, image_id = f"{number:08d}", f"n{number:06d}"
         types = {"structural": "query", "semantic": SEMANTIC[question.kind], "detailed": question.kind}
         questions[id_] = {

@@ -1,4 +1,5 @@
-"""Fine-tuning and evaluation sets. In: sizes and a random seed. Out: rows in LLaVA's, TextVQA's and MMBench's formats.
+"""Fine-tuning and evaluation sets. In: a number of rows and a random seed. Out: rows in LLaVA's, TextVQA's and
+MMBench's formats.
 
 Half of the short questions ask for words on signs, half for things. All have the TextVQA prompt with its OCR line. The
 line holds one word too many, so picking any of its words answers only about 0.4 of the word questions. Half of the
@@ -11,7 +12,7 @@ from __future__ import annotations
 import base64
 import csv
 import random
-from dataclasses import asdict, dataclass
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -39,32 +40,11 @@ CIRCULAR_STEP = 1_000_000
 """Rotations of one question share ``index % CIRCULAR_STEP``, as in the official file."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SetSizes:
-    """Number of rows of each question set.
-
-    ``mmbench`` counts questions before rotation, ``mme`` images per subtask, ``pope`` images. The rows of
-    ``finetune_gqa`` are appended to those of ``finetune``.
-    """
-
-    finetune: int = 1600
-    finetune_gqa: int = 800
-    textvqa: int = 600
-    mmbench: int = 400
-    mme: int = 40
-    pope: int = 100
-    gqa: int = 400
-
-    def as_dict(self) -> dict[str, int]:
-        """Return the sizes by name, for the world's marker."""
-        return asdict(self)
-
-
-def _short_question(split: Split, rng: random.Random) -> tuple[Scene, Question]:
+def _short_question(split: Split, rng: random.Random, without: Set[str] = frozenset()) -> tuple[Scene, Question]:
     """Draw a question; half ask for sign words, half for things."""
     wants_word = rng.random() < 0.5
     while True:
-        scene = make_scene(rng, split)
+        scene = make_scene(rng, split, without)
         if scene.signs or not wants_word:
             return scene, ask(scene, rng, "word" if wants_word else rng.choice(THING_KINDS))
 
@@ -86,12 +66,20 @@ def finetune_rows(count: int, random_seed: int) -> list[tuple[dict[str, Any], Sc
     return rows
 
 
-def textvqa_rows(count: int, random_seed: int) -> list[tuple[dict[str, Any], Scene, Question]]:
-    """Return rows ``question_id, image, text, category`` with their scene and question."""
+def textvqa_rows(
+    count: int, random_seed: int, without: Set[str] = frozenset()
+) -> list[tuple[dict[str, Any], Scene, Question]]:
+    """Return rows ``question_id, image, text, category`` with their scene and question.
+
+    Args:
+        count: rows.
+        random_seed: of the scenes and questions.
+        without: contents of scenes that are not drawn.
+    """
     rng = random.Random(random_seed)
     rows: list[tuple[dict[str, Any], Scene, Question]] = []
     for _ in range(count):
-        scene, question = _short_question("evaluation", rng)
+        scene, question = _short_question("evaluation", rng, without)
         image_id = f"{rng.getrandbits(64):016x}"
         text = short_prompt(question, ocr_tokens(scene, rng, wrong=1.0))
         row = {"question_id": image_id, "image": f"{image_id}.jpg", "text": text, "category": "default"}
@@ -109,14 +97,14 @@ def textvqa_annotations(rows: list[tuple[dict[str, Any], Scene, Question]]) -> d
     return {"dataset_type": "val", "dataset_name": "textvqa", "dataset_version": "0.5.1", "data": data}
 
 
-def mmbench_rows(count: int, random_seed: int) -> list[tuple[Choice, Scene]]:
-    """Return multiple-choice questions before rotation, cycling through the kinds."""
+def mmbench_rows(count: int, random_seed: int, without: Set[str] = frozenset()) -> list[tuple[Choice, Scene]]:
+    """Return multiple-choice questions before rotation, cycling through the kinds; see ``textvqa_rows``."""
     rng = random.Random(random_seed)
     rows: list[tuple[Choice, Scene]] = []
     kinds = (*THING_KINDS, *SIGN_KINDS)
     while len(rows) < count:
         kind = kinds[len(rows) % len(kinds)]
-        scene = make_scene(rng, "evaluation")
+        scene = make_scene(rng, "evaluation", without)
         if scene.signs or kind not in SIGN_KINDS:
             rows.append((with_options(ask(scene, rng, kind), rng), scene))
     return rows

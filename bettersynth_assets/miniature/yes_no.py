@@ -15,7 +15,7 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,11 @@ class Pair:
     false: str
 
 
-def ask_pair(task: str, rng: random.Random) -> Pair:
-    """Draw a scene and a pair of questions of a task in ``MME_TASKS``."""
-    scene = make_scene(rng, "evaluation")
+def ask_pair(task: str, rng: random.Random, without: Set[str] = frozenset()) -> Pair:
+    """Draw a scene, whose content is not in ``without``, and a pair of questions of a task in ``MME_TASKS``."""
+    scene = make_scene(rng, "evaluation", without)
     while task == "OCR" and not scene.signs:
-        scene = make_scene(rng, "evaluation")
+        scene = make_scene(rng, "evaluation", without)
     thing = rng.choice(scene.things)
     if task == "existence":
         absent = [shape for shape in SHAPES if shape not in {other_thing.shape for other_thing in scene.things}]
@@ -74,10 +74,10 @@ def ask_pair(task: str, rng: random.Random) -> Pair:
     return Pair(task=task, scene=scene, true=template.format(true_answer), false=template.format(false_answer))
 
 
-def mme_pairs(count: int, random_seed: int) -> list[Pair]:
-    """Draw ``count`` images for each of the five subtasks."""
+def mme_pairs(count: int, random_seed: int, without: Set[str] = frozenset()) -> list[Pair]:
+    """Draw ``count`` images for each of the five subtasks; contents in ``without`` are not drawn."""
     rng = random.Random(random_seed)
-    return [ask_pair(task, rng) for task in MME_TASKS for _ in range(count)]
+    return [ask_pair(task, rng, without) for task in MME_TASKS for _ in range(count)]
 
 
 def write_mme(pairs: Sequence[Pair], root: Path) -> list[tuple[Path, Scene]]:
@@ -97,12 +97,17 @@ def write_mme(pairs: Sequence[Pair], root: Path) -> list[tuple[Path, Scene]]:
     return images
 
 
-def pope_rows(count: int, random_seed: int) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, Scene]]]:
-    """Return rows ``question_id, image, text, label`` per set, and the images, which the sets share."""
+def pope_rows(
+    count: int, random_seed: int, without: Set[str] = frozenset()
+) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, Scene]]]:
+    """Return rows ``question_id, image, text, label`` per set, and the images, which the sets share.
+
+    Contents in ``without`` are not drawn.
+    """
     rng = random.Random(random_seed)
     scenes: list[Scene] = []
     while len(scenes) < count:
-        scene = make_scene(rng, "evaluation")
+        scene = make_scene(rng, "evaluation", without)
         if len(scene.things) >= PER_ANSWER:
             scenes.append(scene)
     names = [f"pope_{number:04d}.jpg" for number in range(count)]

@@ -19,6 +19,7 @@ from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.errors.storage import is_read_only
+from bettersynth_assets.experiments.conclusions import TUNE_ONLY
 from bettersynth_assets.reports.verdict import conclusion_of
 from bettersynth_assets.reports.world_quality import world_quality
 from bettersynth_assets.stages.graph import STAGES
@@ -60,6 +61,7 @@ def summarize(settings: Settings) -> Summary:
             for name, stage in ((settings.recipe.name, "eval_results"), ("baseline", "baseline_results"))
             if stage in results
         },
+        "split": next((found.stats.get("split", "report") for found in results.values()), None),
         "kit_score": results["eval_results"].stats.get("kit_score") if "eval_results" in results else None,
         "kit_score_se": results["eval_results"].stats.get("kit_score_se") if "eval_results" in results else None,
         "no_kit_score": results["eval_results"].stats.get("no_kit_score") if "eval_results" in results else None,
@@ -102,6 +104,7 @@ def as_text(summary: Summary) -> str:
     lines += _columns(heads, rows)
     lines += ["", *(f"{name}: {value}" for name, value in summary["thresholds"].items())]
     if summary["arms"]:
+        lines += ["", TUNE_ONLY if summary["split"] == "tune" else f"split {summary['split']}"]
         lines += ["", *_arm_tables(summary["arms"])]
     if summary["kit_score"] is not None:
         score = (

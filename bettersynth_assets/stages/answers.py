@@ -55,6 +55,7 @@ def add_to_long_tables(
             questions=partial(_with_clusters, file, benchmark.cluster),
             from_questions=benchmark.from_questions,
             chance=unit.made.get("chance", {}),  # units of older versions have none
+            split=run.settings.profile.evaluation.split,
         )
 
 

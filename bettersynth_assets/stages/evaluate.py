@@ -36,6 +36,7 @@ from bettersynth_assets.stages.compare import arm_stats, compare
 from bettersynth_assets.stages.rules import ALL_ANSWERED
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
 from bettersynth_assets.stages.train import folder_of
+from bettersynth_assets.stages.tuning import refuse_tuning_on_report
 from bettersynth_assets.stages.world import prepare_benchmarks
 from toolkit.evaluation.output import RESULTS as RESULTS_FILE
 from toolkit.evaluation.question_rows import ROWS
@@ -251,7 +252,7 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
     return Result(
         rows_in=len(rows),
         kept=pa.Table.from_pylist(rows, schema=RESULTS),
-        stats={**stats, "questions": asked, "chance": chance},
+        stats={**stats, "questions": asked, "chance": chance, "split": work.settings.profile.evaluation.split},
         files=("questions.parquet", *answers),
         other_files=tuple(f"{folder_of(training_seed)}/{RESULTS_FILE}" for training_seed in seeds),
     )
@@ -259,6 +260,18 @@ def _result(work: Work, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Re
 
 def depends(run: ResolvedRun, shard: str, inputs: Inputs) -> object:
     return {"benchmarks": benchmarks_key(run), **run_key(run)}
+
+
+def preflight(run: ResolvedRun) -> tuple[str, ...]:
+    """Check the benchmarks' files, and that no other training settings have scores on the same report.
+
+    Raises:
+        ConfigError: see ``check_benchmarks`` and ``refuse_tuning_on_report``.
+        EnvironmentFault: the environment prevents reading a file.
+    """
+    warnings = check_benchmarks(run)
+    refuse_tuning_on_report(run)
+    return warnings
 
 
 EVAL_RESULTS = Stage(
@@ -271,7 +284,7 @@ EVAL_RESULTS = Stage(
     inputs=("mgm_checkpoint", "baseline_results"),
     libraries=LIBRARIES,
     prepare=prepare_benchmarks,
-    preflight=check_benchmarks,
+    preflight=preflight,
 )
 BASELINE_RESULTS = replace(
     EVAL_RESULTS,

@@ -57,14 +57,22 @@ def launcher(run: ResolvedRun) -> list[str]:
     return command
 
 
-def training_key(run: ResolvedRun) -> dict[str, Any]:
-    """Return what determines the weights of a run besides its training file and its training seed."""
-    training, finetune = run.settings.profile.training, run.finetune
+def settings_key(run: ResolvedRun) -> dict[str, Any]:
+    """Return the base model and the training settings, without training seeds."""
+    training = run.settings.profile.training
     return {
         "base": run.base.fingerprint,
         **architecture_key(run),
         "training": {name: value for name, value in training.key().items() if name != "seeds"},
         "deepspeed": [_deepspeed(stage) for stage in (training.stage_1, training.stage_2)],
+    }
+
+
+def training_key(run: ResolvedRun) -> dict[str, Any]:
+    """Return what determines the weights of a run besides its training file and its training seed."""
+    finetune = run.finetune
+    return {
+        **settings_key(run),
         "finetune": finetune.fingerprint(),
         "finetune_images": finetune_images_hash(
             finetune.data, finetune.images, run.settings.shared_root / "finetune_images.parquet"

@@ -37,9 +37,10 @@ def prepare_finetune(run: ResolvedRun) -> None:
 
 def prepare_benchmarks(run: ResolvedRun) -> None:
     """Generate the world if the profile names a benchmark without its files and the world has them."""
-    for name, values in run.settings.profile.evaluation.chosen().items():
+    evaluation = run.settings.profile.evaluation
+    for name, values in evaluation.chosen().items():
         named = any(values.get(file.role) is not None for file in BENCHMARKS.get(name).files)
-        if not named and run.settings.world.benchmark(name) is not None:
+        if not named and run.settings.world.benchmark(name, evaluation.split) is not None:
             _generate(run.settings)
             return
 
@@ -47,4 +48,5 @@ def prepare_benchmarks(run: ResolvedRun) -> None:
 def _generate(settings: Settings) -> None:
     from bettersynth_assets.miniature.generate import generate_world
 
-    generate_world(settings.world.root, rows=settings.profile.world_rows)
+    profile = settings.profile
+    generate_world(settings.world.root, rows=profile.world_rows, report=profile.world_report)

@@ -22,10 +22,10 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Result, Stage, Work
 from bettersynth_assets.errors.storage import StorageError
 from bettersynth_assets.miniature.generate import generate_world
-from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.reports.summary import write_summary
 from bettersynth_assets_tests.helpers.killed_storage import run, settings_of, snapshot, stages
 from bettersynth_assets_tests.helpers.seeds import settings_for
+from bettersynth_assets_tests.helpers.small_world import FEWEST
 from toolkit.file_errors import EnvironmentFault
 from toolkit.models.mgm.tiny import tiny_mgm
 from toolkit.tensor_files import save_tensors, writing
@@ -46,9 +46,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_world_that_does_not_fit_on_the_disk_is_named_and_leaves_no_files(small_disk: Path) -> None:
-    sizes = SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
     with pytest.raises(StorageError, match=rf"{small_disk}.*: no space left on the disk"):
-        generate_world(small_disk / "world", rows=400, sizes=sizes, workers=1)
+        generate_world(small_disk / "world", rows=400, sizes=FEWEST, workers=1)
     assert list(small_disk.iterdir()) == []
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.experiment_runs import runs
 from bettersynth_assets.experiment_runs.cells import Cell
 from bettersynth_assets.experiment_runs.curve import as_text, curve_experiment, judge_curve
 from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
 from bettersynth_assets.experiment_runs.ladder import read_ladder
 from bettersynth_assets.experiment_runs.planning import plan_of
 from bettersynth_assets.experiments import diff
+from bettersynth_assets.experiments.conclusions import TUNE_ONLY, conclusions
+from bettersynth_assets.experiments.leaderboard_files import as_markdown
+from bettersynth_assets.stages.training_plan import settings_key
 from bettersynth_assets_tests.helpers.fake_experiment import BUDGET, FakeExperiments, fake_experiments
 
 ARMS = {
@@ -178,6 +184,45 @@ def test_nothing_is_compared_without_runs(fake: FakeExperiments) -> None:
 def test_a_benchmark_that_the_profile_does_not_evaluate_is_refused(fake: FakeExperiments) -> None:
     with pytest.raises(ConfigError, match=r"experiment mine: decide\.benchmarks: 'pope' is not evaluated"):
         fake.open(ARMS, decide={"benchmarks": ["pope"]})
+
+
+def test_an_experiment_for_tuning_uses_the_questions_for_it_and_says_so(fake: FakeExperiments) -> None:
+    opened = fake.open(ARMS, seeds=SEEDS, purpose="tune")
+    assert opened.run.settings.profile.evaluation.split == "tune"
+    result = opened.decide()
+    assert result.board.split == "tune" and conclusions(result.board)[-1] == TUNE_ONLY
+    assert TUNE_ONLY in as_markdown(result.board) and "split tune" in as_markdown(result.board)
+    reported = fake.open(ARMS, seeds=SEEDS).result()
+    assert reported.board.split == "report" and TUNE_ONLY not in conclusions(reported.board)
+
+
+def test_questions_without_a_split_for_tuning_are_refused(fake: FakeExperiments) -> None:
+    evaluation = fake.settings.profile.evaluation.changed(benchmarks={"textvqa": {}, "mmbench": {"table": "m.tsv"}})
+    profile = fake.settings.profile.model_copy(update={"evaluation": evaluation})
+    fake.settings = replace(fake.settings, profile=profile)
+    with pytest.raises(ConfigError, match=r"experiment mine: purpose: tune: .*no files of mmbench: name questions"):
+        fake.open(ARMS, purpose="tune")
+
+
+def test_other_training_settings_are_refused_on_the_same_report(
+    fake: FakeExperiments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_settings(run: ResolvedRun, arm: str, seed: int) -> dict[str, object]:
+        return {"arm": arm, "training_seed": seed, **settings_key(run)}
+
+    monkeypatch.setattr(runs, "run_identity", of_settings)
+    fake.open(ARMS, seeds=SEEDS).decide()
+    training = fake.settings.profile.training
+    other = training.changed(stage_2=training.stage_2.changed(learning_rate=0.25))
+    fake.settings = replace(fake.settings, profile=fake.settings.profile.model_copy(update={"training": other}))
+    with pytest.raises(
+        ConfigError, match=r"compared by their scores on the split report: run \w+ with .*learning_rate = .* = 0\.25\."
+    ):
+        fake.open(ARMS, seeds=SEEDS).decide()
+    tuned = fake.open(ARMS, seeds=SEEDS, purpose="tune").decide()
+    assert {check.name: check.passed for check in tuned.checks}["not_tuned_on_report"]
+    failed = {check.name: check for check in fake.open(ARMS, seeds=SEEDS).result().checks}
+    assert not failed["not_tuned_on_report"].passed
 
 
 def test_a_curve_compares_the_recipe_with_random_rows_at_each_number_of_repeats(fake: FakeExperiments) -> None:

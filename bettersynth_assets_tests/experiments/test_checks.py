@@ -7,6 +7,7 @@ from bettersynth_assets.experiments.checks import (
     aa_contains_one,
     budget_equal,
     enough_seeds,
+    not_tuned_on_report,
     tokens_reported,
 )
 from bettersynth_assets.experiments.declaration import Declaration
@@ -60,11 +61,20 @@ def test_runs_without_tokens_are_counted_by_arm() -> None:
     assert not found.passed and found.summary == "3 runs; runs without tokens: a: 1, b: 1"
 
 
+def test_a_choice_by_scores_of_the_report_fails_and_one_by_those_of_tune_does_not() -> None:
+    assert not_tuned_on_report("report", None, []).passed
+    assert not_tuned_on_report("tune", "run a", ["a, b, c: values"]).passed
+    found = not_tuned_on_report("report", "run a with x = 1, and now x = 2", ["a, b, c: values 1, 2, 3 of k in r"])
+    assert not found.passed and "run a with x = 1, and now x = 2; a, b, c: values 1, 2, 3 of k in r; " in found.summary
+    assert not not_tuned_on_report("report", None, ["a, b, c: values 1, 2, 3 of k in r"]).passed
+
+
 def test_every_check_is_described() -> None:
     checks = [
         enough_seeds(board(4)),
         aa_contains_one({}, 0.95),
         budget_equal({"baseline": []}, "baseline", []),
         tokens_reported({}),
+        not_tuned_on_report("report", None, []),
     ]
     assert [check.name for check in checks] == [*DESCRIPTIONS]

@@ -25,13 +25,11 @@ def write_tiny_project(root: Path) -> dict[str, str]:
     """
     from bettersynth_assets.config.world_paths import BENCHMARK_FILES
     from bettersynth_assets.miniature.generate import generate_world
-    from bettersynth_assets.miniature.question_sets import SetSizes
+    from bettersynth_assets_tests.helpers.small_world import FEWEST
     from tiny_models.profile_models import make_all
     from toolkit.models.mgm.tiny import save_tiny
 
-    world = generate_world(
-        root / "world", rows=60, sizes=SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
-    )
+    world = generate_world(root / "world", rows=60, sizes=FEWEST)
     models = make_all(root / "models")
     save_tiny(root / "models" / "mgm")
     stage = {"global_batch": 4, "per_device_batch": 4, "learning_rate": 1e-3, "max_steps": 1}
@@ -58,7 +56,7 @@ def write_tiny_project(root: Path) -> dict[str, str]:
         "evaluation": {
             "batch": 4,
             "benchmarks": {
-                name: {role: str(path) for role, path in (world.benchmark(name) or {}).items()}
+                name: {role: str(path) for role, path in (world.benchmark(name, "tune") or {}).items()}
                 for name in BENCHMARK_FILES
             },
         },

@@ -134,26 +134,26 @@ def test_no_evaluation_scene_is_in_the_training_data(small_world: WorldPaths) ->
 
 
 def test_textvqa_rows_match_their_annotations(small_world: WorldPaths) -> None:
-    questions = [json.loads(line) for line in small_world.textvqa_questions.read_text().splitlines()]
+    questions = [json.loads(line) for line in small_world.split("tune").textvqa_questions.read_text().splitlines()]
     annotated = {
         (a["image_id"], a["question"].lower()): a["answers"]
-        for a in json.loads(small_world.textvqa_annotations.read_text())["data"]
+        for a in json.loads(small_world.split("tune").textvqa_annotations.read_text())["data"]
     }
-    assert len(questions) == SIZES.textvqa
+    assert len(questions) == SIZES.tune.textvqa
     for row in questions:
         text, ocr, suffix = row["text"].split("\n")
         assert ocr.startswith("Reference OCR token: ")
         assert suffix == "Answer the question using a single word or phrase."
         assert len(annotated[row["question_id"], text.lower()]) == 10
-        assert (small_world.textvqa_images / row["image"]).is_file()
+        assert (small_world.split("tune").textvqa_images / row["image"]).is_file()
 
 
 def test_mmbench_rotations_share_their_index_and_move_the_answer(small_world: WorldPaths) -> None:
     groups: dict[int, list[dict[str, str]]] = {}
-    with small_world.mmbench.open(newline="") as file:
+    with small_world.split("tune").mmbench.open(newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             groups.setdefault(int(row["index"]) % 1_000_000, []).append(row)
-    assert len(groups) == SIZES.mmbench
+    assert len(groups) == SIZES.tune.mmbench
     for rows in groups.values():
         options = [row[letter] for letter in "ABCD" if (row := rows[0])[letter]]
         assert len(rows) == len(options)

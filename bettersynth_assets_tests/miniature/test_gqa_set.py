@@ -40,10 +40,10 @@ def test_correct_answers_are_true_and_kinds_and_ids_are_as_requested() -> None:
 
 
 def test_the_benchmark_reads_the_worlds_files(small_world: WorldPaths) -> None:
-    files = {"questions": small_world.gqa_questions, "images": small_world.gqa_images}
+    files = {"questions": small_world.split("tune").gqa_questions, "images": small_world.split("tune").gqa_images}
     questions = GQA_BENCHMARK.read(files, Options())
     assert questions.protocol == "GQA testdev_balanced, single word or phrase"
-    assert len(questions.rows) == SIZES.gqa
+    assert len(questions.rows) == SIZES.tune.gqa
     assert all(Path(str(row.image)).is_file() and row.text.endswith(f"?\n{INSTRUCTION}") for row in questions.rows)
     assert {row.fields["structural"] for row in questions.rows} == {"query"}
     scored = GQA_BENCHMARK.score(questions, [row.right.capitalize() + "." for row in questions.rows])
@@ -71,4 +71,4 @@ def test_fine_tuning_rows_are_written_after_the_others(small_world: WorldPaths, 
     assert all((more.finetune_images / row["image"]).is_file() for row in rows)
     old_pictures = {path.name: path.read_bytes() for path in small_world.finetune_images.iterdir()}
     assert old_pictures.items() <= {path.name: path.read_bytes() for path in more.finetune_images.iterdir()}.items()
-    assert more.gqa_questions.read_bytes() == small_world.gqa_questions.read_bytes()
+    assert more.split("tune").gqa_questions.read_bytes() == small_world.split("tune").gqa_questions.read_bytes()

@@ -82,11 +82,13 @@ def test_popular_and_adversarial_objects_are_more_frequent_ones() -> None:
 
 
 def test_the_benchmarks_read_the_worlds_files(small_world: WorldPaths) -> None:
-    mme = MME_BENCHMARK.read({"root": small_world.mme}, Options())
+    mme = MME_BENCHMARK.read({"root": small_world.split("tune").mme}, Options())
     assert mme.protocol.startswith("MME, 5 of 14 subtasks")
-    assert len(mme.rows) == 2 * len(MME_TASKS) * SIZES.mme
-    pope = POPE_BENCHMARK.read({"questions": small_world.pope, "images": small_world.pope_images}, Options())
-    assert len(pope.rows) == len(POPE_SETS) * 2 * PER_ANSWER * SIZES.pope
+    assert len(mme.rows) == 2 * len(MME_TASKS) * SIZES.tune.mme
+    pope = POPE_BENCHMARK.read(
+        {"questions": small_world.split("tune").pope, "images": small_world.split("tune").pope_images}, Options()
+    )
+    assert len(pope.rows) == len(POPE_SETS) * 2 * PER_ANSWER * SIZES.tune.pope
     for rows in (mme.rows, pope.rows):
         assert all(Path(str(row.image)).is_file() and row.text.endswith(f"?\n{INSTRUCTION}") for row in rows)
         assert Counter(row.right for row in rows) == {"Yes": len(rows) // 2, "No": len(rows) // 2}
@@ -95,20 +97,20 @@ def test_the_benchmarks_read_the_worlds_files(small_world: WorldPaths) -> None:
 def test_bytes_of_the_older_sets_are_unchanged(small_world: WorldPaths) -> None:
     """Images are not compared, because their bytes depend on the JPEG library."""
     csv.field_size_limit(10**9)
-    with small_world.mmbench.open(newline="") as file:
+    with small_world.split("tune").mmbench.open(newline="") as file:
         table = [
             [value for name, value in row.items() if name != "image"] for row in csv.DictReader(file, delimiter="\t")
         ]
-    mme = sorted(small_world.mme.rglob("*.txt"))
+    mme = sorted(small_world.split("tune").mme.rglob("*.txt"))
     texts = {
-        "questions": small_world.textvqa_questions.read_bytes(),
-        "annotations": small_world.textvqa_annotations.read_bytes(),
+        "questions": small_world.split("tune").textvqa_questions.read_bytes(),
+        "annotations": small_world.split("tune").textvqa_annotations.read_bytes(),
         "mmbench": json.dumps(table).encode(),
         "seed": small_world.seed_file.read_bytes(),
         "stage_1": small_world.questions.read_bytes(),
         "finetune": small_world.finetune_json.read_bytes(),
         "mme": b"".join(f"{p.parent.name}/{p.name}\n".encode() + p.read_bytes() for p in mme),
-        "pope": b"".join(path.read_bytes() for path in sorted(small_world.pope.glob("*.json"))),
+        "pope": b"".join(path.read_bytes() for path in sorted(small_world.split("tune").pope.glob("*.json"))),
     }
     assert {name: hashlib.sha256(data).hexdigest()[:16] for name, data in texts.items()} == GOLDEN
 

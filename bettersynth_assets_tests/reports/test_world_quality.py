@@ -7,16 +7,14 @@ import pytest
 from bettersynth_assets.engine.integrity import seal
 from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.miniature.generate import generate_world
-from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.reports.world_quality import world_quality
+from bettersynth_assets_tests.helpers.small_world import FEWEST
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world") / "w"
-    return generate_world(
-        root, rows=60, sizes=SetSizes(finetune=1, finetune_gqa=0, textvqa=1, mmbench=1, mme=1, pope=1, gqa=1)
-    )
+    return generate_world(root, rows=60, sizes=FEWEST)
 
 
 @pytest.fixture

@@ -34,9 +34,9 @@ import yaml
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.experiments.run_store import TRAINER
 from bettersynth_assets.miniature.generate import generate_world
-from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.scheduler.lease import MASK
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
+from bettersynth_assets_tests.helpers.small_world import FEWEST
 from toolkit.models.mgm.tiny import save_tiny
 
 pytestmark = pytest.mark.e2e
@@ -139,9 +139,7 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running project without any results, whose training takes many minutes."""
     root = tmp_path_factory.mktemp("project")
-    world = generate_world(
-        root / "world", rows=60, sizes=SetSizes(finetune=6, finetune_gqa=0, textvqa=4, mmbench=2, mme=1, pope=1, gqa=1)
-    )
+    world = generate_world(root / "world", rows=60, sizes=FEWEST)
     save_tiny(root / "mgm")
     stage = {"global_batch": 2, "per_device_batch": 2, "learning_rate": 1e-4, "max_steps": 20_000, "workers": 1}
     profile = write_profile(

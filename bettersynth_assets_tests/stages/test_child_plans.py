@@ -99,6 +99,13 @@ def test_the_toolkit_accepts_the_evaluation_plan(project):
     [
         ({"benchmarks": {"textvqa": {"images": "i"}}}, "benchmarks.textvqa: key 'questions' is missing"),
         ({"benchmarks": {"mmbench": {"tabel": "m.tsv"}}}, "unknown key 'tabel': did you mean 'table'"),
+        (
+            {"split": "tune", "benchmarks": {"mmbench": {"table": "m"}}},
+            "split: tune has no files of mmbench: name quest",
+        ),
+        ({"benchmarks": {"mmbench": {"table": "m", "tune": {"table": "m"}}}}, "files of `tune` are those of `report`"),
+        ({"benchmarks": {"mmbench": {"table": "m", "tune": {"tabel": "n"}}}}, "unknown key 'tabel'"),
+        ({"benchmarks": {"mmbench": {"table": "m", "tune": "n"}}}, "tune = 'n': give files by role"),
         ({"benchmarks": {"mmbnch": {}}}, "unknown benchmark 'mmbnch': did you mean 'mmbench'"),
         ({"benchmarks": {"mmbench": None}}, "no benchmark is left"),
         ({"mmbench": "m.tsv"}, r"mmbench has moved: write benchmarks: \{mmbench: \{table: …\}\}"),
@@ -122,8 +129,27 @@ def test_a_benchmark_without_files_in_the_profile_uses_those_of_the_miniature_wo
     evaluation = {"benchmarks": {"mmbench": {}}}
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "p.yaml", evaluation=evaluation)))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
-    table = tmp_path / "data" / "miniature-world" / "mmbench" / "mmbench_dev.tsv"
+    table = tmp_path / "data" / "miniature-world" / "report" / "mmbench" / "mmbench_dev.tsv"
     assert ResolvedRun(load_settings()).benchmarks == {"mmbench": {"table": str(table)}}
+
+
+def test_a_split_has_files_of_its_own_and_shares_the_others(tmp_path, monkeypatch):
+    files = {role: str(tmp_path / role) for role in ("questions", "annotations", "images")}
+    other = str(tmp_path / "tune.jsonl")
+    for path in (*files.values(), other):
+        Path(path).touch()
+    values = {"textvqa": {**files, "tune": {"questions": other}}, "gqa": {}}
+    monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path / "data"))
+    found = {}
+    for split in ("report", "tune"):
+        profile = write_profile(tmp_path / "p.yaml", evaluation={"benchmarks": values, "split": split})
+        monkeypatch.setenv("BETTERSYNTH_PROFILE", str(profile))
+        found[split] = ResolvedRun(load_settings()).benchmarks
+    assert found["report"]["textvqa"] == files and found["tune"]["textvqa"] == {**files, "questions": other}
+    world = tmp_path / "data" / "miniature-world"
+    assert {split: made["gqa"]["images"] for split, made in found.items()} == {
+        split: str(world / split / "gqa" / "images") for split in ("report", "tune")
+    }
 
 
 def test_the_training_key_depends_on_its_settings_and_not_on_the_launcher(project):

@@ -13,16 +13,14 @@ from bettersynth_assets.config.settings import Settings, load_settings
 from bettersynth_assets.defs.materialize import prepare_inputs
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.miniature import generate
-from bettersynth_assets.miniature.question_sets import SetSizes
 from bettersynth_assets.stages.graph import STAGES
-
-FEW = SetSizes(finetune=2, finetune_gqa=0, textvqa=2, mmbench=2, mme=1, pope=1, gqa=1)
+from bettersynth_assets_tests.helpers.small_world import FEWEST
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings that name only a seed file."""
-    monkeypatch.setattr(generate, "generate_world", partial(generate.generate_world, sizes=FEW, workers=1))
+    monkeypatch.setattr(generate, "generate_world", partial(generate.generate_world, sizes=FEWEST, workers=1))
     (tmp_path / "seed.jsonl").touch()
     return with_profile(
         load_settings({"BETTERSYNTH_DATA": str(tmp_path), "BETTERSYNTH_SEED": str(tmp_path / "seed.jsonl")}),

@@ -2,6 +2,10 @@
 
 A settings class is created from each benchmark's roles and options; an unknown key is refused and the nearest valid key
 named.
+
+A benchmark can have two splits: questions for choosing settings by their scores (``tune``), and questions for figures
+that are published (``report``). ``{questions: q, images: i, tune: {questions: t}}`` names the files of ``report``, and
+those that ``tune`` replaces.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
@@ -25,6 +29,9 @@ OLD_KEYS = {
     "mmbench": "benchmarks: {mmbench: {table: …}}",
 }
 """Keys that plans and profiles had before benchmarks became a mapping, and their replacements."""
+Split = Literal["report", "tune"]
+TUNE = "tune"
+"""Value of ``split``, and the key of a benchmark's files for it."""
 
 
 class EvaluationSettings(SettingsModel):
@@ -34,7 +41,11 @@ class EvaluationSettings(SettingsModel):
         default={"textvqa": {}, "mmbench": {}}
     )
     """Files (by role) and options of each benchmark, e.g. ``{mmbench: {table: m.tsv}}``; ``{}`` selects the miniature
-    world's files, null removes a benchmark that the extended profile has."""
+    world's files, null removes a benchmark that the extended profile has. Below ``tune``, files of the split of this
+    name; the other files are used for both."""
+    split: Annotated[Split, NotInKey("the contents of its files are in the key")] = "report"
+    """Which questions are asked. ``tune``: those for choosing settings by their scores, which are not to be published.
+    Needs the miniature world's files, or files below ``tune``."""
     batch: Annotated[int, NotInKey("rounding only")] = Field(default=32, ge=1)
     """Questions per batch."""
 
@@ -50,17 +61,38 @@ class EvaluationSettings(SettingsModel):
     def _known(cls, benchmarks: dict[str, dict[str, Any] | None]) -> dict[str, dict[str, Any] | None]:
         for name, values in benchmarks.items():
             benchmark = BENCHMARKS.get(name)
-            if values is not None and {file.role for file in benchmark.files} & set(values):
-                parse(benchmark, values)
-            elif values:
-                check_options(benchmark, values)
+            for split in ("report", "tune") if values else ():
+                asked = of_split(values or {}, split)
+                if _named(benchmark, asked):
+                    parse(benchmark, asked)
+                else:
+                    check_options(benchmark, asked)
+            if values and TUNE in values and of_split(values, "tune") == of_split(values, "report"):
+                raise ValueError(f"{name}: the files of `tune` are those of `report`: name others, or remove `tune`")
         if not any(values is not None for values in benchmarks.values()):
             raise ValueError("no benchmark is left: name at least one")
         return benchmarks
 
-    def chosen(self) -> dict[str, dict[str, Any]]:
-        """Settings of the evaluated benchmarks, by name."""
+    @model_validator(mode="after")
+    def _has_files_of_the_split(self) -> Self:
+        if self.split == TUNE and (without := [name for name in self._given() if not self.can_tune(name)]):
+            raise ValueError(
+                f"split: tune has no files of {', '.join(without)}: name questions that are asked in no report below "
+                f"benchmarks.{without[0]}.tune, or remove the benchmark"
+            )
+        return self
+
+    def _given(self) -> dict[str, dict[str, Any]]:
         return {name: values for name, values in self.benchmarks.items() if values is not None}
+
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """Settings of the evaluated benchmarks, by name, with the files of the split."""
+        return {name: of_split(values, self.split) for name, values in self._given().items()}
+
+    def can_tune(self, name: str) -> bool:
+        """Tell whether an evaluated benchmark has the split ``tune``."""
+        values = self._given()[name]
+        return TUNE in values or not _named(BENCHMARKS.get(name), values)
 
     def only(self, names: Sequence[str]) -> EvaluationSettings:
         """A copy with some of the evaluated benchmarks, in the profile's order.
@@ -73,7 +105,26 @@ class EvaluationSettings(SettingsModel):
             raise AnswerError(f"benchmarks: {unknown[0]!r} is not evaluated; the profile has {', '.join(chosen)}")
         if not names:
             raise AnswerError(f"benchmarks: name at least one of {', '.join(chosen)}")
-        return self.model_copy(update={"benchmarks": {name: chosen[name] for name in chosen if name in names}})
+        kept = {name: values for name, values in self._given().items() if name in names}
+        return self.model_copy(update={"benchmarks": kept})
+
+
+def of_split(values: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """Return a benchmark's files and options for a split.
+
+    Raises:
+        ValueError: ``tune`` is no mapping.
+    """
+    own = values.get(TUNE) or {}
+    if not isinstance(own, Mapping):
+        raise ValueError(f"tune = {own!r}: give files by role, e.g. tune: {{questions: q.jsonl}}")
+    common = {key: value for key, value in values.items() if key != TUNE}
+    return common | own if split == TUNE else common
+
+
+def _named(benchmark: Benchmark, values: Mapping[str, Any]) -> bool:
+    """Tell whether values name a file of the benchmark."""
+    return any(values.get(file.role) is not None for file in benchmark.files)
 
 
 @dataclass(frozen=True, kw_only=True)
