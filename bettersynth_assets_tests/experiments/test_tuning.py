@@ -24,7 +24,9 @@ def add(root: Path, settings: dict[str, Any], *, seed: int = 0, evaluation: str 
     key = f"{seed}{settings['training']['stage_2']['max_steps']}{settings['base']}".ljust(64, "0")
     run = Run(folder=root, key=key, identity=identity, files={}, cost={"pretrain": COST, "finetune": COST})
     tables.add_run(run)
-    tables.add_answers(run.name, "mmbench", evaluation, metrics=[METRIC], questions=list, from_questions=None)
+    tables.add_answers(
+        run.name, "mmbench", evaluation, metrics=[METRIC], questions=list, from_questions=None, chance={}
+    )
 
 
 def test_a_run_with_other_training_settings_and_the_same_questions_is_named(tmp_path: Path) -> None:

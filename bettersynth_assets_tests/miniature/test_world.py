@@ -23,7 +23,7 @@ from bettersynth_assets.miniature.questions import (
     with_options,
 )
 from bettersynth_assets.miniature.render import render
-from bettersynth_assets.miniature.world import Scene, draw_scene, make_scene, scene_from_json
+from bettersynth_assets.miniature.world import Scene, Split, draw_scene, make_scene, scene_from_json
 
 
 def scenes(count: int, seed: int = 0) -> list[Scene]:
@@ -43,8 +43,9 @@ def test_the_appearance_of_a_scene_does_not_change_its_split() -> None:
 
 def test_scenes_of_every_split_belong_to_it() -> None:
     rng = random.Random(1)
-    for split in ("evaluation", "finetune", "seed", "weights"):
-        assert {make_scene(rng, split).split() for _ in range(20)} == {split}  # type: ignore[arg-type]
+    splits: tuple[Split, ...] = ("evaluation", "finetune", "seed", "weights")
+    for split in splits:
+        assert {make_scene(rng, split).split() for _ in range(20)} == {split}
 
 
 def test_a_full_caption_names_everything_within_the_contests_word_limit() -> None:

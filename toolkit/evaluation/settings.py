@@ -119,7 +119,7 @@ def of_split(values: Mapping[str, Any], split: Split) -> dict[str, Any]:
     if not isinstance(own, Mapping):
         raise ValueError(f"tune = {own!r}: give files by role, e.g. tune: {{questions: q.jsonl}}")
     common = {key: value for key, value in values.items() if key != TUNE}
-    return common | own if split == TUNE else common
+    return {**common, **own} if split == TUNE else common
 
 
 def _named(benchmark: Benchmark, values: Mapping[str, Any]) -> bool:
