@@ -104,7 +104,7 @@ def test_a_replaced_image_of_equal_size_changes_the_key(settings: Settings, tmp_
 
 
 def test_side_inputs_are_checked_when_a_run_begins() -> None:
-    assert evaluate.EVAL_RESULTS.preflight is evaluate.BASELINE_RESULTS.preflight is check_benchmarks
+    assert evaluate.EVAL_RESULTS.preflight is evaluate.BASELINE_RESULTS.preflight is evaluate.preflight
     assert train.MGM_CHECKPOINT.preflight is train.BASELINE_CHECKPOINT.preflight is check_finetune
 
 
