@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,12 @@ from typing import Generic, TypeVar
 from toolkit.suggest import nearest
 
 T = TypeVar("T")
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Entry points of a group by name, read once per search path: they are in the metadata of every package."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 class RegistryError(ValueError):
@@ -109,7 +116,7 @@ class Registry(Generic[T]):
         return {} if name is None or code is None else {key: code}
 
     def _entry_points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+        return _entry_points(self.group, tuple(sys.path))
 
 
 _imported: dict[str, str] = {}

@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,12 @@ def read_settings_file(path: Path) -> Any:
 
 def parse_yaml(content: bytes | str) -> Any:
     """Parse one YAML document to plain values; None for an empty one. Raises as ``read_settings_file``."""
+    return deepcopy(_parse_yaml(content))
+
+
+# A process reads the same recipes and profiles many times, and parsing takes some 20 ms for each.
+@lru_cache(maxsize=128)
+def _parse_yaml(content: bytes | str) -> Any:
     try:
         loader = _Loader(content)
         try:

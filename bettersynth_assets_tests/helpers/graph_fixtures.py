@@ -1,24 +1,26 @@
-"""Fixtures of a small graph with a small profile and a temporary data root; conftest.py imports them for all tests."""
+"""Fixtures of a small graph with a small profile and a temporary data root; conftest.py imports them for all tests.
+
+Imports stand in the fixtures: xdist's own process, which runs no test, imports conftest.py before it starts the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import dagster as dg
 import pytest
 
-from bettersynth_assets.config.recipes import load_recipes
-from bettersynth_assets.config.settings import load_active_profile
-from bettersynth_assets.definitions import build_definitions
-from bettersynth_assets.defs.partitions import all_shards
-from bettersynth_assets_tests.helpers.fake_graph import CARDS, STAGES, write_profile
+if TYPE_CHECKING:
+    import dagster as dg
 
-Materialize = Callable[..., dg.ExecuteInProcessResult]
+    Materialize = Callable[..., dg.ExecuteInProcessResult]
 
 
 @pytest.fixture
 def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from bettersynth_assets_tests.helpers.fake_graph import write_profile
+
     (tmp_path / "seed.jsonl").touch()
     monkeypatch.setenv("BETTERSYNTH_PROFILE", str(write_profile(tmp_path / "tiny.yaml")))
     monkeypatch.setenv("BETTERSYNTH_DATA", str(tmp_path))
@@ -30,6 +32,8 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance in memory; test_literal_command.py covers one on disk."""
+    import dagster as dg
+
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -37,6 +41,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def materialize(data_root: Path, instance: dg.DagsterInstance) -> Materialize:
     """Function that runs assets of the small graph over a range of shards in this process, e.g. `clip_top_k/copies`."""
+    import dagster as dg
+
+    from bettersynth_assets.config.recipes import load_recipes
+    from bettersynth_assets.config.settings import load_active_profile
+    from bettersynth_assets.definitions import build_definitions
+    from bettersynth_assets.defs.partitions import all_shards
+    from bettersynth_assets_tests.helpers.fake_graph import CARDS, STAGES
 
     def run(
         *names: str,

@@ -9,11 +9,13 @@ are written. Exit code 0: every run ended as its point requires.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import socket
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ import torch
 
 import toolkit.training.checkpoint as checkpoint
 import toolkit.training.session as session
-from toolkit.training.plan import read_plan
+from toolkit.models import architecture_of
+from toolkit.training.base_model import load_base
+from toolkit.training.plan import TrainingPlan, read_plan
 from toolkit.training.progress import Progress
 
 
@@ -98,12 +102,22 @@ def run(plan: Path, processes: int, point: str) -> bool:
     return codes[0] == (0 if point == "none" else -signal.SIGKILL)
 
 
+def preload(plan: TrainingPlan) -> None:
+    """Import here, once, what each forked process would import when it first loads a model or takes a step."""
+    load_base(architecture_of(plan.base_model), plan)
+    for module in ("torch._dynamo", "transformers.loss.loss_utils"):
+        import_module(module)
+    gc.freeze()  # the garbage collections of the forked processes need not visit, and thereby copy, all these objects
+
+
 def main(file: str) -> int:
     """Execute all runs; return 1 at the first one that does not end as expected."""
     torch.set_num_threads(1)
     # On the CPU DeepSpeed would first compile its collectives for a minute or two; gloo's need no compilation.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    for given in json.loads(Path(file).read_text()):
+    runs = json.loads(Path(file).read_text())
+    preload(read_plan(Path(runs[0]["plan"])))
+    for given in runs:
         if not run(Path(given["plan"]), given["processes"], given["point"]):
             print(f"did not end as it should: {given}", file=sys.stderr)
             return 1

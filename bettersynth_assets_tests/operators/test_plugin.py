@@ -17,9 +17,9 @@ from data_juicer.ops.base_op import OPERATORS
 from bettersynth_assets.operators.row_filter import RowFilter
 from bettersynth_assets.operators.spec import OperatorSpec
 
-@OPERATORS.register_module("plugin_filter")
+@OPERATORS.register_module("NAME_filter")
 class PluginFilter(RowFilter):
-    bettersynth_spec = OperatorSpec(name="plugin_filter", pure=True, cost="caption", stats=("plugin",))
+    bettersynth_spec = OperatorSpec(name="NAME_filter", pure=True, cost="caption", stats=("plugin",))
 
     def reject(self, sample):
         return None
@@ -32,8 +32,8 @@ from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.operators.data_juicer import build_operators, operators_key
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.trust import warning
-entries, profile = [{"plugin_filter": {}}], load_profile("miniature")
-(built,) = build_operators(entries, OperatorModels(profile.models), profile.gpu)
+entries, profile = [{"plugin_filter": {}}, {"newer_filter": {}}], load_profile("miniature")
+built, _ = build_operators(entries, OperatorModels(profile.models), profile.gpu)
 print(json.dumps([
     built.is_filter, operators_key(entries, OperatorModels(profile.models), profile.gpu),
     spec_of("plugin_filter").stats,
@@ -42,14 +42,14 @@ print(json.dumps([
 """
 
 
-def install(folder: Path, version: str) -> None:
-    """Write a distribution as an installer does."""
-    info = folder / "a_plugin-1.dist-info"
-    info.mkdir(parents=True, exist_ok=True)
-    (folder / "a_plugin.py").write_text(MODULE)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: a-plugin\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text("[data_juicer.ops]\nmine = a_plugin\n")
-    (info / "top_level.txt").write_text("a_plugin\n")
+def install(folder: Path, name: str, version: str) -> None:
+    """Write a distribution with the operator ``<name>_filter`` as an installer does."""
+    info = folder / f"a_{name}-1.dist-info"
+    info.mkdir(parents=True)
+    (folder / f"a_{name}.py").write_text(MODULE.replace("NAME", name))
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: a-{name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[data_juicer.ops]\n{name} = a_{name}\n")
+    (info / "top_level.txt").write_text(f"a_{name}\n")
 
 
 def ask(folder: Path) -> tuple[bool, dict[str, str], list[str], str]:
@@ -62,12 +62,11 @@ def ask(folder: Path) -> tuple[bool, dict[str, str], list[str], str]:
 
 @pytest.mark.slow
 def test_a_plugins_operator_is_found_with_a_warning_and_its_package_version_is_in_keys(tmp_path: Path) -> None:
-    install(tmp_path, "1.0")
+    install(tmp_path, "plugin", "1.0")
+    install(tmp_path, "newer", "1.1")
     is_filter, key, stats, words = ask(tmp_path)
     assert is_filter and stats == ["plugin"]
-    assert key == {"plugin_filter.code": "a-plugin 1.0"}
+    assert key == {"plugin_filter.code": "a-plugin 1.0", "newer_filter.code": "a-newer 1.1"}
     assert words.startswith(
         "operator 'plugin_filter' comes from a plugin (a_plugin) and has not been reviewed: it may run"
     )
-    install(tmp_path, "1.1")
-    assert ask(tmp_path)[1] == {"plugin_filter.code": "a-plugin 1.1"}

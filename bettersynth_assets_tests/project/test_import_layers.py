@@ -81,12 +81,15 @@ def imported(source: str) -> set[str]:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes except those under ``if TYPE_CHECKING``."""
-    yield node
-    skipped = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else []
-    for child in ast.iter_child_nodes(node):
-        if child not in skipped:
-            yield from walk(child)
+    """Yield all statements except those under ``if TYPE_CHECKING``. Expressions contain no imports."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        skipped = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else []
+        waiting += [
+            child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr) and child not in skipped
+        ]
 
 
 def folder_of(module: str) -> str:

@@ -40,4 +40,5 @@ def test_code_and_speed_measurements_import_no_tests() -> None:
     files = [path for folder in ("bettersynth_assets", "toolkit", "speed", "tiny_models")
              for path in (ROOT / folder).rglob("*.py")]  # fmt: skip
     assert len(files) > 100
-    assert not [(path.name, name) for path in files for name in imported(path) if name.startswith(TESTS)]
+    naming = [path for path in files if TESTS in path.read_text("utf-8")]  # the others need not be parsed
+    assert not [(path.name, name) for path in naming for name in imported(path) if name.startswith(TESTS)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import chain
 
@@ -24,6 +25,7 @@ LEFT_OUT = re.compile(r"nvidia-(?!ml-py)|cuda-|triton$")
 """Packages of torch's CUDA build, which brings them itself."""
 
 
+@cache
 def environment(python: str) -> dict[str, str]:
     """Return the values of environment markers on this machine, for another Python."""
     here = {name: str(value) for name, value in default_environment().items()}
@@ -59,10 +61,15 @@ def test_the_lock_satisfies_every_dependency_and_extra(python: str) -> None:
         assert requirement.specifier.contains(pinned[name]), f"{requirement}: the lock has {pinned[name]}: `make lock`"
 
 
+@cache
+def declared(name: str) -> list[Requirement]:
+    """Return a package's requirements from its metadata, or from pyproject.toml for this project."""
+    return [*map(Requirement, DEPENDENCIES if name == PROJECT["name"] else distribution(name).requires or [])]
+
+
 def required(name: str, extras: frozenset[str], python: str) -> Iterator[Requirement]:
-    """Return a package's requirements on a Python: from its metadata, or from pyproject.toml for this project."""
-    for line in DEPENDENCIES if name == PROJECT["name"] else distribution(name).requires or []:
-        requirement = Requirement(line)
+    """Return a package's requirements on a Python, with extras."""
+    for requirement in declared(name):
         values = [environment(python) | {"extra": extra} for extra in ("", *extras)]
         if requirement.marker is None or any(map(requirement.marker.evaluate, values)):
             yield requirement
@@ -90,6 +97,7 @@ def test_the_lock_satisfies_the_requirements_of_its_packages(python: str) -> Non
     assert len(seen) > 150
 
 
+@cache
 def installed(name: str) -> Version | None:
     """Return the installed version without a local part such as ``+cpu``; None if it is not installed."""
     try:

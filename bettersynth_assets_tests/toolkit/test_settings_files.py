@@ -11,6 +11,11 @@ import pytest
 from toolkit.settings_files import SettingsFileError, parse_json, parse_yaml, read_settings_file
 
 
+def test_a_change_of_a_parsed_value_does_not_change_the_next_one() -> None:
+    parse_yaml("a: [1]")["a"].append(2)
+    assert parse_yaml("a: [1]") == {"a": [1]}
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
