@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from functools import cache, partial
 
+from bettersynth_assets.config.curve import Curve
+from bettersynth_assets.config.curve_arms import with_curve_arms
 from bettersynth_assets.config.experiment import Experiment, load_experiment, recipes_of
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.recipes import find_recipe
 from bettersynth_assets.config.settings import Settings, data_root, load_settings
 from bettersynth_assets.defs.cards import CARDS
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.experiment_runs.curve import as_text as curve_text
 from bettersynth_assets.experiment_runs.curve import curve_experiment, judge_curve
 from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
 from bettersynth_assets.experiment_runs.ladder import read_ladder
@@ -21,7 +22,9 @@ from bettersynth_assets.experiment_runs.planning import plan_of
 from bettersynth_assets.experiment_runs.result import Result
 from bettersynth_assets.experiments import decisions, diff, ladder_files, plan
 from bettersynth_assets.experiments.conclusions import conclusions, near_floor
+from bettersynth_assets.experiments.curve_tables import as_markdown as curve_as_markdown
 from bettersynth_assets.experiments.leaderboard_files import FORMATS
+from bettersynth_assets.reports.curve_files import write_curve
 from toolkit.suggest import nearest
 
 LEASED = frozenset(card.name for card in CARDS if card.uses_models)
@@ -39,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 def open_experiment(experiment: Experiment, settings: Settings, find: Callable[[str], Recipe]) -> ExperimentRun:
     """Return an experiment under the active profile, with progress on standard error."""
     log = partial(print, file=sys.stderr, flush=True)
+    experiment = with_curve_arms(experiment, find, settings.profile)
     return ExperimentRun(experiment, recipes_of(experiment, find), settings, leased=LEASED, log=log)
 
 
@@ -95,12 +99,13 @@ def _diff(arguments: argparse.Namespace) -> int:
 def _curve(arguments: argparse.Namespace) -> int:
     settings = load_settings()
     find = finder(settings)
-    experiment = curve_experiment(
-        arguments.recipe, find(arguments.recipe), arguments.repeats, arguments.seeds, settings
+    curve = Curve.parse(
+        {"recipe": arguments.recipe, "repeats": arguments.repeats, "fresh": arguments.fresh}, where="curve"
     )
+    experiment = curve_experiment(curve, find(arguments.recipe).name, arguments.seeds, settings.profile)
     opened = open_experiment(experiment, settings, find)
     opened.decide()
-    print(curve_text(judge_curve(opened, arguments.repeats)))
+    _print_curve(opened)
     return 0
 
 
@@ -124,3 +129,12 @@ def _print(opened: ExperimentRun, result: Result) -> None:
         print(f"check {check.name}: {'passed' if check.passed else 'FAILED'}: {check.summary}", file=sys.stderr)
     print(f"leaderboard: {', '.join(str(path) for path in files)}", file=sys.stderr)
     print("\n".join([*conclusions(result.board), *near_floor(result.board)]))
+    if opened.experiment.curve:
+        _print_curve(opened)
+
+
+def _print_curve(opened: ExperimentRun) -> None:
+    result = judge_curve(opened)
+    files = write_curve(result, opened.folder)
+    print(f"curve: {', '.join(str(path) for path in files.values())}", file=sys.stderr)
+    print(curve_as_markdown(result), end="")

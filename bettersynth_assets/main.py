@@ -49,6 +49,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="N,N,…",
         help="mean exposures of a row; default: 1,2,4,8,16",
     )
+    curve.add_argument(
+        "--fresh",
+        type=_shares,
+        default=[0.25],
+        metavar="SHARE,…",
+        help="shares of the exposures that are trained on alone, without repetition, to see what fresh rows are worth; "
+        "`none` for none; default: 0.25",
+    )
     curve.add_argument("--seeds", type=_positive, default=4, metavar="N", help="training seeds per arm; default: 4")
     rungs = add("ladder", "print how far the results of several profiles order the arms alike; runs nothing")
     rungs.add_argument(
@@ -110,6 +118,16 @@ def _numbers(text: str) -> list[int]:
 
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        values = [] if text == "none" else [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [0.0]
+    if not all(0 < value < 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r}: write numbers between 0 and 1, e.g. 0.25,0.5, or none")
+    return values
 
 
 def _named_number(text: str) -> tuple[str, float]:

@@ -34,6 +34,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ("experiment add-seeds a 0", "'0' is not a whole number of 1 or more"),
         ("experiment decisions a --seeds 0", "'0' is not a whole number of 1 or more"),
         ("experiment curve a --repeats 1,x", "'x' is not a whole number of 1 or more"),
+        ("experiment curve a --fresh 0.5,1", "'0.5,1': write numbers between 0 and 1, e.g. 0.25,0.5, or none"),
         ("experiment plan a --noise textvqa=x", "'textvqa=x': write BENCHMARK=SD with a positive number"),
     ],
 )
@@ -53,7 +54,7 @@ def test_wrong_arguments_end_with_2(words: str, message: str, capsys: pytest.Cap
         ("experiment add-seeds miniature 9", "9 more seeds would make 9, but seeds.max = 3"),
         (
             "experiment curve baseline_random",
-            "error: recipe baseline_random is random rows, with which a curve compares",
+            "error: experiment curve_baseline_random: curve: recipe baseline_random is random rows, with which a curve",
         ),
         ("experiment ladder miniature", "error: ladder of miniature: no profile: name two profiles or more, each once"),
         (
@@ -61,7 +62,8 @@ def test_wrong_arguments_end_with_2(words: str, message: str, capsys: pytest.Cap
             "error: ladder of miniature: mgm-2b, mgm-2b: name two",
         ),
         ("experiment ladder miniature --profiles mgm-2b,mgm-3b", "error: profile 'mgm-3b' not found: did you mean"),
-        ("experiment curve clip_top_k --repeats 2,2", "error: --repeats 2,2: give numbers from 1 to 4000, each once"),
+        ("experiment curve clip_top_k --repeats 2,2", "error: curve: repeats = [2, 2]: 2 is listed twice"),
+        ("experiment curve clip_top_k --repeats 4001", "4001 leaves no row: give numbers from 1 to 4000"),
     ],
 )
 def test_errors_are_one_line_and_end_with_1(
@@ -104,5 +106,7 @@ def test_help_imports_neither_settings_nor_libraries() -> None:
 
 def test_the_parser_of_every_command_is_complete() -> None:
     assert parser().parse_args(["experiment", "curve", "a"]).repeats == [1, 2, 4, 8, 16]
+    assert parser().parse_args(["experiment", "curve", "a"]).fresh == [0.25]
+    assert parser().parse_args(["experiment", "curve", "a", "--fresh", "none"]).fresh == []
     assert parser().parse_args(["experiment", "table", "a"]).form == "md"
     assert parser().parse_args(["experiment", "diff", "a", "b", "c"]).arms == ["b", "c"]

@@ -1,6 +1,7 @@
 """Experiments: which recipes are compared, with how many training seeds. In: a YAML file. Out: a frozen ``Experiment``.
 
     arms        recipes, each with optional changes (``set``)
+    curve       instead of arms: one recipe at several numbers of repeats
     baseline    the recipe that every arm is compared with
     seeds       numbers of training seeds at which the experiment may decide
     purpose     report, or tune: to choose settings
@@ -17,6 +18,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from bettersynth_assets.config.curve import Curve
 from bettersynth_assets.config.model import ConfigModel, read_yaml
 from bettersynth_assets.config.names import check_name
 from bettersynth_assets.config.recipe import Recipe
@@ -114,8 +116,11 @@ class Experiment(ConfigModel):
 
     name: str
     description: str = ""
-    arms: dict[str, Arm] = Field(min_length=1)
+    arms: dict[str, Arm] = Field(default_factory=dict)
     """By name. An arm without ``recipe`` is the recipe of that name."""
+    curve: Curve | None = None
+    """Instead of ``arms``: a repetition curve. It takes one look, by default at 4 seeds, and by default compares each
+    arm with the baseline only."""
     baseline: Baseline = Field(default_factory=Baseline)
     seeds: Seeds = Field(default_factory=Seeds)
     decide: Decide
@@ -126,6 +131,25 @@ class Experiment(ConfigModel):
     the learning rate. Such scores are not to be published. ``report`` uses the profile's ``evaluation.split``."""
     schedule: str | None = None
     """Cron schedule of the experiment's job; off until it is switched on in the UI. None makes no schedule."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_a_curve(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("curve"):
+            return values
+        decide = values.get("decide")
+        pairs = {"decide": {"pairs": "baseline", **decide}} if isinstance(decide, dict) else {}
+        return {"seeds": {"start": 4, "max": 4}, **values, **pairs}
+
+    @model_validator(mode="after")
+    def _arms_or_a_curve(self) -> Self:
+        if bool(self.arms) == bool(self.curve):
+            raise ValueError("give either `arms` or a `curve`")
+        if self.curve and self.seeds.start != self.seeds.max:
+            raise ValueError(
+                f"all points of a curve have the same seeds: set seeds.start = seeds.max, e.g. {self.seeds.start}"
+            )
+        return self
 
     @field_validator("name")
     @classmethod

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bettersynth_assets.config.experiment import Experiment, load_experiment, recipes_of
+from bettersynth_assets.config.curve_arms import with_curve_arms
+from bettersynth_assets.config.experiment import BASELINE, Experiment, load_experiment, recipes_of
 from bettersynth_assets.config.model import files_of_folders, shipped_files
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Recipe
@@ -52,14 +53,19 @@ def load_experiments(
         if experiment.name in by_name:
             raise ConfigError(f"{path}: another experiment has the name {experiment.name!r}: set another `name`")
         if set(experiment.decide.benchmarks) <= (can_tune if experiment.purpose == "tune" else evaluated.keys()):
+            experiment = with_curve_arms(experiment, find, profile)
             by_name[experiment.name] = KnownExperiment(experiment=experiment, recipes=recipes_of(experiment, find))
     return tuple(by_name.values())
 
 
 def with_arms(recipes: Sequence[Recipe], experiments: Sequence[KnownExperiment]) -> tuple[Recipe, ...]:
-    """Return the recipes, followed by those that only arms of experiments have."""
+    """Return the recipes, followed by those that only arms of experiments have.
+
+    The arms of a curve differ in the number of their rows only. Like further draws of rows, they have no assets.
+    """
     by_name = {recipe.name: recipe for recipe in recipes}
     for known in experiments:
-        for recipe in known.recipes.values():
-            by_name.setdefault(recipe.name, recipe)
+        for arm, recipe in known.recipes.items():
+            if known.experiment.curve is None or arm == BASELINE:
+                by_name.setdefault(recipe.name, recipe)
     return tuple(by_name.values())

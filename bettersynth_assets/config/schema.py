@@ -87,6 +87,7 @@ def experiment_schema() -> dict[str, Any]:
     """Return the schema of an experiment."""
     schema = _schema(Experiment, "An experiment of Better Synth: which recipes are compared, and how it is decided")
     schema["required"].remove("name")
+    schema["oneOf"] = [{"required": ["arms"]}, {"required": ["curve"]}]
     return schema
 
 

@@ -2,11 +2,12 @@
 
 ::
 
-    runs (partitions <arm>|<seed>) ─► comparisons ─► leaderboard ─► ladder, if the experiment names profiles
+    runs (partitions <arm>|<seed>) ─► comparisons ─┬─► leaderboard ─► ladder, if the experiment names profiles
+                                                   └─► curve, if the experiment declares one
 
 ``runs`` trains and evaluates the selected cells of the grid. ``comparisons`` runs the looks of the experiment: it
 builds the cells that the verdicts need and reports them under ``runs``, so the grid shows what was trained.
-The experiment's job materializes ``comparisons`` and ``leaderboard``; cells that no verdict needs stay empty.
+The experiment's job materializes all but ``runs``; cells that no verdict needs stay empty.
 
 ``runs`` names its training sets in its metadata and does not depend on them in Dagster: their downstream selection,
 ``key:"recaptioned_set"+``, would otherwise train whole experiments, and cannot mix shards and cells in one run.
@@ -37,6 +38,7 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Stage
 from bettersynth_assets.engine.store import WHOLE, Manifest
 from bettersynth_assets.experiment_runs.cells import Cell, grid, parse_cells
+from bettersynth_assets.experiment_runs.curve import judge_curve
 from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
 from bettersynth_assets.experiment_runs.ladder import read_ladder
 from bettersynth_assets.experiment_runs.result import rows_of, write_forms
@@ -44,11 +46,13 @@ from bettersynth_assets.experiment_runs.runs import Wanted
 from bettersynth_assets.experiments.checks import DESCRIPTIONS
 from bettersynth_assets.experiments.comparison_table import as_markdown as comparisons_as_markdown
 from bettersynth_assets.experiments.conclusions import conclusions, near_floor
+from bettersynth_assets.experiments.curve_tables import as_markdown as curve_as_markdown
 from bettersynth_assets.experiments.decisions import as_markdown as decisions_as_markdown
 from bettersynth_assets.experiments.decisions import decision_accuracy
 from bettersynth_assets.experiments.ladder_files import FORMATS as LADDER_FORMATS
 from bettersynth_assets.experiments.ladder_files import as_markdown as ladder_as_markdown
 from bettersynth_assets.experiments.leaderboard_files import as_markdown
+from bettersynth_assets.reports.curve_files import as_image, write_curve
 from bettersynth_assets.reports.metadata import describe
 
 TAG = "bettersynth/experiment"
@@ -75,9 +79,9 @@ class ExperimentAssets:
         return dg.AssetKey([self.group, name])
 
     def sets(self) -> list[dg.AssetKey]:
-        """Return the training sets that the runs are trained on."""
+        """Return the training sets that the runs are trained on, except those of a curve, which have no assets."""
         found = [self.recipes[recipe.name].key(self.stages["budgeted_set"]) for arm, recipe in
-                 self.known.recipes.items() if arm != BASELINE]  # fmt: skip
+                 self.known.recipes.items() if arm != BASELINE and recipe.name in self.recipes]  # fmt: skip
         baseline = self.recipes[self.known.recipes[BASELINE].name].key(self.stages["baseline_set"])
         return list(dict.fromkeys([baseline, *found]))
 
@@ -238,7 +242,39 @@ def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsD
             }
         )
 
-    return [runs, comparisons, leaderboard, *([_ladder(own, shared)] if experiment.ladder else [])]
+    curve = [_curve(own, shared)] if experiment.curve else []
+    ladder = [_ladder(own, shared)] if experiment.ladder else []
+    return [runs, comparisons, leaderboard, *curve, *ladder]
+
+
+def _curve(own: ExperimentAssets, shared: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """Build the asset with the plot and the tables of the experiment's repetition curve."""
+
+    @dg.asset(
+        key=own.key("curve"),
+        deps=[own.key("comparisons")],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        kinds={"scipy", "matplotlib"},
+        description=(
+            "Scores at each number of repeats, the recipe against random rows, and the fitted worth of a repeated row "
+            "(R*, docs/statistics.md) with its interval; a plot as SVG, tables as Markdown and JSON."
+        ),
+        **shared,
+    )
+    def curve(context: dg.AssetExecutionContext, settings: RunSettings, gpu: SectionResource) -> dg.MaterializeResult:
+        with user_errors_as_failures():
+            opened = ExperimentStep(context, own, settings, gpu).opened
+            result = judge_curve(opened)
+            files = write_curve(result, opened.folder)
+        return dg.MaterializeResult(
+            metadata={
+                "curve": dg.MetadataValue.md(curve_as_markdown(result)),
+                "plot": dg.MetadataValue.md(as_image(files["svg"])),
+                **{ending: dg.MetadataValue.path(file) for ending, file in files.items()},
+            }
+        )
+
+    return curve
 
 
 def _ladder(own: ExperimentAssets, shared: Mapping[str, Any]) -> dg.AssetsDefinition:
@@ -273,11 +309,12 @@ def _ladder(own: ExperimentAssets, shared: Mapping[str, Any]) -> dg.AssetsDefini
 
 def build_experiment_job(own: ExperimentAssets) -> UnresolvedAssetJobDefinition:
     """Build the job that runs an experiment to its verdicts."""
-    names = ["comparisons", "leaderboard", *(["ladder"] if own.known.experiment.ladder else [])]
+    experiment = own.known.experiment
+    more = [name for name, section in (("curve", experiment.curve), ("ladder", experiment.ladder)) if section]
     return dg.define_asset_job(
         own.group,
-        selection=dg.AssetSelection.assets(*map(own.key, names)),
-        description=f"Runs the experiment {own.known.experiment.name}: {own.known.experiment.description}",
+        selection=dg.AssetSelection.assets(*map(own.key, ["comparisons", "leaderboard", *more])),
+        description=f"Runs the experiment {experiment.name}: {experiment.description}",
     )
 
 

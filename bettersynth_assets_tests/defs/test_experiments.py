@@ -10,12 +10,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from bettersynth_assets.config.curve_arms import with_curve_arms
 from bettersynth_assets.config.experiment import Experiment, recipes_of
 from bettersynth_assets.config.experiments import KnownExperiment, load_experiments, with_arms
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.recipes import load_recipes
 from bettersynth_assets.config.settings import load_active_profile
-from bettersynth_assets.defs.experiments import build_experiment, build_experiment_schedules, name_experiments
+from bettersynth_assets.defs.experiments import (
+    build_experiment,
+    build_experiment_job,
+    build_experiment_schedules,
+    name_experiments,
+)
 from bettersynth_assets.defs.recipe_assets import name_assets
 from bettersynth_assets.defs.resources.gpu import GpuResource
 from bettersynth_assets.defs.resources.settings import RunSettings
@@ -36,10 +42,17 @@ class Launcher:
 
     def __init__(self, fake: FakeExperiments, instance: dg.DagsterInstance, **values: Any) -> None:
         self.fake, self.instance = fake, instance
-        text = {"name": "mine", "arms": ARMS, "seeds": SEEDS, "decide": {"benchmarks": ["textvqa", "mmbench"]}}
-        experiment = Experiment.parse(text | values)
-        known = KnownExperiment(experiment=experiment, recipes=recipes_of(experiment, load_recipe))
+        text: dict[str, Any] = {
+            "name": "mine",
+            "arms": ARMS,
+            "seeds": SEEDS,
+            "decide": {"benchmarks": ["textvqa", "mmbench"]},
+        }
+        if "curve" in values:
+            del text["arms"]
         profile = fake.settings.profile
+        experiment = with_curve_arms(Experiment.parse(text | values), load_recipe, profile)
+        known = KnownExperiment(experiment=experiment, recipes=recipes_of(experiment, load_recipe))
         recipes = name_assets(with_arms([load_recipe("third_place")], [known]), profile)
         (self.own,) = name_experiments([known], recipes, STAGES, ())
         self.assets = build_experiment(self.own, profile)
@@ -143,6 +156,26 @@ def test_a_schedule_is_made_if_the_file_names_one(launcher: Launcher) -> None:
     assert build_experiment_schedules([launcher.own]) == []
     (schedule,) = build_experiment_schedules([Launcher(launcher.fake, launcher.instance, schedule="0 4 * * 1").own])
     assert (schedule.name, schedule.cron_schedule, schedule.job_name) == (f"{GROUP}_schedule", "0 4 * * 1", GROUP)
+
+
+def test_a_curve_is_an_asset_of_the_experiments_job_with_its_plot_as_metadata(launcher: Launcher) -> None:
+    curve = {"recipe": "third_place", "repeats": [2, 3, 4], "fresh": []}
+    own = Launcher(launcher.fake, launcher.instance, curve=curve, seeds={"start": 3, "max": 3})
+    defs = dg.Definitions(
+        own.assets, jobs=[build_experiment_job(own.own)], resources={"settings": RunSettings(), "gpu": own.gpu}
+    )
+    chosen = {key.path[-1] for key in defs.resolve_job_def(GROUP).asset_layer.selected_asset_keys}
+    assert chosen == {"comparisons", "leaderboard", "curve"}
+    assert own.own.sets() == [dg.AssetKey("baseline_set")], "the sets of a curve's points have no assets"
+    done = own.launch("comparisons", "curve")
+    assert done.success and own.cells() == set(own.fake.trained) != set()
+    (event,) = [one.step_materialization_data.materialization for one in done.get_asset_materialization_events()
+                if one.asset_key == own.own.key("curve")]  # fmt: skip
+    folder = own.fake.settings.profile_root / "experiments" / "mine"
+    assert "| x4 | 12 | 3 | 4.00 | 4.00 |" in str(event.metadata["curve"].value)
+    assert event.metadata["curve"].value == (folder / "curve.md").read_text()
+    assert str(event.metadata["plot"].value).startswith("![curve](data:image/svg+xml;base64,")
+    assert (folder / "curve.svg").is_file() and (folder / "curve.json").is_file()
 
 
 def test_own_folders_are_read_and_experiments_that_do_not_fit_the_profile_are_left_out(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.experiment_runs import runs
 from bettersynth_assets.experiment_runs.cells import Cell
-from bettersynth_assets.experiment_runs.curve import as_text, curve_experiment, judge_curve
 from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
 from bettersynth_assets.experiment_runs.ladder import read_ladder
 from bettersynth_assets.experiment_runs.planning import plan_of
@@ -223,18 +222,6 @@ def test_other_training_settings_are_refused_on_the_same_report(
     assert {check.name: check.passed for check in tuned.checks}["not_tuned_on_report"]
     failed = {check.name: check for check in fake.open(ARMS, seeds=SEEDS).result().checks}
     assert not failed["not_tuned_on_report"].passed
-
-
-def test_a_curve_compares_the_recipe_with_random_rows_at_each_number_of_repeats(fake: FakeExperiments) -> None:
-    experiment = curve_experiment("third_place", fake.open(ARMS).recipes["third_place"], [2, 4], 3, fake.settings)
-    opened = fake.opened(experiment)
-    opened.decide()
-    points = judge_curve(opened, [2, 4])
-    assert [point.recipe.facts.exposures for point in points] == [BUDGET, BUDGET]
-    assert [one.verdict.word for point in points for one in point.differences] == ["indistinguishable"] * 4
-    rows = [opened.wanted(Cell(arm=f"x{number}", seed=0)).training_set.manifest.kept for number in (2, 4)]  # type: ignore[union-attr]
-    assert rows == [BUDGET // 2, BUDGET // 4]
-    assert as_text(points).startswith("2 x (measured ") and "random rows" in as_text(points)
 
 
 def test_a_diff_shows_recipes_sets_and_scores(fake: FakeExperiments) -> None:

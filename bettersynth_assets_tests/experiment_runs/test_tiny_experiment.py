@@ -61,3 +61,19 @@ def test_an_experiment_is_run_once_and_read_afterwards(
     assert board["conclusions"] == sentences
     assert main(["experiment", "diff", file, "tiny_recipe", "fewer"]) == 0
     assert "budget.exposures: - | 8" in capsys.readouterr().out
+
+
+def test_a_curve_is_run_by_the_command_with_rows_of_its_own_in_every_run(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["experiment", "curve", "tiny_recipe", "--repeats", "1", "--fresh", "none", "--seeds", "3"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "| x1 | 4 | " in shown.out and "no fit: 1 different number(s) of rows" in shown.out
+    root = tmp_path / "data" / "tiny" / "experiments"
+    folder = root / "curve_tiny_recipe"
+    assert {path.name for path in folder.glob("curve.*")} == {"curve.md", "curve.json", "curve.svg"}
+    assert (folder / "curve.md").read_text() == shown.out
+    runs = ds.dataset(root / "runs").to_table().to_pylist()
+    # Random rows without repetition are the baseline's, so that their runs are not trained again.
+    assert len(runs) == len({run["arm"] for run in runs}) == 6

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bettersynth_assets.config.curve_arms import with_curve_arms
 from bettersynth_assets.config.experiment import Experiment, recipes_of
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.settings import Settings
@@ -53,6 +54,7 @@ class FakeExperiments:
         return self.opened(experiment)
 
     def opened(self, experiment: Experiment) -> ExperimentRun:
+        experiment = with_curve_arms(experiment, load_recipe, self.settings.profile)
         recipes = recipes_of(experiment, load_recipe)
         return ExperimentRun(experiment, recipes, self.settings, leased=frozenset(), stages=STAGES)
 
@@ -63,8 +65,9 @@ class FakeExperiments:
             if self.fails_after is not None and len(self.trained) >= self.fails_after:
                 raise ValueError("on purpose")
             self.trained.append(one.label)
-            exposures = one.training_set.manifest.stats["exposures"]
-            phase = {**COST, "steps": 3, "final_loss": 1.0, "device": "cpu", "processes": 1, "exposures": exposures}
+            manifest = one.training_set.manifest
+            shown = {"exposures": manifest.stats["exposures"], "unique_rows": manifest.kept}
+            phase = {**COST, "steps": 3, "final_loss": 1.0, "device": "cpu", "processes": 1, **shown}
             cost = {"pretrain": phase, "finetune": phase}
             tables.add_run(Run(folder=Path(), key=one.name * 4, identity=one.identity, files={}, cost=cost,
                                commit=self.commit))  # fmt: skip
