@@ -151,8 +151,8 @@ def make_blip2(folder: Path, seed: int = 0) -> Path:
     with torch.no_grad():  # the default initialisation would give every image the same caption
         model.query_tokens.normal_()
         model.language_projection.weight.normal_()
-        for part, spread in ((model.vision_model, 1.0), (model.qformer, 0.2)):
-            for weight in part.parameters():
+        for module, spread in ((model.vision_model, 1.0), (model.qformer, 0.2)):
+            for weight in module.parameters():
                 if weight.ndim > 1:
                     weight.normal_(std=spread)
     model.save_pretrained(folder)

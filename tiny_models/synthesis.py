@@ -63,8 +63,8 @@ def make_llava(folder: Path, seed: int = 3, *, image_processor: Any = None, chat
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
     with torch.no_grad():  # the default initialisation would give every image the same caption
-        for part in (model.model.vision_tower, model.model.multi_modal_projector):
-            for weight in part.parameters():
+        for module in (model.model.vision_tower, model.model.multi_modal_projector):
+            for weight in module.parameters():
                 if weight.ndim > 1:
                     weight.normal_(std=0.5)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 3, 0

@@ -83,7 +83,7 @@ class StepRun:
 
     def begin(self, shards: Sequence[str]) -> None:
         """Check the data root and start the progress log for the shards that are not up to date."""
-        todo = [shard for shard in shards if self.pipeline.found(self.name, shard) is None]
+        todo = [shard for shard in shards if self.pipeline.up_to_date_shard(self.name, shard) is None]
         check_data_root(self.job.run.settings.data_root, writing=bool(todo))
         total = len(todo)
         self.progress = Progress(self.context.log.info, self.name, total, unit="shards", logs_end=total > 1)

@@ -186,7 +186,7 @@ class Pipeline:
 
     def up_to_date(self, name: str) -> list[Manifest]:
         """Return the manifests of a set's shards that are up to date, in order; builds nothing."""
-        manifests = (self.found(name, shard) for shard in self.shards(name))
+        manifests = (self.up_to_date_shard(name, shard) for shard in self.shards(name))
         return [manifest for manifest in manifests if manifest is not None]
 
     def sources(self, name: str) -> tuple[str, ...]:
@@ -199,7 +199,7 @@ class Pipeline:
         together = self.stages[name].sharded and self.stages[source].sharded
         return [shard] if together else self.shards(source)
 
-    def found(self, name: str, shard: str = WHOLE) -> Manifest | None:
+    def up_to_date_shard(self, name: str, shard: str = WHOLE) -> Manifest | None:
         """Return a shard's manifest if the shard and all its inputs are up to date, else None; builds nothing."""
         if shard in self._current[name]:
             return self._current[name][shard]
@@ -207,7 +207,7 @@ class Pipeline:
         for source in self.sources(name):
             inputs[source] = []
             for source_shard in self.needed(name, shard, source):
-                if (source_manifest := self.found(source, source_shard)) is None:
+                if (source_manifest := self.up_to_date_shard(source, source_shard)) is None:
                     return None
                 inputs[source].append(source_manifest)
         try:

@@ -48,7 +48,9 @@ class ShardScheduler:
             for source_shard, reason in failed_inputs.items():
                 for shard in [source_shard] if same_shard else shards:
                     failed.setdefault(shard, f"{source} {source_shard} failed: {reason}")
-        stale = [shard for shard in shards if shard not in failed and self.pipeline.found(name, shard) is None]
+        stale = [
+            shard for shard in shards if shard not in failed and self.pipeline.up_to_date_shard(name, shard) is None
+        ]
         if name in self.pooled and stale:
             with open_pool(self.job) as pool:
                 failed |= run_shards(
@@ -65,7 +67,7 @@ class ShardScheduler:
 def task_of(pipeline: Pipeline, name: str, shard: str) -> ShardTask:
     """Return a worker's task for one shard, whose inputs must be up to date in ``pipeline``."""
     inputs = [
-        pipeline.found(source, source_shard)
+        pipeline.up_to_date_shard(source, source_shard)
         for source in pipeline.sources(name)
         for source_shard in pipeline.needed(name, shard, source)
     ]

@@ -62,7 +62,7 @@ class Sets:
             return None
         if (key := _key(wanted)) not in self._built:
             _, pipeline = self._open(wanted)
-            manifest = pipeline.found(wanted.stage)
+            manifest = pipeline.up_to_date_shard(wanted.stage)
             if manifest is None:
                 return None
             self._built[key] = BuiltSet(run=pipeline.run, manifest=manifest, digest=arm_digest(manifest))

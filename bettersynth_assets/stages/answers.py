@@ -21,7 +21,7 @@ from toolkit.files import digest_of
 LIBRARIES = ("torch", "transformers")
 
 
-def unit_places(run: ResolvedRun, model: Path) -> dict[str, UnitLocation]:
+def unit_locations(run: ResolvedRun, model: Path) -> dict[str, UnitLocation]:
     """Return the folder and key of one checkpoint's answers, by benchmark, in the profile's order."""
     from toolkit.evaluation.keys import VERSION, checkpoint_hashes
 

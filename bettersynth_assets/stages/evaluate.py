@@ -31,7 +31,7 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Log, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.scheduler.child_process import ChildError, Event, run_child
-from bettersynth_assets.stages.answers import LIBRARIES, add_to_long_tables, rows_of, run_key, unit_places
+from bettersynth_assets.stages.answers import LIBRARIES, add_to_long_tables, rows_of, run_key, unit_locations
 from bettersynth_assets.stages.compare import arm_stats, compare
 from bettersynth_assets.stages.rules import ALL_ANSWERED
 from bettersynth_assets.stages.side_inputs import benchmarks_key, check_benchmarks
@@ -122,16 +122,16 @@ def answer_models(
     Raises:
         ChildError: answers are missing; benchmarks that were finished before the failure are kept.
     """
-    places = {model.label: unit_places(run, model.path) for model in models}
+    locations_of = {model.label: unit_locations(run, model.path) for model in models}
     plans = {}
     for model in models:
-        missing = {name: place for name, place in places[model.label].items() if finished(place) is None}
+        missing = {name: location for name, location in locations_of[model.label].items() if finished(location) is None}
         if missing:
             plan = evaluation_plan(run, folder / model.label, model.path, missing)
             plans[folder / f"plan-{model.label}.json"] = plan
     if plans:
         run_child(MODULE, plans, on_event=Reporter(source, log), log=log)
-    answers = {label: (locations, _units(locations)) for label, locations in places.items()}
+    answers = {label: (locations, _units(locations)) for label, locations in locations_of.items()}
     for model in models:
         add_to_long_tables(run, model.run, *answers[model.label])
     return answers
@@ -149,7 +149,9 @@ def evaluation_plan(run: ResolvedRun, output: Path, model: Path, missing: Mappin
         "dtype": gpu.dtype,
         "cache_dir": str(settings.profile_root / "features") if settings.profile.training.feature_cache else None,
         "benchmarks": {name: values for name, values in run.benchmarks.items() if name in missing},
-        "units": {name: {"folder": str(place.folder), "unit_key": place.key} for name, place in missing.items()},
+        "units": {
+            name: {"folder": str(location.folder), "unit_key": location.key} for name, location in missing.items()
+        },
     }
 
 
@@ -179,13 +181,13 @@ class Reporter:
                     self.log(f"{where} {name}: incomplete, {counts.get('missing', '?')} rows are missing")
 
 
-def _units(places: Mapping[str, UnitLocation]) -> list[Unit]:
+def _units(locations: Mapping[str, UnitLocation]) -> list[Unit]:
     """Return the finished units of one seed.
 
     Raises:
         ChildError: a unit is missing or damaged although the child reported success.
     """
-    units = {name: finished(place) for name, place in places.items()}
+    units = {name: finished(location) for name, location in locations.items()}
     if missing := [name for name, unit in units.items() if unit is None]:
         raise ChildError(
             f"{MODULE} ended with exit code 0 but without complete answers to {', '.join(missing)}; check its output"
@@ -193,7 +195,7 @@ def _units(places: Mapping[str, UnitLocation]) -> list[Unit]:
     return [unit for unit in units.values() if unit is not None]
 
 
-def _copy(folder: Path, places: Mapping[str, UnitLocation], units: Sequence[Unit], model: Path) -> None:
+def _copy(folder: Path, locations: Mapping[str, UnitLocation], units: Sequence[Unit], model: Path) -> None:
     """Copy a seed's answers to the version's folder and write ``results.json`` next to them."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -201,7 +203,7 @@ def _copy(folder: Path, places: Mapping[str, UnitLocation], units: Sequence[Unit
         for name in unit.files:
             target = folder / unit.benchmark / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(places[unit.benchmark].folder / name, target)
+            shutil.copyfile(locations[unit.benchmark].folder / name, target)
     write_json(folder / RESULTS_FILE, summary(units, model=str(model)))
 
 

@@ -63,13 +63,13 @@ def run(work: Work, *, source: str) -> Result:
     runs = ensure_runs(work, source, work.settings.profile.training.seeds)
     tables = LongTables(work.settings.experiments_root)
     names = []
-    for one in runs:
-        tables.add_run(one)
-        folder = folder_of(one.training_seed)
-        names += [f"{folder}/{name}" for name in one.link_into(work.folder / folder)]
+    for training_run in runs:
+        tables.add_run(training_run)
+        folder = folder_of(training_run.training_seed)
+        names += [f"{folder}/{name}" for name in training_run.link_into(work.folder / folder)]
     return Result(
         rows_in=len(runs),
-        kept=pa.Table.from_pylist([_row(one) for one in runs], schema=CHECKPOINTS),
+        kept=pa.Table.from_pylist([_row(training_run) for training_run in runs], schema=CHECKPOINTS),
         stats=_stats(runs),
         files=tuple(name for name in names if name.endswith(".safetensors")),
         other_files=tuple(name for name in names if not name.endswith(".safetensors")),

@@ -100,7 +100,7 @@ def test_a_damaged_file_is_named_and_only_its_shard_is_rebuilt(
     path = root.file(name)
     damage(path)
     pipeline, _ = root.pipeline()
-    assert pipeline.found("trained") is None
+    assert pipeline.up_to_date_shard("trained") is None
     rebuilt_sets, log = root.healed()
     assert rebuilt_sets == [rebuilt]
     assert [line for line in log if str(path) in line and "is rebuilt" in line]
@@ -116,7 +116,7 @@ def test_a_folder_in_place_of_a_manifest_is_renamed_and_not_deleted(root: Root) 
     pipeline.ensure("trained")
     assert any("is a folder" in line for line in log)
     assert path.with_name("manifest.json.aside-1").joinpath("of-a-user.txt").read_text() == "kept"
-    assert root.pipeline()[0].found("trained") is not None
+    assert root.pipeline()[0].up_to_date_shard("trained") is not None
 
 
 def test_no_flipped_bit_changes_values_unnoticed(root: Root) -> None:
@@ -127,17 +127,17 @@ def test_no_flipped_bit_changes_values_unnoticed(root: Root) -> None:
         f"{CAPTIONED}lines.txt",
         f"{TRAINED}seed-1/weights.bin",
     )
-    before = root.pipeline()[0].found("trained")
+    before = root.pipeline()[0].up_to_date_shard("trained")
     for path in map(root.file, names):
         content = path.read_bytes()
         for _ in range(40):
             place, bit = rng.randrange(len(content)), rng.randrange(8)
             path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
-            found = root.pipeline()[0].found("trained")
+            found = root.pipeline()[0].up_to_date_shard("trained")
             # A flip between two values of a manifest may leave the values as they are.
             assert found is None or (path.name == "manifest.json" and found == before)
         path.write_bytes(content)
-    assert root.pipeline()[0].found("trained") == before
+    assert root.pipeline()[0].up_to_date_shard("trained") == before
 
 
 def test_a_file_damaged_after_the_check_is_refused_when_it_is_read(root: Root) -> None:

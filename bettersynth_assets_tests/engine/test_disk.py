@@ -121,7 +121,7 @@ def test_a_broken_link_on_a_read_only_disk_does_not_stop_readers(small_disk: Pat
     for link in small_disk.rglob("current"):
         link.unlink()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert Pipeline(stages(1), ResolvedRun(settings)).found("trained") is not None
+    assert Pipeline(stages(1), ResolvedRun(settings)).up_to_date_shard("trained") is not None
 
 
 def test_a_summary_is_collected_even_if_it_cannot_be_written(small_disk: Path) -> None:

@@ -251,7 +251,7 @@ class Campaign:
                 self._look(name, where)
             run(self.work, version, self.settings)
             self._compare(name, where)
-            if Pipeline(stages(version), ResolvedRun(self.settings)).found("trained") is None:
+            if Pipeline(stages(version), ResolvedRun(self.settings)).up_to_date_shard("trained") is None:
                 self.findings.append(f"{where}: the run after that would build something again")
         except Exception as error:  # noqa: BLE001 (any exception of a run after a kill is a finding)
             self.findings.append(f"{where}: {type(error).__name__}: {error}")

@@ -117,7 +117,7 @@ def test_a_folder_that_is_missing_at_ingest_fails_the_shard_until_it_is_restored
     with pytest.raises(EnvironmentFault, match=rf"folder {folder} is missing or empty, and 10 of .* 10 rows"):
         ingest(settings).ensure("seed_dataset", "shard-00000")
     assert ingest(settings).current("seed_dataset") == []
-    assert ingest(settings).found("seed_dataset", "shard-00000") is None
+    assert ingest(settings).up_to_date_shard("seed_dataset", "shard-00000") is None
     if as_mount_point:
         folder.rmdir()
     (seed.parent / "away").rename(folder)
