@@ -21,7 +21,7 @@ from bettersynth_assets.experiment_runs.ladder import read_ladder
 from bettersynth_assets.experiment_runs.planning import plan_of
 from bettersynth_assets.experiment_runs.result import Result
 from bettersynth_assets.experiments import decisions, diff, ladder_files, plan
-from bettersynth_assets.experiments.conclusions import conclusions, near_floor
+from bettersynth_assets.experiments.conclusions import sentences
 from bettersynth_assets.experiments.curve_tables import as_markdown as curve_as_markdown
 from bettersynth_assets.experiments.leaderboard_files import FORMATS
 from bettersynth_assets.reports.curve_files import write_curve
@@ -128,7 +128,7 @@ def _print(opened: ExperimentRun, result: Result) -> None:
     for check in result.checks:
         print(f"check {check.name}: {'passed' if check.passed else 'FAILED'}: {check.summary}", file=sys.stderr)
     print(f"leaderboard: {', '.join(str(path) for path in files)}", file=sys.stderr)
-    print("\n".join([*conclusions(result.board), *near_floor(result.board)]))
+    print("\n".join(sentences(result.board)))
     if opened.experiment.curve:
         _print_curve(opened)
 

@@ -45,7 +45,7 @@ from bettersynth_assets.experiment_runs.result import rows_of, write_forms
 from bettersynth_assets.experiment_runs.runs import Wanted
 from bettersynth_assets.experiments.checks import DESCRIPTIONS
 from bettersynth_assets.experiments.comparison_table import as_markdown as comparisons_as_markdown
-from bettersynth_assets.experiments.conclusions import conclusions, near_floor
+from bettersynth_assets.experiments.conclusions import sentences
 from bettersynth_assets.experiments.curve_tables import as_markdown as curve_as_markdown
 from bettersynth_assets.experiments.decisions import as_markdown as decisions_as_markdown
 from bettersynth_assets.experiments.decisions import decision_accuracy
@@ -197,10 +197,9 @@ def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsD
         die_with_run()
         with user_errors_as_failures():
             result = ExperimentStep(context, own, settings, gpu).opened.decide()
-        sentences = [*conclusions(result.board), *near_floor(result.board)]
         return dg.MaterializeResult(
             metadata={
-                "conclusions": dg.MetadataValue.md("\n".join(f"- {one}" for one in sentences)),
+                "conclusions": dg.MetadataValue.md("\n".join(f"- {one}" for one in sentences(result.board))),
                 "comparisons": dg.MetadataValue.md(comparisons_as_markdown(result.table.comparisons)),
                 "decision accuracy": dg.MetadataValue.md(
                     decisions_as_markdown(decision_accuracy(result.scores, result.board.benchmarks))

@@ -45,18 +45,23 @@ def conclusion(row: Row, baseline: str, *, first_look: int, baseline_runs: int) 
     return f"{row.arm} against {baseline}: {_figures(row.to_baseline, with_verdict=True)}"
 
 
+def sentences(board: Leaderboard) -> list[str]:
+    """Return all sentences about an experiment: those of its arms, then warnings about benchmarks."""
+    return [*conclusions(board), *near_floor(board)]
+
+
 def near_floor(board: Leaderboard) -> list[str]:
     """Return a sentence for each benchmark in which the baseline is near the chance level."""
     (row,) = [row for row in board.rows if row.arm == board.baseline]
-    sentences = []
+    found = []
     for name in board.near_floor:
         mean, chance = row.means[name], board.chance[name]
         level = "0, as its chance level is not known" if chance is None else f"the chance level {chance:.2f}"
-        sentences.append(
+        found.append(
             f"{title(name)} is near its floor: the {board.baseline} has {mean.mean:.1f} with a standard deviation of "
             f"{mean.sd:.1f} over seeds, close to {level}; ratios to it are large and unstable"
         )
-    return sentences
+    return found
 
 
 def title(benchmark: str) -> str:

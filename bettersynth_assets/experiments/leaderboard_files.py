@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from bettersynth_assets.experiments.conclusions import conclusions, difference, near_floor, title
+from bettersynth_assets.experiments.conclusions import difference, sentences, title
 from bettersynth_assets.experiments.leaderboard import Against, Leaderboard, Row
 from bettersynth_assets.experiments.table import ArmMean
 
@@ -31,13 +31,12 @@ def as_markdown(board: Leaderboard) -> str:
     if any(row.among_best for row in board.rows):
         lines += [f"{MARK} not shown to be worse than the best arm in any benchmark", ""]
     lines += [f"split {board.split}", ""]
-    sentences = [*conclusions(board), *near_floor(board)]
-    return "\n".join([*lines, *(f"- {sentence}" for sentence in sentences), ""])
+    return "\n".join([*lines, *(f"- {sentence}" for sentence in sentences(board)), ""])
 
 
 def as_json(board: Leaderboard) -> str:
     """Format all values, with the conclusions."""
-    values = {**asdict(board), "conclusions": conclusions(board)}
+    values = {**asdict(board), "conclusions": sentences(board)}
     for row, values_of_row in zip(board.rows, values["rows"], strict=True):
         values_of_row["facts"]["repeats"] = row.facts.repeats
     return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -41,7 +41,7 @@ def test_an_experiment_is_run_once_and_read_afterwards(
     assert "tiny: 9 of 9 runs are missing: baseline|0" in shown.err
     assert "check tokens_reported: passed: 9 runs, all with tokens" in shown.err
     sentences = shown.out.splitlines()
-    assert [line.split()[0] for line in sentences] != [] and all("random rows" in line for line in sentences)
+    assert sentences and all("random rows" in line or "near its floor" in line for line in sentences)
 
     runs = ds.dataset(root / "experiments" / "runs").to_table().to_pylist()
     assert len(runs) == 9 and {run["training_seed"] for run in runs} == {0, 1, 2}
@@ -59,6 +59,10 @@ def test_an_experiment_is_run_once_and_read_afterwards(
     board = json.loads(capsys.readouterr().out)
     assert {row["facts"]["arm"] for row in board["rows"]} == {"baseline", "tiny_recipe", "fewer"}
     assert board["conclusions"] == sentences
+    assert all(row["facts"]["commits"] == board["rows"][0]["facts"]["commits"] != [] for row in board["rows"])
+    assert set(board["chance"]) == {"textvqa", "mmbench"} and all(0 < level < 100 for level in board["chance"].values())
+    assert main(["experiment", "decisions", file, "--csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 * 2  # two benchmarks and their mean; 1 and 2 seeds
     assert main(["experiment", "diff", file, "tiny_recipe", "fewer"]) == 0
     assert "budget.exposures: - | 8" in capsys.readouterr().out
 
