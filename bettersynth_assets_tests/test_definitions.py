@@ -26,6 +26,7 @@ def key(name: str) -> dg.AssetKey:
     return dg.AssetKey(name)
 
 
+@pytest.mark.slow
 def test_loading_imports_no_model_library_and_gives_no_warning():
     code = "import sys, bettersynth_assets.definitions; print(*sys.modules)"
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,15 +42,24 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeExperiments:
     return fake_experiments(tmp_path, monkeypatch, score)
 
 
-def test_only_arms_without_a_verdict_get_more_seeds_and_equal_arms_are_trained_once(fake: FakeExperiments) -> None:
-    opened = fake.open(ARMS, seeds=SEEDS)
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeExperiments]:
+    """The experiment after all its verdicts, for tests that train nothing more."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = fake_experiments(tmp_path_factory.mktemp("decided"), patch, score)
+        found.open(ARMS, seeds=SEEDS).decide()
+        yield found
+
+
+def test_only_arms_without_a_verdict_get_more_seeds_and_equal_arms_are_trained_once(decided: FakeExperiments) -> None:
+    opened = decided.open(ARMS, seeds=SEEDS)
     result = opened.decide()
     assert opened.same_as() == {"copy": "third_place"}
     assert opened.counts() == {"baseline": 3, "third_place": 7, "copy": 7, "half": 7}
     expected = {
         f"{arm}|{seed}" for arm, count in (("baseline", 3), ("third_place", 7), ("half", 7)) for seed in range(count)
     }
-    assert sorted(fake.trained) == sorted(expected)
+    assert sorted(decided.trained) == sorted(expected)
     words = {(one.arm, one.other): str(one.verdict.word) for one in result.table.comparisons}
     assert words == {
         ("third_place", "baseline"): "better",
@@ -60,11 +70,10 @@ def test_only_arms_without_a_verdict_get_more_seeds_and_equal_arms_are_trained_o
     assert {row.arm: row.facts.same_as for row in result.board.rows}["third_place"] == ("copy",)
 
 
-def test_a_second_run_trains_nothing_and_gives_the_same_result(fake: FakeExperiments) -> None:
-    first = fake.open(ARMS, seeds=SEEDS).decide()
-    fake.trained.clear()
-    again = fake.open(ARMS, seeds=SEEDS)
-    assert again.decide() == first == again.result() and fake.trained == []
+def test_a_second_run_trains_nothing_and_gives_the_same_result(decided: FakeExperiments) -> None:
+    before, first = [*decided.trained], decided.open(ARMS, seeds=SEEDS).result()
+    again = decided.open(ARMS, seeds=SEEDS)
+    assert again.decide() == first == again.result() and decided.trained == before
 
 
 def test_an_interrupted_run_continues(fake: FakeExperiments) -> None:
@@ -80,12 +89,10 @@ def test_an_interrupted_run_continues(fake: FakeExperiments) -> None:
     assert len(fake.trained) == len(set(fake.trained)) == 3 + 7 + 7
 
 
-def test_another_experiment_uses_the_same_runs(fake: FakeExperiments) -> None:
-    fake.open(ARMS, seeds=SEEDS).decide()
-    fake.trained.clear()
-    other = {"mine_too": {"recipe": "third_place"}}
-    fake.open(other, seeds={"start": 3, "step": 1, "max": 3}).decide()
-    assert fake.trained == []
+def test_another_experiment_uses_the_same_runs(decided: FakeExperiments) -> None:
+    before, other = [*decided.trained], {"mine_too": {"recipe": "third_place"}}
+    decided.open(other, seeds={"start": 3, "step": 1, "max": 3}).decide()
+    assert decided.trained == before
 
 
 def test_every_run_of_the_baseline_draws_its_own_rows_unless_draws_are_limited(fake: FakeExperiments) -> None:
@@ -122,8 +129,8 @@ def test_seeds_can_be_added_up_to_the_declared_maximum(fake: FakeExperiments) ->
         opened.add_seeds(6)
 
 
-def test_the_checks_accept_a_budget_that_the_file_sets(fake: FakeExperiments) -> None:
-    result = fake.open(ARMS, seeds=SEEDS).decide()
+def test_the_checks_accept_a_budget_that_the_file_sets(decided: FakeExperiments) -> None:
+    result = decided.open(ARMS, seeds=SEEDS).result()
     checks = {check.name: check for check in result.checks}
     assert all(check.passed for check in checks.values())
     assert checks["budget_equal"].summary == f"exposures of the baseline: {BUDGET}; half: {BUDGET // 2}, as declared"
@@ -140,11 +147,11 @@ def test_the_leaderboard_has_the_commits_of_the_code_that_trained(fake: FakeExpe
     assert {row.facts.commits for row in opened.result().board.rows} == {()}
 
 
-def test_the_leaderboard_is_written_in_three_forms(fake: FakeExperiments) -> None:
-    opened = fake.open(ARMS, seeds=SEEDS)
-    files = opened.decide().write(opened.folder)
+def test_the_leaderboard_is_written_in_three_forms(decided: FakeExperiments) -> None:
+    opened = decided.open(ARMS, seeds=SEEDS)
+    files = opened.result().write(opened.folder)
     assert [file.name for file in files] == ["leaderboard.md", "leaderboard.json", "leaderboard.csv"]
-    assert all(file.parent == fake.settings.profile_root / "experiments" / "mine" for file in files)
+    assert all(file.parent == decided.settings.profile_root / "experiments" / "mine" for file in files)
     found = json.loads(files[1].read_text())
     assert found["conclusions"][0].startswith(("third_place is better than random rows: ", "half is better than"))
 
@@ -163,10 +170,11 @@ def test_a_ladder_reads_the_leaderboards_of_several_profiles(fake: FakeExperimen
     }
 
 
-def test_a_plan_counts_what_is_missing_and_uses_the_measured_noise(fake: FakeExperiments) -> None:
+def test_a_plan_counts_what_is_missing_and_uses_the_measured_noise(
+    fake: FakeExperiments, decided: FakeExperiments
+) -> None:
     assert plan_of(fake.open(ARMS, seeds=SEEDS), {}).costs[0].runs == 4 * 3
-    fake.open(ARMS, seeds=SEEDS).decide()
-    plan = plan_of(fake.open(ARMS, seeds=SEEDS), {"mmbench": 3.0})
+    plan = plan_of(decided.open(ARMS, seeds=SEEDS), {"mmbench": 3.0})
     assert [cost.runs for cost in plan.costs] == [0, 2, 4]  # of the baseline
     assert plan.costs[2].device_hours == pytest.approx(4 * 2 * 1.5 / 3600)
     assert plan.noise["mmbench"].source == "given" and 0.5 < plan.noise["textvqa"].sd < 1.5

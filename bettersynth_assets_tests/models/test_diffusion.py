@@ -14,6 +14,8 @@ from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, tiny_profile
 from tiny_models.synthesis import make_stable_diffusion
 
+pytestmark = pytest.mark.slow  # loading the library alone takes seconds
+
 SECTION = RegenerateSection(steps=3, seed=5)
 IDS = tuple(f"row{index}" for index in range(len(CAPTIONS)))
 

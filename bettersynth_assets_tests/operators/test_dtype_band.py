@@ -13,6 +13,8 @@ from bettersynth_assets.operators.process import run_process
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile
 
+pytestmark = pytest.mark.slow
+
 BAND = 0.005
 """Cosine. The public ViT-B/32's size moved by 1.4e-3 on 256 real rows, the miniature's scorer by 1.7e-3 here."""
 ROWS = 40

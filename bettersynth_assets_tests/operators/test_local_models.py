@@ -30,6 +30,8 @@ from tiny_models.text_models import (
 )
 from toolkit.tokens import kit_text
 
+pytestmark = pytest.mark.slow  # trains a model of each kind and loads their libraries
+
 CAPTIONS = [*ENGLISH, *FRENCH]
 
 WITH_NEEDS = [spec.name for spec in stock.SPECS if spec.needs]

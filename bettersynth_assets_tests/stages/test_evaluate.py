@@ -218,7 +218,6 @@ def test_only_an_added_or_changed_benchmark_is_answered_and_the_table_equals_tha
     assert answered == [] and back.kept.equals(added.kept)
 
 
-@pytest.mark.slow
 def _check_long_tables(settings: Settings) -> None:
     root, keys = settings.experiments_root, evaluations(ResolvedRun(settings))
     names = {f"{RUN}-{name}-{key}.parquet" for name, key in keys.items()}
@@ -235,7 +234,7 @@ def _check_long_tables(settings: Settings) -> None:
 
 @pytest.mark.slow
 def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_run_continues(
-    settings: Settings, model: Path, tmp_path: Path
+    settings: Settings, model: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     image = tmp_path / "bench" / "images" / "i1.bmp"  # of TextVQA, which is answered after MMBench
     original = image.read_bytes()
@@ -243,6 +242,7 @@ def test_a_failure_between_two_benchmarks_keeps_the_finished_one_and_the_next_ru
     with pytest.raises(ChildError, match="sample 'i1'"):
         _evaluate(settings, model, tmp_path / "failed")
     image.write_bytes(original)
+    request.getfixturevalue("without_child")
     result, answered = _evaluate(settings, model, tmp_path / "rerun")
     assert answered == ["textvqa"] and set(result.kept["benchmark"].to_pylist()) == {"textvqa", "mmbench"}
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +16,15 @@ from transformers import AutoProcessor
 
 from bettersynth_assets_tests.helpers.linear_llava import make_linear_base, write_extension
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
-from bettersynth_assets_tests.helpers.paths import ROOT
 from bettersynth_assets_tests.helpers.small_training import plan_values, run_plan, stage_of, stop_after
 from toolkit.data.conversation import IGNORE_INDEX, LabelError, Turn
-from toolkit.models import architecture_of
+from toolkit.models import ARCHITECTURES, architecture_of
 from toolkit.models.llava.processing import LlavaRows
 from toolkit.models.llava.tiny import save_tiny_llava
 from toolkit.questions.answer_files import AnswerError
 from toolkit.questions.prompts import Prompt
 from toolkit.training.plan import PlanError, parse_plan
+from toolkit.training.run import main
 
 pytestmark = pytest.mark.slow
 
@@ -224,15 +221,16 @@ def test_an_unknown_model_type_is_refused_by_name_with_the_known_ones(llava: Pat
         parse_plan(values)
 
 
-def test_an_architecture_from_an_extension_file_is_trained_by_the_command(llava: Path, tmp_path: Path) -> None:
+def test_an_architecture_from_an_extension_file_is_trained_by_the_command(
+    llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ARCHITECTURES, "_added", {})
     extension = write_extension(tmp_path / "linear.py")
     base = make_linear_base(llava / "base", tmp_path / "base", widths=(24, 32))
     values = stage_of(plan_values(llava, tmp_path / "out"), "pretrain", max_steps=1)
     values |= {"base_model": str(base), "extensions": [str(extension)]}
     (tmp_path / "plan.json").write_text(json.dumps(values))
-    command = [sys.executable, "-m", "toolkit.training.run", str(tmp_path / "plan.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert main([str(tmp_path / "plan.json")]) == 0, capfd.readouterr().err
     projector = load_file(tmp_path / "out" / "pretrain" / "projector.safetensors")
     assert {name: tuple(value.shape) for name, value in projector.items()} == {
         "model.multi_modal_projector.weight": (32, 24),
