@@ -24,7 +24,14 @@ log=$venv/install.log
 
 pin() { sed -n "s/^\($1==[^ ;]*\).*/\1/p" requirements.lock; }
 pip() { "$bin/python" -m pip --disable-pip-version-check "$@" >>"$log" 2>&1; }
-uv() { "$bin/uv" --no-progress pip install --python "$bin/python" "$@" >>"$log" 2>&1; }
+plain_uv() { "$bin/uv" --no-progress pip install --python "$bin/python" "$@" >"$log.uv" 2>&1; }
+# uv brings its own certificates. Behind a proxy that signs with a company's certificate, the system's are needed.
+uv() {
+    plain_uv "$@" || { grep -q "invalid peer certificate" "$log.uv" && plain_uv --system-certs "$@"; }
+    code=$?
+    cat "$log.uv" >>"$log"
+    return "$code"
+}
 fail() {
     tail -n 20 "$log" >&2
     echo "error: could not install $1; the full output is in $log" >&2
