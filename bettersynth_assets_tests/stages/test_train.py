@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from toolkit.models.mgm.tiny import save_tiny
 from toolkit.training.plan import parse_plan
 
 MakeWork = Callable[..., Work]
+OnEvent = Callable[[dict[str, Any]], None]
 
 
 class Interrupted(Exception):
@@ -73,6 +76,15 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWork:
     return build
 
 
+def run_here(module: str, plans: Mapping[Path, Mapping[str, Any]], *, on_event: OnEvent, **_: object) -> None:
+    """Train in this process; a child would first import torch and transformers for many seconds."""
+    from toolkit.training.session import train as train_plan
+
+    assert module == train.TRAINER
+    for plan in plans.values():
+        train_plan(parse_plan(json.loads(json.dumps(plan))), on_event)
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """Return the hashes of what a run has trained, without records that contain durations or paths."""
     return {
@@ -84,7 +96,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_an_interrupted_run_is_resumed_and_another_set_with_equal_rows_trains_only_an_added_seed(
-    work: MakeWork, tmp_path: Path
+    work: MakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.training.session import train as train_plan
 
@@ -102,6 +114,7 @@ def test_an_interrupted_run_is_resumed_and_another_set_with_equal_rows_trains_on
     assert phase | {"seed-3/finetune/tokenizer.json", "seed-3/cost.json"} < set(trained.other_files)
 
     logged.clear()
+    monkeypatch.setattr(train, "run_child", run_here)
     baseline = train.run(work("baseline", logged, seeds=[4, 3]), source="baseline_set")
     assert not any("seed 3" in line for line in logged) and any("seed 4: finished in" in line for line in logged)
     assert baseline.kept.to_pylist()[1] == row
