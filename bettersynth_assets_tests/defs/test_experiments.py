@@ -88,6 +88,7 @@ def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch
         yield Launcher(fake, instance)
 
 
+@pytest.mark.slow
 def test_the_job_trains_the_cells_that_verdicts_need_and_reports_them_in_the_grid(launcher: Launcher) -> None:
     done = launcher.launch("comparisons", "leaderboard")
     assert done.success
@@ -105,6 +106,7 @@ def test_the_job_trains_the_cells_that_verdicts_need_and_reports_them_in_the_gri
     assert checks == dict.fromkeys(DESCRIPTIONS, True)
 
 
+@pytest.mark.slow
 def test_the_leaderboard_is_markdown_in_the_ui_and_files_on_disk(launcher: Launcher) -> None:
     launcher.launch("comparisons")
     (event,) = launcher.launch("leaderboard").get_asset_materialization_events()
@@ -116,6 +118,7 @@ def test_the_leaderboard_is_markdown_in_the_ui_and_files_on_disk(launcher: Launc
     assert Path(metadata["csv"].value) == folder / "leaderboard.csv"
 
 
+@pytest.mark.slow
 def test_a_ladder_compares_the_leaderboards_of_the_profiles_that_the_file_names(launcher: Launcher) -> None:
     assert len(launcher.assets) == 3
     laddered = Launcher(launcher.fake, launcher.instance, ladder=["miniature", "mgm-2b"])
@@ -135,6 +138,7 @@ def test_one_cell_is_trained_alone_and_shows_its_cost(launcher: Launcher) -> Non
     assert metadata["pretrain_exposures"].value == 6 and metadata["training_seed"].value == 4
 
 
+@pytest.mark.slow
 def test_finished_cells_are_reported_when_another_one_fails(launcher: Launcher) -> None:
     launcher.fake.fails_after = 2
     assert not launcher.launch("comparisons").success
@@ -159,6 +163,7 @@ def test_a_schedule_is_made_if_the_file_names_one(launcher: Launcher) -> None:
     assert (schedule.name, schedule.cron_schedule, schedule.job_name) == (f"{GROUP}_schedule", "0 4 * * 1", GROUP)
 
 
+@pytest.mark.slow
 def test_a_curve_is_an_asset_of_the_experiments_job_with_its_plot_as_metadata(launcher: Launcher) -> None:
     curve = {"recipe": "third_place", "repeats": [2, 3, 4], "fresh": []}
     own = Launcher(launcher.fake, launcher.instance, curve=curve, seeds={"start": 3, "max": 3})

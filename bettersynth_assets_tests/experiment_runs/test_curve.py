@@ -50,6 +50,7 @@ def digests(run: ExperimentRun, arm: str) -> set[str]:
     return {one.training_set.digest for one in found if one}
 
 
+@pytest.mark.slow
 def test_both_arms_of_a_point_are_compared_at_measured_numbers_of_repeats(repeated: ExperimentRun) -> None:
     found = judge_curve(repeated)
     assert [point.name for point in found.points] == ["x2", "x3", "x4", "fresh_25"]
@@ -66,6 +67,7 @@ def test_every_run_of_a_point_draws_its_own_rows(repeated: ExperimentRun) -> Non
         assert len(digests(repeated, arm)) == SEEDS, arm
 
 
+@pytest.mark.slow
 def test_points_with_the_same_training_data_are_trained_and_fitted_once(
     fake: FakeExperiments, from_once: ExperimentRun
 ) -> None:

@@ -136,6 +136,7 @@ def test_the_checks_accept_a_budget_that_the_file_sets(decided: FakeExperiments)
     assert checks["budget_equal"].summary == f"exposures of the baseline: {BUDGET}; half: {BUDGET // 2}, as declared"
 
 
+@pytest.mark.slow
 def test_the_leaderboard_has_the_commits_of_the_code_that_trained(fake: FakeExperiments) -> None:
     opened = fake.open(ARMS, seeds=SEEDS)
     opened.add_seeds(2)
@@ -156,6 +157,7 @@ def test_the_leaderboard_is_written_in_three_forms(decided: FakeExperiments) -> 
     assert found["conclusions"][0].startswith(("third_place is better than random rows: ", "half is better than"))
 
 
+@pytest.mark.slow
 def test_a_ladder_reads_the_leaderboards_of_several_profiles(fake: FakeExperiments) -> None:
     opened = fake.open(ARMS, seeds=SEEDS)
     result = opened.decide()
@@ -193,6 +195,7 @@ def test_a_benchmark_that_the_profile_does_not_evaluate_is_refused(fake: FakeExp
         fake.open(ARMS, decide={"benchmarks": ["pope"]})
 
 
+@pytest.mark.slow
 def test_an_experiment_for_tuning_uses_the_questions_for_it_and_says_so(fake: FakeExperiments) -> None:
     opened = fake.open(ARMS, seeds=SEEDS, purpose="tune")
     assert opened.run.settings.profile.evaluation.split == "tune"
@@ -211,6 +214,7 @@ def test_questions_without_a_split_for_tuning_are_refused(fake: FakeExperiments)
         fake.open(ARMS, purpose="tune")
 
 
+@pytest.mark.slow
 def test_other_training_settings_are_refused_on_the_same_report(
     fake: FakeExperiments, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from toolkit.evaluation.benchmarks.protocol import Options
 MANY = QuestionSizes(textvqa=300, mmbench=200, mme=20, pope=60, gqa=200)
 
 
+@pytest.mark.slow
 def test_no_scene_of_report_has_the_content_of_another_set(small_world: WorldPaths) -> None:
     tune = tune_rows(MANY, 3)
     report = report_rows(MANY, 3, 1, tune)

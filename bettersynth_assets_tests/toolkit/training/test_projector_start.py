@@ -83,6 +83,7 @@ def _image(rows: Rows, at: int) -> Any:
     return read_image(path, sample_id=rows.ids[at])
 
 
+@pytest.mark.slow
 def test_a_training_starts_with_it_and_repeats_exactly(world: Path, tmp_path: Path) -> None:
     def projector(name: str, **changes: Any) -> dict[str, torch.Tensor]:
         plan = stage_of(plan_values(world, tmp_path / name, **changes), "pretrain")
