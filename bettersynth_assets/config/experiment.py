@@ -5,7 +5,7 @@
     baseline    the recipe that every arm is compared with
     seeds       numbers of training seeds at which the experiment may decide
     purpose     report, or tune: to choose settings
-    decide      benchmarks and rules of the verdicts (docs/statistics.md)
+    decide      metrics and rules of the verdicts (docs/statistics.md)
 
 Everything that a verdict depends on is declared here, before the first run.
 """
@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bettersynth_assets.config.curve import Curve
+from bettersynth_assets.config.deciding import Measure, check_metric
 from bettersynth_assets.config.model import ConfigModel, read_yaml
 from bettersynth_assets.config.names import check_name
 from bettersynth_assets.config.recipe import Recipe
@@ -90,9 +91,10 @@ class Decide(ConfigModel):
     """Rules of the verdicts (docs/statistics.md)."""
 
     benchmarks: list[str] = Field(min_length=1)
-    """Benchmarks of the profile that decide. The leaderboard is sorted by the mean of their headline metrics."""
+    """Benchmarks of the profile that decide, by their headline metrics, or ``benchmark/metric`` for another metric in
+    which higher is better, e.g. ``mmbench/row_accuracy``. The leaderboard is sorted by the mean of these metrics."""
     margin: float | None = Field(default=None, gt=0)
-    """Differences of fewer points do not matter; None never calls arms equivalent."""
+    """Differences of fewer points do not matter; None never calls arms equivalent. Not for log-probabilities."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
     """1 - chance of a false verdict in the whole experiment."""
     spending: Spending = "linear"
@@ -108,7 +110,26 @@ class Decide(ConfigModel):
     def _each_once(cls, names: list[str]) -> list[str]:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{', '.join(twice)} is listed twice: list each benchmark once")
+        for name in names:
+            check_metric(name)
         return names
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        nats = [name for name in self.benchmarks if Measure.of(name).is_log_probability]
+        if nats and len(nats) < len(self.benchmarks):
+            raise ValueError(
+                f"{', '.join(nats)} is in nats and other metrics are in percent, so they have no mean: decide by "
+                "metrics of one unit"
+            )
+        if nats and self.margin is not None:
+            raise ValueError(f"margin = {self.margin:g} is in points, and {', '.join(nats)} is in nats: leave it out")
+        return self
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Return the benchmarks of the deciding metrics, each once."""
+        return list(dict.fromkeys(Measure.of(name).benchmark for name in self.benchmarks))
 
 
 class Experiment(ConfigModel):

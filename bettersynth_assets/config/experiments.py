@@ -52,7 +52,7 @@ def load_experiments(
         experiment = load_experiment(str(path))
         if experiment.name in by_name:
             raise ConfigError(f"{path}: another experiment has the name {experiment.name!r}: set another `name`")
-        if set(experiment.decide.benchmarks) <= (can_tune if experiment.purpose == "tune" else evaluated.keys()):
+        if set(experiment.decide.evaluated) <= (can_tune if experiment.purpose == "tune" else evaluated.keys()):
             experiment = with_curve_arms(experiment, find, profile)
             by_name[experiment.name] = KnownExperiment(experiment=experiment, recipes=recipes_of(experiment, find))
     return tuple(by_name.values())

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from bettersynth_assets.config.deciding import check_metric
 from bettersynth_assets.config.experiment import BASELINE, Experiment
 from bettersynth_assets.config.recipe import Recipe
 from bettersynth_assets.config.settings import Settings, check_data_root
@@ -67,8 +68,10 @@ class ExperimentRun:
         on_cell: OnCell = ignore_cell,
     ) -> None:
         try:
-            chosen = settings.with_benchmarks(experiment.decide.benchmarks)
-        except ConfigError as error:
+            chosen = settings.with_benchmarks(experiment.decide.evaluated)
+            for name in experiment.decide.benchmarks:  # the benchmark may be registered since the file was read
+                check_metric(name)
+        except (ConfigError, ValueError) as error:
             raise ConfigError(f"experiment {experiment.name}: decide.{error}") from None
         try:
             self.settings = chosen.for_tuning() if experiment.purpose == "tune" else chosen
@@ -99,7 +102,7 @@ class ExperimentRun:
 
     def is_done(self, wanted: Wanted | None) -> bool:
         """Tell whether the run of a cell has been trained and evaluated."""
-        return wanted is not None and is_done(wanted, self.declaration.benchmarks, self.evaluations)
+        return wanted is not None and is_done(wanted, self.experiment.decide.evaluated, self.evaluations)
 
     def counts(self) -> dict[str, int]:
         """Return the number of finished runs of each arm, counted up to the first one that is missing."""

@@ -30,7 +30,7 @@ def plan_of(opened: ExperimentRun, given: Mapping[str, float]) -> Plan:
         if name not in benchmarks:
             raise ConfigError(f"--noise {name}: not a deciding benchmark: {nearest(name, benchmarks)}")
     counts = opened.counts()
-    measured = measured_noise(opened.result(counts).scores) if any(counts.values()) else {}
+    measured = measured_noise(opened.result(counts).scores, benchmarks) if any(counts.values()) else {}
     exposures = {arm: replace(opened.settings, recipe=opened.recipes[arm]).budget for arm in opened.arms}
     return make_plan(
         opened.experiment.name,

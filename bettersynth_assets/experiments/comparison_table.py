@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bettersynth_assets.config.deciding import Measure
 from bettersynth_assets.experiments.comparison import Comparison
-from bettersynth_assets.experiments.conclusions import title
+from bettersynth_assets.experiments.conclusions import NO_QUESTIONS, interval, title
 
 HEADS = ("arm", "other", "benchmark", "seeds", "difference", "with other questions", "p, Holm", "verdict")
 
@@ -21,11 +22,12 @@ def _cells(one: Comparison) -> tuple[str, ...]:
     if one.estimate is None or one.p_adjusted is None:
         return (*names, "", "", "", "", str(one.verdict))
     found, wider = one.estimate, one.estimate.generalising
+    digits = Measure.of(one.benchmark).digits
     return (
         *names,
         str(found.seeds),
-        f"{found.value:+.1f} [{found.low:.1f}, {found.high:.1f}]",
-        f"[{wider[0]:.1f}, {wider[1]:.1f}]" if wider else "",
+        interval(found.value, found.low, found.high, one.benchmark),
+        f"[{wider[0]:.{digits}f}, {wider[1]:.{digits}f}]" if wider else NO_QUESTIONS,
         f"{one.p_adjusted:.3g}",
         str(one.verdict),
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bettersynth_assets.config.deciding import Measure
 from bettersynth_assets.experiments.leaderboard import Against, Leaderboard, Row
 from bettersynth_assets.experiments.sequential import MIN_SEEDS
 from bettersynth_assets.experiments.verdict import Word
-from toolkit.evaluation.benchmarks import BENCHMARKS
 
+NO_QUESTIONS = "no interval: the metric does not follow from the questions' scores"
+"""Stands for an interval over seeds and questions."""
 TUNE_ONLY = "split tune: choose by these scores, and do not report them"
 
 
@@ -65,17 +67,24 @@ def near_floor(board: Leaderboard) -> list[str]:
 
 
 def title(benchmark: str) -> str:
-    """Return the benchmark's name as people write it."""
-    return BENCHMARKS.get(benchmark).title if benchmark in BENCHMARKS.names() else benchmark
+    """Return the name of a benchmark, or of another metric of it, as people write it."""
+    return Measure.of(benchmark).title
 
 
-def difference(against: Against) -> str:
+def difference(against: Against, benchmark: str) -> str:
     """Format a difference with its interval: ``+21.7 [15.2, 28.2]``."""
     assert against.value is not None and against.low is not None and against.high is not None
-    return f"{against.value:+.1f} [{against.low:.1f}, {against.high:.1f}]"
+    return interval(against.value, against.low, against.high, benchmark)
+
+
+def interval(value: float, low: float, high: float, benchmark: str) -> str:
+    """Format a difference with its interval, with the decimals of the metric."""
+    digits = Measure.of(benchmark).digits
+    return f"{value:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _figures(found: Mapping[str, Against], *, with_verdict: bool = False) -> str:
     return ", ".join(
-        f"{title(name)} {difference(one)}" + (f" {one.verdict}" if with_verdict else "") for name, one in found.items()
+        f"{title(name)} {difference(one, name)}" + (f" {one.verdict}" if with_verdict else "")
+        for name, one in found.items()
     )

@@ -6,7 +6,8 @@ import json
 import math
 from typing import Any
 
-from bettersynth_assets.experiments.conclusions import title
+from bettersynth_assets.config.deciding import Measure
+from bettersynth_assets.experiments.conclusions import interval, title
 from bettersynth_assets.experiments.curve import CLAIMED_REPEATS, CurveResult, FittedRows, Point
 from bettersynth_assets.experiments.leaderboard import Row
 from bettersynth_assets.experiments.repetition import Fit, Interval
@@ -69,7 +70,7 @@ def _scores(curve: CurveResult) -> list[str]:
             one = by_name.get(name)
             text = ""
             if one and one.estimate:
-                text = f"{one.estimate.value:+.1f} [{one.estimate.low:.1f}, {one.estimate.high:.1f}]"
+                text = interval(one.estimate.value, one.estimate.low, one.estimate.high, name)
             cells += [text, str(one.verdict) if one else "same training data"]
         lines.append(_line(cells))
     if not all(point.is_matched for point in curve.points):
@@ -82,7 +83,7 @@ def _fits(curve: CurveResult) -> list[str]:
         "rows",
         "benchmark",
         "score of fresh rows only",
-        "points per doubling of fresh rows",
+        f"{Measure.of(curve.benchmarks[0]).unit} per doubling of fresh rows",
         "R*",
         "p of the form",
     ]
@@ -92,7 +93,8 @@ def _fits(curve: CurveResult) -> list[str]:
         if one.fit is None:
             lines.append(_line([*cells, "", "", f"no fit: {one.reason}", ""]))
             continue
-        cells += [_estimate(one.fit.score, ".1f"), _estimate(one.fit.points_per_doubling, ".1f")]
+        form = f".{Measure.of(one.benchmark).digits}f"
+        cells += [_estimate(one.fit.score, form), _estimate(one.fit.points_per_doubling, form)]
         lines.append(_line([*cells, r_star_text(one.fit), _number(one.fit.p_fit, ".2f")]))
     return lines
 
@@ -168,7 +170,7 @@ def _estimate(found: Interval, form: str) -> str:
 
 def _mean(row: Row, benchmark: str) -> str:
     mean = row.means[benchmark].mean
-    return "" if mean is None else f"{mean:.1f}"
+    return "" if mean is None else f"{mean:.{Measure.of(benchmark).digits}f}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from bettersynth_assets.config.deciding import Measure
 from bettersynth_assets.experiments.comparison import Comparison, Scores
-from bettersynth_assets.experiments.conclusions import title
+from bettersynth_assets.experiments.conclusions import NO_QUESTIONS, interval, title
 from bettersynth_assets.experiments.declaration import Declaration
 from bettersynth_assets.experiments.leaderboard import ArmFacts
 from bettersynth_assets.experiments.table import Table, compare_arms
@@ -58,12 +59,14 @@ def as_text(
             continue
         estimate = one.estimate
         lines.append(
-            f"  {title(one.benchmark)}, {one.arm} - {one.other}: {estimate.value:+.1f} [{estimate.low:.1f}, "
-            f"{estimate.high:.1f}], {estimate.seeds} seeds, p {one.p_adjusted:.3g}: {one.verdict}"
+            f"  {title(one.benchmark)}, {one.arm} - {one.other}: "
+            f"{interval(estimate.value, estimate.low, estimate.high, one.benchmark)}, {estimate.seeds} seeds, "
+            f"p {one.p_adjusted:.3g}: {one.verdict}"
         )
+        wider, digits = NO_QUESTIONS, Measure.of(one.benchmark).digits
         if estimate.generalising:
-            low, high = estimate.generalising
-            lines.append(f"    with other questions of the same kind: [{low:.1f}, {high:.1f}]")
+            wider = "[{:.{digits}f}, {:.{digits}f}]".format(*estimate.generalising, digits=digits)
+        lines.append(f"    with other questions of the same kind: {wider}")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bettersynth_assets.config.deciding import Measure
 from bettersynth_assets.experiments.comparison import Comparison
 from bettersynth_assets.experiments.declaration import Declaration
 from bettersynth_assets.experiments.kit_score import KitScore
@@ -192,6 +193,7 @@ def _cost(facts: ArmFacts, means: Mapping[str, ArmMean], to_baseline: Mapping[st
     gained = [against.value for against in to_baseline.values() if against.value is not None]
     runs = min(mean.n for mean in means.values())
     is_better = {against.verdict for against in to_baseline.values()} == {Word.BETTER.value}
-    if facts.device_hours is None or not is_better or not runs:
+    in_points = not any(Measure.of(name).is_log_probability for name in means)
+    if facts.device_hours is None or not is_better or not runs or not in_points:
         return None
     return facts.device_hours / runs / (sum(gained) / len(gained))

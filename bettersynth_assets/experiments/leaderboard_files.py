@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from bettersynth_assets.config.deciding import Measure
 from bettersynth_assets.experiments.conclusions import difference, sentences, title
 from bettersynth_assets.experiments.leaderboard import Against, Leaderboard, Row
 from bettersynth_assets.experiments.table import ArmMean
@@ -63,7 +64,8 @@ def _cells(row: Row, board: Leaderboard) -> list[str]:
     cells += [_number(facts.repeats, ".2f"), _number(facts.tokens, ",.0f")]
     for benchmark in board.benchmarks:
         own, best = row.to_baseline.get(benchmark), row.to_best.get(benchmark)
-        cells += [_mean(row.means[benchmark]), _difference(own), own.verdict if own else "", _difference(best)]
+        cells += [_mean(row.means[benchmark]), _difference(own, benchmark), own.verdict if own else ""]
+        cells.append(_difference(best, benchmark))
     score = f"{row.kit_score.value:.3f} ± {row.kit_score.se:.3f}" if row.kit_score else ""
     cells += [score, _number(facts.device_hours, ".3f"), _number(row.hours_per_point, ".4f")]
     return [*cells, facts.recipe_hash, _commits(facts.commits)]
@@ -96,12 +98,13 @@ def _line(cells: list[str]) -> str:
 def _mean(mean: ArmMean) -> str:
     if mean.mean is None:
         return ""
-    interval = "" if mean.low is None else f" [{mean.low:.1f}, {mean.high:.1f}]"
-    return f"{mean.mean:.1f}{interval}"
+    digits = Measure.of(mean.benchmark).digits
+    interval = "" if mean.low is None else f" [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
+    return f"{mean.mean:.{digits}f}{interval}"
 
 
-def _difference(against: Against | None) -> str:
-    return difference(against) if against and against.value is not None else ""
+def _difference(against: Against | None, benchmark: str) -> str:
+    return difference(against, benchmark) if against and against.value is not None else ""
 
 
 def _commits(commits: tuple[str, ...]) -> str:

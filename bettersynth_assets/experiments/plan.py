@@ -7,11 +7,12 @@ the spread over training seeds of earlier runs, or from one that the user gives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from bettersynth_assets.config.deciding import Measure
 from bettersynth_assets.experiments.comparison import Scores
 from bettersynth_assets.experiments.conclusions import title
 from bettersynth_assets.experiments.declaration import Declaration
@@ -20,7 +21,7 @@ from bettersynth_assets.experiments.power import detectable_with
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Standard deviation over training seeds of one benchmark's metric, and where it comes from."""
+    """Standard deviation over training seeds of one deciding metric, and where it comes from."""
 
     sd: float
     source: str
@@ -64,6 +65,8 @@ class Plan:
 
     experiment: str
     arms: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    """Deciding metrics, as declared."""
     family: int
     """Number of comparisons that are judged together."""
     confidence: float
@@ -99,6 +102,7 @@ def make_plan(
     return Plan(
         experiment=experiment,
         arms=tuple(exposures),
+        benchmarks=declaration.benchmarks,
         family=len(family),
         confidence=declaration.confidence,
         costs=tuple(_cost(count, exposures, done, seconds_per_run) for count in looks.counts),
@@ -128,10 +132,10 @@ def _cost(seeds: int, exposures: Mapping[str, int], done: Mapping[str, int], sec
     )
 
 
-def measured_noise(scores: Scores) -> dict[str, Noise]:
+def measured_noise(scores: Scores, benchmarks: Sequence[str]) -> dict[str, Noise]:
     """Pool the spread over training seeds of all arms with two or more runs, by benchmark."""
     found = {}
-    for name in dict.fromkeys(name for benchmarks in scores.values() for name in benchmarks):
+    for name in benchmarks:
         values = {arm: list(runs[name].values()) for arm, runs in scores.items() if len(runs.get(name, ())) > 1}
         df = sum(len(one) - 1 for one in values.values())
         if df:
@@ -155,12 +159,15 @@ def as_text(plan: Plan) -> str:
             f"  {cost.seeds:>3} seeds per arm: {cost.runs:>4} runs to train, {cost.exposures:>12,} exposures, "
             f"device hours {hours}"
         )
-    lines += ["", f"smallest difference detected in 80% of experiments, in points, at confidence {plan.confidence:g}:"]
+    unit = Measure.of(plan.benchmarks[0]).unit
+    lines += ["", f"smallest difference detected in 80% of experiments, in {unit}, at confidence {plan.confidence:g}:"]
     for name, noise in plan.noise.items():
-        lines.append(f"  {title(name)}, sd over seeds {noise.sd:.1f} ({noise.source})")
+        form = f".{Measure.of(name).digits}f"
+        lines.append(f"  {title(name)}, sd over seeds {noise.sd:{form}} ({noise.source})")
         for row in plan.detectable:
             if row.benchmark == name:
-                lines.append(f"  {row.seeds:>3} seeds per arm: {row.first:6.1f} (a single comparison: {row.alone:.1f})")
+                alone = f"(a single comparison: {row.alone:{form}})"
+                lines.append(f"  {row.seeds:>3} seeds per arm: {row.first:6{form}} {alone}")
     if not plan.noise:
         lines.append("  unknown: no arm has two runs; give the spread, e.g. --noise textvqa=7.1 mmbench=3.2")
     return "\n".join(lines)

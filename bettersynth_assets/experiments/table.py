@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
+from bettersynth_assets.config.deciding import Measure
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.experiments.comparison import Comparison, Questions, Scores, judge, pair_of
 from bettersynth_assets.experiments.declaration import Declaration
@@ -73,7 +74,8 @@ def compare_arms(scores: Scores, declaration: Declaration, questions: Questions 
     """Compare all arms as declared.
 
     Args:
-        scores: values of every arm in every declared benchmark; an arm may have any number of runs, also none.
+        scores: values of every arm in every declared benchmark, and the headlines that the kit score takes; an arm may
+            have any number of runs, also none.
         declaration: baseline, benchmarks, looks, margin, confidence.
         questions: scores per question of the benchmarks that have them, for the generalising intervals.
 
@@ -99,7 +101,10 @@ def compare_arms(scores: Scores, declaration: Declaration, questions: Questions 
         },
         no_kit_score={arm: why for arm, why in reasons.items() if why},
         near_floor=tuple(
-            name for name in declaration.benchmarks if near_floor(baseline[name], declaration.chance.get(name, 0.0))
+            name
+            for name in declaration.benchmarks
+            if not Measure.of(name).is_log_probability  # which has no chance level, and 0 is its highest value
+            and near_floor(baseline[name], declaration.chance.get(name, 0.0))
         ),
     )
 

@@ -49,7 +49,9 @@ class Verdict:
             return f"equivalent within {self.margin:g}"
         if self.word is Word.INDISTINGUISHABLE:
             more = f"about {self.more_seeds}" if self.more_seeds is not None else f"over {MOST_SEEDS}"
-            return f"indistinguishable (smallest detectable {self.detectable:.1f}; {more} more seeds)"
+            assert self.detectable is not None
+            figure = f"{self.detectable:.1f}" if self.detectable >= 1 else f"{self.detectable:.2g}"
+            return f"indistinguishable (smallest detectable {figure}; {more} more seeds)"
         return self.word.value
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bettersynth_assets.config.deciding import Measure
 from bettersynth_assets.experiments.conclusions import title
 from bettersynth_assets.experiments.curve import CLAIMED_REPEATS, CurveResult, FittedRows
 from bettersynth_assets.experiments.curve_tables import NAMES, r_star_text, worth
@@ -39,7 +40,7 @@ def plot(curve: CurveResult) -> str:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.set_xlabel("repeats: exposures / unique rows")
-            axes.set_ylabel(f"{title(benchmark)}, %")
+            axes.set_ylabel(f"{title(benchmark)}, {'nats' if Measure.of(benchmark).is_log_probability else '%'}")
             axes.set_title(f"{curve.recipe}: {title(benchmark)}")
             axes.legend(fontsize=7)
         text = io.StringIO()

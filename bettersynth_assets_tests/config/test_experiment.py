@@ -79,6 +79,20 @@ def test_a_change_that_the_recipe_cannot_have_is_refused(changes: dict[str, Any]
         ({"arms": {"a/b": {}}}, "arm name 'a/b': use letters"),
         ({"arms": {"a": {"set": {"name": "b"}}}}, "'name' cannot be set here"),
         ({"decide": {"benchmarks": ["a", "a"]}}, "a is listed twice"),
+        (
+            {"decide": {"benchmarks": ["mmbench/row_acuracy"]}},
+            r"mmbench has no metric 'row_acuracy' to decide by .*: did you mean 'row_accuracy'\? Valid: log_prob",
+        ),
+        ({"decide": {"benchmarks": ["pope/yes_ratio"]}}, r"no metric 'yes_ratio'.*Valid: accuracy, f1, log_prob"),
+        ({"decide": {"benchmarks": ["textvqa/"]}}, r"'textvqa/' has no metric: write textvqa, or textvqa/<metric>"),
+        (
+            {"decide": {"benchmarks": ["textvqa", "mmbench/log_probability_per_token"]}},
+            "mmbench/log_probability_per_token is in nats and other metrics are in percent",
+        ),
+        (
+            {"decide": {"benchmarks": ["mmbench/log_probability_per_token"], "margin": 2}},
+            r"margin = 2 is in points, and mmbench/log_probability_per_token is in nats: leave it out",
+        ),
         ({"decide": {"benchmarks": ["a"], "margin": 0}}, r"decide\.margin = 0: Input should be greater than 0"),
         ({"decide": {"benchmarks": ["a"], "spending": "all"}}, r"decide\.spending = 'all'"),
         ({"name": "a-b"}, r"name = 'a-b': use letters"),
@@ -101,6 +115,11 @@ def test_only_random_rows_can_be_drawn_again() -> None:
     assert [*recipes_of(parsed(baseline={"draws": 2}), load_recipe)] == ["baseline", "clip_top_k"]
     with pytest.raises(ConfigError, match=r"baseline\.draws = 2: the recipe third_place is more than random rows"):
         recipes_of(parsed(baseline={"recipe": "third_place", "draws": 2}), load_recipe)
+
+
+def test_a_benchmark_is_evaluated_once_whatever_metrics_of_it_decide() -> None:
+    decide = parsed(decide={"benchmarks": ["mmbench", "mmbench/row_accuracy", "gqa/accuracy/open"], "margin": 2}).decide
+    assert decide.evaluated == ["mmbench", "gqa"]
 
 
 def test_looks_follow_from_start_step_and_max() -> None:

@@ -20,6 +20,7 @@ from bettersynth_assets.experiment_runs.planning import plan_of
 from bettersynth_assets.experiments import diff
 from bettersynth_assets.experiments.conclusions import TUNE_ONLY, conclusions
 from bettersynth_assets.experiments.leaderboard_files import as_markdown
+from bettersynth_assets.experiments.plan import as_text as plan_as_text
 from bettersynth_assets.stages.training_plan import settings_key
 from bettersynth_assets_tests.helpers.fake_experiment import BUDGET, FakeExperiments, fake_experiments
 
@@ -96,7 +97,7 @@ def test_another_experiment_uses_the_same_runs(decided: FakeExperiments) -> None
 
 
 def test_every_run_of_the_baseline_draws_its_own_rows_unless_draws_are_limited(fake: FakeExperiments) -> None:
-    arms = {"third_place": {}}
+    arms: dict[str, dict[str, object]] = {"third_place": {}}
     seeds = {"start": 3, "step": 1, "max": 3}
 
     def digests(opened: ExperimentRun) -> list[str]:
@@ -180,6 +181,21 @@ def test_a_plan_counts_what_is_missing_and_uses_the_measured_noise(
     assert [cost.runs for cost in plan.costs] == [0, 2, 4]  # of the baseline
     assert plan.costs[2].device_hours == pytest.approx(4 * 2 * 1.5 / 3600)
     assert plan.noise["mmbench"].source == "given" and 0.5 < plan.noise["textvqa"].sd < 1.5
+
+
+def test_an_experiment_can_decide_by_another_metric_of_the_same_answers(decided: FakeExperiments) -> None:
+    names = ["textvqa/log_probability_per_token", "mmbench/log_probability_per_token"]
+    opened = decided.open(ARMS, seeds=SEEDS, decide={"benchmarks": names})
+    result = opened.result()
+    assert opened.counts() == {"baseline": 3, "third_place": 7, "copy": 7, "half": 7}  # those of the headlines
+    row = next(row for row in result.board.rows if row.arm == "third_place")
+    assert list(row.means) == names and row.means[names[0]].mean == pytest.approx(-1.2, abs=0.01)
+    by_headlines = decided.open(ARMS, seeds=SEEDS).result().table
+    assert result.table.kit_scores == by_headlines.kit_scores and row.kit_score is not None
+    plan = plan_of(opened, {names[1]: 0.03})
+    assert list(plan.noise) == names and plan.noise[names[0]].sd < 0.02
+    text = plan_as_text(plan)
+    assert "in nats" in text and "MMBench log_probability_per_token, sd over seeds 0.030 (given)" in text
 
 
 def test_nothing_is_compared_without_runs(fake: FakeExperiments) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+from bettersynth_assets.experiments.conclusions import NO_QUESTIONS
 from bettersynth_assets.main import main
 from bettersynth_assets_tests.helpers.tiny_project import write_tiny_project
 
@@ -17,7 +18,7 @@ EXPERIMENT = """
 name: tiny
 arms: {tiny_recipe: {}, fewer: {recipe: tiny_recipe, set: {budget.exposures: 8}}}
 seeds: {start: 3, step: 1, max: 3}
-decide: {benchmarks: [textvqa, mmbench]}
+decide: {benchmarks: [textvqa, mmbench/row_accuracy]}
 """
 
 
@@ -60,11 +61,18 @@ def test_an_experiment_is_run_once_and_read_afterwards(
     assert {row["facts"]["arm"] for row in board["rows"]} == {"baseline", "tiny_recipe", "fewer"}
     assert board["conclusions"] == sentences
     assert all(row["facts"]["commits"] == board["rows"][0]["facts"]["commits"] != [] for row in board["rows"])
-    assert set(board["chance"]) == {"textvqa", "mmbench"} and all(0 < level < 100 for level in board["chance"].values())
+    assert set(board["chance"]) == {"textvqa", "mmbench/row_accuracy"} and all(
+        0 < level < 100 for level in board["chance"].values()
+    )
     assert main(["experiment", "decisions", file, "--csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3 * 2  # two benchmarks and their mean; 1 and 2 seeds
     assert main(["experiment", "diff", file, "tiny_recipe", "fewer"]) == 0
-    assert "budget.exposures: - | 8" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "budget.exposures: - | 8" in text
+    assert "MMBench row_accuracy, tiny_recipe - fewer: " in text and text.count("with other questions of") == 2
+    assert NO_QUESTIONS not in text
+    assert main(["experiment", "plan", file]) == 0
+    assert "MMBench row_accuracy, sd over seeds" in capsys.readouterr().out
 
 
 def test_a_curve_is_run_by_the_command_with_rows_of_its_own_in_every_run(

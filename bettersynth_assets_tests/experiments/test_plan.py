@@ -47,6 +47,6 @@ def test_noise_is_pooled_over_arms_with_two_or_more_runs() -> None:
         "b": {"textvqa": {0: 10.0, 1: 12.0, 2: 14.0}},
         "c": {"textvqa": {0: 99.0}},
     }
-    found = measured_noise(scores)["textvqa"]
+    found = measured_noise(scores, ["textvqa"])["textvqa"]
     assert found.sd == pytest.approx(((2 + 8) / 3) ** 0.5) and found.source == "measured: 5 runs of a, b"
-    assert measured_noise({"c": scores["c"]}) == {}
+    assert measured_noise({"c": scores["c"]}, ["textvqa"]) == {}

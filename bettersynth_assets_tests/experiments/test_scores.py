@@ -13,7 +13,10 @@ import pytest
 
 from bettersynth_assets.config.model import PROJECT_ROOT
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.experiments.comparison_table import as_markdown
+from bettersynth_assets.experiments.conclusions import NO_QUESTIONS, conclusions
 from bettersynth_assets.experiments.declaration import Declaration
+from bettersynth_assets.experiments.leaderboard import ArmFacts, leaderboard
 from bettersynth_assets.experiments.long_tables import RUNS, LongTables
 from bettersynth_assets.experiments.run_store import Run, RunStore
 from bettersynth_assets.experiments.scores import read_scores
@@ -22,6 +25,7 @@ from bettersynth_assets.experiments.table import compare_arms
 from bettersynth_assets_tests.helpers.fake_trainer import Trainer, identity
 
 SEEDS = (0, 1, 2, 3)
+LIKELIHOOD = "log_probability_per_token"
 SCORES = {"good": (1.0, 1.0, 1.0, 0.0), "bad": (1.0, 0.0, 0.0, 0.0)}
 """Scores of four questions in two clusters, the same in every run but for one question."""
 
@@ -42,9 +46,10 @@ def add(tables: LongTables, run: Run, scores: Sequence[float], *, evaluation: st
     mean, pairs = 25 * sum(scores), 50.0 * (min(scores[:2]) + min(scores[2:]))
     for benchmark, value, rule in (("textvqa", mean, "mean"), ("mmbench", pairs, "all_of_cluster"), ("mme", 9.0, None)):
         tables.add_answers(
-            run.name, benchmark, evaluation, metrics=[metric("accuracy", value), metric("other", 0.0)],
+            run.name, benchmark, evaluation,
+            metrics=[metric("accuracy", value), metric("row_accuracy", mean), metric(LIKELIHOOD, mean / 100 - 2)],
             questions=lambda: questions(scores), from_questions=rule,
-            chance={"accuracy": 12.5} if benchmark == "textvqa" else {},
+            chance={"accuracy": 12.5} if benchmark == "textvqa" else {"row_accuracy": 25.0},
         )  # fmt: skip
 
 
@@ -77,6 +82,56 @@ def test_scores_are_by_arm_benchmark_and_training_seed_and_agree_with_those_of_t
     for benchmark, of_arms in found.questions.items():
         for arm, scores in of_arms.items():
             assert dict(zip(scores.runs, scores.means(), strict=True)) == found.scores[arm][benchmark]
+
+
+def test_another_metric_has_the_scores_and_intervals_that_follow_from_its_own_questions(
+    root: Path, arms: dict[str, list[str]]
+) -> None:
+    headlines = read_scores(root, arms, ["textvqa", "mmbench"])
+    found = read_scores(root, arms, ["textvqa", "mmbench/row_accuracy"])
+    assert list(found.scores["good"]) == ["textvqa", "mmbench/row_accuracy", "mmbench"]  # the last: for the kit score
+    assert found.scores["good"]["mmbench/row_accuracy"] == {0: 75.0, 1: 75.0, 2: 75.0, 3: 100.0}
+    assert found.scores["good"]["mmbench"] == headlines.scores["good"]["mmbench"]
+    assert found.chance == {"textvqa": 12.5, "mmbench/row_accuracy": 25.0}
+    assert set(found.questions) == {"textvqa", "mmbench/row_accuracy"}
+    scores = found.questions["mmbench/row_accuracy"]["good"]
+    assert scores.values.shape == (4, 4) and scores.clusters.tolist() == [0, 0, 1, 1]  # rotations are not independent
+    assert dict(zip(scores.runs, scores.means(), strict=True)) == found.scores["good"]["mmbench/row_accuracy"]
+
+    arguments = {"baseline": "bad", "looks": Looks((4,))}
+    circular, rows = (
+        compare_arms(one.scores, Declaration(benchmarks=names, **arguments), one.questions)  # type: ignore[arg-type]
+        for one, names in ((headlines, ("textvqa", "mmbench")), (found, ("textvqa", "mmbench/row_accuracy")))
+    )
+    assert rows.no_kit_score == circular.no_kit_score  # made of headlines, whatever decides
+    judged = [(one.benchmark, one.estimate and one.estimate.value) for one in rows.comparisons]
+    assert judged == [("textvqa", 50.0), ("mmbench/row_accuracy", 50.0)]
+    table = as_markdown(rows.comparisons)
+    assert "| MMBench row_accuracy | 4 | +50.0 [" in table and NO_QUESTIONS not in table
+
+
+def test_log_probabilities_have_more_decimals_no_floor_and_no_interval_over_questions(
+    root: Path, arms: dict[str, list[str]]
+) -> None:
+    name = f"textvqa/{LIKELIHOOD}"
+    found = read_scores(root, arms, [name])
+    assert found.scores["bad"][name] == {0: -1.75, 1: -1.75, 2: -1.75, 3: -1.5} and found.questions == {}
+    declared = Declaration(baseline="bad", benchmarks=(name,), looks=Looks((4,)))
+    result = compare_arms(found.scores, declared, found.questions)
+    assert result.near_floor == ()
+    assert f"| TextVQA {LIKELIHOOD} | 4 | +0.500 [0.284, 0.716] | {NO_QUESTIONS} |" in as_markdown(result.comparisons)
+    board = leaderboard("mine", result, declared, {arm: ArmFacts(arm=arm, device_hours=1.0) for arm in arms})
+    assert board.rows[0].to_baseline[name].verdict == "better" and board.rows[0].hours_per_point is None
+    assert conclusions(board) == [f"good is better than random rows: TextVQA {LIKELIHOOD} +0.500 [0.284, 0.716]"]
+
+
+def test_a_metric_that_the_tables_do_not_have_is_refused_with_those_that_they_have(
+    root: Path, arms: dict[str, list[str]]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"has no such metric: .*Valid: {LIKELIHOOD}, row_accuracy"):
+        read_scores(root, arms, ["mmbench/row_accuracy/logic"])
+    with pytest.raises(ConfigError, match="accuracy is the headline of mme: write mme"):
+        read_scores(root, arms, ["mme/accuracy"])
 
 
 def test_a_comparison_takes_them_as_they_are(root: Path, arms: dict[str, list[str]]) -> None:

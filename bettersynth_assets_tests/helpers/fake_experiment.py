@@ -73,9 +73,16 @@ class FakeExperiments:
                                commit=self.commit))  # fmt: skip
             value = self.score(one.label.partition("|")[0], one.seed)
             metric = {"metric": "accuracy", "value": value, "n": 1, "unparsed": 0, "protocol": "p"}
+            likelihood = {**metric, "metric": "log_probability_per_token", "value": value / 100 - 2}
             for name in ("textvqa", "mmbench"):
                 tables.add_answers(
-                    one.name, name, "e", metrics=[metric], questions=list, from_questions=None, chance={"accuracy": 2.5}
+                    one.name,
+                    name,
+                    "e",
+                    metrics=[metric, likelihood],
+                    questions=list,
+                    from_questions=None,
+                    chance={"accuracy": 2.5},
                 )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.protocol import ANSWERS, Benchmark, File, Question, Questions, Scored, share
@@ -40,6 +40,7 @@ class GQA(Benchmark):
         File(role="images", about="folder of GQA's images, <imageId>.jpg", kind="images"),
     )
     output_files = (ANSWERS, PREDICTIONS)
+    other_metrics: ClassVar = {"accuracy": None}  # its parts, e.g. accuracy/open
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
         """Read the balanced questions."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.protocol import (
@@ -58,6 +58,7 @@ class MME(Benchmark):
     )
     output_files = (ANSWERS, *(f"{UPLOAD}/{task}.txt" for task in TASKS))
     from_questions = None
+    other_metrics: ClassVar = {"accuracy": "mean", "accuracy_plus": None}
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
         """Read all subtasks that have files."""

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.protocol import Benchmark, File, Metric, Question, Questions, Scored
@@ -40,6 +40,7 @@ class POPE(Benchmark):
             role="images", about="folder that the questions' image paths are relative to, e.g. val2014", kind="images"
         ),
     )
+    other_metrics: ClassVar = dict.fromkeys(FIGURES[:-1])  # a higher share of "yes" is not better
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
         """Read all sets that have files."""

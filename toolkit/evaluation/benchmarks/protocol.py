@@ -140,6 +140,10 @@ class Benchmark(ABC):
     from_questions: ClassVar[Literal["mean", "all_of_cluster"] | None] = "mean"
     """How the headline follows from the questions' scores, in percent: their mean, the share of clusters of which all
     questions are right, or neither (None)."""
+    other_metrics: ClassVar[Mapping[str, Literal["mean", "all_of_cluster"] | None]] = {}
+    """Metrics in percent besides the headline, in which higher is better: an experiment may decide by them. By name,
+    how each follows from the questions' scores, as in ``from_questions``. A name allows its parts, ``<name>/<part>``,
+    too."""
 
     @abstractmethod
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from toolkit.evaluation.benchmarks import chance
 from toolkit.evaluation.benchmarks.mmbench.answers import of_answers, of_upload
@@ -47,6 +47,7 @@ class MMBench(Benchmark):
     files = (File(role="table", about="the benchmark's TSV, e.g. mmbench_dev_20230712.tsv"),)
     output_files = (ANSWERS, f"{UPLOAD}.tsv", f"{UPLOAD}.xlsx")
     from_questions = "all_of_cluster"
+    other_metrics: ClassVar = {"row_accuracy": "mean"}
 
     def read(self, files: Mapping[str, Path], options: Any) -> Questions:
         """Read the table; ``Questions.source`` is the table with cleaned texts."""
