@@ -18,12 +18,8 @@ from bettersynth_assets.config.settings import load_active_profile
 from bettersynth_assets.defs.assets import build_assets
 from bettersynth_assets.defs.automation import build_job, build_schedule, build_sensor
 from bettersynth_assets.defs.cards import CARDS, Card
-from bettersynth_assets.defs.experiments import (
-    build_experiment,
-    build_experiment_job,
-    build_experiment_schedules,
-    name_experiments,
-)
+from bettersynth_assets.defs.experiment_step import name_experiments
+from bettersynth_assets.defs.experiments import build_experiment, build_experiment_job, build_experiment_schedules
 from bettersynth_assets.defs.recipe_assets import check_names, name_assets
 from bettersynth_assets.defs.resources.executor import step_processes
 from bettersynth_assets.defs.resources.gpu import GpuResource

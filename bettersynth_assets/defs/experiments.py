@@ -14,7 +14,7 @@ The experiment's job materializes all but ``runs``; cells that no verdict needs 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -23,26 +23,18 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from bettersynth_assets.config.experiment import BASELINE
-from bettersynth_assets.config.experiments import KnownExperiment
-from bettersynth_assets.config.names import EXPERIMENT
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.defs.assets import GPU_POOL
-from bettersynth_assets.defs.cards import OWNER, Card
+from bettersynth_assets.defs.cards import OWNER
+from bettersynth_assets.defs.experiment_step import ExperimentAssets, ExperimentStep
 from bettersynth_assets.defs.materialize import user_errors_as_failures
-from bettersynth_assets.defs.recipe_assets import RecipeAssets
 from bettersynth_assets.defs.resources.executor import die_with_run
 from bettersynth_assets.defs.resources.gpu import SectionResource
 from bettersynth_assets.defs.resources.settings import RunSettings
-from bettersynth_assets.defs.run_tags import tag_run
-from bettersynth_assets.engine.resolved_run import ResolvedRun
-from bettersynth_assets.engine.stage import Stage
-from bettersynth_assets.engine.store import WHOLE, Manifest
-from bettersynth_assets.experiment_runs.cells import Cell, grid, parse_cells
+from bettersynth_assets.experiment_runs.cells import grid, parse_cells
 from bettersynth_assets.experiment_runs.curve import judge_curve
-from bettersynth_assets.experiment_runs.experiment_run import ExperimentRun
 from bettersynth_assets.experiment_runs.ladder import read_ladder
-from bettersynth_assets.experiment_runs.result import rows_of, write_forms
-from bettersynth_assets.experiment_runs.runs import Wanted
+from bettersynth_assets.experiment_runs.result import write_forms
 from bettersynth_assets.experiments.checks import DESCRIPTIONS
 from bettersynth_assets.experiments.comparison_table import as_markdown as comparisons_as_markdown
 from bettersynth_assets.experiments.conclusions import sentences
@@ -53,97 +45,8 @@ from bettersynth_assets.experiments.ladder_files import FORMATS as LADDER_FORMAT
 from bettersynth_assets.experiments.ladder_files import as_markdown as ladder_as_markdown
 from bettersynth_assets.experiments.leaderboard_files import as_markdown
 from bettersynth_assets.reports.curve_files import as_image, write_curve
-from bettersynth_assets.reports.metadata import describe
 
 TAG = "bettersynth/experiment"
-_SHOWN = ("run", "training_seed", "pretrain_exposures", "pretrain_unique_rows", "pretrain_supervised_tokens",
-          "pretrain_seconds", "finetune_seconds", "finetune_final_loss", "pretrain_device", "commit")  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExperimentAssets:
-    """Names of an experiment's assets, and the assets of its arms' recipes."""
-
-    known: KnownExperiment
-    stages: Mapping[str, Stage]
-    recipes: Mapping[str, RecipeAssets]
-    """By name of the recipe."""
-    leased: frozenset[str]
-
-    @property
-    def group(self) -> str:
-        """Name of the group, of the job, and of the keys' first part."""
-        return f"{EXPERIMENT}{self.known.experiment.name}"
-
-    def key(self, name: str) -> dg.AssetKey:
-        return dg.AssetKey([self.group, name])
-
-    def sets(self) -> list[dg.AssetKey]:
-        """Return the training sets that the runs are trained on, except those of a curve, which have no assets."""
-        found = [self.recipes[recipe.name].key(self.stages["budgeted_set"]) for arm, recipe in
-                 self.known.recipes.items() if arm != BASELINE and recipe.name in self.recipes]  # fmt: skip
-        baseline = self.recipes[self.known.recipes[BASELINE].name].key(self.stages["baseline_set"])
-        return list(dict.fromkeys([baseline, *found]))
-
-    def set_key(self, manifest: Manifest, run: ResolvedRun) -> dg.AssetKey | None:
-        """Return the asset of a set that was built; None for a further draw of rows, which has none."""
-        owner = self.recipes.get(run.recipe.name)
-        stage = self.stages[manifest.stage]
-        is_draw = stage.scope == "budget" and run.settings.draw_seed != type(run.settings).draw_seed
-        return None if owner is None or is_draw else owner.key(stage)
-
-
-def name_experiments(
-    experiments: Sequence[KnownExperiment],
-    recipes: Sequence[RecipeAssets],
-    stages: Sequence[Stage],
-    cards: Sequence[Card],
-) -> list[ExperimentAssets]:
-    """Name the assets of all experiments."""
-    leased = frozenset(card.name for card in cards if card.uses_models)
-    by_recipe = {assets.recipe.name: assets for assets in recipes}
-    by_name = {stage.name: stage for stage in stages}
-    return [ExperimentAssets(known=one, stages=by_name, recipes=by_recipe, leased=leased) for one in experiments]
-
-
-class ExperimentStep:
-    """An experiment in one step of a Dagster run; reports to Dagster what it builds."""
-
-    def __init__(
-        self, context: dg.AssetExecutionContext, own: ExperimentAssets, settings: RunSettings, gpu: SectionResource
-    ) -> None:
-        self.context, self.own = context, own
-        known = own.known
-        loaded = gpu.apply(settings.load(known.recipes[BASELINE]))
-        tag_run(context, loaded.profile, list(known.recipes.values()))
-        self.opened = ExperimentRun(
-            known.experiment,
-            known.recipes,
-            loaded,
-            leased=own.leased,
-            stages=tuple(own.stages.values()),
-            log=context.log.info,
-            on_built=self.built,
-            on_cell=self.trained,
-        )
-
-    def built(self, manifest: Manifest, run: ResolvedRun) -> None:
-        """Report a shard of a training set under its own asset."""
-        key = self.own.set_key(manifest, run)
-        if key is not None:
-            metadata = describe(manifest, run, rows=self.own.stages[manifest.stage].columns is not None)
-            partition = None if manifest.shard == WHOLE else manifest.shard
-            self.context.log_event(dg.AssetMaterialization(key, metadata=metadata, partition=partition))
-
-    def trained(self, cell: Cell, wanted: Wanted) -> None:
-        """Report a cell of the grid."""
-        event = dg.AssetMaterialization(self.own.key("runs"), metadata=self.metadata(wanted), partition=cell.partition)
-        self.context.log_event(event)
-
-    def metadata(self, wanted: Wanted) -> dict[str, Any]:
-        """Return what the UI shows about a run."""
-        (row,) = rows_of(self.opened.settings.experiments_root, [wanted.name])
-        return {name: row[name] for name in _SHOWN if row[name] is not None}
 
 
 def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsDefinition]:
@@ -237,13 +140,18 @@ def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsD
         return dg.MaterializeResult(
             metadata={
                 "leaderboard": dg.MetadataValue.md(as_markdown(result.board)),
-                **{file.suffix[1:]: dg.MetadataValue.path(file) for file in files},
+                **_paths(files),
             }
         )
 
     curve = [_curve(own, shared)] if experiment.curve else []
     ladder = [_ladder(own, shared)] if experiment.ladder else []
     return [runs, comparisons, leaderboard, *curve, *ladder]
+
+
+def _paths(files: Sequence[Path]) -> dict[str, dg.MetadataValue]:
+    """Return the paths of files as metadata, by ending."""
+    return {file.suffix[1:]: dg.MetadataValue.path(file) for file in files}
 
 
 def _curve(own: ExperimentAssets, shared: Mapping[str, Any]) -> dg.AssetsDefinition:
@@ -269,7 +177,7 @@ def _curve(own: ExperimentAssets, shared: Mapping[str, Any]) -> dg.AssetsDefinit
             metadata={
                 "curve": dg.MetadataValue.md(curve_as_markdown(result)),
                 "plot": dg.MetadataValue.md(as_image(files["svg"])),
-                **{ending: dg.MetadataValue.path(file) for ending, file in files.items()},
+                **_paths([*files.values()]),
             }
         )
 
@@ -299,7 +207,7 @@ def _ladder(own: ExperimentAssets, shared: Mapping[str, Any]) -> dg.AssetsDefini
         return dg.MaterializeResult(
             metadata={
                 "ladder": dg.MetadataValue.md(ladder_as_markdown(found)),
-                **{file.suffix[1:]: dg.MetadataValue.path(file) for file in files},
+                **_paths(files),
             }
         )
 

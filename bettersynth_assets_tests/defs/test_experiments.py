@@ -16,12 +16,8 @@ from bettersynth_assets.config.experiments import KnownExperiment, load_experime
 from bettersynth_assets.config.recipe import load_recipe
 from bettersynth_assets.config.recipes import load_recipes
 from bettersynth_assets.config.settings import load_active_profile
-from bettersynth_assets.defs.experiments import (
-    build_experiment,
-    build_experiment_job,
-    build_experiment_schedules,
-    name_experiments,
-)
+from bettersynth_assets.defs.experiment_step import name_experiments
+from bettersynth_assets.defs.experiments import build_experiment, build_experiment_job, build_experiment_schedules
 from bettersynth_assets.defs.recipe_assets import name_assets
 from bettersynth_assets.defs.resources.gpu import GpuResource
 from bettersynth_assets.defs.resources.settings import RunSettings

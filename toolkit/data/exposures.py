@@ -27,6 +27,12 @@ class Exposure:
     weight: float
 
 
+def exposure_of(rows: Rows, sample: int, *, weight: float = 1.0) -> Exposure:
+    """Return an exposure of a sample."""
+    ids, labels = rows.encoded(sample)
+    return Exposure(id=rows.ids[sample], image=rows.image(sample), input_ids=ids, labels=labels, weight=weight)
+
+
 class Exposures(Dataset[Exposure]):
     """Exposures of whole steps, dealt by length to processes and micro-batches; see :mod:`toolkit.data.order`.
 
@@ -51,12 +57,7 @@ class Exposures(Dataset[Exposure]):
         return len(self.samples)
 
     def __getitem__(self, position: int) -> Exposure:
-        sample = int(self.samples[position])
-        ids, labels = self.rows.encoded(sample)
-        return Exposure(
-            id=self.rows.ids[sample], image=self.rows.image(sample), input_ids=ids, labels=labels,
-            weight=float(self.weights[position]),
-        )  # fmt: skip
+        return exposure_of(self.rows, int(self.samples[position]), weight=float(self.weights[position]))
 
     def step_ids(self) -> list[list[str]]:
         """Ids of each step's samples in the order of the seed, which no way to cut a step changes."""

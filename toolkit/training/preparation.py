@@ -63,6 +63,7 @@ def fill_cache(
     architecture: Architecture, model: PreTrainedModel, processor: Processor, plan: TrainingPlan, phase: PhasePlan,
     rows: Rows, arguments: TrainingArguments, emit: Emit,
 ) -> FeatureCache | None:  # fmt: skip
+    """Compute the features of the phase's images that are missing in the cache; None without a cache."""
     if plan.cache_dir is None or not architecture.caches_features:
         return None
     cast(nn.Module, model).to(arguments.device).eval()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from toolkit.data.collator import Collator
-from toolkit.data.exposures import Exposure
+from toolkit.data.exposures import exposure_of
 from toolkit.data.rows import Rows
 from toolkit.models.base import Architecture
 from toolkit.training.settings import PlanError
@@ -89,7 +89,7 @@ def start_by_regression(
     sums: _Sums | None = None
     with torch.no_grad():
         for start in range(0, len(chosen), _BATCH):
-            batch = collator.images([_exposure(rows, at) for at in chosen[start : start + _BATCH]], device)
+            batch = collator.images([exposure_of(rows, at) for at in chosen[start : start + _BATCH]], device)
             try:
                 hidden, last = architecture.projector_hidden(model, batch)
             except NotImplementedError as error:
@@ -125,11 +125,6 @@ def _targets(rows: Rows, chosen: list[int], words: Tensor) -> Tensor:
         return words[:0]
     stacked = torch.stack(means)
     return stacked - stacked.mean(dim=0)
-
-
-def _exposure(rows: Rows, at: int) -> Exposure:
-    ids, labels = rows.encoded(at)
-    return Exposure(id=rows.ids[at], image=rows.image(at), input_ids=ids, labels=labels, weight=1.0)
 
 
 def _fit(last: nn.Linear, sums: _Sums) -> None:
