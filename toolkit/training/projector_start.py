@@ -29,7 +29,7 @@ from toolkit.models.base import Architecture
 from toolkit.training.settings import PlanError
 
 MOST_ROWS = 2048
-"""Rows that are used, evenly spaced; a phase with more shows the same statistics."""
+"""Largest number of rows that are used, evenly spaced."""
 RIDGE = 1e-3
 """λ, relative to the mean square of a hidden unit, per token."""
 _BATCH = 64
@@ -75,16 +75,19 @@ def start_by_regression(
         collator: reads images or cached features.
 
     Returns:
-        Number of rows that were used; 0 leaves the projector as it was.
+        Number of rows that were used; 0 leaves the projector as it was: no row has an image, or all rows have the same
+        text, which leaves nothing to fit.
 
     Raises:
         PlanError: the architecture does not say which layer is its projector's last.
     """
+    chosen = _chosen(rows)
+    if len({int(rows.text[at]) for at in chosen}) < 2:
+        return 0
     module: nn.Module = model
     training = module.training
     module.to(device).eval()
     words = cast(nn.Embedding, model.get_input_embeddings()).weight.detach().float()
-    chosen = _chosen(rows)
     targets = _targets(rows, chosen, words)
     sums: _Sums | None = None
     with torch.no_grad():
@@ -121,8 +124,6 @@ def _targets(rows: Rows, chosen: list[int], words: Tensor) -> Tensor:
     for at in chosen:
         ids, labels = rows.encoded(at)
         means.append(words[torch.from_numpy(ids[labels == ids]).to(words.device)].mean(dim=0))
-    if not means:
-        return words[:0]
     stacked = torch.stack(means)
     return stacked - stacked.mean(dim=0)
 

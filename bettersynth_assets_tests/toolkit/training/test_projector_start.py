@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def _image(rows: Rows, at: int) -> Any:
 
 
 @pytest.mark.slow
+def test_rows_with_one_text_leave_the_projector_as_it_was(values: dict[str, Any]) -> None:
+    data = Path(values["stages"][0]["data"])
+    rows_of_file = json.loads(data.read_text())
+    for row in rows_of_file:
+        row["conversations"][1]["value"] = "number"
+    one_text = data.with_name("one-text.json")
+    one_text.write_text(json.dumps(rows_of_file))
+    _, architecture, model, rows, collator = _loaded(stage_of(values, "pretrain", data=str(one_text)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert start_by_regression(architecture, model, rows, collator, CPU) == 0
+    for name, value in model.state_dict().items():
+        assert_close(value, before[name], rtol=0, atol=0)
+
+
 def test_a_training_starts_with_it_and_repeats_exactly(world: Path, tmp_path: Path) -> None:
     def projector(name: str, **changes: Any) -> dict[str, torch.Tensor]:
         plan = stage_of(plan_values(world, tmp_path / name, **changes), "pretrain")
