@@ -1,6 +1,8 @@
-"""The user's literal command, in a new process that is given only the location of the tiny project.
+"""The user's literal commands, in processes that are given only the location of the tiny project.
 
-The tests copy the installed package's start-up line to their own folder, because they must also run from a checkout.
+``dagster`` and ``dg`` each start once from the command line, in a new process. The other commands share a process
+(``command_process``). The tests copy the installed package's start-up line to their own folder, because they must also
+run from a checkout.
 """
 
 import json
@@ -20,6 +22,7 @@ from bettersynth_assets.config.settings import load_settings
 from bettersynth_assets.engine.pipeline import Pipeline
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.stages.graph import STAGES
+from bettersynth_assets_tests.helpers.command_process import CommandProcess, command_process
 from bettersynth_assets_tests.helpers.tiny_project import BUDGET, SHARDS, write_tiny_project
 
 pytestmark = pytest.mark.e2e
@@ -54,12 +57,18 @@ def installed(root: Path, env: dict[str, str]) -> dict[str, str]:
     return env | {"PYTHONPATH": os.pathsep.join((str(start), str(PROJECT_ROOT)))}
 
 
-def type_in(command: str | list[str], project) -> subprocess.CompletedProcess[str]:
-    """Run a command line in the project's folder."""
-    words = command.split() if isinstance(command, str) else command
+def type_in(command: str, project) -> subprocess.CompletedProcess[str]:
+    """Run a command line in the project's folder, in a new process."""
     root, env = project
     env = env | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), env["PATH"]))}
-    return subprocess.run(words, cwd=root, env=env, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command.split(), cwd=root, env=env, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def commands(project) -> Iterator[CommandProcess]:
+    """The process of all commands that need no new one."""
+    with command_process(*project) as process:
+        yield process
 
 
 @contextmanager
@@ -130,10 +139,9 @@ def test_runs_have_the_tags_of_recipe_profile_and_seed_file(ran, project):
     assert tags["bettersynth/seed_file"].endswith("mgm_pretrain_stage_1.jsonl")
 
 
-def test_another_recipe_is_selected_by_its_prefix_and_changes_no_result_of_the_first(ran, project, pipeline):
+def test_another_recipe_is_selected_by_its_prefix_and_changes_no_result_of_the_first(ran, project, commands, pipeline):
     before = made_when(pipeline)
-    command = ["dagster", "asset", "materialize", "--select", 'key:"baseline_random/filtered_set"']
-    done = type_in(command, project)
+    done = commands.run(["dagster", "asset", "materialize", "--select", 'key:"baseline_random/filtered_set"'])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     with opened(project[0]) as instance:
         run = instance.get_runs(limit=1)[0]
@@ -155,10 +163,10 @@ def dg_project(project):
     return project
 
 
-def test_dg_checks_and_lists_the_definitions(dg_project):
-    checked = type_in("dg check defs", dg_project)
+def test_dg_checks_and_lists_the_definitions(dg_project, commands):
+    checked = commands.run(["dg", "check", "defs"])
     assert checked.returncode == 0 and "All definitions loaded successfully." in checked.stdout
-    listed = type_in("dg list defs --json", dg_project)
+    listed = commands.run(["dg", "list", "defs", "--json"])
     assert listed.returncode == 0, listed.stderr[-3000:]
     found = json.loads(listed.stdout)
     assert {asset["asset_key"] for asset in found["assets"]} == asset_keys()
@@ -168,9 +176,9 @@ def test_dg_checks_and_lists_the_definitions(dg_project):
     assert {job["name"] for job in found["jobs"]} == recipes | experiments
 
 
-def test_dg_launches_the_selected_assets_over_all_shards_or_a_named_one(ran, dg_project):
-    for partition, shards in (("", range(SHARDS)), (" --partition shard-00001", (1,))):
-        done = type_in(f"dg launch --assets filtered_set{partition}", dg_project)
+def test_dg_launches_the_selected_assets_over_all_shards_or_a_named_one(ran, dg_project, commands):
+    for partition, shards in (([], range(SHARDS)), (["--partition", "shard-00001"], (1,))):
+        done = commands.run(["dg", "launch", "--assets", "filtered_set", *partition])
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         with opened(dg_project[0]) as instance:
             run = instance.get_runs(limit=1)[0]
@@ -187,9 +195,9 @@ def materialized(instance: dg.DagsterInstance, run_id: str) -> set[tuple[str, st
 
 
 @pytest.mark.parametrize("command", [f"dagster job execute -j {RECIPE_NAME}", f"dg launch --job {RECIPE_NAME}"])
-def test_the_job_covers_all_shards_and_rebuilds_nothing(ran, dg_project, pipeline, command):
+def test_the_job_covers_all_shards_and_rebuilds_nothing(ran, dg_project, commands, pipeline, command):
     project, before = dg_project, made_when(pipeline)
-    done = type_in(command, project)
+    done = type_in(command, project) if command.startswith("dg ") else commands.run(command.split())
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert before and before.items() <= made_when(pipeline).items()  # operator_plan is new: only the job includes it
     with opened(project[0]) as instance:
@@ -200,18 +208,18 @@ def test_the_job_covers_all_shards_and_rebuilds_nothing(ran, dg_project, pipelin
         assert ("eval_results", None) in shown
 
 
-def test_one_shard_can_be_named(ran, project):
-    done = type_in("dagster asset materialize --select filtered_set --partition shard-00001", project)
+def test_one_shard_can_be_named(ran, commands):
+    done = commands.run(["dagster", "asset", "materialize", "--select", "filtered_set", "--partition", "shard-00001"])
     assert done.returncode == 0, done.stderr[-3000:]
     assert "filtered_set - ASSET_MATERIALIZATION" in done.stderr
 
 
-def test_the_operator_order_is_planned_on_request(ran, project, pipeline):
-    assert type_in("dagster asset materialize --select operator_plan", project).returncode == 0
+def test_the_operator_order_is_planned_on_request(ran, commands, pipeline):
+    assert commands.run(["dagster", "asset", "materialize", "--select", "operator_plan"]).returncode == 0
     (plan,) = pipeline.current("operator_plan")
     assert sorted(plan.table()["position"].to_pylist()) == sorted(plan.table()["planned"].to_pylist())
 
 
-def test_asset_list_needs_no_further_arguments(project):
-    done = type_in("dagster asset list", project)
+def test_asset_list_needs_no_further_arguments(commands):
+    done = commands.run(["dagster", "asset", "list"])
     assert done.stdout.split() == sorted(asset_keys())
