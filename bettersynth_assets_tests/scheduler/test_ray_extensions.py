@@ -50,14 +50,13 @@ class OddFilter(RowFilter):
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Address of a cluster of two nodes with one CPU each."""
+    """Address of a cluster of one node with one CPU; test_ray_pool.py covers several nodes."""
     import ray
     from ray.cluster_utils import Cluster
 
     node: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
-        cluster.add_node(**node)
         yield cluster.address
     finally:
         ray.shutdown()
@@ -134,7 +133,7 @@ def test_ray_workers_load_extensions_and_custom_operators_and_produce_the_same_f
     def processes() -> set[str]:
         return {path.name for path in (tmp_path / "processes").iterdir()}
 
-    local = files_of(settings, tmp_path / "local", workers=2)
+    local = files_of(settings, tmp_path / "local", workers=1)  # one worker process
     before = processes()
     assert {name.split("-")[0] for name in before} == {"scorer", "filter"}
     assert not any(name.endswith(f"-{os.getpid()}") for name in before)

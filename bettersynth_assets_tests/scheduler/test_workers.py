@@ -27,6 +27,7 @@ from bettersynth_assets_tests.helpers.worker_graph import POOLED, SHARDS, Run, s
 
 pytestmark = pytest.mark.slow
 
+# Each worker is a process that imports the stages; a test whose claim needs no two of them at a time has one.
 ONE, TWO = SHARDS[:2]
 RUN = "import sys, pathlib; from bettersynth_assets_tests.helpers.worker_graph import Run; "
 WORKERS = {"resources": {"gpu": {"config": {"workers": "2"}}}}
@@ -62,7 +63,7 @@ def test_workers_give_the_same_bytes_and_whole_sets_are_built_in_the_step(alone,
 
 def test_a_killed_workers_shard_is_redone_by_another(alone, tmp_path):
     (tmp_path / f"die-once-squares-{TWO}").touch()
-    run = Run(tmp_path)
+    run = Run(tmp_path, workers=1)
     assert run.prepare() == {}
     assert run.rows() == alone
     tries = [process for stage, shard, process, *_ in run.worked() if (stage, shard) == ("squares", TWO)]
@@ -73,7 +74,7 @@ def test_a_killed_workers_shard_is_redone_by_another(alone, tmp_path):
 
 def test_a_shard_that_crashes_two_workers_fails_by_name_and_the_others_continue(tmp_path):
     (tmp_path / f"die-squares-{TWO}").touch()
-    run = Run(tmp_path)
+    run = Run(tmp_path, workers=1)
     failed = run.prepare("squares")
     assert failed == {TWO: "2 workers died while processing it, the last one: signal SIGKILL"}
     assert [manifest.shard for manifest in run.pipeline.current("squares")] == [ONE, *SHARDS[2:]]
@@ -81,7 +82,7 @@ def test_a_shard_that_crashes_two_workers_fails_by_name_and_the_others_continue(
 
 def test_a_failed_shard_fails_only_what_is_built_from_it(tmp_path):
     (tmp_path / f"break-squares-{TWO}").touch()
-    run = Run(tmp_path)
+    run = Run(tmp_path, workers=1)
     words = f"OSError: cannot read {TWO}"
     assert run.prepare("squares") == {TWO: words}
     assert any("Traceback" in line and words in line for line in run.log)
@@ -91,14 +92,14 @@ def test_a_failed_shard_fails_only_what_is_built_from_it(tmp_path):
         for shard in SHARDS
     }
     (tmp_path / f"break-squares-{TWO}").unlink()
-    again = Run(tmp_path)
+    again = Run(tmp_path, workers=1)
     assert again.prepare("scaled") == {}
     assert [manifest.shard for manifest in again.pipeline.materialized if manifest.stage == "squares"] == [TWO]
 
 
 def test_a_failed_input_outside_the_pool_fails_only_its_shard(tmp_path):
     (tmp_path / f"break-numbers-{TWO}").touch()
-    run = Run(tmp_path)
+    run = Run(tmp_path, workers=1)
     assert run.prepare("squares") == {TWO: f"numbers {TWO} failed: cannot read {TWO}"}
     assert len(run.pipeline.current("squares")) == len(SHARDS) - 1
 
@@ -115,8 +116,8 @@ def test_a_user_error_ends_the_run_and_its_workers_at_once(tmp_path):
 
 
 def test_only_stale_shards_go_to_workers_and_no_worker_starts_without_one(tmp_path, monkeypatch):
-    Run(tmp_path).prepare("squares", [ONE, TWO])
-    second = Run(tmp_path)
+    Run(tmp_path, workers=1).prepare("squares", [ONE, TWO])
+    second = Run(tmp_path, workers=1)
     second.prepare("squares")
     built = sorted(manifest.shard for manifest in second.pipeline.materialized if manifest.stage == "squares")
     assert built == SHARDS[2:]
@@ -155,7 +156,7 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path):
 def test_concurrent_runs_share_devices_and_shards_without_deadlock(alone, tmp_path, monkeypatch):
     monkeypatch.setenv(MASK, "7701,7702")  # no machine has these devices; leases do not check
     gpu = "devices='auto', workers='auto'"
-    code = f"{RUN} sys.exit(bool(Run(pathlib.Path({str(tmp_path)!r}), {gpu}).prepare()))"
+    code = f"{RUN} sys.exit(bool(Run(pathlib.Path({str(tmp_path)!r}), {gpu}).prepare('squares')))"
     runs = [subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT_ROOT) for _ in range(2)]
     try:
         assert [run.wait(timeout=600) for run in runs] == [0, 0]
@@ -163,7 +164,8 @@ def test_concurrent_runs_share_devices_and_shards_without_deadlock(alone, tmp_pa
         for run in runs:
             run.kill()
     done = Run(tmp_path)
-    assert done.rows() == alone
+    assert len(done.rows()) == 2 * len(SHARDS)  # of numbers and squares
+    assert done.rows().items() <= alone.items()
     worked = [(stage, shard) for stage, shard, *_ in done.worked()]
     assert sorted(worked) == sorted(set(worked))
     assert {mask for stage, _, _, mask, _ in done.worked() if stage in POOLED} <= {"7701", "7702"}
@@ -276,7 +278,7 @@ def test_upstream_sets_built_by_workers_are_reported_as_materialized_assets(mate
 
 def test_dagster_names_a_shard_that_failed_because_of_its_input(materialize, data_root):
     (data_root / "break-shard-00001").touch()
-    result = materialize("copies", run_config=WORKERS)
+    result = materialize("copies", shards=("shard-00000", "shard-00001"), run_config=WORKERS)
     assert failure(result, "copies").startswith(
-        "1 of 3 shards of copies failed: shard-00001: rows shard-00001 failed: OSError: cannot read shard-00001."
+        "1 of 2 shards of copies failed: shard-00001: rows shard-00001 failed: OSError: cannot read shard-00001."
     )

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bettersynth_assets_tests.helpers.golden_vectors import golden
 from bettersynth_assets_tests.helpers.paths import EVALUATION_GOLDEN as GOLDEN
-from bettersynth_assets_tests.helpers.paths import golden
 from toolkit.evaluation import score
 from toolkit.evaluation.benchmarks.mmbench.table import options_of, read_table
 from toolkit.evaluation.benchmarks.mmbench.upload import upload_table, write_upload

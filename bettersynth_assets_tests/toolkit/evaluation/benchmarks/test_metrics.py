@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bettersynth_assets_tests.helpers.golden_vectors import golden
 from bettersynth_assets_tests.helpers.paths import EVALUATION_GOLDEN as GOLDEN
-from bettersynth_assets_tests.helpers.paths import golden
 from toolkit.evaluation import score
 from toolkit.evaluation.benchmarks.mmbench import metric as mmbench
 from toolkit.evaluation.benchmarks.mmbench.letters import parse_letter
