@@ -24,6 +24,7 @@ import torch
 
 import toolkit.training.checkpoint as checkpoint
 import toolkit.training.session as session
+from bettersynth_assets_tests.helpers.launched import variables
 from toolkit.models import architecture_of
 from toolkit.training.base_model import load_base
 from toolkit.training.plan import TrainingPlan, read_plan
@@ -79,9 +80,7 @@ def run(plan: Path, processes: int, point: str) -> bool:
         child = os.fork()
         if child == 0:
             if processes > 1:
-                where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-                os.environ.update({key: str(value) for key, value in where.items()})
-                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+                os.environ.update(variables(rank, processes, port=port))
             code = 1
             try:
                 arm(point)

@@ -19,6 +19,7 @@ import pytest
 from dagster._cli import create_dagster_cli
 
 from bettersynth_assets.config.model import PROJECT_ROOT
+from bettersynth_assets_tests.helpers.source_calls import calls_of
 
 LOOPBACK = {"127.0.0.1", "::1"}
 SCRIPTS = [*PROJECT_ROOT.glob("toolkit/*.sh"), *PROJECT_ROOT.glob("tools/*.sh"), PROJECT_ROOT / ".ci" / "run"]
@@ -73,14 +74,10 @@ def test_documents_and_profiles_name_no_other_address_to_listen_on() -> None:
 @pytest.mark.parametrize("package", ["bettersynth_assets", "toolkit", "speed"])
 def test_no_code_passes_a_string_to_a_shell(package: str) -> None:
     found = []
-    for path in sorted((PROJECT_ROOT / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            name = ast.unparse(node.func)
-            shell = any(word.arg == "shell" and ast.unparse(word.value) != "False" for word in node.keywords)
-            if shell or name in {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}:
-                found.append(f"{path.relative_to(PROJECT_ROOT)}:{node.lineno}: {name}")
+    for path, name, call in calls_of(package):
+        shell = any(word.arg == "shell" and ast.unparse(word.value) != "False" for word in call.keywords)
+        if shell or name in {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}:
+            found.append(f"{path}:{call.lineno}: {name}")
     assert not found
 
 

@@ -52,6 +52,13 @@ def test_the_eight_steps_write_the_kits_folders(bench: Path, tmp_path: Path) -> 
     paths |= {"CKPT_SAVE_STEPS": "50", "TOTAL_SAVE_CKPT_LIMIT": "2"}
     done = _run(tmp_path, BASE_MODEL=str(bench / "model"), MMBENCH=str(bench / "m.tsv"), **paths)
     assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    (first,) = [at for at, line in enumerate(lines) if '"event": "start"' in line and '"pretrain"' in line]
+    last = next(at for at, line in enumerate(lines) if at > first and '"event": "done"' in line)
+    assert [json.loads(line)["stage"] for line in lines[first:last] if '"stage_done"' in line] == [
+        "pretrain", "finetune",
+    ]  # fmt: skip
+    assert all(json.loads(line)["event"] for line in lines[first : last + 1])  # the trainer prints only JSON lines
     training = tmp_path / "output" / "training_dirs"
     manifests = [
         json.loads((training / f"MGM-2B-{s}-try" / "manifest.json").read_text()) for s in ("Pretrain", "Finetune")

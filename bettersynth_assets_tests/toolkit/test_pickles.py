@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bettersynth_assets_tests.helpers.paths import ROOT
+from bettersynth_assets_tests.helpers.source_calls import calls_of
 
 SAFE = {"np.load": ("allow_pickle", False), "numpy.load": ("allow_pickle", False), "torch.load": ("weights_only", True)}
 OWN_PROCESS = {"bettersynth_assets/scheduler/local_pool.py"}
 """Unpickles what this user's own parent process sends over an anonymous pipe."""
 
 
-def _calls() -> Iterator[tuple[str, str, ast.Call]]:
-    for package in ("toolkit", "bettersynth_assets"):
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Call):
-                    yield path.relative_to(ROOT).as_posix(), ast.unparse(node.func), node
+def _calls() -> list[tuple[str, str, ast.Call]]:
+    return [*calls_of("toolkit"), *calls_of("bettersynth_assets")]
 
 
-@pytest.mark.slow
 def test_every_reader_of_arrays_and_tensors_refuses_code() -> None:
     seen = set()
     for path, name, call in _calls():
@@ -37,7 +31,6 @@ def test_every_reader_of_arrays_and_tensors_refuses_code() -> None:
     assert seen == {"np.load", "torch.load"}
 
 
-@pytest.mark.slow
 def test_pickles_are_read_only_from_our_own_processes() -> None:
     readers = {path for path, name, _ in _calls() if name in {"pickle.load", "pickle.loads", "pickle.Unpickler"}}
     assert readers == OWN_PROCESS

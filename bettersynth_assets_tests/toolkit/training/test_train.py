@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from bettersynth_assets_tests.helpers.launched import variables
 from bettersynth_assets_tests.helpers.paths import ROOT
 from bettersynth_assets_tests.helpers.small_training import Event
 from bettersynth_assets_tests.helpers.small_training import plan_values as _values
@@ -282,9 +283,8 @@ def test_the_command_prints_only_json_lines_and_fails_with_the_cause(
     values = _values(world, tmp_path / "out")
     good, bad = tmp_path / "good.json", tmp_path / "bad.yaml"
     good.write_text(json.dumps({**values, "stages": values["stages"][:1]}))
-    command = [sys.executable, "-m", "toolkit.training.run"]
-    done = subprocess.run([*command, str(good)], cwd=ROOT, capture_output=True, text=True, check=True)
-    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert _command(good) == 0  # test_kit_script.py covers a process of its own
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert events[-1]["event"] == "done" and (tmp_path / "out" / "pretrain" / "manifest.json").is_file()
     bad.write_text("seed: 1\nstages: []\n")
     with pytest.raises(PlanError, match=r"bad\.yaml: .*'base_model' is missing"):
@@ -296,14 +296,23 @@ def test_the_command_prints_only_json_lines_and_fails_with_the_cause(
     with pytest.raises(PlanError, match=r"none\.json: No such file"):
         read_plan(tmp_path / "none.json")
     capfd.readouterr()
-    assert main([str(bad)]) == 2
+    assert _command(bad) == 2
     failed = capfd.readouterr()
     assert "'base_model' is missing" in failed.err and json.loads(failed.out)["event"] == "error"
 
 
+def _command(plan: Path) -> int:
+    """Run the command in this process, and undo its redirection of stdout."""
+    stdout = os.dup(1)
+    try:
+        return main([str(plan)])
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
-def test_two_processes_of_a_launcher_give_the_results_of_one(world: Path, tmp_path: Path, launcher: str) -> None:
+def test_two_processes_of_deepspeeds_launcher_give_the_results_of_one(world: Path, tmp_path: Path) -> None:
     plans = []
     for processes in (1, 2):
         values = _values(world, tmp_path / f"out{processes}", loss_average="token")
@@ -313,20 +322,27 @@ def test_two_processes_of_a_launcher_give_the_results_of_one(world: Path, tmp_pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = {
-        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
-        # The profile leaves the number of processes to the machine; without a GPU it must be given.
-        "deepspeed": [
-            str(Path(sys.executable).parent / "deepspeed"),
-            "--num_gpus=2",
-            f"--master_port={port}",
-            "--module",
-        ],
-    }[launcher]
-    command += ["toolkit.training.run", str(tmp_path / "plan.json")]
-    subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=True, timeout=900
-    )
+    # The profile leaves the number of processes to the machine; without a GPU it must be given.
+    launcher = [str(Path(sys.executable).parent / "deepspeed"), "--num_gpus=2", f"--master_port={port}", "--module"]
+    _launch([*launcher, "toolkit.training.run", str(tmp_path / "plan.json")])
     manifests = [json.loads((tmp_path / f"out{n}" / "pretrain" / "manifest.json").read_text()) for n in (1, 2)]
     assert [m["processes"] for m in manifests] == [1, 2]
     assert manifests[0]["loss_curve"] == pytest.approx(manifests[1]["loss_curve"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_gives_each_process_what_other_tests_train_with(tmp_path: Path) -> None:
+    """Results of processes with these variables, in test_train_resume.py, equal those of one process."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    _launch([*launcher, "bettersynth_assets_tests.helpers.launched", str(tmp_path)])
+    for rank in (0, 1):
+        given = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert given["arguments"] == [str(tmp_path)]
+        found = given["environment"]
+        expected = variables(rank, processes=2, address=found["MASTER_ADDR"], port=int(found["MASTER_PORT"]))
+        assert {name: found[name] for name in expected} == expected
+
+
+def _launch(command: list[str]) -> None:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=True, timeout=900)
