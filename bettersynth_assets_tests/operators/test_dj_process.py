@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,6 @@ pytestmark = pytest.mark.e2e
 
 WORDS = {"words_num_filter": {"min_num": 5, "max_num": 24}}
 SCORES = {"clip_score_filter": {"method": "min", "min_score": -0.13}}
-
-
-@pytest.fixture
-def tmp_path():
-    """Without spaces: Data-Juicer's command splits a dataset's path there and reads sampling weights."""
-    with tempfile.TemporaryDirectory(prefix="dj-process-") as folder:
-        yield Path(folder)
 
 
 def write_config(folder, table, process, **more):
@@ -80,16 +74,21 @@ for config in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def done(tiny_models):
-    """Folder and table of each run by name; one process does all runs."""
+    """Folder and table of each run by name; one process does all runs.
+
+    The folder has no spaces: Data-Juicer's command splits a dataset's path there and reads sampling weights.
+    """
     clip = {"clip_model": str(tiny_models.clip), "accelerator": "cpu"}
     captioner = {"captioner": str(tiny_models.captioner), "accelerator": "cpu"}
     with tempfile.TemporaryDirectory(prefix="dj-process-") as place:
         root = Path(place)
         diffusion = make_stable_diffusion(root / "sd", tiny_models.clip)
         images = {"diffusion": str(diffusion), "image_dir": str(root / "new"), "steps": 2, "accelerator": "cpu"}
+        scores = {"clip_score_filter": clip | SCORES["clip_score_filter"]}
         page = (PROJECT_ROOT / "docs" / "extending.md").read_text("utf-8").partition("## Add an operator")[2]
         (root / "word_length_filter.py").write_text(page.split("```python\n")[1].split("```")[0])
         runs = {
+            "rows": (20, [WORDS, scores], {}),
             "sets": (20, [IMAGES, {"kmeans_diversity_selector": CLUSTERS | clip}], {}),
             "captions": (12, [{"caption_mapper": {"max_new_tokens": 8, "sampling": SAMPLING} | captioner}], {}),
             "images": (5, [{"regenerate_image_mapper": images}], {}),
@@ -108,18 +107,22 @@ def ids(rows):
     return [row["id"] for row in rows]
 
 
-def test_plain_dj_process_keeps_the_same_rows_as_the_pipeline_for_the_same_recipe(tmp_path, tiny_models):
-    table = scored_table(tmp_path, 20)
-    paths = [tmp_path / name for name in table["image"].to_pylist()]
+def test_the_command_is_the_function_that_these_tests_call():
+    (command,) = entry_points(group="console_scripts", name="dj-process")
+    module, function = "data_juicer.tools.process_data", "main"
+    assert (command.module, command.attr) == (module, function)
+    assert f"from {module} import {function}\n" in SEVERAL
+
+
+def test_plain_dj_process_keeps_the_same_rows_as_the_pipeline_for_the_same_recipe(done, tiny_models):
+    folder, table = done["rows"]
+    paths = [folder / name for name in table["image"].to_pylist()]
     scored = score_files(ClipScorer(str(tiny_models.clip)), paths, table["caption"].to_pylist())
     table = table.set_column(table.schema.get_field_index("clip_score"), "clip_score", [scored.scores])
-    theirs = {"clip_model": str(tiny_models.clip), "accelerator": "cpu"} | SCORES["clip_score_filter"]
-    config = write_config(tmp_path, table, [WORDS, {"clip_score_filter": theirs}])
-    run(tmp_path, str(Path(sys.executable).parent / "dj-process"), "--config", config)
-    kept = kept_in(tmp_path)
+    kept = kept_in(folder)
     limits = resolve_limits([WORDS, SCORES], np.asarray(scored.scores), table["id"].to_pylist())
     built = build_operators(limits, tiny_profile(tiny_models))
-    ours = run_process(table, built, stage="filtered_set", image_root=tmp_path, rescore=len)
+    ours = run_process(table, built, stage="filtered_set", image_root=folder, rescore=len)
     assert 0 < len(kept) < 20
     assert ids(kept) == ours.kept["id"].to_pylist()
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -73,14 +74,20 @@ def use(installed: Path, folder: Path, *command: str, **variables: str) -> subpr
     return subprocess.run(program, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
 
 
-def test_profiles_recipes_and_models_are_found_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    done = use(installed, tmp_path, "python", "-c", FOUND)
+@pytest.fixture(scope="module")
+def found(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what ``FOUND`` prints in an empty folder, and the ``folder``."""
+    folder = tmp_path_factory.mktemp("empty")
+    done = use(installed, folder, "python", "-c", FOUND)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return {**json.loads(done.stdout), "folder": folder}
+
+
+def test_profiles_recipes_and_models_are_found_from_an_empty_folder(installed: Path, found: dict[str, Any]) -> None:
     for kind in ("profiles", "recipes"):
         names = sorted(path.stem for path in (PROJECT_ROOT / kind).glob("*.yaml"))
         assert found[kind] == {name: name for name in names}
-    assert found["data"] == str(tmp_path / "data")
+    assert found["data"] == str(found["folder"] / "data")
     site = Path(found["code"][0]).parents[1]
     assert site.is_relative_to(installed.parent) and Path(found["code"][1]).parents[1] == site
     for file in (PROFILE, RECIPE, EXPERIMENT):  # the schema that the first line of the YAML files next to it names
@@ -135,7 +142,7 @@ def test_the_graph_runs_in_a_new_folder_and_stores_its_history_there(installed: 
     assert home.name.startswith("small-seed-") and (home / "history").is_dir()
 
 
-def test_plain_dj_process_finds_our_operators_in_the_installed_wheel(installed: Path) -> None:
+def test_plain_dj_process_finds_our_operators_in_the_installed_wheel(installed: Path, found: dict[str, Any]) -> None:
     # Data-Juicer's command splits a dataset's path at spaces.
     with tempfile.TemporaryDirectory(prefix="dj-process-") as folder:
         root = Path(folder)
@@ -144,8 +151,7 @@ def test_plain_dj_process_finds_our_operators_in_the_installed_wheel(installed: 
         for row in rows:
             row["images"] = [str(root / name) for name in row["images"]]
         seed = write_lines(root, rows)
-        clip = json.loads(use(installed, root, "python", "-c", FOUND).stdout)["clip"]
-        entry = {"clip_model": clip, "method": "top_k", "count": 3, "accelerator": "cpu"}
+        entry = {"clip_model": found["clip"], "method": "top_k", "count": 3, "accelerator": "cpu"}
         config = {
             "dataset_path": str(seed), "export_path": str(root / "kept.jsonl"), "np": 1,
             "work_dir": str(root), "skip_op_error": False, "process": [{"clip_score_filter": entry}],

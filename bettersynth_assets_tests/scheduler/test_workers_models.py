@@ -1,8 +1,12 @@
-"""The real stages with small models give the same bytes in every table with two workers and with none."""
+"""The real stages with small models give the same bytes in every table with workers and with none.
+
+Scores come from two workers at a time; filters and captions from one, because each worker imports all libraries.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,15 +46,14 @@ def test_scores_filters_and_captions_do_not_depend_on_workers(tmp_path):
     settings = load_settings(write_tiny_project(tmp_path))
     alone = job_in(tmp_path / "alone", settings, 1).pipeline()
     alone.ensure_all(LAST)
-    job = job_in(tmp_path / "workers", settings, 2)
     logged: list[str] = []
-    pipeline = job.pipeline(log=logged.append)
-    pooled = frozenset(name for name in WITH_MODELS if pipeline.stages[name].sharded)
-    scheduler = ShardScheduler(
-        pipeline=pipeline, pooled=pooled, job=job, attempt=lambda name, shard: _made(pipeline, name, shard)
-    )
     shards = settings.profile.shard_names()
-    assert scheduler.prepare(LAST, shards) == {}
+    for name, workers in (("clip_scores", 2), (LAST, 1)):
+        job = job_in(tmp_path / "workers", settings, workers)
+        pipeline = job.pipeline(log=logged.append)
+        pooled = frozenset(name for name in WITH_MODELS if pipeline.stages[name].sharded)
+        scheduler = ShardScheduler(pipeline=pipeline, pooled=pooled, job=job, attempt=partial(_made, pipeline))
+        assert scheduler.prepare(name, shards) == {}
     assert files_of(pipeline) == files_of(alone)
     for shard in shards:  # progress of the workers is in the log of the run
         assert any(line.startswith(f"clip_scores {shard}: ") and "rows/s" in line for line in logged)

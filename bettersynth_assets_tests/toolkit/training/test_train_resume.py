@@ -49,6 +49,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def trained(folder: Path) -> Path:
+    """All trainings of this file; one process runs them, because its imports take longer than a training.
+
+    ``one`` is an uninterrupted process, and ``cut`` the same training killed after three steps. ``alone`` is killed at
+    each point. Then two processes, plain and with ZeRO-2, each without and with kills; and two that resume ``cut``.
+    """
+    write_plan(folder, "one", checkpoint_every=None)
+    write_plan(folder, "cut", checkpoint_limit=2)
+    write_plan(folder, "alone")
+    write_plan(folder, "taken-over", checkpoint_limit=2)
+    runs = [("one", 1, "none"), ("cut", 1, "step:pretrain:3")]
+    runs += [("alone", 1, point) for point in [*KILLS["alone"], "none"]]
+    # Killed at the same step as ``cut``, in its own folder.
+    runs += [("taken-over", 1, "step:pretrain:3"), ("taken-over", 2, "none")]
+    for name, zero in (("two", False), ("zero2", True)):
+        write_plan(folder, f"{name}-peace", deepspeed=zero, checkpoint_every=None)
+        write_plan(folder, name, deepspeed=zero)
+        runs += [(f"{name}-peace", 2, "none"), *[(name, 2, point) for point in [*KILLS[name], "none"]]]
+    run_all(folder, "all", runs)
+    return folder
+
+
 def test_a_folder_in_use_is_refused_until_the_other_run_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -71,33 +94,8 @@ def test_a_folder_in_use_is_refused_until_the_other_run_ends(
 
 
 @pytest.fixture(scope="session")
-def one(folder: Path) -> Path:
-    """One uninterrupted process, and next to it ``cut``, the same training killed after three steps."""
-    write_plan(folder, "one", checkpoint_every=None)
-    write_plan(folder, "cut", checkpoint_limit=2)
-    run_all(folder, "one", [("one", 1, "none"), ("cut", 1, "step:pretrain:3")])
-    return folder / "one"
-
-
-@pytest.fixture(scope="session")
-def alone(folder: Path, one: Path) -> Path:
-    write_plan(folder, "alone")
-    run_all(folder, "alone", [("alone", 1, point) for point in [*KILLS["alone"], "none"]])
-    return folder / "alone"
-
-
-@pytest.fixture(scope="session")
-def spread(folder: Path, one: Path) -> Path:
-    """Two processes, plain and with ZeRO-2, each without and with kills; and two that resume the run of one process."""
-    shutil.copytree(folder / "cut", folder / "taken-over")
-    write_plan(folder, "taken-over")
-    runs = [("taken-over", 2, "none")]
-    for name, zero in (("two", False), ("zero2", True)):
-        write_plan(folder, f"{name}-peace", deepspeed=zero, checkpoint_every=None)
-        write_plan(folder, name, deepspeed=zero)
-        runs += [(f"{name}-peace", 2, "none"), *[(name, 2, point) for point in [*KILLS[name], "none"]]]
-    run_all(folder, "spread", runs)
-    return folder
+def one(trained: Path) -> Path:
+    return trained / "one"
 
 
 def _same(found: Path, expected: Path) -> None:
@@ -107,7 +105,8 @@ def _same(found: Path, expected: Path) -> None:
         assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
 
 
-def test_a_training_killed_at_any_point_ends_with_the_same_losses_and_bits(one: Path, alone: Path) -> None:
+def test_a_training_killed_at_any_point_ends_with_the_same_losses_and_bits(one: Path, trained: Path) -> None:
+    alone = trained / "alone"
     _same(alone, one)
     manifests = [json.loads((alone / stage / "manifest.json").read_text()) for stage in STAGES]
     # Step 4 ends the stage, so the newest checkpoint before its results are written is that of step 3. Step 2's was
@@ -117,22 +116,22 @@ def test_a_training_killed_at_any_point_ends_with_the_same_losses_and_bits(one: 
 
 
 @pytest.mark.parametrize("way", ["two", "zero2"])
-def test_two_killed_processes_end_with_the_same_losses_and_bits(spread: Path, way: str) -> None:
-    _same(spread / way, spread / f"{way}-peace")
-    manifest = json.loads((spread / way / "finetune" / "manifest.json").read_text())
+def test_two_killed_processes_end_with_the_same_losses_and_bits(trained: Path, way: str) -> None:
+    _same(trained / way, trained / f"{way}-peace")
+    manifest = json.loads((trained / way / "finetune" / "manifest.json").read_text())
     assert manifest["processes"] == 2 and manifest["resumed_from"] == [1]
     assert ("deepspeed" in manifest["versions"]) == (way == "zero2")
 
 
-def test_two_processes_can_resume_the_run_of_one(one: Path, spread: Path) -> None:
-    manifest = json.loads((spread / "taken-over" / "pretrain" / "manifest.json").read_text())
+def test_two_processes_can_resume_the_run_of_one(one: Path, trained: Path) -> None:
+    manifest = json.loads((trained / "taken-over" / "pretrain" / "manifest.json").read_text())
     assert manifest["processes"] == 2 and manifest["resumed_from"] == [3]
-    assert_equal_to_rounding(spread / "taken-over", one)
+    assert_equal_to_rounding(trained / "taken-over", one)
 
 
 @pytest.mark.parametrize("way", ["two-peace", "zero2-peace"])
-def test_two_processes_with_and_without_zero2_give_the_results_of_one(one: Path, spread: Path, way: str) -> None:
-    assert_equal_to_rounding(spread / way, one)
+def test_two_processes_with_and_without_zero2_give_the_results_of_one(one: Path, trained: Path, way: str) -> None:
+    assert_equal_to_rounding(trained / way, one)
 
 
 def test_neither_accumulation_nor_dealing_by_length_changes_the_trained_weights(
