@@ -35,8 +35,9 @@ from header_filters import seed_rows
 import bettersynth_assets  # noqa: F401 (first: makes transformers usable with a torch without CUDA)
 from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.config.profile import Gpu, Profile, load_profile
+from bettersynth_assets.operators.built import BuiltOperator
 from bettersynth_assets.operators.catalog import spec_of
-from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators
+from bettersynth_assets.operators.data_juicer import build_operators
 from bettersynth_assets.operators.local_models import needs_of
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.operators.sandbox import operator_environment, registry

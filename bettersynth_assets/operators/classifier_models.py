@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from bettersynth_assets.images.pixels import as_pixels, resizing
 from bettersynth_assets.models.batching import BatchSize, in_batches, threads_for
-from bettersynth_assets.operators.catalog import spec_of
-from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.operators.built import BuiltOperator
 from bettersynth_assets.operators.operator_calls import attempt, operator_context
 from bettersynth_assets.operators.spec import ClassifierHead
 
@@ -110,7 +109,7 @@ class ClassifierModel:
 
 
 @lru_cache(maxsize=8)
-def load_classifier(built: BuiltOperator) -> ClassifierModel:
+def load_classifier(built: BuiltOperator, head: ClassifierHead, dtype_name: str) -> ClassifierModel:
     """Load an operator's model to its device, once per process.
 
     Raises:
@@ -120,15 +119,14 @@ def load_classifier(built: BuiltOperator) -> ClassifierModel:
     from data_juicer.utils.model_utils import get_model
     from PIL import Image
 
-    kind, head = "cpu" if built.rank is None else "cuda", spec_of(built.name).classifier
-    assert head is not None
+    kind = "cpu" if built.rank is None else "cuda"
     reads_captions = head.reads_caption
     fix = "set a folder with the model, or a hub id"
     with operator_context(built.name, built.limits, "while its model was loaded", fix):
         model, processor = get_model(built.operator.model_key, built.rank, built.rank is not None)
     prepare, levels = resizing(getattr(processor, "image_processor", processor))
     device = kind if built.rank is None else f"cuda:{built.rank}"
-    dtype = getattr(torch, built.dtype)
+    dtype = getattr(torch, dtype_name)
     # Copy the model before a conversion, because Data-Juicer shares it between all callers.
     model = (model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)).eval()
     return ClassifierModel(

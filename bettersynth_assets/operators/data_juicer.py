@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,13 @@ from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.config.resolved_model import files_fingerprint
 from bettersynth_assets.errors import ConfigError
+from bettersynth_assets.operators.apply import BuiltFilter, BuiltMapper
+from bettersynth_assets.operators.built import BuiltOperator
 from bettersynth_assets.operators.catalog import spec_of
 from bettersynth_assets.operators.custom_operators import code_key
+from bettersynth_assets.operators.dataset_operators import BuiltSetOperator
 from bettersynth_assets.operators.fields import top_fields
+from bettersynth_assets.operators.image_classifiers import BuiltClassifier, flips
 from bettersynth_assets.operators.local_models import (
     check_local,
     loading_from,
@@ -38,30 +41,6 @@ from bettersynth_assets.scheduler.devices import resolve_devices
 
 if TYPE_CHECKING:
     from data_juicer.ops.base_op import OP
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuiltOperator:
-    """One operator, ready to run."""
-
-    name: str
-    limits: str
-    """The recipe's arguments with resolved limits, as JSON, for the table of rejects."""
-    operator: OP
-    """The operator's object of Data-Juicer."""
-    is_filter: bool
-    rank: int | None
-    """GPU number for operators with a model; None for the CPU."""
-    step: int = 1
-    """Rows per call. Mappers get one row, because only then it is visible if they make several rows of one."""
-    reads: frozenset[str] = frozenset()
-    """Columns named by its arguments."""
-    needs_set: bool = False
-    """True for Deduplicators and Selectors, which judge all rows at once."""
-    decode: str = "pillow"
-    """Decoder of an image classifier's files, see ``image_chunks.chunks``."""
-    dtype: str = "float32"
-    """Type of an image classifier's weights."""
 
 
 def resolve_limits(entries: Sequence[Operator], scores: NDArray[np.float32], ids: Sequence[str]) -> list[Operator]:
@@ -214,17 +193,19 @@ def _build(
             **{"skip_op_error": False, "auto_op_parallelism": False, "num_proc": None, **accelerator, **arguments}
         )
         uses_gpu = device != "cpu" and operator.use_cuda()
-        is_filter = isinstance(operator, Filter)
-        step = int(operator.batch_size) if is_filter and operator.is_batched_op() else 1
-    return BuiltOperator(
-        name=name,
-        limits=limits,
-        operator=operator,
-        is_filter=is_filter,
-        rank=int(device.split(":")[1]) if uses_gpu else None,
-        step=step,
-        reads=frozenset(top_fields(name, arguments)),
-        needs_set=needs_set(name),
-        decode=decode if uses_gpu else "pillow",
-        dtype=dtype,
-    )
+    common: dict[str, Any] = {
+        "name": name,
+        "limits": limits,
+        "operator": operator,
+        "rank": int(device.split(":")[1]) if uses_gpu else None,
+        "reads": frozenset(top_fields(name, arguments)),
+    }
+    if needs_set(name):
+        return BuiltSetOperator(**common)
+    if not isinstance(operator, Filter):
+        return BuiltMapper(**common)
+    spec = spec_of(name)
+    if spec.classifier and not flips(operator):
+        return BuiltClassifier(**common, head=spec.classifier, decode=decode if uses_gpu else "pillow", dtype=dtype)
+    step = int(operator.batch_size) if operator.is_batched_op() else 1
+    return BuiltFilter(**common, step=step, header_stats=spec.header_stats)

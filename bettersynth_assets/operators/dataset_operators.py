@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.batching import ProgressCallback, no_progress
-from bettersynth_assets.operators.apply import Row, retried
-from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.operator_calls import FIX, attempt, operator_context
-from bettersynth_assets.operators.sample import EMBEDDING, META, STATS
+from bettersynth_assets.operators.built import BuiltOperator, Errors, Refusals
+from bettersynth_assets.operators.operator_calls import FIX, attempt, operator_context, retried
+from bettersynth_assets.operators.rows import Row, known_fields
+from bettersynth_assets.operators.sample import EMBEDDING, STATS
 
 AT_ONCE = 4096
 """Rows that are measured together; a multiple of all batch sizes that are powers of two."""
@@ -32,81 +33,64 @@ SAME = {"__dj__hash": "text", "__dj__imagehash": "image"}
 """Data-Juicer's columns of exact hashes, and what rows with equal hashes share."""
 
 
-def measure_rows(
-    built: BuiltOperator, rows: list[Row], on_batch: ProgressCallback = no_progress
-) -> dict[int, BaseException]:
-    """Measure each row alone; ``on_batch`` is called after each batch.
+@dataclass(frozen=True, kw_only=True)
+class BuiltSetOperator(BuiltOperator):
+    """A Deduplicator or Selector."""
 
-    Returns:
-        The errors, by the row's position.
-    """
-    failed: dict[int, BaseException] = {}
-    name = getattr(built.operator, "measures", None)
-    if name is not None:  # one of ours, which returns errors of rows
-        rank = {} if built.rank is None else {"rank": built.rank}
-        unmeasured = [index for index, row in enumerate(rows) if name not in row.sample]
-        for first in range(0, len(unmeasured), AT_ONCE):
-            positions = unmeasured[first : first + AT_ONCE]
-            for index, measure in zip(
-                positions,
-                built.operator.measure([rows[position].sample for position in positions], **rank),
-                strict=True,
-            ):
-                if isinstance(measure, ImageError):
-                    failed[index] = measure
-                else:
-                    rows[index].sample[name] = measure
-                    rows[index].measured |= {name} - {EMBEDDING}
-            on_batch(len(positions))
-    elif hasattr(built.operator, "compute_hash"):
-        for index, row in enumerate(rows):
-            hashed, error = attempt(lambda row=row: _hashed(built, row))  # type: ignore[misc]
-            if error is not None:
-                failed[index] = error
-            elif hashed is not None:
-                row.measured |= hashed.keys() - row.sample.keys()
-                row.sample = hashed
-            on_batch(1)
-    return failed
+    needs_set: ClassVar[bool] = True
 
+    def measure(
+        self, rows: list[Row], later: Sequence[BuiltOperator] = (), on_batch: ProgressCallback = no_progress
+    ) -> Errors:
+        """Measure each row alone."""
+        failed: Errors = {}
+        name = getattr(self.operator, "measures", None)
+        if name is not None:  # one of ours, which returns errors of rows
+            unmeasured = [index for index, row in enumerate(rows) if name not in row.sample]
+            for first in range(0, len(unmeasured), AT_ONCE):
+                positions = unmeasured[first : first + AT_ONCE]
+                measures = self.operator.measure([rows[position].sample for position in positions], **self.on_rank)
+                for index, measure in zip(positions, measures, strict=True):
+                    if isinstance(measure, ImageError):
+                        failed[index] = measure
+                    else:
+                        rows[index].sample[name] = measure
+                        rows[index].measured |= {name} - {EMBEDDING}
+                on_batch(len(positions))
+        elif hasattr(self.operator, "compute_hash"):
+            for index, row in enumerate(rows):
+                hashed, error = attempt(lambda row=row: self._hashed(row))  # type: ignore[misc]
+                if error is not None:
+                    failed[index] = error
+                elif hashed is not None:
+                    row.measured |= hashed.keys() - row.sample.keys()
+                    row.sample = hashed
+                on_batch(1)
+        return failed
 
-def _hashed(built: BuiltOperator, row: Row) -> dict[str, Any]:
-    return retried(lambda: dict(built.operator.compute_hash(dict(row.sample))), row.sample["images"])
+    def _hashed(self, row: Row) -> dict[str, Any]:
+        return retried(lambda: dict(self.operator.compute_hash(dict(row.sample))), row.sample["images"])
 
+    def refused(self, rows: list[Row]) -> tuple[Refusals, Errors]:
+        """Let the operator choose among measured rows.
 
-def judge_set(built: BuiltOperator, rows: list[Row]) -> dict[int, tuple[float | None, str]]:
-    """Let an operator choose among measured rows.
-
-    Returns:
-        By position of a removed row: the value (None if there is none) and the reason as text.
-
-    Raises:
-        ConfigError: the operator returns unknown rows, or a row twice.
-    """
-    samples = [row.sample for row in rows]
-    fix = f"{FIX} (a row has {known_fields(rows)})"
-    with operator_context(built.name, built.limits, f"on the whole set of {len(rows)} rows", fix):
-        if hasattr(built.operator, "verdicts"):
-            removed: dict[int, tuple[float | None, str]] = built.operator.verdicts(samples)
-        else:
-            removed = _removed_by_data_juicer(built, samples, {name for row in rows for name in row.measured})
-    for row in rows:
-        row.sample = {name: value for name, value in row.sample.items() if name not in row.measured}
-        row.measured = set()
-    return removed
+        Raises:
+            ConfigError: the operator returns unknown rows, or a row twice.
+        """
+        samples = [row.sample for row in rows]
+        fix = f"{FIX} (a row has {known_fields(rows)})"
+        with operator_context(self.name, self.limits, f"on the whole set of {len(rows)} rows", fix):
+            if hasattr(self.operator, "verdicts"):
+                removed: Refusals = self.operator.verdicts(samples)
+            else:
+                removed = _removed_by_data_juicer(self, samples, {name for row in rows for name in row.measured})
+        for row in rows:
+            row.sample = {name: value for name, value in row.sample.items() if name not in row.measured}
+            row.measured = set()
+        return removed, {}
 
 
-def known_fields(rows: list[Row]) -> str:
-    """Describe the fields and stats of a row, for errors of operators that look for another one."""
-    if not rows:
-        return "no row"
-    fields = sorted(rows[0].sample.keys() - {STATS, META, EMBEDDING} - rows[0].measured)
-    return f"the fields {', '.join(fields)} and the stats {', '.join(sorted(rows[0].sample[STATS])) or 'none'}"
-
-
-def _removed_by_data_juicer(
-    built: BuiltOperator, samples: list[dict[str, Any]], measured: set[str]
-) -> dict[int, tuple[float | None, str]]:
+def _removed_by_data_juicer(built: BuiltOperator, samples: list[dict[str, Any]], measured: set[str]) -> Refusals:
     """Find the rows that an operator of Data-Juicer does not return."""
     from data_juicer.core.data import NestedDataset
 
@@ -134,7 +118,7 @@ def _removed_by_data_juicer(
         )
     hashed = next((name for name in SAME if name in samples[0]), None)
     first = {samples[position][hashed]: position for position in sorted(kept_positions, reverse=True)} if hashed else {}
-    removed: dict[int, tuple[float | None, str]] = {}
+    removed: Refusals = {}
     for position, sample in enumerate(samples):
         if position in kept_positions:
             continue

@@ -8,80 +8,92 @@ meaning and thresholds remain the operator's. Captions are read as they are when
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from bettersynth_assets.models.batching import ProgressCallback, no_progress
 from bettersynth_assets.models.image_chunks import chunks
-from bettersynth_assets.operators.apply import Row
-from bettersynth_assets.operators.catalog import spec_of
-from bettersynth_assets.operators.classifier_models import load_classifier
-from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.operators.apply import BuiltFilter
+from bettersynth_assets.operators.built import BuiltOperator, Errors
+from bettersynth_assets.operators.classifier_models import ClassifierModel, load_classifier
+from bettersynth_assets.operators.rows import Row
 from bettersynth_assets.operators.sample import STATS
+from bettersynth_assets.operators.spec import ClassifierHead
 
 if TYPE_CHECKING:
+    from data_juicer.ops.base_op import OP
     from torch import Tensor
 
 KEPT_BYTES = 2_000_000_000
 """Limit for images kept for later classifiers (150 KB each at 224 pixels a side, 440 KB at 384)."""
 
 
-def classifies(built: BuiltOperator) -> bool:
-    """Whether ``classify`` replaces an operator's own code; operators that flip images are called directly."""
-    flips = (getattr(built.operator, f"{direction}_flip", False) for direction in ("horizontal", "vertical"))
-    return spec_of(built.name).classifier is not None and not any(flips)
+def flips(operator: OP) -> bool:
+    """Whether an operator flips images; such a classifier runs its own code."""
+    return any(getattr(operator, f"{direction}_flip", False) for direction in ("horizontal", "vertical"))
 
 
-def classify(
-    built: BuiltOperator, rows: Sequence[Row], later: Sequence[BuiltOperator], on_batch: ProgressCallback = no_progress
-) -> dict[int, BaseException]:
-    """Write a classifier's stat to each row.
+@dataclass(frozen=True, kw_only=True)
+class BuiltClassifier(BuiltFilter):
+    """A filter by the output of a model for images."""
 
-    Args:
-        built: an operator for which ``classifies`` is true.
-        rows: the rows that reach it.
-        later: classifiers that some of the rows will reach; their inputs are prepared now.
-        on_batch: called after each batch.
+    head: ClassifierHead
+    decode: str = "pillow"
+    """Decoder of image files, see ``image_chunks.chunks``."""
+    dtype: str = "float32"
+    """Type of the model's weights."""
+    fix: ClassVar[str] = "set another model in the profile, or remove the operator from the recipe"
 
-    Returns:
-        Errors of images that cannot be decoded and captions that cannot be read, by the row's position.
-    """
-    classifier = load_classifier(built)
-    tokens = classifier.tokens([row.sample["text"] for row in rows])
-    failed = {index: result for index, result in enumerate(tokens) if isinstance(result, BaseException)}
-    readable = {index: result for index, result in enumerate(tokens) if not isinstance(result, BaseException)}
+    @property
+    def model(self) -> ClassifierModel:
+        """The operator's model, loaded when first used."""
+        return load_classifier(self, self.head, self.dtype)
 
-    def write_stats(positions: Sequence[int], pixels: Sequence[Tensor]) -> None:
-        for index, value in zip(
-            positions, classifier.values(pixels, [readable[index] for index in positions]), strict=True
-        ):
-            rows[index].sample[STATS][classifier.head.stat] = [value]
+    def measure(
+        self, rows: list[Row], later: Sequence[BuiltOperator] = (), on_batch: ProgressCallback = no_progress
+    ) -> Errors:
+        """Write the classifier's stat; inputs of later classifiers are prepared from the same decoded images.
 
-    batch_size = classifier.batch.requested
-    remaining = [*readable]
-    kept = [index for index in remaining if built in rows[index].pixels]
-    for first in range(0, len(kept), batch_size):
-        chunk_positions = kept[first : first + batch_size]
-        write_stats(chunk_positions, [rows[index].pixels.pop(built) for index in chunk_positions])
-        on_batch(len(chunk_positions))
-    to_decode = sorted({*remaining} - {*kept})
-    for chunk_positions, kept_for in _split_by_memory(to_decode, rows, later):
-        prepares = [classifier.prepare, *(load_classifier(classifier_ahead).prepare for classifier_ahead in kept_for)]
-        paths = [Path(rows[index].sample["images"][0]) for index in chunk_positions]
-        for chunk in chunks(paths, batch_size, prepares, decode=built.decode, device=classifier.device):
-            failed.update({chunk_positions[positions]: error for positions, error in chunk.errors.items()})
-            good = [chunk_positions[positions] for positions in chunk.good]
-            write_stats(good, chunk.inputs[0])
-            for classifier_ahead, inputs in zip(kept_for, chunk.inputs[1:], strict=True):
-                for index, pixels in zip(good, inputs.cpu(), strict=True):
-                    rows[index].pixels[classifier_ahead] = pixels
-            on_batch(chunk.files)
-    return dict(sorted(failed.items()))
+        Returns:
+            Errors of images that cannot be decoded and captions that cannot be read.
+        """
+        classifier = self.model
+        tokens = classifier.tokens([row.sample["text"] for row in rows])
+        failed = {index: result for index, result in enumerate(tokens) if isinstance(result, BaseException)}
+        readable = {index: result for index, result in enumerate(tokens) if not isinstance(result, BaseException)}
+
+        def write_stats(positions: Sequence[int], pixels: Sequence[Tensor]) -> None:
+            values = classifier.values(pixels, [readable[index] for index in positions])
+            for index, value in zip(positions, values, strict=True):
+                rows[index].sample[STATS][self.head.stat] = [value]
+
+        batch_size = classifier.batch.requested
+        remaining = [*readable]
+        kept = [index for index in remaining if self in rows[index].pixels]
+        for first in range(0, len(kept), batch_size):
+            chunk_positions = kept[first : first + batch_size]
+            write_stats(chunk_positions, [rows[index].pixels.pop(self) for index in chunk_positions])
+            on_batch(len(chunk_positions))
+        to_decode = sorted({*remaining} - {*kept})
+        ahead = [operator for operator in later if isinstance(operator, BuiltClassifier)]
+        for chunk_positions, kept_for in _split_by_memory(to_decode, rows, ahead):
+            prepares = [classifier.prepare, *(classifier_ahead.model.prepare for classifier_ahead in kept_for)]
+            paths = [Path(rows[index].sample["images"][0]) for index in chunk_positions]
+            for chunk in chunks(paths, batch_size, prepares, decode=self.decode, device=classifier.device):
+                failed.update({chunk_positions[positions]: error for positions, error in chunk.errors.items()})
+                good = [chunk_positions[positions] for positions in chunk.good]
+                write_stats(good, chunk.inputs[0])
+                for classifier_ahead, inputs in zip(kept_for, chunk.inputs[1:], strict=True):
+                    for index, pixels in zip(good, inputs.cpu(), strict=True):
+                        rows[index].pixels[classifier_ahead] = pixels
+                on_batch(chunk.files)
+        return dict(sorted(failed.items()))
 
 
 def _split_by_memory(
-    undecoded: list[int], rows: Sequence[Row], later: Sequence[BuiltOperator]
-) -> Iterator[tuple[list[int], Sequence[BuiltOperator]]]:
+    undecoded: list[int], rows: Sequence[Row], later: Sequence[BuiltClassifier]
+) -> Iterator[tuple[list[int], Sequence[BuiltClassifier]]]:
     """Yield positions of rows whose images must be decoded, and the classifiers that images are kept for.
 
     Images of the first part are kept while memory lasts; later classifiers decode the others again.
@@ -89,7 +101,7 @@ def _split_by_memory(
     # Rows of a chunk share one storage, which is freed with the last of them.
     storages = {pixels.untyped_storage().data_ptr(): pixels for row in rows for pixels in row.pixels.values()}
     held = sum(pixels.untyped_storage().nbytes() for pixels in storages.values())
-    bytes_per_row = sum(load_classifier(other).image_bytes for other in later)
+    bytes_per_row = sum(other.model.image_bytes for other in later)
     room = max(0, KEPT_BYTES - held) // bytes_per_row if bytes_per_row else 0
     for positions, kept_for in ((undecoded[:room], later), (undecoded[room:], [])):
         if positions:

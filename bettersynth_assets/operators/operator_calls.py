@@ -8,12 +8,12 @@ arguments, exception and fix. Exceptions that the operator did not cause pass: e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from bettersynth_assets.errors import ConfigError, DeviceError, FetchRefusedError, UserError
-from toolkit.file_errors import EnvironmentFault
+from toolkit.file_errors import EnvironmentFault, environment_fault, patiently
 
 T = TypeVar("T")
 LONGEST = 300
@@ -62,6 +62,41 @@ def attempt(call: Callable[[], T]) -> tuple[T, None] | tuple[None, BaseException
         if _passes(error):
             raise
         return None, error
+
+
+def retried(call: Callable[[], T], images: Sequence[str]) -> T:
+    """Call an operator, and retry while an environment fault keeps it from reading its images.
+
+    Args:
+        call: a function that is safe to repeat.
+        images: paths of the rows' images, which earlier steps have read.
+
+    Raises:
+        EnvironmentFault: the fault persists. Other exceptions of the operator pass unchanged.
+    """
+
+    def try_once() -> T:
+        try:
+            return call()
+        except Exception as error:
+            if fault := _environmental(error, images):
+                raise fault from error
+            raise
+
+    return patiently(try_once, images[0] if images else "", seen=False)
+
+
+def _environmental(error: BaseException, images: Sequence[str]) -> EnvironmentFault | None:
+    """Return the environment fault behind an operator's exception, also if the operator has wrapped it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            # A file that the row does not name, e.g. a model's, may be missing because of the recipe.
+            path = str(cause.filename or (images[0] if images else ""))
+            if fault := environment_fault(cause, path, seen=str(cause.filename) in images):
+                return fault
+        cause = cause.__cause__
+    return None
 
 
 def one_line(error: BaseException) -> str:

@@ -22,19 +22,15 @@ from numpy.typing import NDArray
 
 from bettersynth_assets.images.opening import ImageError, check_unchanged, open_rgb
 from bettersynth_assets.models.batching import ProgressCallback
-from bettersynth_assets.operators.apply import Row, apply_to_rows, make_row, retried
-from bettersynth_assets.operators.data_juicer import BuiltOperator
-from bettersynth_assets.operators.dataset_operators import judge_set, known_fields, measure_rows
-from bettersynth_assets.operators.image_classifiers import classifies, classify
-from bettersynth_assets.operators.operator_calls import FIX, OperatorError, attempt, one_line, operator_context
-from bettersynth_assets.operators.refusals import refusal, scalar
+from bettersynth_assets.operators.built import BuiltOperator, Errors
+from bettersynth_assets.operators.operator_calls import FIX, OperatorError, one_line, operator_context
+from bettersynth_assets.operators.rows import Row, kept_table, known_fields, make_row
 from bettersynth_assets.operators.sample import EMBEDDING, SIMILARITY, STATS
 from bettersynth_assets.operators.sandbox import operator_environment
 from bettersynth_assets.records.reserved import CaptionError
 from bettersynth_assets.records.schema import QUARANTINE, REJECTS, rows_table
 from toolkit.progress import Progress
 
-MODEL_FIX = "set another model in the profile, or remove the operator from the recipe"
 Rescore = Callable[[Sequence[Path], Sequence[str]], Sequence[float | ImageError]]
 
 
@@ -93,10 +89,12 @@ def run_process(
     for number, built in enumerate(operators, start=1):
         start, rows_in = time.monotonic(), len(rows)
         progress = Progress(log, f"{stage}: {built.name}", rows_in, logs_end=False)
-        failed = _apply(built, rows, rescore, operators[number:], progress.add)
+        failed = _measure(built, rows, rescore, operators[number:], progress.add)
         quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
         rows = [row for index, row in enumerate(rows) if index not in failed]
-        refused, failed = _refused(built, rows)
+        with operator_environment():
+            refused, failed = built.refused(rows)
+        _raise_if_all(built, rows, failed)
         quarantine.extend(_quarantined(rows[index], stage, built, error) for index, error in failed.items())
         rejects.extend(_rejected(rows[index], stage, built, *reason) for index, reason in refused.items())
         rows = [row for index, row in enumerate(rows) if index not in refused and index not in failed]
@@ -104,34 +102,27 @@ def run_process(
         speeds.append({"name": built.name, "rows_in": rows_in, "rows_out": len(rows), "seconds": seconds})
         log(f"{stage}: {built.name} passed {len(rows)} of {rows_in} rows in {seconds:.3f} s")
     return Processed(
-        kept=_kept_table(table, rows),
+        kept=kept_table(table, rows),
         rejects=rows_table(rejects, REJECTS),
         quarantine=rows_table(quarantine, QUARANTINE),
         operators=speeds,
     )
 
 
-def _apply(
+def _measure(
     built: BuiltOperator,
     rows: list[Row],
     rescore: Rescore | None,
     later: Sequence[BuiltOperator],
     on_batch: ProgressCallback,
-) -> dict[int, BaseException]:
-    """Apply an operator to all rows, and score the captions that it changed.
-
-    Returns:
-        The errors, by the row's position.
-    """
-    with operator_environment():
-        fix = (MODEL_FIX,) if classifies(built) else ()
-        with operator_context(built.name, built.limits, f"on {len(rows)} rows", *fix):
-            if classifies(built):
-                failed = classify(built, rows, [classifier for classifier in later if classifies(classifier)], on_batch)
-            else:
-                failed = (measure_rows if built.needs_set else apply_to_rows)(built, rows, on_batch)
-    if rows and len(failed) == len(rows):
-        _raise_if_not_images(built, rows, failed)
+) -> Errors:
+    """Run an operator on all rows, and score the captions that it changed; return the errors."""
+    with (
+        operator_environment(),
+        operator_context(built.name, built.limits, f"on {len(rows)} rows", built.fix),
+    ):
+        failed = built.measure(rows, later, on_batch)
+    _raise_if_all(built, rows, failed)
     if built.is_filter or built.needs_set or rescore is None:
         return failed
     edited = [index for index, row in enumerate(rows) if SIMILARITY not in row.sample[STATS] and row.values["caption"]]
@@ -145,39 +136,10 @@ def _apply(
     return dict(sorted(failed.items()))
 
 
-def _refused(
-    built: BuiltOperator, rows: list[Row]
-) -> tuple[dict[int, tuple[float | None, str]], dict[int, BaseException]]:
-    """Find the rows that an operator refuses.
-
-    Returns:
-        By position, the refused value and the reason; and the errors that the operator raised about a row.
-    """
-    if built.needs_set:
-        with operator_environment():
-            return judge_set(built, rows), {}
-    if not built.is_filter:
-        return {index: (None, "no caption left") for index, row in enumerate(rows) if not row.values["caption"]}, {}
-    reasons: dict[int, tuple[float | None, str]] = {}
-    failed: dict[int, BaseException] = {}
-    with operator_environment():
-        for index, row in enumerate(rows):
-            reason, error = attempt(lambda row=row: _refusal(built, row))  # type: ignore[misc]
-            if error is not None:
-                failed[index] = error
-            elif reason is not None:
-                reasons[index] = reason
-    if rows and len(failed) == len(rows):
-        _raise_if_not_images(built, rows, failed)
-    return reasons, failed
-
-
-def _refusal(built: BuiltOperator, row: Row) -> tuple[float | None, str] | None:
-    return retried(lambda: refusal(built, row), row.sample["images"])
-
-
-def _raise_if_not_images(built: BuiltOperator, rows: list[Row], failed: dict[int, BaseException]) -> None:
+def _raise_if_all(built: BuiltOperator, rows: list[Row], failed: Errors) -> None:
     """Raise if an operator fails on every row, unless every image is broken or every new caption is refused."""
+    if not rows or len(failed) < len(rows):
+        return
     if all(isinstance(error, CaptionError) for error in failed.values()):
         return
     if all(_image_error(row) is not None for row in rows):
@@ -215,15 +177,3 @@ def _rejected(row: Row, stage: str, built: BuiltOperator, value: float | None, r
         "id": row.values["id"], "line": row.values["line"], "stage": stage, "operator": built.name, "reason": reason,
         "value": value, "limit": built.limits,
     }  # fmt: skip
-
-
-def _kept_table(table: pa.Table, rows: list[Row]) -> pa.Table:
-    for row in rows:
-        stats = {name: scalar(value) for name, value in row.sample[STATS].items()}
-        if row.edits:
-            stats["edits"] = row.edits
-            row.values["flags"] = sorted({*(row.values["flags"] or []), "caption_edited"})
-        earlier = json.loads(row.values.get("stats") or "{}")
-        row.values["stats"] = json.dumps({**earlier, **stats}, sort_keys=True, ensure_ascii=False, default=str)
-    schema = table.schema if "stats" in table.schema.names else table.schema.append(pa.field("stats", pa.string()))
-    return pa.Table.from_pylist([row.values for row in rows], schema=schema)

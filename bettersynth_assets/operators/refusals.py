@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bettersynth_assets.operators.apply import Row, columns
-from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.operators.built import BuiltOperator
+from bettersynth_assets.operators.rows import Row, columns, scalar
 from bettersynth_assets.operators.sample import STATS
 
 if TYPE_CHECKING:
@@ -77,10 +77,3 @@ def _names(built: BuiltOperator, row: Row, value: Any, limit: Any) -> tuple[str,
     arguments = [name for name, number in numbers.items() if number is limit or number == limit] or ["limit"]
     pairs = [(stat, name) for stat in stats for name in arguments]
     return next((pair for pair in pairs if pair[1].split("_")[-1] in pair[0].split("_")), pairs[-1])
-
-
-def scalar(value: Any) -> Any:
-    """Unwrap Data-Juicer's lists with one number per image; a row has one image."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -21,7 +21,8 @@ from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.errors import UserError
-from bettersynth_assets.operators.data_juicer import BuiltOperator, compares_images
+from bettersynth_assets.operators.built import BuiltOperator
+from bettersynth_assets.operators.data_juicer import compares_images
 from bettersynth_assets.operators.order import Measured, planned_order, predicted_seconds
 from bettersynth_assets.operators.process import Processed
 from bettersynth_assets.operators.seed_scores import with_limits

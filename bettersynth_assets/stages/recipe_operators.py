@@ -18,8 +18,9 @@ from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import no_log
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.models.scorers.clip_files import score_files
+from bettersynth_assets.operators.built import BuiltOperator
 from bettersynth_assets.operators.custom_operators import use_custom_operators
-from bettersynth_assets.operators.data_juicer import BuiltOperator, build_operators, operators_key, own_similarity
+from bettersynth_assets.operators.data_juicer import build_operators, operators_key, own_similarity
 from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.stages.run_models import RunModels
 

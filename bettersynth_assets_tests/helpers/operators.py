@@ -9,7 +9,7 @@ from bettersynth_assets.config.operator_models import OperatorModels
 from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.operators import data_juicer
-from bettersynth_assets.operators.data_juicer import BuiltOperator
+from bettersynth_assets.operators.built import BuiltOperator
 
 
 def build_operators(

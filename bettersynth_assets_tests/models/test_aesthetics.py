@@ -12,8 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.apply import STATS, make_row
-from bettersynth_assets.operators.image_classifiers import classify
+from bettersynth_assets.operators.rows import STATS, make_row
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.stock_models import load_aesthetics
 from bettersynth_assets_tests.helpers.operators import build_operators
@@ -96,7 +95,7 @@ def test_the_operator_uses_our_classes_row_by_row_and_in_batches_and_scales_scor
     ]
     for row, image in zip(rows, images, strict=True):
         image.save(row.sample["images"][0])
-    assert classify(built, rows, []) == {}
+    assert built.measure(rows, []) == {}
     for row, expected in zip(rows, GOLDEN[name], strict=True):
         (ours,) = row.sample[STATS]["image_aesthetics_scores"]
         (theirs,) = built.operator.compute_stats_single({**row.sample, STATS: {}})[STATS]["image_aesthetics_scores"]

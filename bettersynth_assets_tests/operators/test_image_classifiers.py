@@ -4,9 +4,8 @@ import pytest
 
 from bettersynth_assets.images import decoding
 from bettersynth_assets.images.opening import ImageError
-from bettersynth_assets.operators.apply import STATS, make_row
 from bettersynth_assets.operators.catalog import spec_of
-from bettersynth_assets.operators.image_classifiers import classify
+from bettersynth_assets.operators.rows import STATS, make_row
 from bettersynth_assets.operators.sandbox import operator_environment
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import break_image, seed_table, tiny_profile
@@ -33,7 +32,7 @@ def rows(tmp_path):
 def test_stats_equal_those_of_data_juicers_operators(built, rows):
     with operator_environment():
         for operator in built:
-            assert classify(operator, rows, []) == {}
+            assert operator.measure(rows, []) == {}
             stat = spec_of(operator.name).classifier.stat
             theirs = [operator.operator.compute_stats_single({**row.sample, STATS: {}})[STATS][stat] for row in rows]
             assert [row.sample[STATS][stat] for row in rows] == [pytest.approx(values, abs=1e-6) for values in theirs]
@@ -45,9 +44,9 @@ def test_an_image_is_decoded_once_for_all_classifiers_and_a_broken_one_fails_alo
     opened = []
     monkeypatch.setattr(decoding, "open_rgb", lambda path, real=decoding.open_rgb: opened.append(path) or real(path))
     with operator_environment():
-        failed = classify(built[0], rows, built[1:])
+        failed = built[0].measure(rows, built[1:])
         assert list(failed) == [4] and isinstance(failed[4], ImageError)
         left = [row for at, row in enumerate(rows) if at not in (4, 7)]
-        assert classify(built[1], left, []) == {}
+        assert built[1].measure(left, []) == {}
     assert len(opened) == 9 and all(not row.pixels for row in left)
     assert all("image_nsfw_score" in row.sample[STATS] for row in left)

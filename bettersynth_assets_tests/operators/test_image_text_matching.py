@@ -7,9 +7,9 @@ import pytest
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.images import decoding
 from bettersynth_assets.operators import image_classifiers
-from bettersynth_assets.operators.apply import STATS, make_row
-from bettersynth_assets.operators.image_classifiers import classifies, classify
+from bettersynth_assets.operators.image_classifiers import BuiltClassifier
 from bettersynth_assets.operators.process import run_process
+from bettersynth_assets.operators.rows import STATS, make_row
 from bettersynth_assets.operators.sandbox import operator_environment
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import CAPTIONS, break_image, scored_table, seed_table, tiny_profile
@@ -63,7 +63,7 @@ def own_calls(built, rows):
 
 
 def scores_of(built, rows):
-    assert classify(built, rows, []) == {}
+    assert built.measure(rows, []) == {}
     return [row.sample[STATS].pop(STAT) for row in rows]
 
 
@@ -88,7 +88,7 @@ def test_an_image_is_decoded_once_for_all_classifiers_of_a_list(build, rows, ope
     operators = build("watermark", "matching", "nsfw")
     with operator_environment():
         for place, built in enumerate(operators, start=1):
-            assert classify(built, rows, operators[place:]) == {}
+            assert built.measure(rows, operators[place:]) == {}
         assert len(opened) == len(rows) and not any(row.pixels for row in rows)
         ours = [row.sample[STATS][STAT] for row in rows]
         assert ours == [pytest.approx(values, abs=1e-6) for values in own_calls(operators[1], rows)]
@@ -98,11 +98,11 @@ def test_decoded_images_are_kept_for_as_many_rows_as_fit(build, rows, opened, mo
     operators = build("watermark", "matching", "nsfw")
     monkeypatch.setattr(image_classifiers, "KEPT_BYTES", 20 * 3 * 32 * 32 + 5)
     with operator_environment():
-        classify(operators[0], rows, operators[1:])
+        operators[0].measure(rows, operators[1:])
         assert [len(row.pixels) for row in rows] == [2] * 10 + [0] * 20
-        classify(operators[1], rows, operators[2:])
+        operators[1].measure(rows, operators[2:])
         assert [len(row.pixels) for row in rows] == [1] * 20 + [0] * 10
-        classify(operators[2], rows, [])
+        operators[2].measure(rows, [])
     assert len(opened) == 30 + 20 + 10
     assert all({"image_watermark_prob", STAT, "image_nsfw_score"} <= row.sample[STATS].keys() for row in rows)
 
@@ -113,7 +113,7 @@ def test_a_broken_image_and_an_unreadable_caption_fail_no_other_row(build, rows,
         whole = scores_of(matching, rows)
         break_image(tmp_path, rows[4].values["image"])
         rows[7].sample["text"] = kit_text("half a \ud83d smile")
-        failed = classify(matching, rows, [])
+        failed = matching.measure(rows, [])
     assert list(failed) == [4, 7]
     left = [at for at in range(len(rows)) if at not in failed]
     assert [rows[at].sample[STATS][STAT] for at in left] == [pytest.approx(whole[at], abs=1e-6) for at in left]
@@ -153,7 +153,7 @@ def test_a_tokenizer_of_another_model_is_reported_as_such(build, rows, tiny_mode
     (matching,) = build("matching", matching={"hf_blip": str(folder)})
     rows[2].sample["text"] = kit_text("a quokka")
     with operator_environment():
-        failed = classify(matching, rows, [])
+        failed = matching.measure(rows, [])
     assert list(failed) == [2] and "tokenizer of another model" in str(failed[2])
     table = scored_table(tmp_path, 3)
     quokkas = table.set_column(table.schema.get_field_index("caption"), "caption", [["quokka"] * 3])
@@ -164,7 +164,7 @@ def test_a_tokenizer_of_another_model_is_reported_as_such(build, rows, tiny_mode
 def test_flipped_images_use_the_implementation_of_data_juicer(build, tmp_path):
     table = scored_table(tmp_path, 6)
     plain, mirrored = build("matching") + build("matching", matching={"horizontal_flip": True})
-    assert classifies(plain) and not classifies(mirrored)
+    assert isinstance(plain, BuiltClassifier) and not isinstance(mirrored, BuiltClassifier)
     done = run_process(table, [mirrored], stage="test", image_root=tmp_path, rescore=None)
     rows = [make_row(row, tmp_path, with_score=True) for row in table.to_pylist()]
     with operator_environment():

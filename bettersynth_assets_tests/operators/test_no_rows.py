@@ -15,7 +15,6 @@ from bettersynth_assets.models.captioners.synthetic import Synthetic, synthetic_
 from bettersynth_assets.models.diffusion import ImageMaker
 from bettersynth_assets.models.scorers.clip_files import embed_files, score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
-from bettersynth_assets.operators.classifier_models import load_classifier
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile, write_images
@@ -59,7 +58,7 @@ def test_an_image_maker_accepts_an_empty_batch(tiny_models, tmp_path):
 
 def test_a_classifier_accepts_an_empty_batch(tiny_models):
     (built,) = build_operators([{"image_watermark_filter": {}}], tiny_profile(tiny_models))
-    model = load_classifier(built)
+    model = built.model
     assert model.tokens([]) == [] and model.values(NO_PIXELS, []) == []
 
 
