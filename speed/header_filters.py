@@ -75,7 +75,7 @@ def main() -> None:
         paths, captions = write_rows(Path(root, "images"), args.rows)
         table, reading = seed_rows(paths, captions, profile.limits)
         for entry in ENTRIES:
-            (built,) = build_operators([entry], OperatorModels(profile.models), profile.gpu)
+            (built,) = build_operators([entry], OperatorModels(profile.models), profile.gpu, device="cpu")
             processed = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)
             start = time.perf_counter()
             processed = run_process(table, [built], stage="benchmark", image_root=Path("/"), rescore=None)

@@ -213,7 +213,8 @@ def measure(case: Case, table: pa.Table, profile: Profile, peer_rows: int) -> di
     arguments = {
         name: getattr(profile.models, value) if name == "hf_clip" else value for name, value in case.arguments.items()
     }
-    (built,) = build_operators([{case.name: arguments}], OperatorModels(profile.models), profile.gpu)
+    models, device = OperatorModels(profile.models), resolve_devices(profile.gpu)[0]
+    (built,) = build_operators([{case.name: arguments}], models, profile.gpu, device=device)
     embeddings = np.random.default_rng(0).standard_normal((table.num_rows, 512)).astype(np.float32)
 
     def run(rows: pa.Table) -> Any:

@@ -23,13 +23,15 @@ from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.errors import ConfigError
 from bettersynth_assets.images.paths import Roots, real_roots
 from bettersynth_assets.records.seed_source import QUESTIONS_FILE, SeedSource
+from bettersynth_assets.scheduler.devices import resolve_devices
 
 
 @dataclass(frozen=True)
 class ResolvedRun:
     """Settings of a run, and the models, files and folders that they name.
 
-    Values do not depend on the ``gpu`` section, which differs between the processes of a run (``with_gpu``).
+    Except for ``device``, values do not depend on the ``gpu`` section, which differs between the processes of a run
+    (``with_gpu``).
     """
 
     settings: Settings
@@ -43,6 +45,15 @@ class ResolvedRun:
     @property
     def gpu(self) -> Gpu:
         return self.settings.profile.gpu
+
+    @property
+    def device(self) -> str:
+        """Torch's name of the first device of this process.
+
+        Raises:
+            DeviceError: a GPU that does not exist.
+        """
+        return resolve_devices(self.gpu)[0]
 
     def with_gpu(self, gpu: Gpu) -> Self:
         """Return a copy with another ``gpu`` section that shares all resolved values."""

@@ -1,4 +1,4 @@
-"""Builds a recipe's list of operators. In: YAML entries, limits. Out: Data-Juicer operators and their key.
+"""Builds a recipe's list of operators. In: YAML entries with limits. Out: Data-Juicer operators and their key.
 
 ``recipe_lists`` defines what a list may contain. Model arguments that the recipe omits come from the profile.
 """
@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from bettersynth_assets.config.gpu import Gpu
 from bettersynth_assets.config.operator_models import OperatorModels
@@ -37,29 +34,9 @@ from bettersynth_assets.operators.operator_calls import operator_context
 from bettersynth_assets.operators.recipe_lists import check_operators, entry_of, needs_set
 from bettersynth_assets.operators.sandbox import operator_environment, registry
 from bettersynth_assets.operators.trust import PLACE, nested
-from bettersynth_assets.scheduler.devices import resolve_devices
 
 if TYPE_CHECKING:
     from data_juicer.ops.base_op import OP
-
-
-def resolve_limits(entries: Sequence[Operator], scores: NDArray[np.float32], ids: Sequence[str]) -> list[Operator]:
-    """Replace the methods by which operators choose limits with numbers.
-
-    Args:
-        entries: a ``process:`` list.
-        scores: cosines of all rows of the seed file, shape (n,).
-        ids: their ids, in the same order.
-
-    Returns:
-        The list with ``min_score`` and ``max_score`` (and ``last_tied_id`` if a tie is cut). It is plain JSON, and a
-        filtered shard depends on nothing else but its rows and models.
-    """
-    resolved: list[Operator] = []
-    for name, arguments in map(entry_of, entries):
-        limits = spec_of(name).limits
-        resolved.append({name: dict(limits(arguments, scores, ids)) if limits else arguments})
-    return resolved
 
 
 def own_similarity(entries: Sequence[Operator]) -> bool:
@@ -107,6 +84,7 @@ def build_operators(
     models: OperatorModels,
     gpu: Gpu,
     *,
+    device: str,
     shards: int = 1,
     trusted_code: bool = False,
 ) -> list[BuiltOperator]:
@@ -115,14 +93,14 @@ def build_operators(
     Args:
         entries: a ``process:`` list.
         models: the profile's models.
-        gpu: the profile's devices; operators run on the first one.
+        gpu: how the profile runs models.
+        device: torch's name of the device that operators with a model use.
         shards: number of shards that the rows are split into; 1 if the operators receive all rows at once.
         trusted_code: setting of the profile.
 
     Raises:
         ConfigError: as ``check_operators``; a model that does not exist; a value that the operator refuses; an operator
             that needs all rows but would see one shard of several.
-        DeviceError: a GPU that does not exist.
     """
     set_operators = [name for name, _ in map(entry_of, entries) if needs_set(name)]
     if set_operators and shards > 1:
@@ -141,7 +119,6 @@ def build_operators(
             f"{rescoring} with its own model and {limited[0]} are in one list, but Data-Juicer stores one similarity "
             "per row: remove `hf_clip`, or one of the two operators"
         )
-    device = resolve_devices(gpu)[0]
     built = []
     for entry in entries:
         name, arguments = entry_of(entry)

@@ -12,12 +12,12 @@ from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.operators.data_juicer import compares_images
-from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.operators.limits import with_limits
+from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.records.schema import FILTERED
 from bettersynth_assets.stages.recipe_check import check_recipe
-from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
+from bettersynth_assets.stages.recipe_operators import list_key, ready_list, register_operators
 from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
-from bettersynth_assets.stages.run_models import RunModels
 from bettersynth_assets.stages.score import read_embeddings
 
 NAME = "filtered_set"
@@ -36,15 +36,14 @@ def run(work: Work) -> Result:
     """Filter one shard."""
     run, recipe, table = work.run, work.run.recipe, work.rows("clip_scores")
     limits = process_list(run, work.inputs)
-    operators = build_list(run, limits)
+    ready = ready_list(run, limits)
     embeddings = read_embeddings(work.inputs["clip_scores"]) if compares_images(recipe.process) else None
-    processed = process_rows(
+    processed = run_process(
         table,
-        operators,
-        entries=recipe.process,
+        ready.operators,
         stage=NAME,
         image_root=run.seed.images,
-        models=RunModels(run),
+        rescore=ready.rescore,
         embeddings=embeddings,
         log=work.log_with_shard,
     )

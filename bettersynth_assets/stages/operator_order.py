@@ -17,21 +17,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.errors import UserError
 from bettersynth_assets.operators.built import BuiltOperator
 from bettersynth_assets.operators.data_juicer import compares_images
+from bettersynth_assets.operators.limits import with_limits
 from bettersynth_assets.operators.order import Measured, planned_order, predicted_seconds
-from bettersynth_assets.operators.process import Processed
-from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.stages.accounting import empty_set_error
 from bettersynth_assets.stages.filter import PLAN
 from bettersynth_assets.stages.recipe_check import check_recipe
-from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
+from bettersynth_assets.stages.recipe_operators import ReadyList, list_key, ready_list, register_operators
 from bettersynth_assets.stages.rules import SAME_KEPT
-from bettersynth_assets.stages.run_models import RunModels
 from bettersynth_assets.stages.score import embeddings_of
 
 SAMPLE_ROWS = 256
@@ -68,7 +66,7 @@ def run(work: Work) -> Result:
     if not rows.num_rows:
         raise empty_set_error(PLAN, work.settings)
     first, second = (
-        build_list(work.run, with_limits(operator_list, work.inputs["seed_profile"][0]))
+        ready_list(work.run, with_limits(operator_list, work.inputs["seed_profile"][0]))
         for operator_list in (entries, refilter)
     )
 
@@ -76,27 +74,26 @@ def run(work: Work) -> Result:
     embeddings = embeddings_of(work, sample) if compares_images(entries) else []
     by_id = dict(zip(sample["id"].to_pylist(), embeddings, strict=True)) if embeddings else {}
 
-    def runner(operator_list: Sequence[Operator]) -> Run:
+    def runner(ready: ReadyList) -> Run:
         def process(table: pa.Table, operators: Sequence[BuiltOperator]) -> Processed:
-            return process_rows(
+            return run_process(
                 table,
                 operators,
-                entries=operator_list,
                 stage=PLAN,
                 image_root=work.run.seed.images,
-                models=RunModels(work.run),
+                rescore=ready.rescore,
                 embeddings=[by_id[row_id] for row_id in table["id"].to_pylist()] if by_id else None,
             )
 
         return process
 
-    process = runner(entries)
-    measured = probe(sample, first, process, work.log)
-    recipe_order, planned = list(range(len(first))), planned_order(measured)
-    kept_rows = process(sample, first).kept
+    process, operators = runner(first), first.operators
+    measured = probe(sample, operators, process, work.log)
+    recipe_order, planned = list(range(len(operators))), planned_order(measured)
+    kept_rows = process(sample, operators).kept
     moved = planned != recipe_order
-    differ = differing(kept_rows, process(sample, [first[position] for position in planned]).kept) if moved else 0
-    shown = operator_rows(measured, planned) + refilter_rows(probe(sample, second, runner(refilter), work.log))
+    differ = differing(kept_rows, process(sample, [operators[position] for position in planned]).kept) if moved else 0
+    shown = operator_rows(measured, planned) + refilter_rows(probe(sample, second.operators, runner(second), work.log))
     table = pa.Table.from_pylist(shown, schema=OPERATORS)
     order = recipe_order if differ else planned
     seconds = {

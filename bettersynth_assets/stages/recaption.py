@@ -31,11 +31,12 @@ from bettersynth_assets.models.captioners.synthetic import (
     synthetic_table,
 )
 from bettersynth_assets.models.scorers.clip_score import scorer_key
-from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.operators.limits import with_limits
+from bettersynth_assets.operators.process import run_process
 from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.stages.caption_choice import choice_stats, choose_captions, positions_to_recaption
 from bettersynth_assets.stages.recipe_check import check_recipe
-from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
+from bettersynth_assets.stages.recipe_operators import list_key, ready_list, register_operators
 from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
 from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.stages.run_models import RunModels
@@ -104,15 +105,14 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
 
 def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
     """Run the ``refilter`` list over the chosen captions."""
-    run, limits = work.run, with_limits(section.refilter, work.inputs["seed_profile"][0])
-    operators = build_list(run, limits)
-    processed = process_rows(
+    limits = with_limits(section.refilter, work.inputs["seed_profile"][0])
+    ready = ready_list(work.run, limits)
+    processed = run_process(
         result.kept,
-        operators,
-        entries=section.refilter,
+        ready.operators,
         stage=NAME,
-        image_root=run.image_root,
-        models=RunModels(run),
+        image_root=work.run.image_root,
+        rescore=ready.rescore,
         log=work.log_with_shard,
     )
     return replace(

@@ -50,11 +50,10 @@ def check_recipe(run: ResolvedRun) -> list[str]:
         check_operators(entries, trusted_code=profile.trusted_code)
         check_fields(entries, _seed_fields(run, entries))
     check_select(run.recipe.budget.select)
-    # On the CPU, because the checking process may not be one of those that use the GPUs.
-    cpu = run.gpu.model_copy(update={"devices": "cpu", "decode": "pillow"})
     for location, entries in lists.items():
         shards = 1 if location == "budget.select" else profile.shards
-        build_operators(entries, models, cpu, shards=shards, trusted_code=profile.trusted_code)
+        # On the CPU, because the checking process may not be one of those that use the GPUs.
+        build_operators(entries, models, run.gpu, device="cpu", shards=shards, trusted_code=profile.trusted_code)
     names = sorted({entry_of(entry)[0] for entries in lists.values() for entry in entries} - custom_names())
     modules = registry().modules
     return [message for name in names if (message := warning(name, modules[name]))]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
 from bettersynth_assets.engine.store import write_table
-from bettersynth_assets.operators.seed_scores import SCORES_FILE
+from bettersynth_assets.operators.limits import SCORES_FILE
 from bettersynth_assets.records.distribution import PERCENTILES, describe
 from bettersynth_assets.stages.accounting import empty_set_error
 from bettersynth_assets.stages.rules import THRESHOLDS

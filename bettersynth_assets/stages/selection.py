@@ -15,11 +15,10 @@ from bettersynth_assets.engine.libraries import key_versions
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Work
 from bettersynth_assets.operators.data_juicer import compares_images
-from bettersynth_assets.operators.process import Processed
-from bettersynth_assets.operators.seed_scores import with_limits
+from bettersynth_assets.operators.limits import with_limits
+from bettersynth_assets.operators.process import Processed, run_process
 from bettersynth_assets.stages.accounting import empty_set_error
-from bettersynth_assets.stages.recipe_operators import build_list, list_key, process_rows, register_operators
-from bettersynth_assets.stages.run_models import RunModels
+from bettersynth_assets.stages.recipe_operators import list_key, ready_list, register_operators
 from bettersynth_assets.stages.score import embeddings_of
 
 LIBRARIES = ("py-data-juicer", "torch", "transformers", "open_clip_torch", "pillow")
@@ -38,15 +37,14 @@ def select_rows(work: Work, rows: pa.Table, *, stage: str) -> Processed:
         EmptySetError: no row is left; names the operator that removed most.
     """
     run, entries = work.run, work.run.recipe.budget.select
-    operators = build_list(run, with_limits(entries, work.inputs["seed_profile"][0]), has_all_rows=True)
+    ready = ready_list(run, with_limits(entries, work.inputs["seed_profile"][0]), has_all_rows=True)
     embeddings = embeddings_of(work, rows) if compares_images(entries) else None
-    processed = process_rows(
+    processed = run_process(
         rows,
-        operators,
-        entries=entries,
+        ready.operators,
         stage=stage,
         image_root=run.image_root,
-        models=RunModels(run),
+        rescore=ready.rescore,
         embeddings=embeddings,
         log=work.log,
     )

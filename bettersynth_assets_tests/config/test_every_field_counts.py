@@ -21,7 +21,7 @@ from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import CaptionSection, Recipe
 from bettersynth_assets.config.settings import Settings
 from bettersynth_assets.engine.resolved_run import ResolvedRun
-from bettersynth_assets.operators.seed_scores import SCORES_FILE
+from bettersynth_assets.operators.limits import SCORES_FILE
 from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets.stages.recaption import caption_key
 from toolkit.files import digest_of

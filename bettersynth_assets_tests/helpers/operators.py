@@ -10,14 +10,17 @@ from bettersynth_assets.config.profile import Profile
 from bettersynth_assets.config.recipe import Operator
 from bettersynth_assets.operators import data_juicer
 from bettersynth_assets.operators.built import BuiltOperator
+from bettersynth_assets.scheduler.devices import resolve_devices
 
 
 def build_operators(
     entries: Sequence[Operator], profile: Profile, *, has_all_rows: bool = False
 ) -> list[BuiltOperator]:
     shards = 1 if has_all_rows else profile.shards
-    models = OperatorModels(profile.models)
-    return data_juicer.build_operators(entries, models, profile.gpu, shards=shards, trusted_code=profile.trusted_code)
+    models, device = OperatorModels(profile.models), resolve_devices(profile.gpu)[0]
+    return data_juicer.build_operators(
+        entries, models, profile.gpu, device=device, shards=shards, trusted_code=profile.trusted_code
+    )
 
 
 def operators_key(entries: Sequence[Operator], profile: Profile) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from PIL import ImageFile
 
 from bettersynth_assets.config.profile import Gpu
 from bettersynth_assets.errors import ConfigError
-from bettersynth_assets.operators.data_juicer import check_operators, resolve_limits
+from bettersynth_assets.operators.data_juicer import check_operators
+from bettersynth_assets.operators.limits import resolve_limits
 from bettersynth_assets.operators.sandbox import operator_environment, registry
 from bettersynth_assets_tests.helpers.operators import build_operators, operators_key
 from bettersynth_assets_tests.helpers.rows import tiny_profile

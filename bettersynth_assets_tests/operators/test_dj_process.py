@@ -20,7 +20,7 @@ from bettersynth_assets.models.captioners.caption_cleaning import clean
 from bettersynth_assets.models.diffusion import ImageMaker, save_image
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
-from bettersynth_assets.operators.data_juicer import resolve_limits
+from bettersynth_assets.operators.limits import resolve_limits
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile

@@ -8,7 +8,7 @@ import pytest
 from bettersynth_assets.config.model import PACKAGE_ROOT
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import ClipScorer
-from bettersynth_assets.operators.data_juicer import resolve_limits
+from bettersynth_assets.operators.limits import resolve_limits
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import scored_table, tiny_profile

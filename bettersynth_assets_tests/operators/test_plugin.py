@@ -33,7 +33,7 @@ from bettersynth_assets.operators.data_juicer import build_operators, operators_
 from bettersynth_assets.operators.sandbox import registry
 from bettersynth_assets.operators.trust import warning
 entries, profile = [{"plugin_filter": {}}, {"newer_filter": {}}], load_profile("miniature")
-built, _ = build_operators(entries, OperatorModels(profile.models), profile.gpu)
+built, _ = build_operators(entries, OperatorModels(profile.models), profile.gpu, device="cpu")
 print(json.dumps([
     built.is_filter, operators_key(entries, OperatorModels(profile.models), profile.gpu),
     spec_of("plugin_filter").stats,

@@ -9,7 +9,7 @@ import pytest
 from bettersynth_assets.errors import ConfigError, UserError
 from bettersynth_assets.images.opening import ImageError
 from bettersynth_assets.operators import classifier_models, dataset_operators, image_classifiers
-from bettersynth_assets.operators.data_juicer import resolve_limits
+from bettersynth_assets.operators.limits import resolve_limits
 from bettersynth_assets.operators.process import run_process
 from bettersynth_assets_tests.helpers.operators import build_operators
 from bettersynth_assets_tests.helpers.rows import break_image, scored_table, tiny_profile
