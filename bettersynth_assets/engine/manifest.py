@@ -43,7 +43,7 @@ class Manifest:
     files: dict[str, dict[str, Any]]
     """``{"bytes": …, "sha256": …}`` of each file, by its path relative to the version's folder."""
     memos: list[str] = field(default_factory=list)
-    """Names of the memos that the version was built from, next to its folder (see ``Work.store``)."""
+    """Names of the memos that the version was built from, next to its folder (see ``Work.memo``)."""
     stats: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     inputs: dict[str, Any] = field(default_factory=dict)

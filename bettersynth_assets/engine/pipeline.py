@@ -283,11 +283,12 @@ class Pipeline:
         with measured() as usage:
             result = stage.run(work)
         seconds = time.monotonic() - start
-        tables = {"kept": result.kept, "rejects": result.rejects, "quarantine": result.quarantine}
-        for table_name, table in tables.items():
-            write_table(folder / f"{table_name}.parquet", table)
-        names = (*(f"{name}.parquet" for name in tables), *result.files, *result.other_files)
-        files = {name: seal(folder / name) for name in names}
+        row_tables = {"kept": result.kept, "rejects": result.rejects, "quarantine": result.quarantine}
+        tables = {**{f"{name}.parquet": table for name, table in row_tables.items()}, **result.tables}
+        for name, table in tables.items():
+            write_table(folder / name, table)
+        files = {name: seal(folder / name) for name in (*tables, *result.files, *result.other_files)}
+        additional = (*result.tables, *result.files)
         manifest = Manifest(
             stage=stage.name,
             shard=slot.shard,
@@ -296,7 +297,7 @@ class Pipeline:
             kept=result.kept.num_rows,
             rejected=_counts(result.rejects, "operator"),
             quarantined=_counts(result.quarantine, "reason"),
-            digest=digest_of(files["kept.parquet"]["sha256"], *(files[name]["sha256"] for name in result.files)),
+            digest=digest_of(files["kept.parquet"]["sha256"], *(files[name]["sha256"] for name in additional)),
             files=files,
             memos=sorted(set(work.memos)),
             stats=result.stats,

@@ -35,6 +35,8 @@ class Result:
     quarantine: pa.Table = field(default_factory=QUARANTINE.empty_table)
     stats: dict[str, Any] = field(default_factory=dict)
     """Small JSON values for metadata and later stages, e.g. thresholds and histograms."""
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    """Additional tables by the name of their file, which the engine writes first among ``files``."""
     files: tuple[str, ...] = ()
     """Additional files that the function wrote; paths relative to ``Work.folder``."""
     other_files: tuple[str, ...] = ()
@@ -65,16 +67,22 @@ class Work:
         """Return all rows of an input in shard order."""
         return pa.concat_tables([manifest.table(table) for manifest in self.inputs[stage]])
 
-    def stored(self, name: str, key: str) -> pa.Table | None:
-        """Return a memo: an expensive intermediate table that an earlier version, or a killed run, has stored.
+    def memo(self, name: str, key: str, update: Callable[[pa.Table | None], pa.Table]) -> pa.Table:
+        """Return an expensive intermediate table, stored next to the shard's versions in the place of its predecessor.
 
         Args:
             name: name of the table, e.g. ``captions``.
             key: hash of everything that the table depends on; fewer values than the result depends on.
-
-        Returns:
-            The table; None if no intact table with this key exists.
+            update: receives the table that an earlier version, or a killed run, has stored under this key, or None if
+                no intact one exists; returns it if it is complete, else the table to store.
         """
+        stored = self._read_memo(name, key)
+        table = update(stored)
+        if table is not stored:
+            self._write_memo(name, key, table)
+        return table
+
+    def _read_memo(self, name: str, key: str) -> pa.Table | None:
         for path in self._memo_paths(name, key):
             if file_sha256(path)[:16] == path.stem.rpartition("-")[2]:
                 self.memos.append(path.name)
@@ -83,11 +91,8 @@ class Work:
             path.unlink()
         return None
 
-    def store(self, name: str, key: str, table: pa.Table) -> None:
-        """Store a memo next to the shard's versions, in the place of one with the same key.
-
-        Its name holds the hash of its bytes. Older memos are removed when the version that used this one is committed.
-        """
+    def _write_memo(self, name: str, key: str, table: pa.Table) -> None:
+        """Its name holds the hash of its bytes. The version that uses it removes older memos when it is committed."""
         stem = _memo_stem(name, key)
         partial = self.folder.parent / f".{stem}.partial"  # the hash is known once the file is written
         write_table(partial, table)

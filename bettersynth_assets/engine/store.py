@@ -5,7 +5,7 @@
     v-3fa9c1d20b7e/               files of one version, named by its key
         kept.parquet ...
     current -> v-3fa9c1d20b7e     a stable path for people and scripts
-    captions-<key>-<sha256>.parquet     memos: expensive intermediate tables (``Work.store``)
+    captions-<key>-<sha256>.parquet     memos: expensive intermediate tables (``Work.memo``)
     .lock                         held by the process that writes here
 
 Renaming ``manifest.json`` into place commits a version. The link ``current`` is derived from the manifest:

@@ -24,9 +24,8 @@ from bettersynth_assets.operators.dataset_operators import BuiltSetOperator
 from bettersynth_assets.operators.fields import top_fields
 from bettersynth_assets.operators.image_classifiers import BuiltClassifier, flips
 from bettersynth_assets.operators.local_models import (
-    check_local,
+    checked_paths,
     loading_from,
-    local_files,
     local_fingerprint,
     needs_of,
 )
@@ -128,10 +127,7 @@ def build_operators(
             arguments.setdefault(spec.model.argument, model.name)
         if spec.check and not spec.limits:
             spec.check(arguments)
-        check_local(name, arguments, models)
-        local = tuple(
-            (need.role, str(local_files(name, need, arguments, models)[0])) for need in needs_of(name, arguments)
-        )
+        local = checked_paths(name, arguments, models)
         options = device, gpu.decode, gpu.dtype
         kind = registry().modules[name]
         built.append(_build(name, kind, limits, json.dumps(arguments, sort_keys=True), *options, local))

@@ -95,12 +95,16 @@ def local_fingerprint(name: str, need: Need, arguments: Mapping[str, Any], model
     return files_fingerprint(*local_files(name, need, arguments, models)[1])
 
 
-def check_local(name: str, arguments: Mapping[str, Any], models: OperatorModels) -> None:
+def checked_paths(name: str, arguments: Mapping[str, Any], models: OperatorModels) -> tuple[tuple[str, str], ...]:
     """Check that an operator's packages are installed, and that its files exist and are readable.
+
+    Returns:
+        (role, path) of each local model that it loads, for ``loading_from``.
 
     Raises:
         ConfigError: something is missing, or a file is not a word list.
     """
+    paths = []
     for need in needs_of(name, arguments):
         for module, package in need.packages:
             if find_spec(module) is None:
@@ -108,7 +112,7 @@ def check_local(name: str, arguments: Mapping[str, Any], models: OperatorModels)
                 if package in TOO_NEW and sys.version_info >= TOO_NEW[package]:
                     fix = "it does not compile on Python {}.{} or newer, use an older one".format(*TOO_NEW[package])
                 raise ConfigError(f"operator {name!r} needs the package {package!r}: {fix}, or remove the operator")
-        _, files = local_files(name, need, arguments, models)
+        base, files = local_files(name, need, arguments, models)
         if need.role == "words":
             word_lists = read_words(files[0])
             language = arguments.get("lang", "en")
@@ -117,6 +121,8 @@ def check_local(name: str, arguments: Mapping[str, Any], models: OperatorModels)
                     f"{name}: lang = {language!r}, but {files[0]} has words of {', '.join(sorted(word_lists))}: use "
                     "one of these, or all"
                 )
+        paths.append((need.role, str(base)))
+    return tuple(paths)
 
 
 def read_words(path: Path) -> dict[str, list[str]]:

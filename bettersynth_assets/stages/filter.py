@@ -35,8 +35,7 @@ def process_list(run: ResolvedRun, inputs: Inputs) -> list[Operator]:
 def run(work: Work) -> Result:
     """Filter one shard."""
     run, recipe, table = work.run, work.run.recipe, work.rows("clip_scores")
-    limits = process_list(run, work.inputs)
-    ready = ready_list(run, limits)
+    ready = ready_list(run, process_list(run, work.inputs))
     embeddings = read_embeddings(work.inputs["clip_scores"]) if compares_images(recipe.process) else None
     processed = run_process(
         table,
@@ -52,7 +51,7 @@ def run(work: Work) -> Result:
         kept=processed.kept.cast(FILTERED),
         rejects=processed.rejects,
         quarantine=processed.quarantine,
-        stats={"process": limits, "order": recipe.order, "operators": processed.operators},
+        stats={"process": ready.limits, "order": recipe.order, "operators": processed.operators},
     )
 
 

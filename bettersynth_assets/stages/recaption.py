@@ -26,9 +26,8 @@ from bettersynth_assets.models.captioners.captioner import captioner_key
 from bettersynth_assets.models.captioners.synthetic import (
     Synthetic,
     check_failed,
-    has_failed,
+    completed,
     synthetic_rows,
-    synthetic_table,
 )
 from bettersynth_assets.models.scorers.clip_score import scorer_key
 from bettersynth_assets.operators.limits import with_limits
@@ -37,7 +36,7 @@ from bettersynth_assets.records.schema import RECAPTIONED
 from bettersynth_assets.stages.caption_choice import choice_stats, choose_captions, positions_to_recaption
 from bettersynth_assets.stages.recipe_check import check_recipe
 from bettersynth_assets.stages.recipe_operators import list_key, ready_list, register_operators
-from bettersynth_assets.stages.regenerate import regenerate_key, regenerate_rows
+from bettersynth_assets.stages.regenerate import LEDGER, regenerate_key, regenerate_rows
 from bettersynth_assets.stages.rules import EVERY_ROW_SET, ROWS_LEFT
 from bettersynth_assets.stages.run_models import RunModels
 from toolkit.files import digest_of
@@ -58,8 +57,9 @@ def low_score(section: CaptionSection, seed_profile: Manifest) -> float:
 
 def run(work: Work) -> Result:
     """Recaption one shard."""
+    run, recipe, (seed_profile,) = work.run, work.run.recipe, work.inputs["seed_profile"]
+    refilter = ready_list(run, with_limits(recipe.refilter, seed_profile)) if recipe.refilter else None
     rows = work.rows("filtered_set").to_pylist()
-    recipe, (seed_profile,) = work.run.recipe, work.inputs["seed_profile"]
     section = recipe.caption if rows else None
     captions: dict[int, Synthetic | ImageError] = {}
     if section:
@@ -71,8 +71,25 @@ def run(work: Work) -> Result:
     if recipe.regenerate and recaptioned.num_rows:
         regenerated = regenerate_rows(work, recaptioned, recipe.regenerate)
         stats = {**result.stats, **regenerated.stats}
-        result = replace(result, kept=regenerated.rows, files=regenerated.files, stats=stats)
-    return _refilter(work, result, section) if section and section.refilter and recaptioned.num_rows else result
+        tables, images = {LEDGER: regenerated.ledger}, regenerated.images
+        result = replace(result, kept=regenerated.rows, tables=tables, files=images, stats=stats)
+    if refilter is None or not recaptioned.num_rows:
+        return result
+    processed = run_process(
+        result.kept,
+        refilter.operators,
+        stage=NAME,
+        image_root=run.image_root,
+        rescore=refilter.rescore,
+        log=work.log_with_shard,
+    )
+    return replace(
+        result,
+        kept=processed.kept.cast(RECAPTIONED),
+        rejects=processed.rejects,
+        quarantine=pa.concat_tables([result.quarantine, processed.quarantine]),
+        stats={**result.stats, "refilter": refilter.limits, "operators": processed.operators},
+    )
 
 
 def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSection) -> list[Synthetic | ImageError]:
@@ -81,47 +98,27 @@ def _captions(work: Work, rows: Sequence[dict[str, Any]], section: CaptionSectio
     Raises:
         EnvironmentFault: the captioner failed for more rows than the profile allows.
     """
-    run, models = work.run, RunModels(work.run)
+    run, models, made_from = work.run, RunModels(work.run), caption_key(work.run, section)
+    ids, paths = [row["id"] for row in rows], [Path(run.seed.images, row["image"]) for row in rows]
+    key = digest_of([[row["id"], row["image_hash"]] for row in rows], made_from)
     limit = int(run.settings.profile.limits.max_failed_captions_share * len(rows))
-    depends = caption_key(run, section)
-    key = digest_of([[row["id"], row["image_hash"]] for row in rows], depends)
-    stored = work.stored("captions", key)
-    captions = {} if stored is None else dict(enumerate(synthetic_rows(stored)))
-    missing = [at for at in range(len(rows)) if at not in captions or has_failed(captions[at])]
-    if missing or stored is None:
-        paths = [Path(run.seed.images, rows[at]["image"]) for at in missing]
+
+    def generate(missing: Sequence[int], max_failed: int | None) -> list[Synthetic | ImageError]:
         progress = Progress(work.log, f"{NAME} {work.shard}", len(missing))
-        ids = [rows[at]["id"] for at in missing]
-        max_failed = limit if stored is None else None  # a retry is stored before it is refused
-        generated = caption_files(paths, ids, models.captioner, models.scorer, section, progress, max_failed)
-        for at, path, caption in zip(missing, paths, generated, strict=True):
+        files, names = [paths[at] for at in missing], [ids[at] for at in missing]
+        generated = caption_files(files, names, models.captioner, models.scorer, section, progress, max_failed)
+        for at, caption in zip(missing, generated, strict=True):
             if isinstance(caption, ImageError):
-                check_unchanged(path, rows[at]["image_hash"])
-            captions[at] = caption
-        work.store("captions", key, synthetic_table([captions[at] for at in range(len(rows))]))
-    check_failed({row["id"]: captions[at] for at, row in enumerate(rows)}, len(rows), limit)
-    return [captions[at] for at in range(len(rows))]
+                check_unchanged(paths[at], rows[at]["image_hash"])
+        return generated
 
+    def update(stored: pa.Table | None) -> pa.Table:
+        max_failed = limit if stored is None else None  # a retry is stored before it is refused
+        return completed(stored, len(rows), lambda missing: generate(missing, max_failed))
 
-def _refilter(work: Work, result: Result, section: CaptionSection) -> Result:
-    """Run the ``refilter`` list over the chosen captions."""
-    limits = with_limits(section.refilter, work.inputs["seed_profile"][0])
-    ready = ready_list(work.run, limits)
-    processed = run_process(
-        result.kept,
-        ready.operators,
-        stage=NAME,
-        image_root=work.run.image_root,
-        rescore=ready.rescore,
-        log=work.log_with_shard,
-    )
-    return replace(
-        result,
-        kept=processed.kept.cast(RECAPTIONED),
-        rejects=processed.rejects,
-        quarantine=pa.concat_tables([result.quarantine, processed.quarantine]),
-        stats={**result.stats, "refilter": limits, "operators": processed.operators},
-    )
+    captions = synthetic_rows(work.memo("captions", key, update))
+    check_failed(dict(zip(ids, captions, strict=True)), len(rows), limit)
+    return captions
 
 
 def caption_key(run: ResolvedRun, section: CaptionSection) -> object:

@@ -20,10 +20,13 @@ from bettersynth_assets.stages.run_models import RunModels
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyList:
-    """Arguments of ``run_process`` that a recipe's list and the profile determine."""
+    """A list that is ready to run: what ``run_process`` needs of the recipe and the profile."""
 
+    limits: list[Operator]
+    """The list as it was built, for the set's stats."""
     operators: list[BuiltOperator]
     rescore: Rescore | None
+    """Scores the captions that the list changes; None if an operator scores with another model than clip_scores."""
 
 
 def register_operators(run: ResolvedRun) -> None:
@@ -41,7 +44,7 @@ def list_key(run: ResolvedRun, entries: Sequence[Operator]) -> dict[str, Any]:
     return operators_key(entries, run.operator_models, run.gpu)
 
 
-def ready_list(run: ResolvedRun, limits: Sequence[Operator], *, has_all_rows: bool = False) -> ReadyList:
+def ready_list(run: ResolvedRun, limits: list[Operator], *, has_all_rows: bool = False) -> ReadyList:
     """Build a list with resolved limits; captions that it changes are scored with the model of clip_scores.
 
     Args:
@@ -54,4 +57,5 @@ def ready_list(run: ResolvedRun, limits: Sequence[Operator], *, has_all_rows: bo
     operators = build_operators(
         limits, run.operator_models, run.gpu, device=run.device, shards=shards, trusted_code=trusts
     )
-    return ReadyList(operators=operators, rescore=None if own_similarity(limits) else RunModels(run).similarities)
+    rescore = None if own_similarity(limits) else RunModels(run).similarities
+    return ReadyList(limits=limits, operators=operators, rescore=rescore)

@@ -23,7 +23,7 @@ from bettersynth_assets.config.recipe import RegenerateSection
 from bettersynth_assets.engine.libraries import key_versions
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Work
-from bettersynth_assets.engine.store import Manifest, write_table
+from bettersynth_assets.engine.store import Manifest
 from bettersynth_assets.models.diffusion import PACKAGE, check_package, image_files
 from bettersynth_assets.models.scorers.clip_files import score_files
 from bettersynth_assets.models.scorers.clip_score import scorer_key
@@ -51,8 +51,10 @@ class Regenerated:
     """Rows after regeneration."""
 
     rows: pa.Table
-    files: tuple[str, ...]
-    """The ledger and the new images that rows name, relative to the version's folder."""
+    ledger: pa.Table
+    """Schema ``LEDGER_SCHEMA``."""
+    images: tuple[str, ...]
+    """Files of the new images that rows name, relative to the version's folder."""
     stats: dict[str, Any]
 
 
@@ -92,10 +94,13 @@ def regenerate_rows(work: Work, table: pa.Table, section: RegenerateSection) -> 
         rows[index] = regenerated_row(rows[index], path, entry)
     for path in {*folder.glob("*.jpg")} - {*paths}:  # images of earlier captions, limits or models
         path.unlink()
-    write_table(work.folder / LEDGER, pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA))
     used = sorted(f"../{FOLDER}/{Path(entry['image']).name}" for entry in ledger if entry["outcome"] == "replaced")
-    regenerated = pa.Table.from_pylist(rows, schema=RECAPTIONED)
-    return Regenerated(rows=regenerated, files=(LEDGER, *used), stats=ledger_stats(ledger, below))
+    return Regenerated(
+        rows=pa.Table.from_pylist(rows, schema=RECAPTIONED),
+        ledger=pa.Table.from_pylist(ledger, schema=LEDGER_SCHEMA),
+        images=tuple(used),
+        stats=ledger_stats(ledger, below),
+    )
 
 
 def _scores(models: RunModels, paths: Sequence[Path | None], captions: Sequence[str]) -> list[float | None]:

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from bettersynth_assets.engine.resolved_run import ResolvedRun
 from bettersynth_assets.engine.stage import Inputs, Result, Stage, Work
-from bettersynth_assets.engine.store import write_table
 from bettersynth_assets.operators.limits import SCORES_FILE
 from bettersynth_assets.records.distribution import PERCENTILES, describe
 from bettersynth_assets.stages.accounting import empty_set_error
@@ -36,11 +35,13 @@ def run(work: Work) -> Result:
     if not rows.num_rows:
         raise empty_set_error(NAME, work.settings)
     statistics = {name: describe(rows.column(name)) for name in MEASURES}
-    write_table(work.folder / SCORES_FILE, rows.select(["id", "clip_score"]))
     figures = pa.Table.from_pylist([_figures(name, values) for name, values in statistics.items()], schema=FIGURES)
     # Its rows are measures, not pairs; the stats hold the number of pairs.
     return Result(
-        rows_in=figures.num_rows, kept=figures, stats={"rows": rows.num_rows, **statistics}, files=(SCORES_FILE,)
+        rows_in=figures.num_rows,
+        kept=figures,
+        tables={SCORES_FILE: rows.select(["id", "clip_score"])},
+        stats={"rows": rows.num_rows, **statistics},
     )
 
 

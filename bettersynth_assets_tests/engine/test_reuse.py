@@ -31,7 +31,7 @@ class TwoRecipes:
         def run(work: Work) -> Result:
             self.runs.append(f"{work.settings.recipe.name} alike {work.shard[-1]}")
             table = pa.table({"value": [int(work.shard[-1])]})
-            work.store("captions", "a" * 64, table)
+            work.memo("captions", "a" * 64, lambda stored: table)
             (work.folder / "images").mkdir()
             (work.folder / "images" / "one.txt").write_text("one")
             return Result(rows_in=1, kept=table, files=("images/one.txt",))

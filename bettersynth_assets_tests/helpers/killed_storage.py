@@ -56,10 +56,11 @@ def stages(version: int) -> list[Stage]:
 
     def captioned(work: Work) -> Result:
         rows = work.rows("numbers")
-        captions = work.stored("captions", f"{version:012d}")
-        if captions is None:
-            captions = pa.table({"caption": ["a", "b", str(version)]})
-            work.store("captions", f"{version:012d}", captions)
+
+        def update(stored: pa.Table | None) -> pa.Table:
+            return pa.table({"caption": ["a", "b", str(version)]}) if stored is None else stored
+
+        captions = work.memo("captions", f"{version:012d}", update)
         write_atomically(work.folder / "lines.txt", f"{rows['value'].to_pylist()}\n")
         return Result(rows_in=3, kept=rows.append_column("caption", captions["caption"]), files=("lines.txt",))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -86,3 +86,24 @@ def synthetic_rows(table: pa.Table) -> list[Synthetic | ImageError]:
         else Synthetic(**{name: row[name] for name in ("raw", "text", "score", "detail")}, flags=tuple(row["flags"]))
         for row in table.to_pylist()
     ]
+
+
+def completed(
+    stored: pa.Table | None, rows: int, generate: Callable[[list[int]], Sequence[Synthetic | ImageError]]
+) -> pa.Table:
+    """Generate the captions that a stored table lacks, or whose captioner failed.
+
+    Args:
+        stored: a table of schema ``SYNTHETIC``; None if there is none.
+        rows: number of rows of the result.
+        generate: returns results for the positions of some rows.
+
+    Returns:
+        ``stored`` itself if it is complete.
+    """
+    captions = {} if stored is None else dict(enumerate(synthetic_rows(stored)))
+    missing = [at for at in range(rows) if at not in captions or has_failed(captions[at])]
+    if stored is not None and not missing:
+        return stored
+    captions.update(zip(missing, generate(missing), strict=True))
+    return synthetic_table([captions[at] for at in range(rows)])
