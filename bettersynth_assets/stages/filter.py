@@ -34,8 +34,10 @@ def process_list(run: ResolvedRun, inputs: Inputs) -> list[Operator]:
 
 def run(work: Work) -> Result:
     """Filter one shard."""
-    run, recipe, table = work.run, work.run.recipe, work.rows("clip_scores")
-    ready = ready_list(run, process_list(run, work.inputs))
+    run, recipe = work.run, work.run.recipe
+    limits = process_list(run, work.inputs)
+    ready = ready_list(run, limits)
+    table = work.rows("clip_scores")
     embeddings = read_embeddings(work.inputs["clip_scores"]) if compares_images(recipe.process) else None
     processed = run_process(
         table,
@@ -51,7 +53,7 @@ def run(work: Work) -> Result:
         kept=processed.kept.cast(FILTERED),
         rejects=processed.rejects,
         quarantine=processed.quarantine,
-        stats={"process": ready.limits, "order": recipe.order, "operators": processed.operators},
+        stats={"process": limits, "order": recipe.order, "operators": processed.operators},
     )
 
 
