@@ -7,6 +7,7 @@ thread also makes the weights independent of the number of cores.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -55,6 +56,8 @@ def run_all(task: Callable[[T], None], items: Sequence[T], jobs: int) -> None:
         items: picklable arguments, one per call.
         jobs: number of processes; 1 runs the items in this process.
     """
+    # Trainings collect garbage several times: 0.5 s each with the objects of the imported libraries, which stay anyway.
+    gc.freeze()
     if jobs == 1:
         for item in items:
             task(item)
