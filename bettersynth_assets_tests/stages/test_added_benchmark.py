@@ -30,11 +30,13 @@ from bettersynth_assets.stages.graph import STAGES
 from bettersynth_assets.stages.rules import all_answered
 from bettersynth_assets.stages.side_inputs import check_benchmarks
 from bettersynth_assets_tests.helpers.fake_graph import write_profile
+from bettersynth_assets_tests.helpers.without_child import run_here
 from toolkit.evaluation import run, score
 from toolkit.evaluation.benchmarks import BENCHMARKS
 from toolkit.models.mgm.tiny import save_tiny
 from toolkit.registry import load_extensions
 
+MODULE = "bettersynth_extension_counting"
 ANSWERS = ("2", "3.", "many", "4")
 
 
@@ -60,8 +62,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "counting" / "counting.csv").write_text("\n".join(rows) + "\n")
     yield tmp_path
     for name in set(sys.modules) - known:
-        if name.startswith("bettersynth_extension_counting"):
+        if name.startswith(MODULE):
             del sys.modules[name]
+
+
+def forget_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import extension files again, as a new process does."""
+    monkeypatch.setattr("toolkit.registry._imported", {})
+    monkeypatch.setattr(BENCHMARKS, "_added", {})
 
 
 @pytest.fixture
@@ -112,10 +120,19 @@ def test_the_command_answers_and_scores_a_benchmark_of_an_extension_file(
 
 @pytest.mark.slow
 def test_the_stage_evaluates_an_added_benchmark_and_checks_and_summary_show_it(
-    settings: Settings, folder: Path
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_tiny(folder / "models" / "finetune", initializer_range=0.5)
     check_benchmarks(ResolvedRun(settings))
+
+    def answer(*arguments: Any, **named: Any) -> None:
+        with monkeypatch.context() as patch:
+            forget_extensions(patch)
+            for name in [name for name in sys.modules if name.startswith(MODULE)]:
+                patch.delitem(sys.modules, name)
+            run_here(*arguments, **named)
+
+    monkeypatch.setattr(evaluate, "run_child", answer)
     checkpoint = _finished(folder / "models", [{"seed": 0, "run": "0123456789abcdef", "path": "finetune"}])
     run = ResolvedRun(settings)
     work = Work(run=run, shard=WHOLE, folder=folder / "made", inputs={"baseline_checkpoint": [checkpoint]},
@@ -152,8 +169,7 @@ def test_files_code_and_images_of_an_added_benchmark_are_part_of_the_key(
     (folder / "counting.py").write_text(_block("counting.py") + "\n")
     with pytest.raises(ValueError, match="has changed since this process imported it"):
         key()
-    monkeypatch.setattr("toolkit.registry._imported", {})  # as in a new process
-    monkeypatch.setattr(BENCHMARKS, "_added", {})
+    forget_extensions(monkeypatch)
     load_extensions([folder / "counting.py"])
     assert {name for name, value in key().items() if value != before[name]} == {"folders", "code"}
 

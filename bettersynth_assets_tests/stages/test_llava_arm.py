@@ -1,4 +1,4 @@
-"""A LLaVA base in the training and evaluation stages, with their real child processes."""
+"""LLaVA bases in the training and evaluation stages: ours in this process, an external one in real child processes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from bettersynth_assets.stages import evaluate, train
 from bettersynth_assets_tests.helpers.budgeted import budgeted
 from bettersynth_assets_tests.helpers.linear_llava import make_linear_base, write_extension
 from bettersynth_assets_tests.helpers.llava_rows import write_rows
+from bettersynth_assets_tests.helpers.without_child import run_here
 from toolkit.model_files import first_damaged
 from toolkit.models import ARCHITECTURES
 
@@ -101,8 +102,12 @@ def _model_type(checkpoint: Path) -> str:
     return str(json.loads((checkpoint / "config.json").read_text())["model_type"])
 
 
-@pytest.mark.e2e
-def test_a_llava_is_trained_and_evaluated_by_the_same_stages(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_llava_is_trained_and_evaluated_by_the_same_stages(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (train, evaluate):
+        monkeypatch.setattr(stage, "run_child", run_here)
     rows = _train_and_answer(settings, tmp_path)
     assert _model_type(tmp_path / "trained/seed-3/finetune") == "llava"
     accuracy = next(row for row in rows if row["benchmark"] == "mmbench")
