@@ -23,7 +23,7 @@ def gemma_config(vocabulary: int) -> GemmaConfig:
     """Gemma's config at miniature size: like gemma-2b, one key-value head and tied embeddings."""
     tokenizer = make_tokenizer("gemma")
     config = GemmaConfig(
-        vocab_size=vocabulary, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=vocabulary, hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=1, head_dim=32, max_position_embeddings=512, initializer_range=0.05,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=True,

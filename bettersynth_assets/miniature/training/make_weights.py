@@ -22,7 +22,7 @@ from toolkit.locks import locked_folder
 WEIGHTS = Path(__file__).parents[1] / "weights"
 MODELS = ("clip", "watermark", "blip2", "clip_tower", "convnext_tower", "language", "mgm", "llava")
 IMAGES, LESSONS = 160_000, 600_000
-STEPS = {"clip": 600, "watermark": 4000, "blip2": 8000, "clip_tower": 3240, "convnext_tower": 3240, "language": 8000}
+STEPS = {"clip": 600, "watermark": 4000, "blip2": 8000, "clip_tower": 3240, "convnext_tower": 3240, "language": 10000}
 BATCH = {"clip": 512, "watermark": 256, "blip2": 512, "clip_tower": 256, "convnext_tower": 256, "language": 512}
 SEED = 7
 
