@@ -105,3 +105,10 @@ def test_the_number_of_shards_depends_on_the_profile():
     profile = load_profile("mgm-2b")
     other = build_definitions(STAGES, profile, load_recipes(profile, {})).resolve_asset_graph()
     assert len(other.get(key("clip_scores")).partitions_def.get_partition_keys()) == profile.shards
+
+
+def test_steps_that_use_models_wait_for_each_other_by_their_tag_before_they_ask_for_the_pool():
+    steps = [asset.op for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)]
+    tagged = {step.name for step in steps if step.tags.get("bettersynth/uses_models") == "true"}
+    assert {"clip_scores", "mgm_checkpoint", "eval_results"} <= tagged
+    assert tagged == {step.name for step in steps if step.pools}

@@ -11,13 +11,11 @@ from bettersynth_assets.defs.cards import OWNER, Card
 from bettersynth_assets.defs.materialize import AssetPlan, StepRun, run_shards, run_whole, user_errors_as_failures
 from bettersynth_assets.defs.partitions import shard_partitions
 from bettersynth_assets.defs.recipe_assets import RecipeAssets
-from bettersynth_assets.defs.resources.executor import die_with_run
+from bettersynth_assets.defs.resources.executor import MODEL_STEP, die_with_run
 from bettersynth_assets.defs.resources.gpu import SectionResource
 from bettersynth_assets.defs.resources.settings import RunSettings
 from bettersynth_assets.engine.stage import Stage
 from bettersynth_assets.reports.columns import column_schema
-
-GPU_POOL = "gpu"
 
 
 def build_assets(
@@ -44,7 +42,6 @@ def build_asset(stage: Stage, card: Card, plan: AssetPlan, profile: Profile) -> 
         partitions_def=shard_partitions(profile) if stage.sharded else None,
         deps=[plan.own.key(by_name[name]) for name in sorted({*stage.inputs, *card.also_after})],
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=GPU_POOL if card.uses_models else None,
         code_version=str(stage.version),
         group_name=plan.own.group(stage, card.group),
         kinds=set(card.kinds),
@@ -55,6 +52,7 @@ def build_asset(stage: Stage, card: Card, plan: AssetPlan, profile: Profile) -> 
             dg.AssetCheckSpec(rule.name, asset=key, description=rule.description, blocking=rule.blocking)
             for rule in stage.rules
         ],
+        **(MODEL_STEP if card.uses_models else {}),
     )
     def materialize_stage(
         context: dg.AssetExecutionContext, settings: RunSettings, gpu: SectionResource

@@ -24,11 +24,10 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from bettersynth_assets.config.experiment import BASELINE
 from bettersynth_assets.config.profile import Profile
-from bettersynth_assets.defs.assets import GPU_POOL
 from bettersynth_assets.defs.cards import OWNER
 from bettersynth_assets.defs.experiment_step import ExperimentAssets, ExperimentStep
 from bettersynth_assets.defs.materialize import user_errors_as_failures
-from bettersynth_assets.defs.resources.executor import die_with_run
+from bettersynth_assets.defs.resources.executor import MODEL_STEP, die_with_run
 from bettersynth_assets.defs.resources.gpu import SectionResource
 from bettersynth_assets.defs.resources.settings import RunSettings
 from bettersynth_assets.experiment_runs.cells import grid, parse_cells
@@ -59,7 +58,7 @@ def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsD
         partitions_def=dg.StaticPartitionsDefinition([cell.partition for cell in grid(experiment, profile)]),
         metadata={"training_sets": [key.to_user_string() for key in own.sets()]},
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=GPU_POOL,
+        **MODEL_STEP,
         kinds={"pytorch", "parquet"},
         description=(
             "One partition is one training run: an arm and a training seed. A run that exists already, also of another "
@@ -82,7 +81,7 @@ def build_experiment(own: ExperimentAssets, profile: Profile) -> list[dg.AssetsD
         key=own.key("comparisons"),
         deps=[own.key("runs")],
         backfill_policy=dg.BackfillPolicy.single_run(),
-        pool=GPU_POOL,
+        **MODEL_STEP,
         kinds={"python", "scipy"},
         description=(
             "One row is one comparison of two arms in one benchmark, with its verdict. Trains the runs that the "

@@ -36,7 +36,8 @@ def test_no_scene_of_report_has_the_content_of_another_set(small_world: WorldPat
 
 
 def test_report_is_larger_except_for_the_two_yes_no_sets() -> None:
-    assert (REPORT.textvqa, REPORT.mmbench, REPORT.gqa) == (2 * TUNE.textvqa, 2 * TUNE.mmbench, 2 * TUNE.gqa)
+    for name in ("textvqa", "mmbench", "gqa"):
+        assert getattr(REPORT, name) == 1.5 * getattr(TUNE, name)
     assert (REPORT.mme, REPORT.pope) == (TUNE.mme, TUNE.pope)
 
 

@@ -1,14 +1,17 @@
 """The executor. In: a run. Out: one process per step, which dies with the run.
 
-Adds two features to Dagster's multiprocess executor. Steps are forked from a server that has loaded the definitions,
+Adds three features to Dagster's multiprocess executor. Steps are forked from a server that has loaded the definitions,
 because loading them again would cost each step about two seconds. And pool slots of killed runs are freed first:
-Dagster frees slots only when a run ends normally, so after a ``kill -9`` every later run would wait.
+Dagster frees slots only when a run ends normally, so after a ``kill -9`` every later run would wait. And the steps of a
+run that use models run one at a time by their tag: waiting for the pool's slot, a step would look for it at intervals
+that grow to 15 seconds.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -25,6 +28,10 @@ _FORKED = {
     }
 }
 
+_USES_MODELS = "bettersynth/uses_models"
+MODEL_STEP: dict[str, Any] = {"pool": "gpu", "op_tags": {_USES_MODELS: "true"}}
+"""Arguments of an asset whose step uses models. The pool limits the steps of all runs, the tag those of one run."""
+
 
 @dg.executor(
     name="multiprocess",
@@ -35,7 +42,9 @@ def step_processes(init_context: dg.InitExecutorContext) -> dg.Executor:
     """Free the pool slots of dead runs, then create Dagster's multiprocess executor with a fork server."""
     for run_id in free_dead_runs(init_context.instance):
         logging.getLogger("dagster").warning("run %s was killed; its pool slots have been freed", run_id)
-    config = {"start_method": _FORKED, **init_context.executor_config}
+    given: dict[str, Any] = dict(init_context.executor_config)
+    limits = [{"key": _USES_MODELS, "limit": 1}, *given.get("tag_concurrency_limits", [])]
+    config = {"start_method": _FORKED, **given, "tag_concurrency_limits": limits}
     assert dg.multiprocess_executor.executor_creation_fn is not None
     created: dg.Executor = dg.multiprocess_executor.executor_creation_fn(init_context._replace(executor_config=config))
     return created

@@ -43,6 +43,19 @@ def test_cached_features_equal_those_of_the_towers_up_to_float16(tmp_path: Path)
     assert cache.load([]).low.shape == (1, 4, 24)
 
 
+def test_on_the_cpu_features_do_not_depend_on_what_else_was_missing(tmp_path: Path) -> None:
+    model = tiny_mgm()
+    samples = read_llava(write_rows(tmp_path), tmp_path / "images")
+    together, apart = (FeatureCache(tmp_path / name, model, PROCESSOR, "pad") for name in ("together", "apart"))
+    wanted = _wanted(samples)
+    assert together.fill(wanted) == len(wanted) > 1
+    for image, id_ in wanted.items():
+        assert apart.fill({image: id_}) == 1
+    assert [together.path_of(image).read_bytes() for image in wanted] == [
+        apart.path_of(image).read_bytes() for image in wanted
+    ]
+
+
 def test_the_cache_is_filled_once_and_again_after_an_image_or_tower_changes(tmp_path: Path) -> None:
     model = tiny_mgm()
     samples = read_llava(write_rows(tmp_path), tmp_path / "images")

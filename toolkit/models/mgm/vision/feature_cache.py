@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from toolkit.models.mgm.processing_mgm import MGMProcessor
 
 CHECKSUM_BYTES = 16
+CPU_BATCH = 8
+"""Images per batch on the CPU, always: rounding depends on the size of the matrices. With one size, the features of an
+image do not depend on which other images were missing, so a later training from these files gives the same weights."""
 T = TypeVar("T")
 ImageSource = Path | bytes
 
@@ -62,7 +65,7 @@ def tower_hash(model: MGMGemmaForCausalLM, processor: MGMProcessor, aspect: Aspe
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     settings = [processor.image_processor.to_dict(), aspect, model.config.mm_vision_select_layer]
-    settings += [model.config.image_size, model.config.image_size_aux]
+    settings += [model.config.image_size, model.config.image_size_aux, CPU_BATCH]
     digest.update(json_sha256(settings).encode())
     return digest.hexdigest()[:16]
 
@@ -115,13 +118,9 @@ class FeatureCache:
                     continue
                 computed += len(chunk)
                 squares = torch.cat(list(pool.map(self._square, chunk)))
-                # One image at a time on the CPU: rounding then depends on the image alone, not on what else was
-                # missing, and a later training from these files gives the same weights.
-                step = 1 if self.model.device.type == "cpu" else batch
+                step = CPU_BATCH if self.model.device.type == "cpu" else batch
                 for at in range(0, len(chunk), step):
-                    pixels = self.processor.normalise(squares[at : at + step].to(self.model.device))
-                    features = self.model.encode_images(*(part.to(self.model.dtype) for part in pixels))
-                    self._store(chunk[at : at + step], features)
+                    self._store(chunk[at : at + step], self._encode(squares[at : at + step]))
         return computed
 
     def _is_whole(self, image: ImageSource) -> bool:
@@ -138,6 +137,15 @@ class FeatureCache:
     def _square(self, item: tuple[ImageSource, str]) -> Tensor:
         image, sample_id = item
         return self.processor.squares([read_image(image, sample_id=sample_id)], aspect=self.aspect)
+
+    def _encode(self, squares: Tensor) -> TowerFeatures:
+        """Compute the features of images (I, S, S, 3); on the CPU always in a batch of one size."""
+        count = len(squares)
+        if self.model.device.type == "cpu" and count < CPU_BATCH:
+            squares = torch.cat([squares, squares.new_zeros(CPU_BATCH - count, *squares.shape[1:])])
+        pixels = self.processor.normalise(squares.to(self.model.device))
+        low, maps = self.model.encode_images(*(part.to(self.model.dtype) for part in pixels))
+        return TowerFeatures(low[:count], tuple(part[:count] for part in maps))
 
     def _store(self, chunk: Sequence[tuple[ImageSource, str]], features: TowerFeatures) -> None:
         parts = [part.flatten(1).to("cpu", torch.float16) for part in (features.low, *features.maps)]
