@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _LANES = 32
+CHANNEL_MULTIPLE = 2 * _LANES
+"""The kernel takes channels in multiples of this number: 64."""
 _WARPS = 4
 _COLUMNS = 6
 _ROWS_PER_BAND = 96
@@ -138,12 +140,14 @@ def depthwise(
         ValueError: another number of channels; the message says what to switch off.
     """
     images, height, width, channels = hidden.shape
-    if channels % (2 * _LANES):
-        raise ValueError(f"{channels} channels are no multiple of {2 * _LANES}; set speed {{depthwise_kernel: false}}")
+    if channels % CHANNEL_MULTIPLE:
+        raise ValueError(
+            f"{channels} channels are not a multiple of {CHANNEL_MULTIPLE}; set speed {{depthwise_kernel: false}}"
+        )
     if band is None:
         band = -(-height // max(1, round(height / _ROWS_PER_BAND)))
     result = torch.empty_like(hidden)
-    grid = (-(-width // (columns * _WARPS)), -(-height // band), images * channels // (2 * _LANES))
+    grid = (-(-width // (columns * _WARPS)), -(-height // band), images * channels // CHANNEL_MULTIPLE)
     arguments = [hidden.view(torch.int32), *_widened(weight, bias), result.view(torch.int32)]
     _kernel(columns)(
         grid=grid, block=(_LANES, _WARPS, 1), args=[*arguments, height, width, channels // 2, band]

@@ -63,7 +63,7 @@ class MGMGemmaForCausalLM(TorchInitMixin, GemmaForCausalLM):
         Raises:
             ValueError: an unknown choice or switch.
         """
-        self.speed = speed_for(choice, device or self.device)
+        self.speed = speed_for(choice, device or self.device, self.config.vision_aux_config["dims"])
         if self.speed.checkpointing:
             self.gradient_checkpointing_enable({"use_reentrant": False})
         else:

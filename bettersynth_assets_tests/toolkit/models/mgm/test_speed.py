@@ -197,8 +197,15 @@ def test_the_depthwise_kernel_gets_maps_and_taps_in_the_expected_layout(monkeypa
         assert (depthwise.depthwise(*inputs).float() - wanted).norm() < 3e-3 * wanted.norm()
         inputs[1].mul_(2)  # cached taps must be invalidated if the weights change
         assert not torch.allclose(depthwise.depthwise(*inputs).float(), wanted, rtol=0.05)
-    with pytest.raises(ValueError, match="96 channels are no multiple of 64"):
+    with pytest.raises(ValueError, match="96 channels are not a multiple of 64"):
         depthwise.depthwise(torch.zeros(1, 8, 8, 96), torch.zeros(96, 1, 7, 7), torch.zeros(96))
+
+
+def test_a_model_whose_channels_the_depthwise_kernel_does_not_support_runs_without_it_unless_it_is_chosen() -> None:
+    assert speed_for("auto", "cuda", (192, 384, 768, 1536)).depthwise_kernel
+    assert not speed_for("auto", "cuda", (16, 32, 64, 128)).depthwise_kernel
+    assert not speed_for({"compiled": False}, "cuda", (16, 32, 64, 128)).depthwise_kernel
+    assert speed_for({"depthwise_kernel": True}, "cuda", (16, 32, 64, 128)).depthwise_kernel
 
 
 def test_an_unknown_speed_is_named() -> None:

@@ -8,12 +8,14 @@ labelled positions; tests compare all other settings with it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+
+from toolkit.models.kernels.depthwise import CHANNEL_MULTIPLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +52,21 @@ CPU = Speed()
 GPU = Speed(nhwc_convnext=True, depthwise_kernel=True, compiled=True)
 
 
-def speed_for(choice: str | Mapping[str, bool], device: torch.device | str) -> Speed:
+def speed_for(choice: str | Mapping[str, bool], device: torch.device | str, channels: Sequence[int] = ()) -> Speed:
     """Return the switches for a plan's ``speed`` setting.
 
     Args:
         choice: ``auto`` (the fastest on the device), ``reference``, or single switches on top of ``auto``.
         device: device of the model.
+        channels: of ConvNeXt's stages. Small models have numbers that the depthwise kernel does not support; ``auto``
+            then leaves it off.
 
     Raises:
         ValueError: an unknown choice or switch.
     """
     fastest = GPU if torch.device(device).type == "cuda" else CPU
+    if any(count % CHANNEL_MULTIPLE for count in channels):
+        fastest = dataclasses.replace(fastest, depthwise_kernel=False)
     if choice == "auto":
         return fastest
     if choice == "reference":
