@@ -43,9 +43,10 @@ echo "Installing $uv"
 pip install "$uv" || fail "$uv"
 
 # torch comes first, because uv selects the build that matches the machine's GPU, or the CPU build without one. If
-# PyTorch's package index is not reachable, pip installs from its configured index.
+# PyTorch's package index is not reachable, pip installs from its configured index; uv's own number of retries would
+# wait for ten seconds before that.
 echo "Installing $torch and $torchvision"
-uv --torch-backend=auto "$torch" "$torchvision" || {
+UV_HTTP_RETRIES=1 uv --torch-backend=auto "$torch" "$torchvision" || {
     echo "  PyTorch's package index is not reachable: installing $torch from pip's index"
     pip install --no-compile "$torch" || fail "$torch"
 }
@@ -61,5 +62,5 @@ uv --no-deps --editable . || fail "this project"
 # imports again, which takes longer than the imports. Left out is what few or no processes import. Some packages contain
 # templates that are no Python: no error here.
 echo "Compiling the packages to bytecode"
-rare='/(tests?|transformers/models|diffusers|ray/rllib|torch/_inductor|torch/testing/_internal|streamlit|altair)/'
+rare='/(tests?|transformers/models|diffusers|ray/rllib|torch/_inductor|torch/testing/_internal|streamlit|altair|mypy|pip)/'
 "$bin/python" -m compileall -q -j 0 -x "$rare" "$venv/lib/python$version/site-packages" >>"$log" 2>&1 || :
