@@ -29,7 +29,7 @@ endif
 # Not $(abspath): it splits its argument at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-# Tests and the graph start many processes; without its bytecode each would compile this project again.
+# Tests and the graph start many processes; without bytecode each would compile again what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo experiment test test-fast lint ui lock schema weights clean venv help
@@ -78,7 +78,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 $(READY): requirements.lock pyproject.toml tools/install.sh tools/find_python.sh
-	@sh tools/install.sh "$(VENV)" "$(PYTHON)"
+	@NO_BYTECODE="$(PYTHONDONTWRITEBYTECODE)" sh tools/install.sh "$(VENV)" "$(PYTHON)"
 	@touch "$@"
 
 $(KENLM): $(READY) tools/kenlm.sh

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Creates a virtual environment with the packages of requirements.lock except kenlm, and with this project (editable).
-# usage: tools/install.sh VENV [PYTHON]
+# usage: [NO_BYTECODE=1] tools/install.sh VENV [PYTHON]
 set -eu
 venv=$1
 
@@ -58,9 +58,11 @@ uv -r "$venv/requirements.txt" || fail "a package of requirements.lock"
 echo "Installing this project, editable"
 uv --no-deps --editable . || fail "this project"
 
-# uv does not compile. Where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would compile what it
-# imports again, which takes longer than the imports. Left out is what few or no processes import. Some packages contain
-# templates that are no Python: no error here.
-echo "Compiling the packages to bytecode"
-rare='/(tests?|transformers/models|diffusers|ray/rllib|torch/_inductor|torch/testing/_internal|streamlit|altair|mypy|pip)/'
-"$bin/python" -m compileall -q -j 0 -x "$rare" "$venv/lib/python$version/site-packages" >>"$log" 2>&1 || :
+# uv does not compile. Usually Python does, at the first import. Where PYTHONDONTWRITEBYTECODE is set, as in many
+# containers, each process would compile again what it imports, which takes longer than the imports. Left out is what few
+# or no processes import. Some packages contain templates that are no Python: no error here.
+if [ -n "${NO_BYTECODE:-}" ]; then
+    echo "Compiling the packages to bytecode, because PYTHONDONTWRITEBYTECODE is set"
+    rare='/(tests?|transformers/models|diffusers|ray/rllib|torch/_inductor|torch/testing/_internal|streamlit|altair)/'
+    "$bin/python" -m compileall -q -j 0 -x "$rare" "$venv/lib/python$version/site-packages" >>"$log" 2>&1 || :
+fi
