@@ -44,6 +44,7 @@ def test_the_range_covers_the_active_profiles_shards(tmp_path):
     assert env[MODULE] == "bettersynth_assets.definitions"
 
 
+@pytest.mark.slow
 def test_history_is_stored_if_the_folder_has_a_dagster_yaml(tmp_path):
     assert HOME not in filled(COMMAND, tmp_path)
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")

@@ -44,6 +44,7 @@ def test_wrong_arguments_end_with_2(words: str, message: str, capsys: pytest.Cap
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

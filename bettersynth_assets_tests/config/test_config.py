@@ -100,6 +100,7 @@ def test_a_profile_value_out_of_range_is_refused_by_name(line: str, tmp_path: Pa
         load_profile(write(tmp_path / "mine.yaml", line))
 
 
+@pytest.mark.slow
 def test_a_profile_that_extends_another_differs_only_in_its_own_keys(tmp_path: Path) -> None:
     base, own = load_profile("mgm-2b"), load_profile("mgm-2b-llava")
     assert own.models == base.models.model_copy(update={"captioner": "llava-hf/llava-1.5-7b-hf"})

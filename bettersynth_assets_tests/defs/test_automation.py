@@ -62,6 +62,7 @@ def test_without_a_seed_file_the_sensor_skips_with_a_reason(profile):
     assert look(gone, None).skip_message == "seed file /nowhere/seed.jsonl does not exist"
 
 
+@pytest.mark.slow
 def test_the_requested_run_covers_partitioned_and_whole_sets(profile, instance):
     defs = build_definitions(STAGES, profile, load_recipes(profile), CARDS)
     schedule, sensor = defs.resolve_schedule_def("scheduled_rerun"), defs.resolve_sensor_def("seed_file_changed")

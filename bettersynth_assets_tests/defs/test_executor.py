@@ -47,6 +47,7 @@ def free_slots(instance: dg.DagsterInstance) -> int:
     return info.slot_count - len(info.claimed_slots)
 
 
+@pytest.mark.slow
 def test_the_slot_of_a_killed_run_is_freed_and_the_run_is_marked_as_failed(instance):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run_id = hold(instance, child.pid)
@@ -58,18 +59,21 @@ def test_the_slot_of_a_killed_run_is_freed_and_the_run_is_marked_as_failed(insta
     assert free_slots(instance) == 1
 
 
+@pytest.mark.slow
 def test_a_running_run_keeps_its_slot(instance):
     hold(instance, os.getpid())
     assert free_dead_runs(instance) == []
     assert free_slots(instance) == 0
 
 
+@pytest.mark.slow
 def test_a_later_process_with_the_same_pid_is_not_mistaken_for_the_run(instance, monkeypatch):
     run_id = hold(instance, os.getpid())
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: float("inf"))
     assert free_dead_runs(instance) == [run_id]
 
 
+@pytest.mark.slow
 def test_the_command_frees_the_slot_of_a_dead_run_and_on_request_of_any_run(instance, monkeypatch, capsys):
     monkeypatch.setattr(dg.DagsterInstance, "get", lambda: instance)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -126,6 +126,7 @@ def test_a_ladder_compares_the_leaderboards_of_the_profiles_that_the_file_names(
     assert "| miniature | 3 to 5 |" in file.read_text() and "| mgm-2b |  | not measured |" in file.read_text()
 
 
+@pytest.mark.slow
 def test_one_cell_is_trained_alone_and_shows_its_cost(launcher: Launcher) -> None:
     done = launcher.launch("runs", partition="half|4")
     assert done.success and launcher.fake.trained == ["half|4"] and launcher.cells() == {"half|4"}

@@ -106,6 +106,7 @@ def shown(instance: dg.DagsterInstance, key: str) -> dict[str, object]:
     return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
 
+@pytest.mark.slow
 def test_one_run_builds_several_recipes_and_mixes_none(materialize, instance, data_root: Path) -> None:
     result = materialize("rows", "copies", "clip_top_k/copies", "clip_top_k/total")
     assert result.success
@@ -122,6 +123,7 @@ def test_one_run_builds_several_recipes_and_mixes_none(materialize, instance, da
     assert checked == {"rows", "copies", "clip_top_k/copies"}
 
 
+@pytest.mark.slow
 def test_a_set_that_is_built_as_a_dependency_is_reported_for_its_own_recipe(materialize, instance) -> None:
     result = materialize("clip_top_k/total")
     assert result.success
@@ -131,6 +133,7 @@ def test_a_set_that_is_built_as_a_dependency_is_reported_for_its_own_recipe(mate
     assert {check.asset_key.to_user_string() for check in result.get_asset_check_evaluations()} >= {"clip_top_k/copies"}
 
 
+@pytest.mark.slow
 def test_baselines_of_two_budgets_are_stored_and_reported_apart(data_root: Path, instance) -> None:
     total = next(stage for stage in fake_graph.STAGES if stage.name == "total")
     drawn = replace(total, name="drawn", inputs=("rows",), scope="budget", run=_count_rows)

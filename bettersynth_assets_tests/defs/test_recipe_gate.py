@@ -24,6 +24,7 @@ def recipe(data_root, monkeypatch):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selected", [["own/copies"], ["own/total"], ["rows", "own/copies"]])
 def test_a_refused_recipe_stops_every_selection_and_creates_no_folder(selected, recipe, materialize, data_root):
     recipe(budget=LAMBDA)
@@ -35,6 +36,7 @@ def test_a_refused_recipe_stops_every_selection_and_creates_no_folder(selected, 
     assert sorted(path.name for path in data_root.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_refused_recipe_stops_only_its_own_assets(recipe, materialize, instance, data_root):
     recipe(budget=LAMBDA)
     result = materialize("rows", "copies", "own/copies")

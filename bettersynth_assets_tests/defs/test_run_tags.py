@@ -14,6 +14,7 @@ def tags_of(instance, result) -> dict[str, str]:
     return {name: value for name, value in tags.items() if name.startswith("bettersynth/")}
 
 
+@pytest.mark.slow
 def test_a_run_has_the_tags_of_its_recipes_profile_and_seed_file(materialize, instance, data_root: Path) -> None:
     own = {"bettersynth/profile": "tiny", "bettersynth/seed_file": str(data_root / "seed.jsonl")}
     assert tags_of(instance, materialize("rows")) == own
@@ -22,6 +23,7 @@ def test_a_run_has_the_tags_of_its_recipes_profile_and_seed_file(materialize, in
     assert tags_of(instance, both) == own | {"bettersynth/recipe": "third_place, clip_top_k"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["BETTERSYNTH_SEED", "BETTERSYNTH_PROFILE"])
 def test_a_history_of_another_profile_or_seed_file_is_refused_with_the_fix(
     variable: str, materialize, instance, data_root: Path, monkeypatch

@@ -23,6 +23,7 @@ def latest(instance: dg.DagsterInstance, name: str, partition: str | None = None
     return {key: value.value for key, value in records[0].asset_materialization.metadata.items()}
 
 
+@pytest.mark.slow
 def test_a_range_run_materializes_every_shard_and_the_whole_sets(materialize, instance):
     assert materialize().success
     assert partitions_of(instance, "rows") == SHARDS
@@ -46,6 +47,7 @@ def test_one_shard_can_be_run_alone(materialize, instance):
     assert partitions_of(instance, "copies") == [SHARDS[1]]
 
 
+@pytest.mark.slow
 def test_a_failed_shard_does_not_stop_the_others_and_the_rerun_redoes_only_it(materialize, instance, data_root):
     broken = data_root / "break-shard-00001"
     broken.touch()
@@ -65,6 +67,7 @@ def test_a_failed_shard_does_not_stop_the_others_and_the_rerun_redoes_only_it(ma
     assert manifest.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_an_environment_fault_fails_its_shard_with_the_cause_in_one_line(materialize, instance, data_root):
     (data_root / "unmounted-shard-00001").touch()
     result = materialize()
@@ -91,6 +94,7 @@ def test_upstream_sets_that_a_run_builds_are_reported_as_materialized_assets(mat
     assert partitions_of(instance, "copies") == SHARDS
 
 
+@pytest.mark.slow
 def test_up_to_date_upstream_sets_are_not_reported_again(materialize, instance):
     assert materialize().success
     events = instance.fetch_materializations(dg.AssetKey("rows"), limit=100).records
@@ -106,6 +110,7 @@ def test_a_lost_row_fails_the_blocking_check_and_stops_downstream_assets(materia
     assert "total" not in steps
 
 
+@pytest.mark.slow
 def test_checks_report_their_findings(materialize, instance):
     result = materialize()
     found = {
@@ -130,6 +135,7 @@ def test_a_missing_gpu_is_refused_by_name(materialize, monkeypatch):
     assert failure(result, "copies").startswith("gpu.devices = [0] requests GPU 0, but this process sees no GPU")
 
 
+@pytest.mark.slow
 def test_an_unusable_data_root_gives_one_error_that_names_its_variable(materialize, data_root, monkeypatch):
     (data_root / "file").touch()
     for root, cause in ((data_root / "file", "is not a folder"), ("/proc/nope", "/proc is not writable")):
@@ -140,6 +146,7 @@ def test_an_unusable_data_root_gives_one_error_that_names_its_variable(materiali
         assert len([event for event in result.all_events if event.is_step_failure]) == 1
 
 
+@pytest.mark.slow
 def test_a_side_input_of_a_later_stage_is_checked_before_the_first_stage_runs(materialize, data_root, instance):
     (data_root / "broken-benchmark").touch()
     result = materialize()
@@ -172,6 +179,7 @@ def test_a_side_input_is_checked_once_in_a_run(data_root):
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 def test_a_seed_file_that_changes_during_a_run_fails_it_and_the_next_run_is_consistent(materialize, data_root):
     (data_root / "change-seed-in-shard-00001").touch()
     result = materialize()

@@ -37,12 +37,14 @@ def test_a_set_built_as_a_dependency_is_checked_before_it_is_read(materialize, i
     assert checks(instance, result, "rows") == {"rows_conserved": True, "quarantine_share": False}
 
 
+@pytest.mark.slow
 def test_an_up_to_date_set_is_checked_too(materialize, data_root):
     spoil(data_root, *SHARDS)
     assert not materialize("rows").success
     assert "quarantine_share" in failure(materialize("copies"), "copies")
 
 
+@pytest.mark.slow
 def test_shards_are_checked_together_and_not_one_by_one(materialize, instance, data_root):
     from bettersynth_assets_tests.helpers import fake_graph
 

@@ -62,6 +62,7 @@ def test_both_arms_of_a_point_are_compared_at_measured_numbers_of_repeats(repeat
     assert {one.benchmark for one in found.fits} == {"textvqa", "mmbench"} and all(one.fit for one in found.fits)
 
 
+@pytest.mark.slow
 def test_every_run_of_a_point_draws_its_own_rows(repeated: ExperimentRun) -> None:
     for arm in ("x4", "random_x2", "random_x4", "random_fresh_25"):
         assert len(digests(repeated, arm)) == SEEDS, arm
@@ -83,6 +84,7 @@ def test_points_with_the_same_training_data_are_trained_and_fitted_once(
     assert not {cell for cell in fake.trained if cell.partition("|")[0] in same}
 
 
+@pytest.mark.slow
 def test_random_rows_without_repetition_are_the_baselines_runs(fake: FakeExperiments, from_once: ExperimentRun) -> None:
     assert digests(from_once, "random_x1") == digests(from_once, "baseline")
     assert not [cell for cell in fake.trained if cell.startswith("random_x1|")]

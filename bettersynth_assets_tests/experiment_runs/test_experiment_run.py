@@ -52,6 +52,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeExperiment
         yield found
 
 
+@pytest.mark.slow
 def test_only_arms_without_a_verdict_get_more_seeds_and_equal_arms_are_trained_once(decided: FakeExperiments) -> None:
     opened = decided.open(ARMS, seeds=SEEDS)
     result = opened.decide()
@@ -71,12 +72,14 @@ def test_only_arms_without_a_verdict_get_more_seeds_and_equal_arms_are_trained_o
     assert {row.arm: row.facts.same_as for row in result.board.rows}["third_place"] == ("copy",)
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_gives_the_same_result(decided: FakeExperiments) -> None:
     before, first = [*decided.trained], decided.open(ARMS, seeds=SEEDS).result()
     again = decided.open(ARMS, seeds=SEEDS)
     assert again.decide() == first == again.result() and decided.trained == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues(fake: FakeExperiments) -> None:
     fake.fails_after = 4
     reported: list[Cell] = []
@@ -96,6 +99,7 @@ def test_another_experiment_uses_the_same_runs(decided: FakeExperiments) -> None
     assert decided.trained == before
 
 
+@pytest.mark.slow
 def test_every_run_of_the_baseline_draws_its_own_rows_unless_draws_are_limited(fake: FakeExperiments) -> None:
     arms: dict[str, dict[str, object]] = {"third_place": {}}
     seeds = {"start": 3, "step": 1, "max": 3}
@@ -183,6 +187,7 @@ def test_a_plan_counts_what_is_missing_and_uses_the_measured_noise(
     assert plan.noise["mmbench"].source == "given" and 0.5 < plan.noise["textvqa"].sd < 1.5
 
 
+@pytest.mark.slow
 def test_an_experiment_can_decide_by_another_metric_of_the_same_answers(decided: FakeExperiments) -> None:
     names = ["textvqa/log_probability_per_token", "mmbench/log_probability_per_token"]
     opened = decided.open(ARMS, seeds=SEEDS, decide={"benchmarks": names})
@@ -252,6 +257,7 @@ def test_other_training_settings_are_refused_on_the_same_report(
     assert not failed["not_tuned_on_report"].passed
 
 
+@pytest.mark.slow
 def test_a_diff_shows_recipes_sets_and_scores(fake: FakeExperiments) -> None:
     opened = fake.open(ARMS, seeds=SEEDS, decide={"pairs": "baseline"})
     result = opened.decide()

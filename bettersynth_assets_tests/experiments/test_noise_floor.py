@@ -89,6 +89,7 @@ def test_two_seeds_where_resampling_is_certain():
     assert welch(a, b).p() == pytest.approx(0.21, abs=0.005)
 
 
+@pytest.mark.slow
 def test_the_statistics_load_nothing_heavy():
     code = (
         "import sys, bettersynth_assets.experiments.table, bettersynth_assets.experiments.bootstrap\n"

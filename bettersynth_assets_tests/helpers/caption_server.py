@@ -111,7 +111,7 @@ def serving(captioner: LlavaCaptioner | None) -> Iterator[Served]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.address = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})  # shutdown waits for one interval
     thread.start()
     try:
         yield state

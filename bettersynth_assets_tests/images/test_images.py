@@ -97,6 +97,7 @@ def test_decoding_stays_strict_after_another_library_made_pillow_lenient(
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
+@pytest.mark.slow
 def test_a_limit_above_pillows_default_works_and_does_not_change_pillows_setting(file: Any) -> None:
     before = (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
     many = encoded(Image.new("1", (20_000, 10_000)), "PNG")

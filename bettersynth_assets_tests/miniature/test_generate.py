@@ -29,11 +29,13 @@ def all_bytes(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_equal_arguments_give_equal_bytes_for_any_number_of_workers(small_world: WorldPaths, tmp_path: Path) -> None:
     again = generate_world(tmp_path / "again", rows=ROWS, random_seed=3, sizes=SIZES, workers=2)
     assert all_bytes(again.root) == all_bytes(small_world.root)
 
 
+@pytest.mark.slow
 def test_a_finished_world_is_kept_and_one_with_other_arguments_replaces_it(tmp_path: Path) -> None:
     paths = generate_world(tmp_path / "world", rows=50, random_seed=1, sizes=SIZES, workers=1)
     paths.seed_file.write_text("touched")
@@ -44,6 +46,7 @@ def test_a_finished_world_is_kept_and_one_with_other_arguments_replaces_it(tmp_p
     assert [p.name for p in tmp_path.iterdir()] == ["world"]
 
 
+@pytest.mark.slow
 def test_files_of_a_killed_process_are_removed_and_a_damaged_marker_is_not_a_world(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     left = tmp_path / f".world.{int(done.stdout)}.partial"
@@ -104,6 +107,7 @@ def test_each_kind_of_fault_occurs_and_duplicates_repeat_their_original(small_wo
         assert row["caption"] == original["caption"]
 
 
+@pytest.mark.slow
 def test_faults_occur_at_their_rates() -> None:
     planned = plan_rows(4000, 11)
     counts = {name: sum(name in row.faults for row in planned) / len(planned) for name in RATES}
@@ -124,6 +128,7 @@ def test_questions_of_the_seed_file_are_those_of_the_contest(small_world: WorldP
     assert asked <= set(QUESTIONS) and len(asked) > 5
 
 
+@pytest.mark.slow
 def test_no_evaluation_scene_is_in_the_training_data(small_world: WorldPaths) -> None:
     seed = {scene_from_json(row["scene"]).content() for row in pq.read_table(small_world.truth).to_pylist()}
     finetune = {scene.content() for _, scene in finetune_rows(300, 1)}

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from bettersynth_assets.config.world_paths import WorldPaths
 from bettersynth_assets.miniature.generate import generate_world
 from bettersynth_assets.miniature.gqa_set import gqa_finetune_rows, gqa_rows
@@ -39,6 +41,7 @@ def test_correct_answers_are_true_and_kinds_and_ids_are_as_requested() -> None:
         assert scene.split() == "evaluation"
 
 
+@pytest.mark.slow
 def test_the_benchmark_reads_the_worlds_files(small_world: WorldPaths) -> None:
     files = {"questions": small_world.split("tune").gqa_questions, "images": small_world.split("tune").gqa_images}
     questions = GQA_BENCHMARK.read(files, Options())
@@ -62,6 +65,7 @@ def test_fine_tuning_rows_are_true_and_use_separate_scenes() -> None:
         assert scene.split() == "finetune" and scene.content() not in evaluation
 
 
+@pytest.mark.slow
 def test_fine_tuning_rows_are_written_after_the_others(small_world: WorldPaths, tmp_path: Path) -> None:
     sizes = replace(SIZES, finetune_gqa=4)
     more = generate_world(tmp_path / "world", rows=ROWS, random_seed=3, sizes=sizes, workers=1)

@@ -41,6 +41,7 @@ def test_report_is_larger_except_for_the_two_yes_no_sets() -> None:
     assert (REPORT.mme, REPORT.pope) == (TUNE.mme, TUNE.pope)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["tune", "report"])
 @pytest.mark.parametrize("name", BENCHMARK_FILES)
 def test_the_benchmarks_read_both_splits(small_world: WorldPaths, name: str, split: str) -> None:

@@ -82,6 +82,7 @@ def test_scores_of_each_class_equal_those_of_the_replaced_package(name, says_cla
     np.testing.assert_allclose(scores.numpy(), GOLDEN[name], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(GOLDEN))
 def test_the_operator_uses_our_classes_row_by_row_and_in_batches_and_scales_scores_to_one(
     name, images, tmp_path, tiny_models

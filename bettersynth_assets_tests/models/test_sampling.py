@@ -25,6 +25,7 @@ def shares(sampling, logits=LOGITS, draws=DRAWS):
     return np.bincount(draw_tokens(scores, uniforms()[:draws]).numpy(), minlength=len(logits)) / draws
 
 
+@pytest.mark.slow
 def test_token_frequencies_match_their_probabilities():
     np.testing.assert_allclose(shares(Sampling()), [0.4, 0.1, 0.3, 0.05, 0.15], atol=0.012)
 
@@ -43,6 +44,7 @@ def test_top_p_samples_only_from_the_likeliest_tokens_that_reach_it():
     np.testing.assert_allclose(shares(Sampling(top_p=0.75)), np.array([8, 0, 6, 0, 3]) / 17, atol=0.012)
 
 
+@pytest.mark.slow
 def test_sampling_reaches_the_last_token_of_a_full_size_vocabulary():
     logits = torch.full((50_304,), float("-inf"))
     logits[[0, 777, 50_303]] = 0.0

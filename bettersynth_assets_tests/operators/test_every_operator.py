@@ -20,6 +20,7 @@ def halves(paths, texts):
     return [0.5] * len(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trusted", [False, True])
 def test_every_operator_works_or_is_refused_in_one_sentence(tmp_path, tiny_models, trusted, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -174,6 +174,7 @@ def test_flipped_images_use_the_implementation_of_data_juicer(build, tmp_path):
     assert stats == [pytest.approx(values[0], abs=1e-6) for values in theirs]
 
 
+@pytest.mark.slow
 def test_the_profiles_dtype_applies_to_a_copy_of_the_model(build, rows, tiny_models, blip_itm):
     (exact,) = build("matching")
     gpu = tiny_profile(tiny_models).gpu.model_copy(update={"dtype": "bfloat16"})

@@ -56,6 +56,7 @@ def test_an_image_maker_accepts_an_empty_batch(tiny_models, tmp_path):
     assert list(maker.images([], [], RegenerateSection(steps=1))) == []
 
 
+@pytest.mark.slow
 def test_a_classifier_accepts_an_empty_batch(tiny_models):
     (built,) = build_operators([{"image_watermark_filter": {}}], tiny_profile(tiny_models))
     model = built.model

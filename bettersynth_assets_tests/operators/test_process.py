@@ -54,6 +54,7 @@ def by_data_juicer(table, root, operators):
     return dataset["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "stat", "column"),
     [
@@ -99,6 +100,7 @@ def test_kept_rows_equal_those_of_data_juicer(rows, process, tmp_path, tiny_mode
     assert kept == list(by_data_juicer(rows, tmp_path, operators))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -71,6 +71,7 @@ def test_documents_and_profiles_name_no_other_address_to_listen_on() -> None:
     assert not [file.name for file in files if other.search(file.read_text("utf-8"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["bettersynth_assets", "toolkit", "speed"])
 def test_no_code_passes_a_string_to_a_shell(package: str) -> None:
     found = []

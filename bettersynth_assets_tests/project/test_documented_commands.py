@@ -149,6 +149,7 @@ def is_checked(command: str) -> bool:
     return not any(re.fullmatch(pattern, command) for pattern in NOT_CHECKED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "command"), [found for found in commands() if is_checked(found[1])])
 def test_a_documented_command_is_valid(page: str, command: str) -> None:
     words = shlex.split(command)
@@ -184,6 +185,7 @@ def test_the_kits_script_without_a_gpu_stops_at_the_missing_inputs(tmp_path: Pat
     assert "no such file: PRETRAIN_DATASET=" in done.stderr and "failed in step: inputs of all steps" in done.stderr
 
 
+@pytest.mark.slow
 def test_free_slots_runs_in_a_folder_with_a_dagster_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,11 +131,13 @@ def folder_graph() -> dict[str, set[str]]:
     return graph
 
 
+@pytest.mark.slow
 def test_no_files_import_each_other_in_a_circle() -> None:
     found = circles(edges())
     assert not found, "\n\n".join(imports_behind(group, folders=False) for group in found)
 
 
+@pytest.mark.slow
 def test_no_folders_import_each_other_in_a_circle() -> None:
     found = circles(folder_graph())
     assert not found, "\n\n".join(imports_behind(group, folders=True) for group in found)

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from bettersynth_assets_tests.helpers.paths import ROOT
 
 TESTS = "bettersynth_assets_tests"
@@ -24,6 +26,7 @@ def is_test(module: str) -> bool:
     return module.startswith("test_") or module == "conftest"
 
 
+@pytest.mark.slow
 def test_no_test_imports_another_test_module() -> None:
     files = [*(ROOT / TESTS).rglob("*.py")]
     assert len(files) > 100

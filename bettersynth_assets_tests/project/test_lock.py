@@ -75,6 +75,7 @@ def required(name: str, extras: frozenset[str], python: str) -> Iterator[Require
             yield requirement
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_lock_satisfies_the_requirements_of_its_packages(python: str) -> None:
     pinned = pins(python)

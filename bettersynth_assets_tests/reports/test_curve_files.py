@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bettersynth_assets.experiments.curve import CurveResult, curve_result
 from bettersynth_assets.experiments.curve_tables import as_json, as_markdown
@@ -72,6 +73,7 @@ def test_the_json_has_intervals_and_null_where_nothing_limits_them() -> None:
     assert 1 < share["low"] < truth < share["high"] < 3.76
 
 
+@pytest.mark.slow
 def test_the_plot_has_a_band_for_each_kind_of_rows_and_is_the_same_every_time(tmp_path: Path) -> None:
     files = write_curve(made(), tmp_path)
     assert {ending: path.name for ending, path in files.items()} == {

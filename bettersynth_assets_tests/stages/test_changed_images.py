@@ -41,6 +41,7 @@ def replaced(path: Path, data: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.slow
 def test_a_folder_that_disappears_during_scoring_fails_the_shard_and_blames_no_row(
     pipeline: Make, seed_root: Path
 ) -> None:

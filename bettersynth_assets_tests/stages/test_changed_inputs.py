@@ -55,6 +55,7 @@ def settings(tmp_path: Path) -> Settings:
     return settings_for(seed, tmp_path / "data", shards=4, budget=ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["seed_dataset", "clip_scores", "recaptioned_set"])
 @pytest.mark.parametrize("change", [changed_seed, replaced_seed, cut_seed, removed_seed, new_questions])
 def test_a_file_that_changes_between_two_shards_fails_the_run_with_the_fix(

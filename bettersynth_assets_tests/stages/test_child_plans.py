@@ -58,6 +58,7 @@ def project(tmp_path, monkeypatch):
     return build
 
 
+@pytest.mark.slow
 def test_the_toolkit_accepts_the_training_plan_and_it_is_the_contests(project):
     root = project(stage_2={**STAGE, "max_steps": 50, "max_grad_norm": 1.0})
     plan = parse_plan(training_plan(ResolvedRun(load_settings()), root / "out" / "seed-3", root / "tune.json", 3))
@@ -73,6 +74,7 @@ def test_the_toolkit_accepts_the_training_plan_and_it_is_the_contests(project):
     assert second.max_grad_norm == 1.0
 
 
+@pytest.mark.slow
 def test_both_arms_share_the_features_of_the_towers(project):
     project(feature_cache=True)
     settings = load_settings()
@@ -83,6 +85,7 @@ def test_both_arms_share_the_features_of_the_towers(project):
     assert caches == {str(settings.data_root / "p" / "features")}
 
 
+@pytest.mark.slow
 def test_the_toolkit_accepts_the_evaluation_plan(project):
     root = project()
     places = {name: UnitLocation(folder=root / name, key="k") for name in FILES}
@@ -152,6 +155,7 @@ def test_a_split_has_files_of_its_own_and_shares_the_others(tmp_path, monkeypatc
     }
 
 
+@pytest.mark.slow
 def test_the_training_key_depends_on_its_settings_and_not_on_the_launcher(project):
     project()
     stage = Pipeline(STAGES, ResolvedRun(load_settings())).stages["mgm_checkpoint"]
@@ -162,6 +166,7 @@ def test_the_training_key_depends_on_its_settings_and_not_on_the_launcher(projec
     assert stage.depends(ResolvedRun(load_settings()), "all", {}) != before
 
 
+@pytest.mark.slow
 def test_settings_of_resources_and_logs_go_to_the_trainer_and_not_into_the_key(project, monkeypatch):
     root = project()
     stage = Pipeline(STAGES, ResolvedRun(load_settings())).stages["mgm_checkpoint"]

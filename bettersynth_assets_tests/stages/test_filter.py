@@ -43,6 +43,7 @@ def test_top_k_keeps_exactly_k_rows_over_all_shards(pipeline):
     assert {row["id"] for row in kept} == {row["id"] for row in best} and len(kept) == 11
 
 
+@pytest.mark.slow
 def test_every_reject_names_operator_value_and_limit(pipeline):
     shards = pipeline(process=PROCESS).ensure_all("filtered_set")
     assert all(shard.lost == 0 and shard.table().schema == FILTERED for shard in shards)
@@ -53,6 +54,7 @@ def test_every_reject_names_operator_value_and_limit(pipeline):
     assert sum(shard.kept for shard in shards) + len(rejects) == 30
 
 
+@pytest.mark.slow
 def test_a_changed_limit_filters_again_without_scoring_again(pipeline):
     pipeline(process=PROCESS).ensure_all("filtered_set")
     again = pipeline(process=PROCESS)
@@ -63,6 +65,7 @@ def test_a_changed_limit_filters_again_without_scoring_again(pipeline):
     assert {shard.stage for shard in changed.materialized} == {"filtered_set"}
 
 
+@pytest.mark.slow
 def test_a_new_caption_section_leaves_the_filtered_rows_alone(pipeline):
     pipeline(process=PROCESS).ensure_all("filtered_set")
     other = pipeline(process=PROCESS, caption={"policy": "best_of"})

@@ -51,6 +51,7 @@ def tables(run):
     return [shard.table() for shard in run.ensure_all("filtered_set")]
 
 
+@pytest.mark.slow
 def test_the_planned_order_keeps_the_same_rows(planning):
     written = planning()
     before = tables(written)
@@ -104,6 +105,7 @@ def test_each_operator_is_logged_with_its_position(planning):
     assert (shown["actual_rows"], shown["actual_shards"], shown["actual_order"]) == (30, 3, "written")
 
 
+@pytest.mark.slow
 def test_the_refilter_is_measured_and_keeps_its_order(planning):
     later = [{"image_watermark_filter": {"prob_threshold": 0.9}}, {"clip_score_filter": {"method": "mean"}}]
     run = planning(DEAR_FIRST, baseline=False, caption={"policy": "replace", "refilter": later})

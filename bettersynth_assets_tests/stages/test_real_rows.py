@@ -25,6 +25,7 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return settings_for(seed, folder / "data", shards=7)
 
 
+@pytest.mark.slow
 def test_all_rows_are_kept_with_the_sizes_and_word_counts_of_the_contests_seed(settings: Settings) -> None:
     count = 800 if settings.profile.seed == str(REAL_SEED) else ROWS
     pipeline = toy_pipeline(settings)

@@ -25,6 +25,7 @@ def all_rows(shards, table="kept"):
     return [row for shard in shards for row in shard.table(table).to_pylist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["replace", "best_of", "low_score_only"])
 def test_each_policy_keeps_every_row_with_both_captions_and_their_real_scores(pipeline, policy, seed_root, tiny_models):
     run = pipeline(caption={"policy": policy, **SHORT})
@@ -73,6 +74,7 @@ def test_a_baseline_passes_rows_through_with_their_original_captions(pipeline):
     assert all(row["caption"] == row["original_caption"] and row["synthetic_caption"] is None for row in rows)
 
 
+@pytest.mark.slow
 def test_a_change_of_the_caption_section_redoes_only_the_captions(pipeline):
     pipeline(caption={"policy": "replace", **SHORT}).ensure_all("recaptioned_set")
     again = pipeline(caption={"policy": "replace", **SHORT})
@@ -83,6 +85,7 @@ def test_a_change_of_the_caption_section_redoes_only_the_captions(pipeline):
     assert {shard.stage for shard in changed.materialized} == {"recaptioned_set"} and len(changed.materialized) == 3
 
 
+@pytest.mark.slow
 def test_an_image_that_breaks_during_a_run_fails_its_shard_and_is_quarantined_by_the_next(pipeline, seed_root):
     run = pipeline(caption={**SHORT})
     run.ensure_all("filtered_set")
@@ -100,11 +103,13 @@ def test_an_image_that_breaks_during_a_run_fails_its_shard_and_is_quarantined_by
     assert [shard.lost for shard in shards] == [0, 0, 0] and sum(shard.kept for shard in shards) == 29
 
 
+@pytest.mark.slow
 def test_a_shard_without_rows_after_the_filter_is_empty_and_not_an_error(pipeline):
     run = pipeline(process=[{"words_num_filter": {"min_num": 99}}], caption={**SHORT})
     assert [shard.kept for shard in run.ensure_all("recaptioned_set")] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_another_policy_or_limit_chooses_and_filters_again_without_captioning_again(pipeline, monkeypatch):
     plain = all_rows(pipeline(caption={**SHORT}).ensure_all("recaptioned_set"))
 
@@ -141,6 +146,7 @@ def test_sampled_captions_do_not_depend_on_shards_and_greedy_keys_are_unchanged(
     assert {row["id"]: row["raw_caption"] for row in all_rows(other.ensure_all("recaptioned_set"))} != drawn
 
 
+@pytest.mark.slow
 def test_the_same_stage_captions_with_a_llava_checkpoint_of_the_profile(pipeline, tmp_path):
     plain = pipeline(caption={**SHORT})
     models = plain.settings.profile.models.model_copy(update={"captioner": str(make_llava(tmp_path / "llava"))})

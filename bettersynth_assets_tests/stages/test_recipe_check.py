@@ -66,6 +66,7 @@ def test_plain_arguments_are_valid_for_data_juicer_and_no_others_are_plain(name,
     assert not recipe_check._is_plain({name: {"other": 1}}, models)
 
 
+@pytest.mark.slow
 def test_the_error_names_the_profiles_that_have_the_captioner(tmp_path, tiny_models):
     profile = tiny_profile(tiny_models)
     with pytest.raises(ConfigError) as error:

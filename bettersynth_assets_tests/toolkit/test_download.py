@@ -90,6 +90,7 @@ def _run(hub: Path, zoo: Path, python: str = "recorder", **revisions: str) -> su
     )
 
 
+@pytest.mark.slow
 def test_files_are_recorded_once_and_checked_in_every_later_run(hub: Path, tmp_path: Path) -> None:
     zoo, mine = tmp_path / "zoo", dict.fromkeys(REPOSITORIES, "mine")
     done = _run(hub, zoo, **mine)

@@ -19,6 +19,7 @@ def _calls() -> list[tuple[str, str, ast.Call]]:
     return [*calls_of("toolkit"), *calls_of("bettersynth_assets")]
 
 
+@pytest.mark.slow
 def test_every_reader_of_arrays_and_tensors_refuses_code() -> None:
     seen = set()
     for path, name, call in _calls():
@@ -31,6 +32,7 @@ def test_every_reader_of_arrays_and_tensors_refuses_code() -> None:
     assert seen == {"np.load", "torch.load"}
 
 
+@pytest.mark.slow
 def test_pickles_are_read_only_from_our_own_processes() -> None:
     readers = {path for path, name, _ in _calls() if name in {"pickle.load", "pickle.loads", "pickle.Unpickler"}}
     assert readers == OWN_PROCESS

@@ -81,6 +81,7 @@ def test_an_unknown_program_is_named_and_a_child_gets_environment_and_folder(tmp
     assert seen == [f"blue {tmp_path}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_session", [False, True])
 @pytest.mark.parametrize("end", [lambda p: p.kill(), lambda p: p.send_signal(signal.SIGINT)])
 def test_no_descendant_outlives_a_killed_or_interrupted_parent(

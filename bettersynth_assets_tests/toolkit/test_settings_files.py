@@ -46,6 +46,7 @@ def test_yaml_values_have_the_expected_types(text: str, value: object) -> None:
     assert found == value and type(found) is type(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -36,6 +36,7 @@ def images():
     return [render(scene, width=360, height=336, watermark=at == 5) for at, scene in enumerate(scenes)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_shipped_captioner_writes_the_golden_captions(images, batch):
     captioner = Blip2Captioner(str(WEIGHTS / "blip2"), batch=batch)

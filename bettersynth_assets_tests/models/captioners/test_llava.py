@@ -52,6 +52,7 @@ def test_captions_equal_those_of_transformers_on_one_image_at_a_time(captioner, 
     assert found == [text if ended else trim_incomplete(text) for text, ended in expected]
 
 
+@pytest.mark.slow
 def test_the_checkpoints_chat_template_is_used_if_it_has_one(captioner, folder, images, tmp_path):
     templated = make_llava(tmp_path / "templated", chat_template=CHAT_TEMPLATE.replace("ASSISTANT:", "the ASSISTANT:"))
     found = LlavaCaptioner(str(templated), batch=4).captions(images, prompt="a dog", max_new_tokens=LIMIT)
@@ -60,6 +61,7 @@ def test_the_checkpoints_chat_template_is_used_if_it_has_one(captioner, folder, 
     assert found != captioner.captions(images, prompt="a dog", max_new_tokens=LIMIT)
 
 
+@pytest.mark.slow
 def test_images_are_resized_to_bytes_in_threads_and_other_processors_are_called_unchanged(captioner, images, tmp_path):
     from transformers import LlavaImageProcessor
 

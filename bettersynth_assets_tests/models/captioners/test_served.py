@@ -35,6 +35,7 @@ def images():
     return distinct_images()
 
 
+@pytest.mark.slow
 def test_a_served_model_gives_the_captions_of_the_same_local_checkpoint(server, folder, images):
     served = ServedCaptioner(f"{server.address}#{NAME}", batch=3)
     here = LlavaCaptioner(str(folder), batch=4)
@@ -49,6 +50,7 @@ def test_a_served_model_gives_the_captions_of_the_same_local_checkpoint(server, 
     }
 
 
+@pytest.mark.slow
 def test_a_profile_can_name_a_server_and_its_captions_are_scored_like_others(
     server, folder, images, tiny_models, tmp_path
 ):
@@ -100,6 +102,7 @@ def test_the_sampling_seed_depends_on_the_row_and_not_on_its_position(server, im
         served.captions(images[:3], prompt="a dog", max_new_tokens=2, sampling=Sampling())
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_retried_and_a_refused_row_records_the_servers_message(server, images):
     served = ServedCaptioner(f"{server.address}#{NAME}", batch=1)
     server.refusals[:] = [503, 429]
@@ -110,6 +113,7 @@ def test_a_busy_server_is_retried_and_a_refused_row_records_the_servers_message(
     assert re.search(r"/v1/chat/completions answered 400 \(row r7\): .*the image has no size", refused.detail)
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_gives_an_error_with_the_fix(server):
     with pytest.raises(ConfigError, match=r"does not serve 'org/tiny-lava': did you mean 'org/tiny-llava'\?"):
         ServedCaptioner(f"{server.address}#org/tiny-lava")

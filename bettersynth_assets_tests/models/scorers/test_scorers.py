@@ -40,6 +40,7 @@ def images():
 CASES = [*(("transformers", name) for name in TRANSFORMERS), *(("open_clip", name) for name in OPEN_CLIP)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_scores_equal_those_of_the_checkpoints_library(folders, images, case):
     if case[0] == "transformers":

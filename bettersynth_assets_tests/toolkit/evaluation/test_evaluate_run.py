@@ -63,6 +63,7 @@ def test_cached_features_give_a_second_checkpoint_the_same_answers(bench: Path, 
     assert results[:2] == results[2:]
 
 
+@pytest.mark.slow
 def test_both_benchmarks_are_answered_scored_and_written(bench: Path, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     results = evaluate(make_plan(_values(bench, tmp_path)), events.append)
@@ -197,6 +198,7 @@ def _failing(bench: Path, output: Path, folder: Path, order: tuple[str, ...]) ->
     return {**values, "benchmarks": {name: values["benchmarks"][name] for name in order}}
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_in_its_first_benchmark_keeps_an_earlier_models_output(
     bench: Path, output: Path, other: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

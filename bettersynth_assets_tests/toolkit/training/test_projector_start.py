@@ -99,6 +99,7 @@ def test_rows_with_one_text_leave_the_projector_as_it_was(values: dict[str, Any]
         assert_close(value, before[name], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_training_starts_with_it_and_repeats_exactly(world: Path, tmp_path: Path) -> None:
     def projector(name: str, **changes: Any) -> dict[str, torch.Tensor]:
         plan = stage_of(plan_values(world, tmp_path / name, **changes), "pretrain")

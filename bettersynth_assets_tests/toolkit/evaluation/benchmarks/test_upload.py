@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from toolkit.evaluation.benchmarks.mmbench.upload import upload_table, write_upload
 
 
+@pytest.mark.slow
 def test_equal_tables_give_equal_bytes_at_different_times(tmp_path: Path) -> None:
     questions = pd.DataFrame({"index": ["1", "2"], "question": ["What?", "Где?"], "A": ["x", "y"], "split": "dev"})
     table = upload_table(questions, ["A", "B"])

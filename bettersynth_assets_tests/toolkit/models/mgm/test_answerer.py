@@ -154,6 +154,7 @@ def scored(prompts: list[Prompt]) -> list[Prompt]:
     return [dataclasses.replace(prompt, candidates=CANDIDATES[i % 5 : i % 7]) for i, prompt in enumerate(prompts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [(2, 1), (4, 2)])
 def test_candidate_scores_equal_those_of_a_plain_forward_pass_on_each(
     processor: MGMProcessor, scored: list[Prompt], heads: tuple[int, int]
@@ -184,6 +185,7 @@ def test_probabilities_of_all_first_tokens_sum_to_one(processor: MGMProcessor, p
     assert sum(map(math.exp, found)) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_candidates_change_no_answer_and_are_scored_once_despite_low_memory_and_deferral(
     processor: MGMProcessor, scored: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +247,7 @@ def test_prompts_are_grouped_by_image_with_the_longest_first() -> None:
     assert list(by_image(images, [3, 9, 5, 4, 1])) == ["b", "c", "a"]
 
 
+@pytest.mark.slow
 def test_the_speed_test_gives_the_original_answers_and_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

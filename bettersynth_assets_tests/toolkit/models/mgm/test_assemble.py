@@ -79,6 +79,7 @@ def test_clip_is_accepted_with_both_spellings_of_its_names(
     assert own and all(torch.equal(base[f"{CLIP}vision_model.{name}"], tensor) for name, tensor in own.items())
 
 
+@pytest.mark.slow
 def test_all_public_layouts_give_the_same_base(parts: Path, tmp_path: Path) -> None:
     """Shards, pickles, a CLIP with its text tower, float16 and OpenCLIP's heads, as the three are published."""
     gemma = GemmaForCausalLM.from_pretrained(parts / "gemma")
