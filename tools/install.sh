@@ -46,7 +46,7 @@ pip install "$uv" || fail "$uv"
 # PyTorch's package index is not reachable, pip installs from its configured index; uv's own number of retries would
 # wait for ten seconds before that.
 echo "Installing $torch and $torchvision"
-UV_HTTP_RETRIES=1 uv --torch-backend=auto "$torch" "$torchvision" || {
+(export UV_HTTP_RETRIES=1 && uv --torch-backend=auto "$torch" "$torchvision") || {
     echo "  PyTorch's package index is not reachable: installing $torch from pip's index"
     pip install --no-compile "$torch" || fail "$torch"
 }

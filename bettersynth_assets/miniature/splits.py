@@ -48,8 +48,8 @@ class QuestionSizes:
 TUNE = QuestionSizes(textvqa=600, mmbench=400, gqa=400)
 REPORT = QuestionSizes(textvqa=900, mmbench=600, gqa=600)
 """n independent questions of which a share p is right have a standard error of 100 √(p (1 − p) / n) points. At p = 0.5
-these are 1.7 (900) and 2.0 (600) points, against 2.0 (600) and 2.5 (400) of ``tune``. Twice as many questions as in
-``tune`` take a minute more of ``make demo`` and did not lower the spread over seeds (docs/results/miniature.md)."""
+these are 1.7 (900) and 2.0 (600) points, against 2.0 (600) and 2.5 (400) of ``tune``. More questions take time:
+twice as many as in ``tune`` did not lower MMBench's spread over seeds (docs/results/miniature.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,13 +69,12 @@ class BuiltClassifier(BuiltFilter):
                 rows[index].sample[STATS][self.head.stat] = [value]
 
         batch_size = classifier.batch.requested
-        remaining = [*readable]
-        kept = [index for index in remaining if self in rows[index].pixels]
+        kept = [index for index in readable if self in rows[index].pixels]
         for first in range(0, len(kept), batch_size):
             chunk_positions = kept[first : first + batch_size]
             write_stats(chunk_positions, [rows[index].pixels.pop(self) for index in chunk_positions])
             on_batch(len(chunk_positions))
-        to_decode = sorted({*remaining} - {*kept})
+        to_decode = sorted(readable.keys() - {*kept})
         ahead = [operator for operator in later if isinstance(operator, BuiltClassifier)]
         for chunk_positions, kept_for in _split_by_memory(to_decode, rows, ahead):
             prepares = [classifier.prepare, *(classifier_ahead.model.prepare for classifier_ahead in kept_for)]

@@ -65,7 +65,9 @@ def tower_hash(model: MGMGemmaForCausalLM, processor: MGMProcessor, aspect: Aspe
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     settings = [processor.image_processor.to_dict(), aspect, model.config.mm_vision_select_layer]
-    settings += [model.config.image_size, model.config.image_size_aux, CPU_BATCH]
+    settings += [model.config.image_size, model.config.image_size_aux]
+    if fixed := _fixed_batch(model):
+        settings.append(fixed)
     digest.update(json_sha256(settings).encode())
     return digest.hexdigest()[:16]
 
@@ -118,7 +120,7 @@ class FeatureCache:
                     continue
                 computed += len(chunk)
                 squares = torch.cat(list(pool.map(self._square, chunk)))
-                step = CPU_BATCH if self.model.device.type == "cpu" else batch
+                step = _fixed_batch(self.model) or batch
                 for at in range(0, len(chunk), step):
                     self._store(chunk[at : at + step], self._encode(squares[at : at + step]))
         return computed
@@ -141,8 +143,8 @@ class FeatureCache:
     def _encode(self, squares: Tensor) -> TowerFeatures:
         """Compute the features of images (I, S, S, 3); on the CPU always in a batch of one size."""
         count = len(squares)
-        if self.model.device.type == "cpu" and count < CPU_BATCH:
-            squares = torch.cat([squares, squares.new_zeros(CPU_BATCH - count, *squares.shape[1:])])
+        if absent := max(0, _fixed_batch(self.model) - count):
+            squares = torch.cat([squares, squares.new_zeros(absent, *squares.shape[1:])])
         pixels = self.processor.normalise(squares.to(self.model.device))
         low, maps = self.model.encode_images(*(part.to(self.model.dtype) for part in pixels))
         return TowerFeatures(low[:count], tuple(part[:count] for part in maps))
@@ -180,6 +182,11 @@ class FeatureCache:
         if row.dtype != np.float16 or row.shape != (sum(map(prod, self.shapes)),):
             raise FeatureError(f"{path}: holds {row.dtype} {row.shape} in place of features; remove it and run again")
         return row
+
+
+def _fixed_batch(model: MGMGemmaForCausalLM) -> int:
+    """Images of every batch on the model's device; 0 if batches may have any size."""
+    return CPU_BATCH if model.device.type == "cpu" else 0
 
 
 def _encoded(row: NDArray[np.float16]) -> bytes:
